@@ -1,0 +1,56 @@
+"""Bytes on a connected socket: the only place where sync and async differ.
+
+This page holds the words both sides use: a *command* is a tuple whose first part is a `Verb`;
+a *reply* is what the server said, with an error kept as a value until someone asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+Part: TypeAlias = bytes | str | int | float
+Command: TypeAlias = tuple[Any, ...]
+Reply: TypeAlias = Any
+
+
+class Verb(bytes):
+    """The name of a command, which knows what may be done with the command.
+
+    ``reads``: a replica may answer it.  ``harmless``: running it twice leaves and answers what
+    running it once does, so it may be repeated after a connection died with the reply unread.
+    ``key`` is where the first key stands, 0 if there is none.
+    """
+
+    reads: bool
+    harmless: bool
+    key: int
+
+    def __new__(cls, name: str, *, reads: bool = False, harmless: bool = False, key: int = 1) -> Verb:
+        verb = super().__new__(cls, name.encode())
+        verb.reads = reads
+        verb.harmless = harmless or reads
+        verb.key = key
+        return verb
+
+
+class Script(str):
+    """A Lua script, written into a command as the digest by which the server knows it."""
+
+    name: str
+    lua: str
+
+
+class Server(Protocol):
+    """One server, wherever it runs: what a topology is made of.
+
+    Both faces run *commands* back to back, and return one reply each, in order.  A refusal by
+    the server is returned in its place as a ``redis.exceptions.ResponseError``; a server that
+    cannot be asked raises ``redis.exceptions.ConnectionError`` or ``TimeoutError``.
+    """
+
+    address: str
+
+    def exchange(self, commands: Sequence[Command]) -> list[Reply]: ...
+
+    async def aexchange(self, commands: Sequence[Command]) -> list[Reply]: ...
