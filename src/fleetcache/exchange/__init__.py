@@ -6,7 +6,8 @@ a *reply* is what the server said, with an error kept as a value until someone a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from hashlib import sha1
 from typing import Any, Protocol, TypeAlias
 
 Part: TypeAlias = bytes | str | int | float
@@ -35,10 +36,21 @@ class Verb(bytes):
 
 
 class Script(str):
-    """A Lua script, written into a command as the digest by which the server knows it."""
+    """A Lua script, written into a command as the digest by which the server knows it.
+
+    ``lua`` is its text, for a server that does not; both bear the script's ``name``.
+    """
 
     name: str
-    lua: str
+    lua: Script
+
+    @classmethod
+    def of(cls, name: str, lua: str) -> Script:
+        """Return the script *lua*."""
+        script = cls(sha1(lua.encode()).hexdigest())  # noqa: S324 - the server's choice
+        script.lua = cls(lua)
+        script.name = script.lua.name = name
+        return script
 
 
 class Server(Protocol):
@@ -53,4 +65,11 @@ class Server(Protocol):
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]: ...
 
+    def talk(self, commands: Sequence[Command]) -> Generator[None, None, list[Reply]]:
+        """Send *commands* in the first step and return the replies in the second, so that
+        several servers can be at work at once."""
+
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]: ...
+
+    def client(self) -> Any:
+        """Return a raw redis-py client of this server."""

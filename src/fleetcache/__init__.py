@@ -1,0 +1,35 @@
+"""A cache for Django, and for any Python, on Redis and Valkey.
+
+A map of the package, in the order in which a call passes through it:
+
+    django/       Django's face of it all; nothing else imports Django
+    caches        ``caches[alias]`` for those without Django
+    client, cache the operations: each once, as a coroutine, with its blocking face
+    structures    hashes, sets, sorted sets, lists
+    recipes/      operations of more than one command: get_or_set, locks
+    pipeline      many operations in one round trip
+    core          what operations are made of: names, commands, replies, values
+    codec/        values to bytes and back
+    settings      what may be configured
+    topology/     which server is asked
+    exchange/     bytes on a connected socket, blocking and awaiting
+    twin          one coroutine, two faces
+    errors        everything raised, by whose fault it is
+"""
+
+from fleetcache.cache import Cache
+from fleetcache.caches import CacheHandler, cache, caches, configure
+from fleetcache.core import DEFAULT_TIMEOUT
+from fleetcache.errors import FleetcacheError, InvalidCacheBackendError, SettingsError
+
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "Cache",
+    "CacheHandler",
+    "FleetcacheError",
+    "InvalidCacheBackendError",
+    "SettingsError",
+    "cache",
+    "caches",
+    "configure",
+]

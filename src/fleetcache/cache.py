@@ -1,0 +1,600 @@
+"""The cache: each operation once, its blocking face beside it.
+
+What a client class of one's own overrides is the coroutine, and its face with it::
+
+    class Loud(DefaultClient):
+        async def aget(self, key, default=None, version=None, client=None):
+            print(key)
+            return await super().aget(key, default, version, client)
+
+        get = blocking(aget)
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, Self
+
+from redis.exceptions import RedisError, ResponseError
+
+from fleetcache import commands as c
+from fleetcache.codec import Codec
+from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
+from fleetcache.exchange.runtime import AWAITING, BLOCKING
+from fleetcache.failsafe import RAISE, Failsafe
+from fleetcache.keys import CacheKey, escaped, unique
+from fleetcache.pipeline import Pipeline
+from fleetcache.pool import frozen
+from fleetcache.recipes.loading import Loading
+from fleetcache.recipes.locks import Lock
+from fleetcache.settings import Settings, from_url
+from fleetcache.stats import Stats
+from fleetcache.structures import Hashes, Lists, Sets, SortedSets
+from fleetcache.topology import Topology
+from fleetcache.topology.opening import close_idle, open_servers
+from fleetcache.topology.standalone import Standalone
+from fleetcache.twin import blocking
+
+_shared: dict[Hashable, tuple[Any, ...]] = {}
+_sharing = threading.RLock()
+
+
+class Cache(Loading, Hashes, Sets, SortedSets, Lists):
+    """A cache on one server, and replicas of it.
+
+    It is light: connections, codec and counters belong to the process and are shared by all
+    objects with the same settings.  Making one sends nothing.
+    """
+
+    def __init__(
+        self,
+        location: Any,
+        params: Mapping[str, Any] | None = None,
+        *,
+        alias: str = "",
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        params = params or {}
+        key = (type(self), frozen(location), frozen(params), frozen(defaults))
+        with _sharing:
+            if key not in _shared:
+                settings = Settings.read(location, params, alias=alias, defaults=defaults)
+                # The params are kept because their parts are identified by address.
+                _shared[key] = (settings, self.open(settings), self.make_codec(settings), Stats(), params, defaults)
+            self.settings, self.topology, self.codec, self.stats, *_ = _shared[key]
+        self.key_prefix = self.settings.key_prefix
+        self.version = self.settings.version
+        self.key_func = self.settings.key_function
+        self.default_timeout = self.settings.timeout
+        options = self.settings.options
+        self.logger = logging.getLogger(options.logger) if options.log_ignored_exceptions else None
+        self.failsafe = Failsafe(options.ignore_exceptions, self.logger)
+        self.twin(AWAITING, BLOCKING)
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Return the cache at *url*, whose query may hold any setting in lower case."""
+        return cls(*from_url(url))
+
+    @classmethod
+    def open(cls, settings: Settings) -> Topology:
+        """Return the servers of *settings*, unconnected; client classes differ here."""
+        servers = open_servers(settings.location, settings.options)
+        return Standalone(servers, writes_elsewhere=not settings.options.replica_read_only)
+
+    @classmethod
+    def make_codec(cls, settings: Settings) -> Codec:
+        """Return what turns the values of *settings* into bytes."""
+        options = settings.options
+        written = options.given
+        serializer = options.serializer
+        if isinstance(serializer, type) and "serializer" in written:
+            serializer = serializer()  # Django's dialect
+        return Codec(serializer, options.compressor, written)
+
+    def __repr__(self) -> str:
+        servers = ", ".join(server.address for server in self.topology.primaries)
+        return f"<{type(self).__name__} {servers}>"
+
+    # --- values -----------------------------------------------------------------------------------
+
+    async def aget(self, key: Any, default: Any = None, version: Any = None, client: Any = None) -> Any:
+        """Return the value of *key*, or *default* if there is none.  A stored None is a value."""
+        name = self.name(key, version)
+        return self.value(await self.ask((c.GET, name), None, client), name, default)
+
+    get = blocking(aget)
+
+    async def aset(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: Any = None,
+        client: Any = None,
+        nx: bool = False,
+        xx: bool = False,
+    ) -> bool:
+        """Store *value* for *timeout* seconds, None for ever; return whether it was stored.
+
+        With *nx* only if there is none, with *xx* only if there is one.  A timeout of 0 or less
+        deletes instead, and tells whether there was something to delete.
+        """
+        name = self.name(key, version)
+        expiry = self.milliseconds(timeout)
+        if expiry is not None and expiry <= 0:
+            if nx:
+                return not await self.ahas_key(key, version, client)
+            return bool(await self.ask((c.DEL, name), False, client))
+        (payload,) = await self.encoded((value,))
+        command = (c.SET_IF if nx or xx else c.SET, name, payload)
+        if expiry is not None:
+            command += ("PX", expiry)
+        if nx or xx:
+            command += ("NX" if nx else "XX",)
+        return bool(await self.ask(command, nx and self.added_in_outage(key), client))
+
+    set = blocking(aset)
+
+    def added_in_outage(self, key: Any) -> bool:
+        """What `add` returns while the server is away and that is ignored."""
+        return False
+
+    async def aadd(
+        self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
+    ) -> bool:
+        """Store *value* if there is none, and return whether it was stored."""
+        return await self.aset(key, value, timeout, version, client, nx=True)
+
+    add = blocking(aadd)
+
+    async def aget_many(self, keys: Iterable[Any], version: Any = None, client: Any = None) -> dict[Any, Any]:
+        """Return the values of those *keys* that have one, in one round trip."""
+        named = {self.name(key, version): key for key in keys}
+        if not named:
+            return {}
+        names = list(named)
+        found: dict[str, bytes] = {}
+        for places, payloads in await self.ask_many(c.MGET, names, None, client):
+            if payloads is not None:
+                for place, payload in zip(places, payloads, strict=True):
+                    if payload is not None:
+                        found[names[place]] = payload
+        decode = self.decoded
+        values = {key: decode(found[name], name) for name, key in named.items() if name in found}
+        return {key: value for key, value in values.items() if value is not MISSING}
+
+    get_many = blocking(aget_many)
+
+    async def aset_many(
+        self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
+    ) -> list[Any]:
+        """Store all of *data*, in one transaction per server; return the keys that were not stored."""
+        if not data:
+            return []
+        expiry = self.milliseconds(timeout)
+        names = self.names(data, version)
+        writes: list[tuple[Any, ...]]
+        if expiry is not None and expiry <= 0:
+            writes = [(c.DEL, name) for name in names]
+        else:
+            payloads = await self.encoded(data.values())
+            pairs = zip(names, payloads, strict=True)
+            if expiry is None:
+                writes = [(c.SET, name, payload) for name, payload in pairs]
+            else:
+                writes = [(c.SET, name, payload, "PX", expiry) for name, payload in pairs]
+        if client is not None:
+            done = await self.ask_several(writes, None, client)
+        else:
+            shares = self.topology.shares(names, reads=False)
+            plan = [
+                (server, [(c.MULTI,), *[writes[place] for place in places], (c.EXEC,)]) for server, places in shares
+            ]
+            done = [replies[-1] for replies in await self.ask_all(plan, None)]
+        return list(data) if None in done else []
+
+    set_many = blocking(aset_many)
+
+    async def adelete(self, key: Any, version: Any = None, prefix: str | None = None, client: Any = None) -> bool:
+        """Delete *key*, and return whether there was something to delete."""
+        return bool(await self.ask((c.DEL, self.name(key, version, prefix)), False, client))
+
+    delete = blocking(adelete)
+
+    async def adelete_many(self, keys: Iterable[Any], version: Any = None, client: Any = None) -> int | None:
+        """Delete *keys* and return how many there were; None if *keys* is empty, as Django has it."""
+        names = unique(self.names(keys, version))
+        if not names:
+            return None
+        return sum(int(reply) for _, reply in await self.ask_many(c.UNLINK, names, 0, client))
+
+    delete_many = blocking(adelete_many)
+
+    async def ahas_key(self, key: Any, version: Any = None, client: Any = None) -> bool:
+        """Return whether *key* has a value."""
+        return bool(await self.ask((c.EXISTS, self.name(key, version)), False, client))
+
+    has_key = blocking(ahas_key)
+
+    def __contains__(self, key: Any) -> bool:
+        return self.has_key(key)
+
+    # --- counters ---------------------------------------------------------------------------------
+
+    async def aincr(
+        self,
+        key: Any,
+        delta: Any = 1,
+        version: Any = None,
+        client: Any = None,
+        ignore_key_check: bool = False,
+        *,
+        default: int | None = None,
+        timeout: Timeout = None,
+    ) -> Any:
+        """Add *delta* to the number under *key*, and return the sum; its timeout stays as it is.
+
+        Without a number there, *default* is stored first, for *timeout* seconds, in the same
+        atomic step; without *default* that is a ValueError.  *ignore_key_check* is a default of 0.
+        Numbers that are no 64-bit integers are added here, and stored only if nobody else has
+        stored in between.
+        """
+        name = self.name(key, version)
+        if ignore_key_check and default is None:
+            default = 0
+        expiry = self.milliseconds(timeout)
+        if type(delta) is int and -(2**63) <= delta < 2**63:
+            first = ("" if default is None else default, "" if expiry is None else expiry)
+            try:
+                total = await self.run(c.INCR, name, delta, *first, instead=0, client=client)
+            except ResponseError as error:
+                if "not an integer or out of range" not in str(error) and "overflow" not in str(error):
+                    raise
+            else:
+                if total is None:
+                    raise ValueError(f"Key {name!r} not found")
+                return total
+        return await self._add(name, delta, default, expiry, client)
+
+    incr = blocking(aincr)
+
+    async def _add(self, name: str, delta: Any, default: Any, expiry: int | None, client: Any) -> Any:
+        while True:
+            payload = await self.ask((c.GET, name), None, client)
+            value = MISSING if payload is None else self.decoded(payload, name)
+            if value is MISSING and default is None:
+                if self.failsafe.ignore:
+                    return 0
+                raise ValueError(f"Key {name!r} not found")
+            total = (default if value is MISSING else value) + delta
+            (new,) = await self.encoded((total,))
+            if value is MISSING:
+                lifetime = () if expiry is None else ("PX", expiry)
+                stored = await self.ask((c.SET_IF, name, new, *lifetime, "NX"), True, client)
+            else:
+                stored = await self.run(c.SWAP, name, payload, new, instead=True, client=client)
+            if stored:
+                return total
+
+    async def adecr(self, key: Any, delta: Any = 1, version: Any = None, client: Any = None) -> Any:
+        """Subtract *delta* from the number under *key*, and return the difference."""
+        return await self.aincr(key, -delta, version, client)
+
+    decr = blocking(adecr)
+
+    async def aincr_version(self, key: Any, delta: int = 1, version: Any = None, client: Any = None) -> Any:
+        """Move the value of *key* to a version higher by *delta*, timeout and all; return that version."""
+        version = self.version if version is None else version
+        old, new = self.name(key, version), self.name(key, version + delta)
+        if client is None and self.topology.home(old) is not self.topology.home(new):
+            moved = await self._move(old, new)
+        else:
+            try:
+                moved = await self.ask((c.RENAME, old, new), None, client)
+            except ResponseError as error:
+                if "no such key" not in str(error):
+                    raise
+                moved = False
+        if moved is False:
+            raise ValueError(f"Key {old!r} not found")
+        return version if moved is None else version + delta
+
+    incr_version = blocking(aincr_version)
+
+    async def _move(self, old: str, new: str) -> bool | None:
+        """Move an entry to another server: write there, then delete here."""
+        payload, left = await self.ask_several([(c.GET, old), (c.PTTL, old)], None)
+        if payload is None:
+            return None if left is None else False
+        lifetime = ("PX", left) if left > 0 else ()
+        if not await self.ask((c.SET, new, payload, *lifetime), None):
+            return None
+        await self.ask((c.DEL, old), None)
+        return True
+
+    async def adecr_version(self, key: Any, delta: int = 1, version: Any = None, client: Any = None) -> Any:
+        """Move the value of *key* to a version lower by *delta*; return that version."""
+        return await self.aincr_version(key, -delta, version, client)
+
+    decr_version = blocking(adecr_version)
+
+    # --- lifetimes --------------------------------------------------------------------------------
+
+    async def atouch(
+        self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
+    ) -> bool:
+        """Give *key* a new timeout, and return whether it was there (for None: and had one)."""
+        expiry = self.milliseconds(timeout)
+        return await self._expire(key, expiry, version, client)
+
+    touch = blocking(atouch)
+
+    async def aget_with_ttl(self, key: Any, default: Any = None, version: Any = None) -> tuple[Any, float | None]:
+        """Return the value of *key* and its seconds to live: None for ever, 0 with *default* if missing."""
+        name = self.name(key, version)
+        payload, left = await self.ask_several([(c.GET, name), (c.PTTL, name)], None)
+        value = MISSING if payload is None else self.decoded(payload, name)
+        if value is MISSING:
+            return default, 0
+        return value, None if left == -1 else max(left, 0) / 1000
+
+    get_with_ttl = blocking(aget_with_ttl)
+
+    async def attl(self, key: Any, version: Any = None, client: Any = None) -> int | None:
+        """Return the seconds *key* has to live: None for ever, 0 if it is missing."""
+        return _left(await self.ask((c.TTL, self.name(key, version)), -2, client))
+
+    ttl = blocking(attl)
+
+    async def apttl(self, key: Any, version: Any = None, client: Any = None) -> int | None:
+        """Return the milliseconds *key* has to live: None for ever, 0 if it is missing."""
+        return _left(await self.ask((c.PTTL, self.name(key, version)), -2, client))
+
+    pttl = blocking(apttl)
+
+    async def apersist(self, key: Any, version: Any = None, client: Any = None) -> bool:
+        """Let *key* live for ever; return whether it had a timeout."""
+        return await self._expire(key, None, version, client)
+
+    persist = blocking(apersist)
+
+    async def aexpire(self, key: Any, timeout: Timeout, version: Any = None, client: Any = None) -> bool:
+        """Let *key* live for *timeout* seconds; return whether it was there."""
+        return await self._expire(key, self.milliseconds(timeout), version, client)
+
+    expire = blocking(aexpire)
+
+    async def apexpire(self, key: Any, timeout: Timeout, version: Any = None, client: Any = None) -> bool:
+        """Let *key* live for *timeout* milliseconds; return whether it was there."""
+        return await self._expire(key, self.milliseconds(timeout, unit=1), version, client)
+
+    pexpire = blocking(apexpire)
+
+    async def _expire(self, key: Any, milliseconds: int | None, version: Any, client: Any) -> bool:
+        name = self.name(key, version)
+        if milliseconds is None:
+            return bool(await self.ask((c.PERSIST, name), False, client))
+        return bool(await self.ask((c.PEXPIRE, name, milliseconds), False, client))
+
+    async def aexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
+        """Let *key* live until *when*, a datetime or seconds since 1970; return whether it was there."""
+        moment = int(when.timestamp()) if isinstance(when, datetime) else when
+        return bool(await self.ask((c.EXPIREAT, self.name(key, version), moment), False, client))
+
+    expire_at = blocking(aexpire_at)
+
+    async def apexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
+        """Let *key* live until *when*, a datetime or milliseconds since 1970; return whether it was there."""
+        moment = int(when.timestamp() * 1000) if isinstance(when, datetime) else when
+        return bool(await self.ask((c.PEXPIREAT, self.name(key, version), moment), False, client))
+
+    pexpire_at = blocking(apexpire_at)
+
+    # --- looking around ---------------------------------------------------------------------------
+
+    async def ascan(
+        self,
+        cursor: int = 0,
+        search: str = "*",
+        itersize: int | None = None,
+        version: Any = None,
+        client: Any = None,
+    ) -> tuple[int, list[str]]:
+        """Return the next cursor, 0 at the end, and a page of keys that match the glob *search*.
+
+        A key that is there throughout is returned at least once.
+        """
+        head = self.name("", version)
+        cursor, names = await self._page(cursor, self.make_pattern(search, version), itersize, client)
+        return cursor, [self._reversed(name, head) for name in names]
+
+    scan = blocking(ascan)
+
+    async def _page(
+        self, cursor: int, pattern: str, itersize: int | None, client: Any = None
+    ) -> tuple[int, list[str]]:
+        """Return the next cursor and a page of names.  A cursor counts through all servers in turn."""
+        servers = self.topology.primaries
+        at, place = divmod(cursor, len(servers))
+        count = self.settings.options.scan_itersize if itersize is None else itersize
+        command = (c.SCAN, at, "MATCH", pattern, "COUNT", count)
+        if client is not None:
+            at, found = await self.ask(command, (0, []), client)
+        else:
+            (((at, found),),) = await self.ask_all([(servers[place], (command,))], (0, []))
+        at = int(at)
+        if at == 0:
+            place += 1
+        following = 0 if place == len(servers) or client is not None and at == 0 else at * len(servers) + place
+        return following, [name.decode() for name in found]
+
+    def _reversed(self, name: str, head: str) -> str:
+        """Return the key within *name*, which begins with *head* unless the site names keys its own way."""
+        reverse = self.settings.reverse_key_function
+        if reverse is not None:
+            return reverse(name)
+        return name.removeprefix(head)
+
+    def reverse_key(self, name: str) -> str:
+        """Return the key within *name*, in the cache's own prefix and version."""
+        return self._reversed(name, self.name(""))
+
+    async def akeys(self, search: str, version: Any = None, client: Any = None) -> list[str]:
+        """Return all keys that match the glob *search*, each once."""
+        found: list[str] = []
+        cursor = 0
+        while True:
+            cursor, page = await self.ascan(cursor, search, None, version, client)
+            found += page
+            if not cursor:
+                return unique(found)
+
+    keys = blocking(akeys)
+
+    def iter_keys(
+        self, search: str, itersize: int | None = None, client: Any = None, version: Any = None
+    ) -> Iterator[str]:
+        """Yield the keys that match the glob *search*, page by page; one may come twice."""
+        cursor, page = self.scan(0, search, itersize, version, client)
+        yield from page
+        while cursor:
+            cursor, page = self.scan(cursor, search, itersize, version, client)
+            yield from page
+
+    async def aiter_keys(
+        self, search: str, itersize: int | None = None, client: Any = None, version: Any = None
+    ) -> AsyncIterator[str]:
+        """Yield the keys that match the glob *search*, page by page; one may come twice."""
+        cursor, page = await self.ascan(0, search, itersize, version, client)
+        for key in page:
+            yield key
+        while cursor:
+            cursor, page = await self.ascan(cursor, search, itersize, version, client)
+            for key in page:
+                yield key
+
+    # --- many at once -----------------------------------------------------------------------------
+
+    async def adelete_pattern(
+        self,
+        pattern: str,
+        version: Any = None,
+        prefix: str | None = None,
+        client: Any = None,
+        itersize: int | None = None,
+    ) -> int:
+        """Delete the keys that match the glob *pattern*, page by page, and return how many there were."""
+        return await self._unlink(self.make_pattern(pattern, version, prefix), itersize, client)
+
+    delete_pattern = blocking(adelete_pattern)
+
+    async def _unlink(self, pattern: str, itersize: int | None = None, client: Any = None) -> int:
+        cursor, names = await self._page(0, pattern, itersize, client)
+        count = 0
+        while True:
+            if names:
+                count += sum(int(reply) for _, reply in await self.ask_many(c.UNLINK, names, 0, client))
+            if not cursor:
+                return count
+            cursor, names = await self._page(cursor, pattern, itersize, client)
+
+    async def aclear(self, client: Any = None) -> None:
+        """Empty the database, or with a KEY_PREFIX remove all that stands under it, in every version."""
+        scope = self.settings.options.clear
+        if scope == "prefix" or (scope == "auto" and self.key_prefix):
+            await self._unlink(f"{escaped(self.key_prefix)}:*", client=client)
+        elif client is not None:
+            await self.ask((c.FLUSHDB,), None, client)
+        else:
+            await self.ask_all([(server, ((c.FLUSHDB,),)) for server in self.topology.primaries], None)
+
+    clear = blocking(aclear)
+
+    def pipeline(self, transaction: bool = False) -> Pipeline:
+        """Return a `Pipeline`, which collects operations and runs them together."""
+        return Pipeline(self, transaction=transaction)
+
+    # --- locks ------------------------------------------------------------------------------------
+
+    def lock(
+        self,
+        key: Any,
+        version: Any = None,
+        timeout: Timeout = None,
+        sleep: float = 0.1,
+        blocking: bool = True,
+        blocking_timeout: float | None = None,
+        client: Any = None,
+        thread_local: bool = True,
+    ) -> Lock:
+        """Return a `Lock` named *key*, for ``with`` and ``async with``."""
+        return Lock(
+            self,
+            self.name(key, version),
+            timeout=self.milliseconds(timeout),
+            sleep=sleep,
+            blocking=blocking,
+            blocking_timeout=blocking_timeout,
+            client=client,
+            thread_local=thread_local,
+        )
+
+    async def alock(self, *args: Any, **kwargs: Any) -> Lock:
+        """Return a `Lock`; the same as `lock`, for those who await by habit."""
+        return self.lock(*args, **kwargs)
+
+    # --- underneath -------------------------------------------------------------------------------
+
+    def make_key(self, key: Any, version: Any = None, prefix: str | None = None) -> CacheKey:
+        """Return the name of *key* on the server; methods take it for what it is."""
+        return CacheKey(self.name(key, version, prefix))
+
+    def make_pattern(self, pattern: str, version: Any = None, prefix: str | None = None) -> CacheKey:
+        """Return a glob for the server; prefix and version stand for themselves."""
+        if isinstance(pattern, CacheKey):
+            return pattern
+        prefix = self.key_prefix if prefix is None else prefix
+        version = self.version if version is None else version
+        return CacheKey(self.key_func(pattern, escaped(prefix), escaped(str(version))))
+
+    def encode(self, value: Any, *, allow_int: bool = True) -> bytes | int:
+        """Return the payload of *value*."""
+        return self.codec.encode(value, integers=allow_int)
+
+    def decode(self, payload: bytes | int) -> Any:
+        """Return the value in *payload*."""
+        return payload if isinstance(payload, int) else self.codec.decode(payload)
+
+    @property
+    def client(self) -> Self:
+        """This cache with every exception raised: django-redis' ``cache.client``."""
+        if "_client" not in self.__dict__:
+            client = self.view(failsafe=RAISE)
+            client.twin(AWAITING, BLOCKING)
+            self.__dict__["_client"] = client
+        found: Self = self.__dict__["_client"]
+        return found
+
+    def get_client(self, write: bool = True, tried: Any = None) -> Any:
+        """Return a raw ``redis.Redis`` to the primary, or for reading to a replica."""
+        return self.topology.route((c.SET if write else c.GET, "")).client()
+
+    def close(self, **kwargs: Any) -> None:
+        """Close idle connections if CLOSE_CONNECTION is set; those in use stay, and are never cut."""
+        if self.settings.options.close_connection:
+            close_idle(self.topology)
+
+    async def aclose(self, **kwargs: Any) -> None:
+        """Close idle connections, and the running loop's, if CLOSE_CONNECTION is set."""
+        if self.settings.options.close_connection:
+            close_idle(self.topology)
+
+
+def _left(reply: int) -> int | None:
+    """The server says -1 for "for ever" and -2 for "missing"."""
+    return None if reply == -1 else max(reply, 0)

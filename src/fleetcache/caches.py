@@ -1,0 +1,127 @@
+"""``caches["default"]``: the cache of an alias, made on first use, without Django.
+
+One object per thread and per task: a task that starts before its parent has used a cache makes
+its own, one that starts later shares its parent's.  The objects are light; connections belong to
+the process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from fleetcache.cache import Cache
+from fleetcache.errors import InvalidCacheBackendError, SettingsError
+from fleetcache.settings import from_url, imported
+
+DEFAULT_ALIAS = "default"
+VARIABLE = "FLEETCACHE_URL"
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the URL of ``default`` from FLEETCACHE_URL, of ``other`` from FLEETCACHE_URL_OTHER."""
+    urls = {}
+    for name, url in environment.items():
+        if name == VARIABLE:
+            urls[DEFAULT_ALIAS] = url
+        elif name.startswith(f"{VARIABLE}_"):
+            urls[name.removeprefix(f"{VARIABLE}_").lower()] = url
+    return urls
+
+
+class CacheHandler:
+    """Makes and keeps the caches of *settings*: a mapping of aliases to ``CACHES`` entries or URLs.
+
+    A single URL is that of ``default``; without settings the environment is read.
+    """
+
+    def __init__(self, settings: Mapping[str, Any] | str | None = None) -> None:
+        self._made: ContextVar[dict[str, Cache]] = ContextVar("fleetcache")
+        self._entries: dict[str, Any] | None = None
+        self._generation = 0
+        if settings is not None:
+            self.configure(settings)
+
+    def configure(self, settings: Mapping[str, Any] | str) -> None:
+        """Replace the settings; caches handed out before stay as they are."""
+        entries = {DEFAULT_ALIAS: settings} if isinstance(settings, str) else dict(settings)
+        for alias, entry in entries.items():
+            if not isinstance(entry, (str, Mapping)):
+                raise SettingsError(f"CACHES[{alias!r}]: a dict or a URL is expected, not {type(entry).__name__}")
+        self._entries = entries
+        self._made = ContextVar("fleetcache")
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The entry of each alias."""
+        if self._entries is None:
+            self._entries = dict(from_environment(os.environ))
+        return self._entries
+
+    def __getitem__(self, alias: str) -> Cache:
+        made = self._mine()
+        try:
+            return made[alias]
+        except KeyError:
+            cache = made[alias] = self._make(alias)
+            return cache
+
+    def _mine(self) -> dict[str, Cache]:
+        """The caches of this thread or task."""
+        try:
+            return self._made.get()
+        except LookupError:
+            made: dict[str, Cache] = {}
+            self._made.set(made)
+            return made
+
+    def _make(self, alias: str) -> Cache:
+        if alias not in self.settings:
+            known = ", ".join(map(repr, self.settings)) or f"none: call configure(), or set {VARIABLE}"
+            raise InvalidCacheBackendError(f"There is no cache {alias!r}. Configured are {known}")
+        entry = self.settings[alias]
+        location, params = from_url(entry) if isinstance(entry, str) else (entry.get("LOCATION"), dict(entry))
+        params.pop("LOCATION", None)
+        backend = params.pop("BACKEND", None)
+        if backend is not None and "RedisCache" not in str(backend):
+            raise InvalidCacheBackendError(f"CACHES[{alias!r}]: BACKEND {backend!r} is not fleetcache's")
+        options = params.get("OPTIONS") or {}
+        kind = imported(options.get("CLIENT_CLASS", "fleetcache.client.DefaultClient"))
+        cache: Cache = kind(location, params, alias=alias)
+        return cache
+
+    def __contains__(self, alias: str) -> bool:
+        return alias in self.settings
+
+    def __iter__(self) -> Any:
+        return iter(self.settings)
+
+    def all(self, initialized_only: bool = False) -> list[Cache]:
+        """Return the caches of all aliases, or of those this thread or task has used."""
+        if initialized_only:
+            return list(self._mine().values())
+        return [self[alias] for alias in self.settings]
+
+    def close_all(self) -> None:
+        """Close the caches that this thread or task has used; see `Cache.close`."""
+        for cache in self.all(initialized_only=True):
+            cache.close()
+
+
+caches = CacheHandler()
+
+
+class CacheProxy:
+    """The cache of the default alias, whichever thread or task asks."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(caches[DEFAULT_ALIAS], name)
+
+    def __contains__(self, key: Any) -> bool:
+        return key in caches[DEFAULT_ALIAS]
+
+
+cache = CacheProxy()
+configure = caches.configure

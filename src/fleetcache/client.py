@@ -1,0 +1,183 @@
+"""The clients that ``CLIENT_CLASS`` may name, and the base of those that a site writes itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from random import randint
+from time import time
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from fleetcache.cache import Cache
+from fleetcache.codec import Codec
+from fleetcache.codec.herding import Herded, HerdSerializer
+from fleetcache.codec.serializers import PickleSerializer
+from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
+from fleetcache.errors import SettingsError
+from fleetcache.pool import SentinelConnectionFactory
+from fleetcache.settings import Settings
+from fleetcache.topology import Topology
+from fleetcache.topology.opening import open_servers
+from fleetcache.topology.shards import Shards
+from fleetcache.topology.standalone import Standalone
+from fleetcache.twin import blocking
+
+__all__ = ["DefaultClient", "HerdClient", "SentinelClient", "ShardClient"]
+
+DefaultClient = Cache
+
+
+class SentinelClient(DefaultClient):
+    """A cache whose primary is found by Sentinels, and found again after a fail-over.
+
+    LOCATION is ``redis://service/db``; reads go to its replicas.
+    """
+
+    @classmethod
+    def open(cls, settings: Settings) -> Topology:
+        options = settings.options
+        urls = list(settings.location)
+        if len(urls) == 1:
+            urls = [_with_query(urls[0], is_master=str(role)) for role in (1, 0)]
+        servers = open_servers(urls, options, SentinelConnectionFactory)
+        for server in servers:
+            if not hasattr(server.client().connection_pool, "sentinel_manager"):
+                raise SettingsError(
+                    "SentinelClient needs pools that ask Sentinels. Leave CONNECTION_FACTORY and "
+                    "CONNECTION_POOL_CLASS out, or derive them from SentinelConnectionFactory and "
+                    "redis.sentinel.SentinelConnectionPool"
+                )
+        return Standalone(servers, writes_elsewhere=not options.replica_read_only)
+
+
+def _with_query(url: str, **values: str) -> str:
+    place = urlsplit(url)
+    query = dict(parse_qsl(place.query, keep_blank_values=True)) | values
+    return place._replace(query=urlencode(query)).geturl()
+
+
+class ShardClient(DefaultClient):
+    """A cache over independent servers, each key on one of them, where django-redis would put it."""
+
+    @classmethod
+    def open(cls, settings: Settings) -> Topology:
+        return Shards(dict(zip(settings.location, open_servers(settings.location, settings.options), strict=True)))
+
+    def get_server_name(self, key: Any) -> str:
+        """Return which of LOCATION's servers holds the name *key*."""
+        assert isinstance(self.topology, Shards)
+        return self.topology.place(str(key))
+
+    def get_server(self, key: Any) -> Any:
+        """Return a raw client to the server that holds the name *key*."""
+        return self.topology.home(str(key)).client()
+
+    def get_client(self, write: bool = True, tried: Any = None) -> Any:
+        """There is no one server: use `get_server`."""
+        raise NotImplementedError("a ShardClient has no one server; use get_server(cache.make_key(key))")
+
+
+class HerdClient(DefaultClient):
+    """A cache that lets some callers renew an entry shortly after it expired, while others still see it.
+
+    Values live HERD_TIMEOUT seconds longer than asked.  In that time each reader is told with
+    growing probability that there is nothing, so that a few compute the value anew, not a herd.
+    """
+
+    @classmethod
+    def make_codec(cls, settings: Settings) -> Codec:
+        options = settings.options
+        if options.serializer is PickleSerializer:
+            return Codec(HerdSerializer, options.compressor, options.given)
+        return super().make_codec(settings)
+
+    def _herded(self, value: Any, timeout: Timeout) -> tuple[Any, Timeout]:
+        """Return what to store for *value*, and for how long."""
+        expiry = self.milliseconds(timeout)
+        if expiry is None or expiry <= 0:
+            return value, timeout
+        lifetime: Any = expiry / 1000
+        if isinstance(timeout, (int, float)):
+            lifetime = timeout
+        elif timeout in self.default_marks:
+            lifetime = self.default_timeout
+        return Herded(value, lifetime + int(time())), lifetime + self.settings.options.herd_timeout
+
+    def _fresh(self, value: Any, stale: Any) -> Any:
+        """Return the value itself, or *stale* if this caller should renew it."""
+        if type(value) is not Herded:
+            return value
+        late = int(time()) - value.soft_expiry
+        limit = self.settings.options.herd_timeout
+        if late > 0 and (late >= limit or late + randint(1, limit) >= limit):  # noqa: S311 - no secret
+            return stale
+        return value.value
+
+    async def aget(self, key: Any, default: Any = None, version: Any = None, client: Any = None) -> Any:
+        return self._fresh(await super().aget(key, default, version, client), default)
+
+    get = blocking(aget)
+
+    async def aget_many(self, keys: Iterable[Any], version: Any = None, client: Any = None) -> dict[Any, Any]:
+        """Return the values of those *keys* that have one, None for those this caller should renew."""
+        found = await super().aget_many(keys, version, client)
+        return {key: self._fresh(value, None) for key, value in found.items()}
+
+    get_many = blocking(aget_many)
+
+    async def aset(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: Any = None,
+        client: Any = None,
+        nx: bool = False,
+        xx: bool = False,
+    ) -> bool:
+        value, timeout = self._herded(value, timeout)
+        return await super().aset(key, value, timeout, version, client, nx, xx)
+
+    set = blocking(aset)
+
+    async def aset_many(
+        self,
+        data: Mapping[Any, Any],
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: Any = None,
+        client: Any = None,
+        herd: bool = True,
+    ) -> list[Any]:
+        """Store all of *data*; without *herd* for the plain timeout."""
+        if herd:
+            lifetime = timeout
+            packed = {}
+            for key, value in data.items():
+                packed[key], lifetime = self._herded(value, timeout)
+            data, timeout = packed, lifetime
+        return await super().aset_many(data, timeout, version, client)
+
+    set_many = blocking(aset_many)
+
+    async def aincr(self, *args: Any, **kwargs: Any) -> Any:
+        """A herded value is no number."""
+        raise NotImplementedError("HerdClient cannot count")
+
+    incr = blocking(aincr)
+
+    async def adecr(self, *args: Any, **kwargs: Any) -> Any:
+        """A herded value is no number."""
+        raise NotImplementedError("HerdClient cannot count")
+
+    decr = blocking(adecr)
+
+    async def atouch(
+        self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
+    ) -> bool:
+        """Store the value again, for *timeout* seconds; return whether there was one."""
+        value = await self.aget(key, MISSING, version, client)
+        if value is MISSING:
+            return False
+        return await self.aset(key, value, timeout, version, client)
+
+    touch = blocking(atouch)

@@ -1,0 +1,178 @@
+"""Values to payloads and back.
+
+An integer is its digits, so that INCR works and every reader agrees.  Everything else is the
+serializer's bytes, compressed if a compressor is configured.  Both serializers and compressors
+write what django-redis writes.
+
+A payload is read by its first byte, through a table; no decoder is tried after another.  So
+compression may be switched on, off or over at any time, and old values stay readable::
+
+    0-9  -        digits, else the serializer
+    78            zlib       04  lz4      fd  xz
+    1f            gzip       28  zstd     each only with the rest of its signature
+    c1            reserved for an envelope of a later release
+    others        the serializer
+
+This needs a serializer whose output starts like none of these: a pickle starts with 80 or a
+letter, JSON with text, and a MessagePack value that starts like a signature is one byte long.
+Where a serializer or compressor is the user's own, nothing is known about its bytes, and
+django-redis' rule holds: decompress, and take the bytes as they are on ``CompressorError``.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+from fleetcache.codec.compressors import (
+    KNOWN,
+    MAX_VALUE_BYTES,
+    Compressor,
+    IdentityCompressor,
+    LibraryCompressor,
+)
+from fleetcache.codec.options import whole
+from fleetcache.codec.serializers import PickleSerializer, Serializer
+from fleetcache.errors import FleetcacheError, UnreadableValue, UnstorableValue
+
+__all__ = ["Codec", "Compressor", "Serializer"]
+
+Made = TypeVar("Made")
+Reader = Callable[[bytes], Any]
+
+ENVELOPE = 0xC1
+MINUS = 0x2D
+
+# By these a serializer says that it cannot; what else is raised while it runs (a database error
+# from a lazy queryset, say) is the value's own affair.
+REFUSALS = (
+    pickle.PickleError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+)
+
+# More digits than Python is willing to print (4300) go to the serializer.
+MAX_BITS = 14_000
+
+
+class Codec:
+    """Turns values into payloads and back.
+
+    *serializer* and *compressor* are instances, or classes that are given *options*.
+    """
+
+    def __init__(
+        self,
+        serializer: Serializer | Callable[[Mapping[str, Any]], Serializer] = PickleSerializer,
+        compressor: Compressor | Callable[[Mapping[str, Any]], Compressor] = IdentityCompressor,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        options = options or {}
+        self.serializer: Serializer = _made(serializer, options)
+        self.compressor: Compressor = _made(compressor, options)
+        self._dumps = self.serializer.dumps
+        self._loads = self.serializer.loads
+        self._compress = self.compressor.compress
+        self._magic: tuple[bytes, ...] | None = getattr(self.compressor, "magic", None)
+        self._distinct = bool(getattr(self.serializer, "distinct", False))
+        self._limit = whole(options, "MAX_VALUE_BYTES", MAX_VALUE_BYTES)
+        self._readers = self._table()
+
+    def encode(self, value: Any, *, integers: bool = True) -> bytes | int:
+        """Return the payload of *value*; an integer is returned as it is, to be sent as digits.
+
+        Without *integers* they are serialised too, as members of sorted sets are.
+        """
+        if integers and type(value) is int and value.bit_length() < MAX_BITS:
+            return value
+        try:
+            payload = self._dumps(value)
+        except REFUSALS as error:
+            raise UnstorableValue(
+                f"{type(self.serializer).__name__} cannot store a {type(value).__qualname__}: "
+                f"{error}. Cache plain data, or configure a SERIALIZER that knows this type."
+            ) from error
+        return self._compress(payload)
+
+    def decode(self, payload: bytes) -> Any:
+        """Return the value in *payload*, or raise UnreadableValue."""
+        try:
+            return self._readers[payload[0]](payload)
+        except (MemoryError, UnreadableValue):
+            raise
+        except Exception as error:
+            raise UnreadableValue(self._complaint(payload, error)) from error
+
+    def _table(self) -> tuple[Reader, ...]:
+        if self._distinct and self._magic is not None:
+            self._general = self._signed
+            # No pickle starts like a number.
+            number = int if isinstance(self.serializer, PickleSerializer) else self._number
+            table = [self._loads] * 256
+            for magic in (*self._magic, *(magic for kind in KNOWN for magic in kind.magic)):
+                table[magic[0]] = self._signed
+            table[ENVELOPE] = self._signed
+        else:
+            self._general = self._tried
+            number = self._number
+            table = [self._tried] * 256
+        for first in b"-0123456789":
+            table[first] = number
+        return tuple(table)
+
+    def _number(self, payload: bytes) -> Any:
+        digits = payload.isdigit() or (payload[0] == MINUS and payload[1:].isdigit())
+        return int(payload) if digits else self._general(payload)
+
+    def _signed(self, payload: bytes) -> Any:
+        if payload[0] == ENVELOPE:
+            raise UnreadableValue(
+                f"{len(payload)} bytes that start {_start(payload)}: written by a newer release "
+                f"of fleetcache. Upgrade this one, or let the value expire."
+            )
+        if payload.startswith(self._magic or ()):
+            return self._loads(self.compressor.decompress(payload))
+        for kind in KNOWN:
+            if payload.startswith(kind.magic):
+                other = _known(kind, self._limit)  # type: ignore[arg-type]  # classes are hashable
+                return self._loads(other.decompress(payload))
+        return self._loads(payload)
+
+    def _tried(self, payload: bytes) -> Any:
+        try:
+            opened = self.compressor.decompress(payload)
+        except Exception as error:
+            # A compressor written for django-redis may raise that package's class of this name.
+            if not any(kind.__name__ == "CompressorError" for kind in type(error).__mro__):
+                raise
+        else:
+            return self._loads(opened)
+        return self._signed(payload) if self._distinct else self._loads(payload)
+
+    def _complaint(self, payload: bytes, error: Exception) -> str:
+        # Foreign exceptions may quote the value, so only their class is told.
+        reason = str(error) if isinstance(error, FleetcacheError) else type(error).__name__
+        return (
+            f"{type(self.serializer).__name__} cannot read {len(payload)} bytes that start "
+            f"{_start(payload)}: {reason}"
+        )
+
+
+def _made(given: Made | Callable[[Mapping[str, Any]], Made], options: Mapping[str, Any]) -> Made:
+    made: Made = given(options) if isinstance(given, type) else given  # type: ignore[assignment]
+    return made
+
+
+@cache
+def _known(kind: type[LibraryCompressor], limit: int) -> Compressor:
+    return kind({"MAX_VALUE_BYTES": limit})
+
+
+def _start(payload: bytes) -> str:
+    # Enough to name any format, too little to show a value.
+    return payload[:4].hex(" ") or "nowhere"

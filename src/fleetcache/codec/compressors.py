@@ -1,0 +1,234 @@
+"""Bytes to fewer bytes and back; every decompression is bounded.
+
+A compressor is any class that takes the options and has ``compress`` and ``decompress``.  If it
+names in ``magic`` how all its output starts, what it wrote is told by its first bytes.  Otherwise
+``decompress`` is tried on everything and raises ``CompressorError`` for bytes not its own.
+"""
+
+from __future__ import annotations
+
+import lzma
+import sys
+import zlib
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+from fleetcache.codec.options import library, whole
+from fleetcache.errors import CompressorError, SettingsError
+
+MAX_VALUE_BYTES = 256 << 20
+"""How large a decompressed value may be unless the option of this name says otherwise."""
+
+# One value is one member; only tools that append make more.  The bound is there because each
+# member costs a copy of all that follow.
+MAX_MEMBERS = 100
+
+# What xz needs at its highest preset is 65 MiB; a forged header may ask for 4 GiB.
+LZMA_MEMORY = 128 << 20
+
+
+class Compressor(Protocol):
+    """What a codec needs of a compressor; it need not derive from anything."""
+
+    def compress(self, value: bytes, /) -> bytes: ...
+    def decompress(self, value: bytes, /) -> bytes: ...
+
+
+class Decompressor(Protocol):
+    """What the compression libraries agree on."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes | None: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+class BaseCompressor:
+    """The shape of a compressor: made of the options, ``compress`` bytes, ``decompress`` them."""
+
+    magic: ClassVar[tuple[bytes, ...] | None] = None
+    """How all output starts, or None if that is not known.  Of its own ``compress`` a subclass has
+    to say it again."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "compress" in vars(cls):
+            cls.magic = vars(cls).get("magic")
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+
+    def compress(self, value: bytes, /) -> bytes:
+        raise NotImplementedError
+
+    def decompress(self, value: bytes, /) -> bytes:
+        raise NotImplementedError
+
+
+class IdentityCompressor(BaseCompressor):
+    """Leaves bytes as they are."""
+
+    magic = ()
+
+    def compress(self, value: bytes, /) -> bytes:
+        return value
+
+    def decompress(self, value: bytes, /) -> bytes:
+        return value
+
+
+class LibraryCompressor(BaseCompressor):
+    """What the compressors around a library share; a subclass has ``pack`` and ``unpacker``.
+
+    Values of up to ``min_length`` bytes stay as they are; ``preset`` is the level.  Subclasses
+    set them as class attributes; ``COMPRESS_MIN_LENGTH`` and ``COMPRESS_LEVEL`` as options.
+    """
+
+    magic: ClassVar[tuple[bytes, ...]] = ()
+    min_length: int = 15
+    preset: int
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self.min_length = whole(options, "COMPRESS_MIN_LENGTH", self.min_length)
+        self.preset = whole(options, "COMPRESS_LEVEL", self.preset)
+        self.limit = whole(options, "MAX_VALUE_BYTES", MAX_VALUE_BYTES)
+        try:
+            self.pack(b"")
+        except Exception as error:
+            raise SettingsError(f"COMPRESS_LEVEL {self.preset}: {error}") from error
+
+    def pack(self, value: bytes) -> bytes:
+        """Compress *value* without conditions."""
+        raise NotImplementedError
+
+    def unpacker(self) -> Decompressor:
+        """Return what decompresses one member."""
+        raise NotImplementedError
+
+    def room(self, value: bytes) -> int:  # noqa: ARG002
+        """Return how many bytes to reserve for *value* decompressed, one more than it should need."""
+        return self.limit + 1
+
+    def compress(self, value: bytes, /) -> bytes:
+        # Larger ones stay as they are, or they could not be read back.
+        return self.pack(value) if self.min_length < len(value) <= self.limit else value
+
+    def decompress(self, value: bytes, /) -> bytes:
+        try:
+            return self._decompress(value)
+        except MemoryError:
+            raise
+        except Exception as error:  # the libraries raise half a dozen unrelated classes
+            raise CompressorError(f"{type(self).__name__}: {error}") from error
+
+    def _decompress(self, value: bytes) -> bytes:
+        pieces = []
+        room = self.limit
+        for _ in range(MAX_MEMBERS):
+            unpacker = self.unpacker()
+            pieces.append(unpacker.decompress(value, min(room + 1, self.room(value))))
+            room -= len(pieces[-1])
+            if room < 0:
+                raise ValueError(f"more than MAX_VALUE_BYTES ({self.limit}) when decompressed")
+            if not unpacker.eof:
+                raise EOFError("the end is missing")
+            value = unpacker.unused_data or b""
+            if not value:
+                return b"".join(pieces)
+        raise ValueError(f"more than {MAX_MEMBERS} compressed members")
+
+
+class ZlibCompressor(LibraryCompressor):
+    """zlib, level 6."""
+
+    magic = (b"\x78\x9c", b"\x78\x01", b"\x78\x5e", b"\x78\xda")
+    preset = 6
+
+    def pack(self, value: bytes) -> bytes:
+        return zlib.compress(value, self.preset)
+
+    def unpacker(self) -> Decompressor:
+        return zlib.decompressobj()
+
+
+class GzipCompressor(LibraryCompressor):
+    """gzip, level 9, without the time of day: equal values are equal bytes."""
+
+    magic = (b"\x1f\x8b",)
+    preset = 9
+
+    def pack(self, value: bytes) -> bytes:
+        return zlib.compress(value, self.preset, wbits=31)
+
+    def unpacker(self) -> Decompressor:
+        return zlib.decompressobj(wbits=31)
+
+
+class LzmaCompressor(LibraryCompressor):
+    """xz, preset 4: the smallest and by far the slowest."""
+
+    magic = (b"\xfd7zXZ\x00",)
+    min_length = 100
+    preset = 4
+
+    def pack(self, value: bytes) -> bytes:
+        return lzma.compress(value, preset=self.preset)
+
+    def unpacker(self) -> Decompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_MEMORY)
+
+
+class Lz4Compressor(LibraryCompressor):
+    """LZ4 frames: the fastest."""
+
+    magic = (b"\x04\x22\x4d\x18",)
+    preset = 0
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._lz4 = library("lz4.frame", extra="compression")
+        super().__init__(options)
+
+    def pack(self, value: bytes) -> bytes:
+        packed: bytes = self._lz4.compress(value, self.preset)
+        return packed
+
+    def unpacker(self) -> Decompressor:
+        unpacker: Decompressor = self._lz4.LZ4FrameDecompressor()
+        return unpacker
+
+    def room(self, value: bytes) -> int:
+        # The library reserves all the room it is given, and the header usually knows better.
+        size: int = self._lz4.get_frame_info(value)["content_size"]
+        return size + 1 if size else super().room(value)
+
+
+class ZStdCompressor(LibraryCompressor):
+    """Zstandard, level 3: nearly as small as zlib at a fraction of the time."""
+
+    magic = (b"\x28\xb5\x2f\xfd",)
+    preset = 3
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        home = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+        self._zstd = library(home, extra="compression")
+        super().__init__(options)
+
+    def pack(self, value: bytes) -> bytes:
+        packed: bytes = self._zstd.compress(value, self.preset)
+        return packed
+
+    def unpacker(self) -> Decompressor:
+        unpacker: Decompressor = self._zstd.ZstdDecompressor()
+        return unpacker
+
+
+KNOWN: tuple[type[LibraryCompressor], ...] = (
+    ZlibCompressor,
+    ZStdCompressor,
+    Lz4Compressor,
+    GzipCompressor,
+    LzmaCompressor,
+)
+"""Whatever is configured, what these wrote is read."""

@@ -1,0 +1,28 @@
+"""What serializers and compressors take from the options, and the libraries they may lack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from fleetcache.errors import SettingsError
+
+
+def whole(options: Mapping[str, Any], name: str, default: int) -> int:
+    """Return option *name*, which has to be a whole number."""
+    found = options.get(name, default)
+    try:
+        return int(found)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{name} has to be a whole number, not {found!r}") from error
+
+
+def library(module: str, *, extra: str) -> Any:
+    """Import an optional *module*, or say which extra brings it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise SettingsError(
+            f'{module} is not installed. Install it with: pip install "fleetcache[{extra}]"'
+        ) from error

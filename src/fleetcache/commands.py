@@ -1,0 +1,93 @@
+"""The commands fleetcache sends, and what may be done with each when a connection fails."""
+
+from __future__ import annotations
+
+from fleetcache.exchange import Script, Verb
+
+
+def _reading(name: str, *, key: int = 1) -> Verb:
+    return Verb(name, reads=True, key=key)
+
+
+def _same_again(name: str, *, key: int = 1) -> Verb:
+    """A write that may be repeated: what it leaves and answers does not depend on how often it ran."""
+    return Verb(name, harmless=True, key=key)
+
+
+# Strings and keys.
+GET, MGET = _reading("GET"), _reading("MGET")
+EXISTS, TTL, PTTL = _reading("EXISTS"), _reading("TTL"), _reading("PTTL")
+SET, MSET = _same_again("SET"), _same_again("MSET")
+SET_IF = Verb("SET")  # with NX or XX: a second run would answer otherwise
+DEL, UNLINK, RENAME = Verb("DEL"), Verb("UNLINK"), Verb("RENAME")
+PERSIST = Verb("PERSIST")
+EXPIREAT, PEXPIREAT, PEXPIRE = _same_again("EXPIREAT"), _same_again("PEXPIREAT"), _same_again("PEXPIRE")
+SCAN = _reading("SCAN", key=0)
+FLUSHDB = _same_again("FLUSHDB", key=0)
+MULTI, EXEC = Verb("MULTI", key=0), Verb("EXEC", key=0)
+EVALSHA, EVAL = Verb("EVALSHA", key=3), Verb("EVAL", key=3)
+
+# Hashes.
+HSET, HSETNX, HDEL = Verb("HSET"), Verb("HSETNX"), Verb("HDEL")
+HGET, HMGET, HGETALL, HVALS = _reading("HGET"), _reading("HMGET"), _reading("HGETALL"), _reading("HVALS")
+HKEYS, HLEN, HEXISTS = _reading("HKEYS"), _reading("HLEN"), _reading("HEXISTS")
+HINCRBY, HINCRBYFLOAT = Verb("HINCRBY"), Verb("HINCRBYFLOAT")
+
+# Sets.
+SADD, SREM, SMOVE, SPOP = Verb("SADD"), Verb("SREM"), Verb("SMOVE"), Verb("SPOP")
+SCARD, SISMEMBER, SMISMEMBER = _reading("SCARD"), _reading("SISMEMBER"), _reading("SMISMEMBER")
+SMEMBERS, SRANDMEMBER, SSCAN = _reading("SMEMBERS"), _reading("SRANDMEMBER"), _reading("SSCAN")
+SDIFF, SINTER, SUNION = _reading("SDIFF"), _reading("SINTER"), _reading("SUNION")
+SDIFFSTORE, SINTERSTORE, SUNIONSTORE = Verb("SDIFFSTORE"), Verb("SINTERSTORE"), Verb("SUNIONSTORE")
+
+# Sorted sets.
+ZADD, ZINCRBY, ZREM = Verb("ZADD"), Verb("ZINCRBY"), Verb("ZREM")
+ZPOPMAX, ZPOPMIN = Verb("ZPOPMAX"), Verb("ZPOPMIN")
+ZREMRANGEBYSCORE, ZREMRANGEBYRANK = Verb("ZREMRANGEBYSCORE"), Verb("ZREMRANGEBYRANK")
+ZCARD, ZCOUNT, ZSCORE, ZMSCORE = _reading("ZCARD"), _reading("ZCOUNT"), _reading("ZSCORE"), _reading("ZMSCORE")
+ZRANK, ZREVRANK = _reading("ZRANK"), _reading("ZREVRANK")
+ZRANGE, ZREVRANGE = _reading("ZRANGE"), _reading("ZREVRANGE")
+ZRANGEBYSCORE, ZREVRANGEBYSCORE = _reading("ZRANGEBYSCORE"), _reading("ZREVRANGEBYSCORE")
+
+# Lists.
+LPUSH, RPUSH, LPOP, RPOP = Verb("LPUSH"), Verb("RPUSH"), Verb("LPOP"), Verb("RPOP")
+LREM, LINSERT, LMOVE = Verb("LREM"), Verb("LINSERT"), Verb("LMOVE")
+LSET, LTRIM = _same_again("LSET"), Verb("LTRIM")
+LLEN, LRANGE, LINDEX, LPOS = _reading("LLEN"), _reading("LRANGE"), _reading("LINDEX"), _reading("LPOS")
+
+# Scripts.  `topology.memory` knows each of them in Python, by name.
+INCR = Script.of(
+    "incr",
+    """
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  if ARGV[2] == '' then return false end
+  if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2])
+  else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+end
+return redis.call('INCRBY', KEYS[1], ARGV[1])
+""",
+)
+SWAP = Script.of(
+    "swap",
+    """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+return 1
+""",
+)
+RELEASE = Script.of(
+    "release",
+    """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+""",
+)
+EXTEND = Script.of(
+    "extend",
+    """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 or ARGV[3] == '1' then left = 0 end
+return redis.call('PEXPIRE', KEYS[1], left + ARGV[2])
+""",
+)

@@ -1,0 +1,197 @@
+"""What every operation of a cache is made of: a name, a command, a reply, and a value in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from enum import Enum
+from math import isfinite
+from typing import Any, Final, Literal, TypeAlias
+
+from redis.exceptions import ConnectionError, NoScriptError, RedisError
+
+from fleetcache.codec import Codec
+from fleetcache.commands import EVAL, EVALSHA
+from fleetcache.errors import CircuitOpen, CrossServer, InvalidTimeout, UnreadableValue
+from fleetcache.exchange import Command, Reply, Script, Server, Verb
+from fleetcache.failsafe import TROUBLE, Failsafe
+from fleetcache.exchange.runtime import Plan
+from fleetcache.foreign import behind
+from fleetcache.keys import CacheKey, KeyFunction, check, masked
+from fleetcache.settings import Settings
+from fleetcache.stats import Stats
+from fleetcache.topology import Topology
+from fleetcache.twin import Twinned
+
+log = logging.getLogger("fleetcache.codec")
+
+
+class Mark(Enum):
+    """Values that are no values."""
+
+    DEFAULT_TIMEOUT = "the cache's own timeout, as against None, which is for ever"
+    MISSING = "nothing is there, where None could be"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+DEFAULT_TIMEOUT: Final = Mark.DEFAULT_TIMEOUT
+MISSING: Final = Mark.MISSING
+Timeout: TypeAlias = float | timedelta | None | Literal[Mark.DEFAULT_TIMEOUT] | object
+
+
+class Core(Twinned):
+    """The means by which operations are written; the operations stand in its subclasses."""
+
+    __slots__ = ("failsafe",)
+
+    settings: Settings
+    topology: Topology
+    codec: Codec
+    failsafe: Failsafe
+    key_prefix: str
+    version: Any
+    key_func: KeyFunction
+    default_timeout: float | None
+    stats: Stats
+
+    default_marks: tuple[object, ...] = (DEFAULT_TIMEOUT,)
+    """What stands for the cache's own timeout; Django has a mark of its own."""
+
+    # --- names and times --------------------------------------------------------------------------
+
+    def name(self, key: Any, version: Any = None, prefix: str | None = None) -> str:
+        """Return what the entry of *key* is called on the server."""
+        if type(key) is not str:
+            if isinstance(key, CacheKey):
+                return key
+            check(key)
+        return self.key_func(
+            key, self.key_prefix if prefix is None else prefix, self.version if version is None else version
+        )
+
+    def names(self, keys: Iterable[Any], version: Any = None) -> list[str]:
+        """Return the names of *keys*."""
+        return [self.name(key, version) for key in keys]
+
+    def milliseconds(self, timeout: Timeout, unit: int = 1000) -> int | None:
+        """Return *timeout* in milliseconds, None for ever; numbers count *unit* milliseconds each."""
+        if type(timeout) is int:
+            return timeout * unit
+        if timeout is None:
+            return None
+        if timeout in self.default_marks:
+            return self.milliseconds(self.default_timeout)
+        if isinstance(timeout, timedelta):
+            return int(timeout.total_seconds() * 1000)
+        if isinstance(timeout, (int, float)) and isfinite(timeout):
+            return int(timeout * unit)
+        raise InvalidTimeout(
+            f"a timeout is a number of seconds, a timedelta, or None for ever, not {timeout!r} "
+            f"({type(timeout).__name__})"
+        )
+
+    # --- values -----------------------------------------------------------------------------------
+
+    async def encoded(self, values: Iterable[Any], *, integers: bool = True) -> list[bytes | int]:
+        """Return the payloads of *values*.  Awaited, because a lazy value may have to be made first."""
+        encode = self.codec.encode
+        return [encode(value, integers=integers) for value in values]
+
+    def decoded(self, payload: bytes, name: str) -> Any:
+        """Return the value in *payload*, or MISSING if it cannot be read and that is a miss."""
+        try:
+            return self.codec.decode(payload)
+        except UnreadableValue as error:
+            if self.settings.options.unreadable == "raise":
+                raise
+            self.stats.unreadable += 1
+            log.warning("%s: unreadable, taken as missing: %s", masked(name), error, extra={"event": "unreadable"})
+            return MISSING
+
+    def value(self, payload: bytes | None, name: str, default: Any = None) -> Any:
+        """Return the value in *payload*, or *default* if there is none."""
+        value = MISSING if payload is None else self.decoded(payload, name)
+        return default if value is MISSING else value
+
+    def decoded_all(self, payloads: Iterable[bytes], name: str) -> list[Any]:
+        """Return the values in *payloads* that can be read."""
+        values = [self.decoded(payload, name) for payload in payloads]
+        return [value for value in values if value is not MISSING]
+
+    # --- asking -----------------------------------------------------------------------------------
+
+    async def ask(self, command: Command, instead: Any, client: Any = None) -> Reply:
+        """Return the reply to *command*, or *instead* if the server is away and that may be ignored."""
+        try:
+            server = self.topology.route(command) if client is None else behind(client)
+            try:
+                (reply,) = await self.runtime.exchange(server, (command,))
+            except ConnectionError as error:
+                other = None if client is not None else self._another(command, server, error)
+                if other is None:
+                    raise
+                (reply,) = await self.runtime.exchange(other, (command,))
+            if isinstance(reply, NoScriptError):
+                # A script is sent whole only to a server that does not know it yet.
+                (reply,) = await self.runtime.exchange(server, ((EVAL, command[1].lua, *command[2:]),))
+            if isinstance(reply, RedisError):
+                raise reply
+        except TROUBLE as error:
+            if not self.failsafe.ignore:
+                raise
+            self.failsafe.pass_over(error)
+            return instead
+        return reply
+
+    def _another(self, command: Command, tried: Server, error: Exception) -> Server | None:
+        """Return whom to ask now that *tried* could not be, if asking twice does no harm."""
+        if command[0].harmless or isinstance(error, CircuitOpen):
+            return self.topology.another(command, tried)
+        return None
+
+    async def ask_several(self, commands: Sequence[Command], instead: Any, client: Any = None) -> list[Reply]:
+        """Return the replies to *commands*, sent together to the server of the first."""
+        server = self.topology.route(commands[0]) if client is None else behind(client)
+        (replies,) = await self.ask_all([(server, commands)], instead)
+        return replies
+
+    async def ask_many(
+        self, verb: Verb, names: Sequence[str], instead: Any, client: Any = None
+    ) -> list[tuple[list[int], Reply]]:
+        """Ask *verb* about *names*, wherever they live; return the places in *names* with their reply."""
+        if client is not None:
+            return [(list(range(len(names))), await self.ask((verb, *names), instead, client))]
+        shares = self.topology.shares(names, verb.reads)
+        plan = [(server, ((verb, *[names[place] for place in places]),)) for server, places in shares]
+        replies = await self.ask_all(plan, instead)
+        return [(places, reply) for (_, places), (reply,) in zip(shares, replies, strict=True)]
+
+    async def ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
+        """Return the replies of several servers, asked at once; of *instead* each if they are away."""
+        try:
+            answers: list[list[Reply]] = await self.runtime.exchange_all(plan)
+            for replies in answers:
+                for reply in replies:
+                    if isinstance(reply, RedisError):
+                        raise reply
+        except TROUBLE as error:
+            if not self.failsafe.ignore:
+                raise
+            self.failsafe.pass_over(error)
+            return [[instead] * len(commands) for _, commands in plan]
+        return answers
+
+    async def run(self, script: Script, name: str, *arguments: Any, instead: Any, client: Any = None) -> Reply:
+        """Run *script* on the entry called *name*."""
+        return await self.ask((EVALSHA, script, 1, name, *arguments), instead, client)
+
+    def together(self, names: Sequence[str], operation: str) -> None:
+        """Refuse an operation whose names live on different servers."""
+        if len({id(self.topology.home(name)) for name in names}) > 1:
+            raise CrossServer(
+                f"{operation}: {', '.join(map(masked, names))} live on different servers. "
+                f"Give them a common part in braces, such as {{user:1}}, which alone decides the server"
+            )

@@ -1,0 +1,19 @@
+"""Django's face of fleetcache: the only part that imports Django."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleetcache.django.backend import RedisCache
+
+__all__ = ["RedisCache", "get_redis_connection"]
+
+
+def get_redis_connection(alias: str = "default", write: bool = True) -> Any:
+    """Return a raw ``redis.Redis`` to the server of the cache *alias*."""
+    from django.core.cache import caches
+
+    cache = caches[alias]
+    if not isinstance(cache, RedisCache):
+        raise NotImplementedError(f"the cache {alias!r} is not fleetcache's: {type(cache).__qualname__}")
+    return cache.client.get_client(write)

@@ -1,0 +1,99 @@
+"""Everything fleetcache raises, by whose fault it is.
+
+An error of the server, or of the way to it, is also the ``redis.exceptions`` class that a caller
+of redis-py, django-redis or Django's backend already catches.
+"""
+
+from __future__ import annotations
+
+import pickle
+
+from redis import exceptions as redis
+
+
+class FleetcacheError(Exception):
+    """The root of all that fleetcache raises on its own account."""
+
+
+# --- the settings are wrong -----------------------------------------------------------------------
+
+
+class SettingsError(FleetcacheError, ValueError):
+    """A setting is unknown, missing or of the wrong kind; the message names it and the fix."""
+
+
+class InvalidCacheBackendError(SettingsError):
+    """No cache is configured under this alias."""
+
+
+class ServerNotFound(FleetcacheError):
+    """``embedded://`` found no server program to start."""
+
+
+class ServerNotStarted(FleetcacheError):
+    """``embedded://`` started a server program that ended, or did not answer; see its log."""
+
+
+# --- the call is wrong ----------------------------------------------------------------------------
+
+
+class InvalidKey(FleetcacheError, TypeError, ValueError):
+    """This object cannot name a cache entry."""
+
+
+class InvalidTimeout(FleetcacheError, redis.DataError, TypeError):
+    """A timeout is a number of seconds, a ``timedelta``, None (for ever) or left out."""
+
+
+class CrossServer(FleetcacheError, ValueError):
+    """One command needs keys that live on different servers."""
+
+
+# --- the value is wrong ---------------------------------------------------------------------------
+
+
+class CompressorError(FleetcacheError):
+    """What a compressor raises for bytes that are not its own."""
+
+
+class UnreadableValue(FleetcacheError):
+    """Stored bytes could not be turned into a value."""
+
+
+class UnstorableValue(FleetcacheError, pickle.PicklingError, TypeError):
+    """A value could not be turned into bytes; nothing was written."""
+
+
+# --- the server, or the way to it -----------------------------------------------------------------
+
+
+class ServerGone(FleetcacheError, redis.ConnectionError):
+    """The server could not be reached, or hung up before it replied."""
+
+
+class ServerTimeout(FleetcacheError, redis.TimeoutError):
+    """The server did not reply in time; a write may or may not have happened."""
+
+
+class CircuitOpen(ServerGone):
+    """The server failed a moment ago, so this call was not even tried."""
+
+
+class TooManyConnections(ServerGone):
+    """``max_connections`` are in use, and none came back in time."""
+
+
+class AccessDenied(FleetcacheError, redis.AuthenticationError):
+    """The server refused the user name or password."""
+
+
+class NoSuchDatabase(FleetcacheError, redis.ResponseError):
+    """The server has no database of this number."""
+
+
+class UnsupportedServer(FleetcacheError, redis.ConnectionError):
+    """The server does not speak RESP3 (it is older than Redis 6, or a proxy in front of one)."""
+
+
+OUTAGES = (redis.ConnectionError, redis.TimeoutError, OSError)
+"""What a caller sees while a server is away."""

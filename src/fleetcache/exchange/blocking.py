@@ -1,0 +1,123 @@
+"""The blocking exchange: one caller, one socket, one write, as few reads as possible."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from time import monotonic
+from typing import Any
+
+from redis.exceptions import InvalidResponse
+
+from fleetcache.errors import ServerGone, ServerTimeout
+from fleetcache.exchange import Reply
+from fleetcache.exchange.connecting import NEED_DATA, Push, new_reader, socket_of
+
+CHUNK = 65536
+KERNEL_TIMEOUTS = hasattr(socket, "SO_RCVTIMEO") and hasattr(socket, "AF_UNIX")
+
+
+class Conversation:
+    """One connected socket.  Whoever holds it asks and is answered; then it is given back.
+
+    A conversation that raised is of no further use: a reply may still be on its way.
+    """
+
+    __slots__ = ("address", "buffer", "connection", "kernel", "reader", "sock", "timeout", "used")
+
+    def __init__(self, connection: Any, timeout: float | None, address: str) -> None:
+        self.connection = connection
+        self.address = address
+        self.timeout = timeout
+        self.used = False
+        self.sock = socket_of(connection)
+        self.reader = new_reader()
+        self.buffer = bytearray(CHUNK)
+        # A Python timeout costs a poll() before each send and recv; the kernel's own costs nothing.
+        # Not under TLS, whose reads would spin on it, nor under gevent: both have other socket classes.
+        self.kernel = KERNEL_TIMEOUTS and type(self.sock).__module__ == "socket"
+        if self.kernel:
+            self.sock.settimeout(None)
+        self._limit(timeout)
+
+    def tell(self, data: bytes) -> None:
+        """Send *data*, which holds whole commands."""
+        try:
+            self.sock.sendall(data)
+        except (TimeoutError, BlockingIOError) as error:
+            raise ServerTimeout(f"{self.address}: could not send within {self.timeout} s") from error
+        except OSError as error:
+            raise ServerGone(f"{self.address}: {error}") from error
+
+    def hear(self, count: int) -> list[Reply]:
+        """Return the next *count* replies."""
+        receive, feed, take, buffer = self.sock.recv_into, self.reader.feed, self.reader.gets, self.buffer
+        replies: list[Reply] = []
+        started = monotonic()
+        hurried = False
+        try:
+            while True:
+                size = receive(buffer)
+                if not size:
+                    raise ServerGone(f"{self.address}: the server closed the connection before it replied")
+                feed(buffer, 0, size)
+                while (reply := take()) is not NEED_DATA:
+                    if type(reply) is Push:
+                        continue
+                    replies.append(reply)
+                    if len(replies) == count:
+                        if hurried:
+                            self._limit(self.timeout)
+                        return replies
+                hurried = self._hurry(started)
+        except (TimeoutError, BlockingIOError) as error:
+            raise ServerTimeout(f"{self.address}: no reply within {self.timeout} s") from error
+        except InvalidResponse as error:
+            raise ServerGone(f"{self.address}: sent something that is no reply: {error}") from error
+        except OSError as error:
+            raise ServerGone(f"{self.address}: {error}") from error
+
+    def is_stale(self) -> bool:
+        """Whether the server hung up, or said something nobody asked for, since the last reply."""
+        try:
+            self.sock.setblocking(False)
+            try:
+                self.sock.recv(1, socket.MSG_PEEK)
+            finally:
+                self.sock.setblocking(True)
+                if not self.kernel:
+                    self._limit(self.timeout)
+        except BlockingIOError:
+            return False
+        except (OSError, ValueError):  # ValueError: TLS takes no flags, and then cannot tell
+            return not self.kernel and self.sock.fileno() == -1
+        return True
+
+    def close(self) -> None:
+        """Hang up."""
+        self.connection.disconnect()
+
+    def abandon(self) -> None:
+        """Close this process's copy of the socket; the connection belongs to the parent."""
+        self.sock.close()
+
+    def _hurry(self, started: float) -> bool:
+        """A reply that trickles in must not have the whole timeout for each of its drops."""
+        if self.timeout is None:
+            return False
+        left = started + self.timeout - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if left > 0.9 * self.timeout:
+            return False
+        self._limit(left)
+        return True
+
+    def _limit(self, seconds: float | None) -> None:
+        if not self.kernel:
+            self.sock.settimeout(seconds)
+            return
+        whole, part = divmod(seconds or 0, 1)
+        limit = struct.pack("ll", int(whole), int(part * 1e6))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

@@ -1,0 +1,221 @@
+"""redis-py connects; fleetcache talks.
+
+A redis-py pool is used as an address book: its connection class and keyword arguments open,
+secure and authenticate a connection, and find a Sentinel's primary.  Then its socket, or
+transport, is ours.  Everything here that redis-py does not document stands in this module:
+``Connection._sock``, ``asyncio.Connection._reader`` and ``._writer``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import hiredis
+import redis
+import redis.asyncio
+from redis import exceptions
+from redis.asyncio import sentinel as aio_sentinel
+from redis.sentinel import SentinelConnectionPool
+
+from fleetcache.errors import AccessDenied, NoSuchDatabase, ServerGone, ServerTimeout, UnsupportedServer
+
+NEED_DATA: Any = hiredis.Reader  # any object that is no reply
+Push = hiredis.PushNotification
+
+REFUSALS: dict[str, type[exceptions.RedisError]] = {
+    "ASK": exceptions.AskError,
+    "CLUSTERDOWN": exceptions.ClusterDownError,
+    "EXECABORT": exceptions.ExecAbortError,
+    "LOADING": exceptions.BusyLoadingError,
+    "MASTERDOWN": exceptions.MasterDownError,
+    "MOVED": exceptions.MovedError,
+    "NOAUTH": exceptions.AuthenticationError,
+    "NOPERM": exceptions.NoPermissionError,
+    "NOSCRIPT": exceptions.NoScriptError,
+    "OOM": exceptions.OutOfMemoryError,
+    "READONLY": exceptions.ReadOnlyError,
+    "TRYAGAIN": exceptions.TryAgainError,
+    "WRONGPASS": exceptions.AuthenticationError,
+}
+CLUSTER = {"ASK", "MOVED"}  # their classes parse "slot host:port", without the code
+
+
+def refusal(text: str) -> exceptions.RedisError:
+    """Return the server's error message as the exception redis-py would raise for it."""
+    code, _, rest = text.partition(" ")
+    kind = REFUSALS.get(code, exceptions.ResponseError)
+    if kind is exceptions.ResponseError:
+        return kind(text.removeprefix("ERR "))
+    return kind(rest if code in CLUSTER else text)
+
+
+def new_reader() -> Any:
+    """Return a parser of replies, which gives a refusal as an exception and ``NEED_DATA`` for want of bytes."""
+    return hiredis.Reader(
+        protocolError=exceptions.InvalidResponse, replyError=refusal, notEnoughData=NEED_DATA
+    )
+
+
+@cache
+def parameters(connection_class: type) -> frozenset[str]:
+    """Return the keyword arguments that a redis-py connection class takes."""
+    names: set[str] = set()
+    for cls in connection_class.__mro__:
+        if "__init__" in vars(cls):
+            # Some redis-py releases wrap __init__ in decorators that hide its signature.
+            names.update(inspect.signature(inspect.unwrap(vars(cls)["__init__"])).parameters)
+    return frozenset(names - {"self", "kwargs", "args"})
+
+
+def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
+    """Return what *pool* would pass to a connection, without its push-driven maintenance mode."""
+    kwargs = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith("maint")}
+    if connection_class is not pool.connection_class:
+        # From the blocking to the awaiting family: parser and retry classes differ between them.
+        accepted = parameters(connection_class)
+        kwargs = {name: value for name, value in kwargs.items() if name in accepted}
+        for name in ("parser_class", "retry", "event_dispatcher", "himport_registry", "connection_pool"):
+            kwargs.pop(name, None)
+    return kwargs
+
+
+def address_of(pool: Any) -> str:
+    """Return where *pool* leads to, fit for a message: never with a password."""
+    kwargs: Mapping[str, Any] = pool.connection_kwargs
+    if isinstance(pool, SentinelConnectionPool):
+        place = f"{pool.service_name} ({'primary' if pool.is_master else 'replica'})"
+    elif "path" in kwargs:
+        place = kwargs["path"]
+    else:
+        place = f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"
+    return f"{place}/{kwargs.get('db') or 0}"
+
+
+def explained(error: Exception, pool: Any) -> Exception:
+    """Return a connecting error as one that says where, and what to do about it."""
+    address = address_of(pool)
+    text = str(error)
+    if isinstance(error, exceptions.AuthenticationError) or "WRONGPASS" in text or "NOAUTH" in text:
+        user = pool.connection_kwargs.get("username") or "default"
+        given = "refused the password" if pool.connection_kwargs.get("password") else "wants a password"
+        return AccessDenied(
+            f"{address}: the server {given} of user {user!r}. "
+            f"Check OPTIONS['PASSWORD'], OPTIONS['USERNAME'] or the URL"
+        )
+    if isinstance(error, exceptions.ResponseError):
+        if "DB index" in text or "SELECT is not allowed" in text:
+            return NoSuchDatabase(
+                f"{address}: the server has no such database ({text}). Choose another number in LOCATION"
+            )
+        if "HELLO" in text or "NOPROTO" in text or "unknown command" in text:
+            return UnsupportedServer(
+                f"{address}: the server does not speak RESP3 ({text}). fleetcache is made for Redis 7.0+ and "
+                f'Valkey 7.2+; OPTIONS["protocol"] = 2 makes do without RESP3, and without the near cache'
+            )
+        return error
+    if isinstance(error, (exceptions.TimeoutError, TimeoutError)):
+        return ServerTimeout(f"{address}: no answer while connecting")
+    if isinstance(error, (exceptions.ConnectionError, OSError)):
+        return ServerGone(f"{address}: {text or type(error).__name__}")
+    return error
+
+
+# --- blocking -------------------------------------------------------------------------------------
+
+
+def connect(pool: Any) -> Any:
+    """Return a connected, authenticated ``redis.Connection`` to where *pool* leads."""
+    try:
+        connection = pool.connection_class(**arguments(pool, pool.connection_class))
+        connection.connect()
+    except (exceptions.RedisError, OSError) as error:
+        raise explained(error, pool) from error
+    return connection
+
+
+def socket_of(connection: Any) -> Any:
+    """Return the connected socket of a ``redis.Connection``."""
+    return connection._sock
+
+
+# --- awaiting -------------------------------------------------------------------------------------
+
+
+def awaiting_class(connection_class: type) -> type:
+    """Return the ``redis.asyncio`` class that connects as *connection_class* does."""
+    if issubclass(connection_class, redis.UnixDomainSocketConnection):
+        return redis.asyncio.UnixDomainSocketConnection
+    if issubclass(connection_class, redis.SSLConnection):
+        return redis.asyncio.SSLConnection
+    return redis.asyncio.Connection
+
+
+async def aconnect(pool: Any) -> Any:
+    """Return a connected ``redis.asyncio`` connection of the running loop to where *pool* leads."""
+    try:
+        if isinstance(pool, SentinelConnectionPool):
+            return await _through_sentinel(pool)
+        kind = awaiting_class(pool.connection_class)
+        connection = kind(**arguments(pool, kind))
+        await connection.connect()
+    except (exceptions.RedisError, OSError) as error:
+        raise explained(error, pool) from error
+    return connection
+
+
+async def _through_sentinel(pool: Any) -> Any:
+    manager = pool.sentinel_manager
+    nodes = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
+    finder = aio_sentinel.Sentinel(
+        [(node["host"], node["port"]) for node in nodes],
+        min_other_sentinels=manager.min_other_sentinels,
+        sentinel_kwargs={name: value for name, value in nodes[0].items() if name in SENTINEL_ARGUMENTS},
+    )
+    secure = issubclass(pool.connection_class, redis.SSLConnection)
+    kind = aio_sentinel.SentinelManagedSSLConnection if secure else aio_sentinel.SentinelManagedConnection
+    kwargs = arguments(pool, redis.asyncio.SSLConnection if secure else redis.asyncio.Connection)
+    book = aio_sentinel.SentinelConnectionPool(
+        pool.service_name, finder, is_master=pool.is_master, connection_class=kind, **kwargs
+    )
+    connection = kind(**arguments(book, kind))
+    try:
+        await connection.connect()
+    finally:
+        for sentinel in finder.sentinels:
+            await sentinel.aclose()
+    return connection
+
+
+SENTINEL_ARGUMENTS = (
+    *("username", "password", "socket_timeout", "socket_connect_timeout", "socket_keepalive", "db"),
+    *(name for name in parameters(redis.asyncio.SSLConnection) if name.startswith("ssl_")),
+)
+
+
+def take_transport(connection: Any, protocol: asyncio.Protocol) -> asyncio.Transport:
+    """Hand the transport of a ``redis.asyncio`` connection over to *protocol*, and return it."""
+    transport: asyncio.Transport = connection._writer.transport
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+    return transport
+
+
+def let_go(connection: Any) -> None:
+    """Make redis-py forget the streams of a connection whose transport was closed."""
+    connection._reader = connection._writer = None
+
+
+def close_raw(transport: asyncio.Transport) -> None:
+    """Close the socket under a transport whose loop is gone, or belongs to the parent process.
+
+    The transport's own ``close`` would schedule a callback on the dead loop, or take the socket
+    out of an epoll set that a forked child shares with its parent.
+    """
+    sock = transport.get_extra_info("socket")
+    raw = getattr(sock, "_sock", sock)
+    if raw is not None:
+        raw.close()

@@ -1,0 +1,149 @@
+"""The awaiting exchange: every task of a loop talks over one connection.
+
+Commands issued in one turn of the loop leave in one write; the server answers in order, so the
+replies resolve the waiting futures in order.  A task that stops waiting leaves its place in the
+queue behind: its reply is read and thrown away, and nobody else can be given it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from redis.exceptions import InvalidResponse
+
+from fleetcache.errors import ServerGone, ServerTimeout
+from fleetcache.exchange import Reply
+from fleetcache.exchange.connecting import NEED_DATA, Push, close_raw, let_go, new_reader, take_transport
+
+
+class NeverSent(ServerGone):
+    """The connection was lost before the command left; asking again is safe, whatever it asks."""
+
+
+class Multiplexed(asyncio.Protocol):
+    """One connection that any number of tasks of one loop use at once."""
+
+    def __init__(self, connection: Any, timeout: float | None, address: str) -> None:
+        self.connection = connection
+        self.timeout = timeout
+        self.address = address
+        self.loop = asyncio.get_running_loop()
+        self.reader = new_reader()
+        self.error: Exception | None = None
+        self.outgoing: list[bytes] = []
+        self.waiting: deque[tuple[asyncio.Future[list[Reply]], int, float]] = deque()
+        self.replies: list[Reply] = []
+        self.retired = False
+        self.farewell: AsyncGenerator[None, None] | None = None
+        self.watchdog: asyncio.TimerHandle | None = None
+        self.writable: asyncio.Future[None] | None = None
+        self.transport = take_transport(connection, self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether no further command can be sent."""
+        return self.error is not None or self.transport.is_closing()
+
+    def ask(self, data: bytes, count: int) -> asyncio.Future[list[Reply]]:
+        """Queue *data*, which holds *count* commands, and return the future of their replies."""
+        future: asyncio.Future[list[Reply]] = self.loop.create_future()
+        if not self.outgoing:
+            self.loop.call_soon(self._flush)
+        self.outgoing.append(data)
+        now = self.loop.time()
+        self.waiting.append((future, count, now))
+        if self.watchdog is None and self.timeout is not None:
+            self.watchdog = self.loop.call_at(now + self.timeout, self._watch)
+        return future
+
+    async def may_write(self) -> None:
+        """Wait while the server takes no more bytes; a crowd must not fill our memory."""
+        while self.writable is not None:
+            await asyncio.shield(self.writable)
+
+    def _flush(self) -> None:
+        if self.outgoing and not self.closed:
+            self.transport.write(b"".join(self.outgoing))
+        self.outgoing.clear()
+
+    def _watch(self) -> None:
+        """Replies come in order, so the oldest waiter alone tells whether the server is late."""
+        self.watchdog = None
+        if not self.waiting or self.timeout is None:
+            return
+        due = self.waiting[0][2] + self.timeout
+        if self.loop.time() >= due:
+            self.fail(ServerTimeout(f"{self.address}: no reply within {self.timeout} s"))
+        else:
+            self.watchdog = self.loop.call_at(due, self._watch)
+
+    # asyncio calls the rest.
+
+    def data_received(self, data: bytes) -> None:
+        take, waiting, replies = self.reader.gets, self.waiting, self.replies
+        try:
+            self.reader.feed(data)
+            while (reply := take()) is not NEED_DATA:
+                if type(reply) is Push:
+                    continue
+                future, count, _ = waiting[0]
+                replies.append(reply)
+                if len(replies) == count:
+                    waiting.popleft()
+                    if not future.done():
+                        future.set_result(replies)
+                    replies = self.replies = []
+            if self.retired and not waiting:
+                self.close()
+        except (InvalidResponse, IndexError) as error:
+            self.fail(ServerGone(f"{self.address}: sent something that is no reply: {error}"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.fail(ServerGone(f"{self.address}: the server closed the connection before it replied"))
+        let_go(self.connection)
+
+    def pause_writing(self) -> None:
+        self.writable = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self.writable is not None:
+            self.writable.set_result(None)
+            self.writable = None
+
+    def fail(self, error: Exception) -> None:
+        """Hang up, and let *error* be everybody's answer."""
+        if self.error is None:
+            self.error = error
+        if self.watchdog is not None:
+            self.watchdog.cancel()
+            self.watchdog = None
+        sent = len(self.waiting) - len(self.outgoing)
+        self.outgoing.clear()
+        for place, (future, _, _) in enumerate(self.waiting):
+            if not future.done():
+                # One exception each: a shared one would collect every waiter's traceback.
+                kind = type(error) if place < sent else NeverSent
+                future.set_exception(kind(*error.args))
+        self.waiting.clear()
+        self.resume_writing()
+        self.transport.abort()
+
+    def retire(self) -> None:
+        """Hang up as soon as those who wait have their replies."""
+        self.retired = True
+        if not self.waiting:
+            self.close()
+
+    def close(self) -> None:
+        """Hang up, from the loop itself."""
+        self.fail(ServerGone(f"{self.address}: this cache was closed"))
+
+    def abandon(self) -> None:
+        """Hang up from outside: the loop is closed, or belongs to the parent of this process."""
+        self.error = ServerGone(f"{self.address}: the event loop of this connection is gone")
+        self.waiting.clear()
+        close_raw(self.transport)
+        let_go(self.connection)

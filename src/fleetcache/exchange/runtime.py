@@ -1,0 +1,92 @@
+"""The two ways to wait that an operation, written once, can be run on."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from fleetcache.exchange import Command, Reply, Server
+
+Plan: TypeAlias = Sequence[tuple[Server, Sequence[Command]]]
+
+
+class Runtime(Protocol):
+    """What a coroutine of the core may await."""
+
+    async def exchange(self, server: Server, commands: Sequence[Command]) -> list[Reply]:
+        """Return the server's replies to *commands*."""
+
+    async def exchange_all(self, plan: Plan) -> list[list[Reply]]:
+        """Ask several servers at once, and return each one's replies."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+
+    async def produce(self, make: Callable[[], Any]) -> Any:
+        """Return what a user's function makes."""
+
+
+class Blocking:
+    """Waits by blocking the thread; its coroutines never suspend."""
+
+    async def exchange(self, server: Server, commands: Sequence[Command]) -> list[Reply]:
+        return server.exchange(commands)
+
+    async def exchange_all(self, plan: Plan) -> list[list[Reply]]:
+        if len(plan) == 1:
+            ((server, commands),) = plan
+            return [server.exchange(commands)]
+        # Send to all, then read from all: concurrent without threads.
+        talks = [server.talk(commands) for server, commands in plan]
+        replies: dict[int, list[Reply]] = {}
+        failures: dict[int, Exception] = {}
+        for _step in ("send", "read"):
+            for place, talk in enumerate(talks):
+                try:
+                    if place not in failures and place not in replies:
+                        next(talk)
+                except StopIteration as finished:
+                    replies[place] = finished.value
+                except Exception as error:  # noqa: BLE001 - the others must be read before it is raised
+                    failures[place] = error
+        for failure in failures.values():
+            raise failure
+        return [replies[place] for place in range(len(talks))]
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    async def produce(self, make: Callable[[], Any]) -> Any:
+        made = make()
+        if inspect.iscoroutine(made):
+            made.close()
+            name = getattr(make, "__qualname__", repr(make))
+            raise TypeError(f"{name} is a coroutine function; a blocking call cannot await it: use the a-method")
+        return made
+
+
+class Awaiting:
+    """Waits by giving way to the other tasks of the running loop."""
+
+    async def exchange(self, server: Server, commands: Sequence[Command]) -> list[Reply]:
+        return await server.aexchange(commands)
+
+    async def exchange_all(self, plan: Plan) -> list[list[Reply]]:
+        if len(plan) == 1:
+            ((server, commands),) = plan
+            return [await server.aexchange(commands)]
+        return await asyncio.gather(*(server.aexchange(commands) for server, commands in plan))
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def produce(self, make: Callable[[], Any]) -> Any:
+        made = make()
+        return await made if inspect.isawaitable(made) else made
+
+
+BLOCKING = Blocking()
+AWAITING = Awaiting()

@@ -1,0 +1,277 @@
+"""One Redis or Valkey server: its connections in both faces, and what is done when one dies.
+
+Connections belong to the process, and the awaiting ones to their loop.  Idle ones wait in a deque
+whose ends are atomic, so borrowing takes no lock.  A forked child drops them all without a word
+to the server: they are its parent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import Any
+
+import hiredis
+from redis.exceptions import ReadOnlyError
+
+from fleetcache.errors import OUTAGES, ServerGone, TooManyConnections
+from fleetcache.exchange import Command, Reply
+from fleetcache.exchange.blocking import Conversation
+from fleetcache.exchange.breaker import Breaker
+from fleetcache.exchange.connecting import aconnect, address_of, connect
+from fleetcache.exchange.multiplexed import Multiplexed, NeverSent
+
+pack = hiredis.pack_command
+
+
+def packed(commands: Sequence[Command]) -> bytes:
+    """Return *commands* as the bytes of one write."""
+    if len(commands) == 1:
+        data: bytes = pack(commands[0])
+        return data
+    return b"".join([pack(command) for command in commands])
+
+
+def harmless(commands: Sequence[Command]) -> bool:
+    """Whether all of *commands* may run twice."""
+    for command in commands:
+        if not command[0].harmless:
+            return False
+    return True
+
+
+async def farewell(line: Multiplexed) -> AsyncGenerator[None, None]:
+    """Wait, parked in the loop, for its ``shutdown_asyncgens()``, and hang up then."""
+    try:
+        yield
+    finally:
+        line.close()
+        await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
+
+
+class RemoteServer:
+    """A server at the other end of a connection; the pool of *raw*, a redis-py client, leads there."""
+
+    def __init__(
+        self, raw: Any, breaker: Breaker | None = None, *, max_connections: int | None = None, patience: float = 0.0
+    ) -> None:
+        self.raw = raw
+        self.pool = raw.connection_pool
+        self.address = address_of(self.pool)
+        self.timeout: float | None = self.pool.connection_kwargs.get("socket_timeout")
+        self.breaker = breaker or Breaker(self.address)
+        self.breaker.address = self.address
+        self.max_connections = max_connections
+        self.patience = patience
+        self._start_afresh()
+        SERVERS.add(self)
+
+    def _start_afresh(self) -> None:
+        self.idle: deque[Conversation] = deque()
+        self.open: set[Conversation] = set()
+        self.lines: dict[asyncio.AbstractEventLoop, Multiplexed] = {}
+        self.connecting: dict[asyncio.AbstractEventLoop, asyncio.Task[Multiplexed]] = {}
+        self.permits = threading.Semaphore(self.max_connections) if self.max_connections else None
+
+    # --- blocking ---------------------------------------------------------------------------------
+
+    def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        """Return the replies to *commands*, blocking the thread until they are here."""
+        talk = self.talk(commands)
+        try:
+            next(talk)
+            next(talk)
+        except StopIteration as finished:
+            replies: list[Reply] = finished.value
+            return replies
+        raise AssertionError("a talk has two steps")
+
+    def talk(self, commands: Sequence[Command]) -> Generator[None, None, list[Reply]]:
+        """Send *commands* in the first step, and return their replies in the second."""
+        if self.breaker.failed:
+            self.breaker.admit()
+        data, count, repeatable = packed(commands), len(commands), harmless(commands)
+        conversation = self._borrow(cautious=not repeatable)
+        try:
+            try:
+                conversation.tell(data)
+                yield
+                replies = conversation.hear(count)
+                outdated = type(replies[0]) is ReadOnlyError
+            except ServerGone:
+                if not (conversation.used and repeatable):
+                    raise
+                outdated = True
+            if outdated and conversation.used:
+                # It died while it lay idle, or leads to a primary that no longer is one: nothing
+                # ran, or may run again.  The other idle connections are no better.
+                self._hang_up(conversation)
+                self.close_idle()
+                conversation = self._connect()
+                conversation.tell(data)
+                replies = conversation.hear(count)
+        except BaseException as error:
+            self._hang_up(conversation)
+            self._release()
+            self._note(error)
+            raise
+        if self.breaker.failed:
+            self.breaker.success()
+        conversation.used = True
+        self.idle.append(conversation)
+        self._release()
+        return replies
+
+    def _borrow(self, *, cautious: bool) -> Conversation:
+        """Return an idle connection or a new one; *cautious* pays a look whether it still lives."""
+        if self.permits is not None and not self.permits.acquire(timeout=self.patience):
+            raise TooManyConnections(
+                f"{self.address}: all {self.max_connections} connections are in use. "
+                f"Raise max_connections, or let callers wait with redis.BlockingConnectionPool"
+            )
+        try:
+            while True:
+                try:
+                    conversation = self.idle.pop()
+                except IndexError:
+                    return self._connect()
+                if not (cautious and conversation.is_stale()):
+                    return conversation
+                self._hang_up(conversation)
+        except BaseException as error:
+            self._release()
+            self._note(error)
+            raise
+
+    def _release(self) -> None:
+        if self.permits is not None:
+            self.permits.release()
+
+    def _connect(self) -> Conversation:
+        conversation = Conversation(connect(self.pool), self.timeout, self.address)
+        self.open.add(conversation)
+        return conversation
+
+    def _hang_up(self, conversation: Conversation) -> None:
+        self.open.discard(conversation)
+        conversation.close()
+
+    def _note(self, error: BaseException) -> None:
+        if isinstance(error, OUTAGES):
+            self.breaker.failure(error)
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody is using."""
+        while self.idle:
+            try:
+                self._hang_up(self.idle.pop())
+            except IndexError:
+                return
+
+    # --- awaiting ---------------------------------------------------------------------------------
+
+    async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
+        """Return the replies to *commands*, letting other tasks run until they are here."""
+        if self.breaker.failed:
+            self.breaker.admit()
+        data, count = packed(commands), len(commands)
+        loop = asyncio.get_running_loop()
+        try:
+            for attempt in (1, 2):
+                line = self.lines.get(loop)
+                # A connection that was made for this call and dies is an outage; an older one may
+                # have been dead for long, or leads to a primary that no longer is one.
+                last = attempt == 2
+                if line is None or line.error is not None:
+                    line = await self._line()
+                    last = True
+                if line.writable is not None:
+                    await line.may_write()
+                try:
+                    replies = await line.ask(data, count)
+                except ServerGone as error:
+                    if last or not (isinstance(error, NeverSent) or harmless(commands)):
+                        raise
+                    continue
+                if last or type(replies[0]) is not ReadOnlyError:
+                    break
+                if self.lines.get(loop) is line:
+                    del self.lines[loop]
+                line.retire()
+        except BaseException as error:
+            self._note(error)
+            raise
+        if self.breaker.failed:
+            self.breaker.success()
+        return replies
+
+    async def _line(self) -> Multiplexed:
+        """Return the loop's connection; callers that come while it is made share the making."""
+        loop = asyncio.get_running_loop()
+        line = self.lines.get(loop)
+        if line is not None and line.error is None:
+            return line
+        making = self.connecting.get(loop)
+        if making is None:
+            making = self.connecting[loop] = loop.create_task(self._aconnect(loop))
+            making.add_done_callback(lambda task: self._made(loop, task))
+        return await asyncio.shield(making)
+
+    async def _aconnect(self, loop: asyncio.AbstractEventLoop) -> Multiplexed:
+        line = Multiplexed(await aconnect(self.pool), self.timeout, self.address)
+        line.farewell = farewell(line)
+        await anext(line.farewell)
+        self._sweep()
+        self.lines[loop] = line
+        return line
+
+    def _made(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Multiplexed]) -> None:
+        self.connecting.pop(loop, None)
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not complain when all waiters left
+
+    async def aclose(self) -> None:
+        """Close the running loop's connection."""
+        line = self.lines.pop(asyncio.get_running_loop(), None)
+        if line is not None:
+            line.close()
+            await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
+
+    def _sweep(self) -> None:
+        """Drop the connections of loops that were closed without a farewell."""
+        for loop in list(self.lines):
+            if loop.is_closed() and (line := self.lines.pop(loop, None)) is not None:
+                line.abandon()
+
+    def client(self) -> Any:
+        """Return the raw redis-py client."""
+        return self.raw
+
+    # --- processes --------------------------------------------------------------------------------
+
+    def after_fork(self) -> None:
+        """Let go of the parent's connections; the parent goes on using them."""
+        for conversation in self.open:
+            conversation.abandon()
+        for line in self.lines.values():
+            line.abandon()
+        INHERITED.append((self.open, self.lines))
+        self._start_afresh()
+
+
+SERVERS: weakref.WeakSet[RemoteServer] = weakref.WeakSet()
+INHERITED: list[Any] = []
+"""What a child got from its parent: kept, because collecting a transport would touch its loop."""
+
+
+def _after_fork() -> None:
+    for server in list(SERVERS):
+        server.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

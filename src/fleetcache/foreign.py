@@ -1,0 +1,103 @@
+"""Operations on a client that the caller brought: the ``client=`` of django-redis' methods."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.exceptions import ResponseError
+
+from fleetcache.exchange import Command, Reply
+from fleetcache.exchange.connecting import address_of
+from fleetcache.exchange.server import packed
+
+
+class Queue:
+    """A redis-py pipeline as a server: it takes commands, and its owner will see the replies."""
+
+    address = "a pipeline"
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+
+    def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        if any(command[0].reads for command in commands):
+            raise TypeError(
+                "a redis-py pipeline cannot answer now: pass client= only to writes, or use cache.pipeline()"
+            )
+        for verb, *parts in commands:
+            # Under its plain name, so that redis-py shapes the reply as its owner expects.
+            self.pipeline.execute_command(verb.decode(), *parts)
+        return [self.pipeline] * len(commands)
+
+    def talk(self, commands: Sequence[Command]) -> Generator[None, None, list[Reply]]:
+        yield
+        return self.exchange(commands)
+
+    async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
+        return self.exchange(commands)
+
+
+class BorrowedServer:
+    """Asks over connections of a ``redis.Redis`` or ``redis.asyncio.Redis``."""
+
+    def __init__(self, client: Any) -> None:
+        self.pool = client.connection_pool
+        self.address = address_of(self.pool)
+
+    def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        if not isinstance(self.pool, redis.ConnectionPool):
+            raise TypeError("client= is a redis.asyncio client: use the a-method")
+        connection = self.pool.get_connection("_")
+        try:
+            connection.send_packed_command([packed(commands)])
+            return [self._reply(connection) for _ in commands]
+        except BaseException:
+            connection.disconnect()
+            raise
+        finally:
+            self.pool.release(connection)
+
+    def talk(self, commands: Sequence[Command]) -> Generator[None, None, list[Reply]]:
+        yield
+        return self.exchange(commands)
+
+    async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
+        if isinstance(self.pool, redis.ConnectionPool):
+            return self.exchange(commands)
+        connection = await self.pool.get_connection("_")
+        try:
+            await connection.send_packed_command([packed(commands)])
+            return [await self._areply(connection) for _ in commands]
+        except BaseException:
+            await connection.disconnect()
+            raise
+        finally:
+            await self.pool.release(connection)
+
+    @staticmethod
+    def _reply(connection: Any) -> Reply:
+        try:
+            return connection.read_response(disable_decoding=True)
+        except ResponseError as refusal:
+            return refusal
+
+    @staticmethod
+    async def _areply(connection: Any) -> Reply:
+        try:
+            return await connection.read_response(disable_decoding=True)
+        except ResponseError as refusal:
+            return refusal
+
+
+def behind(client: Any) -> Queue | BorrowedServer:
+    """Return what *client* is to us."""
+    if isinstance(client, (redis.client.Pipeline, redis.asyncio.client.Pipeline)):
+        return Queue(client)
+    if isinstance(getattr(client, "connection_pool", None), (redis.ConnectionPool, redis.asyncio.ConnectionPool)):
+        return BorrowedServer(client)
+    raise TypeError(
+        f"client= takes a redis.Redis, a redis.asyncio.Redis or a pipeline of one, not {type(client).__name__}"
+    )

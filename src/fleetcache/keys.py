@@ -1,0 +1,73 @@
+"""What entries are called on the server: ``prefix:version:key``, as Django and django-redis say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence, Set
+from hashlib import blake2b
+from typing import Any, TypeAlias
+
+from fleetcache.errors import InvalidKey
+
+KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
+
+special = re.compile(r"([*?\[\]\\])")
+
+
+class CacheKey(str):
+    """A name that is complete: it passes through every method as it is."""
+
+    __slots__ = ()
+
+
+def default_key_function(key: Any, prefix: str, version: Any) -> str:
+    """Return the name of *key*."""
+    return f"{prefix}:{version}:{key}"
+
+
+def escaped(text: str) -> str:
+    """Return *text* so that a glob pattern finds only itself."""
+    return special.sub(r"\\\1", text)
+
+
+def check(key: Any) -> None:
+    """Refuse what has no text that would name it.
+
+    Numbers, UUIDs, paths and lazy strings are fine: Django puts any object's text into the name,
+    and sites rely on it.  The text of None, of bytes or of a mutable container is an accident, and
+    an object without a text of its own would be named by its address.
+    """
+    nameless = type(key).__str__ is object.__str__ and type(key).__repr__ is object.__repr__
+    if key is None or nameless or isinstance(key, (bytes, bytearray, memoryview, Mapping, Set, list)):
+        raise InvalidKey(
+            f"a key must be a string, not {type(key).__name__}: {_shown(key)}. "
+            f"Use str(key), or bytes.decode() for bytes"
+        )
+
+
+def _shown(key: Any) -> str:
+    text = repr(key)
+    return text if len(text) <= 24 else f"{text[:20]}…"
+
+
+def masked(name: str | bytes) -> str:
+    """Return *name* for a log: enough to tell entries apart, too little to learn who they are about."""
+    text = name.decode(errors="replace") if isinstance(name, bytes) else name
+    digest = blake2b(text.encode(errors="replace"), digest_size=4).hexdigest()
+    *place, key = text.split(":", 2)
+    return f"{':'.join([*place, key[:3]])}…#{digest}"
+
+
+def common_head(function: KeyFunction, prefix: str, version: Any) -> str:
+    """Return what every name under *prefix* and *version* begins with, as far as *function* tells."""
+    return function("", prefix, version)
+
+
+def default_reverse(name: str) -> str:
+    """Return the key within *name*, whose prefix holds no colon."""
+    return name.split(":", 2)[2]
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Return *names* without repetitions, in order."""
+    return list(dict.fromkeys(names))

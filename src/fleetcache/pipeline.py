@@ -1,0 +1,182 @@
+"""Many operations in one round trip.
+
+An operation is a coroutine that asks and then makes a value of the reply.  A pipeline starts each
+of them over a runtime that only takes the question down, sends all questions together, and lets
+the coroutines go on with their replies.  So every operation of the cache works in a pipeline, and
+none is written again.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from fleetcache import commands as c
+from fleetcache.exchange import Command, Reply, Server
+from fleetcache.exchange.runtime import AWAITING, BLOCKING, Plan
+from fleetcache.twin import Twinned, blocking
+
+if TYPE_CHECKING:
+    from fleetcache.cache import Cache
+
+
+class Recording:
+    """A runtime that hands every question to whoever drives the coroutine, and waits for the replies."""
+
+    @types.coroutine
+    def exchange(self, server: Server, commands: Sequence[Command]) -> Generator[Plan, list[list[Reply]], list[Reply]]:
+        (replies,) = yield [(server, commands)]
+        return replies
+
+    @types.coroutine
+    def exchange_all(self, plan: Plan) -> Generator[Plan, list[list[Reply]], list[list[Reply]]]:
+        return (yield plan)
+
+    async def sleep(self, seconds: float) -> None:
+        raise TypeError("an operation that waits cannot stand in a pipeline")
+
+    async def produce(self, make: Callable[[], Any]) -> Any:
+        return make()
+
+
+RECORDING = Recording()
+
+
+class Pipeline(Twinned):
+    """Collects operations, each called as on the cache, and runs them together.
+
+    ::
+
+        with cache.pipeline() as pipe:
+            pipe.set("a", 1).incr("b", default=0).get("c")
+            stored, count, value = pipe.execute()
+
+    With *transaction* nobody else's command runs in between; then every operation must be of one
+    step, and all of one server.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, cache: Cache, *, transaction: bool) -> None:
+        self.recorder = cache.view(runtime=RECORDING, still=None)
+        self.transaction = transaction
+        self.operations: list[Coroutine[Any, Any, Any]] = []
+        self.twin(AWAITING, BLOCKING)
+
+    def __getattr__(self, name: str) -> Callable[..., Pipeline]:
+        operation = getattr(self.recorder, f"a{name}", None) if not name.startswith("_") else None
+        if operation is None:
+            raise AttributeError(f"a pipeline has no operation {name!r}")
+
+        def collect(*args: Any, **kwargs: Any) -> Pipeline:
+            self.operations.append(operation(*args, **kwargs))
+            return self
+
+        return collect
+
+    def __len__(self) -> int:
+        return len(self.operations)
+
+    def __bool__(self) -> bool:
+        return True
+
+    async def aexecute(self, *, raise_on_error: bool = True) -> list[Any]:
+        """Run what was collected, and return the results in order.
+
+        The first error is raised when all have run; without *raise_on_error* errors are results.
+        """
+        operations = list(self.operations)
+        self.operations.clear()
+        results: list[Any] = [None] * len(operations)
+        asking: dict[int, Plan] = {}
+        for place, operation in enumerate(operations):
+            self._step(place, operation.send, None, results, asking)
+        while asking:
+            asked, asking = asking, {}
+            for place, (replies, error) in (await self._ask(asked)).items():
+                step = operations[place].throw if error is not None else operations[place].send
+                self._step(place, step, replies if error is None else error, results, asking)
+            if asking and self.transaction:
+                raise TypeError("a transaction takes only operations of one step")
+        if raise_on_error:
+            for result in results:
+                if isinstance(result, Exception):
+                    raise result
+        return results
+
+    execute = blocking(aexecute)
+
+    @staticmethod
+    def _step(
+        place: int, step: Callable[[Any], Plan], reply: Any, results: list[Any], asking: dict[int, Plan]
+    ) -> None:
+        """Let one operation go on until it asks again, or ends."""
+        try:
+            asking[place] = step(reply)
+        except StopIteration as finished:
+            results[place] = finished.value
+        except Exception as error:  # noqa: BLE001 - it is this operation's result
+            results[place] = error
+
+    async def _ask(self, asked: dict[int, Plan]) -> dict[int, tuple[list[list[Reply]], Exception | None]]:
+        """Send all questions, one write per server, and return each operation's replies, or error."""
+        parts: dict[int, tuple[Server, list[Command]]] = {}
+        where: dict[int, list[tuple[int, slice]]] = {}
+        for place, plan in asked.items():
+            where[place] = []
+            for server, commands in plan:
+                _, batch = parts.setdefault(id(server), (server, []))
+                where[place].append((id(server), slice(len(batch), len(batch) + len(commands))))
+                batch.extend(commands)
+        answers: dict[int, list[Reply]] = {}
+        failures: dict[int, Exception] = {}
+        for key, outcome in zip(parts, await self._exchange(list(parts.values())), strict=True):
+            if isinstance(outcome, Exception):
+                failures[key] = outcome
+            else:
+                answers[key] = outcome
+        return {
+            place: (
+                [answers[key][span] for key, span in spans if key in answers],
+                next((failures[key] for key, _ in spans if key in failures), None),
+            )
+            for place, spans in where.items()
+        }
+
+    async def _exchange(self, batches: list[tuple[Server, list[Command]]]) -> list[list[Reply] | Exception]:
+        if self.transaction:
+            if len(batches) > 1:
+                raise TypeError("a transaction takes only keys of one server")
+            ((server, commands),) = batches
+            # EVALSHA may miss its script, and then half of the transaction would have run.
+            whole = [(c.EVAL, part[1].lua, *part[2:]) if part[0] is c.EVALSHA else part for part in commands]
+            batches = [(server, [(c.MULTI,), *whole, (c.EXEC,)])]
+        try:
+            outcomes: list[list[Reply]] = await self.runtime.exchange_all(batches)
+        except (RedisError, OSError) as error:
+            return [error] * len(batches)
+        if self.transaction:
+            ((*_, replies),) = outcomes
+            return [replies if isinstance(replies, list) else [replies] * len(commands)]
+        return list(outcomes)
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._discard()
+
+    async def __aenter__(self) -> Pipeline:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._discard()
+
+    def _discard(self) -> None:
+        """Close what was collected and never executed."""
+        for operation in self.operations:
+            operation.close()
+        self.operations.clear()

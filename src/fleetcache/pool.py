@@ -1,0 +1,138 @@
+"""Where connections come from: redis-py's pools, one per configuration and process.
+
+The pools serve as address books for fleetcache's own exchange, and as they are for the raw
+clients of ``get_redis_connection``.  A site that derives from `ConnectionFactory`, as it did from
+django-redis', overrides the same methods.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import redis
+from redis.exceptions import RedisError
+from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from fleetcache.errors import SettingsError
+from fleetcache.settings import Options, flag, masked_url
+
+TRANSLATED = {"valkey": "redis", "valkeys": "rediss"}
+
+_pools: dict[Hashable, Any] = {}
+_making = threading.RLock()
+
+
+def frozen(value: Any) -> Hashable:
+    """Return *value* as something that equals another exactly if it means the same."""
+    if isinstance(value, Mapping):
+        return tuple(sorted((str(name), frozen(item)) for name, item in value.items()))
+    if isinstance(value, (list, tuple)):
+        return tuple(frozen(item) for item in value)
+    if isinstance(value, (str, bytes, int, float, type(None))):
+        return (type(value).__name__, value)
+    return ("object", id(value))
+
+
+class ConnectionFactory:
+    """Makes redis-py clients and pools from the ``OPTIONS`` of a cache.
+
+    *options* is the mapping as it stands in ``CACHES``.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = options
+        self.settings = Options.read("OPTIONS", options, {})
+
+    def make_connection_params(self, url: str) -> dict[str, Any]:
+        """Return the arguments of the pool for *url*."""
+        settings = self.settings
+        scheme, mark, rest = url.partition("://")
+        params: dict[str, Any] = {
+            "protocol": 3,
+            **settings.connection,
+            "url": f"{TRANSLATED.get(scheme, scheme)}{mark}{rest}",
+            "username": settings.username,
+            "password": settings.password,
+            "socket_timeout": settings.socket_timeout,
+            "socket_connect_timeout": settings.socket_connect_timeout,
+            "max_connections": settings.max_connections,
+            "parser_class": settings.parser_class,
+            **settings.connection_pool_kwargs,
+        }
+        # A limit of None is said, or redis-py puts in its own; other absent values are left out.
+        return {
+            name: value for name, value in params.items() if value is not None or name.endswith("timeout")
+        }
+
+    def connect(self, url: str) -> Any:
+        """Return a raw client for *url*; nothing is sent yet."""
+        return self.get_connection(self.make_connection_params(url))
+
+    def disconnect(self, connection: Any) -> None:
+        """Close the idle connections of a raw client's pool."""
+        connection.connection_pool.disconnect(inuse_connections=False)
+
+    def get_connection(self, params: dict[str, Any]) -> Any:
+        """Return a raw client over the pool of *params*."""
+        pool = self.get_or_create_connection_pool(params)
+        return self.settings.redis_client_class(connection_pool=pool, **self.settings.redis_client_kwargs)
+
+    def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
+        """Return the process's pool for *params*, all of them: two aliases share one only if all agree."""
+        key = (type(self), frozen(params), self.settings.connection_pool_class)
+        with _making:
+            if key not in _pools:
+                # What was identified by its address must not be freed: the address could be reused.
+                _pools[key] = (self.get_connection_pool(params), params)
+            return _pools[key][0]
+
+    def get_connection_pool(self, params: dict[str, Any]) -> Any:
+        """Return a new pool."""
+        pool_class = self.settings.connection_pool_class or redis.ConnectionPool
+        url = params["url"]
+        try:
+            return pool_class.from_url(**params)
+        except (ValueError, TypeError, RedisError) as error:
+            raise SettingsError(f"LOCATION {masked_url(url)}: {error}") from error
+
+
+class SentinelConnectionFactory(ConnectionFactory):
+    """Makes pools that ask Sentinels where the service named by the URL's host lives."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        if not self.settings.sentinels:
+            raise SettingsError("SENTINELS must be a list of (host, port), such as [('10.0.0.1', 26379)]")
+        shared = self.make_connection_params("redis://")
+        for name in ("url", "max_connections"):
+            shared.pop(name, None)
+        self._sentinel = Sentinel(
+            list(self.settings.sentinels), sentinel_kwargs=self.settings.sentinel_kwargs, **shared
+        )
+
+    def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
+        key = {"sentinels": self.settings.sentinels, "sentinel_kwargs": self.settings.sentinel_kwargs}
+        with _making:
+            pool_key = (type(self), frozen(params), frozen(key), self.settings.connection_pool_class)
+            if pool_key not in _pools:
+                _pools[pool_key] = (self.get_connection_pool(params), (params, key))
+            return _pools[pool_key][0]
+
+    def get_connection_pool(self, params: dict[str, Any]) -> Any:
+        place = urlsplit(params["url"])
+        query = dict(parse_qsl(place.query, keep_blank_values=True))
+        is_primary = flag(query.pop("is_master", "1"))
+        pool_class = self.settings.connection_pool_class or SentinelConnectionPool
+        arguments = {
+            **params,
+            "url": place._replace(query=urlencode(query)).geturl(),
+            "service_name": place.hostname,
+            "sentinel_manager": self._sentinel,
+            "is_master": is_primary,
+        }
+        if place.scheme == "rediss":
+            arguments["ssl"] = True
+        return pool_class.from_url(**arguments)

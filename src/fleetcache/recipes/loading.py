@@ -1,0 +1,41 @@
+"""get_or_set: read a value, or make and store it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
+from fleetcache.twin import blocking
+
+
+class Loading(Core):
+    """Operations that make a value where there is none."""
+
+    async def aget(self, key: Any, default: Any = None, version: Any = None, client: Any = None) -> Any:
+        """Return the value of *key*, or *default* if there is none."""
+        raise NotImplementedError
+
+    async def aadd(
+        self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
+    ) -> bool:
+        """Store *value* if there is none, and return whether it was stored."""
+        raise NotImplementedError
+
+    async def aget_or_set(
+        self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None
+    ) -> Any:
+        """Return the value of *key*; if there is none, store *default*, or what it returns if callable.
+
+        The value that was stored first is what every caller gets.  Awaiting, *default* may be a
+        coroutine function.
+        """
+        value = await self.aget(key, MISSING, version)
+        if value is not MISSING:
+            return value
+        made = await self.runtime.produce(default) if callable(default) else default
+        if await self.aadd(key, made, timeout, version):
+            return made
+        # Somebody else was first, or the server is away, or the timeout says not to store.
+        return await self.aget(key, made, version)
+
+    get_or_set = blocking(aget_or_set)

@@ -1,0 +1,622 @@
+"""Hashes, sets, sorted sets and lists.
+
+Fields of hashes are plain text.  Values and members are encoded as cache values are, integers as
+digits; only members of sorted sets are never digits, as django-redis has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from redis.exceptions import DataError
+
+from fleetcache import commands as c
+from fleetcache.codec.compressors import IdentityCompressor
+from fleetcache.core import MISSING, Core
+from fleetcache.exchange import Reply, Verb
+from fleetcache.twin import blocking
+
+Score = float | int | str
+Cast = Callable[[Any], Any]
+
+
+class Hashes(Core):
+    """Hashes: an entry of named fields."""
+
+    async def ahset(
+        self,
+        key: Any,
+        field: Any = None,
+        value: Any = None,
+        mapping: Mapping[Any, Any] | None = None,
+        version: Any = None,
+        client: Any = None,
+    ) -> int:
+        """Set *field*, or all fields of *mapping*; return how many were not there before."""
+        fields = dict(mapping or {})
+        if field is not None:
+            fields[field] = value
+        if not fields:
+            raise DataError("hset needs a field and its value, or a mapping of some")
+        payloads = await self.encoded(fields.values())
+        pairs = [part for pair in zip(fields, payloads, strict=True) for part in pair]
+        return int(await self.ask((c.HSET, self.name(key, version), *pairs), 0, client))
+
+    hset = blocking(ahset)
+
+    async def ahsetnx(self, key: Any, field: Any, value: Any, version: Any = None, client: Any = None) -> bool:
+        """Set *field* if it is not there; return whether it was set."""
+        (payload,) = await self.encoded((value,))
+        return bool(await self.ask((c.HSETNX, self.name(key, version), field, payload), False, client))
+
+    hsetnx = blocking(ahsetnx)
+
+    async def ahget(
+        self, key: Any, field: Any, default: Any = None, version: Any = None, client: Any = None
+    ) -> Any:
+        """Return the value of *field*, or *default*."""
+        name = self.name(key, version)
+        return self.value(await self.ask((c.HGET, name, field), None, client), name, default)
+
+    hget = blocking(ahget)
+
+    async def ahmget(self, key: Any, fields: Iterable[Any], version: Any = None, client: Any = None) -> list[Any]:
+        """Return the values of *fields* in their order, None for those that are not there."""
+        name, fields = self.name(key, version), list(fields)
+        if not fields:
+            return []
+        payloads = await self.ask((c.HMGET, name, *fields), [None] * len(fields), client)
+        return [self.value(payload, name) for payload in payloads]
+
+    hmget = blocking(ahmget)
+
+    async def ahgetall(self, key: Any, version: Any = None, client: Any = None) -> dict[str, Any]:
+        """Return all fields with their values."""
+        name = self.name(key, version)
+        reply = await self.ask((c.HGETALL, name), {}, client)
+        pairs = reply.items() if isinstance(reply, dict) else _pairs(reply)
+        values = {field.decode(): self.decoded(payload, name) for field, payload in pairs}
+        return {field: value for field, value in values.items() if value is not MISSING}
+
+    hgetall = blocking(ahgetall)
+
+    async def ahvals(self, key: Any, version: Any = None, client: Any = None) -> list[Any]:
+        """Return the values of all fields."""
+        name = self.name(key, version)
+        return self.decoded_all(await self.ask((c.HVALS, name), [], client), name)
+
+    hvals = blocking(ahvals)
+
+    async def ahkeys(self, key: Any, version: Any = None, client: Any = None) -> list[str]:
+        """Return the names of all fields."""
+        return [field.decode() for field in await self.ask((c.HKEYS, self.name(key, version)), [], client)]
+
+    hkeys = blocking(ahkeys)
+
+    async def ahlen(self, key: Any, version: Any = None, client: Any = None) -> int:
+        """Return how many fields there are."""
+        return int(await self.ask((c.HLEN, self.name(key, version)), 0, client))
+
+    hlen = blocking(ahlen)
+
+    async def ahexists(self, key: Any, field: Any, version: Any = None, client: Any = None) -> bool:
+        """Return whether *field* is there."""
+        return bool(await self.ask((c.HEXISTS, self.name(key, version), field), False, client))
+
+    hexists = blocking(ahexists)
+
+    async def ahdel(self, key: Any, *fields: Any, version: Any = None, client: Any = None) -> int:
+        """Remove *fields*, and return how many were there."""
+        return int(await self.ask((c.HDEL, self.name(key, version), *fields), 0, client))
+
+    hdel = blocking(ahdel)
+
+    async def ahincrby(self, key: Any, field: Any, amount: int = 1, version: Any = None, client: Any = None) -> int:
+        """Add *amount* to the integer in *field*, 0 if it is not there; return the sum."""
+        return int(await self.ask((c.HINCRBY, self.name(key, version), field, amount), 0, client))
+
+    hincrby = blocking(ahincrby)
+
+
+class Sets(Core):
+    """Sets of hashable values."""
+
+    async def asadd(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int:
+        """Add *values*, and return how many were not there before."""
+        return await self._change(c.SADD, key, values, version, client)
+
+    sadd = blocking(asadd)
+
+    async def asrem(self, key: Any, *members: Any, version: Any = None, client: Any = None) -> int:
+        """Remove *members*, and return how many were there."""
+        return await self._change(c.SREM, key, members, version, client)
+
+    srem = blocking(asrem)
+
+    async def _change(self, verb: Verb, key: Any, members: tuple[Any, ...], version: Any, client: Any) -> int:
+        payloads = await self.encoded(members)
+        return int(await self.ask((verb, self.name(key, version), *payloads), 0, client))
+
+    async def ascard(self, key: Any, version: Any = None, client: Any = None) -> int:
+        """Return how many members there are."""
+        return int(await self.ask((c.SCARD, self.name(key, version)), 0, client))
+
+    scard = blocking(ascard)
+
+    async def asmembers(self, key: Any, version: Any = None, client: Any = None) -> Any:
+        """Return the set of all members."""
+        return await self._combine(c.SMEMBERS, (key,), version, client)
+
+    smembers = blocking(asmembers)
+
+    async def asdiff(self, *keys: Any, version: Any = None, client: Any = None) -> Any:
+        """Return the set of those in the first set and in no other."""
+        return await self._combine(c.SDIFF, keys, version, client)
+
+    sdiff = blocking(asdiff)
+
+    async def asinter(self, *keys: Any, version: Any = None, client: Any = None) -> Any:
+        """Return the set of those in every set."""
+        return await self._combine(c.SINTER, keys, version, client)
+
+    sinter = blocking(asinter)
+
+    async def asunion(self, *keys: Any, version: Any = None, client: Any = None) -> Any:
+        """Return the set of those in any set."""
+        return await self._combine(c.SUNION, keys, version, client)
+
+    sunion = blocking(asunion)
+
+    async def _combine(self, verb: Verb, keys: tuple[Any, ...], version: Any, client: Any) -> Any:
+        names = self.names(keys, version)
+        self.together(names, verb.decode())
+        return {*self.decoded_all(await self.ask((verb, *names), (), client), names[0])}
+
+    async def asdiffstore(
+        self, dest: Any, *keys: Any, version_dest: Any = None, version_keys: Any = None, client: Any = None
+    ) -> int:
+        """Store `sdiff` as *dest*, and return how many members that has."""
+        return await self._store(c.SDIFFSTORE, dest, keys, version_dest, version_keys, client)
+
+    sdiffstore = blocking(asdiffstore)
+
+    async def asinterstore(self, dest: Any, *keys: Any, version: Any = None, client: Any = None) -> int:
+        """Store `sinter` as *dest*, and return how many members that has."""
+        return await self._store(c.SINTERSTORE, dest, keys, version, version, client)
+
+    sinterstore = blocking(asinterstore)
+
+    async def asunionstore(self, destination: Any, *keys: Any, version: Any = None, client: Any = None) -> int:
+        """Store `sunion` as *destination*, and return how many members that has."""
+        return await self._store(c.SUNIONSTORE, destination, keys, version, version, client)
+
+    sunionstore = blocking(asunionstore)
+
+    async def _store(
+        self, verb: Verb, dest: Any, keys: tuple[Any, ...], version_dest: Any, version_keys: Any, client: Any
+    ) -> int:
+        names = [self.name(dest, version_dest), *self.names(keys, version_keys)]
+        self.together(names, verb.decode())
+        return int(await self.ask((verb, *names), 0, client))
+
+    async def asismember(self, key: Any, member: Any, version: Any = None, client: Any = None) -> bool:
+        """Return whether *member* is in the set."""
+        (payload,) = await self.encoded((member,))
+        return bool(await self.ask((c.SISMEMBER, self.name(key, version), payload), False, client))
+
+    sismember = blocking(asismember)
+
+    async def asmismember(self, key: Any, *members: Any, version: Any = None, client: Any = None) -> list[bool]:
+        """Return for each of *members* whether it is in the set."""
+        payloads = await self.encoded(members)
+        replies = await self.ask((c.SMISMEMBER, self.name(key, version), *payloads), [0] * len(members), client)
+        return [bool(reply) for reply in replies]
+
+    smismember = blocking(asmismember)
+
+    async def asmove(
+        self, source: Any, destination: Any, member: Any, version: Any = None, client: Any = None
+    ) -> bool:
+        """Move *member* from one set to another, and return whether it was in the first."""
+        names = self.names((source, destination), version)
+        self.together(names, "SMOVE")
+        (payload,) = await self.encoded((member,))
+        return bool(await self.ask((c.SMOVE, *names, payload), False, client))
+
+    smove = blocking(asmove)
+
+    async def aspop(self, key: Any, count: int | None = None, version: Any = None, client: Any = None) -> Any:
+        """Remove and return a random member, None if there is none; with *count* a set of up to as many."""
+        values = await self._some(c.SPOP, key, count, version, client)
+        return values if count is None else {*values}
+
+    spop = blocking(aspop)
+
+    async def asrandmember(self, key: Any, count: int | None = None, version: Any = None, client: Any = None) -> Any:
+        """Return a random member, None if there is none; with *count* a list of as many."""
+        return await self._some(c.SRANDMEMBER, key, count, version, client)
+
+    srandmember = blocking(asrandmember)
+
+    async def _some(self, verb: Verb, key: Any, count: int | None, version: Any, client: Any) -> Any:
+        name = self.name(key, version)
+        if count is not None:
+            return self.decoded_all(await self.ask((verb, name, count), [], client), name)
+        return self.value(await self.ask((verb, name), None, client), name)
+
+    async def asscan(
+        self, key: Any, match: str | None = None, count: int | None = 10, version: Any = None, client: Any = None
+    ) -> Any:
+        """Return the set of all members, read in steps of about *count*.
+
+        *match* is encoded as a member is, and then taken as a glob.
+        """
+        found: list[Any] = []
+        cursor = 0
+        while True:
+            cursor, page = await self._members(cursor, key, match, count, version, client)
+            found += page
+            if not cursor:
+                return {*found}
+
+    sscan = blocking(asscan)
+
+    async def _members(
+        self, cursor: int, key: Any, match: str | None, count: int | None, version: Any, client: Any
+    ) -> tuple[int, list[Any]]:
+        """Return the next cursor and a page of members."""
+        if match and not isinstance(self.codec.compressor, IdentityCompressor):
+            raise ValueError("Using match with compression is not supported.")
+        name = self.name(key, version)
+        pattern = ("MATCH", *await self.encoded((match,))) if match else ()
+        size = ("COUNT", count) if count is not None else ()
+        cursor, payloads = await self.ask((c.SSCAN, name, cursor, *pattern, *size), (0, []), client)
+        return int(cursor), self.decoded_all(payloads, name)
+
+    _members_still = blocking(_members)
+
+    def sscan_iter(
+        self, key: Any, match: str | None = None, count: int | None = 10, version: Any = None, client: Any = None
+    ) -> Iterator[Any]:
+        """Yield the members, step by step; one may come twice."""
+        cursor, page = self._members_still(0, key, match, count, version, client)
+        yield from page
+        while cursor:
+            cursor, page = self._members_still(cursor, key, match, count, version, client)
+            yield from page
+
+    async def asscan_iter(
+        self, key: Any, match: str | None = None, count: int | None = 10, version: Any = None, client: Any = None
+    ) -> AsyncIterator[Any]:
+        """Yield the members, step by step; one may come twice."""
+        cursor, page = await self._members(0, key, match, count, version, client)
+        for member in page:
+            yield member
+        while cursor:
+            cursor, page = await self._members(cursor, key, match, count, version, client)
+            for member in page:
+                yield member
+
+
+class SortedSets(Core):
+    """Sets ordered by a score."""
+
+    async def azadd(
+        self,
+        key: Any,
+        mapping: Mapping[Any, float],
+        nx: bool = False,
+        xx: bool = False,
+        ch: bool = False,
+        incr: bool = False,
+        gt: bool = False,
+        lt: bool = False,
+        version: Any = None,
+        client: Any = None,
+    ) -> Any:
+        """Set the scores of *mapping*, and return how many members are new (with *ch*: or changed).
+
+        *nx*: only new members; *xx*: only old ones; *gt*, *lt*: only if the score grows, falls.
+        *incr*: add to one member's score, and return the sum, None if the others forbade it.
+        """
+        if not mapping:
+            raise DataError("zadd needs at least one member with its score")
+        if nx and (xx or gt or lt):
+            raise DataError("zadd allows 'nx' with none of 'xx', 'gt', 'lt'")
+        if gt and lt:
+            raise DataError("zadd allows either 'gt' or 'lt'")
+        if incr and len(mapping) != 1:
+            raise DataError("zadd with incr takes a single member")
+        switches = {"NX": nx, "XX": xx, "GT": gt, "LT": lt, "CH": ch, "INCR": incr}
+        members = await self.encoded(mapping, integers=False)
+        pairs = [part for pair in zip(mapping.values(), members, strict=True) for part in pair]
+        command = (c.ZADD, self.name(key, version), *(word for word, on in switches.items() if on), *pairs)
+        reply = await self.ask(command, None if incr else 0, client)
+        return _score(reply) if incr else int(reply)
+
+    zadd = blocking(azadd)
+
+    async def azcard(self, key: Any, version: Any = None, client: Any = None) -> int:
+        """Return how many members there are."""
+        return int(await self.ask((c.ZCARD, self.name(key, version)), 0, client))
+
+    zcard = blocking(azcard)
+
+    async def azcount(self, key: Any, min: Score, max: Score, version: Any = None, client: Any = None) -> int:  # noqa: A002
+        """Return how many scores lie from *min* to *max*; ``"(1"`` excludes 1."""
+        return int(await self.ask((c.ZCOUNT, self.name(key, version), min, max), 0, client))
+
+    zcount = blocking(azcount)
+
+    async def azincrby(self, key: Any, amount: float, value: Any, version: Any = None, client: Any = None) -> float:
+        """Add *amount* to the score of *value*, and return the sum."""
+        (member,) = await self.encoded((value,), integers=False)
+        return float(await self.ask((c.ZINCRBY, self.name(key, version), amount, member), 0, client))
+
+    zincrby = blocking(azincrby)
+
+    async def azpopmax(self, key: Any, count: int | None = None, version: Any = None, client: Any = None) -> Any:
+        """Remove and return the member of the highest score with it, None if there is none; with *count* a list."""
+        return await self._pop(c.ZPOPMAX, key, count, version, client)
+
+    zpopmax = blocking(azpopmax)
+
+    async def azpopmin(self, key: Any, count: int | None = None, version: Any = None, client: Any = None) -> Any:
+        """Remove and return the member of the lowest score with it, None if there is none; with *count* a list."""
+        return await self._pop(c.ZPOPMIN, key, count, version, client)
+
+    zpopmin = blocking(azpopmin)
+
+    async def _pop(self, verb: Verb, key: Any, count: int | None, version: Any, client: Any) -> Any:
+        name = self.name(key, version)
+        reply = await self.ask((verb, name, *(() if count is None else (count,))), [], client)
+        popped = self._scored(reply, name, float)
+        if count is None:
+            return popped[0] if popped else None
+        return popped
+
+    async def azrange(
+        self,
+        key: Any,
+        start: int,
+        end: int,
+        desc: bool = False,
+        withscores: bool = False,
+        score_cast_func: Cast = float,
+        version: Any = None,
+        client: Any = None,
+    ) -> list[Any]:
+        """Return the members at ranks *start* to *end*, with their scores if asked."""
+        verb = c.ZREVRANGE if desc else c.ZRANGE
+        return await self._range(verb, key, (start, end), None, None, withscores, score_cast_func, version, client)
+
+    zrange = blocking(azrange)
+
+    async def azrevrange(
+        self,
+        key: Any,
+        start: int,
+        end: int,
+        withscores: bool = False,
+        score_cast_func: Cast = float,
+        version: Any = None,
+        client: Any = None,
+    ) -> list[Any]:
+        """Return the members at ranks *start* to *end*, counted from the highest score."""
+        window = (start, end)
+        return await self._range(c.ZREVRANGE, key, window, None, None, withscores, score_cast_func, version, client)
+
+    zrevrange = blocking(azrevrange)
+
+    async def azrangebyscore(
+        self,
+        key: Any,
+        min: Score,  # noqa: A002
+        max: Score,  # noqa: A002
+        start: int | None = None,
+        num: int | None = None,
+        withscores: bool = False,
+        score_cast_func: Cast = float,
+        version: Any = None,
+        client: Any = None,
+    ) -> list[Any]:
+        """Return the members with scores from *min* to *max*; *num* of them from the *start*-th on."""
+        scores = (min, max)
+        return await self._range(
+            c.ZRANGEBYSCORE, key, scores, start, num, withscores, score_cast_func, version, client
+        )
+
+    zrangebyscore = blocking(azrangebyscore)
+
+    async def azrevrangebyscore(
+        self,
+        key: Any,
+        max: Score,  # noqa: A002
+        min: Score,  # noqa: A002
+        start: int | None = None,
+        num: int | None = None,
+        withscores: bool = False,
+        score_cast_func: Cast = float,
+        version: Any = None,
+        client: Any = None,
+    ) -> list[Any]:
+        """Return the members with scores from *max* down to *min*; *num* of them from the *start*-th on."""
+        scores = (max, min)
+        return await self._range(
+            c.ZREVRANGEBYSCORE, key, scores, start, num, withscores, score_cast_func, version, client
+        )
+
+    zrevrangebyscore = blocking(azrevrangebyscore)
+
+    async def _range(
+        self,
+        verb: Verb,
+        key: Any,
+        window: tuple[Score, Score],
+        start: int | None,
+        num: int | None,
+        withscores: bool,
+        cast: Cast,
+        version: Any,
+        client: Any,
+    ) -> list[Any]:
+        if (start is None) != (num is None):
+            raise DataError("start and num go together")
+        name = self.name(key, version)
+        scored = ("WITHSCORES",) if withscores else ()
+        limit = () if start is None else ("LIMIT", start, num)
+        reply = await self.ask((verb, name, *window, *scored, *limit), [], client)
+        return self._scored(reply, name, cast) if withscores else self.decoded_all(reply, name)
+
+    async def azrank(
+        self, key: Any, value: Any, withscore: bool = False, version: Any = None, client: Any = None
+    ) -> Any:
+        """Return the place of *value*, the lowest score's being 0, or None; with its score if asked."""
+        return await self._rank(c.ZRANK, key, value, withscore, version, client)
+
+    zrank = blocking(azrank)
+
+    async def azrevrank(
+        self, key: Any, value: Any, withscore: bool = False, version: Any = None, client: Any = None
+    ) -> Any:
+        """Return the place of *value*, the highest score's being 0, or None; with its score if asked."""
+        return await self._rank(c.ZREVRANK, key, value, withscore, version, client)
+
+    zrevrank = blocking(azrevrank)
+
+    async def _rank(self, verb: Verb, key: Any, value: Any, withscore: bool, version: Any, client: Any) -> Any:
+        (member,) = await self.encoded((value,), integers=False)
+        scored = ("WITHSCORE",) if withscore else ()
+        reply = await self.ask((verb, self.name(key, version), member, *scored), None, client)
+        return [reply[0], _score(reply[1])] if withscore and reply is not None else reply
+
+    async def azrem(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int:
+        """Remove *values*, and return how many were there."""
+        members = await self.encoded(values, integers=False)
+        return int(await self.ask((c.ZREM, self.name(key, version), *members), 0, client))
+
+    zrem = blocking(azrem)
+
+    async def azremrangebyscore(
+        self,
+        key: Any,
+        min: Score,  # noqa: A002
+        max: Score,  # noqa: A002
+        version: Any = None,
+        client: Any = None,
+    ) -> int:
+        """Remove the members with scores from *min* to *max*, and return how many there were."""
+        return int(await self.ask((c.ZREMRANGEBYSCORE, self.name(key, version), min, max), 0, client))
+
+    zremrangebyscore = blocking(azremrangebyscore)
+
+    async def azremrangebyrank(
+        self, key: Any, start: int, end: int, version: Any = None, client: Any = None
+    ) -> int:
+        """Remove the members at ranks *start* to *end*, and return how many there were."""
+        return int(await self.ask((c.ZREMRANGEBYRANK, self.name(key, version), start, end), 0, client))
+
+    zremrangebyrank = blocking(azremrangebyrank)
+
+    async def azscore(self, key: Any, value: Any, version: Any = None, client: Any = None) -> float | None:
+        """Return the score of *value*, or None."""
+        (member,) = await self.encoded((value,), integers=False)
+        return _score(await self.ask((c.ZSCORE, self.name(key, version), member), None, client))
+
+    zscore = blocking(azscore)
+
+    def _scored(self, reply: Reply, name: str, cast: Cast) -> list[tuple[Any, Any]]:
+        """Return the members in *reply*, each with its score."""
+        pairs = reply if reply and isinstance(reply[0], list) else _pairs(reply)
+        scored = [(self.decoded(member, name), cast(score)) for member, score in pairs]
+        return [(member, score) for member, score in scored if member is not MISSING]
+
+
+class Lists(Core):
+    """Lists: values in the order they were pushed."""
+
+    async def alpush(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int:
+        """Put *values* at the head, one after another, and return the length."""
+        return await self._push(c.LPUSH, key, values, version, client)
+
+    lpush = blocking(alpush)
+
+    async def arpush(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int:
+        """Put *values* at the tail, one after another, and return the length."""
+        return await self._push(c.RPUSH, key, values, version, client)
+
+    rpush = blocking(arpush)
+
+    async def _push(self, verb: Verb, key: Any, values: tuple[Any, ...], version: Any, client: Any) -> int:
+        payloads = await self.encoded(values)
+        return int(await self.ask((verb, self.name(key, version), *payloads), 0, client))
+
+    async def alpop(self, key: Any, count: int | None = None, version: Any = None, client: Any = None) -> Any:
+        """Remove and return the value at the head, None if there is none; with *count* a list."""
+        return await self._take(c.LPOP, key, count, version, client)
+
+    lpop = blocking(alpop)
+
+    async def arpop(self, key: Any, count: int | None = None, version: Any = None, client: Any = None) -> Any:
+        """Remove and return the value at the tail, None if there is none; with *count* a list."""
+        return await self._take(c.RPOP, key, count, version, client)
+
+    rpop = blocking(arpop)
+
+    async def _take(self, verb: Verb, key: Any, count: int | None, version: Any, client: Any) -> Any:
+        name = self.name(key, version)
+        if count is not None:
+            return self.decoded_all(await self.ask((verb, name, count), None, client) or (), name)
+        return self.value(await self.ask((verb, name), None, client), name)
+
+    async def allen(self, key: Any, version: Any = None, client: Any = None) -> int:
+        """Return the length."""
+        return int(await self.ask((c.LLEN, self.name(key, version)), 0, client))
+
+    llen = blocking(allen)
+
+    async def alrange(self, key: Any, start: int, end: int, version: Any = None, client: Any = None) -> list[Any]:
+        """Return the values from *start* to *end*, both included; -1 is the last."""
+        name = self.name(key, version)
+        return self.decoded_all(await self.ask((c.LRANGE, name, start, end), [], client), name)
+
+    lrange = blocking(alrange)
+
+    async def alindex(self, key: Any, index: int, version: Any = None, client: Any = None) -> Any:
+        """Return the value at *index*, or None."""
+        name = self.name(key, version)
+        return self.value(await self.ask((c.LINDEX, name, index), None, client), name)
+
+    lindex = blocking(alindex)
+
+    async def alset(self, key: Any, index: int, value: Any, version: Any = None, client: Any = None) -> bool:
+        """Replace the value at *index*, which must be there."""
+        (payload,) = await self.encoded((value,))
+        return bool(await self.ask((c.LSET, self.name(key, version), index, payload), False, client))
+
+    lset = blocking(alset)
+
+    async def alrem(self, key: Any, count: int, value: Any, version: Any = None, client: Any = None) -> int:
+        """Remove *count* occurrences of *value*, from the tail if negative, all if 0; return how many."""
+        (payload,) = await self.encoded((value,))
+        return int(await self.ask((c.LREM, self.name(key, version), count, payload), 0, client))
+
+    lrem = blocking(alrem)
+
+    async def altrim(self, key: Any, start: int, end: int, version: Any = None, client: Any = None) -> bool:
+        """Keep only the values from *start* to *end*."""
+        return bool(await self.ask((c.LTRIM, self.name(key, version), start, end), False, client))
+
+    ltrim = blocking(altrim)
+
+
+def _score(reply: Any) -> float | None:
+    """Return a score, which RESP2 spells as text."""
+    return None if reply is None else float(reply)
+
+
+def _pairs(flat: Any) -> list[tuple[Any, Any]]:
+    """Return a flat reply two by two."""
+    items = iter(flat)
+    return list(zip(items, items, strict=True))

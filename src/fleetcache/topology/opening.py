@@ -1,0 +1,98 @@
+"""From URLs to servers.  Nothing is connected, or started, before the first command."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Hashable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import redis
+
+from fleetcache.exchange import Command, Reply, Server
+from fleetcache.exchange.breaker import Breaker
+from fleetcache.exchange.server import RemoteServer
+from fleetcache.pool import ConnectionFactory
+from fleetcache.settings import Options
+from fleetcache.topology import Topology
+from fleetcache.topology.embedded import shared_server
+from fleetcache.topology.memory import memory_server
+
+_servers: dict[Hashable, RemoteServer] = {}
+_opening = threading.RLock()
+
+
+class OnDemand:
+    """A server that is started by the first command for it."""
+
+    def __init__(self, address: str, start: Callable[[], Server]) -> None:
+        self.address = address
+        self._start = start
+
+    @cached_property
+    def server(self) -> Server:
+        """The started server."""
+        with _opening:
+            # Another thread may have been here while this one waited.
+            return self.__dict__.get("server") or self._start()
+
+    def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        return self.server.exchange(commands)
+
+    def talk(self, commands: Sequence[Command]) -> Generator[None, None, list[Reply]]:
+        return self.server.talk(commands)
+
+    async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
+        return await self.server.aexchange(commands)
+
+    def client(self) -> Any:
+        return self.server.client()
+
+
+def open_servers(urls: Sequence[str], options: Options, factory: type | None = None) -> list[Server]:
+    """Return the server of each URL; *factory* is used unless the options name one."""
+    makes = (options.connection_factory or factory or ConnectionFactory)(options.given)
+    return [_open(url, options, makes) for url in urls]
+
+
+def _open(url: str, options: Options, factory: Any) -> Server:
+    place = urlsplit(url)
+    if place.scheme == "memory":
+        return memory_server(f"{place.netloc}{place.path}")
+    if place.scheme == "embedded":
+        return OnDemand(url, lambda: _embedded(url, options, factory))
+    return remote(factory.connect(url), url, options)
+
+
+def _embedded(url: str, options: Options, factory: Any) -> Server:
+    """Start the project's own server, or join the one that another process started."""
+    place = urlsplit(url)
+    database = int(parse_qs(place.query).get("db", ["0"])[0])
+    data = Path(place.path) if place.path.strip("/") else None
+    running = shared_server(Path.cwd() / ".fleetcache", data)
+    return remote(factory.connect(running.url(database)), url, options)
+
+
+def remote(raw: Any, url: str, options: Options) -> RemoteServer:
+    """Return the process's server behind *raw*, a redis-py client."""
+    pool = raw.connection_pool
+    limit, patience = options.max_connections or options.connection_pool_kwargs.get("max_connections"), 0.0
+    if "max_connections=" in url or isinstance(pool, redis.BlockingConnectionPool):
+        limit = pool.max_connections
+    if isinstance(pool, redis.BlockingConnectionPool):
+        patience = pool.timeout or 0.0
+    policy = (limit, patience, options.breaker_failures, options.breaker_cooldown)
+    with _opening:
+        if (pool, policy) not in _servers:
+            breaker = Breaker("", options.breaker_failures, options.breaker_cooldown)
+            _servers[pool, policy] = RemoteServer(raw, breaker, max_connections=limit, patience=patience)
+        return _servers[pool, policy]
+
+
+def close_idle(topology: Topology) -> None:
+    """Close the idle connections of every server of *topology*."""
+    for server in {id(server): server for server in topology.servers}.values():
+        if isinstance(server, RemoteServer):
+            server.close_idle()

@@ -1,0 +1,66 @@
+"""Several independent servers, each key on one of them by consistent hashing.
+
+The ring is django-redis' and places every key where django-redis places it: 128 points a server,
+SHA-256 of ``"{server}:{n}"``, and a key belongs to the last point before its own hash.  Only the
+text between braces is hashed where a key has some, so that related keys share a server.
+(Karger et al., *Consistent Hashing and Random Trees*, STOC 1997.)
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+
+from fleetcache.exchange import Command, Server
+from fleetcache.topology import Share
+
+POINTS = 128
+hash_tag = re.compile(r".*\{(.*)\}.*")
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+class HashRing:
+    """Finds the node of a key."""
+
+    def __init__(self, nodes: Sequence[str], points: int = POINTS) -> None:
+        self.owners = {_hash(f"{node}:{point}"): node for node in nodes for point in range(points)}
+        self.points = sorted(self.owners)
+
+    def node(self, key: str) -> str:
+        """Return the node that *key* belongs to."""
+        return self.owners[self.points[bisect(self.points, _hash(key)) - 1]]
+
+
+class Shards:
+    """Servers by the names under which they stand in LOCATION; the names decide the placement."""
+
+    def __init__(self, servers: Mapping[str, Server]) -> None:
+        self.named = dict(servers)
+        self.servers = self.primaries = list(self.named.values())
+        self.ring = HashRing(list(self.named))
+
+    def place(self, name: str) -> str:
+        """Return which of LOCATION's servers holds *name*."""
+        tagged = hash_tag.match(name)
+        return self.ring.node(tagged[1] if tagged else name)
+
+    def home(self, name: str) -> Server:
+        return self.named[self.place(name)]
+
+    def route(self, command: Command) -> Server:
+        at = command[0].key
+        return self.home(command[at]) if at else self.primaries[0]
+
+    def another(self, command: Command, tried: Server) -> Server | None:
+        return None
+
+    def shares(self, names: Sequence[str], reads: bool) -> list[Share]:
+        shares: dict[str, list[int]] = {}
+        for index, name in enumerate(names):
+            shares.setdefault(self.place(name), []).append(index)
+        return [(self.named[server], indices) for server, indices in shares.items()]
