@@ -105,7 +105,11 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     async def aget(self, key: Any, default: Any = None, version: Any = None, client: Any = None) -> Any:
         """Return the value of *key*, or *default* if there is none.  A stored None is a value."""
         name = self.name(key, version)
-        return self.value(await self.ask((c.GET, name), None, client), name, default)
+        payload = await self.ask((c.GET, name), None, client)
+        if payload is None:
+            return default
+        value = self.decoded(payload, name)
+        return default if value is MISSING else value
 
     get = blocking(aget)
 
@@ -158,15 +162,16 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         if not named:
             return {}
         names = list(named)
-        found: dict[str, bytes] = {}
-        for places, payloads in await self.ask_many(c.MGET, names, None, client):
-            if payloads is not None:
-                for place, payload in zip(places, payloads, strict=True):
-                    if payload is not None:
-                        found[names[place]] = payload
-        decode = self.decoded
-        values = {key: decode(found[name], name) for name, key in named.items() if name in found}
-        return {key: value for key, value in values.items() if value is not MISSING}
+        payloads: list[bytes | None] = [None] * len(names)
+        for places, found in await self.ask_many(c.MGET, names, None, client):
+            for place, payload in zip(places, found or (), strict=False):
+                payloads[place] = payload
+        decoded = self.decoded
+        values = {}
+        for (name, key), payload in zip(named.items(), payloads, strict=True):
+            if payload is not None and (value := decoded(payload, name)) is not MISSING:
+                values[key] = value
+        return values
 
     get_many = blocking(aget_many)
 
@@ -258,7 +263,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             else:
                 if total is None:
                     raise ValueError(f"Key {name!r} not found")
-                return total
+                return int(total)
         return await self._add(name, delta, default, expiry, client)
 
     incr = blocking(aincr)

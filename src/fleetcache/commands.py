@@ -64,7 +64,9 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
   if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2])
   else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 end
-return redis.call('INCRBY', KEYS[1], ARGV[1])
+redis.call('INCRBY', KEYS[1], ARGV[1])
+-- Read, not passed on: Lua would turn the sum into a double, and round it above 2^53.
+return redis.call('GET', KEYS[1])
 """,
 )
 SWAP = Script.of(

@@ -18,7 +18,7 @@ from fleetcache.exchange import Command, Reply, Script, Server, Verb
 from fleetcache.failsafe import TROUBLE, Failsafe
 from fleetcache.exchange.runtime import Plan
 from fleetcache.foreign import behind
-from fleetcache.keys import CacheKey, KeyFunction, check, masked
+from fleetcache.keys import MAX_LENGTH, CacheKey, KeyFunction, check, default_key_function, doubtful, masked
 from fleetcache.settings import Settings
 from fleetcache.stats import Stats
 from fleetcache.topology import Topology
@@ -57,6 +57,9 @@ class Core(Twinned):
     default_timeout: float | None
     stats: Stats
 
+    warns = False
+    """Whether names that memcached would refuse are passed to `validate_key`."""
+
     default_marks: tuple[object, ...] = (DEFAULT_TIMEOUT,)
     """What stands for the cache's own timeout; Django has a mark of its own."""
 
@@ -68,9 +71,18 @@ class Core(Twinned):
             if isinstance(key, CacheKey):
                 return key
             check(key)
-        return self.key_func(
-            key, self.key_prefix if prefix is None else prefix, self.version if version is None else version
-        )
+        prefix = self.key_prefix if prefix is None else prefix
+        version = self.version if version is None else version
+        if self.key_func is default_key_function:
+            name = f"{prefix}:{version}:{key}"  # written out: every operation begins here
+        else:
+            name = self.key_func(key, prefix, version)
+        if self.warns and (len(name) > MAX_LENGTH or doubtful(name)):
+            self.validate_key(name)
+        return name
+
+    def validate_key(self, key: str) -> None:
+        """Warn of a name that other caches would refuse; Django does."""
 
     def names(self, keys: Iterable[Any], version: Any = None) -> list[str]:
         """Return the names of *keys*."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import redis
@@ -32,18 +32,23 @@ class Queue:
             self.pipeline.execute_command(verb.decode(), *parts)
         return [self.pipeline] * len(commands)
 
-    def talk(self, commands: Sequence[Command]) -> Generator[None, None, list[Reply]]:
-        yield
-        return self.exchange(commands)
+    tell = exchange
+
+    def hear(self, told: list[Reply]) -> list[Reply]:
+        return told
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         return self.exchange(commands)
+
+    def client(self) -> Any:
+        return self.pipeline
 
 
 class BorrowedServer:
     """Asks over connections of a ``redis.Redis`` or ``redis.asyncio.Redis``."""
 
     def __init__(self, client: Any) -> None:
+        self.raw = client
         self.pool = client.connection_pool
         self.address = address_of(self.pool)
 
@@ -60,9 +65,10 @@ class BorrowedServer:
         finally:
             self.pool.release(connection)
 
-    def talk(self, commands: Sequence[Command]) -> Generator[None, None, list[Reply]]:
-        yield
-        return self.exchange(commands)
+    tell = exchange
+
+    def hear(self, told: list[Reply]) -> list[Reply]:
+        return told
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         if isinstance(self.pool, redis.ConnectionPool):
@@ -76,6 +82,9 @@ class BorrowedServer:
             raise
         finally:
             await self.pool.release(connection)
+
+    def client(self) -> Any:
+        return self.raw
 
     @staticmethod
     def _reply(connection: Any) -> Reply:

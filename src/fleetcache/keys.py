@@ -11,6 +11,9 @@ from fleetcache.errors import InvalidKey
 
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
 
+MAX_LENGTH = 250  # memcached's, and so what Django warns of
+doubtful = re.compile(r"[\x00-\x20\x7f]").search
+
 special = re.compile(r"([*?\[\]\\])")
 
 
@@ -56,11 +59,6 @@ def masked(name: str | bytes) -> str:
     digest = blake2b(text.encode(errors="replace"), digest_size=4).hexdigest()
     *place, key = text.split(":", 2)
     return f"{':'.join([*place, key[:3]])}…#{digest}"
-
-
-def common_head(function: KeyFunction, prefix: str, version: Any) -> str:
-    """Return what every name under *prefix* and *version* begins with, as far as *function* tells."""
-    return function("", prefix, version)
 
 
 def default_reverse(name: str) -> str:

@@ -44,6 +44,7 @@ Reader = Callable[[bytes], Any]
 
 ENVELOPE = 0xC1
 MINUS = 0x2D
+NUMERIC = b"-0123456789"
 
 # By these a serializer says that it cannot; what else is raised while it runs (a database error
 # from a lazy queryset, say) is the value's own affair.
@@ -78,7 +79,8 @@ class Codec:
         self._dumps = self.serializer.dumps
         self._loads = self.serializer.loads
         self._compress = self.compressor.compress
-        self._magic: tuple[bytes, ...] | None = getattr(self.compressor, "magic", None)
+        magic: tuple[bytes, ...] | bytes | None = getattr(self.compressor, "magic", None)
+        self._magic = (magic,) if isinstance(magic, bytes) else magic
         self._distinct = bool(getattr(self.serializer, "distinct", False))
         self._limit = whole(options, "MAX_VALUE_BYTES", MAX_VALUE_BYTES)
         self._readers = self._table()
@@ -111,17 +113,18 @@ class Codec:
     def _table(self) -> tuple[Reader, ...]:
         if self._distinct and self._magic is not None:
             self._general = self._signed
-            # No pickle starts like a number.
-            number = int if isinstance(self.serializer, PickleSerializer) else self._number
             table = [self._loads] * 256
             for magic in (*self._magic, *(magic for kind in KNOWN for magic in kind.magic)):
                 table[magic[0]] = self._signed
             table[ENVELOPE] = self._signed
+            # No pickle starts like a number, so there is nothing to tell apart.
+            free = all(table[first] == self._loads for first in NUMERIC)
+            number = int if free and isinstance(self.serializer, PickleSerializer) else self._number
         else:
             self._general = self._tried
             number = self._number
             table = [self._tried] * 256
-        for first in b"-0123456789":
+        for first in NUMERIC:
             table[first] = number
         return tuple(table)
 
@@ -158,8 +161,7 @@ class Codec:
         # Foreign exceptions may quote the value, so only their class is told.
         reason = str(error) if isinstance(error, FleetcacheError) else type(error).__name__
         return (
-            f"{type(self.serializer).__name__} cannot read {len(payload)} bytes that start "
-            f"{_start(payload)}: {reason}"
+            f"{type(self.serializer).__name__} cannot read {len(payload)} bytes that start {_start(payload)}: {reason}"
         )
 
 

@@ -107,8 +107,8 @@ class LibraryCompressor(BaseCompressor):
         """Return what decompresses one member."""
         raise NotImplementedError
 
-    def room(self, value: bytes) -> int:  # noqa: ARG002
-        """Return how many bytes to reserve for *value* decompressed, one more than it should need."""
+    def room(self, value: bytes) -> int:
+        """Return how many bytes to reserve for *value*, one more than it should unfold to."""
         return self.limit + 1
 
     def compress(self, value: bytes, /) -> bytes:

@@ -20,8 +20,7 @@ THEIRS = b"django_redis.client.herd"
 # in a value look different: they are a string, and not the name of a class.
 MARKED = re.compile(
     rb"(?s)(?:\x80.(?:\x95.{8})?|\(ccopy_reg\n_reconstructor\n.{2,3}\()"
-    rb"(?:\x8c\x18%(theirs)s\x94\x8c\x06Marker\x94\x93|c%(theirs)s\nMarker\n)"
-    % {b"theirs": re.escape(THEIRS)}
+    rb"(?:\x8c\x18%(theirs)s\x94\x8c\x06Marker\x94\x93|c%(theirs)s\nMarker\n)" % {b"theirs": re.escape(THEIRS)}
 )
 
 

@@ -23,6 +23,4 @@ def library(module: str, *, extra: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise SettingsError(
-            f'{module} is not installed. Install it with: pip install "fleetcache[{extra}]"'
-        ) from error
+        raise SettingsError(f'{module} is not installed. Install it with: pip install "fleetcache[{extra}]"') from error

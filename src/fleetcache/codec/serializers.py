@@ -5,7 +5,7 @@ A serializer is any class that takes the options and has ``dumps`` and ``loads``
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import json
 import pickle
@@ -72,13 +72,11 @@ class PickleSerializer(BaseSerializer):
     loads = staticmethod(cast("Callable[[bytes], Any]", pickle.loads))
 
 
-def _iso_duration(duration: datetime.timedelta) -> str:
-    sign, duration = ("-", -duration) if duration < datetime.timedelta() else ("", duration)
+def _iso_duration(duration: dt.timedelta) -> str:
+    sign, duration = ("-", -duration) if duration < dt.timedelta() else ("", duration)
     minutes, seconds = divmod(duration.seconds, 60)
     fraction = f".{duration.microseconds:06d}" if duration.microseconds else ""
-    return (
-        f"{sign}P{duration.days}DT{minutes // 60:02d}H{minutes % 60:02d}M{seconds:02d}{fraction}S"
-    )
+    return f"{sign}P{duration.days}DT{minutes // 60:02d}H{minutes % 60:02d}M{seconds:02d}{fraction}S"
 
 
 class JSONEncoder(json.JSONEncoder):
@@ -86,18 +84,18 @@ class JSONEncoder(json.JSONEncoder):
 
     def default(self, o: Any) -> Any:
         match o:
-            case datetime.datetime():
+            case dt.datetime():
                 text = o.isoformat()
                 if o.microsecond:  # JavaScript knows milliseconds only
                     text = text[:23] + text[26:]
                 return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
-            case datetime.date():
+            case dt.date():
                 return o.isoformat()
-            case datetime.time():
+            case dt.time():
                 if o.utcoffset() is not None:
                     raise ValueError("JSON has no times of day with a time zone")
                 return o.isoformat()[:12]
-            case datetime.timedelta():
+            case dt.timedelta():
                 return _iso_duration(o)
             case decimal.Decimal() | uuid.UUID():
                 return str(o)
@@ -160,9 +158,7 @@ class MsgspecSerializer(BaseSerializer):
             kind = pkgutil.resolve_name(kind) if isinstance(kind, str) else kind
             self._decode = msgspec.Decoder(kind).decode
         except (ImportError, AttributeError, ValueError, TypeError) as error:
-            raise SettingsError(
-                f"MSGSPEC_TYPE: {kind!r} is no type for msgspec: {error}"
-            ) from error
+            raise SettingsError(f"MSGSPEC_TYPE: {kind!r} is no type for msgspec: {error}") from error
         self._encode = msgspec.Encoder().encode
 
     def dumps(self, value: Any, /) -> bytes:

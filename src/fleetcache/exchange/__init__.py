@@ -6,7 +6,7 @@ a *reply* is what the server said, with an error kept as a value until someone a
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from hashlib import sha1
 from typing import Any, Protocol, TypeAlias
 
@@ -65,9 +65,11 @@ class Server(Protocol):
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]: ...
 
-    def talk(self, commands: Sequence[Command]) -> Generator[None, None, list[Reply]]:
-        """Send *commands* in the first step and return the replies in the second, so that
-        several servers can be at work at once."""
+    def tell(self, commands: Sequence[Command]) -> Any:
+        """Send *commands*, so that several servers can be at work at once."""
+
+    def hear(self, told: Any) -> list[Reply]:
+        """Return the replies to what `tell` sent."""
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]: ...
 

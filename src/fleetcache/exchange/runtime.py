@@ -40,21 +40,16 @@ class Blocking:
             ((server, commands),) = plan
             return [server.exchange(commands)]
         # Send to all, then read from all: concurrent without threads.
-        talks = [server.talk(commands) for server, commands in plan]
-        replies: dict[int, list[Reply]] = {}
-        failures: dict[int, Exception] = {}
-        for _step in ("send", "read"):
-            for place, talk in enumerate(talks):
-                try:
-                    if place not in failures and place not in replies:
-                        next(talk)
-                except StopIteration as finished:
-                    replies[place] = finished.value
-                except Exception as error:  # noqa: BLE001 - the others must be read before it is raised
-                    failures[place] = error
-        for failure in failures.values():
-            raise failure
-        return [replies[place] for place in range(len(talks))]
+        told = [_tried(server.tell, commands) for server, commands in plan]
+        answers = [
+            found if isinstance(found, Exception) else _tried(server.hear, found)
+            for (server, _), found in zip(plan, told, strict=True)
+        ]
+        # Only now that all have been read may one failure end it.
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -66,6 +61,14 @@ class Blocking:
             name = getattr(make, "__qualname__", repr(make))
             raise TypeError(f"{name} is a coroutine function; a blocking call cannot await it: use the a-method")
         return made
+
+
+def _tried(action: Callable[[Any], Any], argument: Any) -> Any:
+    """Return what *action* returns, or the exception it raises."""
+    try:
+        return action(argument)
+    except Exception as error:  # noqa: BLE001 - raised later, when all have been read
+        return error
 
 
 class Awaiting:

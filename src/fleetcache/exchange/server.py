@@ -12,8 +12,8 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Generator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, TypeAlias
 
 import hiredis
 from redis.exceptions import ReadOnlyError
@@ -24,6 +24,9 @@ from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import aconnect, address_of, connect
 from fleetcache.exchange.multiplexed import Multiplexed, NeverSent
+
+Told: TypeAlias = tuple[Conversation, bytes, int, bool]
+"""A connection with unread replies, what was sent on it, how many commands, and whether they may run twice."""
 
 pack = hiredis.pack_command
 
@@ -38,10 +41,7 @@ def packed(commands: Sequence[Command]) -> bytes:
 
 def harmless(commands: Sequence[Command]) -> bool:
     """Whether all of *commands* may run twice."""
-    for command in commands:
-        if not command[0].harmless:
-            return False
-    return True
+    return all([command[0].harmless for command in commands])
 
 
 async def farewell(line: Multiplexed) -> AsyncGenerator[None, None]:
@@ -81,49 +81,65 @@ class RemoteServer:
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         """Return the replies to *commands*, blocking the thread until they are here."""
-        talk = self.talk(commands)
-        try:
-            next(talk)
-            next(talk)
-        except StopIteration as finished:
-            replies: list[Reply] = finished.value
-            return replies
-        raise AssertionError("a talk has two steps")
+        return self.hear(self.tell(commands))
 
-    def talk(self, commands: Sequence[Command]) -> Generator[None, None, list[Reply]]:
-        """Send *commands* in the first step, and return their replies in the second."""
+    def tell(self, commands: Sequence[Command]) -> Told:
+        """Send *commands*; `hear` returns the replies.  Whoever tells must hear."""
         if self.breaker.failed:
             self.breaker.admit()
-        data, count, repeatable = packed(commands), len(commands), harmless(commands)
+        data, repeatable = packed(commands), harmless(commands)
         conversation = self._borrow(cautious=not repeatable)
+        told = (conversation, data, len(commands), repeatable)
         try:
-            try:
-                conversation.tell(data)
-                yield
-                replies = conversation.hear(count)
-                outdated = type(replies[0]) is ReadOnlyError
-            except ServerGone:
-                if not (conversation.used and repeatable):
-                    raise
-                outdated = True
-            if outdated and conversation.used:
-                # It died while it lay idle, or leads to a primary that no longer is one: nothing
-                # ran, or may run again.  The other idle connections are no better.
-                self._hang_up(conversation)
-                self.close_idle()
-                conversation = self._connect()
-                conversation.tell(data)
-                replies = conversation.hear(count)
+            conversation.tell(data)
+        except ServerGone as error:
+            if not (conversation.used and repeatable):
+                self._give_up(conversation, error)
+                raise
+            return self._tell_anew(told)
         except BaseException as error:
-            self._hang_up(conversation)
-            self._release()
-            self._note(error)
+            self._give_up(conversation, error)
             raise
-        if self.breaker.failed:
-            self.breaker.success()
+        return told
+
+    def _tell_anew(self, told: Told) -> Told:
+        """Send on a new connection what was sent on an idle one, which turned out to be of no use.
+
+        It had died, or leads to a primary that no longer is one: nothing ran, or may run again.
+        The other idle connections are no better.
+        """
+        conversation, data, count, _ = told
+        self._hang_up(conversation)
+        self.close_idle()
+        try:
+            conversation = self._connect()
+            conversation.tell(data)
+        except BaseException as error:
+            self._give_up(conversation, error)
+            raise
+        return conversation, data, count, False
+
+    def hear(self, told: Told) -> list[Reply]:
+        """Return the replies to what was told."""
+        conversation, _, count, repeatable = told
+        try:
+            replies = conversation.hear(count)
+        except ServerGone as error:
+            if conversation.used and repeatable:
+                return self.hear(self._tell_anew(told))
+            self._give_up(conversation, error)
+            raise
+        except BaseException as error:
+            self._give_up(conversation, error)
+            raise
+        if conversation.used and type(replies[0]) is ReadOnlyError:
+            return self.hear(self._tell_anew(told))
         conversation.used = True
         self.idle.append(conversation)
-        self._release()
+        if self.permits is not None:
+            self.permits.release()
+        if self.breaker.failed:
+            self.breaker.success()
         return replies
 
     def _borrow(self, *, cautious: bool) -> Conversation:
@@ -133,23 +149,27 @@ class RemoteServer:
                 f"{self.address}: all {self.max_connections} connections are in use. "
                 f"Raise max_connections, or let callers wait with redis.BlockingConnectionPool"
             )
+        while True:
+            try:
+                conversation = self.idle.pop()
+            except IndexError:
+                break
+            if not (cautious and conversation.is_stale()):
+                return conversation
+            self._hang_up(conversation)
         try:
-            while True:
-                try:
-                    conversation = self.idle.pop()
-                except IndexError:
-                    return self._connect()
-                if not (cautious and conversation.is_stale()):
-                    return conversation
-                self._hang_up(conversation)
+            return self._connect()
         except BaseException as error:
-            self._release()
-            self._note(error)
+            self._give_up(None, error)
             raise
 
-    def _release(self) -> None:
+    def _give_up(self, conversation: Conversation | None, error: BaseException) -> None:
+        """Let a connection go that failed its caller, and the caller's place with it."""
+        if conversation is not None:
+            self._hang_up(conversation)
         if self.permits is not None:
             self.permits.release()
+        self._note(error)
 
     def _connect(self) -> Conversation:
         conversation = Conversation(connect(self.pool), self.timeout, self.address)

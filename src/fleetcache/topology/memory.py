@@ -19,7 +19,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, KeysView, Sequence
+from collections.abc import Callable, Iterable, KeysView, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache, partial
@@ -94,10 +94,10 @@ def whole(word: bytes, refusal: str = NOT_AN_INTEGER) -> int:
     return int(word)
 
 
-def natural(word: bytes) -> int:
-    number = whole(word, NOT_POSITIVE)
+def natural(word: bytes, refusal: str = NOT_POSITIVE) -> int:
+    number = whole(word, refusal)
     if number < 0:
-        raise ResponseError(NOT_POSITIVE)
+        raise ResponseError(refusal)
     return number
 
 
@@ -697,17 +697,15 @@ class Database:
                 "RANK can't be zero: use 1 to start from the first match, 2 from the second ... "
                 "or use negative to start from the end of the list"
             )
-        limits = {"COUNT": 1, "MAXLEN": 0}
-        for name in limits:
-            for word in found.get(name, ()):
-                limits[name] = whole(word, f"{name} can't be negative")
-                if limits[name] < 0:
-                    raise ResponseError(f"{name} can't be negative")
+        count, longest = (
+            natural(found.get(name, [default])[0], f"{name} can't be negative")
+            for name, default in (("COUNT", b"1"), ("MAXLEN", b"0"))
+        )
         elements = self._open(key, List)
-        places = range(len(elements))[:: 1 if rank > 0 else -1][: limits["MAXLEN"] or None]
+        places = range(len(elements))[:: 1 if rank > 0 else -1][: longest or None]
         matches = [place for place in places if elements[place] == element][abs(rank) - 1 :]
         if "COUNT" in found:
-            return matches[: limits["COUNT"] or None]
+            return matches[: count or None]
         return matches[0] if matches else None
 
     @command("LMOVE")
@@ -961,6 +959,9 @@ class Conversation:
             case b"MULTI", None:
                 self._queue, self._spoiled = [], False
                 return b"OK"
+            case b"MULTI", _:
+                self._spoiled = True
+                raise ResponseError("Command 'multi' not allowed inside a transaction")
             case (b"EXEC" | b"DISCARD") as name, None:
                 raise ResponseError(f"{name.decode()} without MULTI")
             case b"DISCARD", _:
@@ -979,8 +980,6 @@ class Conversation:
 
     def _prepared(self, words: Sequence[bytes]) -> Callable[[], Reply]:
         try:
-            if words[0].upper() == b"MULTI":
-                raise ResponseError("Command 'multi' not allowed inside a transaction")
             return self._database.prepare(words)
         except ResponseError:
             self._spoiled = True
@@ -1006,10 +1005,10 @@ class MemoryServer:
             conversation = Conversation(self._database)
             return [attempt(conversation.take, words) for words in batch]
 
-    def talk(self, commands: Sequence[Command]) -> Generator[None, None, list[Reply]]:
-        replies = self.exchange(commands)
-        yield
-        return replies
+    tell = exchange
+
+    def hear(self, told: list[Reply]) -> list[Reply]:
+        return told
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         return self.exchange(commands)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,11 @@ class OnDemand:
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         return self.server.exchange(commands)
 
-    def talk(self, commands: Sequence[Command]) -> Generator[None, None, list[Reply]]:
-        return self.server.talk(commands)
+    def tell(self, commands: Sequence[Command]) -> Any:
+        return self.server.tell(commands)
+
+    def hear(self, told: Any) -> list[Reply]:
+        return self.server.hear(told)
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         return await self.server.aexchange(commands)

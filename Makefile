@@ -1,0 +1,43 @@
+# The two commands a newcomer needs are `make demo` and `make test`.  Each target makes the
+# environment it needs under .venv.
+PYTHON ?= python3
+SECONDS ?= 20
+BIN := .venv/bin
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: .venv/demo ## Run a Django site on django-redis, then on fleetcache, then on both (SECONDS=20).
+	@$(BIN)/python -m demo.run --seconds $(SECONDS)
+
+test: ## Run all tests, on the oldest and the newest Python found with their Django (ARGS= for pytest).
+	@$(PYTHON) tests/matrix.py $(ARGS)
+
+check: .venv/check ## Lint, check types and the direction of imports.
+	$(BIN)/ruff format --check src tests benchmarks demo
+	$(BIN)/ruff check src tests benchmarks demo
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m docs.settings --check
+
+bench: .venv/bench ## Measure against the peers and a bare socket; write docs/performance.md (ARGS=--quick).
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: .venv/check ## Write docs/settings.md from the dataclasses.
+	$(BIN)/python -m docs.settings
+
+clean: ## Remove everything that make has made.
+	rm -rf .venv .venvs .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# One stamp for each set of requirements; each adds to the same environment.
+.venv/%: requirements/%.txt pyproject.toml .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[django,server]' -r $<
+	@touch $@
+
+.venv/check: requirements/test.txt
+
+.PHONY: help demo test check bench docs clean
+.PRECIOUS: .venv/bin/python

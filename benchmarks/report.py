@@ -1,0 +1,147 @@
+"""All questions in one run: printed and, unless ``--quick``, written to ``docs/performance.md``, the targets first."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from benchmarks import awaiting, growth, hotpath, remote
+from benchmarks.contenders import FLOOR, OURS
+from benchmarks.contest import FULL, Contest, Table, arguments, once, times
+from fleetcache.topology.embedded import EmbeddedServer
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+DISTRIBUTIONS = (
+    "fleetcache", "django", "django-redis", "django-valkey", "django-vcache",
+    "redis", "valkey", "hiredis", "libvalkey",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Target:
+    """A ratio that is to be reached: at most *limit*, or at least, where faster means more."""
+
+    what: str
+    limit: float
+    measured: float | None
+    at_least: bool = False
+
+    @property
+    def verdict(self) -> str:
+        if self.measured is None:
+            return "not run"
+        met = self.measured >= self.limit if self.at_least else self.measured <= self.limit
+        return "met" if met else "**not met**"
+
+
+def targets(blocking: Mapping[str, Contest], crowd: Contest) -> list[Target]:
+    """Return what remote calls are to reach."""
+    found = []
+    for operation in ("get", "set"):
+        contest = blocking[operation]
+        found += [
+            Target(f"{operation}: wall / floor", 1.25, contest.ratio(OURS, FLOOR)),
+            Target(f"{operation}: CPU / floor", 1.5, contest.ratio(OURS, FLOOR, "cpu")),
+            Target(f"{operation}: CPU / django-redis", 0.65, contest.ratio(OURS, "django-redis", "cpu")),
+        ]
+    get_many, set_many = blocking["get_many(100)"], blocking["set_many(100)"]
+    return [
+        *found,
+        Target("get_many(100): wall / floor", 1.3, get_many.ratio(OURS, FLOOR)),
+        Target("get_many(100): wall / django-redis", 0.5, get_many.ratio(OURS, "django-redis")),
+        Target("set_many(100): wall / django-redis", 0.35, set_many.ratio(OURS, "django-redis")),
+        Target("aget, 100 tasks: rate / redis.asyncio", 8, crowd.ratio("redis.asyncio", OURS), at_least=True),
+        Target("aget, 100 tasks: rate / django-vcache", 1.8, crowd.ratio("django-vcache", OURS), at_least=True),
+        Target("aget, 100 tasks: rate / Django", 30, crowd.ratio("Django", OURS), at_least=True),
+    ]
+
+
+def verdicts(reached: Sequence[Target]) -> Table:
+    """Write the targets beside what was measured."""
+    rows = [
+        (each.what, f"{'≥' if each.at_least else '≤'} {each.limit:g}", times(each.measured), each.verdict)
+        for each in reached
+    ]
+    return Table("Targets", ("", "target", "measured", ""), rows)
+
+
+def circumstances(server: EmbeddedServer) -> str:
+    """Name the machine's class and every version that matters."""
+    with redis.Redis.from_url(server.url()) as client:
+        info = client.info("server")
+    name = info.get("server_name", "redis").capitalize()
+    versions = [f"Python {platform.python_version()}", f"{name} {info.get('valkey_version', info['redis_version'])}"]
+    for distribution in DISTRIBUTIONS:
+        try:
+            versions.append(f"{distribution} {importlib.metadata.version(distribution)}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"{distribution} (not installed)")
+    machine = f"{os.cpu_count()} cores, {_processor()}, {platform.system()} {platform.machine()}"
+    return f"Machine: {machine}; the server on the same machine, over TCP loopback.\n\nVersions: {', '.join(versions)}."
+
+
+def _processor() -> str:
+    try:
+        named = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        named = None
+    return named[1] if named else platform.processor() or "unknown processor"
+
+
+INTRODUCTION = """\
+# Performance
+
+What fleetcache costs next to its peers and to the *floor*: a bare socket with hiredis and pickle, which is the least
+that could do the work from Python (for `aget`, the same on one connection that all tasks share).
+
+Written by `{command}`.  Everything was measured in one run, in {rounds} rounds of short turns in random order.
+A ratio is the median over the rounds of two turns of the same round, which survives a noisy machine; the microseconds
+are this machine's.  "CPU" is what the whole client process spent, its own threads included.  Every contender gave back
+the right values first.  `fleetcache` is the Django backend, `fleetcache.Cache` the same without Django.
+
+{circumstances}
+"""
+
+
+def main() -> None:
+    """Measure everything, print it and write the page."""
+    pace = arguments(__doc__).pace
+    with EmbeddedServer(port=True) as server:
+        about = circumstances(server)
+        blocking = remote.measure(server, pace)
+    with EmbeddedServer(port=True) as server:
+        crowds = awaiting.measure(server, pace)
+    with EmbeddedServer(port=True) as server:
+        grown = growth.measure(server, pace)
+    with EmbeddedServer(port=True) as server:
+        profiles = hotpath.measure(server)
+    reached = targets(blocking, crowds.contests[100])
+    short = {each.what.partition(":")[0] for each in reached if each.verdict == "**not met**"}
+    tables = once(
+        [
+            verdicts(reached),
+            *remote.tables(blocking),
+            *awaiting.tables(crowds),
+            *growth.tables(grown),
+            # What falls short is reported with its profile.
+            *(profile for profile in profiles if profile.title.removeprefix("Profile: ") in short),
+        ]
+    )
+    command = "python -m benchmarks" if pace == FULL else "python -m benchmarks --quick"
+    page = INTRODUCTION.format(command=command, rounds=pace.rounds, circumstances=about)
+    page = "\n".join([page, *(f"{table}\n" for table in tables)])
+    sys.stdout.write(page)
+    if pace == FULL:
+        PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""The pages of the atlas."""
+
+from django.urls import path
+from django.views.decorators.cache import cache_page
+
+from atlas import views
+
+urlpatterns = [
+    path("", cache_page(600)(views.home)),
+    path("search/", cache_page(600)(views.search)),
+    path("family/<slug:word>/", views.family),
+    path("character/<int:code>/", views.character),
+    path("api/character/<int:code>/", views.peek),
+]

@@ -1,0 +1,176 @@
+"""The demo's HTTP load generator: visitors in a closed loop who check every page they get.
+
+A visitor has a session cookie and a memory.  A character page must show the true facts, exactly
+this visitor's last characters, a note that the visitor before left there, and a count of visits
+that ``run.py`` adds up in the end.  Runs as a process of its own; prints its `Report` as JSON.
+"""
+
+import argparse
+import json
+import random
+import re
+import socket
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate, cycle
+from pathlib import Path
+
+VISITORS = 4
+
+Pages = dict[str, list[str]]
+"""Path -> what the page must contain; the most popular path first."""
+
+LENGTH = re.compile(rb"(?i)^content-length: (\d+)", re.MULTILINE)
+SERVER = re.compile(rb"(?i)^x-served-by: (\w+)", re.MULTILINE)
+COOKIE = re.compile(rb"(?i)^set-cookie: (sessionid=\w+)", re.MULTILINE)
+PERSONAL = re.compile(
+    r'data-visits="(\d+)" data-made="([^"]+)" data-last="(\w*) (\d*)" data-seen="([^"]*)"'
+)
+
+
+class WrongPageError(Exception):
+    """A response is not what it must be."""
+
+
+@dataclass
+class Report:
+    """What some requests saw.  Reports add up."""
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    visits: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """The counts of visits that the pages of a character showed: each once, if all is well."""
+    makings: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """By whom and when the page of a character was worked out: one making, if all is well."""
+    readings: Counter[str] = field(default_factory=Counter)
+    """``reader writer`` -> how often the one's workers read a value that the other's wrote."""
+
+    def add(self, other: "Report") -> None:
+        """Take in what *other* saw, after or beside this one's own."""
+        self.latencies += other.latencies
+        self.errors += other.errors
+        self.readings.update(other.readings)
+        for code, counts in other.visits.items():
+            self.visits[code] += counts
+        for code, makings in other.makings.items():
+            self.makings[code] = sorted({*self.makings[code], *makings})
+
+    def percentile(self, share: float) -> float:
+        """Return the milliseconds that *share* of the requests did not exceed."""
+        ordered = sorted(self.latencies) or [float("nan")]
+        return 1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def fetch(port: int, path: str, cookie: str = "") -> tuple[bytes, str]:
+    """Make one exchange on a connection of its own, as a proxy without keep-alive does."""
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookie}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+        connection.sendall(request.encode())
+        pieces = list(iter(lambda: connection.recv(65536), b""))
+    head, _, body = b"".join(pieces).partition(b"\r\n\r\n")
+    length = LENGTH.search(head)
+    if not head.startswith(b"HTTP/1.1 200 ") or not length or int(length[1]) != len(body):
+        raise WrongPageError(f"{head[:40]!r} and {len(body)} bytes")
+    return head, body.decode()
+
+
+class Visitor(threading.Thread):
+    """Asks for the pages of a walk one after another, from each of *ports* in turn."""
+
+    def __init__(self, ports: list[int], walk: Iterable[tuple[str, list[str]]]) -> None:
+        super().__init__(daemon=True)
+        self.ports = cycle(ports)
+        self.walk = walk
+        self.report = Report()
+        self.cookie = ""
+        self.seen: list[str] = []
+
+    def run(self) -> None:
+        """Walk to the end; a wrong page is noted and does not end the walk."""
+        for path, facts in self.walk:
+            started = time.perf_counter()
+            try:
+                head, body = fetch(next(self.ports), path, self.cookie)
+                self.report.latencies.append(time.perf_counter() - started)
+                self.check(path, facts, head, body)
+            except (OSError, ValueError, WrongPageError) as error:
+                self.report.errors.append(f"{path}: {type(error).__name__}: {error}")
+
+    def check(self, path: str, facts: list[str], head: bytes, body: str) -> None:
+        """Compare a page with the facts."""
+        missing = [fact for fact in facts if fact not in body]
+        if cookie := COOKIE.search(head):
+            self.cookie = cookie[1].decode()
+        if path.startswith("/character/"):
+            self.compare(path.split("/")[2], head, body)
+        if missing:
+            raise WrongPageError(f"{len(missing)} facts are missing, one is {missing[0]!r}")
+
+    def compare(self, code: str, head: bytes, body: str) -> None:
+        """Compare a character page with what this visitor remembers, and remember it."""
+        server, personal = SERVER.search(head), PERSONAL.search(body)
+        if not server or not personal:
+            raise WrongPageError("the page does not say who served it to whom")
+        reader = server[1].decode()
+        visits, made, last_by, last_code, seen = personal.groups()
+
+        self.report.visits[code].append(int(visits))
+        self.report.makings[code] = sorted({*self.report.makings[code], made})
+        self.report.readings.update(
+            f"{reader} {writer}" for writer in (made.split("@")[0], last_by) if writer
+        )
+        expected, self.seen = (
+            self.seen,
+            [code, *(other for other in self.seen if other != code)][:8],
+        )
+        if seen.split() != expected:
+            raise WrongPageError(f"the session remembers {seen.split()}, not {expected}")
+        # The first visitors may all arrive before one of them has left a note.
+        if last_code != code and (last_code or int(visits) > VISITORS):
+            raise WrongPageError(f"the note of the visitor before says {last_code!r}")
+
+
+def stroll(pages: Pages, seed: int, until: float) -> Iterator[tuple[str, list[str]]]:
+    """Yield pages by Zipf's law until the clock says *until*; the same ones for the same *seed*."""
+    choice = random.Random(seed)  # noqa: S311
+    weights = list(accumulate(1 / rank for rank in range(1, len(pages) + 1)))
+    while time.perf_counter() < until:
+        yield from choice.choices(list(pages.items()), cum_weights=weights)
+
+
+def main() -> None:
+    """Send the visitors, wait for all of them and print what they saw."""
+    parser = argparse.ArgumentParser(description="Load the demo site on loopback.")
+    parser.add_argument("pages", type=Path, help="JSON: path -> what the page must contain")
+    parser.add_argument("ports", type=int, nargs="+")
+    parser.add_argument("--seconds", type=float, help="without it, each page is asked for once")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    pages: Pages = json.loads(options.pages.read_text())
+    started = time.perf_counter()
+    visitors = [
+        Visitor(
+            options.ports,
+            stroll(pages, VISITORS * options.seed + number, started + options.seconds)
+            if options.seconds
+            else list(pages.items())[number::VISITORS],
+        )
+        for number in range(VISITORS)
+    ]
+    report = Report()
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join()
+        report.add(visitor.report)
+    report.seconds = time.perf_counter() - started
+    print(json.dumps(vars(report)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""System checks: what is wrong with ``CACHES`` is said before the site starts.  Nothing connects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
+from django.utils.module_loading import import_string
+
+from fleetcache.django.backend import STAND_INS, RedisCache, check_embedded, stand_ins, with_client
+from fleetcache.errors import SettingsError
+from fleetcache.settings import Settings
+
+
+def check_caches(**kwargs: Any) -> list[CheckMessage]:
+    """Report what fleetcache's caches would refuse at their first use."""
+    found = [message for alias, entry in settings.CACHES.items() for message in _check(alias, entry)]
+    return found + _misspelled()
+
+
+def _check(alias: str, entry: Mapping[str, Any]) -> list[CheckMessage]:
+    try:
+        backend = import_string(entry.get("BACKEND", ""))
+    except ImportError:
+        return []  # Django says so
+    if not (isinstance(backend, type) and issubclass(backend, RedisCache)):
+        return []
+    params = {name: value for name, value in entry.items() if name != "LOCATION"}
+    try:
+        read = Settings.read(entry.get("LOCATION", ""), params, alias=alias, defaults=stand_ins())
+        check_embedded(read)
+        kind = with_client(backend, read.options.client_class)
+        kind.make_codec(read)
+        kind.open(read)
+    except SettingsError as error:
+        return [Error(str(error), obj=f"CACHES[{alias!r}]", id="fleetcache.E001")]
+    return []
+
+
+def _misspelled() -> list[CheckMessage]:
+    """Warn of settings that look like django-redis' and are none."""
+    return [
+        Warning(f"The setting {name} is unknown.", hint=f"Did you mean {close[0]}?", id="fleetcache.W001")
+        for name in dir(settings)
+        if name.startswith("DJANGO_REDIS_") and name not in STAND_INS and (close := get_close_matches(name, STAND_INS))
+    ]

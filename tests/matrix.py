@@ -1,0 +1,102 @@
+"""Run the tests on the oldest and the newest supported Python that this machine has.
+
+Each Python gets an environment of its own under .venvs, with the Django that goes with it.  What
+could not be run is said at the end; with FLEETCACHE_REQUIRE_ALL=1 it fails.  Arguments are
+pytest's.  Needs nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parent.parent
+DJANGO = {"3.11": "5.2.19", "3.12": "6.0.10", "3.13": "6.1.3", "3.14": "6.1.3"}
+REQUIRED = ("3.11", "3.13")
+REQUIRE_ALL = os.environ.get("FLEETCACHE_REQUIRE_ALL") == "1"
+
+
+def version_of(python: str) -> str:
+    """Return the minor version of an interpreter, "" if it does not run."""
+    asked = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        ran = subprocess.run([python, "-c", asked], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return ran.stdout.strip()
+
+
+def candidates() -> Iterator[str]:
+    """Yield the interpreters that may be here: this one, those on PATH, and pyenv's."""
+    yield sys.executable
+    for version in DJANGO:
+        if found := shutil.which(f"python{version}"):
+            yield found
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    yield from map(str, sorted(root.glob("versions/3.*/bin/python")))
+
+
+def found() -> dict[str, str]:
+    """Return the interpreters by their version, those that are supported."""
+    pythons: dict[str, str] = {}
+    for python in candidates():
+        version = version_of(python)
+        if version in DJANGO:
+            pythons.setdefault(version, python)
+    return pythons
+
+
+def environment(version: str, python: str) -> Path:
+    """Return the interpreter of an environment with everything installed."""
+    place = HOME / ".venvs" / f"py{version}-django{DJANGO[version]}"
+    inside = place / "bin" / "python"
+    stamp = place / "installed"
+    wanted = (HOME / "requirements/test.txt").read_text() + (HOME / "pyproject.toml").read_text()
+    if stamp.exists() and stamp.read_text() == wanted:
+        return inside
+    print(f"-- making {place.relative_to(HOME)}", flush=True)
+    subprocess.run([python, "-m", "venv", place], check=True)
+    pip = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "--editable", f"{HOME}[all]", f"django=={DJANGO[version]}", "-r", HOME / "requirements/test.txt"],
+        check=True,
+    )
+    stamp.write_text(wanted)
+    return inside
+
+
+def main() -> int:
+    """Test on each Python, and return how many runs failed."""
+    pythons = found()
+    if not pythons:
+        print(f"No Python of {', '.join(DJANGO)} was found.")
+        return 1
+    chosen = [version for version in REQUIRED if version in pythons] or [max(pythons, key=_number)]
+    failed = []
+    for version in chosen:
+        print(f"-- Python {version}, Django {DJANGO[version]}", flush=True)
+        inside = environment(version, pythons[version])
+        ran = subprocess.run(
+            [inside, "-X", "dev", "-m", "pytest", *sys.argv[1:]], cwd=HOME, env={**os.environ, "COLUMNS": "120"}
+        )
+        if ran.returncode:
+            failed.append(version)
+    missing = [version for version in REQUIRED if version not in chosen]
+    for version in chosen:
+        print(f"-- Python {version}, Django {DJANGO[version]}: {'FAILED' if version in failed else 'passed'}")
+    for version in missing:
+        print(f"-- Python {version}, Django {DJANGO[version]}: not run, there is no python{version} here")
+    return len(failed) + (len(missing) if REQUIRE_ALL else 0)
+
+
+def _number(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
