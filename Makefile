@@ -8,7 +8,7 @@ help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 demo: .venv/demo ## Run a Django site on django-redis, then on fleetcache, then on both (SECONDS=20).
-	@$(BIN)/python -m demo.run --seconds $(SECONDS)
+	@$(BIN)/python demo/run.py --seconds $(SECONDS)
 
 test: ## Run all tests, on the oldest and the newest Python found with their Django (ARGS= for pytest).
 	@$(PYTHON) tests/matrix.py $(ARGS)

@@ -135,7 +135,7 @@ def main() -> None:
             *(profile for profile in profiles if profile.title.removeprefix("Profile: ") in short),
         ]
     )
-    command = "python -m benchmarks" if pace == FULL else "python -m benchmarks --quick"
+    command = "make bench" if pace == FULL else "make bench ARGS=--quick"
     page = INTRODUCTION.format(command=command, rounds=pace.rounds, circumstances=about)
     page = "\n".join([page, *(f"{table}\n" for table in tables)])
     sys.stdout.write(page)

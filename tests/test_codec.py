@@ -619,7 +619,7 @@ def test_without_a_base_class() -> None:
             self.mark = options["MARK"]
 
         def dumps(self, value: Any, /) -> bytes:
-            return (value + self.mark).encode()
+            return f"{value}{self.mark}".encode()
 
         def loads(self, payload: bytes, /) -> Any:
             return payload.decode().removesuffix(self.mark)

@@ -907,7 +907,8 @@ def incr(database: Database, keys: Sequence[bytes], args: Sequence[bytes]) -> Re
         if not default:
             return None
         database.call("SET", key, default, *(("PX", milliseconds) if milliseconds else ()))
-    return database.call("INCRBY", key, delta)
+    database.call("INCRBY", key, delta)
+    return database.call("GET", key)
 
 
 @equivalent("swap")
