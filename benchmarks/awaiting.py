@@ -42,7 +42,7 @@ def measure(server: EmbeddedServer, pace: Pace) -> Outcome:
                 for tasks in TASKS:
                     crowd(runner, cache, tasks)(tasks)
                     outcome.connections[name].append(connections(server.url()) - before)
-            except Exception as error:  # noqa: BLE001 - any failure of a peer is a line in the table
+            except Exception as error:  # any failure of a peer is a line in the table
                 absent[name] = reason(error)
             else:
                 caches[name] = runner, cache

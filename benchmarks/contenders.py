@@ -217,7 +217,7 @@ def enter(
         try:
             cache = BLOCKING[name](address)
             _check(cache, address)
-        except Exception as error:  # noqa: BLE001 - any failure of a peer is a line in the table
+        except Exception as error:  # any failure of a peer is a line in the table
             absent[name] = reason(error)
         else:
             caches[name] = cache

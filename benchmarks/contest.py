@@ -85,15 +85,15 @@ def hold(turns: Mapping[str, Turn], pace: Pace) -> Contest:
     for name, turn in turns.items():
         try:
             counts[name] = _calibrate(turn, pace.turn)
-        except Exception as error:  # noqa: BLE001 - any failure of a peer is a line in the table
+        except Exception as error:  # any failure of a peer is a line in the table
             contest.absent[name] = reason(error)
-    order = random.Random(len(turns))  # noqa: S311 - the same shuffles in every run
+    order = random.Random(len(turns))  # the same shuffles in every run
     for _ in range(pace.rounds):
         names = [name for name in turns if name not in contest.absent]
         for name in order.sample(names, len(names)):
             try:
                 cost = _timed(turns[name], counts[name])
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 contest.absent[name] = reason(error)
                 contest.costs.pop(name, None)
             else:

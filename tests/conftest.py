@@ -1,19 +1,37 @@
-"""Servers for the tests, each started by the first test that asks for it."""
+"""Servers for the tests, each started by the first test that asks for it, and caches on them."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from typing import TypeVar
+from itertools import count
+from typing import Any, TypeVar
 
 import pytest
 
+from fleetcache import Cache
 from fleetcache.errors import ServerNotFound
 from fleetcache.testing import TLSServer, redis_server, tls_server, valkey_server
 from fleetcache.topology.embedded import EmbeddedServer
+from tests.faces import FACES, Face
 
 Running = TypeVar("Running", bound=EmbeddedServer)
+Ask = Callable[[str], Any]
+
+TRANSPORTS: dict[str, Callable[[Ask, int], str]] = {
+    "valkey-tcp": lambda ask, db: ask("valkey").tcp_url(db),
+    "valkey-unix": lambda ask, db: ask("valkey").url(db),
+    "redis-tcp": lambda ask, db: ask("redis_debian").tcp_url(db),
+    "redis-unix": lambda ask, db: ask("redis_debian").url(db),
+    "redis-tls": lambda ask, db: ask("tls").tls_url(db),
+    "memory": lambda ask, db: f"memory://tests-{db}",
+}
+"""How a test reaches a server: the URL of a database."""
+
+_prefixes = (f"t{number}" for number in count())
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +63,49 @@ def _or_skip(server: AbstractContextManager[Running]) -> Iterator[Running]:
                 pytest.fail(str(error))
             pytest.skip(str(error))
         yield running
+
+
+@pytest.fixture(params=TRANSPORTS)
+def url(request: pytest.FixtureRequest) -> Callable[[int], str]:
+    """The URL of a database, on each server and over each transport in turn."""
+    return lambda db=0: TRANSPORTS[request.param](request.getfixturevalue, db)
+
+
+@pytest.fixture(params=FACES)
+def face(request: pytest.FixtureRequest) -> str:
+    """The blocking face, then the awaiting one."""
+    found: str = request.param
+    return found
+
+
+@pytest.fixture
+def make(url: Callable[[int], str], face: str) -> Callable[..., Face]:
+    """Make caches over this transport that show this face; each has a prefix of its own."""
+
+    def make(db: int = 0, **options: Any) -> Face:
+        params = {name: options.pop(name) for name in list(options) if name in SETTINGS}
+        return Face(Cache(url(db), {"KEY_PREFIX": next(_prefixes), **params, "OPTIONS": options}), face)
+
+    return make
+
+
+SETTINGS = {"KEY_PREFIX", "VERSION", "TIMEOUT", "KEY_FUNCTION", "REVERSE_KEY_FUNCTION"}
+
+
+@pytest.fixture
+def cache(make: Callable[..., Face]) -> Face:
+    """A cache over each transport, in both faces; its operations are awaited."""
+    return make()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine function in a loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    # pytest's own way to find out which fixtures are arguments.
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    # Python's development mode would switch on the loop's, which is ten times slower.
+    with asyncio.Runner(debug=False) as runner:
+        runner.run(pyfuncitem.obj(**arguments))
+    return True

@@ -50,6 +50,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     objects with the same settings.  Making one sends nothing.
     """
 
+    _client: Self | None = None
+
     def __init__(
         self,
         location: Any,
@@ -58,14 +60,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         alias: str = "",
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
-        params = params or {}
-        key = (type(self), frozen(location), frozen(params), frozen(defaults))
-        with _sharing:
-            if key not in _shared:
-                settings = Settings.read(location, params, alias=alias, defaults=defaults)
-                # The params are kept because their parts are identified by address.
-                _shared[key] = (settings, self.open(settings), self.make_codec(settings), Stats(), params, defaults)
-            self.settings, self.topology, self.codec, self.stats, *_ = _shared[key]
+        self.settings, self.topology, self.codec, self.stats = self.shared(location, params or {}, alias, defaults)
         self.key_prefix = self.settings.key_prefix
         self.version = self.settings.version
         self.key_func = self.settings.key_function
@@ -73,7 +68,22 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         options = self.settings.options
         self.logger = logging.getLogger(options.logger) if options.log_ignored_exceptions else None
         self.failsafe = Failsafe(options.ignore_exceptions, self.logger)
-        self.twin(AWAITING, BLOCKING)
+        self.wait_by(AWAITING, BLOCKING)
+
+    @classmethod
+    def shared(
+        cls, location: Any, params: Mapping[str, Any], alias: str = "", defaults: Mapping[str, Any] | None = None
+    ) -> tuple[Settings, Topology, Codec, Stats]:
+        """Return what all caches of these settings in this process share, made on first use."""
+        key = (cls, frozen(location), frozen(params), frozen(defaults))
+        with _sharing:
+            if key not in _shared:
+                settings = Settings.read(location, params, alias=alias, defaults=defaults)
+                made = (settings, cls.open(settings), cls.make_codec(settings), Stats())
+                # The arguments are kept, because some of their parts are identified by address.
+                _shared[key] = (made, location, params, defaults)
+            found: tuple[Settings, Topology, Codec, Stats] = _shared[key][0]
+        return found
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -132,10 +142,13 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         expiry = self.milliseconds(timeout)
         if expiry is not None and expiry <= 0:
             if nx:
-                return not await self.ahas_key(key, version, client)
+                return not await self.ask((c.EXISTS_NOW, name), False, client)
             return bool(await self.ask((c.DEL, name), False, client))
-        (payload,) = await self.encoded((value,))
-        command = (c.SET_IF if nx or xx else c.SET, name, payload)
+        if self.runtime.blocks:
+            payload = self.codec.encode(value)
+        else:
+            (payload,) = await self.encoded((value,))
+        command: tuple[Any, ...] = (c.SET_IF if nx or xx else c.SET, name, payload)
         if expiry is not None:
             command += ("PX", expiry)
         if nx or xx:
@@ -158,20 +171,21 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
 
     async def aget_many(self, keys: Iterable[Any], version: Any = None, client: Any = None) -> dict[Any, Any]:
         """Return the values of those *keys* that have one, in one round trip."""
-        named = {self.name(key, version): key for key in keys}
-        if not named:
+        keys = list(keys or ())
+        if not keys:
             return {}
+        named = dict(zip(self.names(keys, version), keys, strict=True))
         names = list(named)
         payloads: list[bytes | None] = [None] * len(names)
-        for places, found in await self.ask_many(c.MGET, names, None, client):
-            for place, payload in zip(places, found or (), strict=False):
+        for places, reply in await self.ask_many(c.MGET, names, None, client):
+            for place, payload in zip(places, reply or (), strict=False):
                 payloads[place] = payload
-        decoded = self.decoded
-        values = {}
-        for (name, key), payload in zip(named.items(), payloads, strict=True):
-            if payload is not None and (value := decoded(payload, name)) is not MISSING:
-                values[key] = value
-        return values
+        found = {name: payload for name, payload in zip(names, payloads, strict=True) if payload is not None}
+        try:
+            values = self.codec.decode_all(found.values())
+        except Exception:  # noqa: BLE001 - one by one, to say which
+            values = [self.decoded(payload, name) for name, payload in found.items()]
+        return {named[name]: value for name, value in zip(found, values, strict=True) if value is not MISSING}
 
     get_many = blocking(aget_many)
 
@@ -270,7 +284,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
 
     async def _add(self, name: str, delta: Any, default: Any, expiry: int | None, client: Any) -> Any:
         while True:
-            payload = await self.ask((c.GET, name), None, client)
+            payload = await self.ask((c.GET_NOW, name), None, client)
             value = MISSING if payload is None else self.decoded(payload, name)
             if value is MISSING and default is None:
                 if self.failsafe.ignore:
@@ -295,7 +309,10 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     async def aincr_version(self, key: Any, delta: int = 1, version: Any = None, client: Any = None) -> Any:
         """Move the value of *key* to a version higher by *delta*, timeout and all; return that version."""
         version = self.version if version is None else version
-        old, new = self.name(key, version), self.name(key, version + delta)
+        old = self.name(key, version)
+        if isinstance(key, CacheKey):
+            key = self._reversed(key, self.name("", version))  # as a name it would stay where it is
+        new = self.name(key, version + delta)
         if client is None and self.topology.home(old) is not self.topology.home(new):
             moved = await self._move(old, new)
         else:
@@ -420,9 +437,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
 
     scan = blocking(ascan)
 
-    async def _page(
-        self, cursor: int, pattern: str, itersize: int | None, client: Any = None
-    ) -> tuple[int, list[str]]:
+    async def _page(self, cursor: int, pattern: str, itersize: int | None, client: Any = None) -> tuple[int, list[str]]:
         """Return the next cursor and a page of names.  A cursor counts through all servers in turn."""
         servers = self.topology.primaries
         at, place = divmod(cursor, len(servers))
@@ -571,19 +586,17 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         """Return the payload of *value*."""
         return self.codec.encode(value, integers=allow_int)
 
-    def decode(self, payload: bytes | int) -> Any:
-        """Return the value in *payload*."""
-        return payload if isinstance(payload, int) else self.codec.decode(payload)
+    def decode(self, value: bytes | int) -> Any:
+        """Return the value in the payload *value*."""
+        return value if isinstance(value, int) else self.codec.decode(value)
 
     @property
     def client(self) -> Self:
         """This cache with every exception raised: django-redis' ``cache.client``."""
-        if "_client" not in self.__dict__:
-            client = self.view(failsafe=RAISE)
-            client.twin(AWAITING, BLOCKING)
-            self.__dict__["_client"] = client
-        found: Self = self.__dict__["_client"]
-        return found
+        if self._client is None:
+            still = None if self.still is None else self.still.face(failsafe=RAISE)
+            self._client = self.face(failsafe=RAISE, still=still)
+        return self._client
 
     def get_client(self, write: bool = True, tried: Any = None) -> Any:
         """Return a raw ``redis.Redis`` to the primary, or for reading to a replica."""

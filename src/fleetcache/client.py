@@ -8,6 +8,7 @@ from time import time
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from fleetcache import commands as c
 from fleetcache.cache import Cache
 from fleetcache.codec import Codec
 from fleetcache.codec.herding import Herded, HerdSerializer
@@ -175,7 +176,9 @@ class HerdClient(DefaultClient):
         self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
     ) -> bool:
         """Store the value again, for *timeout* seconds; return whether there was one."""
-        value = await self.aget(key, MISSING, version, client)
+        name = self.name(key, version)
+        payload = await self.ask((c.GET_NOW, name), None, client)
+        value = self._fresh(self.value(payload, name, MISSING), MISSING)
         if value is MISSING:
             return False
         return await self.aset(key, value, timeout, version, client)

@@ -16,6 +16,8 @@ def _same_again(name: str, *, key: int = 1) -> Verb:
 
 # Strings and keys.
 GET, MGET = _reading("GET"), _reading("MGET")
+# Of the primary: a replica may not know yet what a write depends on.
+GET_NOW, EXISTS_NOW = _same_again("GET"), _same_again("EXISTS")
 EXISTS, TTL, PTTL = _reading("EXISTS"), _reading("TTL"), _reading("PTTL")
 SET, MSET = _same_again("SET"), _same_again("MSET")
 SET_IF = Verb("SET")  # with NX or XX: a second run would answer otherwise

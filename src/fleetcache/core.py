@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from enum import Enum
 from math import isfinite
@@ -45,8 +45,6 @@ Timeout: TypeAlias = float | timedelta | None | Literal[Mark.DEFAULT_TIMEOUT] | 
 class Core(Twinned):
     """The means by which operations are written; the operations stand in its subclasses."""
 
-    __slots__ = ("failsafe",)
-
     settings: Settings
     topology: Topology
     codec: Codec
@@ -77,16 +75,27 @@ class Core(Twinned):
             name = f"{prefix}:{version}:{key}"  # written out: every operation begins here
         else:
             name = self.key_func(key, prefix, version)
-        if self.warns and (len(name) > MAX_LENGTH or doubtful(name)):
-            self.validate_key(name)
+        if self.warns:
+            self._warn(name)
         return name
+
+    def _warn(self, name: str) -> None:
+        if len(name) > MAX_LENGTH or doubtful(name):
+            self.validate_key(name)
 
     def validate_key(self, key: str) -> None:
         """Warn of a name that other caches would refuse; Django does."""
 
     def names(self, keys: Iterable[Any], version: Any = None) -> list[str]:
         """Return the names of *keys*."""
-        return [self.name(key, version) for key in keys]
+        if self.key_func is not default_key_function:
+            return [self.name(key, version) for key in keys]
+        head = f"{self.key_prefix}:{self.version if version is None else version}:"
+        names = [head + key if type(key) is str else self.name(key, version) for key in keys]
+        if self.warns and (doubtful("".join(names)) or max(map(len, names), default=0) > MAX_LENGTH):
+            for name in names:
+                self._warn(name)
+        return names
 
     def milliseconds(self, timeout: Timeout, unit: int = 1000) -> int | None:
         """Return *timeout* in milliseconds, None for ever; numbers count *unit* milliseconds each."""
@@ -107,10 +116,9 @@ class Core(Twinned):
 
     # --- values -----------------------------------------------------------------------------------
 
-    async def encoded(self, values: Iterable[Any], *, integers: bool = True) -> list[bytes | int]:
+    async def encoded(self, values: Collection[Any], *, integers: bool = True) -> list[bytes | int]:
         """Return the payloads of *values*.  Awaited, because a lazy value may have to be made first."""
-        encode = self.codec.encode
-        return [encode(value, integers=integers) for value in values]
+        return self.codec.encode_all(values, integers=integers)
 
     def decoded(self, payload: bytes, name: str) -> Any:
         """Return the value in *payload*, or MISSING if it cannot be read and that is a miss."""
@@ -130,7 +138,11 @@ class Core(Twinned):
 
     def decoded_all(self, payloads: Iterable[bytes], name: str) -> list[Any]:
         """Return the values in *payloads* that can be read."""
-        values = [self.decoded(payload, name) for payload in payloads]
+        payloads = list(payloads)
+        try:
+            return self.codec.decode_all(payloads)
+        except Exception:  # noqa: BLE001 - one by one, to say which
+            values = [self.decoded(payload, name) for payload in payloads]
         return [value for value in values if value is not MISSING]
 
     # --- asking -----------------------------------------------------------------------------------
@@ -140,17 +152,22 @@ class Core(Twinned):
         try:
             server = self.topology.route(command) if client is None else behind(client)
             try:
-                (reply,) = await self.runtime.exchange(server, (command,))
+                if self.runtime.blocks:  # written out: it saves every blocking call a coroutine
+                    (reply,) = server.exchange((command,))
+                else:
+                    (reply,) = await self.runtime.exchange(server, (command,))
             except ConnectionError as error:
                 other = None if client is not None else self._another(command, server, error)
                 if other is None:
                     raise
                 (reply,) = await self.runtime.exchange(other, (command,))
-            if isinstance(reply, NoScriptError):
+            if isinstance(reply, RedisError):
+                if not isinstance(reply, NoScriptError):
+                    raise reply
                 # A script is sent whole only to a server that does not know it yet.
                 (reply,) = await self.runtime.exchange(server, ((EVAL, command[1].lua, *command[2:]),))
-            if isinstance(reply, RedisError):
-                raise reply
+                if isinstance(reply, RedisError):
+                    raise reply
         except TROUBLE as error:
             if not self.failsafe.ignore:
                 raise

@@ -95,5 +95,7 @@ class UnsupportedServer(FleetcacheError, redis.ConnectionError):
     """The server does not speak RESP3 (it is older than Redis 6, or a proxy in front of one)."""
 
 
-OUTAGES = (redis.ConnectionError, redis.TimeoutError, OSError)
-"""What a caller sees while a server is away."""
+def is_outage(error: BaseException) -> bool:
+    """Whether *error* means that the server is away; one that refuses us is not."""
+    away = (redis.ConnectionError, redis.TimeoutError, OSError)
+    return isinstance(error, away) and not isinstance(error, (redis.AuthenticationError, UnsupportedServer))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 
-from fleetcache.errors import OUTAGES
+from fleetcache.errors import is_outage
 
 TROUBLE = (ConnectionError, TimeoutError, ResponseError, OSError)
 """What may be ignored: the server is away, or refuses."""
@@ -27,10 +27,10 @@ class Failsafe:
 
     def pass_over(self, error: Exception) -> None:
         """Log what is being ignored."""
-        if self.log is not None and not isinstance(error, OUTAGES):
+        if self.log is not None and not is_outage(error):
             self.log.error("Exception ignored: %s", error, exc_info=error)
 
 
 RAISE = Failsafe()
 
-__all__ = ["OUTAGES", "RAISE", "TROUBLE", "Failsafe", "RedisError"]
+__all__ = ["RAISE", "TROUBLE", "Failsafe", "RedisError"]

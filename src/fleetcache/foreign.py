@@ -10,7 +10,7 @@ import redis.asyncio
 from redis.exceptions import ResponseError
 
 from fleetcache.exchange import Command, Reply
-from fleetcache.exchange.connecting import address_of
+from fleetcache.exchange.connecting import address_of, wanted
 from fleetcache.exchange.server import packed
 
 
@@ -23,7 +23,8 @@ class Queue:
         self.pipeline = pipeline
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        if any(command[0].reads for command in commands):
+        # GET and EXISTS do not count as reading where the primary has to answer them.
+        if any(command[0].reads or command[0] in {b"GET", b"EXISTS"} for command in commands):
             raise TypeError(
                 "a redis-py pipeline cannot answer now: pass client= only to writes, or use cache.pipeline()"
             )
@@ -55,7 +56,7 @@ class BorrowedServer:
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         if not isinstance(self.pool, redis.ConnectionPool):
             raise TypeError("client= is a redis.asyncio client: use the a-method")
-        connection = self.pool.get_connection("_")
+        connection = self.pool.get_connection(*wanted(type(self.pool)))
         try:
             connection.send_packed_command([packed(commands)])
             return [self._reply(connection) for _ in commands]
@@ -73,7 +74,7 @@ class BorrowedServer:
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         if isinstance(self.pool, redis.ConnectionPool):
             return self.exchange(commands)
-        connection = await self.pool.get_connection("_")
+        connection = await self.pool.get_connection(*wanted(type(self.pool)))
         try:
             await connection.send_packed_command([packed(commands)])
             return [await self._areply(connection) for _ in commands]

@@ -12,7 +12,12 @@ from fleetcache.errors import InvalidKey
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
 
 MAX_LENGTH = 250  # memcached's, and so what Django warns of
-doubtful = re.compile(r"[\x00-\x20\x7f]").search
+
+
+def doubtful(name: str) -> bool:
+    """Whether *name* may hold what memcached refuses: white space or control characters."""
+    return " " in name or not name.isprintable()
+
 
 special = re.compile(r"([*?\[\]\\])")
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 class Recording:
     """A runtime that hands every question to whoever drives the coroutine, and waits for the replies."""
 
+    blocks = False
+
     @types.coroutine
     def exchange(self, server: Server, commands: Sequence[Command]) -> Generator[Plan, list[list[Reply]], list[Reply]]:
         (replies,) = yield [(server, commands)]
@@ -58,13 +60,11 @@ class Pipeline(Twinned):
     step, and all of one server.
     """
 
-    __slots__ = ()
-
     def __init__(self, cache: Cache, *, transaction: bool) -> None:
-        self.recorder = cache.view(runtime=RECORDING, still=None)
+        self.recorder = cache.face(runtime=RECORDING, still=None)
         self.transaction = transaction
         self.operations: list[Coroutine[Any, Any, Any]] = []
-        self.twin(AWAITING, BLOCKING)
+        self.wait_by(AWAITING, BLOCKING)
 
     def __getattr__(self, name: str) -> Callable[..., Pipeline]:
         operation = getattr(self.recorder, f"a{name}", None) if not name.startswith("_") else None
@@ -110,9 +110,7 @@ class Pipeline(Twinned):
     execute = blocking(aexecute)
 
     @staticmethod
-    def _step(
-        place: int, step: Callable[[Any], Plan], reply: Any, results: list[Any], asking: dict[int, Plan]
-    ) -> None:
+    def _step(place: int, step: Callable[[Any], Plan], reply: Any, results: list[Any], asking: dict[int, Plan]) -> None:
         """Let one operation go on until it asks again, or ends."""
         try:
             asking[place] = step(reply)

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from fleetcache.errors import SettingsError
+from fleetcache.exchange.connecting import arguments
 from fleetcache.settings import Options, flag, masked_url
 
 TRANSLATED = {"valkey": "redis", "valkeys": "rediss"}
@@ -63,9 +64,7 @@ class ConnectionFactory:
             **settings.connection_pool_kwargs,
         }
         # A limit of None is said, or redis-py puts in its own; other absent values are left out.
-        return {
-            name: value for name, value in params.items() if value is not None or name.endswith("timeout")
-        }
+        return {name: value for name, value in params.items() if value is not None or name.endswith("timeout")}
 
     def connect(self, url: str) -> Any:
         """Return a raw client for *url*; nothing is sent yet."""
@@ -94,9 +93,12 @@ class ConnectionFactory:
         pool_class = self.settings.connection_pool_class or redis.ConnectionPool
         url = params["url"]
         try:
-            return pool_class.from_url(**params)
+            pool = pool_class.from_url(**params)
+            # Not connected: but what the connection would refuse is heard of now, not at the first use.
+            pool.connection_class(**arguments(pool, pool.connection_class))
         except (ValueError, TypeError, RedisError) as error:
             raise SettingsError(f"LOCATION {masked_url(url)}: {error}") from error
+        return pool
 
 
 class SentinelConnectionFactory(ConnectionFactory):

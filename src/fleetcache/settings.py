@@ -384,7 +384,9 @@ def masked_url(url: str) -> str:
         url = f"{scheme}://{user}:***@{tail}" if scheme else f"***@{tail}"
     place, mark, query = url.partition("?")
     if mark:
-        query = "&".join(f"{name}=***" if "pass" in name.lower() else f"{name}={value}" for name, value in parse_qsl(query))
+        query = "&".join(
+            f"{name}=***" if "pass" in name.lower() else f"{name}={value}" for name, value in parse_qsl(query)
+        )
     return f"{place}{mark}{query}"
 
 
@@ -396,7 +398,7 @@ def from_url(url: str) -> tuple[str, dict[str, Any]]:
     passed: list[tuple[str, str]] = []
     for name, value in parse_qsl(url.partition("?")[2], keep_blank_values=True):
         if name in own:
-            params[name.upper()] = value
+            params[name.upper()] = int(value) if name == "version" and value.isdecimal() else value
         elif name in options and name not in _passed_on():
             params["OPTIONS"][options[name]] = value
         elif name in _passed_on() or name == "db":

@@ -34,9 +34,8 @@ class Hashes(Core):
         client: Any = None,
     ) -> int:
         """Set *field*, or all fields of *mapping*; return how many were not there before."""
-        fields = dict(mapping or {})
-        if field is not None:
-            fields[field] = value
+        fields = {} if field is None else {field: value}
+        fields.update(mapping or {})
         if not fields:
             raise DataError("hset needs a field and its value, or a mapping of some")
         payloads = await self.encoded(fields.values())
@@ -52,9 +51,7 @@ class Hashes(Core):
 
     hsetnx = blocking(ahsetnx)
 
-    async def ahget(
-        self, key: Any, field: Any, default: Any = None, version: Any = None, client: Any = None
-    ) -> Any:
+    async def ahget(self, key: Any, field: Any, default: Any = None, version: Any = None, client: Any = None) -> Any:
         """Return the value of *field*, or *default*."""
         name = self.name(key, version)
         return self.value(await self.ask((c.HGET, name, field), None, client), name, default)
@@ -106,9 +103,9 @@ class Hashes(Core):
 
     hexists = blocking(ahexists)
 
-    async def ahdel(self, key: Any, *fields: Any, version: Any = None, client: Any = None) -> int:
-        """Remove *fields*, and return how many were there."""
-        return int(await self.ask((c.HDEL, self.name(key, version), *fields), 0, client))
+    async def ahdel(self, key: Any, field: Any, *fields: Any, version: Any = None, client: Any = None) -> int:
+        """Remove *field*, and *fields*, and return how many were there."""
+        return int(await self.ask((c.HDEL, self.name(key, version), field, *fields), 0, client))
 
     hdel = blocking(ahdel)
 
@@ -215,9 +212,7 @@ class Sets(Core):
 
     smismember = blocking(asmismember)
 
-    async def asmove(
-        self, source: Any, destination: Any, member: Any, version: Any = None, client: Any = None
-    ) -> bool:
+    async def asmove(self, source: Any, destination: Any, member: Any, version: Any = None, client: Any = None) -> bool:
         """Move *member* from one set to another, and return whether it was in the first."""
         names = self.names((source, destination), version)
         self.together(names, "SMOVE")
@@ -423,9 +418,7 @@ class SortedSets(Core):
     ) -> list[Any]:
         """Return the members with scores from *min* to *max*; *num* of them from the *start*-th on."""
         scores = (min, max)
-        return await self._range(
-            c.ZRANGEBYSCORE, key, scores, start, num, withscores, score_cast_func, version, client
-        )
+        return await self._range(c.ZRANGEBYSCORE, key, scores, start, num, withscores, score_cast_func, version, client)
 
     zrangebyscore = blocking(azrangebyscore)
 
@@ -511,9 +504,7 @@ class SortedSets(Core):
 
     zremrangebyscore = blocking(azremrangebyscore)
 
-    async def azremrangebyrank(
-        self, key: Any, start: int, end: int, version: Any = None, client: Any = None
-    ) -> int:
+    async def azremrangebyrank(self, key: Any, start: int, end: int, version: Any = None, client: Any = None) -> int:
         """Remove the members at ranks *start* to *end*, and return how many there were."""
         return int(await self.ask((c.ZREMRANGEBYRANK, self.name(key, version), start, end), 0, client))
 

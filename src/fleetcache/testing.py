@@ -101,8 +101,7 @@ def _certify(directory: Path) -> Path:
         f"req -x509 {new_key} -keyout ca.key -out ca.pem -days 30 -subj /CN=fleetcache-tests"
         " -addext keyUsage=critical,keyCertSign",
         f"req {new_key} -keyout server.key -out server.csr -subj /CN=localhost",
-        "x509 -req -in server.csr -out server.pem -days 30 -CA ca.pem -CAkey ca.key"
-        " -CAcreateserial -extfile names",
+        "x509 -req -in server.csr -out server.pem -days 30 -CA ca.pem -CAkey ca.key -CAcreateserial -extfile names",
     ):
         subprocess.run([openssl, *command.split()], cwd=directory, check=True, capture_output=True)
     return directory

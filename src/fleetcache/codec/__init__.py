@@ -22,8 +22,8 @@ django-redis' rule holds: decompress, and take the bytes as they are on ``Compre
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from fleetcache.codec.compressors import (
@@ -76,9 +76,11 @@ class Codec:
         options = options or {}
         self.serializer: Serializer = _made(serializer, options)
         self.compressor: Compressor = _made(compressor, options)
-        self._dumps = self.serializer.dumps
+        self._dumps: Callable[[Any], bytes] = self.serializer.dumps
+        if type(self.serializer) is PickleSerializer:
+            self._dumps = partial(pickle.dumps, protocol=self.serializer.protocol)  # saves a frame a value
         self._loads = self.serializer.loads
-        self._compress = self.compressor.compress
+        self._compress = None if type(self.compressor) is IdentityCompressor else self.compressor.compress
         magic: tuple[bytes, ...] | bytes | None = getattr(self.compressor, "magic", None)
         self._magic = (magic,) if isinstance(magic, bytes) else magic
         self._distinct = bool(getattr(self.serializer, "distinct", False))
@@ -99,7 +101,25 @@ class Codec:
                 f"{type(self.serializer).__name__} cannot store a {type(value).__qualname__}: "
                 f"{error}. Cache plain data, or configure a SERIALIZER that knows this type."
             ) from error
-        return self._compress(payload)
+        return payload if self._compress is None else self._compress(payload)
+
+    def encode_all(self, values: Collection[Any], *, integers: bool = True) -> list[bytes | int]:
+        """Return the payloads of *values*."""
+        dumps = self._dumps
+        if self._compress is None:
+            try:
+                return [
+                    value if integers and type(value) is int and value.bit_length() < MAX_BITS else dumps(value)
+                    for value in values
+                ]
+            except REFUSALS:
+                pass  # one by one, to say which
+        return [self.encode(value, integers=integers) for value in values]
+
+    def decode_all(self, payloads: Iterable[bytes]) -> list[Any]:
+        """Return the values in *payloads*, or raise anything if one of them cannot be read."""
+        readers = self._readers
+        return [readers[payload[0]](payload) for payload in payloads]
 
     def decode(self, payload: bytes) -> Any:
         """Return the value in *payload*, or raise UnreadableValue."""

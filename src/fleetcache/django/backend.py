@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import cache as memoized
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.cache.backends.base import DEFAULT_TIMEOUT as DJANGO_DEFAULT
 from django.core.cache.backends.base import BaseCache
+from django.core.signals import setting_changed
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 
 from fleetcache.cache import Cache
@@ -41,49 +43,78 @@ class RedisCache(Cache, BaseCache):
     default_marks = (DEFAULT_TIMEOUT, DJANGO_DEFAULT)
     warns = True
     validate_key = BaseCache.validate_key
-    broken: Exception | None = None
 
     def __new__(cls, location: Any = None, params: Mapping[str, Any] | None = None) -> Self:
-        options = (params or {}).get("OPTIONS") or {}
-        try:
-            kind = with_client(cls, options["CLIENT_CLASS"]) if options.get("CLIENT_CLASS") else cls
-        except SettingsError as error:
-            raise ImproperlyConfigured(str(error)) from error
+        kind = cls
+        with suppress(SettingsError):  # for __init__ to report
+            kind = with_client(cls, params)
         return super().__new__(kind)
 
     def __init__(self, location: Any, params: Mapping[str, Any]) -> None:
         try:
-            Cache.__init__(self, location, params, defaults=stand_ins())
-            check_embedded(self.settings)
+            with_client(RedisCache, params)
+            super().__init__(location, params, defaults=stand_ins())
         except SettingsError as error:
-            self.broken = ImproperlyConfigured(str(error))
+            wrong = ImproperlyConfigured(str(error))
             # Django's own check makes every cache.  With this app installed, a check of ours
             # reports what is wrong, and the error waits for the first use.
             if not (apps.ready and apps.is_installed("fleetcache.django")):
-                raise self.broken from error
+                raise wrong from error
+            self.wrong = wrong
+            self.__class__ = Misconfigured
 
-    def __getattr__(self, name: str) -> Any:
-        if self.broken is not None and not name.startswith("__"):
-            raise self.broken
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+    @classmethod
+    def shared(cls, *args: Any, **kwargs: Any) -> Any:
+        """Return what all caches of these settings in this process share."""
+        found = super().shared(*args, **kwargs)
+        check_embedded(found[0])
+        return found
 
-    async def encoded(self, values: Iterable[Any], *, integers: bool = True) -> list[bytes | int]:
+    async def encoded(self, values: Collection[Any], *, integers: bool = True) -> list[bytes | int]:
         """Return the payloads of *values*; a queryset that must first be read is read in a thread."""
-        encode = self.codec.encode
-        values = list(values)
         try:
-            return [encode(value, integers=integers) for value in values]
+            return self.codec.encode_all(values, integers=integers)
         except SynchronousOnlyOperation:
-            return await sync_to_async(lambda: [encode(value, integers=integers) for value in values])()
+            return await sync_to_async(self.codec.encode_all)(values, integers=integers)
+
+    def get_backend_timeout(self, timeout: Any = DJANGO_DEFAULT) -> int | None:
+        """Return *timeout* in whole seconds, as Django's Redis backend does; times here are kept to the millisecond."""
+        milliseconds = self.milliseconds(timeout)
+        return None if milliseconds is None else max(0, milliseconds // 1000)
 
     def added_in_outage(self, key: Any) -> bool:
         """A session counts as added: else Django would try 10,000 other keys, and fail the request."""
         return str(key).startswith(SESSIONS)
 
 
+class Misconfigured(RedisCache):
+    """A cache whose settings are wrong: whatever is asked of it raises."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__") or name == "close":  # Django closes every cache at the end of a request
+            return object.__getattribute__(self, name)
+        raise object.__getattribute__(self, "wrong")
+
+    def close(self, **kwargs: Any) -> None:
+        """There is nothing to close."""
+
+
 def stand_ins() -> dict[str, Any]:
     """Return the project's settings that stand in for absent OPTIONS."""
-    return {name: getattr(settings, name) for name in STAND_INS if hasattr(settings, name)}
+    return _stand_ins(settings._wrapped)  # another object under override_settings()
+
+
+@memoized
+def _stand_ins(found: Any) -> dict[str, Any]:
+    """Asked for with every cache object, and a setting that is not there takes long to miss."""
+    return {name: getattr(found, name) for name in STAND_INS if hasattr(found, name)}
+
+
+def _forget(**kwargs: Any) -> None:
+    _stand_ins.cache_clear()
+
+
+setting_changed.connect(_forget)
 
 
 def check_embedded(found: Settings) -> None:
@@ -97,13 +128,18 @@ def check_embedded(found: Settings) -> None:
         )
 
 
+def with_client(backend: Any, params: Mapping[str, Any] | None) -> Any:
+    """Return *backend* with the operations of the client class that *params* name."""
+    written = ((params or {}).get("OPTIONS") or {}).get("CLIENT_CLASS")
+    return backend if written is None else _with_client(backend, written)
+
+
 @memoized
-def with_client(backend: Any, client_class: Any) -> Any:
-    """Return *backend* with the operations of *client_class*."""
-    client = imported(client_class)
+def _with_client(backend: Any, written: Any) -> Any:
+    client = imported(written)
     if not (isinstance(client, type) and issubclass(client, Cache)):
         raise SettingsError(
-            f"OPTIONS['CLIENT_CLASS']: {client_class!r} is not derived from fleetcache.client.DefaultClient. "
+            f"OPTIONS['CLIENT_CLASS']: {written!r} is not derived from fleetcache.client.DefaultClient. "
             f"docs/migration.md says how a client written for django-redis is carried over"
         )
     if issubclass(backend, client):

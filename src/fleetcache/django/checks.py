@@ -32,7 +32,7 @@ def _check(alias: str, entry: Mapping[str, Any]) -> list[CheckMessage]:
     try:
         read = Settings.read(entry.get("LOCATION", ""), params, alias=alias, defaults=stand_ins())
         check_embedded(read)
-        kind = with_client(backend, read.options.client_class)
+        kind = with_client(backend, params)
         kind.make_codec(read)
         kind.open(read)
     except SettingsError as error:

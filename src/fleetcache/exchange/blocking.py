@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from time import monotonic
 from typing import Any
@@ -40,21 +41,33 @@ class Conversation:
             self.sock.settimeout(None)
         self._limit(timeout)
 
+    def ask(self, data: bytes) -> Reply:
+        """Send one command and return its reply: `tell` and `hear` for the usual case, a single read."""
+        started = monotonic()
+        try:
+            self.sock.sendall(data)
+            size = self.sock.recv_into(self.buffer)
+            self.reader.feed(self.buffer, 0, size)
+            reply = self.reader.gets()
+        except (OSError, InvalidResponse) as error:
+            raise self._explained(error) from error
+        if reply is NEED_DATA or type(reply) is Push:
+            (reply,) = self.hear(1, started)
+        return reply
+
     def tell(self, data: bytes) -> None:
         """Send *data*, which holds whole commands."""
         try:
             self.sock.sendall(data)
-        except (TimeoutError, BlockingIOError) as error:
-            raise ServerTimeout(f"{self.address}: could not send within {self.timeout} s") from error
         except OSError as error:
-            raise ServerGone(f"{self.address}: {error}") from error
+            raise self._explained(error) from error
 
-    def hear(self, count: int) -> list[Reply]:
-        """Return the next *count* replies."""
+    def hear(self, count: int, started: float = 0.0) -> list[Reply]:
+        """Return the next *count* replies, for which was waited since *started*."""
         receive, feed, take, buffer = self.sock.recv_into, self.reader.feed, self.reader.gets, self.buffer
         replies: list[Reply] = []
-        started = monotonic()
-        hurried = False
+        hurried = bool(started) and self._hurry(started)
+        started = started or monotonic()
         try:
             while True:
                 size = receive(buffer)
@@ -69,28 +82,41 @@ class Conversation:
                         if hurried:
                             self._limit(self.timeout)
                         return replies
-                hurried = self._hurry(started)
-        except (TimeoutError, BlockingIOError) as error:
-            raise ServerTimeout(f"{self.address}: no reply within {self.timeout} s") from error
-        except InvalidResponse as error:
-            raise ServerGone(f"{self.address}: sent something that is no reply: {error}") from error
-        except OSError as error:
-            raise ServerGone(f"{self.address}: {error}") from error
+                hurried = self._hurry(started) or hurried
+        except (OSError, InvalidResponse) as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> Exception:
+        """Return an error of the socket, or of the parser, as ours."""
+        if isinstance(error, (TimeoutError, BlockingIOError)):
+            return ServerTimeout(f"{self.address}: no reply within {self.timeout} s")
+        if isinstance(error, InvalidResponse):
+            return ServerGone(f"{self.address}: sent something that is no reply: {error}")
+        return ServerGone(f"{self.address}: {error}")
 
     def is_stale(self) -> bool:
         """Whether the server hung up, or said something nobody asked for, since the last reply."""
+        if not self.kernel:
+            return self._is_readable()
         try:
-            self.sock.setblocking(False)
-            try:
-                self.sock.recv(1, socket.MSG_PEEK)
-            finally:
-                self.sock.setblocking(True)
-                if not self.kernel:
-                    self._limit(self.timeout)
+            self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
-        except (OSError, ValueError):  # ValueError: TLS takes no flags, and then cannot tell
-            return not self.kernel and self.sock.fileno() == -1
+        except OSError:
+            return True
+        return True
+
+    def _is_readable(self) -> bool:
+        """`is_stale` for sockets that cannot be peeked into."""
+        self.sock.settimeout(0)
+        try:
+            self.sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        except OSError:
+            return True
+        finally:
+            self._limit(self.timeout)
         return True
 
     def close(self) -> None:

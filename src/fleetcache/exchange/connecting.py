@@ -55,9 +55,7 @@ def refusal(text: str) -> exceptions.RedisError:
 
 def new_reader() -> Any:
     """Return a parser of replies, which gives a refusal as an exception and ``NEED_DATA`` for want of bytes."""
-    return hiredis.Reader(
-        protocolError=exceptions.InvalidResponse, replyError=refusal, notEnoughData=NEED_DATA
-    )
+    return hiredis.Reader(protocolError=exceptions.InvalidResponse, replyError=refusal, notEnoughData=NEED_DATA)
 
 
 @cache
@@ -69,6 +67,13 @@ def parameters(connection_class: type) -> frozenset[str]:
             # Some redis-py releases wrap __init__ in decorators that hide its signature.
             names.update(inspect.signature(inspect.unwrap(vars(cls)["__init__"])).parameters)
     return frozenset(names - {"self", "kwargs", "args"})
+
+
+@cache
+def wanted(pool_class: type) -> tuple[str, ...]:
+    """Return what ``get_connection`` of a redis-py pool must be given: before 5.3 a command's name."""
+    name = inspect.signature(inspect.unwrap(pool_class.get_connection)).parameters.get("command_name")
+    return ("_",) if name is not None and name.default is name.empty else ()
 
 
 def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
@@ -103,9 +108,10 @@ def explained(error: Exception, pool: Any) -> Exception:
         user = pool.connection_kwargs.get("username") or "default"
         given = "refused the password" if pool.connection_kwargs.get("password") else "wants a password"
         return AccessDenied(
-            f"{address}: the server {given} of user {user!r}. "
-            f"Check OPTIONS['PASSWORD'], OPTIONS['USERNAME'] or the URL"
+            f"{address}: the server {given} of user {user!r}. Check OPTIONS['PASSWORD'], OPTIONS['USERNAME'] or the URL"
         )
+    if isinstance(error, exceptions.InvalidResponse):
+        return ServerGone(f"{address}: sent something that is no reply: {text}")
     if isinstance(error, exceptions.ResponseError):
         if "DB index" in text or "SELECT is not allowed" in text:
             return NoSuchDatabase(
@@ -145,10 +151,18 @@ def socket_of(connection: Any) -> Any:
 # --- awaiting -------------------------------------------------------------------------------------
 
 
+class UnixConnection(redis.asyncio.UnixDomainSocketConnection):
+    """redis-py's own greets the server twice, and calls whatever goes wrong a ``ConnectionError``."""
+
+    async def _connect(self) -> None:
+        async with asyncio.timeout(self.socket_connect_timeout):
+            self._reader, self._writer = await asyncio.open_unix_connection(path=self.path)
+
+
 def awaiting_class(connection_class: type) -> type:
     """Return the ``redis.asyncio`` class that connects as *connection_class* does."""
     if issubclass(connection_class, redis.UnixDomainSocketConnection):
-        return redis.asyncio.UnixDomainSocketConnection
+        return UnixConnection
     if issubclass(connection_class, redis.SSLConnection):
         return redis.asyncio.SSLConnection
     return redis.asyncio.Connection
@@ -160,10 +174,20 @@ async def aconnect(pool: Any) -> Any:
         if isinstance(pool, SentinelConnectionPool):
             return await _through_sentinel(pool)
         kind = awaiting_class(pool.connection_class)
-        connection = kind(**arguments(pool, kind))
-        await connection.connect()
+        return await _connected(kind(**arguments(pool, kind)))
     except (exceptions.RedisError, OSError) as error:
         raise explained(error, pool) from error
+
+
+async def _connected(connection: Any) -> Any:
+    """Connect, or leave nothing open: redis-py forgets its streams when it is cancelled, among others."""
+    try:
+        await connection.connect()
+    except BaseException:
+        if connection._writer is not None:
+            connection._writer.transport.abort()
+            let_go(connection)
+        raise
     return connection
 
 
@@ -181,13 +205,11 @@ async def _through_sentinel(pool: Any) -> Any:
     book = aio_sentinel.SentinelConnectionPool(
         pool.service_name, finder, is_master=pool.is_master, connection_class=kind, **kwargs
     )
-    connection = kind(**arguments(book, kind))
     try:
-        await connection.connect()
+        return await _connected(kind(**arguments(book, kind)))
     finally:
         for sentinel in finder.sentinels:
             await sentinel.aclose()
-    return connection
 
 
 SENTINEL_ARGUMENTS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from fleetcache.exchange import Command, Reply, Server
@@ -16,7 +16,10 @@ Plan: TypeAlias = Sequence[tuple[Server, Sequence[Command]]]
 class Runtime(Protocol):
     """What a coroutine of the core may await."""
 
-    async def exchange(self, server: Server, commands: Sequence[Command]) -> list[Reply]:
+    blocks: bool
+    """Whether its coroutines run to their end in one step."""
+
+    def exchange(self, server: Server, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
         """Return the server's replies to *commands*."""
 
     async def exchange_all(self, plan: Plan) -> list[list[Reply]]:
@@ -31,6 +34,8 @@ class Runtime(Protocol):
 
 class Blocking:
     """Waits by blocking the thread; its coroutines never suspend."""
+
+    blocks = True
 
     async def exchange(self, server: Server, commands: Sequence[Command]) -> list[Reply]:
         return server.exchange(commands)
@@ -74,8 +79,10 @@ def _tried(action: Callable[[Any], Any], argument: Any) -> Any:
 class Awaiting:
     """Waits by giving way to the other tasks of the running loop."""
 
-    async def exchange(self, server: Server, commands: Sequence[Command]) -> list[Reply]:
-        return await server.aexchange(commands)
+    blocks = False
+
+    def exchange(self, server: Server, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
+        return server.aexchange(commands)
 
     async def exchange_all(self, plan: Plan) -> list[list[Reply]]:
         if len(plan) == 1:

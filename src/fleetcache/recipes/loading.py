@@ -21,9 +21,7 @@ class Loading(Core):
         """Store *value* if there is none, and return whether it was stored."""
         raise NotImplementedError
 
-    async def aget_or_set(
-        self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None
-    ) -> Any:
+    async def aget_or_set(self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None) -> Any:
         """Return the value of *key*; if there is none, store *default*, or what it returns if callable.
 
         The value that was stored first is what every caller gets.  Awaiting, *default* may be a

@@ -28,8 +28,6 @@ class Lock(Twinned):
     without a timeout a crashed holder blocks the others for ever.
     """
 
-    __slots__ = ()
-
     def __init__(
         self,
         cache: Core,
@@ -50,7 +48,7 @@ class Lock(Twinned):
         self.blocking_timeout = blocking_timeout
         self.client = client
         self.local: Any = threading.local() if thread_local else SimpleNamespace()
-        self.twin(AWAITING, BLOCKING)
+        self.wait_by(AWAITING, BLOCKING)
 
     def _cache(self) -> Core:
         """The face of the cache that waits as this face does."""
@@ -129,13 +127,15 @@ class Lock(Twinned):
 
     async def alocked(self) -> bool:
         """Return whether anybody holds the lock."""
-        return await self._cache().ask((c.GET, self.name), None, self.client) is not None
+        return await self._cache().ask((c.GET_NOW, self.name), None, self.client) is not None
 
     locked = blocking(alocked)
 
     async def aowned(self) -> bool:
         """Return whether this lock is held by its caller."""
-        return self.token is not None and await self._cache().ask((c.GET, self.name), None, self.client) == self.token
+        return (
+            self.token is not None and await self._cache().ask((c.GET_NOW, self.name), None, self.client) == self.token
+        )
 
     owned = blocking(aowned)
 

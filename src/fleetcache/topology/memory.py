@@ -394,9 +394,7 @@ class Database:
     @command("PEXPIRE", name="pexpire", unit=1)
     @command("EXPIREAT", name="expireat", unit=1000, absolute=True)
     @command("PEXPIREAT", name="pexpireat", unit=1, absolute=True)
-    def _expire(
-        self, key: bytes, amount: bytes, *words: bytes, name: str, unit: int, absolute: bool = False
-    ) -> Reply:
+    def _expire(self, key: bytes, amount: bytes, *words: bytes, name: str, unit: int, absolute: bool = False) -> Reply:
         flags = {word.upper(): word for word in words}
         for word in flags.keys() - {b"NX", b"XX", b"GT", b"LT"}:
             raise ResponseError(f"Unsupported option {flags[word].decode(errors='replace')}")
@@ -582,18 +580,14 @@ class Database:
 
     @command("HMGET", kind=Hash)
     @command("ZMSCORE", kind=Scores)
-    def _look_up_many(
-        self, key: bytes, name: bytes, *more: bytes, kind: type[Hash | Scores]
-    ) -> Reply:
+    def _look_up_many(self, key: bytes, name: bytes, *more: bytes, kind: type[Hash | Scores]) -> Reply:
         held = self._open(key, kind)
         return [held.get(each) for each in (name, *more)]
 
     @command("HDEL", kind=Hash)
     @command("SREM", kind=Set)
     @command("ZREM", kind=Scores)
-    def _remove(
-        self, key: bytes, name: bytes, *more: bytes, kind: type[Hash | Set | Scores]
-    ) -> Reply:
+    def _remove(self, key: bytes, name: bytes, *more: bytes, kind: type[Hash | Set | Scores]) -> Reply:
         held = self._open(key, kind)
         gone = {name, *more} & set(held)
         for each in gone:
@@ -604,9 +598,7 @@ class Database:
     @command("HSCAN", kind=Hash)
     @command("SSCAN", kind=Set)
     @command("ZSCAN", kind=Scores)
-    def _scan_within(
-        self, key: bytes, cursor: bytes, *words: bytes, kind: type[Hash | Set | Scores]
-    ) -> Reply:
+    def _scan_within(self, key: bytes, cursor: bytes, *words: bytes, kind: type[Hash | Set | Scores]) -> Reply:
         held = self._open(key, kind)
         after, names = page(held, cursor, options(words, MATCH=1, COUNT=1))
         if isinstance(held, Set):
@@ -620,9 +612,7 @@ class Database:
     @command("RPUSH", left=False)
     @command("LPUSHX", left=True, onto_nothing=False)
     @command("RPUSHX", left=False, onto_nothing=False)
-    def _push(
-        self, key: bytes, element: bytes, *more: bytes, left: bool, onto_nothing: bool = True
-    ) -> Reply:
+    def _push(self, key: bytes, element: bytes, *more: bytes, left: bool, onto_nothing: bool = True) -> Reply:
         elements = self._open(key, List)
         if elements or onto_nothing:
             where = 0 if left else len(elements)
@@ -739,9 +729,7 @@ class Database:
     @command("SDIFFSTORE", combine=set.difference)
     @command("SINTERSTORE", combine=set.intersection)
     @command("SUNIONSTORE", combine=set.union)
-    def _store(
-        self, target: bytes, key: bytes, *more: bytes, combine: Callable[..., set[bytes]]
-    ) -> Reply:
+    def _store(self, target: bytes, key: bytes, *more: bytes, combine: Callable[..., set[bytes]]) -> Reply:
         members = Set(self._combined(key, *more, combine=combine))
         self._replace(target, members)
         return len(members)
@@ -809,9 +797,7 @@ class Database:
             after = number + (before or 0.0) if b"INCR" in flags else number
             if math.isnan(after):
                 raise ResponseError("resulting score is not a number (NaN)")
-            if before is not None and (
-                (b"GT" in flags and after <= before) or (b"LT" in flags and after >= before)
-            ):
+            if before is not None and ((b"GT" in flags and after <= before) or (b"LT" in flags and after >= before)):
                 after = None
                 continue
             scores[name] = after
@@ -844,9 +830,7 @@ class Database:
     @command("ZREVRANGE", implied=(b"REV",))
     @command("ZRANGEBYSCORE", implied=(b"BYSCORE",))
     @command("ZREVRANGEBYSCORE", implied=(b"BYSCORE", b"REV"))
-    def _zrange(
-        self, key: bytes, start: bytes, stop: bytes, *words: bytes, implied: Sequence[bytes] = ()
-    ) -> Reply:
+    def _zrange(self, key: bytes, start: bytes, stop: bytes, *words: bytes, implied: Sequence[bytes] = ()) -> Reply:
         found = options((*implied, *words), REV=0, BYSCORE=0, LIMIT=2, WITHSCORES=0)
         reverse = "REV" in found
         offset, count = map(whole, found.get("LIMIT", (b"0", b"-1")))
@@ -856,9 +840,7 @@ class Database:
             range_ = [pair for pair in ranked if fits(pair[1])][offset:] if offset >= 0 else []
             range_ = range_[:count] if count >= 0 else range_
         elif count != -1:
-            raise ResponseError(
-                "syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX"
-            )
+            raise ResponseError("syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX")
         else:
             inside = span(start, stop)
             ranked = self._open(key, Scores).ranked(reverse=reverse)
@@ -867,9 +849,7 @@ class Database:
 
     @command("ZREMRANGEBYSCORE", by=(b"BYSCORE",))
     @command("ZREMRANGEBYRANK")
-    def _zremrange(
-        self, key: bytes, start: bytes, stop: bytes, *, by: Sequence[bytes] = ()
-    ) -> Reply:
+    def _zremrange(self, key: bytes, start: bytes, stop: bytes, *, by: Sequence[bytes] = ()) -> Reply:
         members = self._zrange(key, start, stop, implied=by)
         return self._remove(key, *members, kind=Scores) if members else 0
 

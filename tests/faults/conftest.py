@@ -1,0 +1,71 @@
+"""Servers that may be killed, and what is noted while they are."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from fleetcache.testing import FaultProxy, valkey_server
+from fleetcache.topology.embedded import EmbeddedServer
+
+
+@pytest.fixture
+def mortal() -> Iterator[EmbeddedServer]:
+    """A server of this test alone."""
+    with valkey_server() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(mortal: EmbeddedServer) -> Iterator[FaultProxy]:
+    """A faulty way to the test's own server."""
+    with FaultProxy(mortal.socket) as proxy:
+        yield proxy
+
+
+class Journal(logging.Handler):
+    """The beginnings and the ends of outages, as they were logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[str] = []
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.events.append(getattr(record, "event", "none"))
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def journal() -> Iterator[Journal]:
+    """What the servers' health was said to be."""
+    log, journal = logging.getLogger("fleetcache.server"), Journal()
+    log.addHandler(journal)
+    yield journal
+    log.removeHandler(journal)
+
+
+@pytest.fixture
+def sockets() -> Callable[[], int]:
+    """Count this process's sockets."""
+
+    def count() -> int:
+        found = 0
+        for descriptor in os.listdir("/proc/self/fd"):
+            with _gone():
+                found += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+        return found
+
+    return count
+
+
+@contextmanager
+def _gone() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,195 @@
+"""Locks, on every server and in both faces."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from time import monotonic
+
+import pytest
+import redis
+from redis.exceptions import LockError, LockNotOwnedError
+
+from tests.faces import AWAITING, BLOCKING, settled
+
+
+async def test_one_holder_at_a_time(cache):
+    """While a lock is held nobody else gets it; released, the next one does."""
+    first, second = cache.lock("lock", timeout=10), cache.lock("lock", timeout=10)
+
+    assert await first.acquire(blocking=False) is True
+    assert await second.acquire(blocking=False) is False
+    assert await first.owned() is True
+    assert await second.owned() is False
+    assert await second.locked() is True
+    await first.release()
+    assert await second.locked() is False
+    assert await second.acquire(blocking=False) is True
+    await second.release()
+
+
+async def test_with_holds_the_lock(cache):
+    """``with`` and ``async with`` acquire and release, also when the body raises."""
+    with pytest.raises(ZeroDivisionError):
+        async with cache.lock("lock", timeout=10) as held:
+            assert await held.owned() is True
+            assert 9 <= await cache.ttl("lock") <= 10
+            raise ZeroDivisionError
+
+    assert await cache.lock("lock").locked() is False
+
+
+async def test_with_gives_up(cache):
+    """``with`` raises when the lock cannot be had in time."""
+    async with cache.lock("lock", timeout=10):
+        started = monotonic()
+        with pytest.raises(LockError, match="within the time"):
+            async with cache.lock("lock", sleep=0.01, blocking_timeout=0.05):
+                pass
+
+    assert monotonic() - started < 1
+
+
+async def test_waiting_for_a_lock(cache):
+    """acquire() waits for the holder's lifetime to end, and no longer than its patience."""
+    await cache.lock("lock", timeout=0.05).acquire()
+    waiting = cache.lock("lock", timeout=10, sleep=0.01)
+
+    assert await waiting.acquire(blocking_timeout=0.01) is False
+    assert await waiting.acquire(blocking_timeout=2) is True
+    await waiting.release()
+
+
+async def test_release_of_what_is_no_longer_held(cache):
+    """Whoever was too slow learns it when releasing, and does not release the next holder's lock."""
+    slow, next_holder = cache.lock("lock", timeout=0.02), cache.lock("lock", timeout=10)
+    await slow.acquire()
+    await asyncio.sleep(0.05)
+    await next_holder.acquire()
+
+    with pytest.raises(LockNotOwnedError):
+        await slow.release()
+
+    assert await next_holder.owned() is True
+    await next_holder.release()
+    with pytest.raises(LockError):
+        await next_holder.release()
+
+
+async def test_extend_and_reacquire(cache):
+    """A holder may add to its time, replace it, or begin it anew."""
+    lock = cache.lock("lock", timeout=10)
+    with pytest.raises(LockError):
+        await lock.extend(1)
+    with pytest.raises(LockError):
+        await lock.reacquire()
+    await lock.acquire()
+
+    assert await lock.extend(10) is True
+    assert 18 <= await cache.ttl("lock") <= 20
+    assert await lock.extend(5, replace_ttl=True) is True
+    assert 3 <= await cache.ttl("lock") <= 5
+    assert await lock.reacquire() is True
+    assert 8 <= await cache.ttl("lock") <= 10
+    await cache.delete("lock")
+    with pytest.raises(LockNotOwnedError):
+        await lock.extend(1)
+    with pytest.raises(LockNotOwnedError):
+        await lock.reacquire()
+
+
+async def test_a_lock_without_a_timeout(cache):
+    """Without a timeout a lock stays until released, and cannot be extended."""
+    lock = cache.lock("lock")
+    await lock.acquire()
+
+    assert await cache.ttl("lock") is None
+    with pytest.raises(LockError, match="no timeout"):
+        await lock.extend(1)
+    with pytest.raises(LockError, match="no timeout"):
+        await lock.reacquire()
+    await lock.release()
+
+
+async def test_a_token_of_ones_own(cache):
+    """A token that was given is the one the key holds; it may be text or bytes."""
+    for token in ("mine", b"mine"):
+        lock = cache.lock("lock", timeout=10)
+        await lock.acquire(token=token)
+        assert lock.token == b"mine"
+        assert await lock.owned() is True
+        await lock.release()
+        assert lock.token is None
+
+
+async def test_versions_of_a_lock_are_apart(cache):
+    """A lock's name has a version as every key has."""
+    await cache.lock("lock", timeout=10).acquire()
+
+    assert await cache.lock("lock", version=2, timeout=10).acquire(blocking=False) is True
+    await cache.delete("lock", version=2)
+
+
+async def test_a_lock_excludes_a_crowd(cache, face):
+    """Of many who add to a number under a lock none is lost, in threads or in tasks."""
+    await cache.set("number", 0)
+
+    async def add():
+        for _ in range(3):
+            async with cache.lock("lock", timeout=10, sleep=0.001):
+                found = await cache.get("number")
+                await asyncio.sleep(0)
+                await cache.set("number", found + 1)
+
+    if face == AWAITING:
+        await asyncio.gather(*(add() for _ in range(8)))
+    else:
+        threads = [threading.Thread(target=lambda: asyncio.run(add())) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert await cache.get("number") == 24
+
+
+async def test_a_token_belongs_to_its_thread(cache, face):
+    """A lock object shared by threads is held by the one that acquired it, unless thread_local is off."""
+    if face != BLOCKING:
+        return
+    local, shared = cache.lock("local", timeout=10).whole, cache.lock("shared", timeout=10, thread_local=False).whole
+    local.acquire()
+    shared.acquire()
+    owned = []
+
+    thread = threading.Thread(target=lambda: owned.extend([local.owned(), shared.owned()]))
+    thread.start()
+    thread.join(10)
+
+    assert owned == [False, True]
+    local.release()
+    shared.release()
+
+
+async def test_redis_py_respects_our_locks_and_we_respect_its(cache, url):
+    """A lock of redis-py on the same name, as old django-redis workers use, excludes ours and is excluded."""
+    if url().startswith("memory"):
+        return
+    raw, name = cache.get_client(), cache.make_key("lock")
+    theirs, ours = redis.lock.Lock(raw, name, timeout=10), cache.lock("lock", timeout=10)
+
+    assert await ours.acquire(blocking=False) is True
+    assert theirs.acquire(blocking=False) is False
+    await ours.release()
+    assert theirs.acquire(blocking=False) is True
+    assert await ours.acquire(blocking=False) is False
+    assert isinstance(await settled(ours.release()), LockError)
+    theirs.release()
+    assert await ours.locked() is False
+
+
+async def test_alock_is_lock(cache):
+    """``await cache.alock(…)`` returns the same as ``cache.lock(…)``."""
+    lock = await cache.whole.alock("lock", timeout=5)
+
+    async with lock:
+        assert lock.owned() is True

@@ -1,0 +1,407 @@
+"""Bad input: each fault has an error that names it, its place and its remedy, and tells no secret."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import pytest
+import redis
+
+from fleetcache import Cache, CacheHandler, InvalidCacheBackendError, SettingsError
+from fleetcache.client import SentinelClient
+from fleetcache.errors import (
+    AccessDenied,
+    InvalidKey,
+    InvalidTimeout,
+    NoSuchDatabase,
+    ServerGone,
+    UnstorableValue,
+    UnsupportedServer,
+)
+from fleetcache.settings import Settings, from_url, masked_url
+from fleetcache.testing import valkey_server
+from tests.faces import Face, settled
+
+SECRET = "s3cr3t"
+
+
+def refusal(location, **params) -> str:
+    """Return the message with which these settings are refused."""
+    with pytest.raises(SettingsError) as caught:
+        CacheHandler({"pages": {"LOCATION": location, **params}})["pages"]
+    message = str(caught.value)
+    assert SECRET not in message
+    assert SECRET not in repr(caught.value.__cause__)
+    return message
+
+
+# --- what is wrong before anything connects -----------------------------------------------------------
+
+
+def test_an_unknown_alias():
+    """The error has a class of its own, and names what was asked for and what there is."""
+    with pytest.raises(InvalidCacheBackendError, match=r"no cache 'page'\. Configured are 'pages'"):
+        CacheHandler({"pages": "memory://"})["page"]
+
+
+@pytest.mark.parametrize("location", ["", None, [], [""], "  ", ["", None]], ids=repr)
+def test_an_empty_location(location):
+    """The error names the setting, the alias and an example."""
+    assert refusal(location) == (
+        "CACHES['pages']: LOCATION is empty. Give the server's URL, such as 'redis://127.0.0.1:6379/1'"
+    )
+
+
+@pytest.mark.parametrize(
+    "url, fault",
+    [
+        (f"redsi://:{SECRET}@host/1", "unknown URL scheme 'redsi'. Did you mean 'redis'?"),
+        (f"http://user:{SECRET}@host/1", "unknown URL scheme 'http'."),
+        (f"user:{SECRET}@127.0.0.1:6379", "'***@127.0.0.1:6379' is no URL."),
+        ("127.0.0.1:6379", "'127.0.0.1:6379' is no URL."),
+        (["redis://fine", f"vlakey://:{SECRET}@host"], "unknown URL scheme 'vlakey'. Did you mean 'valkey'?"),
+    ],
+    ids=["misspelled", "http", "bare, with password", "bare", "second of two"],
+)
+def test_an_unknown_url_scheme(url, fault):
+    """The error names the scheme, the nearest one, and those that exist."""
+    message = refusal(url)
+
+    assert message.startswith(f"CACHES['pages']: LOCATION: {fault}")
+    assert "rediss://" in message
+    assert "memory://" in message
+
+
+@pytest.mark.parametrize(
+    "options, fault",
+    [
+        ({"SOCKET_TIMOUT": 1}, "unknown option 'SOCKET_TIMOUT'. Did you mean 'SOCKET_TIMEOUT'?"),
+        ({"pasword": SECRET}, "unknown option 'pasword'. Did you mean 'PASSWORD'?"),
+        ({"xyzzy": 1}, "unknown option 'xyzzy'."),
+        ({"SOCKET_TIMEOUT": "soon"}, "SOCKET_TIMEOUT cannot be 'soon'"),
+        ({"MAX_CONNECTIONS": [1]}, "MAX_CONNECTIONS cannot be [1]"),
+        ({"IGNORE_EXCEPTIONS": "perhaps"}, "IGNORE_EXCEPTIONS cannot be 'perhaps'"),
+        ({"CLEAR": "everything"}, "CLEAR cannot be 'everything': one of 'auto', 'database', 'prefix' is expected"),
+        ({"UNREADABLE": "ignore"}, "UNREADABLE cannot be 'ignore'"),
+        ({"CONNECTION_POOL_KWARGS": 5}, "CONNECTION_POOL_KWARGS cannot be 5: a dict is expected"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_option(options, fault):
+    """The error names the option, what is wrong with it, and the nearest that exists."""
+    assert refusal("memory://", OPTIONS=options).startswith(f"CACHES['pages']['OPTIONS']: {fault}")
+
+
+def test_an_unknown_setting():
+    """A misspelled name beside OPTIONS is found as well."""
+    assert refusal("memory://", KEY_PREFFIX="a") == (
+        "CACHES['pages']: unknown setting 'KEY_PREFFIX'. Did you mean 'KEY_PREFIX'?"
+    )
+
+
+@pytest.mark.parametrize(
+    "name, path, near",
+    [
+        ("SERIALIZER", "fleetcache.codec.serializers.JSONSerialiser", "fleetcache.codec.serializers.JSONSerializer"),
+        ("CLIENT_CLASS", "django_redis.client.DefualtClient", "django_redis.client.DefaultClient"),
+        ("COMPRESSOR", "fleetcache.codec.compressors.ZlibCompresor", "fleetcache.codec.compressors.ZlibCompressor"),
+        ("CONNECTION_POOL_CLASS", "no.such.module.Pool", ""),
+        ("REDIS_CLIENT_CLASS", "justaname", ""),
+    ],
+)
+def test_a_path_that_leads_nowhere(name, path, near):
+    """The error names the option and the path, and the nearest path that exists."""
+    message = refusal("memory://", OPTIONS={name: path})
+
+    assert repr(path) in message
+    assert "cannot be imported" in message
+    if near:
+        assert f"Did you mean {near!r}?" in message
+
+
+@pytest.mark.parametrize("timeout", ["soon", [5], {}, True], ids=repr)
+def test_a_timeout_of_the_wrong_type(timeout):
+    """TIMEOUT is a number of seconds, a timedelta or None, and anything else is named."""
+    assert refusal("memory://", TIMEOUT=timeout).startswith(f"CACHES['pages']: TIMEOUT cannot be {timeout!r}")
+
+
+@pytest.mark.parametrize(
+    "timeout, seconds", [(5, 5), ("5", 5), (1.5, 1.5), (None, None), ("None", None), (timedelta(minutes=1), 60.0)], ids=repr
+)
+def test_timeouts_that_are_fine(timeout, seconds):
+    """A URL spells numbers as text."""
+    assert Settings.read("memory://", {"TIMEOUT": timeout}).timeout == seconds
+
+
+def test_a_timeout_of_a_call_has_its_own_class():
+    """What a call gives for a timeout is refused with another class than what a setting gives."""
+    with pytest.raises(InvalidTimeout, match="not 'soon'"):
+        Cache("memory://settings").set("a", 1, "soon")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://:{SECRET}@host:port/1",
+        f"redis://user:{SECRET}@host/1?socket_timeout=soon",
+        f"redis://host/one?password={SECRET}&socket_timeout=soon",
+        f"rediss://:{SECRET}@host/1?ssl_cert_reqs=perhaps&nonsense=1",
+        f"unix://:{SECRET}@/path?db=one",
+    ],
+)
+def test_a_url_that_redis_py_cannot_read(url):
+    """A fault in a URL is a SettingsError that shows the URL without its secrets."""
+    with pytest.raises(SettingsError) as caught:
+        Cache(url, {"OPTIONS": {"password": SECRET}})
+
+    assert SECRET not in str(caught.value)
+    assert SECRET not in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    "url, shown",
+    [
+        (f"redis://user:{SECRET}@host/1", "redis://user:***@host/1"),
+        (f"redis://:{SECRET}@host/1", "redis://:***@host/1"),
+        (f"redis://:{SECRET}@@host/1", "redis://:***@host/1"),
+        (f"redis://host/1?password={SECRET}&db=2", "redis://host/1?password=***&db=2"),
+        (f"redis://host/1?ssl_password={SECRET}", "redis://host/1?ssl_password=***"),
+        ("redis://host/1", "redis://host/1"),
+    ],
+)
+def test_secrets_are_masked(url, shown):
+    """User names and hosts are shown, passwords never."""
+    assert masked_url(url) == shown
+
+
+def test_an_unknown_parameter_of_a_url():
+    """A misspelled parameter is found, and the URL is shown without its password."""
+    with pytest.raises(SettingsError) as caught:
+        Cache.from_url(f"redis://:{SECRET}@host/1?key_prefx=a&password={SECRET}")
+
+    assert "unknown parameter 'key_prefx'. Did you mean 'key_prefix'?" in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_what_a_url_may_say():
+    """Any setting in lower case; redis-py's own parameters stay with the URL."""
+    location, params = from_url("redis://host/1?key_prefix=p&timeout=5&ignore_exceptions=yes&client_name=me&db=3")
+
+    assert location == "redis://host/1?client_name=me&db=3"
+    assert params == {"KEY_PREFIX": "p", "TIMEOUT": "5", "OPTIONS": {"IGNORE_EXCEPTIONS": "yes"}}
+
+
+def test_sentinels_are_needed():
+    """A SentinelClient without SENTINELS says what is missing."""
+    with pytest.raises(SettingsError, match=r"SENTINELS must be a list of \(host, port\)"):
+        SentinelClient("redis://service/0")
+
+
+def test_both_dialects_say_the_same():
+    """django-redis' upper-case options, Django's lower-case ones and redis-py's arguments are all read."""
+    options = Settings.read(
+        "redis://host",
+        {"OPTIONS": {"PASSWORD": "a", "socket_timeout": 2, "MAX_ENTRIES": 5, "ssl_ca_certs": "x", "db": 4}},
+    ).options
+
+    assert options.password == "a"
+    assert options.socket_timeout == 2
+    assert options.connection == {"ssl_ca_certs": "x", "db": 4}
+
+
+def test_defaults_have_limits():
+    """Nothing waits for ever unless it was told to."""
+    options = Settings.read("redis://host", {}).options
+
+    assert (options.socket_timeout, options.socket_connect_timeout) == (5.0, 5.0)
+
+
+# --- what only the server can know --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """A server that wants a password."""
+    with valkey_server(arguments=["--requirepass", "right"]) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "credentials, options, fault",
+    [
+        (f":{SECRET}@", {}, "refused the password of user 'default'"),
+        (f"somebody:{SECRET}@", {}, "refused the password of user 'somebody'"),
+        ("", {"PASSWORD": SECRET}, "refused the password of user 'default'"),
+        ("", {"USERNAME": "somebody", "password": SECRET}, "refused the password of user 'somebody'"),
+        ("", {}, "wants a password of user 'default'"),
+    ],
+    ids=["URL", "user in URL", "PASSWORD", "USERNAME", "none"],
+)
+async def test_a_refused_password(guarded, face, credentials, options, fault):
+    """The error has a class of its own, names server and user, says where to look, and never the password."""
+    url = guarded.tcp_url(2).replace("://", f"://{credentials}")
+    cache = Face(Cache(url, {"OPTIONS": options}), face)
+
+    for operation in (cache.get("a"), cache.set("a", 1), cache.set_many({"a": 1}), cache.clear()):
+        error = await settled(operation)
+        assert type(error) is AccessDenied
+        assert isinstance(error, redis.AuthenticationError)
+        assert fault in str(error)
+        assert f"127.0.0.1:{guarded.port}/2" in str(error)
+        assert "OPTIONS['PASSWORD']" in str(error)
+        assert SECRET not in f"{error!r} {error.__cause__!r} {error.__context__!r}"
+
+
+async def test_a_password_as_a_parameter(guarded, face):
+    """``?password=`` is a password too."""
+    wrong = Face(Cache(f"{guarded.tcp_url()}?password={SECRET}"), face)
+    right = Face(Cache(f"{guarded.tcp_url()}?password=right"), face)
+
+    error = await settled(wrong.get("a"))
+    assert type(error) is AccessDenied
+    assert SECRET not in str(error)
+    assert await right.set("a", 1) is True
+
+
+async def test_a_wrong_password_is_not_an_outage(guarded, face, caplog):
+    """After any number of refusals the server is still asked, so that a mended password works at once."""
+    cache = Face(Cache(guarded.tcp_url(4), {"OPTIONS": {"PASSWORD": SECRET}}), face)
+
+    for _ in range(5):
+        assert type(await settled(cache.get("a"))) is AccessDenied
+    assert SECRET not in caplog.text
+
+
+async def test_a_command_that_is_not_allowed(guarded, face):
+    """A user without the right to a command gets the server's refusal, and others are unharmed."""
+    Cache(guarded.tcp_url(), {"OPTIONS": {"PASSWORD": "right"}}).get_client().execute_command(
+        "ACL", "SETUSER", "reader", "on", ">pass", "~*", "+get", "+hello", "+select", "+client"
+    )
+    cache = Face(Cache(guarded.tcp_url(), {"OPTIONS": {"USERNAME": "reader", "PASSWORD": "pass"}}), face)
+
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        await cache.set("a", 1)
+    assert await cache.get("missing") is None
+
+
+async def test_a_database_that_does_not_exist(url, face):
+    """The error has a class of its own, and names the server, the number and the setting."""
+    if url().startswith("memory"):
+        return
+    cache = Face(Cache(url(99)), face)
+
+    for operation in (cache.get("a"), cache.set("a", 1), cache.set_many({"a": 1})):
+        error = await settled(operation)
+        assert type(error) is NoSuchDatabase
+        assert "/99: the server has no such database" in str(error)
+        assert "LOCATION" in str(error)
+
+
+@contextmanager
+def old_server(answer: bytes) -> Iterator[int]:
+    """A port that gives the same answer to everything."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, suppress(OSError):
+                while connection.recv(4096):
+                    connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n", b"-NOPROTO unsupported protocol version\r\n"],
+    ids=["unknown command", "NOPROTO"],
+)
+async def test_a_server_that_speaks_no_resp3(face, answer):
+    """The error has a class of its own, and names the server, what is needed, and the way to do without."""
+    with old_server(answer) as port:
+        cache = Face(Cache(f"redis://127.0.0.1:{port}/0"), face)
+        for operation in (cache.get("a"), cache.set("a", 1)):
+            error = await settled(operation)
+            assert type(error) is UnsupportedServer
+            assert f"127.0.0.1:{port}/0: the server does not speak RESP3" in str(error)
+            assert "Redis 7.0+" in str(error)
+            assert "protocol" in str(error)
+
+
+async def test_resp2_does(url, face):
+    """With OPTIONS["protocol"] = 2 everything works without RESP3."""
+    cache = Face(Cache(url(), {"KEY_PREFIX": "resp2", "OPTIONS": {"protocol": 2}}), face)
+
+    await cache.set_many({"a": 1, "b": [2]})
+    await cache.hset("hash", mapping={"a": 1})
+    await cache.zadd("z", {"m": 1.5})
+    await cache.sadd("set", 1, 2)
+
+    assert await cache.get_many("abc") == {"a": 1, "b": [2]}
+    assert await cache.hgetall("hash") == {"a": 1}
+    assert await cache.zrange("z", 0, -1, withscores=True) == [("m", 1.5)]
+    assert await cache.zscore("z", "m") == 1.5
+    assert await cache.zpopmin("z", 2) == [("m", 1.5)]
+    assert await cache.smembers("set") == {1, 2}
+    assert await cache.incr("a") == 2
+    await cache.clear()
+
+
+async def test_what_is_no_server_at_all(face):
+    """A port that speaks something else is an error of the connection that says so."""
+    with old_server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        cache = Face(Cache(f"redis://127.0.0.1:{port}/0"), face)
+        error = await settled(cache.get("a"))
+
+    assert isinstance(error, ServerGone)
+    assert f"127.0.0.1:{port}/0" in str(error)
+
+
+async def test_a_value_that_cannot_be_pickled(make):
+    """The error has a class of its own, names the kind of value and the remedy; nothing is written."""
+    for options, serializer in (
+        ({}, "PickleSerializer"),
+        ({"SERIALIZER": "django_redis.serializers.json.JSONSerializer"}, "JSONSerializer"),
+    ):
+        cache = make(**options)
+        await cache.set("old", 1, 100)
+        bad = threading.Lock()
+        for operation in (
+            cache.set("new", bad),
+            cache.set("old", bad),
+            cache.add("new", bad),
+            cache.set_many({"old": 2, "new": bad}),
+            cache.get_or_set("new", lambda: bad),
+            cache.hset("new", "field", bad),
+            cache.rpush("new", 1, bad),
+            cache.sadd("new", 1, bad),
+        ):
+            error = await settled(operation)
+            assert type(error) is UnstorableValue
+            assert f"{serializer} cannot store a lock" in str(error)
+            assert "SERIALIZER" in str(error)
+        assert await cache.get_many(["old", "new"]) == {"old": 1}
+        assert await cache.ttl("old") in (99, 100)
+        assert await cache.keys("*") == ["old"]
+
+
+async def test_bad_input_is_raised_even_where_outages_are_ignored(make):
+    """IGNORE_EXCEPTIONS is about the server, not about the caller's mistakes."""
+    cache = make(IGNORE_EXCEPTIONS=True)
+
+    assert type(await settled(cache.set("a", threading.Lock()))) is UnstorableValue
+    assert type(await settled(cache.set("a", 1, "soon"))) is InvalidTimeout
+    assert type(await settled(cache.get(None))) is InvalidKey
+    assert isinstance(await settled(cache.incr("missing")), ValueError)
