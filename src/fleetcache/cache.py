@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from functools import cached_property
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, Self
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from fleetcache import commands as c
 from fleetcache.codec import Codec
-from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
+from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
+from fleetcache.errors import UnreadableValue
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
 from fleetcache.keys import CacheKey, escaped, unique
@@ -118,8 +118,11 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         payload = await self.ask((c.GET, name), None, client)
         if payload is None:
             return default
-        value = self.decoded(payload, name)
-        return default if value is MISSING else value
+        try:
+            return self.codec.decode(payload)
+        except UnreadableValue as error:
+            self.note_unreadable(error, name)
+            return default
 
     get = blocking(aget)
 
@@ -148,11 +151,11 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             payload = self.codec.encode(value)
         else:
             (payload,) = await self.encoded((value,))
-        command: tuple[Any, ...] = (c.SET_IF if nx or xx else c.SET, name, payload)
-        if expiry is not None:
-            command += ("PX", expiry)
+        lifetime = () if expiry is None else ("PX", expiry)
         if nx or xx:
-            command += ("NX" if nx else "XX",)
+            command: tuple[Any, ...] = (c.SET_IF, name, payload, *lifetime, "NX" if nx else "XX")
+        else:
+            command = (c.SET, name, payload, *lifetime)
         return bool(await self.ask(command, nx and self.added_in_outage(key), client))
 
     set = blocking(aset)
@@ -450,7 +453,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         at = int(at)
         if at == 0:
             place += 1
-        following = 0 if place == len(servers) or client is not None and at == 0 else at * len(servers) + place
+        following = 0 if place == len(servers) or (client is not None and at == 0) else at * len(servers) + place
         return following, [name.decode() for name in found]
 
     def _reversed(self, name: str, head: str) -> str:
@@ -592,7 +595,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
 
     @property
     def client(self) -> Self:
-        """This cache with every exception raised: django-redis' ``cache.client``."""
+        """The cache with every exception raised: django-redis' ``cache.client``."""
         if self._client is None:
             still = None if self.still is None else self.still.face(failsafe=RAISE)
             self._client = self.face(failsafe=RAISE, still=still)

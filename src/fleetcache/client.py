@@ -110,7 +110,7 @@ class HerdClient(DefaultClient):
             return value
         late = int(time()) - value.soft_expiry
         limit = self.settings.options.herd_timeout
-        if late > 0 and (late >= limit or late + randint(1, limit) >= limit):  # noqa: S311 - no secret
+        if late > 0 and (late >= limit or late + randint(1, limit) >= limit):
             return stale
         return value.value
 

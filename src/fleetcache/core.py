@@ -15,8 +15,8 @@ from fleetcache.codec import Codec
 from fleetcache.commands import EVAL, EVALSHA
 from fleetcache.errors import CircuitOpen, CrossServer, InvalidTimeout, UnreadableValue
 from fleetcache.exchange import Command, Reply, Script, Server, Verb
-from fleetcache.failsafe import TROUBLE, Failsafe
 from fleetcache.exchange.runtime import Plan
+from fleetcache.failsafe import TROUBLE, Failsafe
 from fleetcache.foreign import behind
 from fleetcache.keys import MAX_LENGTH, CacheKey, KeyFunction, check, default_key_function, doubtful, masked
 from fleetcache.settings import Settings
@@ -39,7 +39,7 @@ class Mark(Enum):
 
 DEFAULT_TIMEOUT: Final = Mark.DEFAULT_TIMEOUT
 MISSING: Final = Mark.MISSING
-Timeout: TypeAlias = float | timedelta | None | Literal[Mark.DEFAULT_TIMEOUT] | object
+Timeout: TypeAlias = float | timedelta | Literal[Mark.DEFAULT_TIMEOUT] | object | None
 
 
 class Core(Twinned):
@@ -125,11 +125,15 @@ class Core(Twinned):
         try:
             return self.codec.decode(payload)
         except UnreadableValue as error:
-            if self.settings.options.unreadable == "raise":
-                raise
-            self.stats.unreadable += 1
-            log.warning("%s: unreadable, taken as missing: %s", masked(name), error, extra={"event": "unreadable"})
+            self.note_unreadable(error, name)
             return MISSING
+
+    def note_unreadable(self, error: UnreadableValue, name: str) -> None:
+        """Count and log a payload that cannot be read, and is taken as missing; or raise, if so set."""
+        if self.settings.options.unreadable == "raise":
+            raise error
+        self.stats.unreadable += 1
+        log.warning("%s: unreadable, taken as missing: %s", masked(name), error, extra={"event": "unreadable"})
 
     def value(self, payload: bytes | None, name: str, default: Any = None) -> Any:
         """Return the value in *payload*, or *default* if there is none."""
@@ -153,7 +157,7 @@ class Core(Twinned):
             server = self.topology.route(command) if client is None else behind(client)
             try:
                 if self.runtime.blocks:  # written out: it saves every blocking call a coroutine
-                    (reply,) = server.exchange((command,))
+                    reply = server.ask(command)
                 else:
                     (reply,) = await self.runtime.exchange(server, (command,))
             except ConnectionError as error:

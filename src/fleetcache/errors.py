@@ -38,7 +38,7 @@ class ServerNotStarted(FleetcacheError):
 
 
 class InvalidKey(FleetcacheError, TypeError, ValueError):
-    """This object cannot name a cache entry."""
+    """An object that cannot name a cache entry was given as a key."""
 
 
 class InvalidTimeout(FleetcacheError, redis.DataError, TypeError):
@@ -73,6 +73,10 @@ class ServerGone(FleetcacheError, redis.ConnectionError):
 
 class ServerTimeout(FleetcacheError, redis.TimeoutError):
     """The server did not reply in time; a write may or may not have happened."""
+
+
+class ConnectionLost(ServerGone):
+    """The server hung up before it replied; a write may or may not have happened."""
 
 
 class CircuitOpen(ServerGone):

@@ -9,12 +9,12 @@ import redis
 import redis.asyncio
 from redis.exceptions import ResponseError
 
-from fleetcache.exchange import Command, Reply
+from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.connecting import address_of, wanted
 from fleetcache.exchange.server import packed
 
 
-class Queue:
+class Queue(Server):
     """A redis-py pipeline as a server: it takes commands, and its owner will see the replies."""
 
     address = "a pipeline"
@@ -33,11 +33,6 @@ class Queue:
             self.pipeline.execute_command(verb.decode(), *parts)
         return [self.pipeline] * len(commands)
 
-    tell = exchange
-
-    def hear(self, told: list[Reply]) -> list[Reply]:
-        return told
-
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         return self.exchange(commands)
 
@@ -45,18 +40,18 @@ class Queue:
         return self.pipeline
 
 
-class BorrowedServer:
+class BorrowedServer(Server):
     """Asks over connections of a ``redis.Redis`` or ``redis.asyncio.Redis``."""
 
     def __init__(self, client: Any) -> None:
         self.raw = client
-        self.pool = client.connection_pool
+        self.pool: Any = client.connection_pool
         self.address = address_of(self.pool)
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         if not isinstance(self.pool, redis.ConnectionPool):
             raise TypeError("client= is a redis.asyncio client: use the a-method")
-        connection = self.pool.get_connection(*wanted(type(self.pool)))
+        connection: Any = self.pool.get_connection(*wanted(type(self.pool)))
         try:
             connection.send_packed_command([packed(commands)])
             return [self._reply(connection) for _ in commands]
@@ -66,15 +61,11 @@ class BorrowedServer:
         finally:
             self.pool.release(connection)
 
-    tell = exchange
-
-    def hear(self, told: list[Reply]) -> list[Reply]:
-        return told
-
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         if isinstance(self.pool, redis.ConnectionPool):
             return self.exchange(commands)
-        connection = await self.pool.get_connection(*wanted(type(self.pool)))
+        pool: Any = self.pool
+        connection = await pool.get_connection(*wanted(type(pool)))
         try:
             await connection.send_packed_command([packed(commands)])
             return [await self._areply(connection) for _ in commands]
@@ -82,7 +73,7 @@ class BorrowedServer:
             await connection.disconnect()
             raise
         finally:
-            await self.pool.release(connection)
+            await pool.release(connection)
 
     def client(self) -> Any:
         return self.raw

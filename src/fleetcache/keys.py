@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
@@ -45,8 +46,9 @@ def check(key: Any) -> None:
     and sites rely on it.  The text of None, of bytes or of a mutable container is an accident, and
     an object without a text of its own would be named by its address.
     """
-    nameless = type(key).__str__ is object.__str__ and type(key).__repr__ is object.__repr__
-    if key is None or nameless or isinstance(key, (bytes, bytearray, memoryview, Mapping, Set, list)):
+    kind: Any = type(key)
+    nameless = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
+    if key is None or nameless or isinstance(key, (bytes, bytearray, memoryview, Mapping, AbstractSet, list)):
         raise InvalidKey(
             f"a key must be a string, not {type(key).__name__}: {_shown(key)}. "
             f"Use str(key), or bytes.decode() for bytes"

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from redis.exceptions import RedisError
 
 from fleetcache import commands as c
+from fleetcache.core import Core
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Plan
 from fleetcache.twin import Twinned, blocking
-
-if TYPE_CHECKING:
-    from fleetcache.cache import Cache
 
 
 class Recording:
@@ -60,7 +58,7 @@ class Pipeline(Twinned):
     step, and all of one server.
     """
 
-    def __init__(self, cache: Cache, *, transaction: bool) -> None:
+    def __init__(self, cache: Core, *, transaction: bool) -> None:
         self.recorder = cache.face(runtime=RECORDING, still=None)
         self.transaction = transaction
         self.operations: list[Coroutine[Any, Any, Any]] = []
@@ -161,13 +159,13 @@ class Pipeline(Twinned):
             return [replies if isinstance(replies, list) else [replies] * len(commands)]
         return list(outcomes)
 
-    def __enter__(self) -> Pipeline:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._discard()
 
-    async def __aenter__(self) -> Pipeline:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

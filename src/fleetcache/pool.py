@@ -52,7 +52,6 @@ class ConnectionFactory:
         settings = self.settings
         scheme, mark, rest = url.partition("://")
         params: dict[str, Any] = {
-            "protocol": 3,
             **settings.connection,
             "url": f"{TRANSLATED.get(scheme, scheme)}{mark}{rest}",
             "username": settings.username,
@@ -111,7 +110,7 @@ class SentinelConnectionFactory(ConnectionFactory):
         shared = self.make_connection_params("redis://")
         for name in ("url", "max_connections"):
             shared.pop(name, None)
-        self._sentinel = Sentinel(
+        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
             list(self.settings.sentinels), sentinel_kwargs=self.settings.sentinel_kwargs, **shared
         )
 

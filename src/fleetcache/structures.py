@@ -338,7 +338,7 @@ class SortedSets(Core):
 
     zcard = blocking(azcard)
 
-    async def azcount(self, key: Any, min: Score, max: Score, version: Any = None, client: Any = None) -> int:  # noqa: A002
+    async def azcount(self, key: Any, min: Score, max: Score, version: Any = None, client: Any = None) -> int:
         """Return how many scores lie from *min* to *max*; ``"(1"`` excludes 1."""
         return int(await self.ask((c.ZCOUNT, self.name(key, version), min, max), 0, client))
 
@@ -407,8 +407,8 @@ class SortedSets(Core):
     async def azrangebyscore(
         self,
         key: Any,
-        min: Score,  # noqa: A002
-        max: Score,  # noqa: A002
+        min: Score,
+        max: Score,
         start: int | None = None,
         num: int | None = None,
         withscores: bool = False,
@@ -425,8 +425,8 @@ class SortedSets(Core):
     async def azrevrangebyscore(
         self,
         key: Any,
-        max: Score,  # noqa: A002
-        min: Score,  # noqa: A002
+        max: Score,
+        min: Score,
         start: int | None = None,
         num: int | None = None,
         withscores: bool = False,
@@ -494,8 +494,8 @@ class SortedSets(Core):
     async def azremrangebyscore(
         self,
         key: Any,
-        min: Score,  # noqa: A002
-        max: Score,  # noqa: A002
+        min: Score,
+        max: Score,
         version: Any = None,
         client: Any = None,
     ) -> int:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Coroutine, Generator
 from functools import update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
-
 P = ParamSpec("P")
 S = TypeVar("S", bound="Twinned")
 T = TypeVar("T")

@@ -251,8 +251,19 @@ def writing_into_a_pipeline(cache: Cache) -> None:
     cache.get("b")
 
 
-@case
+@case(shard="clients, sharded")
 def raw_access(cache: Cache) -> None:
     cache.client.get_client()
     cache.client.get_client(True)
     cache.client.get_client(write=False)
+    raw = cache.raw
+    raw.zadd("z", {"a": 1, "b": 2.5})
+    raw.hset("h", "f", 1)
+    raw.sadd("s", 1)
+    cache.note(raw.zrange("z", 0, -1, withscores=True))
+    cache.note(raw.zpopmin("z"))
+    cache.note(raw.zscore("z", "b"))
+    cache.note(raw.hgetall("h"))
+    cache.note(raw.smembers("s"))
+    cache.note(raw.config_get("maxmemory"))
+    cache.note(raw.expire("h", 100))

@@ -12,8 +12,8 @@ from django.apps import apps
 from django.conf import settings
 from django.core.cache.backends.base import DEFAULT_TIMEOUT as DJANGO_DEFAULT
 from django.core.cache.backends.base import BaseCache
-from django.core.signals import setting_changed
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
+from django.core.signals import setting_changed
 
 from fleetcache.cache import Cache
 from fleetcache.core import DEFAULT_TIMEOUT
@@ -75,7 +75,8 @@ class RedisCache(Cache, BaseCache):
         try:
             return self.codec.encode_all(values, integers=integers)
         except SynchronousOnlyOperation:
-            return await sync_to_async(self.codec.encode_all)(values, integers=integers)
+            payloads: list[bytes | int] = await sync_to_async(self.codec.encode_all)(values, integers=integers)
+            return payloads
 
     def get_backend_timeout(self, timeout: Any = DJANGO_DEFAULT) -> int | None:
         """Return *timeout* in whole seconds, as Django's Redis backend does; times here are kept to the millisecond."""

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning  # noqa: A004
+from django.core.checks import CheckMessage, Error, Warning
 from django.utils.module_loading import import_string
 
 from fleetcache.django.backend import STAND_INS, RedisCache, check_embedded, stand_ins, with_client

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha1
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 Part: TypeAlias = bytes | str | int | float
 Command: TypeAlias = tuple[Any, ...]
@@ -27,7 +27,7 @@ class Verb(bytes):
     harmless: bool
     key: int
 
-    def __new__(cls, name: str, *, reads: bool = False, harmless: bool = False, key: int = 1) -> Verb:
+    def __new__(cls, name: str, *, reads: bool = False, harmless: bool = False, key: int = 1) -> Self:
         verb = super().__new__(cls, name.encode())
         verb.reads = reads
         verb.harmless = harmless or reads
@@ -35,7 +35,7 @@ class Verb(bytes):
         return verb
 
 
-class Script(str):
+class Script(str):  # noqa: SLOT000 - it has attributes
     """A Lua script, written into a command as the digest by which the server knows it.
 
     ``lua`` is its text, for a server that does not; both bear the script's ``name``.
@@ -65,11 +65,19 @@ class Server(Protocol):
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]: ...
 
+    def ask(self, command: Command) -> Reply:
+        """Return the reply to one command."""
+        (reply,) = self.exchange((command,))
+        return reply
+
     def tell(self, commands: Sequence[Command]) -> Any:
-        """Send *commands*, so that several servers can be at work at once."""
+        """Send *commands*, so that several servers can be at work at once; `hear` returns the replies."""
+        return self.exchange(commands)
 
     def hear(self, told: Any) -> list[Reply]:
-        """Return the replies to what `tell` sent."""
+        """Return the replies to what `tell` sent.  Whoever tells must hear."""
+        replies: list[Reply] = told
+        return replies
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]: ...
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.exceptions import InvalidResponse
 
-from fleetcache.errors import ServerGone, ServerTimeout
+from fleetcache.errors import ConnectionLost, ServerGone, ServerTimeout
 from fleetcache.exchange import Reply
 from fleetcache.exchange.connecting import NEED_DATA, Push, new_reader, socket_of
 
@@ -24,13 +24,14 @@ class Conversation:
     A conversation that raised is of no further use: a reply may still be on its way.
     """
 
-    __slots__ = ("address", "buffer", "connection", "kernel", "reader", "sock", "timeout", "used")
+    __slots__ = ("address", "buffer", "connection", "kernel", "reader", "sock", "timeout", "told", "used")
 
     def __init__(self, connection: Any, timeout: float | None, address: str) -> None:
         self.connection = connection
         self.address = address
         self.timeout = timeout
         self.used = False
+        self.told = 0.0
         self.sock = socket_of(connection)
         self.reader = new_reader()
         self.buffer = bytearray(CHUNK)
@@ -45,34 +46,53 @@ class Conversation:
         """Send one command and return its reply: `tell` and `hear` for the usual case, a single read."""
         started = monotonic()
         try:
-            self.sock.sendall(data)
+            if len(data) > CHUNK:
+                self._send(data, started)
+            else:
+                self.sock.sendall(data)
             size = self.sock.recv_into(self.buffer)
             self.reader.feed(self.buffer, 0, size)
             reply = self.reader.gets()
         except (OSError, InvalidResponse) as error:
             raise self._explained(error) from error
         if reply is NEED_DATA or type(reply) is Push:
-            (reply,) = self.hear(1, started)
+            self.told = started
+            (reply,) = self.hear(1)
         return reply
 
     def tell(self, data: bytes) -> None:
         """Send *data*, which holds whole commands."""
+        self.told = monotonic()
         try:
-            self.sock.sendall(data)
+            self._send(data, self.told)
         except OSError as error:
             raise self._explained(error) from error
 
-    def hear(self, count: int, started: float = 0.0) -> list[Reply]:
-        """Return the next *count* replies, for which was waited since *started*."""
+    def _send(self, data: bytes, started: float) -> None:
+        """Send *data* within one limit; the kernel would give each part of it the whole."""
+        if not self.kernel or self.timeout is None or len(data) <= CHUNK:
+            self.sock.sendall(data)
+            return
+        left, hurried = memoryview(data), False
+        while left := left[self.sock.send(left) :]:
+            hurried = self._hurry(started) or hurried
+        if hurried:
+            self._limit(self.timeout)
+
+    def hear(self, count: int) -> list[Reply]:
+        """Return the next *count* replies."""
         receive, feed, take, buffer = self.sock.recv_into, self.reader.feed, self.reader.gets, self.buffer
         replies: list[Reply] = []
-        hurried = bool(started) and self._hurry(started)
-        started = started or monotonic()
         try:
+            started = self.told
+            if self.timeout is not None:
+                # Other servers may have been waited for since; to read what has come takes a moment still.
+                started = max(started, monotonic() - 0.9 * self.timeout)
+            hurried = self._hurry(started)
             while True:
                 size = receive(buffer)
                 if not size:
-                    raise ServerGone(f"{self.address}: the server closed the connection before it replied")
+                    raise ConnectionLost(f"{self.address}: the server closed the connection before it replied")
                 feed(buffer, 0, size)
                 while (reply := take()) is not NEED_DATA:
                     if type(reply) is Push:
@@ -92,7 +112,7 @@ class Conversation:
             return ServerTimeout(f"{self.address}: no reply within {self.timeout} s")
         if isinstance(error, InvalidResponse):
             return ServerGone(f"{self.address}: sent something that is no reply: {error}")
-        return ServerGone(f"{self.address}: {error}")
+        return ConnectionLost(f"{self.address}: {error}")
 
     def is_stale(self) -> bool:
         """Whether the server hung up, or said something nobody asked for, since the last reply."""

@@ -2,6 +2,11 @@
 
 After ``failures`` failures in a row, calls are refused at once.  Every ``cooldown`` seconds one
 caller may try; when it succeeds, everybody may.  (Nygard, *Release It!*, chapter 5.)
+
+Calls overlap, so some bring old news: a call that waited through a whole outage fails after others
+have found the server well again, and a reply may be read after others have found it gone.  An
+*era* ends whenever the server goes away or comes back; a call notes it as it begins, and is
+believed about the change that it could have seen.
 """
 
 from __future__ import annotations
@@ -9,7 +14,7 @@ from __future__ import annotations
 import logging
 from time import monotonic
 
-from fleetcache.errors import CircuitOpen
+from fleetcache.errors import CircuitOpen, ConnectionLost
 
 log = logging.getLogger("fleetcache.server")
 
@@ -17,13 +22,17 @@ log = logging.getLogger("fleetcache.server")
 class Breaker:
     """What is known about one server's health, and who may bother it."""
 
-    __slots__ = ("address", "away_since", "cooldown", "failed", "failures", "last_error", "next_try")
+    __slots__ = (
+        *("address", "away_since", "cooldown", "era", "failed", "failures", "last_error", "next_try", "strikes"),
+    )
 
     def __init__(self, address: str, failures: int = 3, cooldown: float = 1.0) -> None:
         self.address = address
         self.failures = failures
         self.cooldown = cooldown
-        self.failed = 0
+        self.failed = False
+        self.era = 0
+        self.strikes = 0
         self.next_try = 0.0
         self.away_since = 0.0
         self.last_error = ""
@@ -31,11 +40,11 @@ class Breaker:
     @property
     def open(self) -> bool:
         """Whether calls are refused right now; a look, which takes nobody's turn to try."""
-        return self.failed >= self.failures and monotonic() < self.next_try
+        return self.failed and self.strikes >= self.failures and monotonic() < self.next_try
 
     def admit(self) -> None:
-        """Let the caller try, or raise `CircuitOpen`.  Needed only while ``failed`` is not 0."""
-        if self.failed < self.failures:
+        """Let the caller try, or raise `CircuitOpen`.  Needed only while ``failed``."""
+        if self.strikes < self.failures:
             return
         now = monotonic()
         if now < self.next_try:
@@ -46,21 +55,30 @@ class Breaker:
         # This caller tries; the others wait for its news, or for the next turn.
         self.next_try = now + self.cooldown
 
-    def failure(self, error: BaseException) -> None:
-        """Note that the server could not be asked; the first of an outage is logged."""
-        now = monotonic()
-        self.last_error = f"{type(error).__name__}: {error}"  # the text: a traceback would hold its frames
-        self.failed += 1
-        if self.failed == 1:
-            self.away_since = now
+    def failure(self, error: BaseException, era: int) -> None:
+        """Note that the server could not be asked, by a call of *era*; the first of an outage is logged."""
+        if not self.failed:
+            if era != self.era:
+                return
+            self.failed = True
+            self.era += 1
+            self.strikes = 0
+            self.away_since = monotonic()
             log.warning("%s: lost: %s", self.address, error, extra={"event": "outage"})
-        if self.failed >= self.failures:
-            self.next_try = now + self.cooldown
+        self.last_error = f"{type(error).__name__}: {error}"  # the text: a traceback would hold its frames
+        # A connection that broke says nothing about the next one, and a whole crowd can be on it.
+        if isinstance(error, ConnectionLost):
+            return
+        self.strikes += 1
+        if self.strikes == self.failures:  # later turns are given out by `admit`
+            self.next_try = monotonic() + self.cooldown
 
-    def success(self) -> None:
-        """Note that the server answered after a failure; the end of an outage is logged."""
-        if self.failed:
-            self.failed = 0
+    def success(self, era: int) -> None:
+        """Note that the server answered a call of *era*; the end of an outage is logged."""
+        if self.failed and era == self.era:
+            self.failed = False
+            self.era += 1
+            self.strikes = 0
             log.warning(
                 "%s: back after %.1f s", self.address, monotonic() - self.away_since, extra={"event": "recovery"}
             )

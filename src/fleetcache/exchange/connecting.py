@@ -70,7 +70,7 @@ def parameters(connection_class: type) -> frozenset[str]:
 
 
 @cache
-def wanted(pool_class: type) -> tuple[str, ...]:
+def wanted(pool_class: Any) -> tuple[str, ...]:
     """Return what ``get_connection`` of a redis-py pool must be given: before 5.3 a command's name."""
     name = inspect.signature(inspect.unwrap(pool_class.get_connection)).parameters.get("command_name")
     return ("_",) if name is not None and name.default is name.empty else ()
@@ -79,6 +79,8 @@ def wanted(pool_class: type) -> tuple[str, ...]:
 def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
     """Return what *pool* would pass to a connection, without its push-driven maintenance mode."""
     kwargs = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith("maint")}
+    # Of ours alone: told to speak RESP3, a raw client of the pool would return other types than sites know.
+    kwargs.setdefault("protocol", 3)
     if connection_class is not pool.connection_class:
         # From the blocking to the awaiting family: parser and retry classes differ between them.
         accepted = parameters(connection_class)
@@ -194,7 +196,7 @@ async def _connected(connection: Any) -> Any:
 async def _through_sentinel(pool: Any) -> Any:
     manager = pool.sentinel_manager
     nodes = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
-    finder = aio_sentinel.Sentinel(
+    finder = aio_sentinel.Sentinel(  # type: ignore[no-untyped-call]
         [(node["host"], node["port"]) for node in nodes],
         min_other_sentinels=manager.min_other_sentinels,
         sentinel_kwargs={name: value for name, value in nodes[0].items() if name in SENTINEL_ARGUMENTS},
@@ -202,11 +204,11 @@ async def _through_sentinel(pool: Any) -> Any:
     secure = issubclass(pool.connection_class, redis.SSLConnection)
     kind = aio_sentinel.SentinelManagedSSLConnection if secure else aio_sentinel.SentinelManagedConnection
     kwargs = arguments(pool, redis.asyncio.SSLConnection if secure else redis.asyncio.Connection)
-    book = aio_sentinel.SentinelConnectionPool(
+    book = aio_sentinel.SentinelConnectionPool(  # type: ignore[no-untyped-call]
         pool.service_name, finder, is_master=pool.is_master, connection_class=kind, **kwargs
     )
     try:
-        return await _connected(kind(**arguments(book, kind)))
+        return await _connected(kind(**arguments(book, kind)))  # type: ignore[no-untyped-call]
     finally:
         for sentinel in finder.sentinels:
             await sentinel.aclose()

@@ -19,23 +19,24 @@ import hiredis
 from redis.exceptions import ReadOnlyError
 
 from fleetcache.errors import ServerGone, TooManyConnections, is_outage
-from fleetcache.exchange import Command, Reply
+from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import aconnect, address_of, connect
 from fleetcache.exchange.multiplexed import Multiplexed, NeverSent
 
-Told: TypeAlias = tuple[Conversation, bytes, int, bool]
-"""A connection with unread replies, what was sent on it, how many commands, and whether they may run twice."""
+Told: TypeAlias = tuple[Conversation, bytes, int, bool, int]
+"""A connection with unread replies, what was sent, how many commands, whether they may run twice, the breaker's era."""
 
 LARGE = 4096  # benchmarks/growth.py: from here on hiredis' packing costs more than ours
 
 
 def pack(command: Command) -> bytes:
     """Return *command* as bytes."""
-    for part in command:
-        if type(part) is bytes and len(part) > LARGE:
-            return _pack_large(command)
+    if len(command) > 2:
+        for part in command:
+            if type(part) is bytes and len(part) > LARGE:
+                return _pack_large(command)
     data: bytes = hiredis.pack_command(command)
     return data
 
@@ -58,7 +59,7 @@ def packed(commands: Sequence[Command]) -> bytes:
 
 def harmless(commands: Sequence[Command]) -> bool:
     """Whether all of *commands* may run twice."""
-    return all([command[0].harmless for command in commands])
+    return all([command[0].harmless for command in commands])  # noqa: C419 - a generator takes longer
 
 
 async def farewell(line: Multiplexed) -> AsyncGenerator[None, None]:
@@ -70,7 +71,7 @@ async def farewell(line: Multiplexed) -> AsyncGenerator[None, None]:
         await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
 
 
-class RemoteServer:
+class RemoteServer(Server):
     """A server at the other end of a connection; the pool of *raw*, a redis-py client, leads there."""
 
     def __init__(
@@ -98,42 +99,50 @@ class RemoteServer:
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         """Return the replies to *commands*, blocking the thread until they are here."""
-        if len(commands) > 1 or not commands[0][0].harmless or self.permits is not None or self.breaker.failed:
-            return self.hear(self.tell(commands))
-        # The usual case, written out: one command that may run twice, and an idle connection.
+        return self.hear(self.tell(commands))
+
+    def ask(self, command: Command) -> Reply:
+        """Return the reply to one command: `exchange`, with its usual case written out.
+
+        That is a command that may run twice, and an idle connection.
+        """
+        if not command[0].harmless or self.permits is not None or self.breaker.failed:
+            return self.exchange((command,))[0]
+        era = self.breaker.era
         try:
             conversation = self.idle.pop()
         except IndexError:
-            return self.hear(self.tell(commands))
-        data = packed(commands)
+            return self.exchange((command,))[0]
+        data = pack(command)
         try:
             reply = conversation.ask(data)
         except ServerGone:
-            return self.hear(self._tell_anew((conversation, data, 1, True)))
+            return self.hear(self._tell_anew((conversation, data, 1, True, era)))[0]
         except BaseException as error:
-            self._give_up(conversation, error)
+            self._give_up(conversation, error, era)
             raise
         if type(reply) is ReadOnlyError:
-            return self.hear(self._tell_anew((conversation, data, 1, True)))
+            return self.hear(self._tell_anew((conversation, data, 1, True, era)))[0]
         self.idle.append(conversation)
-        return [reply]
+        return reply
 
     def tell(self, commands: Sequence[Command]) -> Told:
-        """Send *commands*; `hear` returns the replies.  Whoever tells must hear."""
+        """Send *commands* on a connection that is alive, a new one if need be."""
         if self.breaker.failed:
             self.breaker.admit()
+        era = self.breaker.era
         data, repeatable = packed(commands), harmless(commands)
-        conversation = self._borrow(cautious=not repeatable)
-        told = (conversation, data, len(commands), repeatable)
+        conversation = self._borrow(era, cautious=not repeatable)
+        told = (conversation, data, len(commands), repeatable, era)
         try:
             conversation.tell(data)
         except ServerGone as error:
             if not (conversation.used and repeatable):
-                self._give_up(conversation, error)
+                self._give_up(conversation, error, era)
                 raise
             return self._tell_anew(told)
         except BaseException as error:
-            self._give_up(conversation, error)
+            self._give_up(conversation, error, era)
             raise
         return told
 
@@ -143,29 +152,29 @@ class RemoteServer:
         It had died, or leads to a primary that no longer is one: nothing ran, or may run again.
         The other idle connections are no better.
         """
-        conversation, data, count, _ = told
+        conversation, data, count, _, era = told
         self._hang_up(conversation)
         self.close_idle()
         try:
             conversation = self._connect()
             conversation.tell(data)
         except BaseException as error:
-            self._give_up(conversation, error)
+            self._give_up(conversation, error, era)
             raise
-        return conversation, data, count, False
+        return conversation, data, count, False, era
 
     def hear(self, told: Told) -> list[Reply]:
         """Return the replies to what was told."""
-        conversation, _, count, repeatable = told
+        conversation, _, count, repeatable, era = told
         try:
             replies = conversation.hear(count)
         except ServerGone as error:
             if conversation.used and repeatable:
                 return self.hear(self._tell_anew(told))
-            self._give_up(conversation, error)
+            self._give_up(conversation, error, era)
             raise
         except BaseException as error:
-            self._give_up(conversation, error)
+            self._give_up(conversation, error, era)
             raise
         if conversation.used and type(replies[0]) is ReadOnlyError:
             return self.hear(self._tell_anew(told))
@@ -174,10 +183,10 @@ class RemoteServer:
         if self.permits is not None:
             self.permits.release()
         if self.breaker.failed:
-            self.breaker.success()
+            self.breaker.success(era)
         return replies
 
-    def _borrow(self, *, cautious: bool) -> Conversation:
+    def _borrow(self, era: int, *, cautious: bool) -> Conversation:
         """Return an idle connection or a new one; *cautious* pays a look whether it still lives."""
         if self.permits is not None and not self.permits.acquire(timeout=self.patience):
             raise TooManyConnections(
@@ -195,16 +204,16 @@ class RemoteServer:
         try:
             return self._connect()
         except BaseException as error:
-            self._give_up(None, error)
+            self._give_up(None, error, era)
             raise
 
-    def _give_up(self, conversation: Conversation | None, error: BaseException) -> None:
+    def _give_up(self, conversation: Conversation | None, error: BaseException, era: int) -> None:
         """Let a connection go that failed its caller, and the caller's place with it."""
         if conversation is not None:
             self._hang_up(conversation)
         if self.permits is not None:
             self.permits.release()
-        self._note(error)
+        self._note(error, era)
 
     def _connect(self) -> Conversation:
         conversation = Conversation(connect(self.pool), self.timeout, self.address)
@@ -215,9 +224,9 @@ class RemoteServer:
         self.open.discard(conversation)
         conversation.close()
 
-    def _note(self, error: BaseException) -> None:
+    def _note(self, error: BaseException, era: int) -> None:
         if is_outage(error):
-            self.breaker.failure(error)
+            self.breaker.failure(error, era)
 
     def close_idle(self) -> None:
         """Close the connections that nobody is using."""
@@ -233,6 +242,7 @@ class RemoteServer:
         """Return the replies to *commands*, letting other tasks run until they are here."""
         if self.breaker.failed:
             self.breaker.admit()
+        era = self.breaker.era
         data, count = packed(commands), len(commands)
         loop = asyncio.get_running_loop()
         try:
@@ -241,6 +251,8 @@ class RemoteServer:
                 # A connection that was made for this call and dies is an outage; an older one may
                 # have been dead for long, or leads to a primary that no longer is one.
                 last = attempt == 2
+                if line is not None and not line.waiting and not harmless(commands) and line.is_stale():
+                    line.close()
                 if line is None or line.error is not None:
                     line = await self._line()
                     last = True
@@ -258,10 +270,10 @@ class RemoteServer:
                     del self.lines[loop]
                 line.retire()
         except BaseException as error:
-            self._note(error)
+            self._note(error, era)
             raise
         if self.breaker.failed:
-            self.breaker.success()
+            self.breaker.success(era)
         return replies
 
     async def _line(self) -> Multiplexed:

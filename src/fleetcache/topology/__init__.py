@@ -17,8 +17,13 @@ Share: TypeAlias = tuple[Server, list[int]]
 class Topology(Protocol):
     """The servers of a cache, and how work is divided among them."""
 
-    servers: Sequence[Server]
-    primaries: Sequence[Server]
+    @property
+    def servers(self) -> Sequence[Server]:
+        """Every server."""
+
+    @property
+    def primaries(self) -> Sequence[Server]:
+        """The servers that between them hold every key."""
 
     def route(self, command: Command) -> Server:
         """Return the server to ask."""

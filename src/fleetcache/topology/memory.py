@@ -6,7 +6,8 @@ must begin and end in one batch, as there is no connection to remember it betwee
 have the shapes that hiredis gives them in RESP3, with a list for a set.
 
 A command is a small method of `Database`, entered in `COMMANDS` under the names it serves; the
-Lua scripts of this package have their Python equivalents in `SCRIPTS`.
+Lua scripts of this package have their Python equivalents in `SCRIPTS`.  Only what `commands`
+names is here, and only in the forms in which it is sent.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, KeysView, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
@@ -55,14 +55,8 @@ Container: TypeAlias = List | Set | Hash | Scores
 Value: TypeAlias = bytes | Container
 V = TypeVar("V", bound=Value)
 Function = TypeVar("Function", bound=Callable[..., Reply])
-Found: TypeAlias = dict[str, Sequence[bytes]]
 
-TYPES = {bytes: b"string", List: b"list", Set: b"set", Hash: b"hash", Scores: b"zset"}
-
-WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
 NOT_AN_INTEGER = "value is not an integer or out of range"
-NOT_A_FLOAT = "value is not a valid float"
-NOT_POSITIVE = "value is out of range, must be positive"
 SYNTAX = "syntax error"
 
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
@@ -94,49 +88,40 @@ def whole(word: bytes, refusal: str = NOT_AN_INTEGER) -> int:
     return int(word)
 
 
-def natural(word: bytes, refusal: str = NOT_POSITIVE) -> int:
-    number = whole(word, refusal)
-    if number < 0:
+def natural(word: bytes) -> int:
+    refusal = "value is out of range, must be positive"
+    if (number := whole(word, refusal)) < 0:
         raise ResponseError(refusal)
     return number
 
 
-def real(word: bytes, refusal: str = NOT_A_FLOAT) -> float:
+def real(word: bytes, refusal: str = "value is not a valid float") -> float:
     number = rb"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|inf(inity)?)"
     if not re.fullmatch(number, word, re.IGNORECASE):
         raise ResponseError(refusal)
     return float(word)
 
 
-def added(number: bytes, delta: int, refusal: str = NOT_AN_INTEGER) -> int:
-    after = whole(number, refusal) + delta
-    return whole(b"%d" % after, "increment or decrement would overflow")
+def added(number: bytes, delta: bytes, refusal: str = NOT_AN_INTEGER) -> bytes:
+    step = whole(delta)
+    after = b"%d" % (whole(number, refusal) + step)
+    whole(after, "increment or decrement would overflow")
+    return after
 
 
-def added_in_decimal(number: bytes, delta: bytes, refusal: str = NOT_A_FLOAT) -> bytes:
-    """Return the sum as a server writes it: no exponent, at most 17 digits behind the point."""
-    if not math.isfinite(real(number, refusal) + real(delta)):
-        raise ResponseError("increment would produce NaN or Infinity")
-    after = Decimal(number.decode()) + Decimal(delta.decode())
-    written = f"{after:.17f}".rstrip("0").rstrip(".")
-    return b"0" if written == "-0" else written.encode()
-
-
-def options(words: Sequence[bytes], **lengths: int) -> Found:
+def options(words: Sequence[bytes], **lengths: int) -> dict[str, Sequence[bytes]]:
     """Return the arguments of each option among *words*; *lengths* says how many each takes."""
-    found: Found = {}
+    found: dict[str, Sequence[bytes]] = {}
     rest = iter(words)
     for word in rest:
-        name = word.upper().decode("latin-1")
-        found[name] = arguments = tuple(islice(rest, lengths.get(name, 0)))
-        if name not in lengths or len(arguments) < lengths[name]:
+        name = word.decode("latin-1")
+        if name not in lengths:
             raise ResponseError(SYNTAX)
+        found[name] = tuple(islice(rest, lengths[name]))
     return found
 
 
-def pairs(words: Sequence[bytes], command: str) -> list[tuple[bytes, bytes]]:
-    if len(words) % 2:
-        raise ResponseError(f"wrong number of arguments for '{command}' command")
+def pairs(words: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
     return list(zip(words[::2], words[1::2], strict=True))
 
 
@@ -160,7 +145,7 @@ def between(low: bytes, high: bytes) -> Callable[[float], bool]:
     return lambda score: bool(above(score, least) and below(score, most))
 
 
-def listed(found: Iterable[tuple[bytes, float]], *, scores: bool) -> Reply:
+def listed(found: Iterable[tuple[bytes, float]], *, scores: bool) -> list[Any]:
     return [[member, score] if scores else member for member, score in found]
 
 
@@ -193,12 +178,13 @@ def glob(pattern: bytes) -> re.Pattern[bytes]:
     return re.compile(TOKEN.sub(translated, pattern), re.DOTALL)
 
 
-def page(names: Iterable[bytes], cursor: bytes, found: Found) -> tuple[bytes, list[bytes]]:
+def page(names: Iterable[bytes], cursor: bytes, words: Sequence[bytes]) -> list[Any]:
     """Return the cursor after *cursor* and the names between the two.
 
     Names are visited in the order of their hashes, which nothing that happens between two pages
     can change, so a name that stays is always seen.
     """
+    found = options(words, MATCH=1, COUNT=1)
     if not cursor.isdigit():
         raise ResponseError("invalid cursor")
     (count,) = map(whole, found.get("COUNT", [b"10"]))
@@ -210,7 +196,7 @@ def page(names: Iterable[bytes], cursor: bytes, found: Found) -> tuple[bytes, li
     after = batch[count][0] if len(batch) > count else 0
     (pattern,) = found.get("MATCH", [b"*"])
     matches = glob(pattern).fullmatch
-    return str(after).encode(), [name for _, name in batch[:count] if matches(name)]
+    return [b"%d" % after, [name for _, name in batch[:count] if matches(name)]]
 
 
 # What a server does -----------------------------------------------------------------------------
@@ -259,7 +245,7 @@ class Database:
     def prepare(self, words: Sequence[bytes]) -> Callable[[], Reply]:
         """Return the command *words* ready to be run; refuse one that nobody could run."""
         name, *arguments = words
-        handler = COMMANDS.get(name.upper())
+        handler = COMMANDS.get(name)
         if handler is None:
             raise ResponseError(f"unknown command '{name.decode(errors='replace')}'")
         if not handler.least <= len(arguments) <= handler.most:
@@ -279,7 +265,7 @@ class Database:
         value = self._alive(key)
         if value is None or isinstance(value, kind):
             return value
-        raise ResponseError(WRONG_TYPE)
+        raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
 
     def _open(self, key: bytes, kind: type[V]) -> V:
         """Return the value of *key*, or an empty one that is not stored yet."""
@@ -296,12 +282,8 @@ class Database:
     def _replace(self, key: bytes, value: Value, deadline: int | None = None) -> None:
         self._deadlines.pop(key, None)
         self._keep(key, value)
-        self._limit(key, deadline)
-
-    def _limit(self, key: bytes, deadline: int | None) -> None:
         if deadline is not None and key in self._values:
             self._deadlines[key] = deadline
-            self._alive(key)
 
     def _drop(self, key: bytes) -> bool:
         self._deadlines.pop(key, None)
@@ -313,58 +295,37 @@ class Database:
             self._drop(key)
         return self._values.keys()
 
+    def _deadline(self, amount: int, name: str, *, unit: int = 1, absolute: bool = False) -> int:
+        deadline = amount * unit + (0 if absolute else self.now)
+        if amount * unit < SMALLEST or deadline > LARGEST:
+            raise ResponseError(f"invalid expire time in '{name}' command")
+        return deadline
+
     # The server
 
-    @command("PING")
-    def _ping(self, message: bytes = b"PONG") -> Reply:
-        return message
-
-    @command("ECHO")
-    def _echo(self, message: bytes) -> Reply:
-        return message
-
-    @command("DBSIZE")
-    def _dbsize(self) -> Reply:
-        return len(self._keys())
-
     @command("FLUSHDB")
-    def _flushdb(self, *how: bytes) -> Reply:
-        options(how, ASYNC=0, SYNC=0)
+    def _flushdb(self) -> Reply:
         self._values.clear()
         self._deadlines.clear()
         return b"OK"
 
+    @command("SCAN")
+    def _scan(self, cursor: bytes, *words: bytes) -> Reply:
+        return page(self._keys(), cursor, words)
+
     @command("EVAL")
     @command("EVALSHA")
-    def _eval(self, script: bytes, count: bytes, *rest: bytes) -> Reply:
+    def _eval(self, script: bytes, count: bytes, key: bytes, *arguments: bytes) -> Reply:
         run = SCRIPTS.get(script.decode(errors="replace"))
         if run is None:
             raise NoScriptError("No matching script.")
-        size = natural(count)
-        return run(self, rest[:size], rest[size:])
+        return run(self, key, *arguments)
 
     # Keys
 
-    @command("TYPE")
-    def _type(self, key: bytes) -> Reply:
-        value = self._alive(key)
-        return b"none" if value is None else TYPES[type(value)]
-
-    @command("KEYS")
-    def _matching(self, pattern: bytes) -> Reply:
-        return list(filter(glob(pattern).fullmatch, self._keys()))
-
-    @command("SCAN")
-    def _scan(self, cursor: bytes, *words: bytes) -> Reply:
-        found = options(words, MATCH=1, COUNT=1, TYPE=1)
-        after, keys = page(self._keys(), cursor, found)
-        for kind in found.get("TYPE", ()):
-            keys = [key for key in keys if self._type(key) == kind.lower()]
-        return [after, keys]
-
     @command("EXISTS")
-    def _exists(self, key: bytes, *more: bytes) -> Reply:
-        return sum(self._alive(each) is not None for each in (key, *more))
+    def _exists(self, key: bytes) -> Reply:
+        return int(self._alive(key) is not None)
 
     @command("DEL")
     @command("UNLINK")
@@ -390,51 +351,19 @@ class Database:
             return -1
         return (self._deadlines[key] - self.now + unit // 2) // unit
 
-    @command("EXPIRE", name="expire", unit=1000)
-    @command("PEXPIRE", name="pexpire", unit=1)
+    @command("PEXPIRE", name="pexpire")
     @command("EXPIREAT", name="expireat", unit=1000, absolute=True)
-    @command("PEXPIREAT", name="pexpireat", unit=1, absolute=True)
-    def _expire(self, key: bytes, amount: bytes, *words: bytes, name: str, unit: int, absolute: bool = False) -> Reply:
-        flags = {word.upper(): word for word in words}
-        for word in flags.keys() - {b"NX", b"XX", b"GT", b"LT"}:
-            raise ResponseError(f"Unsupported option {flags[word].decode(errors='replace')}")
-        if b"NX" in flags and len(flags) > 1:
-            raise ResponseError("NX and XX, GT or LT options at the same time are not compatible")
-        if {b"GT", b"LT"} <= flags.keys():
-            raise ResponseError("GT and LT options at the same time are not compatible")
-        deadline = self._deadline(whole(amount), name, unit=unit, absolute=absolute)
+    @command("PEXPIREAT", name="pexpireat", absolute=True)
+    def _expire(self, key: bytes, amount: bytes, **meaning: Any) -> Reply:
+        deadline = self._deadline(whole(amount), **meaning)
         if self._alive(key) is None:
             return 0
-        before = self._deadlines.get(key)
-        if (
-            (b"NX" in flags and before is not None)
-            or (b"XX" in flags and before is None)
-            or (b"GT" in flags and (before is None or deadline <= before))
-            or (b"LT" in flags and before is not None and deadline >= before)
-        ):
-            return 0
-        self._limit(key, deadline)
+        self._deadlines[key] = deadline
         return 1
 
     @command("PERSIST")
     def _persist(self, key: bytes) -> Reply:
         return int(self._alive(key) is not None and self._deadlines.pop(key, None) is not None)
-
-    def _deadline(self, amount: int, name: str, *, unit: int, absolute: bool) -> int:
-        deadline = amount * unit + (0 if absolute else self.now)
-        if amount * unit < SMALLEST or deadline > LARGEST:
-            raise ResponseError(f"invalid expire time in '{name}' command")
-        return deadline
-
-    def _deadline_among(self, found: Found, name: str) -> int | None:
-        """Return the deadline that the options of SET or GETEX ask for."""
-        for option, unit in (("EX", 1000), ("PX", 1), ("EXAT", 1000), ("PXAT", 1)):
-            for word in found.get(option, ()):
-                # Unlike EXPIRE, these do not delete by a time that is no time.
-                if (amount := whole(word)) <= 0:
-                    raise ResponseError(f"invalid expire time in '{name}' command")
-                return self._deadline(amount, name, unit=unit, absolute=option.endswith("AT"))
-        return None
 
     # Strings
 
@@ -442,86 +371,44 @@ class Database:
     def _get(self, key: bytes) -> Reply:
         return self._find(key, bytes)
 
-    @command("SET")
-    def _set(self, key: bytes, value: bytes, *words: bytes) -> Reply:
-        found = options(words, NX=0, XX=0, GET=0, KEEPTTL=0, EX=1, PX=1, EXAT=1, PXAT=1)
-        times = found.keys() - {"NX", "XX", "GET"}
-        if {"NX", "XX"} <= found.keys() or len(times) > 1:
-            raise ResponseError(SYNTAX)
-        deadline = self._deadline_among(found, "set")
-        before = self._find(key, bytes) if "GET" in found else None
-        exists = self._alive(key) is not None
-        if ("NX" in found and exists) or ("XX" in found and not exists):
-            return before
-        if "KEEPTTL" in found:
-            self._keep(key, value)
-        else:
-            self._replace(key, value, deadline)
-        return before if "GET" in found else b"OK"
-
-    @command("GETDEL")
-    def _getdel(self, key: bytes) -> Reply:
-        value = self._find(key, bytes)
-        self._drop(key)
-        return value
-
-    @command("GETEX")
-    def _getex(self, key: bytes, *words: bytes) -> Reply:
-        found = options(words, PERSIST=0, EX=1, PX=1, EXAT=1, PXAT=1)
-        if len(found) > 1:
-            raise ResponseError(SYNTAX)
-        deadline = self._deadline_among(found, "getex")
-        value = self._find(key, bytes)
-        if "PERSIST" in found:
-            self._deadlines.pop(key, None)
-        self._limit(key, deadline)
-        return value
-
     @command("MGET")
     def _mget(self, key: bytes, *more: bytes) -> Reply:
         values = map(self._alive, (key, *more))
         return [value if isinstance(value, bytes) else None for value in values]
 
-    @command("MSET")
-    def _mset(self, key: bytes, value: bytes, *more: bytes) -> Reply:
-        for each, what in pairs((key, value, *more), "mset"):
-            self._replace(each, what)
+    @command("SET")
+    def _set(self, key: bytes, value: bytes, *words: bytes) -> Reply:
+        found = options(words, NX=0, XX=0, KEEPTTL=0, PX=1)
+        deadline = None
+        if "PX" in found:
+            (amount,) = map(whole, found["PX"])
+            # Unlike PEXPIRE, this does not delete by a time that is no time.
+            if amount <= 0:
+                raise ResponseError("invalid expire time in 'set' command")
+            deadline = self._deadline(amount, "set")
+        exists = self._alive(key) is not None
+        if ("NX" in found and exists) or ("XX" in found and not exists):
+            return None
+        if "KEEPTTL" in found:
+            self._keep(key, value)
+        else:
+            self._replace(key, value, deadline)
         return b"OK"
-
-    @command("STRLEN")
-    def _strlen(self, key: bytes) -> Reply:
-        return len(self._open(key, bytes))
-
-    @command("APPEND")
-    def _append(self, key: bytes, value: bytes) -> Reply:
-        self._keep(key, self._open(key, bytes) + value)
-        return self._strlen(key)
 
     @command("INCRBY")
     def _incrby(self, key: bytes, delta: bytes) -> Reply:
-        step = whole(delta)
-        after = added(self._number(key), step)
-        self._keep(key, b"%d" % after)
-        return after
-
-    @command("INCRBYFLOAT")
-    def _incrbyfloat(self, key: bytes, delta: bytes) -> Reply:
-        after = added_in_decimal(self._number(key), delta)
+        before = self._find(key, bytes)
+        after = added(b"0" if before is None else before, delta)
         self._keep(key, after)
-        return after
-
-    def _number(self, key: bytes) -> bytes:
-        value = self._find(key, bytes)
-        return b"0" if value is None else value
+        return int(after)
 
     # Hashes
 
     @command("HSET")
     def _hset(self, key: bytes, field: bytes, value: bytes, *more: bytes) -> Reply:
-        changes = dict(pairs((field, value, *more), "hset"))
         fields = self._open(key, Hash)
         before = len(fields)
-        fields.update(changes)
+        fields.update(pairs((field, value, *more)))
         self._keep(key, fields)
         return len(fields) - before
 
@@ -539,20 +426,10 @@ class Database:
 
     @command("HINCRBY")
     def _hincrby(self, key: bytes, field: bytes, delta: bytes) -> Reply:
-        step = whole(delta)
         before = self._open(key, Hash).get(field, b"0")
-        after = added(before, step, "hash value is not an integer")
-        self._hset(key, field, b"%d" % after)
-        return after
-
-    @command("HINCRBYFLOAT")
-    def _hincrbyfloat(self, key: bytes, field: bytes, delta: bytes) -> Reply:
-        if not math.isfinite(real(delta)):
-            raise ResponseError("value is NaN or Infinity")
-        before = self._open(key, Hash).get(field, b"0")
-        after = added_in_decimal(before, delta, "hash value is not a float")
+        after = added(before, delta, "hash value is not an integer")
         self._hset(key, field, after)
-        return after
+        return int(after)
 
     # What hashes, sets, sorted sets and lists have in common
 
@@ -578,11 +455,9 @@ class Database:
     def _look_up(self, key: bytes, name: bytes, *, kind: type[Hash | Scores]) -> Reply:
         return self._open(key, kind).get(name)
 
-    @command("HMGET", kind=Hash)
-    @command("ZMSCORE", kind=Scores)
-    def _look_up_many(self, key: bytes, name: bytes, *more: bytes, kind: type[Hash | Scores]) -> Reply:
-        held = self._open(key, kind)
-        return [held.get(each) for each in (name, *more)]
+    @command("HMGET")
+    def _hmget(self, key: bytes, field: bytes, *more: bytes) -> Reply:
+        return [*map(self._open(key, Hash).get, (field, *more))]
 
     @command("HDEL", kind=Hash)
     @command("SREM", kind=Set)
@@ -595,29 +470,15 @@ class Database:
         self._keep(key, held)
         return len(gone)
 
-    @command("HSCAN", kind=Hash)
-    @command("SSCAN", kind=Set)
-    @command("ZSCAN", kind=Scores)
-    def _scan_within(self, key: bytes, cursor: bytes, *words: bytes, kind: type[Hash | Set | Scores]) -> Reply:
-        held = self._open(key, kind)
-        after, names = page(held, cursor, options(words, MATCH=1, COUNT=1))
-        if isinstance(held, Set):
-            return [after, names]
-        values = (packed(held[name]).removesuffix(b".0") for name in names)
-        return [after, [part for item in zip(names, values, strict=True) for part in item]]
-
     # Lists
 
     @command("LPUSH", left=True)
     @command("RPUSH", left=False)
-    @command("LPUSHX", left=True, onto_nothing=False)
-    @command("RPUSHX", left=False, onto_nothing=False)
-    def _push(self, key: bytes, element: bytes, *more: bytes, left: bool, onto_nothing: bool = True) -> Reply:
+    def _push(self, key: bytes, element: bytes, *more: bytes, left: bool) -> Reply:
         elements = self._open(key, List)
-        if elements or onto_nothing:
-            where = 0 if left else len(elements)
-            elements[where:where] = (element, *more)[:: -1 if left else 1]
-            self._keep(key, elements)
+        where = 0 if left else len(elements)
+        elements[where:where] = (element, *more)[:: -1 if left else 1]
+        self._keep(key, elements)
         return len(elements)
 
     @command("LPOP", left=True)
@@ -666,49 +527,6 @@ class Database:
         gone = set((places[::-1] if limit < 0 else places)[: abs(limit) or None])
         self._keep(key, List(each for place, each in enumerate(elements) if place not in gone))
         return len(gone)
-
-    @command("LINSERT")
-    def _linsert(self, key: bytes, where: bytes, pivot: bytes, element: bytes) -> Reply:
-        after = {b"BEFORE": 0, b"AFTER": 1}.get(where.upper())
-        if after is None:
-            raise ResponseError(SYNTAX)
-        elements = self._open(key, List)
-        if pivot not in elements:
-            return -1 if elements else 0
-        elements.insert(elements.index(pivot) + after, element)
-        return len(elements)
-
-    @command("LPOS")
-    def _lpos(self, key: bytes, element: bytes, *words: bytes) -> Reply:
-        found = options(words, RANK=1, COUNT=1, MAXLEN=1)
-        (rank,) = map(whole, found.get("RANK", [b"1"]))
-        if rank == 0:
-            raise ResponseError(
-                "RANK can't be zero: use 1 to start from the first match, 2 from the second ... "
-                "or use negative to start from the end of the list"
-            )
-        count, longest = (
-            natural(found.get(name, [default])[0], f"{name} can't be negative")
-            for name, default in (("COUNT", b"1"), ("MAXLEN", b"0"))
-        )
-        elements = self._open(key, List)
-        places = range(len(elements))[:: 1 if rank > 0 else -1][: longest or None]
-        matches = [place for place in places if elements[place] == element][abs(rank) - 1 :]
-        if "COUNT" in found:
-            return matches[: count or None]
-        return matches[0] if matches else None
-
-    @command("LMOVE")
-    def _lmove(self, source: bytes, target: bytes, out: bytes, into: bytes) -> Reply:
-        left = {b"LEFT": True, b"RIGHT": False}
-        if not {out.upper(), into.upper()} <= left.keys():
-            raise ResponseError(SYNTAX)
-        if self._find(source, List) is None:
-            return None
-        self._find(target, List)
-        element = self._pop(source, left=left[out.upper()])
-        self._push(target, element, left=left[into.upper()])
-        return element
 
     # Sets
 
@@ -775,18 +593,10 @@ class Database:
     def _zadd(self, key: bytes, score: bytes, member: bytes, *more: bytes) -> Reply:
         words = (score, member, *more)
         flags: set[bytes] = set()
-        while words and words[0].upper() in {b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"}:
-            flags.add(words[0].upper())
+        while words[0] in {b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"}:
+            flags.add(words[0])
             words = words[1:]
-        if not words or len(words) % 2:
-            raise ResponseError(SYNTAX)
-        if {b"NX", b"XX"} <= flags:
-            raise ResponseError("XX and NX options at the same time are not compatible")
-        if len(flags & {b"GT", b"LT", b"NX"}) > 1:
-            raise ResponseError("GT, LT, and/or NX options at the same time are not compatible")
-        if b"INCR" in flags and len(words) > 2:
-            raise ResponseError("INCR option supports a single increment-element pair")
-        wanted = [(name, real(number)) for number, name in pairs(words, "zadd")]
+        wanted = [(name, real(number)) for number, name in pairs(words)]
         scores = self._open(key, Scores)
         new = changed = 0
         after = None
@@ -826,31 +636,27 @@ class Database:
         rank = scores.ranked(reverse=reverse).index((member, scores[member]))
         return [rank, scores[member]] if found else rank
 
-    @command("ZRANGE")
-    @command("ZREVRANGE", implied=(b"REV",))
-    @command("ZRANGEBYSCORE", implied=(b"BYSCORE",))
-    @command("ZREVRANGEBYSCORE", implied=(b"BYSCORE", b"REV"))
-    def _zrange(self, key: bytes, start: bytes, stop: bytes, *words: bytes, implied: Sequence[bytes] = ()) -> Reply:
-        found = options((*implied, *words), REV=0, BYSCORE=0, LIMIT=2, WITHSCORES=0)
-        reverse = "REV" in found
-        offset, count = map(whole, found.get("LIMIT", (b"0", b"-1")))
-        if "BYSCORE" in found:
-            fits = between(*(stop, start) if reverse else (start, stop))
-            ranked = self._open(key, Scores).ranked(reverse=reverse)
-            range_ = [pair for pair in ranked if fits(pair[1])][offset:] if offset >= 0 else []
-            range_ = range_[:count] if count >= 0 else range_
-        elif count != -1:
-            raise ResponseError("syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX")
-        else:
-            inside = span(start, stop)
-            ranked = self._open(key, Scores).ranked(reverse=reverse)
-            range_ = ranked[inside(len(ranked))]
-        return listed(range_, scores="WITHSCORES" in found)
+    @command("ZRANGE", reverse=False)
+    @command("ZREVRANGE", reverse=True)
+    def _zrange(self, key: bytes, start: bytes, stop: bytes, *words: bytes, reverse: bool) -> Reply:
+        found, inside = options(words, WITHSCORES=0), span(start, stop)
+        ranked = self._open(key, Scores).ranked(reverse=reverse)
+        return listed(ranked[inside(len(ranked))], scores=bool(found))
 
-    @command("ZREMRANGEBYSCORE", by=(b"BYSCORE",))
-    @command("ZREMRANGEBYRANK")
-    def _zremrange(self, key: bytes, start: bytes, stop: bytes, *, by: Sequence[bytes] = ()) -> Reply:
-        members = self._zrange(key, start, stop, implied=by)
+    @command("ZRANGEBYSCORE", reverse=False)
+    @command("ZREVRANGEBYSCORE", reverse=True)
+    def _zrangebyscore(self, key: bytes, start: bytes, stop: bytes, *words: bytes, reverse: bool) -> Reply:
+        found = options(words, WITHSCORES=0, LIMIT=2)
+        offset, count = map(whole, found.get("LIMIT", (b"0", b"-1")))
+        fits = between(*(stop, start) if reverse else (start, stop))
+        ranked = self._open(key, Scores).ranked(reverse=reverse)
+        within = [pair for pair in ranked if fits(pair[1])][offset:] if offset >= 0 else []
+        return listed(within[:count] if count >= 0 else within, scores="WITHSCORES" in found)
+
+    @command("ZREMRANGEBYRANK", find=_zrange)
+    @command("ZREMRANGEBYSCORE", find=_zrangebyscore)
+    def _zremrange(self, key: bytes, start: bytes, stop: bytes, *, find: Callable[..., Reply]) -> Reply:
+        members = find(self, key, start, stop, reverse=False)
         return self._remove(key, *members, kind=Scores) if members else 0
 
     @command("ZPOPMIN", reverse=False)
@@ -867,13 +673,11 @@ class Database:
 
 # The package's Lua scripts, in Python -----------------------------------------------------------
 
-Equivalent: TypeAlias = Callable[[Database, Sequence[bytes], Sequence[bytes]], Reply]
-
-SCRIPTS: dict[str, Equivalent] = {}
+SCRIPTS: dict[str, Callable[..., Reply]] = {}
 
 
-def equivalent(name: str) -> Callable[[Equivalent], Equivalent]:
-    def enter(function: Equivalent) -> Equivalent:
+def equivalent(name: str) -> Callable[[Function], Function]:
+    def enter(function: Function) -> Function:
         SCRIPTS[name] = function
         return function
 
@@ -881,8 +685,7 @@ def equivalent(name: str) -> Callable[[Equivalent], Equivalent]:
 
 
 @equivalent("incr")
-def incr(database: Database, keys: Sequence[bytes], args: Sequence[bytes]) -> Reply:
-    (key,), (delta, default, milliseconds) = keys, args
+def incr(database: Database, key: bytes, delta: bytes, default: bytes, milliseconds: bytes) -> Reply:
     if not database.call("EXISTS", key):
         if not default:
             return None
@@ -892,8 +695,7 @@ def incr(database: Database, keys: Sequence[bytes], args: Sequence[bytes]) -> Re
 
 
 @equivalent("swap")
-def swap(database: Database, keys: Sequence[bytes], args: Sequence[bytes]) -> Reply:
-    (key,), (old, new) = keys, args
+def swap(database: Database, key: bytes, old: bytes, new: bytes) -> Reply:
     if database.call("GET", key) != old:
         return 0
     database.call("SET", key, new, "KEEPTTL")
@@ -901,14 +703,12 @@ def swap(database: Database, keys: Sequence[bytes], args: Sequence[bytes]) -> Re
 
 
 @equivalent("release")
-def release(database: Database, keys: Sequence[bytes], args: Sequence[bytes]) -> Reply:
-    (key,), (token,) = keys, args
+def release(database: Database, key: bytes, token: bytes) -> Reply:
     return database.call("DEL", key) if database.call("GET", key) == token else 0
 
 
 @equivalent("extend")
-def extend(database: Database, keys: Sequence[bytes], args: Sequence[bytes]) -> Reply:
-    (key,), (token, milliseconds, replace) = keys, args
+def extend(database: Database, key: bytes, token: bytes, milliseconds: bytes, replace: bytes) -> Reply:
     if database.call("GET", key) != token:
         return 0
     left = max(database.call("PTTL", key), 0) if replace == b"0" else 0
@@ -936,18 +736,15 @@ class Conversation:
         self._spoiled = False
 
     def take(self, words: Sequence[bytes]) -> Reply:
-        match words[0].upper(), self._queue:
+        match words[0], self._queue:
             case b"MULTI", None:
                 self._queue, self._spoiled = [], False
                 return b"OK"
             case b"MULTI", _:
                 self._spoiled = True
                 raise ResponseError("Command 'multi' not allowed inside a transaction")
-            case (b"EXEC" | b"DISCARD") as name, None:
-                raise ResponseError(f"{name.decode()} without MULTI")
-            case b"DISCARD", _:
-                self._queue = None
-                return b"OK"
+            case b"EXEC", None:
+                raise ResponseError("EXEC without MULTI")
             case b"EXEC", list(queue):
                 self._queue = None
                 if self._spoiled:
@@ -967,7 +764,7 @@ class Conversation:
             raise
 
 
-class MemoryServer:
+class MemoryServer(Server):
     """One database of a server that lives in this process, and dies with it.
 
     *clock* tells the time in seconds; it stands still while a batch runs.
@@ -985,11 +782,6 @@ class MemoryServer:
             self._database.now = round(self._clock() * 1000)
             conversation = Conversation(self._database)
             return [attempt(conversation.take, words) for words in batch]
-
-    tell = exchange
-
-    def hear(self, told: list[Reply]) -> list[Reply]:
-        return told
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         return self.exchange(commands)

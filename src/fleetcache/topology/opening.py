@@ -24,7 +24,7 @@ _servers: dict[Hashable, RemoteServer] = {}
 _opening = threading.RLock()
 
 
-class OnDemand:
+class OnDemand(Server):
     """A server that is started by the first command for it."""
 
     def __init__(self, address: str, start: Callable[[], Server]) -> None:
