@@ -39,8 +39,7 @@ CONNECTION = {
     "ssl_cert_reqs, ssl_check_hostname": "How strictly the server's certificate is checked; redis-py's defaults hold.",
     "ssl_min_version, ssl_ciphers": "Which TLS.",
     "socket_keepalive, socket_keepalive_options": "TCP keep-alive.",
-    "redis_connect_func": "Called with every new connection of blocking callers.",
-    "retry, retry_on_timeout, retry_on_error": "redis-py's retries, while connecting and in raw clients. "
+    "retry, retry_on_timeout, retry_on_error": "redis-py's retries, in raw clients and while blocking callers connect. "
     "What fleetcache repeats is said in [Outages](outages.md#what-is-repeated).",
     "health_check_interval, decode_responses, encoding": "Of raw clients only; the cache is not affected.",
 }
@@ -64,8 +63,8 @@ CACHES = {
 }
 ```
 
-Names that nobody knows are refused, with the nearest name that exists. Under Django that happens at the first use of
-the cache; with `"fleetcache.django"` in `INSTALLED_APPS` the system checks report it before the site starts
+Names that nobody knows are refused, with the nearest name that exists. Under Django that happens when the
+cache is first made; with `"fleetcache.django"` in `INSTALLED_APPS` the system checks report it before the site starts
 (`fleetcache.E001`, and `fleetcache.W001` for a misspelt `DJANGO_REDIS_…` setting). Reading settings, making a cache and
 checking never connect.
 """
@@ -87,6 +86,7 @@ assert Cache.from_url("redis://127.0.0.1:6379/1").get("key") == 1
 In a URL that stands for a whole entry the query may hold every setting and option in lower case, and the
 [connection options](#connection-options-of-redis-py). A `LOCATION` is a place only: its query may hold connection
 options, and nothing else. `BACKEND` may be left out; the `DJANGO_REDIS_…` settings are Django's and are not read.
+`CLIENT_CLASS` is for `caches`: a class that is called directly, `Cache(…)` or `HerdClient(…)`, is what it is.
 
 | variable | meaning |
 | --- | --- |
@@ -94,7 +94,7 @@ options, and nothing else. `BACKEND` may be left out; the `DJANGO_REDIS_…` set
 | `FLEETCACHE_URL_<ALIAS>` | The URL of another alias, which is written in lower case: `FLEETCACHE_URL_SESSIONS` is `caches["sessions"]`. |
 | `FLEETCACHE_SERVER` | The server program that `embedded://` starts. |
 
-Under Django these URLs are not read; Django's settings are.
+`django.core.cache.caches` does not read them.
 """
 
 TLS = """\

@@ -11,12 +11,12 @@ from itertools import count
 from typing import Any, TypeVar
 
 import pytest
+from tests.faces import FACES, Face
 
 from fleetcache import Cache
 from fleetcache.errors import ServerNotFound
 from fleetcache.testing import TLSServer, redis_server, tls_server, valkey_server
 from fleetcache.topology.embedded import EmbeddedServer
-from tests.faces import FACES, Face
 
 Running = TypeVar("Running", bound=EmbeddedServer)
 Ask = Callable[[str], Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 BLOCKING, AWAITING = FACES = ("blocking", "awaiting")
 
@@ -31,11 +31,11 @@ class Face:
         operation = getattr(self.whole, name)
         return partial(_paged if name in {"iter_keys", "sscan_iter"} else _awaited, operation)
 
-    async def __aenter__(self) -> Face:
+    async def __aenter__(self) -> Self:
         await self.whole.__aenter__() if self.face == AWAITING else self.whole.__enter__()
         return self
 
-    async def __aexit__(self, *exception: Any) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self.whole.__aexit__(*exception) if self.face == AWAITING else self.whole.__exit__(*exception)
 
 

@@ -9,11 +9,11 @@ from time import time
 
 import pytest
 from redis.exceptions import ResponseError
+from tests.faces import AWAITING
 
 from fleetcache import DEFAULT_TIMEOUT
 from fleetcache import commands as c
 from fleetcache.errors import InvalidTimeout, UnreadableValue, UnstorableValue
-from tests.faces import AWAITING
 
 # --- values -------------------------------------------------------------------------------------------
 
@@ -93,7 +93,12 @@ async def test_a_timeout_of_nothing_deletes(cache, timeout):
 
 @pytest.mark.parametrize(
     "timeout, least, most",
-    [(100, 99_000, 100_000), (1.5, 1000, 1500), (timedelta(milliseconds=700), 200, 700), (DEFAULT_TIMEOUT, 299_000, 300_000)],
+    [
+        (100, 99_000, 100_000),
+        (1.5, 1000, 1500),
+        (timedelta(milliseconds=700), 200, 700),
+        (DEFAULT_TIMEOUT, 299_000, 300_000),
+    ],
 )
 async def test_timeouts_are_exact_to_the_millisecond(cache, timeout, least, most):
     """A timeout may be an int, a float, a timedelta or left to the cache; no fraction is lost."""

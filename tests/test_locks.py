@@ -9,7 +9,6 @@ from time import monotonic
 import pytest
 import redis
 from redis.exceptions import LockError, LockNotOwnedError
-
 from tests.faces import AWAITING, BLOCKING, settled
 
 

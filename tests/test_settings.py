@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 import redis
+from tests.faces import Face, settled
 
 from fleetcache import Cache, CacheHandler, InvalidCacheBackendError, SettingsError
 from fleetcache.client import SentinelClient
@@ -24,7 +25,6 @@ from fleetcache.errors import (
 )
 from fleetcache.settings import Settings, from_url, masked_url
 from fleetcache.testing import valkey_server
-from tests.faces import Face, settled
 
 SECRET = "s3cr3t"
 
@@ -130,7 +130,9 @@ def test_a_timeout_of_the_wrong_type(timeout):
 
 
 @pytest.mark.parametrize(
-    "timeout, seconds", [(5, 5), ("5", 5), (1.5, 1.5), (None, None), ("None", None), (timedelta(minutes=1), 60.0)], ids=repr
+    "timeout, seconds",
+    [(5, 5), ("5", 5), (1.5, 1.5), (None, None), ("None", None), (timedelta(minutes=1), 60.0)],
+    ids=repr,
 )
 def test_timeouts_that_are_fine(timeout, seconds):
     """A URL spells numbers as text."""
@@ -325,7 +327,10 @@ def old_server(answer: bytes) -> Iterator[int]:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n", b"-NOPROTO unsupported protocol version\r\n"],
+    [
+        b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n",
+        b"-NOPROTO unsupported protocol version\r\n",
+    ],
     ids=["unknown command", "NOPROTO"],
 )
 async def test_a_server_that_speaks_no_resp3(face, answer):

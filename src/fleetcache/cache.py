@@ -13,17 +13,17 @@ What a client class of one's own overrides is the coroutine, and its face with i
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Self
 
-from redis.exceptions import ResponseError
+from redis.exceptions import DataError, ResponseError
 
 from fleetcache import commands as c
 from fleetcache.codec import Codec
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import UnreadableValue
+from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
 from fleetcache.keys import CacheKey, escaped, unique
@@ -35,12 +35,12 @@ from fleetcache.settings import Settings, from_url
 from fleetcache.stats import Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.topology import Topology
-from fleetcache.topology.opening import close_idle, open_servers
+from fleetcache.topology.opening import aclose_idle, close_idle, open_servers
 from fleetcache.topology.standalone import Standalone
 from fleetcache.twin import blocking
 
 _shared: dict[Hashable, tuple[Any, ...]] = {}
-_sharing = threading.RLock()
+_sharing = lock_across_forks()
 
 
 class Cache(Loading, Hashes, Sets, SortedSets, Lists):
@@ -102,8 +102,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         options = settings.options
         written = options.given
         serializer = options.serializer
-        if isinstance(serializer, type) and "serializer" in written:
-            serializer = serializer()  # Django's dialect
+        if callable(serializer) and "serializer" in written:
+            serializer = serializer()  # Django's dialect: a class or a function
         return Codec(serializer, options.compressor, written)
 
     def __repr__(self) -> str:
@@ -152,6 +152,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         else:
             (payload,) = await self.encoded((value,))
         lifetime = () if expiry is None else ("PX", expiry)
+        if nx and xx:
+            raise DataError("nx and xx exclude each other")
         if nx or xx:
             command: tuple[Any, ...] = (c.SET_IF, name, payload, *lifetime, "NX" if nx else "XX")
         else:
@@ -408,14 +410,14 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
 
     async def aexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
         """Let *key* live until *when*, a datetime or seconds since 1970; return whether it was there."""
-        moment = int(when.timestamp()) if isinstance(when, datetime) else when
+        moment = int(when.timestamp() if isinstance(when, datetime) else when)
         return bool(await self.ask((c.EXPIREAT, self.name(key, version), moment), False, client))
 
     expire_at = blocking(aexpire_at)
 
     async def apexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
         """Let *key* live until *when*, a datetime or milliseconds since 1970; return whether it was there."""
-        moment = int(when.timestamp() * 1000) if isinstance(when, datetime) else when
+        moment = int(when.timestamp() * 1000 if isinstance(when, datetime) else when)
         return bool(await self.ask((c.PEXPIREAT, self.name(key, version), moment), False, client))
 
     pexpire_at = blocking(apexpire_at)
@@ -559,7 +561,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         return Lock(
             self,
             self.name(key, version),
-            timeout=self.milliseconds(timeout),
+            timeout=timeout,
+            lifetime=max(1, self.milliseconds(timeout) or 0) if timeout else None,
             sleep=sleep,
             blocking=blocking,
             blocking_timeout=blocking_timeout,
@@ -613,7 +616,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     async def aclose(self, **kwargs: Any) -> None:
         """Close idle connections, and the running loop's, if CLOSE_CONNECTION is set."""
         if self.settings.options.close_connection:
-            close_idle(self.topology)
+            await aclose_idle(self.topology)
 
 
 def _left(reply: int) -> int | None:

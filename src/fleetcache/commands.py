@@ -19,21 +19,22 @@ GET, MGET = _reading("GET"), _reading("MGET")
 # Of the primary: a replica may not know yet what a write depends on.
 GET_NOW, EXISTS_NOW = _same_again("GET"), _same_again("EXISTS")
 EXISTS, TTL, PTTL = _reading("EXISTS"), _reading("TTL"), _reading("PTTL")
-SET, MSET = _same_again("SET"), _same_again("MSET")
-SET_IF = Verb("SET")  # with NX or XX: a second run would answer otherwise
+SET = _same_again("SET")
+SET_IF = Verb("SET")  # with NX or XX: a second run would answer otherwise, if not on another server
+ACQUIRE = Verb("SET")  # of a lock: two servers would let in two holders
 DEL, UNLINK, RENAME = Verb("DEL"), Verb("UNLINK"), Verb("RENAME")
 PERSIST = Verb("PERSIST")
 EXPIREAT, PEXPIREAT, PEXPIRE = _same_again("EXPIREAT"), _same_again("PEXPIREAT"), _same_again("PEXPIRE")
 SCAN = _reading("SCAN", key=0)
 FLUSHDB = _same_again("FLUSHDB", key=0)
-MULTI, EXEC = Verb("MULTI", key=0), Verb("EXEC", key=0)
+MULTI, EXEC = _same_again("MULTI", key=0), _same_again("EXEC", key=0)  # as harmless as what they enclose
 EVALSHA, EVAL = Verb("EVALSHA", key=3), Verb("EVAL", key=3)
 
 # Hashes.
 HSET, HSETNX, HDEL = Verb("HSET"), Verb("HSETNX"), Verb("HDEL")
 HGET, HMGET, HGETALL, HVALS = _reading("HGET"), _reading("HMGET"), _reading("HGETALL"), _reading("HVALS")
 HKEYS, HLEN, HEXISTS = _reading("HKEYS"), _reading("HLEN"), _reading("HEXISTS")
-HINCRBY, HINCRBYFLOAT = Verb("HINCRBY"), Verb("HINCRBYFLOAT")
+HINCRBY = Verb("HINCRBY")
 
 # Sets.
 SADD, SREM, SMOVE, SPOP = Verb("SADD"), Verb("SREM"), Verb("SMOVE"), Verb("SPOP")
@@ -46,16 +47,15 @@ SDIFFSTORE, SINTERSTORE, SUNIONSTORE = Verb("SDIFFSTORE"), Verb("SINTERSTORE"), 
 ZADD, ZINCRBY, ZREM = Verb("ZADD"), Verb("ZINCRBY"), Verb("ZREM")
 ZPOPMAX, ZPOPMIN = Verb("ZPOPMAX"), Verb("ZPOPMIN")
 ZREMRANGEBYSCORE, ZREMRANGEBYRANK = Verb("ZREMRANGEBYSCORE"), Verb("ZREMRANGEBYRANK")
-ZCARD, ZCOUNT, ZSCORE, ZMSCORE = _reading("ZCARD"), _reading("ZCOUNT"), _reading("ZSCORE"), _reading("ZMSCORE")
+ZCARD, ZCOUNT, ZSCORE = _reading("ZCARD"), _reading("ZCOUNT"), _reading("ZSCORE")
 ZRANK, ZREVRANK = _reading("ZRANK"), _reading("ZREVRANK")
 ZRANGE, ZREVRANGE = _reading("ZRANGE"), _reading("ZREVRANGE")
 ZRANGEBYSCORE, ZREVRANGEBYSCORE = _reading("ZRANGEBYSCORE"), _reading("ZREVRANGEBYSCORE")
 
 # Lists.
 LPUSH, RPUSH, LPOP, RPOP = Verb("LPUSH"), Verb("RPUSH"), Verb("LPOP"), Verb("RPOP")
-LREM, LINSERT, LMOVE = Verb("LREM"), Verb("LINSERT"), Verb("LMOVE")
-LSET, LTRIM = _same_again("LSET"), Verb("LTRIM")
-LLEN, LRANGE, LINDEX, LPOS = _reading("LLEN"), _reading("LRANGE"), _reading("LINDEX"), _reading("LPOS")
+LREM, LTRIM, LSET = Verb("LREM"), Verb("LTRIM"), _same_again("LSET")
+LLEN, LRANGE, LINDEX = _reading("LLEN"), _reading("LRANGE"), _reading("LINDEX")
 
 # Scripts.  `topology.memory` knows each of them in Python, by name.
 INCR = Script.of(
@@ -66,8 +66,9 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
   if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2])
   else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 end
-redis.call('INCRBY', KEYS[1], ARGV[1])
--- Read, not passed on: Lua would turn the sum into a double, and round it above 2^53.
+local sum = redis.call('INCRBY', KEYS[1], ARGV[1])
+if sum > -2^53 and sum < 2^53 then return sum end
+-- Lua made a double of it, and may have rounded it.
 return redis.call('GET', KEYS[1])
 """,
 )

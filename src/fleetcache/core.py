@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
 from fleetcache.codec import Codec
-from fleetcache.commands import EVAL, EVALSHA
+from fleetcache.commands import EVAL, EVALSHA, SET_IF
 from fleetcache.errors import CircuitOpen, CrossServer, InvalidTimeout, UnreadableValue
 from fleetcache.exchange import Command, Reply, Script, Server, Verb
 from fleetcache.exchange.runtime import Plan
@@ -161,10 +161,8 @@ class Core(Twinned):
                 else:
                     (reply,) = await self.runtime.exchange(server, (command,))
             except ConnectionError as error:
-                other = None if client is not None else self._another(command, server, error)
-                if other is None:
-                    raise
-                (reply,) = await self.runtime.exchange(other, (command,))
+                server = self._another(server, (command,), error)
+                (reply,) = await self.runtime.exchange(server, (command,))
             if isinstance(reply, RedisError):
                 if not isinstance(reply, NoScriptError):
                     raise reply
@@ -179,11 +177,13 @@ class Core(Twinned):
             return instead
         return reply
 
-    def _another(self, command: Command, tried: Server, error: Exception) -> Server | None:
-        """Return whom to ask now that *tried* could not be, if asking twice does no harm."""
-        if command[0].harmless or isinstance(error, CircuitOpen):
-            return self.topology.another(command, tried)
-        return None
+    def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
+        """Return whom to ask now that *tried* could not be, if asking twice does no harm; or raise *error*."""
+        if isinstance(error, CircuitOpen) or all(verb.harmless or verb is SET_IF for verb, *_ in commands):
+            other = self.topology.another(commands[0], tried)
+            if other is not None:
+                return other
+        raise error
 
     async def ask_several(self, commands: Sequence[Command], instead: Any, client: Any = None) -> list[Reply]:
         """Return the replies to *commands*, sent together to the server of the first."""
@@ -205,7 +205,13 @@ class Core(Twinned):
     async def ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
         """Return the replies of several servers, asked at once; of *instead* each if they are away."""
         try:
-            answers: list[list[Reply]] = await self.runtime.exchange_all(plan)
+            try:
+                answers: list[list[Reply]] = await self.runtime.exchange_all(plan)
+            except ConnectionError as error:
+                if len(plan) > 1:
+                    raise
+                ((server, commands),) = plan
+                answers = [await self.runtime.exchange(self._another(server, commands, error), commands)]
             for replies in answers:
                 for reply in replies:
                     if isinstance(reply, RedisError):

@@ -13,6 +13,9 @@ from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.connecting import address_of, wanted
 from fleetcache.exchange.server import packed
 
+TAKEN = 1
+"""What a write comes to while its reply is still to come: any method can make a return value of it."""
+
 
 class Queue(Server):
     """A redis-py pipeline as a server: it takes commands, and its owner will see the replies."""
@@ -29,9 +32,13 @@ class Queue(Server):
                 "a redis-py pipeline cannot answer now: pass client= only to writes, or use cache.pipeline()"
             )
         for verb, *parts in commands:
-            # Under its plain name, so that redis-py shapes the reply as its owner expects.
-            self.pipeline.execute_command(verb.decode(), *parts)
-        return [self.pipeline] * len(commands)
+            if verb == b"EVALSHA":
+                # The owner could not send it again if the server did not know the script.
+                self.pipeline.execute_command("EVAL", parts[0].lua, *parts[1:])
+            else:
+                # Under its plain name, so that redis-py shapes the reply as its owner expects.
+                self.pipeline.execute_command(verb.decode(), *parts)
+        return [TAKEN] * len(commands)
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         return self.exchange(commands)
@@ -51,7 +58,7 @@ class BorrowedServer(Server):
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         if not isinstance(self.pool, redis.ConnectionPool):
             raise TypeError("client= is a redis.asyncio client: use the a-method")
-        connection: Any = self.pool.get_connection(*wanted(type(self.pool)))
+        connection: Any = self.pool.get_connection(*wanted(self.pool))
         try:
             connection.send_packed_command([packed(commands)])
             return [self._reply(connection) for _ in commands]
@@ -65,7 +72,7 @@ class BorrowedServer(Server):
         if isinstance(self.pool, redis.ConnectionPool):
             return self.exchange(commands)
         pool: Any = self.pool
-        connection = await pool.get_connection(*wanted(type(pool)))
+        connection = await pool.get_connection(*wanted(pool))
         try:
             await connection.send_packed_command([packed(commands)])
             return [await self._areply(connection) for _ in commands]

@@ -8,8 +8,10 @@ none is written again.
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from functools import cache
 from typing import Any, Self
 
 from redis.exceptions import RedisError
@@ -45,6 +47,13 @@ class Recording:
 RECORDING = Recording()
 
 
+@cache
+def operations(cls: Any) -> frozenset[str]:
+    """Return the operations of a cache that can stand in a pipeline: those with two faces."""
+    pairs = ((name, getattr(cls, f"a{name}", None)) for name in dir(cls) if not name.startswith("_"))
+    return frozenset(name for name, awaiting in pairs if inspect.iscoroutinefunction(awaiting) and name != "lock")
+
+
 class Pipeline(Twinned):
     """Collects operations, each called as on the cache, and runs them together.
 
@@ -58,16 +67,17 @@ class Pipeline(Twinned):
     step, and all of one server.
     """
 
-    def __init__(self, cache: Core, *, transaction: bool) -> None:
-        self.recorder = cache.face(runtime=RECORDING, still=None)
+    def __init__(self, of: Core, *, transaction: bool) -> None:
+        self.recorder: Core = of.face(runtime=RECORDING, still=None)
         self.transaction = transaction
         self.operations: list[Coroutine[Any, Any, Any]] = []
         self.wait_by(AWAITING, BLOCKING)
 
     def __getattr__(self, name: str) -> Callable[..., Pipeline]:
-        operation = getattr(self.recorder, f"a{name}", None) if not name.startswith("_") else None
-        if operation is None:
+        recorder = self.__dict__.get("recorder")
+        if recorder is None or name not in operations(recorder.__class__):
             raise AttributeError(f"a pipeline has no operation {name!r}")
+        operation = getattr(recorder, f"a{name}")
 
         def collect(*args: Any, **kwargs: Any) -> Pipeline:
             self.operations.append(operation(*args, **kwargs))

@@ -7,7 +7,6 @@ django-redis', overrides the same methods.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -18,12 +17,13 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from fleetcache.errors import SettingsError
 from fleetcache.exchange.connecting import arguments
+from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.settings import Options, flag, masked_url
 
 TRANSLATED = {"valkey": "redis", "valkeys": "rediss"}
 
 _pools: dict[Hashable, Any] = {}
-_making = threading.RLock()
+_making = lock_across_forks()
 
 
 def frozen(value: Any) -> Hashable:

@@ -159,7 +159,7 @@ class Options:
         doc="What makes the bytes fewer. Values in any known format stay readable whatever stands here.",
     )  # fmt: skip
     compress_min_length: int | None = _option(
-        None, int, "COMPRESS_MIN_LENGTH", doc="Payloads of this many bytes or fewer are not compressed."
+        None, int, "COMPRESS_MIN_LENGTH", doc="Payloads of so many bytes or fewer stay as they are (15; xz: 100)."
     )
     compress_level: int | None = _option(None, int, "COMPRESS_LEVEL", doc="The compressor's level or preset.")
     max_value_bytes: int | None = _option(
@@ -181,17 +181,17 @@ class Options:
     )  # fmt: skip
     log_ignored_exceptions: bool = _option(
         False, flag, "LOG_IGNORED_EXCEPTIONS", setting="DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS",
-        doc="Log what is ignored: an outage once, and every command that the server refuses.",
+        doc="Log each refusal that is ignored. Outages are always logged, once each, by `fleetcache.server`.",
     )  # fmt: skip
     logger: str = _option(
-        "fleetcache", str, "LOGGER", setting="DJANGO_REDIS_LOGGER", doc="The logger for ignored exceptions."
+        "fleetcache", str, "LOGGER", setting="DJANGO_REDIS_LOGGER", doc="The logger for ignored refusals."
     )
     replica_read_only: bool = _option(
         True, flag, "REPLICA_READ_ONLY", doc="False lets writes go to another server when the primary is away."
     )
     scan_itersize: int = _option(
         1000, int, "SCAN_ITERSIZE", setting="DJANGO_REDIS_SCAN_ITERSIZE",
-        doc="How many entries the server looks at in one step of `keys`, `iter_keys`, `delete_pattern` and `clear`.",
+        doc="How many entries the server looks at in one step of `scan`, `keys`, `iter_keys`, `delete_pattern`, `clear`.",
     )  # fmt: skip
     clear: str = _option(
         "auto", one_of("auto", "database", "prefix"), "CLEAR",
@@ -209,14 +209,15 @@ class Options:
     username: str | None = _option(None, str, "USERNAME", "username", doc="The ACL user. The URL's has precedence.")
     password: str | None = _option(None, str, "PASSWORD", "password", doc="Its password. The URL's has precedence.")
     socket_timeout: float | None = _option(
-        5.0, seconds, "SOCKET_TIMEOUT", "socket_timeout", doc="Seconds for one operation. None: no limit."
+        5.0, seconds, "SOCKET_TIMEOUT", "socket_timeout", doc="Seconds for one exchange. None or 0: no limit."
     )
     socket_connect_timeout: float | None = _option(
         5.0, seconds, "SOCKET_CONNECT_TIMEOUT", "socket_connect_timeout", doc="Seconds for connecting."
     )
     max_connections: int | None = _option(
         None, int, "MAX_CONNECTIONS", "max_connections",
-        doc="How many connections blocking callers of one process may use at once. Tasks share one per event loop.",
+        doc="How many connections blocking callers of one process may use at once; more get a `TooManyConnections`, "
+        "unless the pool class is `redis.BlockingConnectionPool`. Tasks share one per event loop.",
     )  # fmt: skip
     breaker_failures: int = _option(
         3, int, "BREAKER_FAILURES", doc="After this many failures in a row calls fail at once, without being tried."

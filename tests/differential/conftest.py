@@ -15,12 +15,11 @@ import redis
 from django.core.cache.backends.base import CacheKeyWarning
 from django_redis.client import herd as their_herd
 from django_redis.pool import ConnectionFactory as TheirFactory
+from tests.django_settings import configure
 
 import fleetcache.client
 from fleetcache.testing import valkey_server
 from fleetcache.topology.embedded import EmbeddedServer, find_binary
-
-from tests.django_settings import configure
 
 configure()
 

@@ -107,6 +107,9 @@ def lock_with_a_token(cache: Cache) -> None:
     lock.acquire(token="mine")
     cache.lock("l").acquire(token=b"other version")
     cache.lock("for-ever", thread_local=False).acquire(token="mine")
+    cache.lock("no-limit", timeout=0).acquire(token="mine")
+    for timeout in (None, 5, 1.5):
+        cache.note(cache.backend.lock("l", timeout=timeout).timeout)
     cache.lock("m", 3, 70, 0.1, True, None).acquire(token="positional")
 
 
@@ -246,16 +249,31 @@ def writing_into_a_pipeline(cache: Cache) -> None:
     cache.set("c", 1, nx=True, client=pipeline)
     cache.delete("a", client=pipeline)
     cache.set("e", 5, 0, client=pipeline)
+    cache.pexpire("b", 200_000, client=pipeline)
+    cache.pexpire_at("c", 4_000_000_000_000, client=pipeline)
+    cache.smove("s", "t", 1, client=pipeline)
     cache.get("b")
     cache.note(pipeline.execute())
     cache.get("b")
 
 
-@case(shard="clients, sharded")
+@case(shard="clients, sharded", herd="touch into a pipeline, herded")
+def touching_in_a_pipeline(cache: Cache) -> None:
+    pipeline = cache.raw.pipeline()
+    cache.set("a", 1, 100)
+    cache.touch("a", 200, client=pipeline)
+    cache.note(pipeline.execute())
+
+
+@case
 def raw_access(cache: Cache) -> None:
     cache.client.get_client()
     cache.client.get_client(True)
-    cache.client.get_client(write=False)
+    cache.client.get_client(write=False, tried=[])
+
+
+@case(shard="clients, sharded")
+def raw_replies(cache: Cache) -> None:
     raw = cache.raw
     raw.zadd("z", {"a": 1, "b": 2.5})
     raw.hset("h", "f", 1)

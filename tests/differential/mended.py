@@ -107,6 +107,7 @@ def _(cache, clock):
 @mended(
     "get_backend_timeout",
     "Whole seconds, as Django's own Redis backend has it; BaseCache's moment in time is of no use here.",
+    setups=("default", "herd", "shard", "sentinel"),
     theirs=[ANY, None],
     ours=[10, None],
 )
@@ -125,6 +126,18 @@ def _(cache, clock):
     cache.set("a", 1)
     cache.get(cache.backend.make_key("a"))
     cache.get(cache.backend.client.make_key("a"))
+
+
+@mended(
+    "delete of cache.client",
+    "A bool, like the cache's own.",
+    theirs=[True, 1, 0],
+    ours=[True, True, False],
+)
+def _(cache, clock):
+    cache.set("a", 1)
+    cache.client.delete("a")
+    cache.client.delete("a")
 
 
 @mended(
@@ -220,8 +233,8 @@ def _(cache, clock):
 @mended(
     "combining no sets",
     "The server says so itself.",
-    theirs=[TypeError] * 6,
-    ours=[redis.ResponseError] * 6,
+    theirs=[TypeError] * 7,
+    ours=[redis.ResponseError] * 7,
 )
 def _(cache, clock):
     cache.sdiff()
@@ -230,6 +243,7 @@ def _(cache, clock):
     cache.sdiffstore("a")
     cache.sinterstore("a")
     cache.sunionstore("a")
+    cache.smismember("a")
 
 
 @mended(
@@ -311,6 +325,30 @@ def _(cache, clock):
 
 
 @mended(
+    "incr_version by nothing",
+    "The value stays where it is; there it was stored, and then deleted.",
+    theirs=[True, 1, None],
+    ours=[True, 1, 5],
+)
+def _(cache, clock):
+    cache.set("a", 5)
+    cache.incr_version("a", 0)
+    cache.get("a")
+
+
+@mended(
+    "incr by what is no number",
+    "It is refused as Python refuses to add it, whether or not the server could; a bool is Python's 0 or 1.",
+    theirs=[True, 6, redis.DataError],
+    ours=[True, TypeError, 6],
+)
+def _(cache, clock):
+    cache.set("a", 5)
+    cache.incr("a", "1")
+    cache.incr("a", True)
+
+
+@mended(
     "incr above 2^53",
     "The server's Lua rounds a number this large; its digits do not.",
     theirs=[True, 2**53, 2**53 + 1],
@@ -369,6 +407,17 @@ def _(cache, clock):
     cache.set("a", 1, timedelta(seconds=10))
     cache.touch("a", timedelta(seconds=10))
     cache.set("a", 1, "5")
+
+
+@mended(
+    "timeouts that are no number",
+    "They are refused like all others that are none; for ever is None.",
+    theirs=[OverflowError, ValueError],
+    ours=[InvalidTimeout, InvalidTimeout],
+)
+def _(cache, clock):
+    cache.set("a", 1, float("inf"))
+    cache.set("a", 1, float("nan"))
 
 
 @mended(
@@ -604,6 +653,21 @@ def _(cache, clock):
 
 
 @mended(
+    "touch into a pipeline, herded",
+    "It has to read first, which a pipeline cannot; there the question was queued before that was noticed.",
+    setups=("herd",),
+    theirs=[True, TypeError, 1],
+    ours=[True, TypeError, 0],
+)
+def _(cache, clock):
+    pipeline = cache.raw.pipeline()
+    cache.set("a", 1, 100)
+    cache.touch("a", 200, client=pipeline)
+    cache.note(len(pipeline))
+    pipeline.reset()
+
+
+@mended(
     "iterators, herded",
     "get_many takes any iterable of keys, in every client.",
     setups=("herd", "shard"),
@@ -784,6 +848,61 @@ def _(cache, clock):
 )
 def _(cache, clock):
     cache.get("a")
+
+
+@mended(
+    "SOCKET_TIMEOUT of 0",
+    "No limit; there it was redis-py's own, which is none, or 5 seconds since its release 8.",
+    options={"SOCKET_TIMEOUT": 0, "SOCKET_CONNECT_TIMEOUT": 0},
+    theirs=["redis-py's"],
+    ours=[None],
+)
+def _(cache, clock):
+    cache.note(cache.raw.connection_pool.connection_kwargs.get("socket_timeout", "redis-py's"))
+
+
+@mended(
+    "pipelines of redis-py",
+    "What methods return before the pipeline is executed means nothing; there most returned the pipeline, and some "
+    "raised after the command was already queued.  What the pipeline returns is the same.",
+    theirs=[*["the pipeline"] * 11, *[TypeError] * 5, ANY],
+    ours=[1, True, True, True, 1, 1, 1, 1, 1, 1.0, 1, 1, 1, 1, 1, 1, ANY],
+)
+def _(cache, clock):
+    pipeline = cache.raw.pipeline()
+    pipeline.set(cache.backend.client.make_key("n"), 5)
+    cache.delete_many(["a", "b"], client=pipeline)
+    cache.expire("n", 50, client=pipeline)
+    cache.expire_at("n", 4_000_000_000, client=pipeline)
+    cache.persist("n", client=pipeline)
+    cache.incr("n", client=pipeline)
+    cache.decr("n", 2, client=pipeline)
+    cache.incr("new", ignore_key_check=True, client=pipeline)
+    cache.zadd("z", {"a": 1}, client=pipeline)
+    cache.zrem("z", "b", client=pipeline)
+    cache.zincrby("z", 1, "a", client=pipeline)
+    cache.zremrangebyscore("z", 8, 9, client=pipeline)
+    cache.sadd("s", 1, client=pipeline)
+    cache.srem("s", 2, client=pipeline)
+    cache.hset("h", "f", 1, client=pipeline)
+    cache.hdel("h", "g", client=pipeline)
+    cache.sunionstore("t", "s", client=pipeline)
+    replies = pipeline.execute()
+    assert replies == [True, 0, True, True, True, 6, 4, 1, 1, 0, 2.0, 0, 1, 0, 1, 0, 1], replies
+    cache.note(replies)
+
+
+@mended(
+    "set_many into a pipeline",
+    "Its commands wait for the others; there they were executed at once, without them.",
+    theirs=[None, 1, []],
+    ours=[[], None, [True, True]],
+)
+def _(cache, clock):
+    pipeline = cache.raw.pipeline()
+    cache.set_many({"a": 1, "b": 2}, client=pipeline)
+    cache.get("a")
+    cache.note(pipeline.execute())
 
 
 # --- outages --------------------------------------------------------------------------------------

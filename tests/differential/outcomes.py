@@ -83,5 +83,3 @@ def outcome_of(name: str, value: Any) -> Any:
     if name in UNORDERED and isinstance(value, list):
         value = sorted(value, key=repr)
     return shape(value)
-
-

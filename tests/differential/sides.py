@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Self
 
 import redis
 from django_redis.cache import RedisCache as TheirCache
@@ -23,6 +23,7 @@ from fleetcache.django import RedisCache as OurCache
 
 from .mended import INSTEAD, STANDS_FOR
 from .outcomes import Left, Raised, is_lock, outcome_of, shape, timeless
+
 
 def agree(name: str, theirs: Any, ours: Any, *, mixed: bool = False) -> bool:
     """Return whether a caller who relied on *theirs* is served by *ours*, which if *mixed* may be theirs too."""
@@ -104,7 +105,7 @@ class Cache:
     def __contains__(self, key: Any) -> bool:
         return bool(self._call("__contains__", (key,), {}))
 
-    def __enter__(self) -> Cache:
+    def __enter__(self) -> Self:
         self._call("__enter__", (), {})
         return self
 

@@ -326,6 +326,15 @@ def popping_scores(cache: Cache) -> None:
 
 
 @case(shard="structures, sharded")
+def arguments_confused(cache: Cache) -> None:
+    cache.zcount("z", None, 1)
+    cache.hset("h", True, 1)
+    cache.zincrby("z", None, "a")
+    cache.zrange("z", None, 1)
+    cache.srandmember("s", "many")
+
+
+@case(shard="structures, sharded")
 def kinds_confused(cache: Cache) -> None:
     cache.set("text", "text")
     cache.sadd("set", 1)

@@ -75,14 +75,13 @@ VALUES = HASHABLE | {
     "dict": {"a": 1, "b": [1.5, {"c": None}]},
     "nested": {"list": [[[]], {"deep": {"er": [True, "x" * 200]}}]},
     "set": {1, 2},
-    "large": list(range(1000)),
 }
 """Everything is stored by every serializer, or refused by it with the same exception."""
 
 
 @case(shard="get_many of None, sharded")
 def every_value(cache: Cache) -> None:
-    for name, value in VALUES.items():
+    for name, value in (VALUES | {"large": list(range(1000))}).items():
         cache.set(name, value)
         cache.get(name)
         name in cache
@@ -159,6 +158,12 @@ def only_if_new(cache: Cache) -> None:
     cache.set("a", 3, nx=False)
     cache.get("a")
     cache.set("b", 1, None, nx=True)
+
+
+@case(herd="xx, herded")
+def only_if_new_and_old(cache: Cache) -> None:
+    cache.set("a", 1, nx=True, xx=True)
+    cache.get("a")
 
 
 @case(herd="xx, herded")

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from redis.exceptions import ConnectionError, TimeoutError
+from tests.faces import AWAITING, Face
 
 from fleetcache import Cache
 from fleetcache.errors import CircuitOpen
 from fleetcache.twin import complete
-from tests.faces import AWAITING, Face
 
 LIMIT = 0.4
 """Seconds for connecting, and again for an operation."""

@@ -8,12 +8,12 @@ import time
 from contextlib import closing
 
 import pytest
+from tests.faces import Face, settled
 
 from fleetcache import Cache
 from fleetcache.errors import CircuitOpen, ConnectionLost, ServerGone, ServerTimeout
 from fleetcache.exchange import breaker as module
 from fleetcache.exchange.breaker import Breaker
-from tests.faces import Face, settled
 
 from .load import HASTY, LIMIT, SLACK
 
@@ -55,7 +55,9 @@ def test_it_opens_after_failures_in_a_row(clock, journal):
     fail(breaker)
 
     assert breaker.open is True
-    with pytest.raises(CircuitOpen, match=r"here: away for 0\.0 s, tried again in 1\.0 s\. Last error: ServerGone: gone"):
+    with pytest.raises(
+        CircuitOpen, match=r"here: away for 0\.0 s, tried again in 1\.0 s\. Last error: ServerGone: gone"
+    ):
         breaker.admit()
     assert journal.events == ["outage", "recovery", "outage"]
 

@@ -63,6 +63,11 @@ class Server(Protocol):
 
     address: str
 
+    @property
+    def away(self) -> bool:
+        """Whether it failed a moment ago, and is not asked for now."""
+        return False
+
     def exchange(self, commands: Sequence[Command]) -> list[Reply]: ...
 
     def ask(self, command: Command) -> Reply:

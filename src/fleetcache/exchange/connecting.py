@@ -3,13 +3,15 @@
 A redis-py pool is used as an address book: its connection class and keyword arguments open,
 secure and authenticate a connection, and find a Sentinel's primary.  Then its socket, or
 transport, is ours.  Everything here that redis-py does not document stands in this module:
-``Connection._sock``, ``asyncio.Connection._reader`` and ``._writer``.
+``Connection._sock``, ``asyncio.Connection._reader`` and ``._writer``, and what asyncio does not
+document of the streams and transports beneath.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import socket
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -69,10 +71,9 @@ def parameters(connection_class: type) -> frozenset[str]:
     return frozenset(names - {"self", "kwargs", "args"})
 
 
-@cache
-def wanted(pool_class: Any) -> tuple[str, ...]:
+def wanted(pool: Any) -> tuple[str, ...]:
     """Return what ``get_connection`` of a redis-py pool must be given: before 5.3 a command's name."""
-    name = inspect.signature(inspect.unwrap(pool_class.get_connection)).parameters.get("command_name")
+    name = inspect.signature(inspect.unwrap(pool.get_connection)).parameters.get("command_name")
     return ("_",) if name is not None and name.default is name.empty else ()
 
 
@@ -220,9 +221,21 @@ SENTINEL_ARGUMENTS = (
 )
 
 
+class _Closed:
+    """What a stream writer is left with."""
+
+    def is_closing(self) -> bool:
+        return True
+
+
+CLOSED = _Closed()
+
+
 def take_transport(connection: Any, protocol: asyncio.Protocol) -> asyncio.Transport:
     """Hand the transport of a ``redis.asyncio`` connection over to *protocol*, and return it."""
     transport: asyncio.Transport = connection._writer.transport
+    # A stream writer that is collected closes its transport, and warns; this one has none any more.
+    connection._writer._transport = CLOSED
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
     return transport
@@ -241,5 +254,11 @@ def close_raw(transport: asyncio.Transport) -> None:
     """
     sock = transport.get_extra_info("socket")
     raw = getattr(sock, "_sock", sock)
-    if raw is not None:
+    if isinstance(raw, socket.socket):  # uvloop shows no real one, and closes it with the loop
         raw.close()
+    # Otherwise they warn that nobody has closed them.
+    secured: Any = getattr(transport, "_ssl_protocol", None)
+    for layer in (transport, getattr(secured, "_transport", None)):
+        for name, closed in (("_sock", None), ("_closed", True)):
+            if hasattr(layer, name):
+                setattr(layer, name, closed)

@@ -8,6 +8,8 @@ to the server: they are its parent's.
 from __future__ import annotations
 
 import asyncio
+import logging
+import atexit
 import os
 import threading
 import weakref
@@ -16,9 +18,9 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeAlias
 
 import hiredis
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import DataError, ReadOnlyError
 
-from fleetcache.errors import ServerGone, TooManyConnections, is_outage
+from fleetcache.errors import NoSuchDatabase, ServerGone, TooManyConnections, UnsupportedServer, is_outage
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
@@ -28,7 +30,11 @@ from fleetcache.exchange.multiplexed import Multiplexed, NeverSent
 Told: TypeAlias = tuple[Conversation, bytes, int, bool, int]
 """A connection with unread replies, what was sent, how many commands, whether they may run twice, the breaker's era."""
 
-LARGE = 4096  # benchmarks/growth.py: from here on hiredis' packing costs more than ours
+log = logging.getLogger("fleetcache.server")
+
+REFUSED = (AuthenticationError, NoSuchDatabase, UnsupportedServer)
+
+LARGE = 32768  # benchmarks/growth.py: from here on hiredis' packing costs more than ours
 
 
 def pack(command: Command) -> bytes:
@@ -37,7 +43,10 @@ def pack(command: Command) -> bytes:
         for part in command:
             if type(part) is bytes and len(part) > LARGE:
                 return _pack_large(command)
-    data: bytes = hiredis.pack_command(command)
+    try:
+        data: bytes = hiredis.pack_command(command)
+    except TypeError as error:
+        raise DataError(f"{command[0].decode()}: {error}") from error
     return data
 
 
@@ -75,7 +84,12 @@ class RemoteServer(Server):
     """A server at the other end of a connection; the pool of *raw*, a redis-py client, leads there."""
 
     def __init__(
-        self, raw: Any, breaker: Breaker | None = None, *, max_connections: int | None = None, patience: float = 0.0
+        self,
+        raw: Any,
+        breaker: Breaker | None = None,
+        *,
+        max_connections: int | None = None,
+        patience: float | None = 0.0,
     ) -> None:
         self.raw = raw
         self.pool = raw.connection_pool
@@ -85,6 +99,7 @@ class RemoteServer(Server):
         self.breaker.address = self.address
         self.max_connections = max_connections
         self.patience = patience
+        self.refused = ""
         self._start_afresh()
         SERVERS.add(self)
 
@@ -94,6 +109,10 @@ class RemoteServer(Server):
         self.lines: dict[asyncio.AbstractEventLoop, Multiplexed] = {}
         self.connecting: dict[asyncio.AbstractEventLoop, asyncio.Task[Multiplexed]] = {}
         self.permits = threading.Semaphore(self.max_connections) if self.max_connections else None
+
+    @property
+    def away(self) -> bool:
+        return self.breaker.open
 
     # --- blocking ---------------------------------------------------------------------------------
 
@@ -227,6 +246,9 @@ class RemoteServer(Server):
     def _note(self, error: BaseException, era: int) -> None:
         if is_outage(error):
             self.breaker.failure(error, era)
+        elif isinstance(error, REFUSED) and str(error) != self.refused:
+            self.refused = str(error)
+            log.error("%s", error, extra={"event": "refused"})  # once: it will be said of every connection
 
     def close_idle(self) -> None:
         """Close the connections that nobody is using."""
@@ -302,14 +324,16 @@ class RemoteServer(Server):
             task.exception()  # looked at, so that asyncio does not complain when all waiters left
 
     async def aclose(self) -> None:
-        """Close the running loop's connection."""
+        """Close the running loop's connection, as soon as those who wait have their replies."""
         line = self.lines.pop(asyncio.get_running_loop(), None)
         if line is not None:
-            line.close()
+            line.retire()
             await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
 
     def _sweep(self) -> None:
         """Drop the connections of loops that were closed without a farewell."""
+        for loop in [loop for loop in self.connecting if loop.is_closed()]:
+            self.connecting.pop(loop, None)
         for loop in list(self.lines):
             if loop.is_closed() and (line := self.lines.pop(loop, None)) is not None:
                 line.abandon()
@@ -340,5 +364,13 @@ def _after_fork() -> None:
         server.after_fork()
 
 
+def _at_exit() -> None:
+    """Hang up for loops that nobody shut down, before their collection complains of it."""
+    for server in list(SERVERS):
+        for line in server.lines.values():
+            line.abandon()
+
+
+atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

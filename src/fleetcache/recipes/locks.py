@@ -24,8 +24,8 @@ from fleetcache.twin import Twinned, blocking
 class Lock(Twinned):
     """A lock that at most one holder has, across processes and machines.
 
-    It is released on exit, or *timeout* milliseconds after it was acquired, whichever is first;
-    without a timeout a crashed holder blocks the others for ever.
+    It is released on exit, or *timeout* seconds after it was acquired, whichever is first; without
+    a timeout a crashed holder blocks the others for ever.  *lifetime* is the same in milliseconds.
     """
 
     def __init__(
@@ -33,7 +33,8 @@ class Lock(Twinned):
         cache: Core,
         name: str,
         *,
-        timeout: int | None,
+        timeout: Any,
+        lifetime: int | None,
         sleep: float,
         blocking: bool,
         blocking_timeout: float | None,
@@ -43,6 +44,7 @@ class Lock(Twinned):
         self.cache = cache
         self.name = name
         self.timeout = timeout
+        self.lifetime = lifetime
         self.sleep = sleep
         self.blocking = blocking
         self.blocking_timeout = blocking_timeout
@@ -75,9 +77,9 @@ class Lock(Twinned):
         patience = self.blocking_timeout if blocking_timeout is None else blocking_timeout
         mine = uuid4().hex.encode() if token is None else token.encode() if isinstance(token, str) else token
         give_up = None if patience is None else monotonic() + patience
-        lifetime = () if self.timeout is None else ("PX", self.timeout)
+        lifetime = () if self.lifetime is None else ("PX", self.lifetime)
         while True:
-            taken = await self._cache().ask((c.SET_IF, self.name, mine, *lifetime, "NX"), False, self.client)
+            taken = await self._cache().ask((c.ACQUIRE, self.name, mine, *lifetime, "NX"), False, self.client)
             if taken:
                 self.local.token = mine
                 return True
@@ -103,7 +105,7 @@ class Lock(Twinned):
         """Hold the lock *additional_time* seconds longer, or from now on if *replace_ttl*."""
         if self.token is None:
             raise LockError("Cannot extend an unlocked lock", self.name)
-        if self.timeout is None:
+        if self.lifetime is None:
             raise LockError("Cannot extend a lock with no timeout", self.name)
         return await self._renew(int(additional_time * 1000), replace_ttl)
 
@@ -113,9 +115,9 @@ class Lock(Twinned):
         """Begin the timeout anew."""
         if self.token is None:
             raise LockError("Cannot reacquire an unlocked lock", self.name)
-        if self.timeout is None:
+        if self.lifetime is None:
             raise LockError("Cannot reacquire a lock with no timeout", self.name)
-        return await self._renew(self.timeout, replace=True)
+        return await self._renew(self.lifetime, replace=True)
 
     reacquire = blocking(areacquire)
 

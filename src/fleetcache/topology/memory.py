@@ -18,25 +18,16 @@ import math
 import operator
 import random
 import re
-import threading
 import time
 from collections.abc import Callable, Iterable, KeysView, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 
 from redis.exceptions import ExecAbortError, NoScriptError, ResponseError
 
-from fleetcache.exchange import Command, Reply, Script
-
-
-class List(list[bytes]):
-    """The value of a list key."""
-
-
-class Set(set[bytes]):
-    """The value of a set key."""
+from fleetcache.exchange import Command, Reply, Script, Server
+from fleetcache.exchange.processes import lock_across_forks
 
 
 class Hash(dict[bytes, bytes]):
@@ -51,7 +42,7 @@ class Scores(dict[bytes, float]):
         return sorted(self.items(), key=lambda item: (item[1], item[0]), reverse=reverse)
 
 
-Container: TypeAlias = List | Set | Hash | Scores
+Container: TypeAlias = list[bytes] | set[bytes] | Hash | Scores
 Value: TypeAlias = bytes | Container
 V = TypeVar("V", bound=Value)
 Function = TypeVar("Function", bound=Callable[..., Reply])
@@ -102,11 +93,9 @@ def real(word: bytes, refusal: str = "value is not a valid float") -> float:
     return float(word)
 
 
-def added(number: bytes, delta: bytes, refusal: str = NOT_AN_INTEGER) -> bytes:
-    step = whole(delta)
-    after = b"%d" % (whole(number, refusal) + step)
-    whole(after, "increment or decrement would overflow")
-    return after
+def added(number: bytes, delta: int, refusal: str = NOT_AN_INTEGER) -> int:
+    after = whole(number, refusal) + delta
+    return whole(b"%d" % after, "increment or decrement would overflow")
 
 
 def options(words: Sequence[bytes], **lengths: int) -> dict[str, Sequence[bytes]]:
@@ -119,10 +108,6 @@ def options(words: Sequence[bytes], **lengths: int) -> dict[str, Sequence[bytes]
             raise ResponseError(SYNTAX)
         found[name] = tuple(islice(rest, lengths[name]))
     return found
-
-
-def pairs(words: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
-    return list(zip(words[::2], words[1::2], strict=True))
 
 
 def span(start: bytes, stop: bytes) -> Callable[[int], slice]:
@@ -202,30 +187,16 @@ def page(names: Iterable[bytes], cursor: bytes, words: Sequence[bytes]) -> list[
 # What a server does -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Handler:
-    """The method behind a command, and how many arguments it takes."""
+COMMANDS: dict[bytes, Callable[..., Reply]] = {}
 
-    run: Callable[..., Reply]
-    least: int
-    most: float
-
-
-COMMANDS: dict[bytes, Handler] = {}
+signature = cache(inspect.signature)
 
 
 def command(name: str, /, **fixed: Any) -> Callable[[Function], Function]:
     """Enter a method in `COMMANDS` under *name*, its keyword arguments *fixed*."""
 
     def enter(method: Function) -> Function:
-        _, *parameters = inspect.signature(method).parameters.values()
-        single = [one for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
-        endless = any(one.kind is one.VAR_POSITIONAL for one in parameters)
-        COMMANDS[name.encode()] = Handler(
-            run=partial(method, **fixed),
-            least=sum(one.default is one.empty for one in single),
-            most=math.inf if endless else len(single),
-        )
+        COMMANDS[name.encode()] = partial(method, **fixed)
         return method
 
     return enter
@@ -245,12 +216,14 @@ class Database:
     def prepare(self, words: Sequence[bytes]) -> Callable[[], Reply]:
         """Return the command *words* ready to be run; refuse one that nobody could run."""
         name, *arguments = words
-        handler = COMMANDS.get(name)
-        if handler is None:
+        run = COMMANDS.get(name)
+        if run is None:
             raise ResponseError(f"unknown command '{name.decode(errors='replace')}'")
-        if not handler.least <= len(arguments) <= handler.most:
-            raise ResponseError(f"wrong number of arguments for '{name.decode().lower()}' command")
-        return partial(handler.run, self, *arguments)
+        try:
+            signature(run).bind(self, *arguments)
+        except TypeError:
+            raise ResponseError(f"wrong number of arguments for '{name.decode().lower()}' command") from None
+        return partial(run, self, *arguments)
 
     def call(self, *parts: object) -> Reply:
         """Run one command for a script; a refusal is raised."""
@@ -397,10 +370,10 @@ class Database:
 
     @command("INCRBY")
     def _incrby(self, key: bytes, delta: bytes) -> Reply:
-        before = self._find(key, bytes)
-        after = added(b"0" if before is None else before, delta)
-        self._keep(key, after)
-        return int(after)
+        step, before = whole(delta), self._find(key, bytes)
+        after = added(b"0" if before is None else before, step)
+        self._keep(key, b"%d" % after)
+        return after
 
     # Hashes
 
@@ -408,7 +381,7 @@ class Database:
     def _hset(self, key: bytes, field: bytes, value: bytes, *more: bytes) -> Reply:
         fields = self._open(key, Hash)
         before = len(fields)
-        fields.update(pairs((field, value, *more)))
+        fields.update(zip((field, *more[::2]), (value, *more[1::2]), strict=True))
         self._keep(key, fields)
         return len(fields) - before
 
@@ -416,38 +389,29 @@ class Database:
     def _hsetnx(self, key: bytes, field: bytes, value: bytes) -> Reply:
         return 0 if field in self._open(key, Hash) else self._hset(key, field, value)
 
-    @command("HGETALL")
-    def _hgetall(self, key: bytes) -> Reply:
-        return dict(self._open(key, Hash))
-
-    @command("HVALS")
-    def _hvals(self, key: bytes) -> Reply:
-        return list(self._open(key, Hash).values())
-
     @command("HINCRBY")
     def _hincrby(self, key: bytes, field: bytes, delta: bytes) -> Reply:
-        before = self._open(key, Hash).get(field, b"0")
-        after = added(before, delta, "hash value is not an integer")
-        self._hset(key, field, after)
-        return int(after)
+        step, fields = whole(delta), self._open(key, Hash)
+        after = added(fields.get(field, b"0"), step, "hash value is not an integer")
+        self._hset(key, field, b"%d" % after)
+        return after
 
     # What hashes, sets, sorted sets and lists have in common
 
-    @command("HLEN", kind=Hash)
-    @command("LLEN", kind=List)
-    @command("SCARD", kind=Set)
-    @command("ZCARD", kind=Scores)
-    def _size(self, key: bytes, *, kind: type[Container]) -> Reply:
-        return len(self._open(key, kind))
-
-    @command("HKEYS", kind=Hash)
-    @command("SMEMBERS", kind=Set)
-    def _names(self, key: bytes, *, kind: type[Hash | Set]) -> Reply:
-        return list(self._open(key, kind))
+    @command("HLEN", kind=Hash, shown=len)
+    @command("LLEN", kind=list, shown=len)
+    @command("SCARD", kind=set, shown=len)
+    @command("ZCARD", kind=Scores, shown=len)
+    @command("HGETALL", kind=Hash, shown=dict)
+    @command("HKEYS", kind=Hash, shown=list)
+    @command("HVALS", kind=Hash, shown=lambda fields: [*fields.values()])
+    @command("SMEMBERS", kind=set, shown=list)
+    def _show(self, key: bytes, *, kind: type[Container], shown: Callable[[Container], Reply]) -> Reply:
+        return shown(self._open(key, kind))
 
     @command("HEXISTS", kind=Hash)
-    @command("SISMEMBER", kind=Set)
-    def _holds(self, key: bytes, name: bytes, *, kind: type[Hash | Set]) -> Reply:
+    @command("SISMEMBER", kind=set)
+    def _holds(self, key: bytes, name: bytes, *, kind: type[Hash | set[bytes]]) -> Reply:
         return int(name in self._open(key, kind))
 
     @command("HGET", kind=Hash)
@@ -460,13 +424,13 @@ class Database:
         return [*map(self._open(key, Hash).get, (field, *more))]
 
     @command("HDEL", kind=Hash)
-    @command("SREM", kind=Set)
+    @command("SREM", kind=set)
     @command("ZREM", kind=Scores)
-    def _remove(self, key: bytes, name: bytes, *more: bytes, kind: type[Hash | Set | Scores]) -> Reply:
+    def _remove(self, key: bytes, name: bytes, *more: bytes, kind: type[Hash | set[bytes] | Scores]) -> Reply:
         held = self._open(key, kind)
         gone = {name, *more} & set(held)
         for each in gone:
-            held.remove(each) if isinstance(held, Set) else held.pop(each)
+            held.remove(each) if isinstance(held, set) else held.pop(each)
         self._keep(key, held)
         return len(gone)
 
@@ -475,7 +439,7 @@ class Database:
     @command("LPUSH", left=True)
     @command("RPUSH", left=False)
     def _push(self, key: bytes, element: bytes, *more: bytes, left: bool) -> Reply:
-        elements = self._open(key, List)
+        elements = self._open(key, list)
         where = 0 if left else len(elements)
         elements[where:where] = (element, *more)[:: -1 if left else 1]
         self._keep(key, elements)
@@ -485,33 +449,33 @@ class Database:
     @command("RPOP", left=False)
     def _pop(self, key: bytes, count: bytes | None = None, *, left: bool) -> Reply:
         size = 1 if count is None else natural(count)
-        elements = self._open(key, List)
+        elements = self._open(key, list)
         if not elements:
             return None
         taken = elements[:size] if left else elements[::-1][:size]
-        self._keep(key, List(elements[size:] if left else elements[: max(len(elements) - size, 0)]))
+        self._keep(key, elements[size:] if left else elements[: max(len(elements) - size, 0)])
         return taken[0] if count is None else taken
 
     @command("LRANGE")
     def _lrange(self, key: bytes, start: bytes, stop: bytes) -> Reply:
-        inside, elements = span(start, stop), self._open(key, List)
+        inside, elements = span(start, stop), self._open(key, list)
         return elements[inside(len(elements))]
 
     @command("LTRIM")
     def _ltrim(self, key: bytes, start: bytes, stop: bytes) -> Reply:
-        self._keep(key, List(self._lrange(key, start, stop)))
+        self._keep(key, self._lrange(key, start, stop))
         return b"OK"
 
     @command("LINDEX")
     def _lindex(self, key: bytes, index: bytes) -> Reply:
-        elements = self._find(key, List)
+        elements = self._find(key, list)
         if elements is None or not -len(elements) <= (place := whole(index)) < len(elements):
             return None
         return elements[place]
 
     @command("LSET")
     def _lset(self, key: bytes, index: bytes, element: bytes) -> Reply:
-        elements = self._open(key, List)
+        elements = self._open(key, list)
         if not elements:
             raise ResponseError("no such key")
         place = whole(index)
@@ -522,17 +486,17 @@ class Database:
 
     @command("LREM")
     def _lrem(self, key: bytes, count: bytes, element: bytes) -> Reply:
-        limit, elements = whole(count), self._open(key, List)
+        limit, elements = whole(count), self._open(key, list)
         places = [place for place, each in enumerate(elements) if each == element]
         gone = set((places[::-1] if limit < 0 else places)[: abs(limit) or None])
-        self._keep(key, List(each for place, each in enumerate(elements) if place not in gone))
+        self._keep(key, [each for place, each in enumerate(elements) if place not in gone])
         return len(gone)
 
     # Sets
 
     @command("SADD")
     def _sadd(self, key: bytes, member: bytes, *more: bytes) -> Reply:
-        members = self._open(key, Set)
+        members = self._open(key, set)
         before = len(members)
         members.update((member, *more))
         self._keep(key, members)
@@ -542,45 +506,49 @@ class Database:
     @command("SINTER", combine=set.intersection)
     @command("SUNION", combine=set.union)
     def _combined(self, key: bytes, *more: bytes, combine: Callable[..., set[bytes]]) -> Reply:
-        return list(combine(*(self._open(each, Set) for each in (key, *more))))
+        return list(combine(*(self._open(each, set) for each in (key, *more))))
 
     @command("SDIFFSTORE", combine=set.difference)
     @command("SINTERSTORE", combine=set.intersection)
     @command("SUNIONSTORE", combine=set.union)
     def _store(self, target: bytes, key: bytes, *more: bytes, combine: Callable[..., set[bytes]]) -> Reply:
-        members = Set(self._combined(key, *more, combine=combine))
+        members = set(self._combined(key, *more, combine=combine))
         self._replace(target, members)
         return len(members)
 
+    @command("SSCAN")
+    def _sscan(self, key: bytes, cursor: bytes, *words: bytes) -> Reply:
+        return page(self._open(key, set), cursor, words)
+
     @command("SMISMEMBER")
     def _smismember(self, key: bytes, member: bytes, *more: bytes) -> Reply:
-        members = self._open(key, Set)
+        members = self._open(key, set)
         return [int(each in members) for each in (member, *more)]
 
     @command("SMOVE")
     def _smove(self, source: bytes, target: bytes, member: bytes) -> Reply:
-        members = self._find(source, Set)
+        members = self._find(source, set)
         if members is None:
             return 0
-        self._find(target, Set)
-        if member not in members:
-            return 0
-        self._remove(source, member, kind=Set)
-        self._sadd(target, member)
-        return 1
+        self._find(target, set)
+        moved = int(member in members)
+        if moved and source != target:
+            self._remove(source, member, kind=set)
+            self._sadd(target, member)
+        return moved
 
     @command("SPOP")
     def _spop(self, key: bytes, count: bytes | None = None) -> Reply:
         size = 1 if count is None else natural(count)
-        members = self._open(key, Set)
+        members = self._open(key, set)
         taken = random.sample([*members], min(size, len(members)))
-        self._keep(key, Set(members.difference(taken)))
+        self._keep(key, members.difference(taken))
         return taken if count is not None else taken[0] if taken else None
 
     @command("SRANDMEMBER")
     def _srandmember(self, key: bytes, count: bytes | None = None) -> Reply:
         size = 1 if count is None else whole(count)
-        members = [*self._open(key, Set)]
+        members = [*self._open(key, set)]
         if size < 0:
             taken = random.choices(members, k=-size) if members else []
         else:
@@ -596,7 +564,7 @@ class Database:
         while words[0] in {b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"}:
             flags.add(words[0])
             words = words[1:]
-        wanted = [(name, real(number)) for number, name in pairs(words)]
+        wanted = [(name, real(number)) for number, name in zip(words[::2], words[1::2], strict=True)]
         scores = self._open(key, Scores)
         new = changed = 0
         after = None
@@ -673,28 +641,16 @@ class Database:
 
 # The package's Lua scripts, in Python -----------------------------------------------------------
 
-SCRIPTS: dict[str, Callable[..., Reply]] = {}
 
-
-def equivalent(name: str) -> Callable[[Function], Function]:
-    def enter(function: Function) -> Function:
-        SCRIPTS[name] = function
-        return function
-
-    return enter
-
-
-@equivalent("incr")
 def incr(database: Database, key: bytes, delta: bytes, default: bytes, milliseconds: bytes) -> Reply:
     if not database.call("EXISTS", key):
         if not default:
             return None
         database.call("SET", key, default, *(("PX", milliseconds) if milliseconds else ()))
-    database.call("INCRBY", key, delta)
-    return database.call("GET", key)
+    total = database.call("INCRBY", key, delta)
+    return total if abs(total) < 2**53 else database.call("GET", key)
 
 
-@equivalent("swap")
 def swap(database: Database, key: bytes, old: bytes, new: bytes) -> Reply:
     if database.call("GET", key) != old:
         return 0
@@ -702,17 +658,18 @@ def swap(database: Database, key: bytes, old: bytes, new: bytes) -> Reply:
     return 1
 
 
-@equivalent("release")
 def release(database: Database, key: bytes, token: bytes) -> Reply:
     return database.call("DEL", key) if database.call("GET", key) == token else 0
 
 
-@equivalent("extend")
 def extend(database: Database, key: bytes, token: bytes, milliseconds: bytes, replace: bytes) -> Reply:
     if database.call("GET", key) != token:
         return 0
     left = max(database.call("PTTL", key), 0) if replace == b"0" else 0
     return database.call("PEXPIRE", key, left + int(milliseconds))
+
+
+SCRIPTS: dict[str, Callable[..., Reply]] = {run.__name__: run for run in (incr, swap, release, extend)}
 
 
 # The server -------------------------------------------------------------------------------------
@@ -753,15 +710,15 @@ class Conversation:
             case _, None:
                 return self._database.prepare(words)()
             case _, list(queue):
-                queue.append(self._prepared(words))
+                try:
+                    queue.append(self._database.prepare(words))
+                except ResponseError:
+                    self._spoiled = True
+                    raise
         return b"QUEUED"
 
-    def _prepared(self, words: Sequence[bytes]) -> Callable[[], Reply]:
-        try:
-            return self._database.prepare(words)
-        except ResponseError:
-            self._spoiled = True
-            raise
+
+_batches = lock_across_forks()  # one for all servers: none would be faster alone, under the GIL
 
 
 class MemoryServer(Server):
@@ -773,12 +730,11 @@ class MemoryServer(Server):
     def __init__(self, name: str = "", *, clock: Callable[[], float] = time.time) -> None:
         self.address = f"memory://{name}"
         self._clock = clock
-        self._lock = threading.Lock()
         self._database = Database()
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         batch = [[packed(part) for part in command] for command in commands]
-        with self._lock:
+        with _batches:
             self._database.now = round(self._clock() * 1000)
             conversation = Conversation(self._database)
             return [attempt(conversation.take, words) for words in batch]

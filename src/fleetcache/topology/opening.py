@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +12,16 @@ import redis
 
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.breaker import Breaker
+from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.server import RemoteServer
-from fleetcache.pool import ConnectionFactory
+from fleetcache.pool import ConnectionFactory, frozen
 from fleetcache.settings import Options
 from fleetcache.topology import Topology
 from fleetcache.topology.embedded import shared_server
 from fleetcache.topology.memory import memory_server
 
 _servers: dict[Hashable, RemoteServer] = {}
-_opening = threading.RLock()
+_opening = lock_across_forks()
 
 
 class OnDemand(Server):
@@ -85,8 +85,9 @@ def remote(raw: Any, url: str, options: Options) -> RemoteServer:
     if "max_connections=" in url or isinstance(pool, redis.BlockingConnectionPool):
         limit = pool.max_connections
     if isinstance(pool, redis.BlockingConnectionPool):
-        patience = pool.timeout or 0.0
-    policy = (limit, patience, options.breaker_failures, options.breaker_cooldown)
+        patience = pool.timeout
+    raw_kind = (options.redis_client_class, frozen(options.redis_client_kwargs))
+    policy = (limit, patience, options.breaker_failures, options.breaker_cooldown, raw_kind)
     with _opening:
         if (pool, policy) not in _servers:
             breaker = Breaker("", options.breaker_failures, options.breaker_cooldown)
@@ -96,6 +97,17 @@ def remote(raw: Any, url: str, options: Options) -> RemoteServer:
 
 def close_idle(topology: Topology) -> None:
     """Close the idle connections of every server of *topology*."""
-    for server in {id(server): server for server in topology.servers}.values():
-        if isinstance(server, RemoteServer):
-            server.close_idle()
+    for server in _remote(topology):
+        server.close_idle()
+
+
+async def aclose_idle(topology: Topology) -> None:
+    """Close the idle connections of every server of *topology*, and the running loop's."""
+    for server in _remote(topology):
+        server.close_idle()
+        await server.aclose()
+
+
+def _remote(topology: Topology) -> list[RemoteServer]:
+    """Return the servers that have connections, each once."""
+    return [server for server in dict.fromkeys(topology.servers) if isinstance(server, RemoteServer)]

@@ -25,21 +25,22 @@ class Standalone:
         self.writes_elsewhere = writes_elsewhere
 
     def route(self, command: Command) -> Server:
-        if self.replicas and command[0].reads:
-            return choice(self.replicas)
-        return self.primary
+        return self._replica() if self.replicas and command[0].reads else self.primary
+
+    def _replica(self) -> Server:
+        """Return a replica, one that answered last time if there is any."""
+        return choice([server for server in self.replicas if not server.away] or self.replicas)
 
     def another(self, command: Command, tried: Server) -> Server | None:
-        if command[0].reads:
-            others = [server for server in self.replicas if server is not tried]
-            return others[0] if len(others) > 1 else self.primary if tried is not self.primary else None
-        if self.writes_elsewhere and tried is self.primary and self.replicas:
-            return choice(self.replicas)
+        if tried in self.replicas:
+            return self.primary
+        if tried is self.primary and self.writes_elsewhere and self.replicas and not command[0].reads:
+            return self._replica()
         return None
 
     def home(self, name: str) -> Server:
         return self.primary
 
     def shares(self, names: Sequence[str], reads: bool) -> list[Share]:
-        server = choice(self.replicas) if reads and self.replicas else self.primary
+        server = self._replica() if reads and self.replicas else self.primary
         return [(server, list(range(len(names))))]

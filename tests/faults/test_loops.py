@@ -1,0 +1,233 @@
+"""Event loops come and go, in any number of threads: nothing leaks and nobody waits for a dead one."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+
+from fleetcache import Cache
+
+from .load import HASTY
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def raw(mortal):
+    """A client that looks at the server from beside."""
+    client = Cache(mortal.url()).get_client()
+    client.ping()
+    yield client
+    client.close()
+    client.connection_pool.disconnect()
+
+
+def others(raw) -> int:
+    """Return how many clients the server has beside this one."""
+    return raw.info("clients")["connected_clients"] - 1
+
+
+def wait_until(condition, seconds: float = 3.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
+
+
+def run(work) -> None:
+    """asyncio.run() without the loop's own development mode, which is ten times slower."""
+    asyncio.run(work, debug=False)
+
+
+async def use(cache: Cache, number: int) -> None:
+    assert await cache.aset(f"key{number}", number) is True
+    assert await cache.aget(f"key{number}") == number
+    assert await asyncio.gather(*(cache.aget(f"key{number}") for _ in range(5))) == [number] * 5
+
+
+def test_two_hundred_loops(mortal, raw, sockets):
+    """Each asyncio.run() hangs up as it ends."""
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
+    before = sockets()
+
+    for number in range(200):
+        run(use(cache, number))
+
+    wait_until(lambda: others(raw) == 0)
+    assert sockets() <= before
+    assert cache.topology.primaries[0].connecting == {}
+    assert len(cache.topology.primaries[0].lines) <= 1
+
+
+def test_async_to_sync(mortal, raw, sockets):
+    """Django's way to call async code from sync code makes a loop each time, and leaks none."""
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
+    before = sockets()
+
+    for number in range(100):
+        async_to_sync(use)(cache, number)
+
+    wait_until(lambda: others(raw) == 0)
+    assert sockets() <= before
+
+
+def test_sync_code_within_a_loop_within_sync_code(mortal, raw):
+    """Both faces may be used from within each other, nested as Django nests them."""
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
+
+    def inner() -> int:
+        cache.set("a", 1)
+        return cache.get("a") + async_to_sync(cache.aget)("a")
+
+    async def outer() -> int:
+        return await sync_to_async(inner)() + await cache.aget("a")
+
+    assert async_to_sync(outer)() == 3
+    assert asyncio.run(outer()) == 3
+    wait_until(lambda: others(raw) <= 3)
+
+
+def test_eight_threads_with_a_loop_each(mortal, raw, sockets):
+    """Loops of several threads use a connection each, and leave none behind."""
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
+    before, wrong = sockets(), []
+    inside = threading.Barrier(8)
+
+    async def work(thread: int) -> None:
+        await asyncio.gather(*(use(cache, 1000 * thread + number) for number in range(20)))
+        await asyncio.to_thread(inside.wait, 10)
+        if thread == 0:
+            wrong.extend([f"{others(raw)} connections"] if others(raw) != 8 else [])
+        await asyncio.to_thread(inside.wait, 10)
+
+    def run(thread: int) -> None:
+        try:
+            for _ in range(3):
+                run(work(thread))
+        except BaseException as error:
+            wrong.append(repr(error))
+            inside.abort()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert wrong == []
+    wait_until(lambda: others(raw) == 0)
+    assert sockets() <= before
+
+
+def test_loops_closed_without_a_farewell(mortal, raw, sockets):
+    """Loops that are closed without shutdown_asyncgens() leave one connection at most."""
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
+    before = sockets()
+
+    for number in range(50):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(use(cache, number))
+        loop.close()
+    gc.collect()
+
+    wait_until(lambda: others(raw) <= 1)
+    assert sockets() <= before + 1
+    run(use(cache, 0))
+    wait_until(lambda: others(raw) == 0)
+    assert sockets() <= before
+
+
+def test_a_loop_closed_while_it_connects(mortal, proxy, sockets):
+    """A loop that ends in the middle of connecting leaves nothing, and the next one connects."""
+    cache = Cache(proxy.url(), {"OPTIONS": {"socket_timeout": 5}})
+    before = sockets()
+    proxy.hold()
+    for _ in range(10):
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(cache.aget("a"), 0.02))
+    assert cache.topology.primaries[0].connecting == {}
+    proxy.heal()
+
+    run(use(cache, 1))
+
+    wait_until(lambda: sockets() <= before)
+
+
+def test_a_loop_that_outlives_the_server(mortal, raw, sockets):
+    """A loop that meets outage after outage holds one connection at the end of each."""
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": {**HASTY, "BREAKER_COOLDOWN": 0.01}})
+
+    async def main() -> None:
+        await use(cache, 0)
+        before = sockets()
+        for number in range(10):
+            await asyncio.to_thread(mortal.restart)
+            await use(cache, number)
+        assert sockets() <= before
+
+    asyncio.run(main())
+
+
+def test_aclose_hangs_up_gently(mortal, raw):
+    """aclose() with CLOSE_CONNECTION ends the loop's connection when those who wait have their replies."""
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": {**HASTY, "CLOSE_CONNECTION": True}})
+
+    async def main() -> None:
+        await use(cache, 0)
+        cache.set("b", 2)
+        assert others(raw) == 2
+        waiting = [asyncio.create_task(cache.aget("key0")) for _ in range(10)]
+        await asyncio.sleep(0)
+        await cache.aclose()
+        assert await asyncio.gather(*waiting) == [0] * 10
+        await asyncio.to_thread(wait_until, lambda: others(raw) == 0)
+        assert await cache.aget("b") == 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("ending", ["runs out", "sys.exit()", "loop left open", "exception"])
+def test_nothing_is_said_at_the_end(mortal, ending):
+    """A program that used both faces ends without a warning, however its loop was left."""
+    script = """
+        import asyncio, gc, sys
+        from fleetcache import Cache
+        url, ending = sys.argv[1:]
+        cache = Cache(url)
+
+        async def main():
+            await cache.aset("a", 1)
+            assert await asyncio.gather(*(cache.aget("a") for _ in range(100))) == [1] * 100
+            assert cache.get("a") == 1
+            if ending == "exception":
+                raise SystemExit(0)
+
+        for _ in range(3):
+            if ending == "loop left open":
+                loop = asyncio.new_event_loop()
+                loop.run_until_complete(main())
+                loop.close()
+            else:
+                asyncio.run(main())
+        del cache
+        gc.collect()
+        if ending == "sys.exit()":
+            sys.exit(0)
+    """
+    ran = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(script), mortal.tcp_url(), ending],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")

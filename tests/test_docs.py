@@ -1,0 +1,217 @@
+"""What the documents say is true: their code runs, their links lead somewhere, their names exist."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib
+import inspect
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import docs.settings
+import pytest
+from django.test import override_settings
+from tests import django_settings
+
+from fleetcache import Cache, caches
+from fleetcache.settings import Options, Settings, _passed_on
+from fleetcache.topology.embedded import EmbeddedServer
+
+django_settings.configure()
+
+HOME = Path(__file__).resolve().parent.parent
+PAGES = sorted([HOME / "README.md", HOME / "CHANGELOG.md", *(HOME / "docs").glob("*.md")])
+PROJECT = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
+
+block = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+any_block = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+link = re.compile(r"\]\(([^)\s]+)\)")
+heading = re.compile(r"^#+ (.+)$", re.MULTILINE)
+server = re.compile(r"redis://127\.0\.0\.1:6379/(\d+)")
+module_name = re.compile(r"# (\w+(?:/\w+)*)\.py\n")
+
+DATABASE = 15
+"""No other test uses it; what a block writes stays for those below it on the page."""
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def blocks(page: Path) -> list[tuple[int, str]]:
+    """Return the Python blocks of *page*, each with the number of its first line."""
+    text = page.read_text()
+    return [(text.count("\n", 0, found.start(1)) + 1, found[1]) for found in block.finditer(text)]
+
+
+def run(page: Path, line: int, source: str, names: dict[str, Any]) -> None:
+    """Run a block in the namespace *names*; at its top level it may await."""
+    tree = ast.parse("\n" * (line - 1) + source, str(page))
+    code = compile(tree, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    if code.co_flags & inspect.CO_COROUTINE:
+        asyncio.run(eval(code, names))
+    else:
+        exec(code, names)
+
+
+def module_of(path: str, names: dict[str, Any]) -> Iterator[ModuleType]:
+    """Yield the packages and the module that *path* names, which holds *names*."""
+    *packages, _ = parts = path.split("/")
+    for depth in range(len(packages)):
+        package = ModuleType(".".join(parts[: depth + 1]))
+        package.__path__ = []
+        yield package
+    module = ModuleType(".".join(parts))
+    vars(module).update(names)
+    yield module
+
+
+@each_page
+def test_code_runs(page: Path, valkey: EmbeddedServer, monkeypatch) -> None:
+    """The blocks of a page run one after another; a ``CACHES`` is the site's from there on.
+
+    A block that begins with the name of a file is a module for those below it.
+    """
+    url = valkey.tcp_url(DATABASE)
+    Cache(url).clear()
+    for attribute in ("_entries", "_made"):
+        monkeypatch.setattr(caches, attribute, getattr(caches, attribute))  # the blocks configure it
+    names: dict[str, Any] = {}
+    with ExitStack() as settings:
+        for line, text in blocks(page):
+            source = server.sub(url, text)
+            path = module_name.match(source)
+            own = {} if path else names
+            run(page, line, source, own)
+            for module in module_of(path[1], own) if path else ():
+                monkeypatch.setitem(sys.modules, module.__name__, sys.modules.get(module.__name__, module))
+            if configured := names.pop("CACHES", None):
+                settings.enter_context(override_settings(CACHES=configured))
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    """A link within the project names a file that is there, and a heading that it has."""
+    text = any_block.sub("", page.read_text())
+    for target in link.findall(text):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what the headings of *page* are called in links."""
+    titles = heading.findall(any_block.sub("", page.read_text()))
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@each_page
+def test_names_exist(page: Path) -> None:
+    """What is called ``fleetcache.….name`` is there."""
+    for name in set(re.findall(r"[`\"](fleetcache(?:\.\w+)+)[`\"]", page.read_text())) - LOGGERS:
+        parts = name.split(".")
+        found: Any = None
+        for depth in range(len(parts), 0, -1):
+            try:
+                found = importlib.import_module(".".join(parts[:depth]))
+            except ModuleNotFoundError:
+                continue
+            for part in parts[depth:]:
+                found = getattr(found, part)
+            break
+
+        assert found is not None, name
+
+
+LOGGERS = {"fleetcache.server", "fleetcache.codec", "fleetcache.E001", "fleetcache.W001"}
+
+
+@each_page
+def test_targets_exist(page: Path) -> None:
+    """``make`` is only asked for what the Makefile has."""
+    targets = re.findall(r"^([a-z]+):", (HOME / "Makefile").read_text(), re.MULTILINE)
+
+    assert set(re.findall(r"`make ([a-z]+)", page.read_text())) <= {*targets}
+
+
+def test_versions() -> None:
+    """README names the versions that pyproject.toml does."""
+    said = (HOME / "README.md").read_text()
+    classifiers = "\n".join(PROJECT["classifiers"])
+    (redis,) = (need for need in PROJECT["dependencies"] if need.startswith("redis"))
+    (django,) = PROJECT["optional-dependencies"]["django"]
+
+    for what, needed in (("Python", PROJECT["requires-python"]), ("Django", django)):
+        listed = re.findall(rf"{what} :: (\d+\.\d+)$", classifiers, re.MULTILINE)
+        assert f"{what} {listed[0]} to {listed[-1]}" in said
+        assert f">={listed[0]}" in needed
+    oldest, below = re.fullmatch(r"redis>=([\d.]+),<(\d+)", redis).groups()
+    assert f"redis-py {oldest} to {int(below) - 1}" in said
+    for extra in PROJECT["optional-dependencies"]:
+        assert f"`{extra}`" in said
+
+
+def test_readme_is_short() -> None:
+    """README leads a newcomer to two commands, within 150 lines."""
+    lines = (HOME / "README.md").read_text().splitlines()
+
+    assert len(lines) < 150
+    assert lines[2].endswith(".")
+    assert [line.split("#")[0].strip() for line in lines[5:7]] == ["make demo", "make test"]
+
+
+def test_settings_page_is_up_to_date() -> None:
+    """docs/settings.md is what ``make docs`` would write."""
+    assert docs.settings.PAGE.read_text() == docs.settings.page()
+
+
+def test_connection_options_exist() -> None:
+    """The selection of redis-py's options on the page consists of options that are passed on."""
+    named = {name for names in docs.settings.CONNECTION for name in names.split(", ")}
+
+    assert named <= _passed_on()
+
+
+def test_migration_names_every_option_of_django_redis() -> None:
+    """The tables of migration.md have every option and setting that django-redis and Django read."""
+    named = {*re.findall(r"`(\w+)`", (HOME / "docs/migration.md").read_text())}
+
+    assert named >= OLD_OPTIONS
+
+
+OLD_OPTIONS = {
+    *("serializer", "pool_class", "parser_class"),
+    *("CLIENT_CLASS", "IGNORE_EXCEPTIONS", "REPLICA_READ_ONLY", "SERIALIZER", "COMPRESSOR", "CLOSE_CONNECTION"),
+    *("PICKLE_VERSION", "CONNECTION_FACTORY", "CONNECTION_POOL_CLASS", "CONNECTION_POOL_KWARGS", "REDIS_CLIENT_CLASS"),
+    *("REDIS_CLIENT_KWARGS", "USERNAME", "PASSWORD", "SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT", "PARSER_CLASS"),
+    *("SENTINELS", "SENTINEL_KWARGS", "DJANGO_REDIS_IGNORE_EXCEPTIONS", "DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS"),
+    *("DJANGO_REDIS_LOGGER", "DJANGO_REDIS_SCAN_ITERSIZE", "DJANGO_REDIS_CLOSE_CONNECTION"),
+    *("DJANGO_REDIS_CONNECTION_FACTORY", "CACHE_HERD_TIMEOUT", "TIMEOUT", "KEY_PREFIX", "VERSION", "KEY_FUNCTION"),
+    *("REVERSE_KEY_FUNCTION", "MAX_ENTRIES", "CULL_FREQUENCY"),
+}
+
+
+def test_outages_page_names_every_operation() -> None:
+    """The table of fallback values has every operation, and gives what is returned."""
+    text = (HOME / "docs/outages.md").read_text()
+    named = {*re.findall(r"\b[a-z_]+\b", " ".join(text.split("`")[1::2]))}
+    operations = {name for name in dir(Cache) if inspect.iscoroutinefunction(getattr(Cache, f"a{name}", None))}
+
+    assert operations - named <= {"close", "zrangebyscore", "zrevrange", "zrevrangebyscore"}
+
+
+@pytest.mark.parametrize("kind", [Settings, Options])
+def test_everything_is_described(kind: type) -> None:
+    """Each setting and option has a meaning, which is a sentence."""
+    for option in fields(kind):
+        assert option.metadata["doc"].endswith("."), option.name
