@@ -61,7 +61,6 @@ def test_mixed_fleet(valkey: EmbeddedServer) -> None:
 
 def test_a_difference_is_found_and_told() -> None:
     """A value changed behind the model's back fails with the story of its key, and of no other."""
-    pytest.importorskip("django_redis")
     configure()
     cache = Mission("memory://fleet", "fleet", "pickle", "0", 0).cache(OURS)
     driver, estate = Driver(cache, awaiting=False), Estate("e0", "pickle", Random(0), visitor=OURS)
@@ -114,7 +113,7 @@ class Fleet:
             self.inboxes[place % 2].put(estate)
         with suppress(BrokenBarrierError):  # whoever broke it reports
             self.roads.ready.wait(PATIENCE)
-        reports = [self.roads.reports.get(timeout=mission.seconds + PATIENCE) for _ in FLEET]
+        reports = [self.roads.reports.get(timeout=mission.seconds + 2 * PATIENCE) for _ in FLEET]
         failures = [report.failure for report in reports if report.failure]
         if failures:
             pytest.fail("\n\n".join([f"FLEET_SEED={mission.seed} {mission.variant}", *failures]), pytrace=False)

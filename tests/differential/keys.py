@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import time
+
 from .sides import Cache, Cases
 
 case = Cases()
@@ -250,7 +252,7 @@ def writing_into_a_pipeline(cache: Cache) -> None:
     cache.delete("a", client=pipeline)
     cache.set("e", 5, 0, client=pipeline)
     cache.pexpire("b", 200_000, client=pipeline)
-    cache.pexpire_at("c", 4_000_000_000_000, client=pipeline)
+    cache.pexpire_at("c", int(time() + 400) * 1000, client=pipeline)
     cache.smove("s", "t", 1, client=pipeline)
     cache.get("b")
     cache.note(pipeline.execute())

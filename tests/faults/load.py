@@ -55,6 +55,8 @@ class Load:
         self.wrong: list[str] = []
         self.failures: list[tuple[float, Exception]] = []
         self.slowest = 0.0
+        self.lag = 0.0
+        """How late a busy machine woke somebody up who asked for it, at worst."""
         self.calls = 0
         self.fresh: dict[int, float] = {}
         """When each worker last succeeded."""
@@ -69,6 +71,7 @@ class Load:
             self._threads = [
                 threading.Thread(target=complete, args=(self._work(number),)) for number in range(len(self.ledgers))
             ]
+            self._threads.append(threading.Thread(target=complete, args=(self._pulse(),)))
         for thread in self._threads:
             thread.start()
         self.wait_for_success(time.monotonic())
@@ -102,8 +105,21 @@ class Load:
 
     async def _all(self) -> None:
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._pulse())
             for number in range(len(self.ledgers)):
                 group.create_task(self._work(number))
+
+    async def _sleep(self, seconds: float) -> None:
+        if self.face == AWAITING:
+            await asyncio.sleep(seconds)
+        else:
+            time.sleep(seconds)
+
+    async def _pulse(self) -> None:
+        while not self._stop.is_set():
+            started = time.monotonic()
+            await self._sleep(0.02)
+            self.lag = max(self.lag, time.monotonic() - started - 0.02)
 
     async def _work(self, number: int) -> None:
         ledger, chance = self.ledgers[number], random.Random(number)
@@ -112,10 +128,7 @@ class Load:
                 step = chance.choice((self._write, self._read, self._read, self._read_two, self._count))
                 succeeded = await self._timed(number, step(ledger))
                 pause = (self.pause if succeeded else 5 * self.pause) * chance.random()
-                if self.face == AWAITING:
-                    await asyncio.sleep(2 * pause)
-                else:
-                    time.sleep(pause / 10)
+                await self._sleep(2 * pause if self.face == AWAITING else pause / 10)
         except Exception as error:
             self.wrong.append(f"{ledger.key}: {error!r}")
 

@@ -92,6 +92,22 @@ def test_a_late_failure_does_not_put_off_the_next_try(clock):
     breaker.admit()
 
 
+def test_a_slow_try_is_followed_by_a_rest(clock):
+    """A caller whose try took longer than the cooldown is not followed at once by another."""
+    breaker = Breaker("here", failures=1, cooldown=1)
+    fail(breaker)
+    clock.now += 1
+    breaker.admit()
+    clock.now += 5
+
+    fail(breaker)
+
+    with pytest.raises(CircuitOpen):
+        breaker.admit()
+    clock.now += 1
+    breaker.admit()
+
+
 def test_old_news_of_a_failure(clock, journal):
     """A call that waited through an outage and fails after its end does not begin another."""
     breaker = Breaker("here", failures=1)

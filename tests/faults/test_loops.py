@@ -42,7 +42,7 @@ def wait_until(condition, seconds: float = 3.0) -> None:
         time.sleep(0.005)
 
 
-def run(work) -> None:
+def in_loop(work) -> None:
     """asyncio.run() without the loop's own development mode, which is ten times slower."""
     asyncio.run(work, debug=False)
 
@@ -59,7 +59,7 @@ def test_two_hundred_loops(mortal, raw, sockets):
     before = sockets()
 
     for number in range(200):
-        run(use(cache, number))
+        in_loop(use(cache, number))
 
     wait_until(lambda: others(raw) == 0)
     assert sockets() <= before
@@ -111,7 +111,7 @@ def test_eight_threads_with_a_loop_each(mortal, raw, sockets):
     def run(thread: int) -> None:
         try:
             for _ in range(3):
-                run(work(thread))
+                in_loop(work(thread))
         except BaseException as error:
             wrong.append(repr(error))
             inside.abort()
@@ -140,7 +140,7 @@ def test_loops_closed_without_a_farewell(mortal, raw, sockets):
 
     wait_until(lambda: others(raw) <= 1)
     assert sockets() <= before + 1
-    run(use(cache, 0))
+    in_loop(use(cache, 0))
     wait_until(lambda: others(raw) == 0)
     assert sockets() <= before
 
@@ -156,7 +156,7 @@ def test_a_loop_closed_while_it_connects(mortal, proxy, sockets):
     assert cache.topology.primaries[0].connecting == {}
     proxy.heal()
 
-    run(use(cache, 1))
+    in_loop(use(cache, 1))
 
     wait_until(lambda: sockets() <= before)
 

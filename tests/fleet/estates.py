@@ -2,7 +2,8 @@
 
 An operation is a generator: it yields calls, is sent what they returned or raised, and compares.
 So it is the same for a blocking cache and for an awaited one.  Everything is drawn from the estate's
-own source of chance, which travels with it; a seed tells the whole story of an estate again.
+own source of chance, which travels with it, and no reply changes what is drawn; so a seed asks the
+same of an estate again.
 """
 
 from __future__ import annotations
@@ -131,6 +132,7 @@ class Estate:
 
     def survey(self) -> Operation:
         """Ask for everything there is."""
+        chance = Random(self.visits)  # of its own, because what there is may depend on what SPOP drew
         found = yield call("keys", f"{self.name}:*")
         self.same(sorted(found), sorted(key for key, version in self.entries if version == 1))
         for version in sorted({version for _, version in self.entries}):
@@ -148,13 +150,14 @@ class Estate:
                         self.same_items((yield call("hgetall", key, version=version)), entry.content)
                     case "hash":
                         self.same(sorted((yield call("hkeys", key, version=version))), sorted(entry.content))
-                if self.random.random() < 0.2:
+                if chance.random() < 0.2:
                     self.left((yield call("pttl", key, version=version)), entry, 1000)
 
     def telling(self, error: Exception, last: Call) -> str:
         """Return what led to *error*: only what was done to the keys of the *last* call."""
         keys = [word for word in _words((last.args, last.kwargs)) if word.startswith(f"{self.name}:")]
-        lines = [line for line in self.story if any(key in line for key in keys) or "*" in line or not keys]
+        about = [*keys, "delete_pattern"] if keys else [""]
+        lines = [line for line in self.story if any(word in line for word in about)]
         return "\n".join([f"{self.name}, after {self.visits} visits: {error}", *lines[-40:]])
 
     # --- what is expected -------------------------------------------------------------------------

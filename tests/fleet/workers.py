@@ -237,8 +237,8 @@ class Lane:
 
     async def guard(self) -> None:
         """Of all processes one is inside, so what it reads and writes is as if nobody else did."""
-        lock = await self.do("lock", "guard", timeout=60, sleep=0.002, blocking_timeout=30)
-        self.check(await self.driver.do(Call("acquire", (), {}, lock)), "waited 30 s for a lock")
+        lock = await self.do("lock", "guard", timeout=2 * PATIENCE, sleep=0.002, blocking_timeout=PATIENCE)
+        self.check(await self.driver.do(Call("acquire", (), {}, lock)), "waited too long for the lock")
         count = await self.do("get", "guarded")
         self.check(await self.do("get", "inside") == "nobody", "somebody is inside")
         await self.do("set", "inside", self.name)

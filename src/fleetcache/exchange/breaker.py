@@ -70,8 +70,11 @@ class Breaker:
         if isinstance(error, ConnectionLost):
             return
         self.strikes += 1
-        if self.strikes == self.failures:  # later turns are given out by `admit`
-            self.next_try = monotonic() + self.cooldown
+        now = monotonic()
+        # A try that took long earns a rest, unless somebody else has had a turn meanwhile: many that
+        # hang, and fail one after another, must not put off the next for ever.
+        if self.strikes >= self.failures and now >= self.next_try:
+            self.next_try = now + self.cooldown
 
     def success(self, era: int) -> None:
         """Note that the server answered a call of *era*; the end of an outage is logged."""

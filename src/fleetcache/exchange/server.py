@@ -8,8 +8,8 @@ to the server: they are its parent's.
 from __future__ import annotations
 
 import asyncio
-import logging
 import atexit
+import logging
 import os
 import threading
 import weakref
@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeAlias
 
 import hiredis
-from redis.exceptions import DataError, ReadOnlyError
+from redis.exceptions import AuthenticationError, DataError, ReadOnlyError
 
 from fleetcache.errors import NoSuchDatabase, ServerGone, TooManyConnections, UnsupportedServer, is_outage
 from fleetcache.exchange import Command, Reply, Server
@@ -54,6 +54,8 @@ def _pack_large(command: Command) -> bytes:
     """Return *command*, some part of which is large, as bytes; hiredis would copy it again and again."""
     pieces = [b"*%d\r\n" % len(command)]
     for part in command:
+        if not isinstance(part, (bytes, str, int, float)):
+            raise TypeError(f"a part of a command is bytes, str, int or float, not {type(part).__name__}")
         data = part if isinstance(part, bytes) else str(part).encode()
         pieces += (b"$%d\r\n" % len(data), data, b"\r\n")
     return b"".join(pieces)
