@@ -39,11 +39,11 @@ LARGE = 32768  # benchmarks/growth.py: from here on hiredis' packing costs more 
 
 def pack(command: Command) -> bytes:
     """Return *command* as bytes."""
-    if len(command) > 2:
-        for part in command:
-            if type(part) is bytes and len(part) > LARGE:
-                return _pack_large(command)
     try:
+        if len(command) > 2:
+            for part in command:
+                if type(part) is bytes and len(part) > LARGE:
+                    return _pack_large(command)
         data: bytes = hiredis.pack_command(command)
     except TypeError as error:
         raise DataError(f"{command[0].decode()}: {error}") from error
@@ -55,7 +55,7 @@ def _pack_large(command: Command) -> bytes:
     pieces = [b"*%d\r\n" % len(command)]
     for part in command:
         if not isinstance(part, (bytes, str, int, float)):
-            raise TypeError(f"a part of a command is bytes, str, int or float, not {type(part).__name__}")
+            raise TypeError("A tuple item must be str, int, float or bytes.")
         data = part if isinstance(part, bytes) else str(part).encode()
         pieces += (b"$%d\r\n" % len(data), data, b"\r\n")
     return b"".join(pieces)
