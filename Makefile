@@ -7,15 +7,15 @@ BIN := .venv/bin
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-demo: .venv/demo ## Run a Django site on django-redis, then on fleetcache, then on both (SECONDS=20).
+demo: .venv/demo ## Run a Django site on django-redis, then on fleetcache, then on both (SECONDS=20 of load; some 20 s more to start).
 	@$(BIN)/python demo/run.py --seconds $(SECONDS)
 
 test: ## Run all tests, on the oldest and the newest Python found with their Django (ARGS= for pytest).
 	@$(PYTHON) tests/matrix.py $(ARGS)
 
 check: .venv/check ## Lint, check types and the direction of imports.
-	$(BIN)/ruff format --check src tests benchmarks demo
-	$(BIN)/ruff check src tests benchmarks demo
+	$(BIN)/ruff format --check src tests benchmarks demo docs
+	$(BIN)/ruff check src tests benchmarks demo docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m docs.settings --check

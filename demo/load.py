@@ -26,9 +26,7 @@ Pages = dict[str, list[str]]
 LENGTH = re.compile(rb"(?i)^content-length: (\d+)", re.MULTILINE)
 SERVER = re.compile(rb"(?i)^x-served-by: (\w+)", re.MULTILINE)
 COOKIE = re.compile(rb"(?i)^set-cookie: (sessionid=\w+)", re.MULTILINE)
-PERSONAL = re.compile(
-    r'data-visits="(\d+)" data-made="([^"]+)" data-last="(\w*) (\d*)" data-seen="([^"]*)"'
-)
+PERSONAL = re.compile(r'data-visits="(\d+)" data-made="([^"]+)" data-last="(\w*) (\d*)" data-seen="([^"]*)"')
 
 
 class WrongPageError(Exception):
@@ -120,9 +118,7 @@ class Visitor(threading.Thread):
 
         self.report.visits[code].append(int(visits))
         self.report.makings[code] = sorted({*self.report.makings[code], made})
-        self.report.readings.update(
-            f"{reader} {writer}" for writer in (made.split("@")[0], last_by) if writer
-        )
+        self.report.readings.update(f"{reader} {writer}" for writer in (made.split("@")[0], last_by) if writer)
         expected, self.seen = (
             self.seen,
             [code, *(other for other in self.seen if other != code)][:8],

@@ -266,9 +266,7 @@ def table(names: list[str], rounds: list[tuple[Round, Round]], mixed: Round) -> 
         ratios[row] = median(b / a for a, b in figures)
         lines.append(f"{row:32}{before:14,.1f}{after:14,.1f}{ratios[row]:8.2f}{together:14,.1f}")
     rate, cpu = ratios["requests/s"], ratios["worker CPU, s per 1000 requests"]
-    summary = (
-        f"\n{other} served {rate:.2f} times the requests/s for {cpu:.2f} of the CPU per request."
-    )
+    summary = f"\n{other} served {rate:.2f} times the requests/s for {cpu:.2f} of the CPU per request."
     if rate <= 1:
         summary += "\nIt was not faster in this run.  Other work on the machine?  Try more SECONDS."
     return "\n".join([*lines, summary])
@@ -320,9 +318,7 @@ def stop(number: int, _frame: object) -> None:
 
 def main() -> int:
     """Start the server and both sites, run the demo, and leave nothing behind."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=8, help="of load, in all")
     parser.add_argument("--before", default="django_redis.cache.RedisCache", help="a BACKEND")
     parser.add_argument("--after", default="fleetcache.django.RedisCache", help="another BACKEND")

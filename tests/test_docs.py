@@ -22,7 +22,7 @@ from django.test import override_settings
 from tests import django_settings
 
 from fleetcache import Cache, caches
-from fleetcache.settings import Options, Settings, _passed_on
+from fleetcache.settings import Options, Settings, connection_options
 from fleetcache.topology.embedded import EmbeddedServer
 
 django_settings.configure()
@@ -179,7 +179,7 @@ def test_connection_options_exist() -> None:
     """The selection of redis-py's options on the page consists of options that are passed on."""
     named = {name for names in docs.settings.CONNECTION for name in names.split(", ")}
 
-    assert named <= _passed_on()
+    assert named <= connection_options()
 
 
 def test_migration_names_every_option_of_django_redis() -> None:

@@ -261,9 +261,7 @@ class TestStart:
         with pytest.raises(ServerNotStarted, match="Address already in use"):
             EmbeddedServer(port=valkey.port)
 
-    def test_lost_race_for_a_port(
-        self, valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_lost_race_for_a_port(self, valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """A free port that was taken meanwhile is replaced by another."""
         draws = iter([valkey.port - embedded.LOWEST_PORT, 9_999])
         monkeypatch.setattr(secrets, "randbelow", lambda _: next(draws, 9_998))
@@ -384,9 +382,7 @@ class TestLifetime:
             assert ask(server.url(), "GET", "a") == b"1"
 
     @pytest.mark.parametrize("arguments", [[], ["dump.rdb"]])
-    def test_parent_killed_while_paused(
-        self, start: Start, tmp_path: Path, arguments: list[str]
-    ) -> None:
+    def test_parent_killed_while_paused(self, start: Start, tmp_path: Path, arguments: list[str]) -> None:
         """A frozen server does not survive its parent either."""
         program = start(OWN, *(tmp_path / name for name in arguments))
         pid = int(program.said[0])
@@ -595,9 +591,7 @@ class TestShared:
         with shared_server(tmp_path) as server:
             os.kill(server.pid, signal.SIGSTOP)
             monkeypatch.setattr(embedded, "PATIENCE", 0.1)
-            with pytest.raises(
-                ServerNotStarted, match=r"does not answer; its log is .*server\.log"
-            ):
+            with pytest.raises(ServerNotStarted, match=r"does not answer; its log is .*server\.log"):
                 shared_server(tmp_path)
 
     def test_refused_arguments(self, tmp_path: Path) -> None:

@@ -24,8 +24,7 @@ PLACE = {code: place for place, code in enumerate(CODES)}
 WORDS = {code: frozenset(name.replace("-", " ").split()) for code, name in NAMES.items()}
 # The rarer a word, the more it says: "SNOWMAN" more than "LETTER".
 WEIGHT = {
-    word: log(len(NAMES) / count)
-    for word, count in Counter(word for words in WORDS.values() for word in words).items()
+    word: log(len(NAMES) / count) for word, count in Counter(word for words in WORDS.values() for word in words).items()
 }
 FAMILIES = Counter(name.split()[0] for name in NAMES.values() if name.split()[0].isalpha())
 

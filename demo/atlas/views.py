@@ -35,9 +35,7 @@ def search(request: HttpRequest) -> HttpResponse:
     text = request.GET.get("q", "").upper()
     codes = characters.found(text)
     entries = list(entries_of(codes[:40]).values())
-    return render(
-        request, "search.html", {"text": text, "count": len(codes), "entries": entries, **common()}
-    )
+    return render(request, "search.html", {"text": text, "count": len(codes), "entries": entries, **common()})
 
 
 def family(request: HttpRequest, word: str) -> HttpResponse:
@@ -62,9 +60,7 @@ def character(request: HttpRequest, code: int) -> HttpResponse:
     page = cache.get_or_set(page_key(code), partial(work_out, code))
     visits = count_visit(code)
     last = cache.get(last_key(code))
-    cache.set_many(
-        {last_key(code): {"by": settings.SERVED_BY, "code": code, "at": datetime.now(UTC)}}
-    )
+    cache.set_many({last_key(code): {"by": settings.SERVED_BY, "code": code, "at": datetime.now(UTC)}})
 
     seen = request.session.get("seen", [])
     request.session["seen"] = [code, *(other for other in seen if other != code)][:8]

@@ -18,7 +18,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 from fleetcache.errors import SettingsError
 from fleetcache.exchange.connecting import arguments
 from fleetcache.exchange.processes import lock_across_forks
-from fleetcache.settings import Options, flag, masked_url
+from fleetcache.settings import Options, connection_options, flag, masked_url, nearest
 
 TRANSLATED = {"valkey": "redis", "valkeys": "rediss"}
 
@@ -35,6 +35,17 @@ def frozen(value: Any) -> Hashable:
     if isinstance(value, (str, bytes, int, float, type(None))):
         return (type(value).__name__, value)
     return ("object", id(value))
+
+
+def check_query(url: str) -> None:
+    """Refuse a parameter in *url* that no redis-py connection takes."""
+    known = {*connection_options(), "db", "max_connections", "is_master"}
+    for name, _ in parse_qsl(urlsplit(url).query):
+        if name not in known:
+            raise SettingsError(
+                f"LOCATION {masked_url(url)!r}: unknown parameter {name!r}.{nearest(name, known)} "
+                f"What is no connection option belongs in OPTIONS"
+            )
 
 
 class ConnectionFactory:
@@ -91,6 +102,8 @@ class ConnectionFactory:
         """Return a new pool."""
         pool_class = self.settings.connection_pool_class or redis.ConnectionPool
         url = params["url"]
+        if self.settings.connection_pool_class is None:
+            check_query(url)
         try:
             pool = pool_class.from_url(**params)
             # Not connected: but what the connection would refuse is heard of now, not at the first use.

@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import cache
 from importlib import import_module
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
@@ -22,6 +22,7 @@ from fleetcache.errors import SettingsError
 from fleetcache.exchange.connecting import parameters
 from fleetcache.keys import KeyFunction, default_key_function
 
+NETWORKED = ("redis", "rediss", "valkey", "valkeys")
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix", "memory", "embedded")
 
 PATHS = {
@@ -63,8 +64,8 @@ def imported(path: Any) -> Any:
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        near = _nearest(path, [*PATHS, *PATHS.values()])
-        raise SettingsError(f"{path!r} cannot be imported ({error}).{near}") from error
+        near = nearest(path, [*PATHS, *PATHS.values()])
+        raise SettingsError(f"{path!r} cannot be imported{'.' + near if near else f': {error}'}") from error
 
 
 def flag(value: Any) -> bool:
@@ -115,7 +116,7 @@ def one_of(*words: str) -> Callable[[Any], str]:
     return read
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), 1, 0.6) or difflib.get_close_matches(
         name.lower(), [other.lower() for other in known], 1, 0.6
     )
@@ -126,9 +127,11 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 def _option(default: Any, read: Callable[[Any], Any], *names: str, setting: str = "", doc: str) -> Any:
     """A field of `Options`: how it is read, and under which names."""
+    metadata = {"read": read, "names": names, "setting": setting, "doc": doc}
     if isinstance(default, dict):
-        return field(default_factory=dict, metadata={"read": read, "names": names, "setting": setting, "doc": doc})
-    return field(default=default, metadata={"read": read, "names": names, "setting": setting, "doc": doc})
+        return field(default_factory=dict, metadata=metadata, repr=False)
+    secret = any(name in {"PASSWORD", "SENTINEL_KWARGS"} for name in names)
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 def _as_is(value: Any) -> Any:
@@ -256,10 +259,13 @@ class Options:
     )
     connection: Mapping[str, Any] = field(
         default_factory=dict,
+        repr=False,
         metadata={"names": (), "doc": "Whatever else redis-py's connections take, by its own name."},
     )
     given: Mapping[str, Any] = field(
-        default_factory=dict, metadata={"names": (), "doc": "The options as they were written, for classes of yours."}
+        default_factory=dict,
+        repr=False,
+        metadata={"names": (), "doc": "The options as they were written, for classes of yours."},
     )
 
     @classmethod
@@ -272,10 +278,10 @@ class Options:
             if name in table:
                 option = table[name]
                 values[option.name] = _read(where, name, option.metadata["read"], value)
-            elif name in _passed_on():
+            elif name in connection_options():
                 connection[name] = value
             elif name not in IGNORED:
-                near = _nearest(name, [*table, *_passed_on()])
+                near = nearest(name, [*table, *connection_options()])
                 raise SettingsError(f"{where}: unknown option {name!r}.{near} Options are listed in docs/settings.md")
         for option in fields(cls):
             setting = option.metadata.get("setting")
@@ -295,7 +301,8 @@ def _names() -> dict[str, Any]:
 
 
 @cache
-def _passed_on() -> frozenset[str]:
+def connection_options() -> frozenset[str]:
+    """Return the keyword arguments of redis-py's connections that may be passed on to them."""
     own = {"host", "port", "path", "parser_class", "command_packer", "event_dispatcher"}
     kinds = (Connection, SSLConnection, UnixDomainSocketConnection)
     names = frozenset().union(*(parameters(kind) for kind in kinds))
@@ -317,7 +324,8 @@ class Settings:
     """One entry of ``CACHES``."""
 
     location: tuple[str, ...] = field(
-        metadata={"name": "LOCATION", "doc": "The URL of the server; several, with commas or in a list, for replicas."}
+        repr=False,
+        metadata={"name": "LOCATION", "doc": "The URL of the server; several, with commas or in a list, for replicas."},
     )
     timeout: float | None = field(
         default=300, metadata={"name": "TIMEOUT", "doc": "Seconds that entries live by default; None: for ever."}
@@ -342,7 +350,8 @@ class Settings:
         known = {option.metadata["name"] for option in fields(cls)}
         for name in params:
             if name not in known and name.upper() not in known and name != "BACKEND":
-                raise SettingsError(f"{where}: unknown setting {name!r}.{_nearest(name, known)}")
+                hint = f" It is an option: {{'OPTIONS': {{{name!r}: …}}}}" if name in _names() else nearest(name, known)
+                raise SettingsError(f"{where}: unknown setting {name!r}.{hint}")
         found = {name.upper(): value for name, value in params.items()}
         return cls(
             location=servers(where, location),
@@ -371,9 +380,28 @@ def servers(where: str, location: Any) -> tuple[str, ...]:
         scheme, found, _ = url.partition("://")
         if not found or scheme not in SCHEMES:
             what = f"unknown URL scheme {scheme!r}" if found else f"{masked_url(url)!r} is no URL"
-            near = _nearest(scheme, SCHEMES) if found else ""
+            near = nearest(scheme, SCHEMES) if found else ""
             raise SettingsError(f"{where}: LOCATION: {what}.{near} Known: {', '.join(f'{s}://' for s in SCHEMES)}")
+        if scheme in NETWORKED and (fault := _fault(url)):
+            raise SettingsError(f"{where}: LOCATION {masked_url(url)!r}: {fault}")
     return tuple(urls)
+
+
+def _fault(url: str) -> str:
+    """Return what redis-py would silently read differently from what was meant."""
+    try:
+        place = urlsplit(url)
+        place.port  # noqa: B018 - looking may raise
+    except ValueError as error:
+        return str(error)
+    if place.fragment:
+        return "a '#' ends a URL; in a password it is written %23"
+    if any(char.isspace() for char in place.netloc):
+        return "there is white space in the host"
+    database = place.path.strip("/")
+    if database and not database.isdigit():
+        return f"the database must be a whole number, not {database!r}"
+    return ""
 
 
 def masked_url(url: str) -> str:
@@ -400,11 +428,11 @@ def from_url(url: str) -> tuple[str, dict[str, Any]]:
     for name, value in parse_qsl(url.partition("?")[2], keep_blank_values=True):
         if name in own:
             params[name.upper()] = int(value) if name == "version" and value.isdecimal() else value
-        elif name in options and name not in _passed_on():
+        elif name in options and name not in connection_options():
             params["OPTIONS"][options[name]] = value
-        elif name in _passed_on() or name == "db":
+        elif name in connection_options() or name == "db":
             passed.append((name, value))
         else:
-            raise SettingsError(f"{masked_url(url)}: unknown parameter {name!r}.{_nearest(name, [*own, *options])}")
+            raise SettingsError(f"{masked_url(url)}: unknown parameter {name!r}.{nearest(name, [*own, *options])}")
     location = url.partition("?")[0]
     return f"{location}?{urlencode(passed)}" if passed else location, params

@@ -48,9 +48,7 @@ class Outcome:
         for kind in ("failed", "skipped", "excluded"):
             tests: dict[str, str] = getattr(self, kind)
             lines[0] += f", {len(tests)} {kind}"
-            lines += (
-                f"  {kind} {name}: {why.strip().splitlines()[-1]}" for name, why in tests.items()
-            )
+            lines += (f"  {kind} {name}: {why.strip().splitlines()[-1]}" for name, why in tests.items())
         return "\n".join(lines)
 
     def details(self) -> str:
@@ -121,9 +119,7 @@ def configure(tests: Path) -> None:
         MIGRATION_MODULES={"auth": None, "contenttypes": None, "sessions": None},
         ROOT_URLCONF="urls",
         LANGUAGE_CODE="en",
-        TEMPLATES=[
-            {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}
-        ],
+        TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
     )
     django.setup()
 

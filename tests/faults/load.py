@@ -18,7 +18,7 @@ from fleetcache import Cache
 from fleetcache.errors import CircuitOpen
 from fleetcache.twin import complete
 
-LIMIT = 0.4
+LIMIT = 0.5
 """Seconds for connecting, and again for an operation."""
 
 SLACK = 0.4
@@ -128,7 +128,7 @@ class Load:
                 step = chance.choice((self._write, self._read, self._read, self._read_two, self._count))
                 succeeded = await self._timed(number, step(ledger))
                 pause = (self.pause if succeeded else 5 * self.pause) * chance.random()
-                await self._sleep(2 * pause if self.face == AWAITING else pause / 10)
+                await self._sleep(2 * pause if self.face == AWAITING else pause / 4)
         except Exception as error:
             self.wrong.append(f"{ledger.key}: {error!r}")
 

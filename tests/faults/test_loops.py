@@ -194,9 +194,11 @@ def test_aclose_hangs_up_gently(mortal, raw):
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
 @pytest.mark.parametrize("ending", ["runs out", "sys.exit()", "loop left open", "exception"])
-def test_nothing_is_said_at_the_end(mortal, ending):
+def test_nothing_is_said_at_the_end(mortal, request, transport, ending):
     """A program that used both faces ends without a warning, however its loop was left."""
+    url = mortal.tcp_url() if transport == "tcp" else request.getfixturevalue("tls").tls_url()
     script = """
         import asyncio, gc, sys
         from fleetcache import Cache
@@ -223,7 +225,7 @@ def test_nothing_is_said_at_the_end(mortal, ending):
             sys.exit(0)
     """
     ran = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(script), mortal.tcp_url(), ending],
+        [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(script), url, ending],
         capture_output=True,
         text=True,
         timeout=30,

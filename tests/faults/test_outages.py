@@ -73,13 +73,17 @@ def test_an_outage_under_load(name, face, mortal, proxy, journal):
         recovered = max(load.last_failure(back), 0)
         time.sleep(0.1)
 
-    print(f"{name}, {face}: slowest {load.slowest:.2f} s (lag {load.lag:.2f} s), last failure {recovered:.2f} s after, {load.calls} calls")
+    print(
+        f"{name}, {face}: slowest {load.slowest:.2f} s (lag {load.lag:.2f} s), last failure {recovered:.2f} s after, {load.calls} calls"
+    )
     assert load.wrong == []
     assert load.slowest <= 2 * LIMIT + SLACK + 2 * load.lag
     assert recovered <= 2 + 2 * load.lag
     assert any(moment >= began for moment, _ in load.failures)
     assert {type(error) for _, error in load.failures} <= {CircuitOpen, ConnectionLost, ServerGone, ServerTimeout}
-    assert journal.events == ["outage", "recovery"], journal.lines
+    assert journal.events[:2] == ["outage", "recovery"], journal.lines
+    # A machine so busy that connecting takes seconds has outages of its own making.
+    assert len(journal.events) == 2 or load.lag > LIMIT / 4, journal.lines
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -93,7 +97,9 @@ def test_connections_lost_under_load(name, face, mortal, proxy, journal):
             recovered = load.wait_for_success(time.monotonic())
             assert recovered <= 1 + 2 * load.lag
 
-    print(f"{name}, {face}: slowest {load.slowest:.2f} s (lag {load.lag:.2f} s), {len(load.failures)} of {load.calls} failed")
+    print(
+        f"{name}, {face}: slowest {load.slowest:.2f} s (lag {load.lag:.2f} s), {len(load.failures)} of {load.calls} failed"
+    )
     assert load.wrong == []
     assert load.slowest <= 2 * LIMIT + SLACK + 2 * load.lag
     assert {type(error) for _, error in load.failures} <= {ConnectionLost}

@@ -55,7 +55,7 @@ class RedisCache(Cache, BaseCache):
             with_client(RedisCache, params)
             super().__init__(location, params, defaults=stand_ins())
         except SettingsError as error:
-            wrong = ImproperlyConfigured(str(error))
+            wrong = ImproperlyConfigured(str(error).replace("cache settings", alias_of(location, params), 1))
             # Django's own check makes every cache.  With this app installed, a check of ours
             # reports what is wrong, and the error waits for the first use.
             if not (apps.ready and apps.is_installed("fleetcache.django")):
@@ -86,6 +86,14 @@ class RedisCache(Cache, BaseCache):
     def added_in_outage(self, key: Any) -> bool:
         """A session counts as added: else Django would try 10,000 other keys, and fail the request."""
         return str(key).startswith(SESSIONS)
+
+
+def alias_of(location: Any, params: Mapping[str, Any]) -> str:
+    """Return where in CACHES these settings stand, which Django does not tell a backend."""
+    for alias, entry in settings.CACHES.items():
+        if {"LOCATION": "", **entry} == {**params, "LOCATION": location}:
+            return f"CACHES[{alias!r}]"
+    return "cache settings"
 
 
 class Misconfigured(RedisCache):

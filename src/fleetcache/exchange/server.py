@@ -130,9 +130,8 @@ class RemoteServer(Server):
         if not command[0].harmless or self.permits is not None or self.breaker.failed:
             return self.exchange((command,))[0]
         era = self.breaker.era
-        try:
-            conversation = self.idle.pop()
-        except IndexError:
+        conversation = self._idle()
+        if conversation is None:
             return self.exchange((command,))[0]
         data = pack(command)
         try:
@@ -214,11 +213,7 @@ class RemoteServer(Server):
                 f"{self.address}: all {self.max_connections} connections are in use. "
                 f"Raise max_connections, or let callers wait with redis.BlockingConnectionPool"
             )
-        while True:
-            try:
-                conversation = self.idle.pop()
-            except IndexError:
-                break
+        while (conversation := self._idle()) is not None:
             if not (cautious and conversation.is_stale()):
                 return conversation
             self._hang_up(conversation)
@@ -254,11 +249,15 @@ class RemoteServer(Server):
 
     def close_idle(self) -> None:
         """Close the connections that nobody is using."""
-        while self.idle:
-            try:
-                self._hang_up(self.idle.pop())
-            except IndexError:
-                return
+        while (conversation := self._idle()) is not None:
+            self._hang_up(conversation)
+
+    def _idle(self) -> Conversation | None:
+        """Take the connection that was used last, or None if there is none."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return None
 
     # --- awaiting ---------------------------------------------------------------------------------
 

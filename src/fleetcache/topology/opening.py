@@ -74,7 +74,10 @@ def _embedded(url: str, options: Options, factory: Any) -> Server:
     place = urlsplit(url)
     database = int(parse_qs(place.query).get("db", ["0"])[0])
     data = Path(place.path) if place.path.strip("/") else None
-    running = shared_server(Path.cwd() / ".fleetcache", data)
+    directory = Path.cwd() / ".fleetcache"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    (directory / ".gitignore").write_text("*\n")
+    running = shared_server(directory, data)
     return remote(factory.connect(running.url(database)), url, options)
 
 
