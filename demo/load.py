@@ -132,7 +132,7 @@ class Visitor(threading.Thread):
 
 def stroll(pages: Pages, seed: int, until: float) -> Iterator[tuple[str, list[str]]]:
     """Yield pages by Zipf's law until the clock says *until*; the same ones for the same *seed*."""
-    choice = random.Random(seed)  # noqa: S311
+    choice = random.Random(seed)
     weights = list(accumulate(1 / rank for rank in range(1, len(pages) + 1)))
     while time.perf_counter() < until:
         yield from choice.choices(list(pages.items()), cum_weights=weights)

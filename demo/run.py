@@ -278,7 +278,7 @@ def catalogue() -> Pages:
     def links(codes: list[int]) -> list[str]:
         return [f'<a href="/character/{code}/">{characters.label(code)}</a>' for code in codes]
 
-    choice = random.Random(7)  # noqa: S311
+    choice = random.Random(7)
     words = iter(choice.sample(list(characters.FAMILIES)[:100], 40))
     pages: Pages = {"/": [f"<h1>{len(characters.NAMES)} characters</h1>"]}
     for number, code in enumerate(choice.sample(characters.CODES, CHARACTERS)):
@@ -306,7 +306,7 @@ def programs(pages: Pages) -> Pages:
 
 def shuffled(pages: Pages) -> Pages:
     """Return *pages* in another order of popularity."""
-    return dict(random.Random(8).sample(list(pages.items()), len(pages)))  # noqa: S311
+    return dict(random.Random(8).sample(list(pages.items()), len(pages)))
 
 
 def stop(number: int, _frame: object) -> None:

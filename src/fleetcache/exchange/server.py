@@ -127,11 +127,12 @@ class RemoteServer(Server):
 
         That is a command that may run twice, and an idle connection.
         """
-        if not command[0].harmless or self.permits is not None or self.breaker.failed:
+        if not command[0].harmless or not self.idle or self.permits is not None or self.breaker.failed:
             return self.exchange((command,))[0]
         era = self.breaker.era
-        conversation = self._idle()
-        if conversation is None:
+        try:
+            conversation = self.idle.pop()
+        except IndexError:  # another thread was faster
             return self.exchange((command,))[0]
         data = pack(command)
         try:
