@@ -68,7 +68,7 @@ async def test_hsetnx_hdel_hincrby(cache):
     assert await cache.hincrby("hash", "a") == 2
     assert await cache.hincrby("hash", "a", -5) == -3
     assert await cache.hincrby("hash", "new", 7) == 7
-    assert await cache.hdel("hash", "a", "missing", "new") == 2
+    assert await cache.hdel("hash", ["a", "missing", "new"]) == 2
     assert await cache.has_key("hash") is False
     await cache.hset("hash", "text", "a")
     with pytest.raises(ResponseError, match="not an integer"):

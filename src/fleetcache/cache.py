@@ -289,15 +289,15 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
 
     async def _add(self, name: str, delta: Any, default: Any, expiry: int | None, client: Any) -> Any:
         while True:
-            payload = await self.ask((c.GET_NOW, name), None, client)
+            payload = await self.ask((c.GET_NOW, name), MISSING, client)
+            if payload is MISSING:
+                return 0  # the server is away, and that is ignored
             value = MISSING if payload is None else self.decoded(payload, name)
             if value is MISSING and default is None:
-                if self.failsafe.ignore:
-                    return 0
                 raise ValueError(f"Key {name!r} not found")
             total = (default if value is MISSING else value) + delta
             (new,) = await self.encoded((total,))
-            if value is MISSING:
+            if payload is None:
                 lifetime = () if expiry is None else ("PX", expiry)
                 stored = await self.ask((c.SET_IF, name, new, *lifetime, "NX"), True, client)
             else:
@@ -438,11 +438,14 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         """
         head = self.name("", version)
         cursor, names = await self._page(cursor, self.make_pattern(search, version), itersize, client)
-        return cursor, [self._reversed(name, head) for name in names]
+        # Others may have put names there that are no text.
+        return cursor, [self._reversed(name.decode(errors="replace"), head) for name in names]
 
     scan = blocking(ascan)
 
-    async def _page(self, cursor: int, pattern: str, itersize: int | None, client: Any = None) -> tuple[int, list[str]]:
+    async def _page(
+        self, cursor: int, pattern: str, itersize: int | None, client: Any = None
+    ) -> tuple[int, list[bytes]]:
         """Return the next cursor and a page of names.  A cursor counts through all servers in turn."""
         servers = self.topology.primaries
         at, place = divmod(cursor, len(servers))
@@ -456,7 +459,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         if at == 0:
             place += 1
         following = 0 if place == len(servers) or (client is not None and at == 0) else at * len(servers) + place
-        return following, [name.decode() for name in found]
+        return following, found
 
     def _reversed(self, name: str, head: str) -> str:
         """Return the key within *name*, which begins with *head* unless the site names keys its own way."""
@@ -519,20 +522,24 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     delete_pattern = blocking(adelete_pattern)
 
     async def _unlink(self, pattern: str, itersize: int | None = None, client: Any = None) -> int:
-        cursor, names = await self._page(0, pattern, itersize, client)
-        count = 0
+        servers = self.topology.primaries
+        cursor = count = 0
         while True:
-            if names:
-                count += sum(int(reply) for _, reply in await self.ask_many(c.UNLINK, names, 0, client))
+            server = servers[cursor % len(servers)]
+            cursor, names = await self._page(cursor, pattern, itersize, client)
+            if names and client is not None:
+                count += int(await self.ask((c.UNLINK, *names), 0, client))
+            elif names:
+                ((reply,),) = await self.ask_all([(server, ((c.UNLINK, *names),))], 0)
+                count += int(reply)
             if not cursor:
                 return count
-            cursor, names = await self._page(cursor, pattern, itersize, client)
 
     async def aclear(self, client: Any = None) -> None:
         """Empty the database, or with a KEY_PREFIX remove all that stands under it, in every version."""
         scope = self.settings.options.clear
         if scope == "prefix" or (scope == "auto" and self.key_prefix):
-            await self._unlink(f"{escaped(self.key_prefix)}:*", client=client)
+            await self._unlink(self.key_func("*", escaped(self.key_prefix), "*"), client=client)
         elif client is not None:
             await self.ask((c.FLUSHDB,), None, client)
         else:
@@ -601,7 +608,13 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         """The cache with every exception raised: django-redis' ``cache.client``."""
         if self._client is None:
             still = None if self.still is None else self.still.face(failsafe=RAISE)
-            self._client = self.face(failsafe=RAISE, still=still)
+            client = self.face(failsafe=RAISE, still=still)
+            # What is set on the cache is set on the client too, but not the other way round.
+            pair = [face for face in (client, still) if face is not None]
+            for face in pair:
+                object.__setattr__(face, "_faces", pair)
+            self._faces.extend(pair)
+            self._client = client
         return self._client
 
     def get_client(self, write: bool = True, tried: Any = None) -> Any:

@@ -12,7 +12,6 @@ from fleetcache import commands as c
 from fleetcache.cache import Cache
 from fleetcache.codec import Codec
 from fleetcache.codec.herding import Herded, HerdSerializer
-from fleetcache.codec.serializers import PickleSerializer
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import SettingsError
 from fleetcache.pool import SentinelConnectionFactory
@@ -87,10 +86,8 @@ class HerdClient(DefaultClient):
 
     @classmethod
     def make_codec(cls, settings: Settings) -> Codec:
-        options = settings.options
-        if options.serializer is PickleSerializer:
-            return Codec(HerdSerializer, options.compressor, options.given)
-        return super().make_codec(settings)
+        plain = super().make_codec(settings)
+        return Codec(HerdSerializer(plain.serializer), plain.compressor, settings.options.given)
 
     def _herded(self, value: Any, timeout: Timeout) -> tuple[Any, Timeout]:
         """Return what to store for *value*, and for how long."""
@@ -118,6 +115,15 @@ class HerdClient(DefaultClient):
         return self._fresh(await super().aget(key, default, version, client), default)
 
     get = blocking(aget)
+
+    async def aget_with_ttl(self, key: Any, default: Any = None, version: Any = None) -> tuple[Any, float | None]:
+        """Return the value of *key* and its seconds to live, without those it is kept for renewal."""
+        value, left = await super().aget_with_ttl(key, default, version)
+        if type(value) is Herded and left is not None:
+            left = max(0.0, left - self.settings.options.herd_timeout)
+        return self._fresh(value, default), left
+
+    get_with_ttl = blocking(aget_with_ttl)
 
     async def aget_many(self, keys: Iterable[Any], version: Any = None, client: Any = None) -> dict[Any, Any]:
         """Return the values of those *keys* that have one, None for those this caller should renew."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from enum import Enum
 from math import isfinite
 from typing import Any, Final, Literal, TypeAlias
@@ -12,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
 from fleetcache.codec import Codec
-from fleetcache.commands import EVAL, EVALSHA, SET_IF
+from fleetcache.commands import ACQUIRE, EVAL, EVALSHA, SET_IF
 from fleetcache.errors import CircuitOpen, CrossServer, InvalidTimeout, UnreadableValue
 from fleetcache.exchange import Command, Reply, Script, Server, Verb
 from fleetcache.exchange.runtime import Plan
@@ -107,7 +108,7 @@ class Core(Twinned):
             return self.milliseconds(self.default_timeout)
         if isinstance(timeout, timedelta):
             return int(timeout.total_seconds() * 1000)
-        if isinstance(timeout, (int, float)) and isfinite(timeout):
+        if isinstance(timeout, (int, float, Decimal)) and isfinite(timeout):
             return int(timeout * unit)
         raise InvalidTimeout(
             f"a timeout is a number of seconds, a timedelta, or None for ever, not {timeout!r} "
@@ -179,7 +180,10 @@ class Core(Twinned):
 
     def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
         """Return whom to ask now that *tried* could not be, if asking twice does no harm; or raise *error*."""
-        if isinstance(error, CircuitOpen) or all(verb.harmless or verb is SET_IF for verb, *_ in commands):
+        verbs = [verb for verb, *_ in commands]
+        if ACQUIRE in verbs:
+            raise error  # two servers would give one lock to two holders
+        if isinstance(error, CircuitOpen) or all(verb.harmless or verb is SET_IF for verb in verbs):
             other = self.topology.another(commands[0], tried)
             if other is not None:
                 return other

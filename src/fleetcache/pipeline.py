@@ -159,14 +159,14 @@ class Pipeline(Twinned):
             ((server, commands),) = batches
             # EVALSHA may miss its script, and then half of the transaction would have run.
             whole = [(c.EVAL, part[1].lua, *part[2:]) if part[0] is c.EVALSHA else part for part in commands]
-            batches = [(server, [(c.MULTI,), *whole, (c.EXEC,)])]
+            batches = [(server, [(c.MULTI,), *(part for part in whole if not _encloses(part)), (c.EXEC,)])]
         try:
             outcomes: list[list[Reply]] = await self.runtime.exchange_all(batches)
         except (RedisError, OSError) as error:
             return [error] * len(batches)
         if self.transaction:
             ((*_, replies),) = outcomes
-            return [replies if isinstance(replies, list) else [replies] * len(commands)]
+            return [_nested(commands, replies) if isinstance(replies, list) else [replies] * len(commands)]
         return list(outcomes)
 
     def __enter__(self) -> Self:
@@ -186,3 +186,27 @@ class Pipeline(Twinned):
         for operation in self.operations:
             operation.close()
         self.operations.clear()
+
+
+def _encloses(command: Command) -> bool:
+    return command[0] is c.MULTI or command[0] is c.EXEC
+
+
+def _nested(commands: Sequence[Command], replies: Sequence[Reply]) -> list[Reply]:
+    """Return *replies* as *commands* expect them, some of which brought a transaction of their own."""
+    left = iter(replies)
+    answers: list[Reply] = []
+    inner: list[Reply] | None = None
+    for command in commands:
+        if command[0] is c.MULTI:
+            inner = []
+            answers.append(b"OK")
+        elif command[0] is c.EXEC:
+            answers.append(inner)
+            inner = None
+        elif inner is None:
+            answers.append(next(left))
+        else:
+            inner.append(next(left))
+            answers.append(b"QUEUED")
+    return answers

@@ -392,8 +392,8 @@ def _fault(url: str) -> str:
     try:
         place = urlsplit(url)
         place.port  # noqa: B018 - looking may raise
-    except ValueError as error:
-        return str(error)
+    except ValueError:  # whose text may quote a password
+        return "the port is no number; in a password / # ? @ are written %2F %23 %3F %40"
     if place.fragment:
         return "a '#' ends a URL; in a password it is written %23"
     if any(char.isspace() for char in place.netloc):

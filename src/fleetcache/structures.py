@@ -73,7 +73,7 @@ class Hashes(Core):
         name = self.name(key, version)
         reply = await self.ask((c.HGETALL, name), {}, client)
         pairs = reply.items() if isinstance(reply, dict) else _pairs(reply)
-        values = {field.decode(): self.decoded(payload, name) for field, payload in pairs}
+        values = {field.decode(errors="replace"): self.decoded(payload, name) for field, payload in pairs}
         return {field: value for field, value in values.items() if value is not MISSING}
 
     hgetall = blocking(ahgetall)
@@ -87,7 +87,9 @@ class Hashes(Core):
 
     async def ahkeys(self, key: Any, version: Any = None, client: Any = None) -> list[str]:
         """Return the names of all fields."""
-        return [field.decode() for field in await self.ask((c.HKEYS, self.name(key, version)), [], client)]
+        return [
+            field.decode(errors="replace") for field in await self.ask((c.HKEYS, self.name(key, version)), [], client)
+        ]
 
     hkeys = blocking(ahkeys)
 
@@ -103,9 +105,10 @@ class Hashes(Core):
 
     hexists = blocking(ahexists)
 
-    async def ahdel(self, key: Any, field: Any, *fields: Any, version: Any = None, client: Any = None) -> int:
-        """Remove *field*, and *fields*, and return how many were there."""
-        return int(await self.ask((c.HDEL, self.name(key, version), field, *fields), 0, client))
+    async def ahdel(self, key: Any, field: Any, version: Any = None, client: Any = None) -> int:
+        """Remove *field*, or a list of fields, and return how many were there."""
+        fields = field if isinstance(field, (list, tuple)) else (field,)
+        return int(await self.ask((c.HDEL, self.name(key, version), *fields), 0, client))
 
     hdel = blocking(ahdel)
 

@@ -51,6 +51,15 @@ class Twinned:
             object.__setattr__(face, name, value)
         return face
 
+    def __copy__(self) -> Self:
+        """Return an object of its own, with faces of its own."""
+        copy = type(self).__new__(type(self))
+        for name, value in vars(self).items():
+            if name not in {"still", "runtime", "_faces", "_client"}:
+                setattr(copy, name, value)
+        copy.wait_by(self.runtime, self.runtime if self.still is None else self.still.runtime)
+        return copy
+
     def __setattr__(self, name: str, value: Any) -> None:
         for face in self._faces:
             object.__setattr__(face, name, value)

@@ -257,18 +257,6 @@ def _(cache, clock):
     cache.hset("a", mapping={"f": None})
 
 
-@mended(
-    "hdel of many",
-    "Fields may be several, so the version can only be given by its name.",
-    theirs=[2, 1, 1],
-    ours=[2, 1, 2],
-)
-def _(cache, clock):
-    cache.hset("a", mapping={"f": 1, "2": 1})
-    cache.hset("a", "f", 1, version=2)
-    cache.hdel("a", "f", 2)
-
-
 # --- times ----------------------------------------------------------------------------------------
 
 

@@ -40,7 +40,7 @@ OURS = {
 PROPERTIES = {"client"}
 """Public, and no methods."""
 
-OPEN = {"hdel": "hdel of many"}
+OPEN: dict[str, str] = {}
 """Methods whose parameters were widened, by the entry of MENDED."""
 
 Call = tuple[int, set[str]]

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 
 import pytest
+
 from fleetcache import Cache
 
 from .load import HASTY, Load

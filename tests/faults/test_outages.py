@@ -66,7 +66,7 @@ def test_an_outage_under_load(name, face, mortal, proxy, journal):
     with Load(cache, face, forgetful=outage.forgetful) as load:
         began = time.monotonic()
         outage.begin(mortal, proxy)
-        time.sleep(3 * LIMIT)
+        time.sleep(2.2 * LIMIT)
         outage.end(mortal, proxy)
         back = time.monotonic()
         load.wait_for_success(back)

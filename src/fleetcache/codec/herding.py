@@ -7,11 +7,11 @@ other: no length prefix, frame or memo number changes.
 
 from __future__ import annotations
 
-import pickle
 import re
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from fleetcache.codec.serializers import PickleSerializer
+from fleetcache.codec.serializers import PickleSerializer, Serializer
 
 OURS = __name__.encode()
 THEIRS = b"django_redis.client.herd"
@@ -41,19 +41,24 @@ class Herded:
         raise TypeError("a value with a soft expiry can only be stored by HerdSerializer")
 
 
-class HerdSerializer(PickleSerializer):
-    """Pickle that knows django-redis' marked tuples: they come and go as ``Herded``."""
+class HerdSerializer:
+    """A serializer for which django-redis' marked tuples come and go as ``Herded``.
 
-    distinct = True
+    It works over *plain*, which must pickle for there to be such tuples, or over pickle with
+    these options.
+    """
+
+    def __init__(self, plain: Serializer | Mapping[str, Any]) -> None:
+        self.plain: Serializer = PickleSerializer(plain) if isinstance(plain, Mapping) else plain
+        self.distinct = bool(getattr(self.plain, "distinct", False))
 
     def dumps(self, value: Any, /) -> bytes:
         if type(value) is not Herded:
-            return super().dumps(value)
-        return super().dumps((Marker(), value.value, value.soft_expiry)).replace(OURS, THEIRS, 1)
+            return self.plain.dumps(value)
+        return self.plain.dumps((Marker(), value.value, value.soft_expiry)).replace(OURS, THEIRS, 1)
 
-    @staticmethod
-    def loads(payload: bytes, /) -> Any:
+    def loads(self, payload: bytes, /) -> Any:
         if not MARKED.match(payload):
-            return pickle.loads(payload)
-        _, value, soft_expiry = pickle.loads(payload.replace(THEIRS, OURS, 1))
+            return self.plain.loads(payload)
+        _, value, soft_expiry = self.plain.loads(payload.replace(THEIRS, OURS, 1))
         return Herded(value, soft_expiry)

@@ -18,6 +18,7 @@ from django.core.signals import setting_changed
 from fleetcache.cache import Cache
 from fleetcache.core import DEFAULT_TIMEOUT
 from fleetcache.errors import SettingsError
+from fleetcache.exchange.runtime import AWAITING
 from fleetcache.settings import Settings, imported
 
 STAND_INS = (
@@ -75,6 +76,8 @@ class RedisCache(Cache, BaseCache):
         try:
             return self.codec.encode_all(values, integers=integers)
         except SynchronousOnlyOperation:
+            if self.runtime is not AWAITING:
+                raise
             payloads: list[bytes | int] = await sync_to_async(self.codec.encode_all)(values, integers=integers)
             return payloads
 

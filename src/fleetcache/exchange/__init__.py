@@ -84,6 +84,10 @@ class Server(Protocol):
         replies: list[Reply] = told
         return replies
 
+    def drop(self, told: Any) -> None:
+        """Let go of what `tell` sent and nobody will hear."""
+        del told
+
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]: ...
 
     def client(self) -> Any:

@@ -164,6 +164,7 @@ class Conversation:
             self.sock.settimeout(seconds)
             return
         whole, part = divmod(seconds or 0, 1)
-        limit = struct.pack("ll", int(whole), int(part * 1e6))
+        # Zero would mean no limit at all.
+        limit = struct.pack("ll", int(whole), max(1, int(part * 1e6)) if seconds else 0)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

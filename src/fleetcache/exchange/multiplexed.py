@@ -146,7 +146,9 @@ class Multiplexed(asyncio.Protocol):
             if not future.done():
                 # One exception each: a shared one would collect every waiter's traceback.
                 kind = type(error) if place < sent else NeverSent
-                future.set_exception(kind(*error.args))
+                failure = kind(*error.args)
+                failure.noted = place > 0  # type: ignore[attr-defined]  # the breaker counts one for all
+                future.set_exception(failure)
         self.waiting.clear()
         self.resume_writing()
         self.transport.abort()

@@ -45,11 +45,20 @@ class Blocking:
             ((server, commands),) = plan
             return [server.exchange(commands)]
         # Send to all, then read from all: concurrent without threads.
-        told = [_tried(server.tell, commands) for server, commands in plan]
-        answers: list[Any] = [
-            found if isinstance(found, Exception) else _tried(server.hear, found)
-            for (server, _), found in zip(plan, told, strict=True)
-        ]
+        told: list[Any] = []
+        answers: list[Any] = []
+        try:
+            for server, commands in plan:
+                told.append(_tried(server.tell, commands))
+            for (server, _), found in zip(plan, told, strict=True):
+                answers.append(found if isinstance(found, Exception) else _tried(server.hear, found))
+        except BaseException:
+            # An interrupt: the replies that were not read must not be read by others.
+            hearing = len(told) == len(plan)  # then one of them was being read, and has let go itself
+            for (server, _), found in list(zip(plan, told, strict=False))[len(answers) + hearing :]:
+                if not isinstance(found, Exception):
+                    server.drop(found)
+            raise
         # Only now that all have been read may one failure end it.
         for answer in answers:
             if isinstance(answer, Exception):

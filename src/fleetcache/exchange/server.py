@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeAlias
 
 import hiredis
-from redis.exceptions import AuthenticationError, DataError, ReadOnlyError
+from redis.exceptions import AuthenticationError, DataError, ExecAbortError, ReadOnlyError
 
 from fleetcache.errors import NoSuchDatabase, ServerGone, TooManyConnections, UnsupportedServer, is_outage
 from fleetcache.exchange import Command, Reply, Server
@@ -27,8 +27,8 @@ from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import aconnect, address_of, connect
 from fleetcache.exchange.multiplexed import Multiplexed, NeverSent
 
-Told: TypeAlias = tuple[Conversation, bytes, int, bool, int]
-"""A connection with unread replies, what was sent, how many commands, whether they may run twice, the breaker's era."""
+Told: TypeAlias = tuple[Conversation, Sequence[Command], bool, int]
+"""A connection with unread replies, what was asked on it, whether that may run twice, and the breaker's era."""
 
 log = logging.getLogger("fleetcache.server")
 
@@ -45,7 +45,7 @@ def pack(command: Command) -> bytes:
                 if type(part) is bytes and len(part) > LARGE:
                     return _pack_large(command)
         data: bytes = hiredis.pack_command(command)
-    except TypeError as error:
+    except (TypeError, UnicodeEncodeError) as error:
         raise DataError(f"{command[0].decode()}: {error}") from error
     return data
 
@@ -71,6 +71,14 @@ def packed(commands: Sequence[Command]) -> bytes:
 def harmless(commands: Sequence[Command]) -> bool:
     """Whether all of *commands* may run twice."""
     return all([command[0].harmless for command in commands])  # noqa: C419 - a generator takes longer
+
+
+def untouched(commands: Sequence[Command], replies: Sequence[Reply]) -> bool:
+    """Whether *commands* may be sent again to a primary, after a server that no longer is one refused some."""
+    return all(
+        command[0].harmless or isinstance(reply, (ReadOnlyError, ExecAbortError))
+        for command, reply in zip(commands, replies, strict=True)
+    )
 
 
 async def farewell(line: Multiplexed) -> AsyncGenerator[None, None]:
@@ -130,20 +138,20 @@ class RemoteServer(Server):
         if not command[0].harmless or not self.idle or self.permits is not None or self.breaker.failed:
             return self.exchange((command,))[0]
         era = self.breaker.era
+        data = pack(command)  # first: what cannot be packed must not cost a connection
         try:
             conversation = self.idle.pop()
         except IndexError:  # another thread was faster
             return self.exchange((command,))[0]
-        data = pack(command)
         try:
             reply = conversation.ask(data)
         except ServerGone:
-            return self.hear(self._tell_anew((conversation, data, 1, True, era)))[0]
+            return self.hear(self._tell_anew((conversation, (command,), True, era)))[0]
         except BaseException as error:
             self._give_up(conversation, error, era)
             raise
         if type(reply) is ReadOnlyError:
-            return self.hear(self._tell_anew((conversation, data, 1, True, era)))[0]
+            return self.hear(self._tell_anew((conversation, (command,), True, era)))[0]
         self.idle.append(conversation)
         return reply
 
@@ -154,7 +162,7 @@ class RemoteServer(Server):
         era = self.breaker.era
         data, repeatable = packed(commands), harmless(commands)
         conversation = self._borrow(era, cautious=not repeatable)
-        told = (conversation, data, len(commands), repeatable, era)
+        told = (conversation, commands, repeatable, era)
         try:
             conversation.tell(data)
         except ServerGone as error:
@@ -173,22 +181,22 @@ class RemoteServer(Server):
         It had died, or leads to a primary that no longer is one: nothing ran, or may run again.
         The other idle connections are no better.
         """
-        conversation, data, count, _, era = told
+        conversation, commands, _, era = told
         self._hang_up(conversation)
         self.close_idle()
         try:
             conversation = self._connect()
-            conversation.tell(data)
+            conversation.tell(packed(commands))
         except BaseException as error:
             self._give_up(conversation, error, era)
             raise
-        return conversation, data, count, False, era
+        return conversation, commands, False, era
 
     def hear(self, told: Told) -> list[Reply]:
         """Return the replies to what was told."""
-        conversation, _, count, repeatable, era = told
+        conversation, commands, repeatable, era = told
         try:
-            replies = conversation.hear(count)
+            replies = conversation.hear(len(commands))
         except ServerGone as error:
             if conversation.used and repeatable:
                 return self.hear(self._tell_anew(told))
@@ -197,15 +205,25 @@ class RemoteServer(Server):
         except BaseException as error:
             self._give_up(conversation, error, era)
             raise
-        if conversation.used and type(replies[0]) is ReadOnlyError:
+        if not any(type(reply) is ReadOnlyError for reply in replies):
+            conversation.used = True
+            self.idle.append(conversation)
+        elif conversation.used and untouched(commands, replies):
             return self.hear(self._tell_anew(told))
-        conversation.used = True
-        self.idle.append(conversation)
+        else:
+            # It stays a replica for a while, or part of this ran: the caller is told, and the next
+            # one tries anew.
+            self._hang_up(conversation)
+            self.close_idle()
         if self.permits is not None:
             self.permits.release()
         if self.breaker.failed:
             self.breaker.success(era)
         return replies
+
+    def drop(self, told: Told) -> None:
+        conversation, _, _, era = told
+        self._give_up(conversation, ServerGone(f"{self.address}: nobody reads the replies"), era)
 
     def _borrow(self, era: int, *, cautious: bool) -> Conversation:
         """Return an idle connection or a new one; *cautious* pays a look whether it still lives."""
@@ -243,7 +261,9 @@ class RemoteServer(Server):
 
     def _note(self, error: BaseException, era: int) -> None:
         if is_outage(error):
-            self.breaker.failure(error, era)
+            if not getattr(error, "noted", False):  # one loss that many waited for is one failure
+                error.noted = True  # type: ignore[attr-defined]
+                self.breaker.failure(error, era)
         elif isinstance(error, REFUSED) and str(error) != self.refused:
             self.refused = str(error)
             log.error("%s", error, extra={"event": "refused"})  # once: it will be said of every connection
@@ -288,11 +308,13 @@ class RemoteServer(Server):
                     if last or not (isinstance(error, NeverSent) or harmless(commands)):
                         raise
                     continue
-                if last or type(replies[0]) is not ReadOnlyError:
+                if not any(type(reply) is ReadOnlyError for reply in replies):
                     break
                 if self.lines.get(loop) is line:
                     del self.lines[loop]
                 line.retire()
+                if last or not untouched(commands, replies):
+                    break
         except BaseException as error:
             self._note(error, era)
             raise
@@ -310,14 +332,20 @@ class RemoteServer(Server):
         if making is None:
             making = self.connecting[loop] = loop.create_task(self._aconnect(loop))
             making.add_done_callback(lambda task: self._made(loop, task))
-        return await asyncio.shield(making)
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if making.cancelled() and not (task is not None and task.cancelling()):
+                raise ServerGone(f"{self.address}: connecting was cancelled") from None
+            raise
 
     async def _aconnect(self, loop: asyncio.AbstractEventLoop) -> Multiplexed:
         line = Multiplexed(await aconnect(self.pool), self.timeout, self.address)
         line.farewell = farewell(line)
         await anext(line.farewell)
-        self._sweep()
         self.lines[loop] = line
+        self._sweep()
         return line
 
     def _made(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Multiplexed]) -> None:
@@ -334,8 +362,9 @@ class RemoteServer(Server):
 
     def _sweep(self) -> None:
         """Drop the connections of loops that were closed without a farewell."""
-        for loop in [loop for loop in self.connecting if loop.is_closed()]:
-            self.connecting.pop(loop, None)
+        for loop in list(self.connecting):
+            if loop.is_closed():
+                self.connecting.pop(loop, None)
         for loop in list(self.lines):
             if loop.is_closed() and (line := self.lines.pop(loop, None)) is not None:
                 line.abandon()
@@ -369,7 +398,7 @@ def _after_fork() -> None:
 def _at_exit() -> None:
     """Hang up for loops that nobody shut down, before their collection complains of it."""
     for server in list(SERVERS):
-        for line in server.lines.values():
+        for line in list(server.lines.values()):
             line.abandon()
 
 

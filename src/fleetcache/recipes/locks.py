@@ -8,6 +8,7 @@ algorithm of https://redis.io/docs/latest/develop/clients/patterns/distributed-l
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, Self
@@ -79,7 +80,14 @@ class Lock(Twinned):
         give_up = None if patience is None else monotonic() + patience
         lifetime = () if self.lifetime is None else ("PX", self.lifetime)
         while True:
-            taken = await self._cache().ask((c.ACQUIRE, self.name, mine, *lifetime, "NX"), False, self.client)
+            try:
+                taken = await self._cache().ask((c.ACQUIRE, self.name, mine, *lifetime, "NX"), False, self.client)
+            except BaseException as error:
+                # Cancelled while the server may have given it: a lock that nobody knows of would stay for ever.
+                if not isinstance(error, (Exception, GeneratorExit)):
+                    with suppress(Exception):
+                        await self._cache().run(c.RELEASE, self.name, mine, instead=0, client=self.client)
+                raise
             if taken:
                 self.local.token = mine
                 return True
