@@ -181,7 +181,7 @@ class Core(Twinned):
     def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
         """Return whom to ask now that *tried* could not be, if asking twice does no harm; or raise *error*."""
         verbs = [verb for verb, *_ in commands]
-        if ACQUIRE in verbs:
+        if any(verb is ACQUIRE for verb in verbs):
             raise error  # two servers would give one lock to two holders
         if isinstance(error, CircuitOpen) or all(verb.harmless or verb is SET_IF for verb in verbs):
             other = self.topology.another(commands[0], tried)

@@ -146,7 +146,7 @@ def test_a_fork_while_others_make_caches(mortal):
     for thread in threads:
         thread.start()
     try:
-        for _ in range(10):
+        for _ in range(6):
             pid = in_child(
                 lambda: (Cache(mortal.tcp_url(), {"KEY_PREFIX": "child"}).get("a"), Cache("memory://fork1").get("a"))
             )
