@@ -121,10 +121,13 @@ class Core(Twinned):
         """Return the payloads of *values*.  Awaited, because a lazy value may have to be made first."""
         return self.codec.encode_all(values, integers=integers)
 
-    def decoded(self, payload: bytes, name: str) -> Any:
-        """Return the value in *payload*, or MISSING if it cannot be read and that is a miss."""
+    def decoded(self, payload: bytes, name: str, *, member: bool = False) -> Any:
+        """Return the value in *payload*, or MISSING if it cannot be read and that is a miss.
+
+        *member*: it is one of a sorted set.
+        """
         try:
-            return self.codec.decode(payload)
+            return self.codec.decode_member(payload) if member else self.codec.decode(payload)
         except UnreadableValue as error:
             self.note_unreadable(error, name)
             return MISSING

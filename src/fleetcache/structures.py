@@ -463,7 +463,10 @@ class SortedSets(Core):
         scored = ("WITHSCORES",) if withscores else ()
         limit = () if start is None else ("LIMIT", start, num)
         reply = await self.ask((verb, name, *window, *scored, *limit), [], client)
-        return self._scored(reply, name, cast) if withscores else self.decoded_all(reply, name)
+        if withscores:
+            return self._scored(reply, name, cast)
+        members = [self.decoded(member, name, member=True) for member in reply]
+        return [member for member in members if member is not MISSING]
 
     async def azrank(
         self, key: Any, value: Any, withscore: bool = False, version: Any = None, client: Any = None
@@ -523,7 +526,7 @@ class SortedSets(Core):
     def _scored(self, reply: Reply, name: str, cast: Cast) -> list[tuple[Any, Any]]:
         """Return the members in *reply*, each with its score."""
         pairs = reply if reply and isinstance(reply[0], list) else _pairs(reply)
-        scored = [(self.decoded(member, name), cast(score)) for member, score in pairs]
+        scored = [(self.decoded(member, name, member=True), cast(score)) for member, score in pairs]
         return [(member, score) for member, score in scored if member is not MISSING]
 
 

@@ -18,7 +18,7 @@ from fleetcache import Cache
 from fleetcache.errors import CircuitOpen
 from fleetcache.twin import complete
 
-LIMIT = 0.5
+LIMIT = 0.4
 """Seconds for connecting, and again for an operation."""
 
 SLACK = 0.4

@@ -121,6 +121,12 @@ class Codec:
         readers = self._readers
         return [readers[payload[0]](payload) for payload in payloads]
 
+    def decode_member(self, payload: bytes) -> Any:
+        """Return the member of a sorted set in *payload*: serialised always, so never digits."""
+        if payload.isdigit() and getattr(self.serializer, "digits", False):
+            return self._loads(payload)
+        return self.decode(payload)
+
     def decode(self, payload: bytes) -> Any:
         """Return the value in *payload*, or raise UnreadableValue."""
         try:

@@ -29,6 +29,9 @@ class Serializer(Protocol):
 class BaseSerializer:
     """The shape of a serializer: made of the options, ``dumps`` to bytes, ``loads`` from them."""
 
+    digits: ClassVar[bool] = False
+    """Some output looks like the digits of an integer and is none."""
+
     distinct: ClassVar[bool] = False
     """No output starts like a compressed value or an envelope, so those can be told by their
     first bytes.  A subclass that writes its own ``dumps`` has to say so again."""
@@ -117,15 +120,17 @@ class JSONSerializer(BaseSerializer):
         return json.loads(payload.decode())
 
 
-def _undigit(packed: bytes) -> bytes:
-    # MessagePack writes 53 as the one byte "5", which would read back as the integer 5; only
-    # subclasses of int and sorted set members come here.  The longer form of 53 is as valid.
-    return b"\xcc" + packed if packed.isdigit() else packed
+def _undigit(value: Any, packed: bytes) -> bytes:
+    # MessagePack writes 53 as the one byte "5", which would read back as the integer 5.  The longer
+    # form of 53 is as valid.  Plain integers come here only as members of sorted sets, which
+    # `Codec.decode_member` does not take for digits: there the bytes stay those of django-redis.
+    return b"\xcc" + packed if packed.isdigit() and type(value) is not int else packed
 
 
 class MSGPackSerializer(BaseSerializer):
     """MessagePack by ``msgpack``: plain data only; tuples read back as lists."""
 
+    digits = True
     distinct = True
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -133,7 +138,7 @@ class MSGPackSerializer(BaseSerializer):
         self._msgpack = library("msgpack", extra="serializers")
 
     def dumps(self, value: Any, /) -> bytes:
-        return _undigit(self._msgpack.packb(value))
+        return _undigit(value, self._msgpack.packb(value))
 
     def loads(self, payload: bytes, /) -> Any:
         # Dicts with integer keys are packed without complaint, so they have to be readable.
@@ -147,6 +152,7 @@ class MsgspecSerializer(BaseSerializer):
     read back as; without it a Struct reads back as a dict.
     """
 
+    digits = True
     distinct = True
     wire: ClassVar[str] = "msgspec.msgpack"
 
@@ -162,7 +168,7 @@ class MsgspecSerializer(BaseSerializer):
         self._encode = msgspec.Encoder().encode
 
     def dumps(self, value: Any, /) -> bytes:
-        return _undigit(self._encode(value))
+        return _undigit(value, self._encode(value))
 
     def loads(self, payload: bytes, /) -> Any:
         return self._decode(payload)
@@ -171,6 +177,7 @@ class MsgspecSerializer(BaseSerializer):
 class MsgspecJSONSerializer(MsgspecSerializer):
     """JSON text by ``msgspec``, several times faster than ``json``; for the rest as its parent."""
 
+    digits = False
     distinct = True
     wire = "msgspec.json"
 
