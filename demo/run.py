@@ -265,6 +265,10 @@ def table(names: list[str], rounds: list[tuple[Round, Round]], mixed: Round) -> 
         # Rounds that followed each other had the machine in the most alike state.
         ratios[row] = median(b / a for a, b in figures)
         lines.append(f"{row:32}{before:14,.1f}{after:14,.1f}{ratios[row]:8.2f}{together:14,.1f}")
+    lines.append(
+        "ratio: the median over pairs of neighbouring rounds.  The mixed fleet has one worker a side and\n"
+        "works out new pages meanwhile: it is there to agree, not to be fast."
+    )
     rate, cpu = ratios["requests/s"], ratios["worker CPU, s per 1000 requests"]
     summary = f"\n{other} served {rate:.2f} times the requests/s for {cpu:.2f} of the CPU per request."
     if rate <= 1:
