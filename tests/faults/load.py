@@ -25,6 +25,8 @@ SLACK = 0.4
 """What a busy machine may add to a deadline."""
 
 HASTY = {"socket_timeout": LIMIT, "socket_connect_timeout": LIMIT}
+PATIENT = {"socket_timeout": 10, "socket_connect_timeout": 10}
+"""For tests that are not about deadlines, and run on busy machines."""
 WORKERS = {"blocking": 8, "awaiting": 200}
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from fleetcache import Cache
 
-from .load import HASTY, Load
+from .load import HASTY, PATIENT, Load
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -89,7 +89,7 @@ def test_forks_under_load(face, mortal):
 
 def test_the_child_hangs_up_on_nobody(mortal):
     """Whatever a child does at its end, the parent's connections stay the same ones."""
-    cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": PATIENT})
     raw = Cache(mortal.url()).get_client()
     cache.set("a", 1)
 
@@ -158,7 +158,7 @@ def test_a_fork_while_others_make_caches(mortal):
 
 
 def _work(url: str, number: int) -> int:
-    cache = Cache(url, {"OPTIONS": HASTY})
+    cache = Cache(url, {"OPTIONS": PATIENT})
     exercise(cache, f"worker{number}")
     return cache.incr("n", default=0)
 
@@ -178,7 +178,7 @@ def test_multiprocessing(face, mortal):
 
 def test_a_child_of_a_child(mortal):
     """Forks of forks do well too."""
-    cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": PATIENT})
     cache.set("a", 1)
 
     def child() -> None:

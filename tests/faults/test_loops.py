@@ -15,7 +15,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 
 from fleetcache import Cache
 
-from .load import HASTY
+from .load import HASTY, PATIENT
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -55,7 +55,7 @@ async def use(cache: Cache, number: int) -> None:
 
 def test_two_hundred_loops(mortal, raw, sockets):
     """Each asyncio.run() hangs up as it ends."""
-    cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": PATIENT})
     before = sockets()
 
     for number in range(200):
@@ -69,7 +69,7 @@ def test_two_hundred_loops(mortal, raw, sockets):
 
 def test_async_to_sync(mortal, raw, sockets):
     """Django's way to call async code from sync code makes a loop each time, and leaks none."""
-    cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": PATIENT})
     before = sockets()
 
     for number in range(50):
@@ -81,7 +81,7 @@ def test_async_to_sync(mortal, raw, sockets):
 
 def test_sync_code_within_a_loop_within_sync_code(mortal, raw):
     """Both faces may be used from within each other, nested as Django nests them."""
-    cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": PATIENT})
 
     def inner() -> int:
         cache.set("a", 1)
@@ -97,7 +97,7 @@ def test_sync_code_within_a_loop_within_sync_code(mortal, raw):
 
 def test_eight_threads_with_a_loop_each(mortal, raw, sockets):
     """Loops of several threads use a connection each, and leave none behind."""
-    cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": PATIENT})
     before, wrong = sockets(), []
     inside = threading.Barrier(8)
 
@@ -129,7 +129,7 @@ def test_eight_threads_with_a_loop_each(mortal, raw, sockets):
 
 def test_loops_closed_without_a_farewell(mortal, raw, sockets):
     """Loops that are closed without shutdown_asyncgens() leave one connection at most."""
-    cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": PATIENT})
     before = sockets()
 
     for number in range(50):
@@ -178,7 +178,7 @@ def test_a_loop_that_outlives_the_server(mortal, raw, sockets):
 
 def test_aclose_hangs_up_gently(mortal, raw):
     """aclose() with CLOSE_CONNECTION ends the loop's connection when those who wait have their replies."""
-    cache = Cache(mortal.tcp_url(), {"OPTIONS": {**HASTY, "CLOSE_CONNECTION": True}})
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": {**PATIENT, "CLOSE_CONNECTION": True}})
 
     async def main() -> None:
         await use(cache, 0)
