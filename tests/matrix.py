@@ -7,6 +7,7 @@ pytest's.  Needs nothing but the standard library.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 HOME = Path(__file__).resolve().parent.parent
 DJANGO = {"3.11": "5.2.19", "3.12": "6.0.10", "3.13": "6.1.3", "3.14": "6.1.3"}
 REQUIRED = ("3.11", "3.13")
+TIMED = ("tests/faults/", "tests/test_embedded.py", "tests/test_mixed_fleet.py")
 REQUIRE_ALL = os.environ.get("FLEETCACHE_REQUIRE_ALL") == "1"
 
 
@@ -70,6 +72,26 @@ def environment(version: str, python: str) -> Path:
     return inside
 
 
+def passed(python: Path, *arguments: str) -> bool:
+    """Run pytest, and return whether all went well."""
+    command = [python, "-X", "dev", "-m", "pytest", *arguments]
+    return subprocess.run(command, cwd=HOME, env={**os.environ, "COLUMNS": "120"}).returncode == 0
+
+
+def failures() -> list[str]:
+    """Return the tests that failed in the last run."""
+    noted = HOME / ".pytest_cache/v/cache/lastfailed"
+    return list(json.loads(noted.read_text())) if noted.exists() else []
+
+
+def hurried(tests: list[str]) -> bool:
+    """Whether *tests* are a few that measure time while servers die; on a busy machine they may run again, alone."""
+    again = 0 < len(tests) <= 3 and all(test.startswith(TIMED) for test in tests)
+    if again:
+        print(f"-- once more, alone: {', '.join(tests)}", flush=True)
+    return again
+
+
 def main() -> int:
     """Test on each Python, and return how many runs failed."""
     pythons = found()
@@ -81,10 +103,7 @@ def main() -> int:
     for version in chosen:
         print(f"-- Python {version}, Django {DJANGO[version]}", flush=True)
         inside = environment(version, pythons[version])
-        ran = subprocess.run(
-            [inside, "-X", "dev", "-m", "pytest", *sys.argv[1:]], cwd=HOME, env={**os.environ, "COLUMNS": "120"}
-        )
-        if ran.returncode:
+        if not passed(inside, *sys.argv[1:]) and not (hurried(failures()) and passed(inside, "--last-failed")):
             failed.append(version)
     missing = [version for version in REQUIRED if version not in chosen]
     for version in chosen:
