@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
 from fleetcache.errors import is_outage
 
@@ -32,5 +32,3 @@ class Failsafe:
 
 
 RAISE = Failsafe()
-
-__all__ = ["RAISE", "TROUBLE", "Failsafe", "RedisError"]

@@ -91,12 +91,17 @@ class ConnectionFactory:
 
     def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
         """Return the process's pool for *params*, all of them: two aliases share one only if all agree."""
-        key = (type(self), frozen(params), self.settings.connection_pool_class)
+        identity = {**params, **self.identity()}
+        key = (type(self), frozen(identity), self.settings.connection_pool_class)
         with _making:
             if key not in _pools:
                 # What was identified by its address must not be freed: the address could be reused.
-                _pools[key] = (self.get_connection_pool(params), params)
+                _pools[key] = (self.get_connection_pool(params), identity)
             return _pools[key][0]
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells pools apart besides their params."""
+        return {}
 
     def get_connection_pool(self, params: dict[str, Any]) -> Any:
         """Return a new pool."""
@@ -127,13 +132,8 @@ class SentinelConnectionFactory(ConnectionFactory):
             list(self.settings.sentinels), sentinel_kwargs=self.settings.sentinel_kwargs, **shared
         )
 
-    def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
-        key = {"sentinels": self.settings.sentinels, "sentinel_kwargs": self.settings.sentinel_kwargs}
-        with _making:
-            pool_key = (type(self), frozen(params), frozen(key), self.settings.connection_pool_class)
-            if pool_key not in _pools:
-                _pools[pool_key] = (self.get_connection_pool(params), (params, key))
-            return _pools[pool_key][0]
+    def identity(self) -> dict[str, Any]:
+        return {"sentinels": self.settings.sentinels, "sentinel_kwargs": self.settings.sentinel_kwargs}
 
     def get_connection_pool(self, params: dict[str, Any]) -> Any:
         place = urlsplit(params["url"])
