@@ -7,7 +7,7 @@ BIN := .venv/bin
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-demo: .venv/demo ## Run a Django site on django-redis, then on fleetcache, then on both (SECONDS=20 of load; some 20 s more to start).
+demo: .venv/demo ## Run a Django site on django-redis, on fleetcache, with its near cache, and on all (SECONDS=20 of load; some 20 s more).
 	@$(BIN)/python demo/run.py --seconds $(SECONDS)
 
 test: ## Run all tests, on the oldest and the newest Python found with their Django (ARGS= for pytest).

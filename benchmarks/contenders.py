@@ -15,7 +15,7 @@ import pickle
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import hiredis
@@ -152,6 +152,7 @@ class Backend:
 
     path: str
     scheme: str = "redis"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, url: str) -> Any:
         from django.conf import settings
@@ -160,7 +161,7 @@ class Backend:
             settings.configure()
         module, _, name = self.path.rpartition(".")
         cls = getattr(importlib.import_module(module), name)
-        return cls(url.replace("redis://", f"{self.scheme}://"), {"OPTIONS": {}})
+        return cls(url.replace("redis://", f"{self.scheme}://"), {"OPTIONS": {**self.options}})
 
 
 def _ours(url: str) -> Any:

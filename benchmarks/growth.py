@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Barrier
+from typing import Any
 
 from benchmarks.contenders import FLOOR, OURS, SMALL, TIMEOUT, BlockingCache, connections, enter
 from benchmarks.contest import Contest, Pace, Table, Turn, hold, micros, not_run, once, repeat, show, times
@@ -77,13 +78,13 @@ def _events(
     return events
 
 
-def crowd(pool: ThreadPoolExecutor, cache: BlockingCache, threads: int) -> Turn:
+def crowd(pool: ThreadPoolExecutor, cache: Any, threads: int, key: str = "small") -> Turn:
     """Return a turn in which all *threads* of the pool call ``get`` again and again."""
 
     def one(barrier: Barrier, calls: int) -> None:
         barrier.wait(timeout=30)
         for _ in range(calls):
-            cache.get("small")
+            cache.get(key)
 
     def turn(count: int) -> int:
         calls = max(1, round(count / threads))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import redis
 
-from benchmarks import awaiting, growth, hotpath, remote
+from benchmarks import awaiting, growth, hotpath, near, remote, staleness
 from benchmarks.contenders import FLOOR, OURS
 from benchmarks.contest import FULL, Contest, Table, arguments, once, times
 from fleetcache.topology.embedded import EmbeddedServer
@@ -64,6 +64,32 @@ def targets(blocking: Mapping[str, Contest], crowd: Contest) -> list[Target]:
     ]
 
 
+def near_targets(found: near.Outcome, stale: staleness.Outcome) -> list[Target]:
+    """Return what the near cache is to reach."""
+    hits, paid = found.hits, found.paid
+    targets = [
+        Target("near hit, str: time / LocMemCache", 0.17, hits["get, str"].ratio(OURS, near.LOCMEM)),
+        Target("near hit, small dict: time / LocMemCache", 0.6, hits["get, small dict"].ratio(OURS, near.LOCMEM)),
+        Target(
+            "near hits, get_many(100): time / LocMemCache",
+            0.6,
+            hits["get_many(100), small dicts"].ratio(OURS, near.LOCMEM),
+        ),
+        Target(
+            "near hit, aget of a str: time / LocMemCache's get", 0.4, found.awaiting.ratio(OURS, near.BLOCKING_LOCMEM)
+        ),
+        Target("near hits, 4 threads: rate / 1 thread", 0.8, near.kept(found.threads, OURS), at_least=True),
+        *(
+            Target(f"near miss, {operation}: time / without NEAR", 1.15, contest.ratio(OURS, near.NEAR_OFF))
+            for operation, contest in paid.items()
+            if operation in near.MISSES
+        ),
+    ]
+    idle = stale.seen.get(staleness.IDLE)
+    targets.append(Target("staleness, idle reader: p99, ms", 5, idle and idle.percentile(0.99) * 1e3))
+    return targets
+
+
 def verdicts(reached: Sequence[Target]) -> Table:
     """Write the targets beside what was measured."""
     rows = [
@@ -105,7 +131,8 @@ that could do the work from Python (for `aget`, the same on one connection that 
 Written by `{command}`.  Everything was measured in one run, in {rounds} rounds of short turns in random order.
 A ratio is the median over the rounds of two turns of the same round, which survives a noisy machine; the microseconds
 are this machine's.  "CPU" is what the whole client process spent, its own threads included.  Every contender gave back
-the right values first.  `fleetcache` is the Django backend, `fleetcache.Cache` the same without Django.
+the right values first.  `fleetcache` is the Django backend, `fleetcache.Cache` the same without Django.  In the tables
+whose names begin with "Near" all caches answer from process memory, and the floor is a dict, a clock and pickle.
 
 {circumstances}
 """
@@ -122,8 +149,11 @@ def main() -> None:
     with EmbeddedServer(port=True) as server:
         grown = growth.measure(server, pace)
     with EmbeddedServer(port=True) as server:
+        nearby = near.measure(server, pace)
+        stale = staleness.measure(server, pace)
+    with EmbeddedServer(port=True) as server:
         profiles = hotpath.measure(server)
-    reached = targets(blocking, crowds.contests[100])
+    reached = [*targets(blocking, crowds.contests[100]), *near_targets(nearby, stale)]
     short = {each.what.partition(":")[0] for each in reached if each.verdict == "**not met**"}
     tables = once(
         [
@@ -131,6 +161,8 @@ def main() -> None:
             *remote.tables(blocking),
             *awaiting.tables(crowds),
             *growth.tables(grown),
+            *near.tables(nearby),
+            *staleness.tables(stale),
             # What falls short is reported with its profile.
             *(profile for profile in profiles if profile.title.removeprefix("Profile: ") in short),
         ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetcache.keys import default_key_function
-from fleetcache.settings import SCHEMES, Options, Settings
+from fleetcache.settings import SCHEMES, NearOptions, Options, Settings
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -67,6 +67,29 @@ Names that nobody knows are refused, with the nearest name that exists. Under Dj
 cache is first made; with `"fleetcache.django"` in `INSTALLED_APPS` the system checks report it before the site starts
 (`fleetcache.E001`, and `fleetcache.W001` for a misspelt `DJANGO_REDIS_…` setting). Reading settings, making a cache and
 checking never connect.
+"""
+
+NEAR = """\
+## The near cache
+
+`NEAR` keeps copies of values in each process. The server announces every change to them, by any client; what that
+promises is said in [Guarantees](guarantees.md). It is off unless it is asked for:
+
+```python
+from fleetcache.settings import Settings
+
+Settings.read("redis://127.0.0.1:6379/1", {"OPTIONS": {"NEAR": True}})
+Settings.read("redis://127.0.0.1:6379/1", {"OPTIONS": {"NEAR": "256MB"}})
+Settings.read("redis://127.0.0.1:6379/1", {"OPTIONS": {"NEAR": {"PREFIXES": ["shop:"], "T_LIVE": 0.5}}})
+```
+
+`True` takes the defaults, a size is `MAX_BYTES`, and a dict holds any of these, in upper or lower case:
+"""
+
+NEAR_NOTES = """\
+It needs a server of Redis 7.0 or later, or Valkey, that speaks RESP3 and lets the user call `CLIENT TRACKING`; elsewhere, and
+with the option `protocol` at 2, it says once why it is off. `REPLICA_READ_ONLY=False` is refused beside it: a write that
+went to another server is never announced by the primary. In a URL it is `?near=1` or `?near=256MB`.
 """
 
 WITHOUT_DJANGO = """\
@@ -151,6 +174,15 @@ def page() -> str:
         ),
         "`MAX_ENTRIES` and `CULL_FREQUENCY`, Django's options for caches that have to be culled, are accepted and mean nothing\n"
         "here: the server evicts, by its own `maxmemory-policy`.\n",
+        NEAR,
+        _table(
+            ("name", "default", "meaning"),
+            (
+                (_code(*option.metadata["names"]), _default(option), option.metadata["doc"])
+                for option in fields(NearOptions)
+            ),
+        ),
+        NEAR_NOTES,
         "## Connection options of redis-py\n",
         "Every keyword argument of redis-py's connections is an option too, by redis-py's own name, and is passed on. It\n"
         "serves blocking and awaiting connections alike. A selection:\n",

@@ -22,7 +22,7 @@ from django.test import override_settings
 from tests import django_settings
 
 from fleetcache import Cache, caches
-from fleetcache.settings import Options, Settings, connection_options
+from fleetcache.settings import NearOptions, Options, Settings, connection_options
 from fleetcache.topology.embedded import EmbeddedServer
 
 django_settings.configure()
@@ -133,7 +133,7 @@ def test_names_exist(page: Path) -> None:
         assert found is not None, name
 
 
-LOGGERS = {"fleetcache.server", "fleetcache.codec", "fleetcache.E001", "fleetcache.W001"}
+LOGGERS = {"fleetcache.server", "fleetcache.codec", "fleetcache.near", "fleetcache.E001", "fleetcache.W001"}
 
 
 @each_page
@@ -210,7 +210,7 @@ def test_outages_page_names_every_operation() -> None:
     assert operations - named <= {"close", "zrangebyscore", "zrevrange", "zrevrangebyscore"}
 
 
-@pytest.mark.parametrize("kind", [Settings, Options])
+@pytest.mark.parametrize("kind", [Settings, Options, NearOptions])
 def test_everything_is_described(kind: type) -> None:
     """Each setting and option has a meaning, which is a sentence."""
     for option in fields(kind):

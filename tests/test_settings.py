@@ -23,7 +23,7 @@ from fleetcache.errors import (
     UnstorableValue,
     UnsupportedServer,
 )
-from fleetcache.settings import Settings, from_url, masked_url
+from fleetcache.settings import NearOptions, Settings, from_url, masked_url
 from fleetcache.testing import valkey_server
 
 SECRET = "s3cr3t"
@@ -220,6 +220,122 @@ def test_defaults_have_limits():
     options = Settings.read("redis://host", {}).options
 
     assert (options.socket_timeout, options.socket_connect_timeout) == (5.0, 5.0)
+
+
+# --- NEAR ---------------------------------------------------------------------------------------------
+
+
+def near_options(written) -> NearOptions | None:
+    """Return the options of the near cache that NEAR = *written* gives."""
+    return Settings.read("redis://host", {"OPTIONS": {"NEAR": written}}).options.near
+
+
+@pytest.mark.parametrize("written", [None, False, "", 0, "0", "no", "off", "False"], ids=repr)
+def test_the_near_cache_is_off(written):
+    """Whatever says no means no near cache; nor is there one if nothing is said."""
+    assert near_options(written) is None
+    assert Settings.read("redis://host", {}).options.near is None
+
+
+@pytest.mark.parametrize("written", [True, "true", 1, "1", "Yes", "on", {}], ids=repr)
+def test_the_near_cache_by_default(written):
+    """Whatever says yes takes the defaults, and so does a dict that says nothing."""
+    assert near_options(written) == NearOptions(
+        prefixes=(), max_bytes=64_000_000, max_ttl=60, t_live=1, canary=10, absent=True, untracked_ttl=0
+    )
+
+
+@pytest.mark.parametrize(
+    "written, size",
+    [
+        (20_000, 20_000),
+        ("20000", 20_000),
+        ("64MB", 64_000_000),
+        ("512 kB", 512_000),
+        ("0.5gb", 500_000_000),
+        (" 1GiB ", 1024**3),
+        ("64 mib", 64 * 1024**2),
+        ("20000B", 20_000),
+    ],
+    ids=repr,
+)
+def test_a_size_of_the_near_cache(written, size):
+    """A size alone is MAX_BYTES; kB, MB and GB are powers of 1000, KiB, MiB and GiB of 1024."""
+    assert near_options(written) == NearOptions(max_bytes=size)
+    assert near_options({"MAX_BYTES": written}) == NearOptions(max_bytes=size)
+
+
+def test_fields_of_the_near_cache():
+    """A dict sets fields, in upper or lower case; URLs and timedeltas spell values differently."""
+    assert near_options(
+        {
+            "PREFIXES": ["shop:", "ab"],
+            "max_ttl": timedelta(minutes=2),
+            "T_LIVE": "0.05",
+            "canary": 3,
+            "ABSENT": "no",
+            "untracked_ttl": 5,
+        }
+    ) == NearOptions(prefixes=("shop:", "ab"), max_ttl=120, t_live=0.05, canary=3, absent=False, untracked_ttl=5)
+
+
+@pytest.mark.parametrize(
+    "query, size", [("near=1", 64_000_000), ("near=256MB", 256_000_000), ("near=2MiB", 2 * 1024**2)]
+)
+def test_the_near_cache_in_a_url(query, size):
+    """``?near=`` is a switch or a size."""
+    location, params = from_url(f"redis://host/1?{query}")
+
+    assert location == "redis://host/1"
+    assert Settings.read(location, params).options.near == NearOptions(max_bytes=size)
+
+
+@pytest.mark.parametrize(
+    "written, fault",
+    [
+        ({"MAXTTL": 1}, ": unknown name 'MAXTTL'. Did you mean 'MAX_TTL'? Known: PREFIXES, MAX_BYTES"),
+        ({"xyzzy": 1}, ": unknown name 'xyzzy'. Known: PREFIXES"),
+        ({3: 1}, ": unknown name 3."),
+        ({"PREFIXES": "shop:"}, ": PREFIXES cannot be 'shop:': a list is expected: ['shop:']"),
+        ({"PREFIXES": [""]}, ": PREFIXES cannot be ['']: the server would announce every key of every application."),
+        ({"PREFIXES": ["a", 1]}, ": PREFIXES cannot be ['a', 1]: a list of texts is expected"),
+        ({"PREFIXES": [b"a"]}, ": PREFIXES cannot be [b'a']: a list of texts is expected"),
+        ({"PREFIXES": {"a": 1}}, ": PREFIXES cannot be {'a': 1}: a list of texts is expected"),
+        ({"PREFIXES": ["b", "a:c", "a"]}, ": PREFIXES cannot be ['b', 'a:c', 'a']: 'a:c' begins with 'a'. Keep 'a',"),
+        ({"PREFIXES": ["a", "b", "a"]}, ": PREFIXES cannot be ['a', 'b', 'a']: 'a' is there twice. Keep one"),
+        ({"MAX_BYTES": "15kB"}, ": MAX_BYTES cannot be '15kB': 16000 bytes or more are expected"),
+        ({"MAX_BYTES": True}, ": MAX_BYTES cannot be True: a size is a number of bytes, or text such as '64MB'"),
+        ({"MAX_TTL": 0}, ": MAX_TTL cannot be 0: more than 0 seconds are expected"),
+        ({"MAX_TTL": None}, ": MAX_TTL cannot be None: a number of seconds is expected"),
+        ({"MAX_TTL": True}, ": MAX_TTL cannot be True: a number of seconds is expected"),
+        ({"MAX_TTL": "nan"}, ": MAX_TTL cannot be 'nan': a number of seconds is expected"),
+        ({"MAX_TTL": "inf"}, ": MAX_TTL cannot be 'inf': a number of seconds is expected"),
+        ({"T_LIVE": 0.04}, ": T_LIVE cannot be 0.04: 0.05 seconds or more are expected"),
+        ({"t_live": "soon"}, ": t_live cannot be 'soon'"),
+        ({"CANARY": 0}, ": CANARY cannot be 0: more than 0 seconds are expected"),
+        ({"ABSENT": "perhaps"}, ": ABSENT cannot be 'perhaps': a switch is True or False"),
+        ({"UNTRACKED_TTL": -1}, ": UNTRACKED_TTL cannot be -1: 0 seconds or more are expected"),
+        ("perhaps", " cannot be 'perhaps': True, a size such as '64MB', or a dict is expected."),
+        ("64M", " cannot be '64M': True, a size such as '64MB', or a dict is expected."),
+        (2, " cannot be 2: True, a size such as '64MB', or a dict is expected. MAX_BYTES cannot be 2: 16000"),
+        (-1, " cannot be -1:"),
+        (1.5, " cannot be 1.5:"),
+        ([1], " cannot be [1]:"),
+    ],
+    ids=lambda value: repr(value) if not isinstance(value, str) or len(value) < 10 else "",
+)
+def test_a_wrong_near_cache(written, fault):
+    """The error names the field, what was found and what to do."""
+    assert refusal("memory://", OPTIONS={"NEAR": written}).startswith(f"CACHES['pages']['OPTIONS']: NEAR{fault}")
+
+
+def test_a_near_cache_beside_writes_to_replicas():
+    """The two are refused together, and each is fine without the other."""
+    message = refusal("memory://", OPTIONS={"NEAR": True, "REPLICA_READ_ONLY": False})
+    assert message.startswith("CACHES['pages']['OPTIONS']: NEAR needs REPLICA_READ_ONLY.")
+
+    Settings.read("memory://", {"OPTIONS": {"NEAR": False, "REPLICA_READ_ONLY": False}})
+    Settings.read("memory://", {"OPTIONS": {"NEAR": True, "protocol": 2}})
 
 
 # --- what only the server can know --------------------------------------------------------------------

@@ -1,7 +1,12 @@
-"""Settings of the demo site.  Between two runs only the cache's BACKEND line differs."""
+"""Settings of the demo site.  Between two runs only the cache's BACKEND line differs, or NEAR in its OPTIONS."""
 
 import os
 from pathlib import Path
+
+# What is kept near: what is read more often than it changes.  Not the sessions, of which each request writes one that
+# the next, perhaps in another worker, must find as it was left; nor what each view of a page changes.
+KEPT = ("banner", "entry:", "family:", "page:", "views.")
+NEAR = {"NEAR": {"PREFIXES": [f"atlas:1:{kind}" for kind in KEPT]}}
 
 CACHES = {
     "default": {
@@ -9,12 +14,13 @@ CACHES = {
         "LOCATION": os.environ["ATLAS_LOCATION"],
         "KEY_PREFIX": "atlas",
         "TIMEOUT": 3600,
+        "OPTIONS": NEAR if os.environ["ATLAS_NEAR"] else {},
     }
 }
 SESSION_ENGINE = "django.contrib.sessions.backends.cache"
 
-# Which backend answered: shown on every page, kept beside every cached value.
-SERVED_BY = os.environ["ATLAS_BACKEND"].partition(".")[0]
+# Which site answered: shown on every page, kept beside every cached value.
+SERVED_BY = os.environ["ATLAS_NAME"]
 
 SECRET_KEY = "a demo keeps no secrets"
 ALLOWED_HOSTS = ["127.0.0.1"]

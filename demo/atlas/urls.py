@@ -11,4 +11,7 @@ urlpatterns = [
     path("family/<slug:word>/", views.family),
     path("character/<int:code>/", views.character),
     path("api/character/<int:code>/", views.peek),
+    path("banner/", views.banner),
+    path("banner/<int:number>/", views.edit_banner),
+    path("near/", views.near),
 ]

@@ -1,5 +1,7 @@
 """The pages.  A character page reads some 35 keys in a dozen commands, as busy sites do."""
 
+import os
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
@@ -94,6 +96,24 @@ async def peek(_request: HttpRequest, code: int) -> JsonResponse:
             "last": found.get(last_key(code)),
         }
     )
+
+
+def banner(_request: HttpRequest) -> JsonResponse:
+    """A text that somebody edits now and then; with the time, on the machine's one clock, when it was read."""
+    read = time.monotonic_ns()
+    return JsonResponse({"worker": os.getpid(), "read": read, "edit": cache.get("banner")})
+
+
+def edit_banner(_request: HttpRequest, number: int) -> JsonResponse:
+    """Edit that text; a demo does it by GET."""
+    cache.set("banner", number)
+    return JsonResponse({"worker": os.getpid(), "acknowledged": time.monotonic_ns()})
+
+
+def near(_request: HttpRequest) -> JsonResponse:
+    """How many keys this worker has read from its memory, and how many from the server."""
+    counts = cache.near.stats()
+    return JsonResponse({"worker": os.getpid(), "hits": counts["hits"], "misses": counts["misses"]})
 
 
 def work_out(code: int) -> dict[str, object]:

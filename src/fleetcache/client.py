@@ -111,8 +111,10 @@ class HerdClient(DefaultClient):
             return stale
         return value.value
 
-    async def aget(self, key: Any, default: Any = None, version: Any = None, client: Any = None) -> Any:
-        return self._fresh(await super().aget(key, default, version, client), default)
+    async def aget(
+        self, key: Any, default: Any = None, version: Any = None, client: Any = None, *, fresh: bool = False
+    ) -> Any:
+        return self._fresh(await super().aget(key, default, version, client, fresh=fresh), default)
 
     get = blocking(aget)
 
@@ -125,9 +127,11 @@ class HerdClient(DefaultClient):
 
     get_with_ttl = blocking(aget_with_ttl)
 
-    async def aget_many(self, keys: Iterable[Any], version: Any = None, client: Any = None) -> dict[Any, Any]:
+    async def aget_many(
+        self, keys: Iterable[Any], version: Any = None, client: Any = None, *, fresh: bool = False
+    ) -> dict[Any, Any]:
         """Return the values of those *keys* that have one, None for those this caller should renew."""
-        found = await super().aget_many(keys, version, client)
+        found = await super().aget_many(keys, version, client, fresh=fresh)
         return {key: self._fresh(value, None) for key, value in found.items()}
 
     get_many = blocking(aget_many)

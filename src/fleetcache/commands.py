@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from fleetcache.exchange import Script, Verb
+from collections.abc import Iterable
+
+from fleetcache.exchange import ALL, EVERYTHING, Command, Script, Verb
 
 
 def _reading(name: str, *, key: int = 1) -> Verb:
     return Verb(name, reads=True, key=key)
 
 
-def _same_again(name: str, *, key: int = 1) -> Verb:
+def _same_again(name: str, *, key: int = 1, writes: int | None = None) -> Verb:
     """A write that may be repeated: what it leaves and answers does not depend on how often it ran."""
-    return Verb(name, harmless=True, key=key)
+    return Verb(name, harmless=True, key=key, writes=writes)
 
 
 # Strings and keys.
 GET, MGET = _reading("GET"), _reading("MGET")
 # Of the primary: a replica may not know yet what a write depends on.
-GET_NOW, EXISTS_NOW = _same_again("GET"), _same_again("EXISTS")
+GET_NOW, PTTL_NOW = _same_again("GET", writes=0), _same_again("PTTL", writes=0)
+MGET_NOW, EXISTS_NOW = _same_again("MGET", writes=0), _same_again("EXISTS", writes=0)
 EXISTS, TTL, PTTL = _reading("EXISTS"), _reading("TTL"), _reading("PTTL")
 SET = _same_again("SET")
 SET_IF = Verb("SET")  # with NX or XX: a second run would answer otherwise, if not on another server
 ACQUIRE = Verb("SET")  # of a lock: two servers would let in two holders
-DEL, UNLINK, RENAME = Verb("DEL"), Verb("UNLINK"), Verb("RENAME")
+DEL, UNLINK, RENAME = Verb("DEL", writes=ALL), Verb("UNLINK", writes=ALL), Verb("RENAME", writes=2)
 PERSIST = Verb("PERSIST")
 EXPIREAT, PEXPIREAT, PEXPIRE = _same_again("EXPIREAT"), _same_again("PEXPIREAT"), _same_again("PEXPIRE")
 SCAN = _reading("SCAN", key=0)
-FLUSHDB = _same_again("FLUSHDB", key=0)
+INFO = _reading("INFO", key=0)
+FLUSHDB = _same_again("FLUSHDB", key=0, writes=EVERYTHING)
 MULTI, EXEC = _same_again("MULTI", key=0), _same_again("EXEC", key=0)  # as harmless as what they enclose
 EVALSHA, EVAL = Verb("EVALSHA", key=3), Verb("EVAL", key=3)
 
@@ -37,7 +41,7 @@ HKEYS, HLEN, HEXISTS = _reading("HKEYS"), _reading("HLEN"), _reading("HEXISTS")
 HINCRBY = Verb("HINCRBY")
 
 # Sets.
-SADD, SREM, SMOVE, SPOP = Verb("SADD"), Verb("SREM"), Verb("SMOVE"), Verb("SPOP")
+SADD, SREM, SMOVE, SPOP = Verb("SADD"), Verb("SREM"), Verb("SMOVE", writes=2), Verb("SPOP")
 SCARD, SISMEMBER, SMISMEMBER = _reading("SCARD"), _reading("SISMEMBER"), _reading("SMISMEMBER")
 SMEMBERS, SRANDMEMBER, SSCAN = _reading("SMEMBERS"), _reading("SRANDMEMBER"), _reading("SSCAN")
 SDIFF, SINTER, SUNION = _reading("SDIFF"), _reading("SINTER"), _reading("SUNION")
@@ -56,6 +60,19 @@ ZRANGEBYSCORE, ZREVRANGEBYSCORE = _reading("ZRANGEBYSCORE"), _reading("ZREVRANGE
 LPUSH, RPUSH, LPOP, RPOP = Verb("LPUSH"), Verb("RPUSH"), Verb("LPOP"), Verb("RPOP")
 LREM, LTRIM, LSET = Verb("LREM"), Verb("LTRIM"), _same_again("LSET")
 LLEN, LRANGE, LINDEX = _reading("LLEN"), _reading("LRANGE"), _reading("LINDEX")
+
+
+def written(commands: Iterable[Command]) -> list[str] | None:
+    """Return the names that *commands* may change, None for everything."""
+    names: list[str] = []
+    for command in commands:
+        verb = command[0]
+        if verb.writes == EVERYTHING:
+            return None
+        if verb.writes:
+            names += command[verb.key : verb.key + verb.writes]
+    return [name if isinstance(name, str) else name.decode(errors="replace") for name in names]
+
 
 # Scripts.  `topology.memory` knows each of them in Python, by name.
 INCR = Script.of(

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from enum import Enum
 from math import isfinite
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
 from fleetcache.codec import Codec
-from fleetcache.commands import ACQUIRE, EVAL, EVALSHA, SET_IF
+from fleetcache.commands import (
+    ACQUIRE,
+    EVAL,
+    EVALSHA,
+    GET,
+    GET_NOW,
+    MGET,
+    MGET_NOW,
+    PTTL,
+    PTTL_NOW,
+    SET_IF,
+    written,
+)
 from fleetcache.errors import CircuitOpen, CrossServer, InvalidTimeout, UnreadableValue
 from fleetcache.exchange import Command, Reply, Script, Server, Verb
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
 from fleetcache.foreign import behind
 from fleetcache.keys import MAX_LENGTH, CacheKey, KeyFunction, check, default_key_function, doubtful, masked
+from fleetcache.near import PACKED, Near, clock
+from fleetcache.near.store import Entry
 from fleetcache.settings import Settings
 from fleetcache.stats import Stats
 from fleetcache.topology import Topology
@@ -55,6 +70,13 @@ class Core(Twinned):
     key_func: KeyFunction
     default_timeout: float | None
     stats: Stats
+    near: Near | None = None
+
+    head: str = ""
+    """What the name of a plain key begins with, in the cache's own prefix and version."""
+
+    copies: Mapping[str, Entry] = MappingProxyType({})
+    """The copies of the near cache, if their names are ``head`` and the key."""
 
     warns = False
     """Whether names that memcached would refuse are passed to `validate_key`."""
@@ -63,6 +85,20 @@ class Core(Twinned):
     """What stands for the cache's own timeout; Django has a mark of its own."""
 
     # --- names and times --------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in {"key_prefix", "version", "key_func", "near"}:
+            self._look_where_names_lead()
+
+    def _look_where_names_lead(self) -> None:
+        """Set ``head`` and ``copies``, by which `get` finds a copy without making a name."""
+        known = vars(self)
+        if known.get("near") is None or "key_func" not in known:
+            return
+        plain = self.key_func is default_key_function
+        self.head = f"{self.key_prefix}:{self.version}:"
+        self.copies = known["near"].copies if plain else Core.copies
 
     def name(self, key: Any, version: Any = None, prefix: str | None = None) -> str:
         """Return what the entry of *key* is called on the server."""
@@ -157,11 +193,14 @@ class Core(Twinned):
 
     async def ask(self, command: Command, instead: Any, client: Any = None) -> Reply:
         """Return the reply to *command*, or *instead* if the server is away and that may be ignored."""
+        writing = self.near is not None and command[0].writes
+        if writing:
+            self._note_writing((command,))
         try:
             server = self.topology.route(command) if client is None else behind(client)
             try:
                 if self.runtime.blocks:  # written out: it saves every blocking call a coroutine
-                    reply = server.ask(command)
+                    (reply,) = server.exchange((command,))
                 else:
                     (reply,) = await self.runtime.exchange(server, (command,))
             except ConnectionError as error:
@@ -179,7 +218,21 @@ class Core(Twinned):
                 raise
             self.failsafe.pass_over(error)
             return instead
+        finally:
+            if writing:
+                self._note_writing((command,))
         return reply
+
+    def _note_writing(self, commands: Iterable[Command]) -> None:
+        """Let the near cache know what is about to be written, or has been, or may have been.
+
+        Before, because the write may be done long before its reply is here; and after, because what was
+        read meanwhile may be older.
+        """
+        if self.near is not None:
+            names = written(commands)
+            if names is None or names:
+                self.near.wrote(names)
 
     def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
         """Return whom to ask now that *tried* could not be, if asking twice does no harm; or raise *error*."""
@@ -211,6 +264,16 @@ class Core(Twinned):
 
     async def ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
         """Return the replies of several servers, asked at once; of *instead* each if they are away."""
+        if self.near is None:
+            return await self._ask_all(plan, instead)
+        commands = [command for _, commands in plan for command in commands]
+        self._note_writing(commands)
+        try:
+            return await self._ask_all(plan, instead)
+        finally:
+            self._note_writing(commands)
+
+    async def _ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
         try:
             try:
                 answers: list[list[Reply]] = await self.runtime.exchange_all(plan)
@@ -229,6 +292,73 @@ class Core(Twinned):
             self.failsafe.pass_over(error)
             return [[instead] * len(commands) for _, commands in plan]
         return answers
+
+    # --- reading through the near cache -----------------------------------------------------------
+
+    def served(self, copy: Entry, default: Any) -> Any:
+        """Return the value of a copy that may be served, *default* if it says that there is none."""
+        copy.hits += 1
+        if copy.value is not PACKED:
+            return copy.value
+        if copy.payload is None:
+            return default
+        value = self.decoded(copy.payload, copy.name)
+        return default if value is MISSING else value
+
+    async def fetch(self, near: Near, name: str) -> tuple[Any, int]:
+        """Return the value called *name* and its milliseconds to live; MISSING and -2 if there is none.
+
+        A copy is kept for the next reader.
+        """
+        sent = clock()
+        departed = near.depart(name, sent)
+        try:
+            if not departed:  # no copy can be kept now, so any server may answer
+                payload, left = await self.ask_several([(GET, name), (PTTL, name)], None)
+            elif self.runtime.blocks:  # written out, as in `ask`
+                payload, left = near.home(name).exchange(((GET_NOW, name), (PTTL_NOW, name)))
+            else:
+                payload, left = await self.runtime.exchange(near.home(name), ((GET_NOW, name), (PTTL_NOW, name)))
+            if isinstance(payload, RedisError):
+                raise payload
+        except TROUBLE as error:
+            if not self.failsafe.ignore:
+                raise
+            self.failsafe.pass_over(error)
+            return MISSING, -2
+        if type(left) is not int:  # the failure was ignored, or PTTL is not allowed
+            return MISSING if payload is None else self.decoded(payload, name), -2
+        value = MISSING if payload is None else self.decoded(payload, name)
+        near.arrive(name, departed, value, payload, left if self._may_keep(name, value, payload) else -2, sent)
+        return value, left
+
+    async def fetch_many(self, near: Near, names: Sequence[str]) -> dict[str, Any]:
+        """Return the values of those *names* that have one, in one round trip; copies are kept."""
+        sent = clock()
+        departed = {name: near.depart(name, sent) for name in names}
+        promising = any(departed.values())
+        mget, pttl = (MGET_NOW, PTTL_NOW) if promising else (MGET, PTTL)
+        shares = self.topology.shares(names, reads=not promising)
+        plan = []
+        for server, places in shares:
+            share = [names[place] for place in places]
+            plan.append((server, [(mget, *share), *[(pttl, name) for name in share]]))
+        found: dict[str, Any] = {}
+        for (_, places), (payloads, *lefts) in zip(shares, await self.ask_all(plan, None), strict=True):
+            for place, payload, left in zip(places, payloads or (), lefts, strict=False):
+                name = names[place]
+                value = MISSING if payload is None else self.decoded(payload, name)
+                keep = left if self._may_keep(name, value, payload) else -2
+                near.arrive(name, departed[name], value, payload, keep, sent)
+                if value is not MISSING:
+                    found[name] = value
+        return found
+
+    def _may_keep(self, name: str, value: Any, payload: bytes | None) -> bool:
+        """Not what cannot be read, nor what has a name to be warned of each time."""
+        if value is MISSING and payload is not None:
+            return False
+        return not (self.warns and (len(name) > MAX_LENGTH or doubtful(name)))
 
     async def run(self, script: Script, name: str, *arguments: Any, instead: Any, client: Any = None) -> Reply:
         """Run *script* on the entry called *name*."""

@@ -27,6 +27,7 @@ class Recording:
     """A runtime that hands every question to whoever drives the coroutine, and waits for the replies."""
 
     blocks = False
+    records = True
 
     @types.coroutine
     def exchange(self, server: Server, commands: Sequence[Command]) -> Generator[Plan, list[list[Reply]], list[Reply]]:

@@ -7,12 +7,14 @@ Django's own lower-case ones.  A name that nobody knows is refused with the near
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import cache
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -68,10 +70,16 @@ def imported(path: Any) -> Any:
         raise SettingsError(f"{path!r} cannot be imported{'.' + near if near else f': {error}'}") from error
 
 
+SWITCHES = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off", ""), False),
+}
+
+
 def flag(value: Any) -> bool:
     """Return a switch, which a URL spells as text."""
-    if isinstance(value, str) and value.lower() in {"1", "true", "yes", "on", "0", "false", "no", "off", ""}:
-        return value.lower() in {"1", "true", "yes", "on"}
+    if isinstance(value, str) and value.lower() in SWITCHES:
+        return SWITCHES[value.lower()]
     if not isinstance(value, (bool, int)):
         raise TypeError("a switch is True or False")
     return bool(value)
@@ -96,6 +104,43 @@ def lifetime(value: Any) -> float | None:
         raise TypeError("a number of seconds is expected")
     number = float(value)
     return int(number) if number.is_integer() else number
+
+
+def at_least(least: float) -> Callable[[Any], float]:
+    """Return what reads a number of seconds of *least* or more."""
+
+    def read(value: Any) -> float:
+        number = seconds(value) or 0.0
+        if value is None or not math.isfinite(number):
+            raise TypeError("a number of seconds is expected")
+        if number < least:
+            raise ValueError(f"{least:g} seconds or more are expected")
+        return number
+
+    return read
+
+
+def more_than_none(value: Any) -> float:
+    """Return a number of seconds above 0."""
+    number = at_least(0)(value)
+    if not number:
+        raise ValueError("more than 0 seconds are expected")
+    return number
+
+
+UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1024, "MI": 1024**2, "GI": 1024**3}
+
+
+def size(value: Any) -> int:
+    """Return a number of bytes, which text may give as ``64MB`` (of 1000 kB each) or ``64MiB`` (of 1024 KiB)."""
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMG]I?)?B)?\s*", value.upper())
+        if not found:
+            raise ValueError("a size is a number of bytes, or text such as '64MB' or '64MiB'")
+        return int(float(found[1]) * UNITS[found[2] or ""])
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError("a size is a number of bytes, or text such as '64MB' or '64MiB'")
+    return value
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -125,8 +170,37 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {next(other for other in known if other.lower() == close[0].lower())!r}?"
 
 
+def _prefixes(value: Any) -> tuple[str, ...]:
+    """Return prefixes of names, of which none begins with another."""
+    if isinstance(value, str):
+        raise TypeError(f"a list is expected: [{value!r}]")
+    if not isinstance(value, (list, tuple)) or not all(isinstance(prefix, str) for prefix in value):
+        raise TypeError("a list of texts is expected")
+    if "" in value:
+        raise ValueError(
+            "the server would announce every key of every application. Name the prefixes, or leave PREFIXES out"
+        )
+    # Servers answer overlapping prefixes with one reply too many, or announce a key twice.
+    for before, after in pairwise(sorted(value)):
+        if before == after:
+            raise ValueError(f"{before!r} is there twice. Keep one")
+        if after.startswith(before):
+            raise ValueError(f"{after!r} begins with {before!r}. Keep {before!r}, which covers both")
+    return tuple(value)
+
+
+SMALLEST_NEAR = 16_000
+
+
+def _near_size(value: Any) -> int:
+    found = size(value)
+    if found < SMALLEST_NEAR:
+        raise ValueError(f"{SMALLEST_NEAR} bytes or more are expected: less may not hold a single entry")
+    return found
+
+
 def _option(default: Any, read: Callable[[Any], Any], *names: str, setting: str = "", doc: str) -> Any:
-    """A field of `Options`: how it is read, and under which names."""
+    """A field of `Options` or `NearOptions`: how it is read, and under which names."""
     metadata = {"read": read, "names": names, "setting": setting, "doc": doc}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata, repr=False)
@@ -139,6 +213,63 @@ def _as_is(value: Any) -> Any:
 
 
 # --- the settings ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearOptions:
+    """``OPTIONS["NEAR"]``: how the near cache keeps copies of values in the process."""
+
+    prefixes: tuple[str, ...] = _option(
+        (), _prefixes, "PREFIXES",
+        doc="Entries whose names on the server begin with one of these are kept near. None begins with another. "
+        "Left out: what KEY_PREFIX makes of names.",
+    )  # fmt: skip
+    max_bytes: int = _option(
+        64_000_000, _near_size, "MAX_BYTES",
+        doc='How much memory the copies of one process may take: bytes, or text such as `"512kB"`, `"64MB"`, `"1GB"` '
+        '(powers of 1000) or `"64MiB"` (of 1024).',
+    )  # fmt: skip
+    max_ttl: float = _option(
+        60.0, more_than_none, "MAX_TTL", doc="No copy lives for more seconds than this, nor longer than its entry."
+    )
+    t_live: float = _option(
+        1.0, at_least(0.05), "T_LIVE",
+        doc="How many seconds a copy may be out of date at most. A copy that the server has not vouched for within them "
+        "is not used. At least 0.05.",
+    )  # fmt: skip
+    canary: float = _option(
+        10.0, more_than_none, "CANARY",
+        doc="Every so many seconds a small entry is written, whose announcement has to come back.",
+    )  # fmt: skip
+    absent: bool = _option(True, flag, "ABSENT", doc="Also remember which entries are missing.")
+    untracked_ttl: float = _option(
+        0.0, at_least(0), "UNTRACKED_TTL",
+        doc="For how many seconds a copy may be used where the server cannot announce changes; other processes' writes are "
+        "seen that late. 0: no copies are kept there.",
+    )  # fmt: skip
+
+    @classmethod
+    def read(cls, value: Any) -> NearOptions | None:
+        """Return the options that *value* stands for: a switch, a size, or a dict of fields; None if it is off."""
+        if isinstance(value, Mapping):
+            return cls(**cls._fields(value))
+        if value is None or (isinstance(value, (bool, int, str)) and str(value).lower() in SWITCHES):
+            return cls() if value is not None and flag(value) else None
+        try:
+            return cls(**cls._fields({"MAX_BYTES": value}))
+        except SettingsError as error:
+            raise ValueError(f"True, a size such as '64MB', or a dict is expected. {error}") from error
+
+    @classmethod
+    def _fields(cls, written: Mapping[str, Any]) -> dict[str, Any]:
+        table = {name: option for option in fields(cls) for name in option.metadata["names"]}
+        found = {}
+        for name, value in written.items():
+            option = table.get(str(name).upper())
+            if option is None:
+                raise SettingsError(f"unknown name {name!r}.{nearest(str(name), table)} Known: {', '.join(table)}")
+            found[option.name] = _read("", name, option.metadata["read"], value)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +388,11 @@ class Options:
     allow_embedded: bool = _option(
         False, flag, "ALLOW_EMBEDDED", doc="Start an `embedded://` server even where Django's DEBUG is off."
     )
+    near: NearOptions | None = _option(
+        None, NearOptions.read, "NEAR", "near",
+        doc="Keep copies in the process, which the server's announcements keep current. True, a size such as "
+        '`"64MB"`, or a dict: see [below](#the-near-cache).',
+    )  # fmt: skip
     connection: Mapping[str, Any] = field(
         default_factory=dict,
         repr=False,
@@ -289,7 +425,13 @@ class Options:
                 values[option.name] = _read(setting, setting, option.metadata["read"], defaults[setting])
             elif isinstance(option.default, str) and option.metadata.get("read") is imported:
                 values.setdefault(option.name, imported(option.default))
-        return cls(**values, connection=connection, given=dict(written))
+        options = cls(**values, connection=connection, given=dict(written))
+        if options.near and not options.replica_read_only:
+            raise SettingsError(
+                f"{where}: NEAR needs REPLICA_READ_ONLY. The primary never announces a write that went to another "
+                f"server, so copies would stay as they were. Leave out one of the two"
+            )
+        return options
 
 
 IGNORED = {"MAX_ENTRIES", "CULL_FREQUENCY"}  # Django's, for caches that have to be culled
@@ -310,13 +452,14 @@ def connection_options() -> frozenset[str]:
 
 
 def _read(where: str, name: str, read: Callable[[Any], Any], value: Any) -> Any:
+    place = f"{where}: {name}" if where else name
     try:
         return read(value)
     except SettingsError as error:
-        raise SettingsError(f"{where}: {name}: {error}") from error
+        raise SettingsError(f"{place}: {error}") from error
     except (TypeError, ValueError) as error:
         shown = "a wrong value" if "PASSWORD" in name.upper() else repr(value)
-        raise SettingsError(f"{where}: {name} cannot be {shown}: {error}") from error
+        raise SettingsError(f"{place} cannot be {shown}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

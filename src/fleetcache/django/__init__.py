@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fleetcache.django.backend import RedisCache
+from fleetcache.django.middleware import FenceMiddleware
 
-__all__ = ["RedisCache", "get_redis_connection"]
+__all__ = ["FenceMiddleware", "RedisCache", "get_redis_connection"]
 
 
 def get_redis_connection(alias: str = "default", write: bool = True) -> Any:

@@ -15,23 +15,31 @@ Command: TypeAlias = tuple[Any, ...]
 Reply: TypeAlias = Any
 
 
+ALL, EVERYTHING = 2**31, -1
+
+
 class Verb(bytes):
     """The name of a command, which knows what may be done with the command.
 
     ``reads``: a replica may answer it.  ``harmless``: running it twice leaves and answers what
     running it once does, so it may be repeated after a connection died with the reply unread.
-    ``key`` is where the first key stands, 0 if there is none.
+    ``key`` is where the first key stands, 0 if there is none.  ``writes``: how many keys from
+    there on it may change, `ALL` of the command's, or `EVERYTHING` there is.
     """
 
     reads: bool
     harmless: bool
     key: int
+    writes: int
 
-    def __new__(cls, name: str, *, reads: bool = False, harmless: bool = False, key: int = 1) -> Self:
+    def __new__(
+        cls, name: str, *, reads: bool = False, harmless: bool = False, key: int = 1, writes: int | None = None
+    ) -> Self:
         verb = super().__new__(cls, name.encode())
         verb.reads = reads
         verb.harmless = harmless or reads
         verb.key = key
+        verb.writes = writes if writes is not None else 0 if reads or not key else 1
         return verb
 
 
@@ -69,11 +77,6 @@ class Server(Protocol):
         return False
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]: ...
-
-    def ask(self, command: Command) -> Reply:
-        """Return the reply to one command."""
-        (reply,) = self.exchange((command,))
-        return reply
 
     def tell(self, commands: Sequence[Command]) -> Any:
         """Send *commands*, so that several servers can be at work at once; `hear` returns the replies."""

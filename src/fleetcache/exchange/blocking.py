@@ -24,13 +24,15 @@ class Conversation:
     A conversation that raised is of no further use: a reply may still be on its way.
     """
 
-    __slots__ = ("address", "buffer", "connection", "kernel", "reader", "sock", "timeout", "told", "used")
+    __slots__ = ("address", "buffer", "connection", "home", "kernel", "reader", "sock", "timeout", "told", "used")
 
     def __init__(self, connection: Any, timeout: float | None, address: str) -> None:
         self.connection = connection
         self.address = address
         self.timeout = timeout
         self.used = False
+        self.home: Any = None
+        """Where it is given back to, by ``append``."""
         self.told = 0.0
         self.sock = socket_of(connection)
         self.reader = new_reader()
@@ -42,8 +44,8 @@ class Conversation:
             self.sock.settimeout(None)
         self._limit(timeout)
 
-    def ask(self, data: bytes) -> Reply:
-        """Send one command and return its reply: `tell` and `hear` for the usual case, a single read."""
+    def ask(self, data: bytes, count: int) -> list[Reply]:
+        """Send *count* commands and return their replies: `tell` and `hear` for the usual case, a single read."""
         started = monotonic()
         try:
             if len(data) > CHUNK:
@@ -53,12 +55,16 @@ class Conversation:
             size = self.sock.recv_into(self.buffer)
             self.reader.feed(self.buffer, 0, size)
             reply = self.reader.gets()
+            replies = [reply]
+            while len(replies) < count and reply is not NEED_DATA and type(reply) is not Push:
+                reply = self.reader.gets()
+                replies.append(reply)
         except (OSError, InvalidResponse) as error:
             raise self._explained(error) from error
         if reply is NEED_DATA or type(reply) is Push:
             self.told = started
-            (reply,) = self.hear(1)
-        return reply
+            replies[-1:] = self.hear(count - len(replies) + 1)
+        return replies
 
     def tell(self, data: bytes) -> None:
         """Send *data*, which holds whole commands."""

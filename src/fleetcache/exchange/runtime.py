@@ -19,6 +19,9 @@ class Runtime(Protocol):
     blocks: bool
     """Whether its coroutines run to their end in one step."""
 
+    records: bool
+    """Whether it only takes questions down, to be sent together."""
+
     def exchange(self, server: Server, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
         """Return the server's replies to *commands*."""
 
@@ -36,6 +39,7 @@ class Blocking:
     """Waits by blocking the thread; its coroutines never suspend."""
 
     blocks = True
+    records = False
 
     async def exchange(self, server: Server, commands: Sequence[Command]) -> list[Reply]:
         return server.exchange(commands)
@@ -89,6 +93,7 @@ class Awaiting:
     """Waits by giving way to the other tasks of the running loop."""
 
     blocks = False
+    records = False
 
     def exchange(self, server: Server, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
         return server.aexchange(commands)

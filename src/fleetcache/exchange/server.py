@@ -11,10 +11,12 @@ import asyncio
 import atexit
 import logging
 import os
+import re
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import hiredis
@@ -68,8 +70,13 @@ def packed(commands: Sequence[Command]) -> bytes:
     return b"".join([pack(command) for command in commands])
 
 
+ABOUT = pack((b"INFO", "server"))
+
+
 def harmless(commands: Sequence[Command]) -> bool:
     """Whether all of *commands* may run twice."""
+    if len(commands) == 1:
+        return bool(commands[0][0].harmless)
     return all([command[0].harmless for command in commands])  # noqa: C419 - a generator takes longer
 
 
@@ -110,6 +117,8 @@ class RemoteServer(Server):
         self.max_connections = max_connections
         self.patience = patience
         self.refused = ""
+        self.watchers: list[Callable[[str], None]] = []
+        self.run_id = ""
         self._start_afresh()
         SERVERS.add(self)
 
@@ -127,33 +136,31 @@ class RemoteServer(Server):
     # --- blocking ---------------------------------------------------------------------------------
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        """Return the replies to *commands*, blocking the thread until they are here."""
-        return self.hear(self.tell(commands))
+        """Return the replies to *commands*, blocking the thread until they are here.
 
-    def ask(self, command: Command) -> Reply:
-        """Return the reply to one command: `exchange`, with its usual case written out.
-
-        That is a command that may run twice, and an idle connection.
+        That is `tell` and `hear`, with the usual case written out: commands that may run twice, and
+        an idle connection.
         """
-        if not command[0].harmless or not self.idle or self.permits is not None or self.breaker.failed:
-            return self.exchange((command,))[0]
+        if not self.idle or self.permits is not None or self.breaker.failed or not harmless(commands):
+            return self.hear(self.tell(commands))
         era = self.breaker.era
-        data = pack(command)  # first: what cannot be packed must not cost a connection
+        data = packed(commands)  # first: what cannot be packed must not cost a connection
         try:
             conversation = self.idle.pop()
         except IndexError:  # another thread was faster
-            return self.exchange((command,))[0]
+            return self.hear(self.tell(commands))
         try:
-            reply = conversation.ask(data)
+            replies = conversation.ask(data, len(commands))
         except ServerGone:
-            return self.hear(self._tell_anew((conversation, (command,), True, era)))[0]
+            return self.hear(self._tell_anew((conversation, commands, True, era)))
         except BaseException as error:
             self._give_up(conversation, error, era)
             raise
-        if type(reply) is ReadOnlyError:
-            return self.hear(self._tell_anew((conversation, (command,), True, era)))[0]
-        self.idle.append(conversation)
-        return reply
+        for reply in replies:
+            if type(reply) is ReadOnlyError:
+                return self.hear(self._tell_anew((conversation, commands, True, era)))
+        conversation.home.append(conversation)
+        return replies
 
     def tell(self, commands: Sequence[Command]) -> Told:
         """Send *commands* on a connection that is alive, a new one if need be."""
@@ -207,7 +214,7 @@ class RemoteServer(Server):
             raise
         if not any(type(reply) is ReadOnlyError for reply in replies):
             conversation.used = True
-            self.idle.append(conversation)
+            conversation.home.append(conversation)
         elif conversation.used and untouched(commands, replies):
             return self.hear(self._tell_anew(told))
         else:
@@ -253,6 +260,14 @@ class RemoteServer(Server):
     def _connect(self) -> Conversation:
         conversation = Conversation(connect(self.pool), self.timeout, self.address)
         self.open.add(conversation)
+        conversation.home = self.idle
+        if self.watchers:
+            try:
+                self.meet(run_id_in(*conversation.ask(ABOUT, 1)))
+            except BaseException:
+                self._hang_up(conversation)
+                raise
+            conversation.home = self.idle
         return conversation
 
     def _hang_up(self, conversation: Conversation) -> None:
@@ -342,6 +357,9 @@ class RemoteServer(Server):
 
     async def _aconnect(self, loop: asyncio.AbstractEventLoop) -> Multiplexed:
         line = Multiplexed(await aconnect(self.pool), self.timeout, self.address)
+        if self.watchers:
+            (about,) = await line.ask(ABOUT, 1)
+            self.meet(run_id_in(about))
         line.farewell = farewell(line)
         await anext(line.farewell)
         self.lines[loop] = line
@@ -373,6 +391,34 @@ class RemoteServer(Server):
         """Return the raw redis-py client."""
         return self.raw
 
+    # --- identity ---------------------------------------------------------------------------------
+
+    def watch(self, met: Callable[[str], None]) -> None:
+        """From now on call *met* with the run id of the server at the end of each new connection."""
+        if met not in self.watchers:
+            self.watchers.append(met)
+
+    def meet(self, run_id: str) -> None:
+        """Note that a new connection led to the server *run_id*; the connections to another one go."""
+        if run_id and run_id != self.run_id:
+            self.run_id = run_id
+            self._renew()
+            for met in self.watchers:
+                met(run_id)
+
+    def _renew(self) -> None:
+        """Let go of all connections: of those in use, as soon as they have their replies."""
+        idle, self.idle = self.idle, deque()
+        for conversation in list(self.open):
+            conversation.home = Shredder(self)
+        while idle:
+            with suppress(IndexError):
+                self._hang_up(idle.pop())
+        for loop, line in list(self.lines.items()):
+            if self.lines.pop(loop, None) is line:
+                with suppress(RuntimeError):  # the loop is closed, and its connection with it
+                    loop.call_soon_threadsafe(line.retire)
+
     # --- processes --------------------------------------------------------------------------------
 
     def after_fork(self) -> None:
@@ -383,6 +429,23 @@ class RemoteServer(Server):
             line.abandon()
         INHERITED.append((self.open, self.lines))
         self._start_afresh()
+
+
+class Shredder:
+    """Where connections are given back to that nobody shall use again."""
+
+    def __init__(self, server: RemoteServer) -> None:
+        self.server = server
+
+    def append(self, conversation: Conversation) -> None:
+        """Hang up."""
+        self.server._hang_up(conversation)
+
+
+def run_id_in(about: Reply) -> str:
+    """Return the run id in the reply to INFO, "" if the server does not tell."""
+    found = re.search(rb"^run_id:(\w+)", about, re.MULTILINE) if isinstance(about, bytes) else None
+    return found[1].decode() if found else ""
 
 
 SERVERS: weakref.WeakSet[RemoteServer] = weakref.WeakSet()

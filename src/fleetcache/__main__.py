@@ -1,0 +1,7 @@
+"""``python -m fleetcache``."""
+
+import sys
+
+from fleetcache.cli import main
+
+sys.exit(main())

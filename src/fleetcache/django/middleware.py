@@ -1,0 +1,79 @@
+"""A fence before each request: what it reads is no older than the request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import cache as memoized
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.cache import caches
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from fleetcache.django.backend import RedisCache, stand_ins
+from fleetcache.errors import SettingsError
+from fleetcache.settings import Settings
+
+
+class FenceMiddleware:
+    """``MIDDLEWARE = ["fleetcache.django.FenceMiddleware", …]``: fences every near cache before the view.
+
+    Whatever a server acknowledged before the request came in, the request sees.  That costs one
+    round trip to each server with a near cache, which concurrent requests share, and nothing
+    where no cache has ``NEAR``.  A server that is away is not waited for longer than the cache
+    itself would.  Put it first, so that other middleware reads behind the fence as well.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self.get_response = get_response
+        self._awaits = iscoroutinefunction(get_response)
+        if self._awaits:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: Any) -> Any:
+        if self._awaits:
+            return self._awaited(request)
+        for alias in near_aliases():
+            caches[alias].fence()
+        return self.get_response(request)
+
+    async def _awaited(self, request: Any) -> Any:
+        aliases = near_aliases()
+        if len(aliases) == 1:
+            await caches[aliases[0]].afence()
+        elif aliases:
+            await asyncio.gather(*(caches[alias].afence() for alias in aliases))
+        return await self.get_response(request)
+
+
+@memoized
+def near_aliases() -> tuple[str, ...]:
+    """Return the aliases in ``CACHES`` of fleetcache's caches with a near cache."""
+    return tuple(alias for alias, entry in settings.CACHES.items() if _is_near(alias, entry))
+
+
+def _is_near(alias: str, entry: dict[str, Any]) -> bool:
+    backend = import_string(entry["BACKEND"])
+    if not (isinstance(backend, type) and issubclass(backend, RedisCache)):
+        return False
+    params = {name: value for name, value in entry.items() if name != "LOCATION"}
+    try:
+        return (
+            Settings.read(entry.get("LOCATION", ""), params, alias=alias, defaults=stand_ins()).options.near is not None
+        )
+    except SettingsError:
+        return False  # for the cache to report, to those who use it
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == "CACHES":
+        near_aliases.cache_clear()
+
+
+setting_changed.connect(_forget)

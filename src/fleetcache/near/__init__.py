@@ -1,0 +1,231 @@
+"""Copies of values in the process, kept current by the servers' invalidations.
+
+One store and one listener per primary serve all cache objects of one configuration in a process,
+blocking and awaiting alike.  docs/guarantees.md says what is promised; `tracking` how it is kept.
+
+A cache looks into ``copies`` by itself, without a call; everything else goes through `Near`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from os.path import commonprefix
+from typing import Any
+
+from fleetcache.errors import SettingsError
+from fleetcache.keys import default_key_function
+from fleetcache.near.listener import Listener, clock
+from fleetcache.near.store import PACKED, Entry, Store
+from fleetcache.near.tracking import SCALARS, Counts, State, Tracking
+from fleetcache.settings import NearOptions, Settings
+from fleetcache.topology import Topology
+
+__all__ = ["PACKED", "Near", "clock", "open_near"]
+
+SAMPLES = ("a", "Z", "0", "user:1")
+"""Keys whose names show how a site's own KEY_FUNCTION begins them all."""
+
+
+class Near:
+    """The near cache of one configuration in this process."""
+
+    tracking_class = Tracking
+
+    def __init__(self, options: NearOptions, prefixes: Sequence[str], topology: Topology, patience: float) -> None:
+        self.options = options
+        self.prefixes = tuple(prefixes)
+        self.patience = patience
+        self.store = Store(options.max_bytes)
+        self.copies = self.store.copies
+        self.counts = Counts()
+        self.lock = threading.RLock()
+        self.home = topology.home
+        self.listeners = {
+            server: Listener(
+                server, self.tracking_class(server.address, prefixes, options, self.store, self.counts), self.lock
+            )
+            for server in topology.primaries
+        }
+        self.only = next(iter(self.listeners.values())) if len(self.listeners) == 1 else None
+        NEARS.add(self)
+
+    def listener(self, name: str) -> Listener:
+        """Return who listens to the primary that holds *name*."""
+        return self.listeners[self.home(name)]
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def copy(self, name: str) -> Entry | None:
+        """Return the copy of *name* if it may be served."""
+        entry = self.copies.get(name)
+        if entry is None:
+            return None
+        now = clock()
+        if now >= entry.deadline:
+            return None
+        if now < entry.epoch.until:
+            return entry
+        # Nobody has looked for announcements in the last millisecond.
+        listener = self.listener(name)
+        listener.look(now)
+        entry = self.copies.get(name)
+        if entry is None or not (now < entry.epoch.until or listener.tracking.vouches(entry.epoch, now)):
+            return None
+        return entry
+
+    def depart(self, name: str, now: float) -> int:
+        """Note that a read of *name* is about to be sent, at *now*; return what `arrive` is to be told, 0 if it need not."""
+        self.counts.misses += 1
+        listener = self.only or self.listener(name)
+        if listener.thread is None:
+            listener.start()
+        return listener.tracking.depart(now) if name.startswith(self.prefixes) else 0
+
+    def arrive(self, name: str, departed: int, value: Any, payload: bytes | None, left: int, sent: float) -> None:
+        """Note that a read sent at *sent* brought *payload*, which holds *value* and has *left* milliseconds to live.
+
+        With -2 it is not kept, nothing (None) is by `NearOptions.absent`.
+        """
+        tracking = (self.only or self.listener(name)).tracking
+        digest = hash(payload)
+        deadline: float | None = None
+        if payload is None:
+            value = PACKED
+            if self.options.absent:
+                deadline = sent + tracking.longest
+        else:
+            if type(value) in SCALARS:
+                payload = None
+            else:
+                value = PACKED
+            if left != -2:
+                deadline = sent + (tracking.longest if left < 0 else min(tracking.longest, left / 1000))
+        with self.lock:
+            tracking.arrive(name, departed, value, payload, digest, deadline)
+
+    def wrote(self, names: Iterable[str] | None) -> None:
+        """Note that this process writes *names*, None for all there are, or has done so."""
+        with self.lock:
+            if names is None:
+                for listener in self.listeners.values():
+                    listener.tracking.end_epoch("own flush")
+                return
+            for name in names:
+                self.listener(name).tracking.wrote(name)
+
+    # --- fences -----------------------------------------------------------------------------------
+
+    def fence(self) -> None:
+        """Wait until every write that was acknowledged before now is known here."""
+        began = clock()
+        for listener in self.listeners.values():
+            passed = threading.Event()
+            if listener.fence(began, passed.set) and not passed.wait(self.patience):
+                listener.fall_back(began)
+
+    async def afence(self) -> None:
+        """Wait until every write that was acknowledged before now is known here."""
+        began, loop = clock(), asyncio.get_running_loop()
+
+        async def pass_one(listener: Listener) -> None:
+            passed = loop.create_future()
+
+            def tell() -> None:
+                if not passed.done():
+                    passed.set_result(None)
+
+            if listener.fence(began, lambda: loop.call_soon_threadsafe(tell)):
+                try:
+                    await asyncio.wait_for(passed, self.patience)
+                except TimeoutError:
+                    listener.fall_back(began)
+
+        await asyncio.gather(*(pass_one(listener) for listener in self.listeners.values()))
+
+    # --- looking at it ----------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """How far copies can be trusted; of several primaries, the one that is worst off."""
+        order = list(State)
+        return max((listener.tracking.state for listener in self.listeners.values()), key=order.index)
+
+    @property
+    def why(self) -> str:
+        """Why it is not live, "" if it is."""
+        return "; ".join(
+            f"{lane.tracking.address}: {lane.tracking.why}" for lane in self.listeners.values() if lane.tracking.why
+        )
+
+    def stats(self) -> dict[str, Any]:
+        """Return what has been counted since the process began; see docs/guarantees.md."""
+        with self.lock:
+            counts, store = self.counts, self.store
+            return {
+                "state": str(self.state),
+                "why": self.why,
+                "hits": store.hits,
+                "misses": counts.misses,
+                "entries": store.entries,
+                "bytes": store.bytes,
+                "max_bytes": self.options.max_bytes,
+                "filled": counts.filled,
+                "refused": counts.refused,
+                "evictions": dict(store.evicted),
+                "invalidations": dict(counts.invalidations),
+                "pushes": counts.pushes,
+                "epochs": dict(counts.epochs),
+                "canaries": counts.canaries,
+                "lag": {f"< {2 ** (bucket + 1)} us": count for bucket, count in enumerate(counts.lags) if count},
+            }
+
+    def close(self) -> None:
+        """Stop listening."""
+        for listener in self.listeners.values():
+            listener.close()
+
+    def after_fork(self) -> None:
+        """In a child: begin with nothing, and leave the parent's connections alone."""
+        self.lock = threading.RLock()
+        self.store.clear()
+        for listener in self.listeners.values():
+            listener.after_fork(self.lock)
+
+
+def open_near(settings: Settings, topology: Topology) -> Near | None:
+    """Return the near cache that *settings* ask for; None if they do not, or none is needed."""
+    options = settings.options.near
+    if options is None or all(url.startswith("memory:") for url in settings.location):
+        return None
+    patience = settings.options.socket_timeout or 5.0
+    return Near(options, options.prefixes or (beginning(settings),), topology, patience)
+
+
+def beginning(settings: Settings) -> str:
+    """Return what the names of a cache's entries begin with."""
+    if settings.key_function is default_key_function:
+        return f"{settings.key_prefix}:"
+    names = [settings.key_function(key, settings.key_prefix, settings.version) for key in SAMPLES]
+    prefix = commonprefix(names)  # noqa: RUF071 - of strings
+    if not prefix:
+        raise SettingsError(
+            "NEAR: the names that KEY_FUNCTION makes have no common beginning, by which the server could tell which "
+            "changes to announce. Name some: OPTIONS['NEAR'] = {'PREFIXES': ['shop:']}"
+        )
+    return prefix
+
+
+NEARS: weakref.WeakSet[Near] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for near in list(NEARS):
+        near.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

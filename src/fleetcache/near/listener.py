@@ -1,0 +1,322 @@
+"""The connection on which one primary announces what changes, and who reads it.
+
+A daemon thread connects, waits for bytes and sends what is due.  A reader that is about to serve a
+copy, and finds that nobody has looked at the socket for a millisecond, looks itself, without
+waiting; so a busy process hears of a change as fast as it reads, whatever its threads are doing.
+Event loops need nothing of their own: the socket never belongs to one.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from redis.exceptions import ReadOnlyError, RedisError
+
+from fleetcache import commands as c
+from fleetcache.exchange import Server
+from fleetcache.exchange.connecting import connect, socket_of
+from fleetcache.exchange.server import RemoteServer
+from fleetcache.near.tracking import CANARY_LIFE, Identity, Refused, State, Tracking
+
+log = logging.getLogger("fleetcache.near")
+
+CHUNK = 65536
+
+BACKLOG = 8 * 1024 * 1024
+"""Bytes of announcements found at once, from which on applying them is given up until it is calm."""
+
+CALM = 0.001
+"""Seconds to wait between two looks, so that a flood of writes does not wake this process for each."""
+
+REFUSED_FOR = 60.0
+"""Seconds until a server that does not offer what is needed is asked again."""
+
+RETRIES = (0.05, 1.0)
+"""Seconds until the first attempt to connect again, and at most; doubled each time, and never the same in two processes."""
+
+NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+# One that goes on while the machine sleeps, where there is one.
+clock: Callable[[], float] = time.monotonic
+if hasattr(time, "CLOCK_BOOTTIME"):
+    clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+
+
+class Listener:
+    """Drives the `Tracking` of one server.  *lock* is the near cache's, and guards both."""
+
+    def __init__(self, server: Server, tracking: Tracking, lock: Any) -> None:
+        self.server = server
+        self.tracking = tracking
+        self.buffer = bytearray(CHUNK)
+        self._start_afresh(lock)
+
+    def _start_afresh(self, lock: Any) -> None:
+        self.lock = lock
+        self.thread: threading.Thread | None = None
+        self.probing: threading.Thread | None = None
+        self.sock: Any = None
+        self.plain = True
+        self.wake = threading.Event()
+        self.closed = False
+        self.was_live = False
+
+    # --- called by readers ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to listen; at once if it has begun."""
+        if self.thread is not None or self.closed:
+            return
+        with self.lock:
+            if self.thread is not None:
+                return
+            self.tracking.used = clock()
+            thread = threading.Thread(target=self._run, name="fleetcache near", daemon=True)
+            self.thread = thread
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter is shutting down
+                self.closed = True
+
+    def look(self, now: float) -> None:
+        """Apply what has been announced, unless another thread is at it."""
+        if not self.lock.acquire(blocking=False):
+            return
+        try:
+            self.tracking.used = now
+            self.drain(now)
+        finally:
+            self.lock.release()
+
+    def drain(self, now: float) -> None:
+        """Apply what has been announced, without waiting; with the lock held."""
+        if self.sock is None:
+            return
+        tracking, receive, buffer = self.tracking, self.sock.recv_into, self.buffer
+        taken = 0
+        try:
+            while True:
+                size = receive(buffer)
+                if not size:
+                    raise ConnectionError("the server hung up")  # noqa: TRY301 - as if the socket had said so
+                tracking.received(bytes(memoryview(buffer)[:size]), now)
+                taken += size
+                if size < CHUNK and self.plain:
+                    break  # that was all
+                if taken > BACKLOG:
+                    self._give_up("overload", State.SUSPECT, "more is written than can be applied here")
+                    return
+        except NOT_NOW:
+            pass  # that was all
+        except Refused as refusal:
+            self._hang_up()
+            tracking.refuse(str(refusal))
+            return
+        except Exception as error:  # noqa: BLE001 - a reader must not fail for it, whatever it is
+            self._give_up("connection", State.DEAD, f"{type(error).__name__}: {error}")
+            return
+        tracking.caught_up(now)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is to be sent, as far as the socket takes it; with the lock held."""
+        outgoing = self.tracking.outgoing
+        if not outgoing or self.sock is None:
+            return
+        try:
+            with suppress(*NOT_NOW):
+                del outgoing[: self.sock.send(outgoing)]
+        except OSError as error:
+            self._give_up("connection", State.DEAD, f"{type(error).__name__}: {error}")
+
+    # --- fences -----------------------------------------------------------------------------------
+
+    def fence(self, now: float, then: Callable[[], object]) -> bool:
+        """Ask the server for all that it has acknowledged before *now*; call *then* when it is known."""
+        with self.lock:
+            waits = self.tracking.fence(now, then)
+            self.flush()
+        self.wake.set()
+        return waits
+
+    def fall_back(self, since: float) -> None:
+        """A fence was not passed in time: nothing is served until the server has answered."""
+        with self.lock:
+            self.tracking.unfence(since)
+
+    # --- the thread -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        shortest, longest = RETRIES
+        delay = shortest
+        while True:
+            try:
+                connection = self._connect()
+            except Refused as refusal:
+                with self.lock:
+                    self.tracking.refuse(str(refusal))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                with self.lock:
+                    self.tracking.lost("connection", State.DEAD, str(error))
+            else:
+                try:
+                    self._listen()
+                except Exception as error:
+                    log.exception("%s: the near cache's listener failed, and starts anew", self.tracking.address)
+                    with self.lock:
+                        self._give_up("failure", State.DEAD, f"{type(error).__name__}: {error}")
+                finally:
+                    connection.disconnect()
+                if self.was_live:
+                    delay = shortest
+            with self.lock:
+                if self.closed or self.tracking.state is State.ASLEEP:
+                    self.thread = None
+                    return
+                refused = self.tracking.state is State.OFF
+            self._rest(REFUSED_FOR if refused else delay * random.uniform(0.5, 1.5))
+            delay = min(2 * delay, longest)
+
+    def _rest(self, seconds: float) -> None:
+        self.wake.wait(seconds)
+        self.wake.clear()
+
+    def _connect(self) -> Any:
+        """Connect, and ask for announcements; return the connection."""
+        server = remote(self.server)
+        if server is None:
+            raise Refused("this server lives in the process itself")
+        if server.pool.connection_kwargs.get("protocol") in {2, "2"}:
+            raise Refused('announcements need RESP3, and OPTIONS["protocol"] is 2')
+        server.watch(self.met)
+        connection = connect(server.pool)
+        sock = socket_of(connection)
+        sock.settimeout(0)
+        with self.lock:
+            self.sock = sock
+            self.plain = type(sock) is socket.socket
+            self.was_live = False
+            self.tracking.connected(clock())
+            self.flush()
+        return connection
+
+    def _listen(self) -> None:
+        """Apply what comes and send what is due, until the connection is given up."""
+        with self.lock:
+            sock = self.sock
+        if sock is None:
+            return
+        with selectors.DefaultSelector() as selector:
+            selector.register(sock, selectors.EVENT_READ)
+            while (wait := self._turn(sock)) is not None:
+                if not selector.select(wait):
+                    continue
+                pushes = self.tracking.counts.pushes
+                with self.lock:
+                    self.drain(clock())
+                if self.tracking.counts.pushes != pushes:
+                    self._rest(CALM)
+
+    def _turn(self, sock: Any) -> float | None:
+        """Do what is due; return the seconds until more is, None if the connection is given up."""
+        tracking = self.tracking
+        if tracking.introduced and not tracking.armed and (server := remote(self.server)) is not None:
+            # Ordinary connections that lead elsewhere go first: what they bring must not be kept.
+            server.meet(tracking.run_id)
+            with self.lock:
+                if self.sock is sock and tracking.introduced:
+                    tracking.arm(clock())
+        with self.lock:
+            if self.sock is not sock or self.closed:
+                return None
+            now = clock()
+            if now - tracking.used > tracking.options.max_ttl:
+                # Every copy has expired by now; the next read begins anew.
+                self._give_up("idle", State.ASLEEP, "nobody reads")
+                return None
+            try:
+                until = tracking.tick(now)
+            except TimeoutError as error:
+                self._give_up("silence", State.DEAD, str(error))
+                return None
+            self.flush()
+            if self.sock is None:
+                return None
+            self.was_live = self.was_live or tracking.state is State.LIVE
+            more = tracking.store.sweep(now)
+            if tracking.canary_due(now) and self.probing is None:
+                self.probing = threading.Thread(target=self._probe, name="fleetcache canary", daemon=True)
+                self.probing.start()
+        return 0.01 if more else max(until - now, 0.001)
+
+    def _probe(self) -> None:
+        """Write a canary over the ordinary connections, and look where they lead."""
+        try:
+            with self.lock:
+                name = self.tracking.new_canary(clock())
+            written, *about = self.server.exchange(
+                [(c.SET, name, 1, "PX", CANARY_LIFE), (c.INFO, "server"), (c.INFO, "replication")]
+            )
+            with self.lock:
+                if not isinstance(written, RedisError):
+                    self.tracking.canary_written(name, clock())
+                    self.flush()
+                texts = [text.decode(errors="replace") for text in about if isinstance(text, bytes)]
+                identity = Identity.of("\n".join(texts))
+                if isinstance(written, ReadOnlyError) or not self.tracking.met(identity.run_id, identity.role):
+                    self._give_up("another server", State.DEAD, "the primary is another server now")
+        except (RedisError, OSError):
+            pass  # the server is away; the lease says what that means for the copies
+        except Exception:
+            log.exception("%s: the near cache's probe failed", self.tracking.address)
+        finally:
+            self.probing = None
+
+    # --- ends -------------------------------------------------------------------------------------
+
+    def met(self, run_id: str) -> None:
+        """A new ordinary connection leads to the server *run_id*."""
+        with self.lock:
+            if not self.tracking.met(run_id):
+                self._give_up("another server", State.DEAD, "the primary is another server now")
+
+    def _give_up(self, reason: str, state: State, why: str) -> None:
+        self._hang_up()
+        self.tracking.lost(reason, state, why)
+
+    def _hang_up(self) -> None:
+        """Let go of the socket; the thread, which may be waiting for it, closes it."""
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Stop listening for good."""
+        with self.lock:
+            self.closed = True
+            self._give_up("closed", State.OFF, "closed")
+        self.wake.set()
+
+    def after_fork(self, lock: Any) -> None:
+        """Forget the parent's connection and thread; the first read begins anew."""
+        if self.sock is not None:
+            self.sock.close()  # this process's copy only
+        self._start_afresh(lock)
+        self.tracking.lost("fork", State.CONNECTING)
+
+
+def remote(server: Server) -> RemoteServer | None:
+    """Return the server behind *server* that has connections, started if need be; None in memory."""
+    server = getattr(server, "server", server)
+    return server if isinstance(server, RemoteServer) else None

@@ -1,0 +1,459 @@
+"""What one primary announces, and what that means for the copies in this process: a protocol without I/O.
+
+The server is told to name every key that changes under some prefixes (``CLIENT TRACKING ON BCAST``),
+to whoever changed it.  Bytes, the time and what the caches do come in by methods; bytes to send stand
+in ``outgoing``; whether copies may be served stands in ``epoch.until``.  Nothing here waits, locks or
+looks at a clock, so threads, event loops, the tests' simulations and a forked child drive the same
+code.  Whoever calls holds the near cache's lock.
+
+Why a copy can be trusted:
+
+*Lease.*  A server queues the announcement of a write before the reply to its writer leaves, and TCP
+keeps order.  So when a PING sent at *s* has been answered, every write acknowledged to anybody before
+*s* has been applied here, and copies are served until *s* + ``t_live``.  No clocks are compared.
+
+*Journal.*  What a read brings is kept only if nothing has come between since before it was sent: no
+announcement, no write of our own, no other read that brought something else.  See `journal`.
+
+*Epoch.*  A copy is of the epoch in which it was read.  When the connection is lost, everything is
+flushed, or the server turns out to be another one, the epoch ends, and with it every copy, in one step.
+
+*Canary.*  That the server said OK to tracking proves nothing.  A key of our own is written over the
+ordinary connections, and unless its announcement has come before a later PONG, none may be expected.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import hiredis
+
+from fleetcache.exchange.connecting import NEED_DATA, Push, refusal
+from fleetcache.near.journal import Journal
+from fleetcache.near.store import ENDED, Epoch, Store
+from fleetcache.settings import NearOptions
+
+log = logging.getLogger("fleetcache.near")
+
+NEVER, FOREVER = float("-inf"), float("inf")
+
+FRESH = 0.001
+"""Seconds after which a reader looks at the socket again before it is served."""
+
+OUTSTANDING = 3
+"""So many unanswered PINGs are enough: a server that is stopped must not be sent more and more."""
+
+PATIENCE = 3.0
+"""Seconds, or as many times ``t_live``, without an answer after which a connection is given up."""
+
+CANARY_LIFE = 100
+"""Milliseconds after which a canary expires."""
+
+DOUBT = 1.0
+"""Seconds between canaries until one has been seen."""
+
+PRIMARY = {"", "master"}
+"""What INFO calls a server that takes writes, if it says so at all."""
+
+OLDEST = 7
+"""Redis before 7.0 puts announcements into the middle of other replies."""
+
+SCALARS = frozenset((str, bytes, int, float, bool))
+"""What is handed out as it is, because nobody can change it.  (None is told apart from nothing by its payload.)"""
+
+
+class State(StrEnum):
+    """How far a primary's copies can be trusted."""
+
+    CONNECTING = "connecting"
+    ARMED = "armed"
+    LIVE = "live"
+    SUSPECT = "suspect"
+    DEAD = "dead"
+    ASLEEP = "asleep"
+    OFF = "off"
+
+
+@dataclass
+class Counts:
+    """What happened since the process began."""
+
+    misses: int = 0
+    filled: int = 0
+    refused: int = 0
+    """Values that were read, and not kept because something came between."""
+    invalidations: dict[str, int] = field(default_factory=lambda: {"push": 0, "own write": 0, "overtaken": 0})
+    """Copies dropped, by cause."""
+    pushes: int = 0
+    """Names that were announced, copied here or not."""
+    epochs: dict[str, int] = field(default_factory=dict)
+    """How often every copy was given up, by reason."""
+    canaries: int = 0
+    lags: list[int] = field(default_factory=lambda: [0] * 24)
+    """How many canaries took less than 2, 4, 8, … microseconds from being sent to being heard of."""
+
+    def lag(self, seconds: float) -> None:
+        """Count a canary's round trip."""
+        bucket = min(max(int(seconds * 1e6), 1).bit_length() - 1, len(self.lags) - 1)
+        self.lags[bucket] += 1
+
+
+@dataclass
+class Canary:
+    """A write of our own that must be announced."""
+
+    name: str
+    sent: float
+    acknowledged: float | None = None
+
+
+@dataclass
+class Identity:
+    """What a server says about itself."""
+
+    run_id: str
+    role: str
+    version: str
+
+    @classmethod
+    def of(cls, text: str) -> Identity:
+        """Read the reply to INFO."""
+        found = dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.MULTILINE))
+        return cls(found.get("run_id", ""), found.get("role", ""), found.get("redis_version", ""))
+
+    @property
+    def fault(self) -> str:
+        """Why this server's announcements are of no use, "" if they are."""
+        if not self.run_id:
+            return "INFO does not tell the server's run id, by which a fail-over is noticed"
+        if self.version.partition(".")[0].isdigit() and int(self.version.partition(".")[0]) < OLDEST:
+            return f"Redis {self.version} mixes invalidations into other replies; 7.0 or later is needed"
+        return ""
+
+
+class Tracking:
+    """What is known of one primary."""
+
+    def __init__(
+        self, address: str, prefixes: Sequence[str], options: NearOptions, store: Store, counts: Counts
+    ) -> None:
+        self.address = address
+        self.prefixes = tuple(prefixes)
+        self.options = options
+        self.store = store
+        self.counts = counts
+        self.epoch = Epoch()
+        self.journal = Journal()
+        self.state = State.CONNECTING
+        self.why = ""
+        """Why it is not live."""
+        self.run_id = ""
+        self.used = NEVER
+        self._waiters: list[tuple[float, Callable[[], object]]] = []
+        self._floor = NEVER
+        self._canary_number = 0
+        self._me = secrets.token_hex(6)
+        self._forget_connection()
+
+    def _forget_connection(self) -> None:
+        self.outgoing = bytearray()
+        self.reader = hiredis.Reader(encoding="utf-8", errors="replace", replyError=refusal, notEnoughData=NEED_DATA)
+        self._expected: deque[tuple[Callable[[Any, float, float], None], float]] = deque()
+        self.longest = self.options.max_ttl
+        """For how many seconds a copy may be kept."""
+        self.introduced = False
+        """Whether the server has agreed, and said who it is."""
+        self.armed = False
+        """Whether the server announces what changes, so that reads may leave copies."""
+        self.proven = False
+        """Whether a canary has shown that it does."""
+        self.answered = NEVER
+        """When the newest PING that was answered had been sent."""
+        self._pinged = NEVER
+        self._fencing = False
+        self._caught_up = NEVER
+        self._canary: Canary | None = None
+        self._next_canary = NEVER
+
+    # --- the connection ---------------------------------------------------------------------------
+
+    def connected(self, now: float) -> None:
+        """A connection to the server is there: ask it to announce changes."""
+        self._forget_connection()
+        self.run_id = ""
+        if self.epoch.until == FOREVER:
+            self.end_epoch("connected")
+        prefixes = [part for prefix in self.prefixes for part in ("PREFIX", prefix)]
+        self._send(("CLIENT", "TRACKING", "ON", "BCAST", *prefixes), self._subscribed, now)
+        self._send(("INFO", "server"), self._named, now)
+        self._send(("INFO", "replication"), self._ranked, now)
+        self._ping(now)
+
+    def received(self, data: Any, now: float) -> None:
+        """Take in bytes from the server, as they come."""
+        self.reader.feed(data)
+        while (reply := self.reader.gets()) is not NEED_DATA:
+            if type(reply) is Push:
+                self._announced(reply, now)
+            else:
+                then, sent = self._expected.popleft()
+                then(reply, sent, now)
+
+    def caught_up(self, now: float) -> None:
+        """There was nothing more to read at *now*."""
+        self._caught_up = now
+        self._extend()
+        if self.state is not State.LIVE and self.leased(now):
+            self._become(State.LIVE, "")
+
+    def lost(self, reason: str, state: State = State.DEAD, why: str = "") -> None:
+        """The connection is gone, or of no use: so are all copies."""
+        self._forget_connection()
+        self.end_epoch(reason)
+        self._become(state, why or reason)
+        self._release_fences()
+
+    def refuse(self, why: str) -> None:
+        """The server does not announce changes: do without copies, or with those that live shortly."""
+        self.lost("refused", State.OFF, why)
+        if self.options.untracked_ttl:
+            self.armed = True
+            self.longest = self.options.untracked_ttl
+            self.epoch.until = FOREVER
+
+    def tick(self, now: float) -> float:
+        """Do what is due, and return when to call again."""
+        if self._expected and now - self._expected[0][1] > max(PATIENCE, PATIENCE * self.options.t_live):
+            raise TimeoutError("no answer on the tracking connection")
+        period = self.options.t_live / 3
+        if now >= self._pinged + period and len(self._expected) < OUTSTANDING:
+            self._ping(now)
+        if self.state is State.LIVE and not self.leased(now):
+            self._become(State.SUSPECT, "the server does not answer in time")
+        return max(self._pinged + period, now + period / 4)
+
+    def _send(self, command: tuple[str, ...], then: Callable[[Any, float, float], None], now: float) -> None:
+        self.outgoing += hiredis.pack_command(command)
+        self._expected.append((then, now))
+
+    # --- what the server says ---------------------------------------------------------------------
+
+    def _subscribed(self, reply: Any, sent: float, now: float) -> None:
+        if isinstance(reply, Exception):
+            raise Refused(f"CLIENT TRACKING is refused: {reply}")
+
+    def _named(self, reply: Any, sent: float, now: float) -> None:
+        if isinstance(reply, Exception):
+            raise Refused(f"INFO is refused: {reply}")
+        identity = Identity.of(reply)
+        if identity.fault:
+            raise Refused(identity.fault)
+        self.run_id = identity.run_id
+
+    def _ranked(self, reply: Any, sent: float, now: float) -> None:
+        role = "" if isinstance(reply, Exception) else Identity.of(reply).role
+        if role not in PRIMARY:
+            raise Refused("this server is a replica")
+        self.introduced = True
+
+    def arm(self, now: float) -> None:
+        """From now on reads may leave copies: the server announces, and ordinary connections lead to it."""
+        self.armed = True
+        self._next_canary = now
+        self._become(State.ARMED, "no canary has been seen yet")
+
+    def _announced(self, push: Any, now: float) -> None:
+        """Something changed: *push* is ``invalidate`` and a list of names, or None for all."""
+        if push[0] != "invalidate":
+            return
+        if push[1] is None:
+            self.flushed()
+            return
+        for name in push[1]:
+            self.counts.pushes += 1
+            self.invalidated(name)
+            if self._canary is not None and name == self._canary.name:
+                self._seen(self._canary, now)
+
+    def invalidated(self, name: str) -> None:
+        """The entry called *name* was changed, by whomever."""
+        self.journal.write(name)
+        if self.store.drop(name):
+            self.counts.invalidations["push"] += 1
+
+    def flushed(self) -> None:
+        """Everything was removed."""
+        self.end_epoch("flush")
+
+    def _ping(self, now: float) -> None:
+        self._pinged = now
+        self._send(("PING",), self._ponged, now)
+
+    def _ponged(self, reply: Any, sent: float, now: float) -> None:
+        if isinstance(reply, Exception):
+            raise Refused(f"PING is refused: {reply}")
+        canary = self._canary
+        if canary is not None and canary.acknowledged is not None and sent >= canary.acknowledged:
+            self._unheard()
+        self.answered = max(self.answered, self.vouched(sent, now))
+        self._extend()
+        self._pass_fences(now)
+
+    def vouched(self, sent: float, now: float) -> float:
+        """Return before when a write must have been acknowledged to be known here, by a PONG."""
+        return sent
+
+    # --- trust ------------------------------------------------------------------------------------
+
+    def leased(self, now: float) -> bool:
+        """Whether the server has answered lately enough, and nothing speaks against it."""
+        return self.proven and self.answered >= self._floor and now < self.answered + self.options.t_live
+
+    def vouches(self, epoch: Epoch, now: float) -> bool:
+        """Whether a copy of *epoch* may be served although ``until`` is over: others are reading the socket."""
+        return epoch is self.epoch and self.leased(now)
+
+    def _extend(self) -> None:
+        if self.proven and self.answered >= self._floor:
+            self.epoch.until = min(self.answered + self.options.t_live, self._caught_up + FRESH)
+
+    def end_epoch(self, reason: str) -> None:
+        """Give up every copy, and every read that is under way."""
+        self.epoch.until = ENDED
+        self.epoch = Epoch()
+        self.journal.end()
+        self.store.forget()
+        self.counts.epochs[reason] = self.counts.epochs.get(reason, 0) + 1
+        self._extend()
+
+    def _become(self, state: State, why: str) -> None:
+        known, self.why = self.state, why
+        if known is state:
+            return
+        quiet = state in {State.CONNECTING, State.ARMED, State.ASLEEP} or known is State.ASLEEP
+        self.state = state
+        level = logging.DEBUG if quiet else logging.INFO if state is State.LIVE else logging.WARNING
+        log.log(level, "%s: near cache %s%s%s", self.address, state, why and ": ", why, extra={"event": "near"})
+
+    # --- canary -----------------------------------------------------------------------------------
+
+    def canary_due(self, now: float) -> bool:
+        """Whether it is time to write one."""
+        return self.armed and now >= self._next_canary
+
+    def new_canary(self, now: float) -> str:
+        """Return the name of a key to be written now over the ordinary connections."""
+        self._canary_number += 1
+        prefix = self.prefixes[self._canary_number % len(self.prefixes)]
+        self._canary = Canary(f"{prefix}~near:{self._me}:{self._canary_number}", now)
+        self._next_canary = now + (self.options.canary if self.proven else min(DOUBT, self.options.canary))
+        return self._canary.name
+
+    def canary_written(self, name: str, now: float) -> None:
+        """The server has acknowledged the write of *name*."""
+        if self._canary is not None and self._canary.name == name:
+            self._canary.acknowledged = now
+            if not self.proven or self.state is not State.LIVE:
+                self._ping(now)
+
+    def _seen(self, canary: Canary, now: float) -> None:
+        self.counts.canaries += 1
+        self.counts.lag(now - canary.sent)
+        self._canary = None
+        self.proven = True
+        self._extend()
+
+    def _unheard(self) -> None:
+        """A PONG has come that the canary's announcement should have come before."""
+        self._canary = None
+        self.proven = False
+        self.end_epoch("canary")
+        self._become(State.SUSPECT, "the server's announcements do not arrive (a proxy that drops them?)")
+
+    def met(self, run_id: str, role: str = "") -> bool:
+        """The ordinary connections lead to the server *run_id*; return whether that is this one."""
+        return not run_id or not self.run_id or (run_id == self.run_id and role in PRIMARY)
+
+    # --- fences -----------------------------------------------------------------------------------
+
+    def fence(self, now: float, then: Callable[[], object]) -> bool:
+        """Call *then* as soon as every write acknowledged before *now* is known; return whether to wait for it."""
+        if not self.leased(now):
+            self._floor = max(self._floor, now)
+            return False
+        self._waiters.append((now, then))
+        if not self._fencing:
+            self._fencing = True
+            self._ping(now)
+        return True
+
+    def unfence(self, since: float) -> None:
+        """Nobody waits any longer: until a PING sent after *since* is answered, nothing is served."""
+        self._floor = max(self._floor, since)
+        self.epoch.until = min(self.epoch.until, since)
+
+    def _pass_fences(self, now: float) -> None:
+        if not self._waiters:
+            self._fencing = False
+            return
+        passed = [then for since, then in self._waiters if since <= self.answered]
+        self._waiters = [waiter for waiter in self._waiters if waiter[0] > self.answered]
+        for then in passed:
+            then()
+        self._fencing = bool(self._waiters)
+        if self._fencing:
+            self._ping(now)  # one for all who came while the last was under way
+
+    def _release_fences(self) -> None:
+        waiters, self._waiters, self._fencing = self._waiters, [], False
+        for since, then in waiters:
+            self._floor = max(self._floor, since)
+            then()
+
+    # --- what the caches do -----------------------------------------------------------------------
+
+    def depart(self, now: float) -> int:
+        """Note that a read is about to be sent; return what `arrive` is to be told, 0 if no copy can come of it."""
+        self.used = now
+        return self.journal.now if self.armed else 0
+
+    def arrive(
+        self, name: str, departed: int, value: Any, payload: bytes | None, digest: int, deadline: float | None
+    ) -> None:
+        """A read of *name* has completed; keep a copy until *deadline* if nothing came between.
+
+        A *value* of ``PACKED`` is decoded anew from *payload* for each caller; without a payload
+        it stands for nothing at all.  *digest* tells what was read from anything else.  Without a
+        *deadline* no copy is kept.
+        """
+        if self.may_keep(name, departed, digest) and deadline is not None:
+            if self.store.put(name, value, payload, deadline, self.epoch):
+                self.counts.filled += 1
+            return
+        self.counts.refused += departed > 0
+        copy = self.store.copies.get(name)
+        if copy is not None and not copy.holds(value, payload):
+            # Nobody knows which is newer.
+            self.store.drop(name)
+            self.counts.invalidations["overtaken"] += 1
+
+    def may_keep(self, name: str, departed: int, digest: int) -> bool:
+        """Whether nothing came between a read and its reply; to be asked once, when the reply is in."""
+        return self.journal.read(name, departed, digest)
+
+    def wrote(self, name: str) -> None:
+        """Note that this process writes *name*, or has done so: no copy of before may be seen after."""
+        self.journal.write(name)
+        if self.store.drop(name):
+            self.counts.invalidations["own write"] += 1
+
+
+class Refused(Exception):
+    """The server does not offer what a near cache needs."""

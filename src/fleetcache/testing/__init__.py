@@ -1,0 +1,16 @@
+"""Servers, faults and a checker for tests: yours, and fleetcache's own.
+
+Each server runs on a unix socket and a free port of 127.0.0.1, so that any number of test runs can
+go on side by side, and is gone when the test process is, however that ends::
+
+    with valkey_server() as server, FaultProxy(server.socket) as proxy:
+        cache = Cache(proxy.url())
+        proxy.hold()
+
+`fleetcache.testing.coherence` checks what a cache answered against what was written.
+"""
+
+from fleetcache.testing.proxy import FaultProxy, tracked
+from fleetcache.testing.servers import TLSServer, redis_server, tls_server, valkey_server
+
+__all__ = ["FaultProxy", "TLSServer", "redis_server", "tls_server", "tracked", "valkey_server"]

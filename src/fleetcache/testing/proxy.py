@@ -1,0 +1,348 @@
+"""A proxy that understands RESP just enough to fail the way networks, proxies and fail-overs do."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, Self, TypeAlias
+
+from fleetcache.topology.embedded import StrPath
+
+Address: TypeAlias = tuple[str, int] | StrPath
+Which: TypeAlias = "Callable[[Link], bool]"
+
+TLS_HANDSHAKE = b"\x16"
+
+
+def every(link: Link) -> bool:
+    """Choose all connections."""
+    return True
+
+
+def tracked(link: Link) -> bool:
+    """Choose the connections on which CLIENT TRACKING was asked for."""
+    return link.tracked
+
+
+def untracked(link: Link) -> bool:
+    """Choose the others."""
+    return not link.tracked
+
+
+class FaultProxy:
+    """A port of 127.0.0.1 that forwards to *upstream*, as badly as a test wants.
+
+    *upstream* is ``(host, port)`` or the path of a unix socket.  A fault has taken effect when the
+    method that orders it returns, and lasts until :meth:`heal` unless it says otherwise.  With
+    *only* it befalls the connections of that kind, such as ``tracked``, old and new.
+    """
+
+    def __init__(self, upstream: Address) -> None:
+        self.upstream = upstream
+        self.port = 0
+        self.accepted = 0
+        """How many connections have been made so far."""
+        self._delay: tuple[float, float, Which] = (0.0, 0.0, every)
+        self._held: Which | None = None
+        self._pushless: Which | None = None
+        self._blackhole = False
+        self._left: int | None = None
+        self._rewritten: list[tuple[list[bytes], list[bytes]]] = []
+        self._links: set[Link] = set()
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        if not self._listening.wait(10):
+            raise RuntimeError("the proxy did not start")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._order(self._closing.set)
+        self._thread.join(10)
+
+    def url(self, db: int = 0) -> str:
+        """Return the URL by which a client reaches the server through this proxy."""
+        return f"redis://127.0.0.1:{self.port}/{db}"
+
+    def count(self, which: Which = every) -> int:
+        """Return how many connections of a kind are open."""
+        return sum(map(which, list(self._links)))
+
+    def delay(self, seconds: float, *, jitter: float = 0.0, only: Which = every) -> None:
+        """Let each portion of a reply wait for *seconds*, and for a random part of *jitter*."""
+        self._order(lambda: setattr(self, "_delay", (seconds, jitter, only)))
+
+    def hold(self, only: Which = every) -> None:
+        """Forward nothing in either direction; all connections stay open."""
+
+        def hold() -> None:
+            self._held = only
+            self._flowing.clear()
+
+        self._order(hold)
+
+    def drop_pushes(self, only: Which = every) -> None:
+        """Pass replies and lose pushes, as a proxy does that knows only RESP2."""
+        self._order(lambda: setattr(self, "_pushless", only))
+
+    def blackhole(self) -> None:
+        """Accept new connections and read nothing from them; older ones go on."""
+        self._order(lambda: setattr(self, "_blackhole", True))
+
+    def reset(self, only: Which = every) -> None:
+        """Reset connections, once: their clients get ECONNRESET."""
+        self._order(lambda: self._reset(only))
+
+    def half_close(self, only: Which = every) -> None:
+        """End the replies of connections, once; what their clients still send is forwarded."""
+
+        def end() -> None:
+            for link in self._chosen(only):
+                link.end_replies()
+
+        self._order(end)
+
+    def cut_after(self, count: int) -> None:
+        """Pass *count* more bytes of replies, then close the connection they came on, once."""
+        self._order(lambda: setattr(self, "_left", count))
+
+    def rewrite(self, command: str, instead: str) -> None:
+        """Send *instead* to the server for the words *command* that a command begins with.
+
+        ``rewrite("HELLO 3", "HELLO 2")`` makes it a server without RESP3,
+        ``rewrite("CLIENT TRACKING", "CLIENT NOTHING")`` one that refuses to track.
+        """
+        words = command.upper().encode().split(), instead.encode().split()
+        self._order(lambda: self._rewritten.append(words))
+
+    def repoint(self, upstream: Address, *, keep: Which | None = None) -> None:
+        """Lead new connections to *upstream*, for good; reset the old ones, except those to *keep*.
+
+        With ``keep=tracked`` it is a fail-over by DNS that the listener does not notice: the old
+        server lives on and answers it, and everybody else talks to the new one.
+        """
+
+        def move() -> None:
+            self.upstream = upstream
+            self._reset(lambda link: keep is None or not keep(link))
+
+        self._order(move)
+
+    def heal(self) -> None:
+        """Forward everything from now on, and what was held; blackholed connections stay so."""
+
+        def heal() -> None:
+            self._delay, self._held, self._pushless = (0.0, 0.0, every), None, None
+            self._left, self._blackhole, self._rewritten = None, False, []
+            self._flowing.set()
+
+        self._order(heal)
+
+    def _order(self, action: Callable[[], object]) -> None:
+        async def act() -> None:
+            action()
+            await asyncio.sleep(0)  # an aborted transport closes its socket one turn later
+
+        asyncio.run_coroutine_threadsafe(act(), self._loop).result(10)
+
+    def _chosen(self, which: Which) -> list[Link]:
+        return [link for link in self._links if which(link)]
+
+    def _reset(self, which: Which) -> None:
+        for link in self._chosen(which):
+            link.reset()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._closing, self._flowing = asyncio.Event(), asyncio.Event()
+        self._flowing.set()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._listening.set()
+        async with server:
+            await self._closing.wait()
+            for link in list(self._links):
+                link.client.transport.abort()
+
+    async def _connected(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        link = Link(client)
+        self._links.add(link)
+        with suppress(OSError, asyncio.CancelledError):
+            if self._blackhole:
+                await self._closing.wait()
+            replies, server = await self._dial()
+            ways = [self._ask(link, reader, server), self._reply(link, replies)]
+            tasks = [asyncio.create_task(way) for way in ways]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                server.transport.abort()
+                for task in tasks:
+                    task.cancel()
+        self._links.discard(link)
+        client.close()
+
+    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if isinstance(self.upstream, tuple):
+            return await asyncio.open_connection(*self.upstream)
+        return await asyncio.open_unix_connection(self.upstream)
+
+    async def _ask(self, link: Link, source: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while portion := await source.read(65_536):
+                # What they are decides on whether they are held.
+                commands = link.commands(portion, self._rewritten)
+                await self._open(link)
+                server.write(commands)
+                await server.drain()
+
+    async def _reply(self, link: Link, source: asyncio.StreamReader) -> None:
+        with suppress(OSError):
+            while portion := await source.read(65_536):
+                seconds, jitter, slow = self._delay
+                if slow(link):
+                    await asyncio.sleep(seconds + jitter * random.random())
+                await self._open(link)
+                lost = self._pushless is not None and self._pushless(link)
+                portion = link.replies(portion, pushes=not lost)
+                if self._left is not None and len(portion) >= self._left:
+                    link.send(portion[: self._left])
+                    self._left = None
+                    return
+                if self._left is not None:
+                    self._left -= len(portion)
+                link.send(portion)
+                await link.client.drain()
+
+    async def _open(self, link: Link) -> None:
+        """Wait until nothing holds *link*."""
+        while self._held is not None and self._held(link):
+            await self._flowing.wait()
+
+
+class Link:
+    """One client's connection, and what is known of it."""
+
+    def __init__(self, client: asyncio.StreamWriter) -> None:
+        self.client = client
+        self.tracked = False
+        """Whether CLIENT TRACKING was asked for on it."""
+        self._opaque = False
+        self._ended = False
+        self._asked = b""
+        self._requests, self._answers = Cutter(), Cutter()
+        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+
+    def commands(self, portion: bytes, rewritten: list[tuple[list[bytes], list[bytes]]]) -> bytes:
+        """Return the commands that are whole now, rewritten; TLS passes as it is."""
+        self._opaque = self._opaque or (not self._asked and portion[:1] == TLS_HANDSHAKE)
+        if self._opaque:
+            return portion
+        whole = []
+        for _, piece, ends in self._requests.cut(portion):
+            self._asked += piece
+            if ends:
+                words = _words(self._asked)
+                self.tracked |= words[:2] == [b"CLIENT", b"TRACKING"]
+                whole.append(_rewrite(self._asked, words, rewritten))
+                self._asked = b""
+        return b"".join(whole)
+
+    def replies(self, portion: bytes, *, pushes: bool) -> bytes:
+        """Return the replies in *portion*, with or without the pushes between them."""
+        if self._opaque:
+            return portion
+        pieces = list(self._answers.cut(portion))  # in any case, to know where the next value begins
+        return portion if pushes else b"".join(piece for kind, piece, _ in pieces if kind != b">")
+
+    def send(self, portion: bytes) -> None:
+        """Send to the client what it can still receive."""
+        if portion and not self._ended:
+            self.client.write(portion)
+
+    def end_replies(self) -> None:
+        """Tell the client that no more replies will come."""
+        self._ended = True
+        self.client.write_eof()
+
+    def reset(self) -> None:
+        """Let the client have an ECONNRESET."""
+        # Closing a socket that must not linger sends RST instead of FIN.
+        connection = self.client.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.client.transport.abort()
+        if self._task is not None:
+            self._task.cancel()
+
+
+class Cutter:
+    """Follows a stream of RESP, and knows where its values begin and end, however it is portioned."""
+
+    def __init__(self) -> None:
+        self._kind = b""  # the first byte of the value at hand, nothing between values
+        self._due = 0  # how many of its parts have not begun
+        self._bulk = 0  # how many bytes of a string are still to come, its CRLF among them
+        self._line = b""  # the beginning of a line
+
+    def cut(self, portion: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
+        """Yield the pieces of *portion*: of what kind of value each is, and whether that ends with it."""
+        start = at = 0
+        while at < len(portion):
+            if not self._kind:
+                self._kind, self._due = portion[at : at + 1], 1
+            if self._bulk:
+                taken = min(self._bulk, len(portion) - at)
+                self._bulk -= taken
+                at += taken
+            elif end := portion.find(b"\n", at) + 1:
+                self._begin(self._line + portion[at:end])
+                self._line = b""
+                at = end
+            else:
+                self._line += portion[at:]
+                at = len(portion)
+                break
+            if not self._due and not self._bulk:
+                yield self._kind, portion[start:at], True
+                start, self._kind = at, b""
+        if start < at:
+            yield self._kind, portion[start:at], False
+
+    def _begin(self, line: bytes) -> None:
+        """Take note of a part that begins with *line*."""
+        kind = line[:1]
+        if kind in b"*~>%|":
+            parts = max(int(line[1:]), 0)
+            # A map has two parts an entry, and an attribute only precedes the part that was due.
+            self._due += parts * (2 if kind in b"%|" else 1) - (kind != b"|")
+        else:
+            self._due -= 1
+            if kind in b"$!=":
+                length = int(line[1:])
+                self._bulk = length + 2 if length >= 0 else 0
+
+
+def _words(command: bytes) -> list[bytes]:
+    """Return the leading words of *command*, in capitals; those of a pipeline's start with ``*``."""
+    if command[:1] != b"*":
+        return command.upper().split()
+    # Long arguments are not at the beginning, and no CRLF is in a word.
+    return [part.upper() for part in command[:200].split(b"\r\n")[2::2]]
+
+
+def _rewrite(command: bytes, words: list[bytes], rewritten: list[tuple[list[bytes], list[bytes]]]) -> bytes:
+    for old, new in rewritten:
+        if command[:1] == b"*" and words[: len(old)] == old:
+            rest = command.split(b"\r\n", 1 + 2 * len(old))[-1]
+            count = int(command[1 : command.index(b"\r\n")]) - len(old) + len(new)
+            head = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in new)
+            return b"*%d\r\n%b%b" % (count, head, rest)
+    return command

@@ -1,0 +1,130 @@
+"""Near caches of which each breaks one rule.  A checker that does not notice proves nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleetcache.near import Near
+from fleetcache.near.tracking import FRESH, Tracking
+
+
+class NoToken(Tracking):
+    """A read leaves a copy whatever was announced since it was sent."""
+
+    def landed(self, name: str, flight: Any) -> bool:
+        self.flights.pop(name, None)
+        return True
+
+
+class NoOwnWriteDrop(Tracking):
+    """Own writes are left to the server to announce."""
+
+    def wrote(self, name: str) -> None:
+        pass
+
+
+class NoCompletedReadRule(Tracking):
+    """A completed read leaves older ones alone."""
+
+    def overtake(self, name: str, kept: Any) -> None:
+        pass
+
+
+class NoEpochOnReconnect(Tracking):
+    """Copies survive the connection on which they would have been invalidated."""
+
+    def end_epoch(self, reason: str) -> None:
+        if reason not in {"connection", "connected", "silence"}:
+            super().end_epoch(reason)
+
+
+class NoLease(Tracking):
+    """Copies are served as long as the connection seems to be there."""
+
+    def leased(self, now: float) -> bool:
+        return self.proven
+
+    def _extend(self) -> None:
+        if self.proven:
+            self.epoch.until = self._caught_up + FRESH
+
+
+class LeaseFromReceipt(Tracking):
+    """A PONG vouches for the time at which it comes, not for that of its PING."""
+
+    def vouched(self, sent: float, now: float) -> float:
+        return now
+
+
+class PongFirst(Tracking):
+    """Of what arrives together, PONGs are heard before announcements."""
+
+    def received(self, data: Any, now: float) -> None:
+        later: list[Any] = []
+        announced = self._announced
+        self._announced = lambda push, now: later.append(push)  # type: ignore[method-assign]
+        try:
+            super().received(data, now)
+        finally:
+            del self._announced
+        for push in later:
+            announced(push, now)
+
+
+class NoRunId(Tracking):
+    """Nobody asks where connections lead."""
+
+    def met(self, run_id: str, role: str = "") -> bool:
+        return True
+
+
+class NoCanary(Tracking):
+    """That the server said OK is proof enough."""
+
+    def arm(self, now: float) -> None:
+        super().arm(now)
+        self.proven = True
+
+    def canary_due(self, now: float) -> bool:
+        return False
+
+    def _unheard(self) -> None:
+        pass
+
+
+class EndlessCopies(Tracking):
+    """Copies do not expire."""
+
+    def deadline(self, sent: float, left: int) -> float:
+        return sent + 3600
+
+
+class NoFlush(Tracking):
+    """That everything was removed is not heard."""
+
+    def flushed(self) -> None:
+        pass
+
+
+MUTANTS = {
+    mutant.__name__: mutant
+    for mutant in (
+        NoToken,
+        NoOwnWriteDrop,
+        NoCompletedReadRule,
+        NoEpochOnReconnect,
+        NoLease,
+        LeaseFromReceipt,
+        PongFirst,
+        NoRunId,
+        NoCanary,
+        EndlessCopies,
+        NoFlush,
+    )
+}
+
+
+def install(mutant: str | None) -> None:
+    """From now on near caches of this process are such mutants."""
+    if mutant is not None:
+        Near.tracking_class = MUTANTS[mutant]

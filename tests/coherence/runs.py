@@ -1,0 +1,216 @@
+"""One run: a server, a proxy, processes under load, a foreign writer, a scenario, and the checker at the end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.coherence.foreign import Foreign
+from tests.coherence.load import Load, Outcome, main
+
+from fleetcache import Cache
+from fleetcache.testing import FaultProxy, redis_server, valkey_server
+from fleetcache.testing.coherence import (
+    EVERY_KEY,
+    LOSS,
+    READ,
+    Operation,
+    Recorder,
+    Violation,
+    check,
+    stalest,
+)
+from fleetcache.topology.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from tests.coherence.scenarios import Scenario
+
+T_LIVE, CANARY = 0.3, 0.5
+NEAR = {"T_LIVE": T_LIVE, "CANARY": CANARY, "MAX_TTL": 60, "MAX_BYTES": 8_000_000}
+SERVERS = {"valkey": valkey_server, "redis": redis_server}
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.coherence.load"])
+
+
+@dataclass
+class Report:
+    """What came of a run."""
+
+    command: str
+    violations: list[Violation]
+    history: list[Operation]
+    outcomes: list[Outcome]
+    seconds: float
+    checking: float
+
+    @property
+    def reads(self) -> int:
+        return sum(each.kind == READ for each in self.history)
+
+    @property
+    def hits(self) -> int:
+        return sum(outcome.stats.get("hits", 0) for outcome in self.outcomes)
+
+    @property
+    def stalest(self) -> float:
+        return stalest(self.history)
+
+    def __str__(self) -> str:
+        shown = [f"{len(self.violations)} violations; again by: {self.command}", *map(str, self.violations[:5])]
+        if self.violations:
+            shown.append("  what happened to that key around then:")
+            shown += [f"    {each}" for each in self.around(self.violations[0])]
+        return "\n".join(shown)
+
+    def around(self, violation: Violation) -> list[Operation]:
+        """Return the writes of that key, and the reads of that process, from the proof to the violation."""
+        wrong = violation.operation
+        since = (violation.because or wrong).invoked - 0.05
+        return sorted(
+            (
+                each
+                for each in self.history
+                if each.key in {wrong.key, EVERY_KEY}
+                and each.returned >= since
+                and each.invoked <= wrong.returned
+                and (each.kind != READ or each.process == wrong.process)
+            ),
+            key=lambda each: each.invoked,
+        )[-40:]
+
+
+class Run:
+    """What a scenario works with."""
+
+    def __init__(self, scenario: Scenario, seed: int, *, face: str, server: str, processes: int, mutant: str | None):
+        self.scenario = scenario
+        self.stack = ExitStack()
+        self.start_server = SERVERS[server]
+        self.recorder = Recorder("nemesis")
+        self.children: list[tuple[Any, Any]] = []
+        try:
+            self.server = self.another_server()
+            self.proxy = self.stack.enter_context(FaultProxy(self.server.socket))
+            load = Load(
+                seed,
+                face=face,
+                url=self.proxy.url(),
+                near=NEAR | scenario.near,
+                mutant=mutant,
+                **scenario.load,
+            )
+            self.load = load
+            self.foreign = Foreign(
+                self.server.url(), seed, shared=load.shared, expiring=load.expiring, rate=scenario.rate
+            )
+            self.foreign.seed()
+            if scenario.server.get("arguments"):
+                self.foreign.client.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", 0)
+            for number in range(processes):
+                self.spawn(number)
+        except BaseException:
+            self.stack.close()
+            raise
+
+    def another_server(self) -> EmbeddedServer:
+        """Start one more server, empty."""
+        server: EmbeddedServer = self.stack.enter_context(self.start_server(**self.scenario.server))
+        return server
+
+    def spawn(self, number: int) -> None:
+        ours, theirs = _context.Pipe()
+        load = replace(self.load, process="abcdefgh"[number])
+        child = _context.Process(target=main, args=(load, theirs), daemon=True)
+        child.start()
+        theirs.close()
+        self.children.append((child, ours))
+        self.stack.callback(_end, child, ours)
+
+    @property
+    def pids(self) -> list[int]:
+        return [child.pid for child, _ in self.children]
+
+    def order(self, verb: str, what: Any = None, *, only: int | None = None) -> list[Any]:
+        """Tell all processes to do something, and return what they answer."""
+        pipes = [pipe for _, pipe in self.children[: None if only is None else only + 1]]
+        for pipe in pipes:
+            pipe.send((verb, what))
+        for pipe in pipes:
+            if not pipe.poll(30):
+                raise RuntimeError(f"a process does not {verb}")
+        return [pipe.recv() for pipe in pipes]
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def fork(self) -> None:
+        """Let the first process fork."""
+        directory = self.stack.enter_context(tempfile.TemporaryDirectory())
+        self.order("fork", Path(directory, "history"), only=0)
+
+    @contextmanager
+    def loss(self) -> Iterator[None]:
+        """Note that in this time everything is lost."""
+        with self.recorder.noting(LOSS, EVERY_KEY):
+            yield
+
+
+def run(
+    scenario: Scenario,
+    seed: int,
+    *,
+    face: str = "both",
+    server: str = "valkey",
+    processes: int = 1,
+    mutant: str | None = None,
+) -> Report:
+    """Let a scenario happen, and return what the checker says."""
+    began = time.monotonic()
+    this = Run(scenario, seed, face=face, server=server, processes=processes, mutant=mutant)
+    with this.stack:
+        this.order("warm")
+        this.order("start")
+        this.foreign.start()
+        try:
+            scenario.script(this)
+        finally:
+            this.foreign.stop()
+            this.server.resume()
+            this.proxy.heal()
+        this.order("stop")
+        time.sleep(scenario.settle)
+        codec = Cache("memory://").codec
+        known = [*this.foreign.shared, *this.foreign.expiring, "sa.0", "sa.1", "sa.4", "sa.5"]
+        this.foreign.truth(known, codec.decode)
+        time.sleep(scenario.delta + 0.01)
+        this.order("look", known)
+        outcomes: list[Outcome] = this.order("end")
+    history = [*this.recorder.history, *this.foreign.recorder.history]
+    for outcome in outcomes:
+        history += outcome.history
+    crashes = [crash for outcome in outcomes for crash in outcome.crashes]
+    assert not crashes, "\n".join(crashes)
+    checking = time.monotonic()
+    violations = check(history, delta=scenario.delta, deadline=scenario.deadline)
+    command = (
+        f"python -m tests.soak --scenario {scenario.name} --seed {seed} --face {face} --server {server} "
+        f"--processes {processes}" + (f" --mutant {mutant}" if mutant else "")
+    )
+    ended = time.monotonic()
+    return Report(command, violations, history, outcomes, ended - began, ended - checking)
+
+
+def _end(child: Any, pipe: Any) -> None:
+    pipe.close()
+    child.join(2)
+    if child.is_alive():
+        child.kill()
+        child.join(5)
+    child.close()
