@@ -311,14 +311,14 @@ class Core(Twinned):
         A copy is kept for the next reader.
         """
         sent = clock()
-        departed = near.depart(name, sent)
+        listener, departed = near.depart(name, sent)
         try:
             if not departed:  # no copy can be kept now, so any server may answer
                 payload, left = await self.ask_several([(GET, name), (PTTL, name)], None)
             elif self.runtime.blocks:  # written out, as in `ask`
-                payload, left = near.home(name).exchange(((GET_NOW, name), (PTTL_NOW, name)))
+                payload, left = listener.server.exchange(((GET_NOW, name), (PTTL_NOW, name)))
             else:
-                payload, left = await self.runtime.exchange(near.home(name), ((GET_NOW, name), (PTTL_NOW, name)))
+                payload, left = await self.runtime.exchange(listener.server, ((GET_NOW, name), (PTTL_NOW, name)))
             if isinstance(payload, RedisError):
                 raise payload
         except TROUBLE as error:
@@ -329,14 +329,17 @@ class Core(Twinned):
         if type(left) is not int:  # the failure was ignored, or PTTL is not allowed
             return MISSING if payload is None else self.decoded(payload, name), -2
         value = MISSING if payload is None else self.decoded(payload, name)
-        near.arrive(name, departed, value, payload, left if self._may_keep(name, value, payload) else -2, sent)
+        keep = value is not MISSING or payload is None
+        if self.warns and keep:
+            keep = self._unsuspicious(name)
+        listener.arrive(name, departed, value, payload, left if keep else -2, sent)
         return value, left
 
     async def fetch_many(self, near: Near, names: Sequence[str]) -> dict[str, Any]:
         """Return the values of those *names* that have one, in one round trip; copies are kept."""
         sent = clock()
-        departed = {name: near.depart(name, sent) for name in names}
-        promising = any(departed.values())
+        departures = {name: near.depart(name, sent) for name in names}
+        promising = any(departed for _, departed in departures.values())
         mget, pttl = (MGET_NOW, PTTL_NOW) if promising else (MGET, PTTL)
         shares = self.topology.shares(names, reads=not promising)
         plan = []
@@ -348,17 +351,16 @@ class Core(Twinned):
             for place, payload, left in zip(places, payloads or (), lefts, strict=False):
                 name = names[place]
                 value = MISSING if payload is None else self.decoded(payload, name)
-                keep = left if self._may_keep(name, value, payload) else -2
-                near.arrive(name, departed[name], value, payload, keep, sent)
+                keep = (value is not MISSING or payload is None) and (not self.warns or self._unsuspicious(name))
+                listener, departed = departures[name]
+                listener.arrive(name, departed, value, payload, left if keep else -2, sent)
                 if value is not MISSING:
                     found[name] = value
         return found
 
-    def _may_keep(self, name: str, value: Any, payload: bytes | None) -> bool:
-        """Not what cannot be read, nor what has a name to be warned of each time."""
-        if value is MISSING and payload is not None:
-            return False
-        return not (self.warns and (len(name) > MAX_LENGTH or doubtful(name)))
+    def _unsuspicious(self, name: str) -> bool:
+        """Whether nothing has to be said about *name* whenever it is used; only then may it be found near."""
+        return len(name) <= MAX_LENGTH and not doubtful(name)
 
     async def run(self, script: Script, name: str, *arguments: Any, instead: Any, client: Any = None) -> Reply:
         """Run *script* on the entry called *name*."""

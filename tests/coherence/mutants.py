@@ -11,8 +11,7 @@ from fleetcache.near.tracking import FRESH, Tracking
 class NoToken(Tracking):
     """A read leaves a copy whatever was announced since it was sent."""
 
-    def landed(self, name: str, flight: Any) -> bool:
-        self.flights.pop(name, None)
+    def may_keep(self, name: str, departed: int, digest: int) -> bool:
         return True
 
 
@@ -24,10 +23,10 @@ class NoOwnWriteDrop(Tracking):
 
 
 class NoCompletedReadRule(Tracking):
-    """A completed read leaves older ones alone."""
+    """A read that completes leaves a copy, whatever others have read since it was sent."""
 
-    def overtake(self, name: str, kept: Any) -> None:
-        pass
+    def may_keep(self, name: str, departed: int, digest: int) -> bool:
+        return self.journal.read(name, departed, 0)
 
 
 class NoEpochOnReconnect(Tracking):
@@ -95,8 +94,8 @@ class NoCanary(Tracking):
 class EndlessCopies(Tracking):
     """Copies do not expire."""
 
-    def deadline(self, sent: float, left: int) -> float:
-        return sent + 3600
+    def arrive(self, name: str, departed: int, value: Any, payload: Any, digest: int, deadline: float | None) -> None:
+        super().arrive(name, departed, value, payload, digest, deadline and deadline + 3600)
 
 
 class NoFlush(Tracking):

@@ -195,7 +195,7 @@ def run(
     history = [*this.recorder.history, *this.foreign.recorder.history]
     for outcome in outcomes:
         history += outcome.history
-    crashes = [crash for outcome in outcomes for crash in outcome.crashes]
+    crashes = {crash for outcome in outcomes for crash in outcome.crashes}
     assert not crashes, "\n".join(crashes)
     checking = time.monotonic()
     violations = check(history, delta=scenario.delta, deadline=scenario.deadline)

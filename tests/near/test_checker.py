@@ -78,6 +78,12 @@ RIGHT = {
     ],
     "or be there": [write(1, 0, 1), op(LOSS, None, 2, 5, process="n"), write(2, 3, 4), read(2, 9, 10)],
     "has_key": [write(1, 0, 1), read(SOMETHING, 2, 3), op(DELETE, 2, 4, 5), read(NOTHING, 9, 10)],
+    "has_key, of an unknown version": [
+        write(None, 0, 1, outcome=DOUBTFUL),
+        read(7, 2, 3),
+        read(SOMETHING, 4, 5),
+        read(7, 6, 7),
+    ],
     "the same as the server": [write(1, 0, 1), op(TRUTH, 1, 2, 3, process="s"), read(1, 5, 6)],
     "expired since the server was asked": [
         write(1, 0, 1, lifetime=3),
@@ -107,7 +113,9 @@ WRONG = {
         write(1, 0, 1), op(DELETE, 2, 2, 9, process="w"), read(NOTHING, 3, 4), read(1, 5, 6),
     ]),  # fmt: skip
     "back to nothing": ("monotonic", [write(1, 0, 9), read(1, 1, 2), read(NOTHING, 3, 4)]),
-    "has_key does not know": ("monotonic", [write(1, 0, 9), read(1, 1, 2), read(NOTHING, 3, 4)]),
+    "from something back to nothing": ("monotonic", [
+        op(DELETE, 1, 0, 1), write(2, 2, 9), read(2, 3, 4), read(SOMETHING, 5, 6), read(NOTHING, 7, 8),
+    ]),
     "stale": ("stale", [write(1, 0, 1), write(2, 2, 3), read(1, 4.1, 5)]),
     "stale nothing": ("stale", [write(1, 2, 3), read(NOTHING, 4.1, 5)]),
     "stale something": ("stale", [write(1, 0, 1), op(DELETE, 2, 2, 3, process="w"), read(SOMETHING, 4.1, 5)]),

@@ -8,6 +8,7 @@ import threading
 import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 from sys import getsizeof
 from typing import Any
@@ -196,11 +197,12 @@ def test_copies_that_were_hit_outlast_a_scan(store):
 def test_a_name_that_comes_back_enters_the_main_queue(store):
     """The name of a copy evicted before it was hit is remembered."""
     keep(store, *series("once", 200))
-    assert "once:99" not in store.copies
+    evicted = [name for name in series("once", 200) if name not in store.copies][-10:]
 
-    keep(store, "once:99", "new")
+    keep(store, *evicted, "new")
 
-    assert store.copies["once:99"].queue is store._main
+    # One or two may have been overwritten: the table forgets by chance.
+    assert sum(store.copies[name].queue is store._main for name in evicted) >= 5
     assert store.copies["new"].queue is store._small
 
 
@@ -377,6 +379,20 @@ def test_a_sweep_in_slices_misses_nothing(store):
     assert store.copies.keys() == living
 
 
+def test_a_dropped_copy_keeps_no_other_alive(store):
+    """A reader may hold a copy for long: it does not hold all that were dropped since."""
+    keep(store, "a", "b")
+    store.put("c", frozenset({1}), None, 1.0, Epoch())
+    value = weakref.ref(store.copies["c"].value)
+    held = store.copies["b"]
+
+    store.drop("b")
+    store.drop("c")
+
+    assert value() is None
+    assert (held.name, held.payload) == ("b", bytes(1_000))
+
+
 def test_clear_leaves_nothing_to_the_garbage_collector(store):
     """A child of a fork may never collect what its parent made."""
     values = [frozenset({number}) for number in range(50)]
@@ -499,28 +515,33 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("count, name, kind", CASES, ids=[f"{c}-{n.__name__}-{k}" for c, n, k in CASES])
-def test_bytes_are_what_is_held(count, name, kind):
-    """The count is within a tenth of what the allocator gave, however large, many and named the copies are."""
-    content = CONTENTS.get(kind, mixed)
-    epoch = Epoch()
-    gc.collect()
+@contextmanager
+def counting() -> Iterator[Callable[[], int]]:
+    """Yield what returns the bytes that were asked of the allocator since, and are still held."""
+    gc.disable()  # nothing of a store may wait for it, and what others leave is not to be collected meanwhile
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
+        yield lambda: tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+
+@pytest.mark.parametrize("count, name, kind", CASES, ids=[f"{c}-{n.__name__}-{k}" for c, n, k in CASES])
+def test_bytes_are_what_is_held(count, name, kind):
+    """The count is within a tenth of what was asked of the allocator, and of what it gave."""
+    content = CONTENTS.get(kind, mixed)
+    epoch = Epoch()
+
+    with counting() as held:
         store = Store(1 << 30)
         for number in range(count):
             store.put(name(number), *content(number), number + 0.5, epoch)
-        gc.collect()
-        asked = tracemalloc.get_traced_memory()[0] - before
-        # Small objects are given multiples of 16 bytes.
-        given = asked
-        if count < 5_000:
+        asked = given = held()
+        if count < 5_000:  # small objects are given multiples of 16 bytes
             given += sum(-trace.size % 16 for trace in tracemalloc.take_snapshot().traces)
-    finally:
-        tracemalloc.stop()
 
-    print(f"RATIO {store.bytes / asked:.3f} {store.bytes / given:.3f}")
     assert len(store.copies) == count
     assert store.bytes == pytest.approx(asked, rel=0.1)
     assert store.bytes == pytest.approx(given, rel=0.1)
@@ -530,23 +551,18 @@ def test_bytes_are_what_is_held_after_evictions_and_drops():
     """The count stays right when a full store has turned over several times."""
     epoch = Epoch()
     chance = random.Random(1)
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
+
+    with counting() as held:
         store = Store(2_000_000)
         for number in range(12_000):
             at = chance.randrange(20_000)
             store.put(name_of(at), *mixed(at), number + 0.5, epoch)
             if number % 4 == 0:
                 store.drop(name_of(chance.randrange(20_000)))
-        gc.collect()
-        held = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
+        asked = held()
 
     assert store.evicted["size"] > 1_000
-    assert store.bytes == pytest.approx(held, rel=0.1)
+    assert store.bytes == pytest.approx(asked, rel=0.1)
 
 
 def test_puts_and_drops_leave_nothing_behind():
@@ -568,18 +584,11 @@ def test_puts_and_drops_leave_nothing_behind():
             most = max(most, getsizeof(store.copies))
 
     churn(20)
-    gc.collect()
-    gc.disable()  # nothing may wait for it
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
+    with counting() as held:
         churn(200)
-        after = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-        gc.enable()
+        kept = held()
 
-    assert after - before < 20_000
+    assert kept < 20_000
     assert not store.copies
     assert most <= 16 * 1024
     assert len(store._ghosts) == GHOSTS

@@ -14,17 +14,20 @@ import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from os.path import commonprefix
-from typing import Any
+from typing import Any, TypeAlias
 
 from fleetcache.errors import SettingsError
 from fleetcache.keys import default_key_function
 from fleetcache.near.listener import Listener, clock
 from fleetcache.near.store import PACKED, Entry, Store
-from fleetcache.near.tracking import SCALARS, Counts, State, Tracking
+from fleetcache.near.tracking import Counts, State, Tracking
 from fleetcache.settings import NearOptions, Settings
 from fleetcache.topology import Topology
 
 __all__ = ["PACKED", "Near", "clock", "open_near"]
+
+Departure: TypeAlias = tuple[Listener, int]
+"""Who listens for changes of what is read, and what it has to be told when the reply is in; 0 if nothing will be kept."""
 
 SAMPLES = ("a", "Z", "0", "user:1")
 """Keys whose names show how a site's own KEY_FUNCTION begins them all."""
@@ -63,49 +66,34 @@ class Near:
         """Return the copy of *name* if it may be served."""
         entry = self.copies.get(name)
         if entry is None:
-            return None
+            tracking = (self.only or self.listener(name)).tracking
+            if name not in tracking.pending:
+                return None
+            with self.lock:
+                tracking.settle()
+            entry = self.copies.get(name)
+            if entry is None:
+                return None
         now = clock()
         if now >= entry.deadline:
             return None
         if now < entry.epoch.until:
             return entry
         # Nobody has looked for announcements in the last millisecond.
-        listener = self.listener(name)
+        listener = self.only or self.listener(name)
         listener.look(now)
         entry = self.copies.get(name)
         if entry is None or not (now < entry.epoch.until or listener.tracking.vouches(entry.epoch, now)):
             return None
         return entry
 
-    def depart(self, name: str, now: float) -> int:
-        """Note that a read of *name* is about to be sent, at *now*; return what `arrive` is to be told, 0 if it need not."""
+    def depart(self, name: str, now: float) -> Departure:
+        """Note that a read of *name* is about to be sent, at *now*."""
         self.counts.misses += 1
         listener = self.only or self.listener(name)
         if listener.thread is None:
             listener.start()
-        return listener.tracking.depart(now) if name.startswith(self.prefixes) else 0
-
-    def arrive(self, name: str, departed: int, value: Any, payload: bytes | None, left: int, sent: float) -> None:
-        """Note that a read sent at *sent* brought *payload*, which holds *value* and has *left* milliseconds to live.
-
-        With -2 it is not kept, nothing (None) is by `NearOptions.absent`.
-        """
-        tracking = (self.only or self.listener(name)).tracking
-        digest = hash(payload)
-        deadline: float | None = None
-        if payload is None:
-            value = PACKED
-            if self.options.absent:
-                deadline = sent + tracking.longest
-        else:
-            if type(value) in SCALARS:
-                payload = None
-            else:
-                value = PACKED
-            if left != -2:
-                deadline = sent + (tracking.longest if left < 0 else min(tracking.longest, left / 1000))
-        with self.lock:
-            tracking.arrive(name, departed, value, payload, digest, deadline)
+        return listener, listener.tracking.depart(now) if name.startswith(self.prefixes) else 0
 
     def wrote(self, names: Iterable[str] | None) -> None:
         """Note that this process writes *names*, None for all there are, or has done so."""

@@ -41,22 +41,19 @@ class Journal:
 
     def write(self, name: str) -> None:
         """*name* was changed: no read that is under way may be kept."""
-        self.now += 1
-        self._note(name, self.now, self.now, 0)
+        now = self.now = self.now + 1
+        self._note(name, (now, now, 0))
 
     def read(self, name: str, departed: int, digest: Digest) -> bool:
         """A read that had *departed* at this number brought *digest*; return whether it may be kept."""
-        self.now += 1
+        now = self.now = self.now + 1
         written, read, known = self._recent.get(name) or self._older.get(name) or NOTHING
-        contradicted = departed < read and read > written and digest != known
-        if departed >= written and departed >= self._floor and not contradicted:
-            self._note(name, written, self.now, digest)
-            return True
-        # What others bring that are under way must agree with this, and with what had to be agreed with before.
-        if contradicted or (read > written and digest != known):
-            written = self.now
-        self._note(name, written, self.now, digest)
-        return False
+        differs = read > written and digest != known
+        keeps = departed >= written and departed >= self._floor and not (differs and departed < read)
+        if differs and not keeps:
+            written = now  # whatever else is under way contradicts one of them, or may
+        self._note(name, (written, now, digest))
+        return keeps
 
     def end(self) -> None:
         """Everything was changed."""
@@ -64,8 +61,8 @@ class Journal:
         self._floor = self.now
         self._recent, self._older = {}, {}
 
-    def _note(self, name: str, written: int, read: int, digest: Digest) -> None:
-        self._recent[name] = (written, read, digest)
+    def _note(self, name: str, event: tuple[int, int, Digest]) -> None:
+        self._recent[name] = event
         if len(self._recent) >= SPAN:
             self._older, self._recent = self._recent, {}
             self._floor = max(self._floor, self._turned)

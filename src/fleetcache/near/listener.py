@@ -88,6 +88,11 @@ class Listener:
             except RuntimeError:  # the interpreter is shutting down
                 self.closed = True
 
+    def arrive(self, name: str, departed: int, value: Any, payload: bytes | None, left: int, sent: float) -> None:
+        """A read has completed; see `Tracking.arrive`."""
+        with self.lock:
+            self.tracking.arrive(name, departed, value, payload, left, sent)
+
     def look(self, now: float) -> None:
         """Apply what has been announced, unless another thread is at it."""
         if not self.lock.acquire(blocking=False):
@@ -253,6 +258,7 @@ class Listener:
             if self.sock is None:
                 return None
             self.was_live = self.was_live or tracking.state is State.LIVE
+            tracking.settle()
             more = tracking.store.sweep(now)
             if tracking.canary_due(now) and self.probing is None:
                 self.probing = threading.Thread(target=self._probe, name="fleetcache canary", daemon=True)

@@ -44,7 +44,6 @@ LOOKS: Final = 100
 GHOSTS: Final = 64
 """Cells of the ghost table of a store that is almost empty."""
 
-
 ENTRY: Final = 128 + 32
 """Bytes of an Entry's object and of its deadline, in the units of 16 that memory is given out in.
 
@@ -69,7 +68,6 @@ def _table(bits: int) -> int:
 
 TABLES: Final = tuple(map(_table, range(64)))
 """What ``copies`` takes when it has grown, by ``(3 * its length).bit_length()``: a dict makes room for three times as many."""
-
 
 EMPTY: Final = frozenset({str, bytes, tuple})
 
@@ -131,6 +129,10 @@ class Entry:
         self.hits = 0
         self.seen = 0  # the hits that evictions have taken into account
 
+    def holds(self, value: Any, payload: Payload) -> bool:
+        """Whether this is a copy of the same value."""
+        return type(self.value) is type(value) and bool(self.value == value) and self.payload == payload
+
 
 class Queue(Entry):
     """The head of a queue, that sits in the ring before its first copy; its weight is that of all of them."""
@@ -142,7 +144,7 @@ class Queue(Entry):
 
 
 NOWHERE: Final = Queue()
-"""What is next to an entry that was taken out of the ring, where a neighbour would be kept alive."""
+"""Stands beside an entry that was taken out of the ring."""
 
 
 class Store:
@@ -331,11 +333,14 @@ class Store:
 
     def _remove(self, entry: Entry) -> None:
         """Take a copy that is no longer in ``copies`` out of everything else."""
+        # What _unlink does, but an invalidation calls as little as possible.
         before, after, weight = entry.before, entry.after, entry.weight
         before.after = after
         after.before = before
         if entry is self._hand:
             self._hand = after
+        # A reader may hold the entry for long, which is not to keep its neighbours, and theirs in turn.
+        entry.before = entry.after = NOWHERE
         entry.queue.weight -= weight
         self._held -= weight
         self.retired_hits += entry.hits
@@ -344,9 +349,7 @@ class Store:
         """Put a copy at the back of a queue, where the next one's head is."""
         entry.queue = queue
         queue.weight += entry.weight
-        entry.after = after = self._small if queue is self._main else self._gone
-        entry.before = before = after.before
-        before.after = after.before = entry
+        self._link(entry, self._small if queue is self._main else self._gone)
 
     def _link(self, entry: Entry, after: Entry) -> None:
         """Put an entry, or a head, before another."""

@@ -10,7 +10,7 @@ go on side by side, and is gone when the test process is, however that ends::
 `fleetcache.testing.coherence` checks what a cache answered against what was written.
 """
 
-from fleetcache.testing.proxy import FaultProxy, tracked
+from fleetcache.testing.proxy import FaultProxy, tracked, untracked
 from fleetcache.testing.servers import TLSServer, redis_server, tls_server, valkey_server
 
-__all__ = ["FaultProxy", "TLSServer", "redis_server", "tls_server", "tracked", "valkey_server"]
+__all__ = ["FaultProxy", "TLSServer", "redis_server", "tls_server", "tracked", "untracked", "valkey_server"]

@@ -234,13 +234,13 @@ class _Key:
         unlearned = [each for each in writes if each.version is None]
         self.unlearned = min((each.invoked for each in unlearned if each.kind == WRITE), default=inf)
         effects = [*self.effects, *self.expiries]
-        effects += [_Effect(0, inf, False, each.invoked, inf, each) for each in unlearned if each.kind == DELETE]
+        effects += [_Effect(0, inf, each.kind == WRITE, each.invoked, inf, each) for each in unlearned]
         self.losses = [_loss(each, effects, self.unlearned) for each in operations if each.kind == LOSS]
         self.effects += self.losses
         effects += self.losses
         self.all = effects
         # After an epoch a version may be made again.
-        self.values = {each.low: each for each in sorted(effects, key=_begun, reverse=True) if each.present}
+        self.values = {each.low: each for each in sorted(self.effects, key=_begun, reverse=True) if each.present}
         self.of = {
             present: _Explanations([each for each in effects if each.present == present]) for present in (True, False)
         }
