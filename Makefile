@@ -23,6 +23,9 @@ check: .venv/check ## Lint, check types and the direction of imports.
 bench: .venv/bench ## Measure against the peers and a bare socket; write docs/performance.md (ARGS=--quick).
 	$(BIN)/python -m benchmarks $(ARGS)
 
+soak: .venv/soak ## Let faults loose on near caches and check every read (SECONDS=20, ARGS= for tests/soak.py).
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
+
 docs: .venv/check ## Write docs/settings.md from the dataclasses.
 	$(BIN)/python -m docs.settings
 
@@ -39,5 +42,9 @@ clean: ## Remove everything that make has made.
 
 .venv/check: requirements/test.txt
 
-.PHONY: help demo test check bench docs clean
+.venv/soak: requirements/test.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[django,server]' -r $<
+	@touch $@
+
+.PHONY: help demo test check bench docs soak clean
 .PRECIOUS: .venv/bin/python

@@ -7,6 +7,7 @@ Each script answers one question and prints ratios against peers measured in the
 ``python -m benchmarks.growth``    How does the cost grow with values, batches, tasks and threads?
 ``python -m benchmarks.near``      What does a near cache cost, and what does it save?
 ``python -m benchmarks.staleness`` How long does a near cache answer with what was there before?
+``python -m benchmarks.eviction``  Which copies does a near cache keep?
 ``python -m benchmarks.hotpath``   Where in fleetcache does the time go?
 ``python -m benchmarks``           All of them (``make bench``), and writes ``docs/performance.md``.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import redis
 
-from benchmarks import awaiting, growth, hotpath, near, remote, staleness
+from benchmarks import awaiting, eviction, growth, hotpath, near, remote, staleness
 from benchmarks.contenders import FLOOR, OURS
 from benchmarks.contest import FULL, Contest, Table, arguments, once, times
 from fleetcache.topology.embedded import EmbeddedServer
@@ -151,6 +151,7 @@ def main() -> None:
     with EmbeddedServer(port=True) as server:
         nearby = near.measure(server, pace)
         stale = staleness.measure(server, pace)
+        kept = eviction.measure(server, pace)
     with EmbeddedServer(port=True) as server:
         profiles = hotpath.measure(server)
     reached = [*targets(blocking, crowds.contests[100]), *near_targets(nearby, stale)]
@@ -163,6 +164,7 @@ def main() -> None:
             *growth.tables(grown),
             *near.tables(nearby),
             *staleness.tables(stale),
+            *kept,
             # What falls short is reported with its profile.
             *(profile for profile in profiles if profile.title.removeprefix("Profile: ") in short),
         ]

@@ -311,7 +311,9 @@ class Core(Twinned):
         A copy is kept for the next reader.
         """
         sent = clock()
-        listener, departed = near.depart(name, sent)
+        listener = near.listener(name)
+        tracking = listener.tracking
+        departed = tracking.depart(name, sent)
         try:
             if not departed:  # no copy can be kept now, so any server may answer
                 payload, left = await self.ask_several([(GET, name), (PTTL, name)], None)
@@ -332,14 +334,16 @@ class Core(Twinned):
         keep = value is not MISSING or payload is None
         if self.warns and keep:
             keep = self._unsuspicious(name)
-        listener.arrive(name, departed, value, payload, left if keep else -2, sent)
+        with near.lock:
+            tracking.arrive(name, departed, value, payload, left if keep else -2, sent)
         return value, left
 
     async def fetch_many(self, near: Near, names: Sequence[str]) -> dict[str, Any]:
         """Return the values of those *names* that have one, in one round trip; copies are kept."""
         sent = clock()
-        departures = {name: near.depart(name, sent) for name in names}
-        promising = any(departed for _, departed in departures.values())
+        trackings = [near.listener(name).tracking for name in names]
+        departures = [tracking.depart(name, sent) for tracking, name in zip(trackings, names, strict=True)]
+        promising = any(departures)
         mget, pttl = (MGET_NOW, PTTL_NOW) if promising else (MGET, PTTL)
         shares = self.topology.shares(names, reads=not promising)
         plan = []
@@ -352,8 +356,8 @@ class Core(Twinned):
                 name = names[place]
                 value = MISSING if payload is None else self.decoded(payload, name)
                 keep = (value is not MISSING or payload is None) and (not self.warns or self._unsuspicious(name))
-                listener, departed = departures[name]
-                listener.arrive(name, departed, value, payload, left if keep else -2, sent)
+                with near.lock:
+                    trackings[place].arrive(name, departures[place], value, payload, left if keep else -2, sent)
                 if value is not MISSING:
                     found[name] = value
         return found

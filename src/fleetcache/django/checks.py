@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 
 from fleetcache.django.backend import STAND_INS, RedisCache, check_embedded, stand_ins, with_client
 from fleetcache.errors import SettingsError
+from fleetcache.near import prefixes
 from fleetcache.settings import Settings
 
 
@@ -35,6 +36,8 @@ def _check(alias: str, entry: Mapping[str, Any]) -> list[CheckMessage]:
         kind = with_client(backend, params)
         kind.make_codec(read)
         kind.open(read)
+        if read.options.near is not None:
+            prefixes(read, read.options.near)
     except SettingsError as error:
         return [Error(str(error), obj=f"CACHES[{alias!r}]", id="fleetcache.E001")]
     return []

@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from os.path import commonprefix
-from typing import Any, TypeAlias
+from typing import Any
 
 from fleetcache.errors import SettingsError
 from fleetcache.keys import default_key_function
@@ -26,9 +26,6 @@ from fleetcache.topology import Topology
 
 __all__ = ["PACKED", "Near", "clock", "open_near"]
 
-Departure: TypeAlias = tuple[Listener, int]
-"""Who listens for changes of what is read, and what it has to be told when the reply is in; 0 if nothing will be kept."""
-
 SAMPLES = ("a", "Z", "0", "user:1")
 """Keys whose names show how a site's own KEY_FUNCTION begins them all."""
 
@@ -38,10 +35,9 @@ class Near:
 
     tracking_class = Tracking
 
-    def __init__(self, options: NearOptions, prefixes: Sequence[str], topology: Topology, patience: float) -> None:
+    def __init__(self, options: NearOptions, prefixes: Sequence[str], topology: Topology) -> None:
         self.options = options
         self.prefixes = tuple(prefixes)
-        self.patience = patience
         self.store = Store(options.max_bytes)
         self.copies = self.store.copies
         self.counts = Counts()
@@ -54,11 +50,19 @@ class Near:
             for server in topology.primaries
         }
         self.only = next(iter(self.listeners.values())) if len(self.listeners) == 1 else None
+        # Other configurations on the same servers have copies of the same entries.
+        self.family = [near for near in NEARS if near.listeners.keys() & self.listeners.keys()]
+        for near in [*self.family]:
+            near.family.append(self)
+        self.family.append(self)
         NEARS.add(self)
 
     def listener(self, name: str) -> Listener:
-        """Return who listens to the primary that holds *name*."""
-        return self.listeners[self.home(name)]
+        """Return who listens to the primary that holds *name*; it begins with the first who asks."""
+        listener = self.only or self.listeners[self.home(name)]
+        if listener.thread is None:
+            listener.start()
+        return listener
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -66,7 +70,7 @@ class Near:
         """Return the copy of *name* if it may be served."""
         entry = self.copies.get(name)
         if entry is None:
-            tracking = (self.only or self.listener(name)).tracking
+            tracking = self.listener(name).tracking
             if name not in tracking.pending:
                 return None
             with self.lock:
@@ -80,30 +84,27 @@ class Near:
         if now < entry.epoch.until:
             return entry
         # Nobody has looked for announcements in the last millisecond.
-        listener = self.only or self.listener(name)
+        listener = self.listener(name)
         listener.look(now)
         entry = self.copies.get(name)
         if entry is None or not (now < entry.epoch.until or listener.tracking.vouches(entry.epoch, now)):
             return None
         return entry
 
-    def depart(self, name: str, now: float) -> Departure:
-        """Note that a read of *name* is about to be sent, at *now*."""
-        self.counts.misses += 1
-        listener = self.only or self.listener(name)
-        if listener.thread is None:
-            listener.start()
-        return listener, listener.tracking.depart(now) if name.startswith(self.prefixes) else 0
-
     def wrote(self, names: Iterable[str] | None) -> None:
         """Note that this process writes *names*, None for all there are, or has done so."""
+        for near in self.family:
+            near.forget(names)
+
+    def forget(self, names: Iterable[str] | None) -> None:
+        """Give up the copies of *names*, and whatever is being read of them."""
         with self.lock:
             if names is None:
                 for listener in self.listeners.values():
                     listener.tracking.end_epoch("own flush")
                 return
             for name in names:
-                self.listener(name).tracking.wrote(name)
+                (self.only or self.listeners[self.home(name)]).tracking.wrote(name)
 
     # --- fences -----------------------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ class Near:
         began = clock()
         for listener in self.listeners.values():
             passed = threading.Event()
-            if listener.fence(began, passed.set) and not passed.wait(self.patience):
+            if listener.fence(began, passed.set) and not passed.wait(listener.patience):
                 listener.fall_back(began)
 
     async def afence(self) -> None:
@@ -128,7 +129,7 @@ class Near:
 
             if listener.fence(began, lambda: loop.call_soon_threadsafe(tell)):
                 try:
-                    await asyncio.wait_for(passed, self.patience)
+                    await asyncio.wait_for(passed, listener.patience)
                 except TimeoutError:
                     listener.fall_back(began)
 
@@ -189,22 +190,27 @@ def open_near(settings: Settings, topology: Topology) -> Near | None:
     options = settings.options.near
     if options is None or all(url.startswith("memory:") for url in settings.location):
         return None
-    patience = settings.options.socket_timeout or 5.0
-    return Near(options, options.prefixes or (beginning(settings),), topology, patience)
+    return Near(options, prefixes(settings, options), topology)
 
 
-def beginning(settings: Settings) -> str:
-    """Return what the names of a cache's entries begin with."""
-    if settings.key_function is default_key_function:
-        return f"{settings.key_prefix}:"
+def prefixes(settings: Settings, options: NearOptions) -> tuple[str, ...]:
+    """Return what the names begin with that are kept near: what was set, or what all names of a cache begin with."""
     names = [settings.key_function(key, settings.key_prefix, settings.version) for key in SAMPLES]
-    prefix = commonprefix(names)  # noqa: RUF071 - of strings
-    if not prefix:
+    plain = settings.key_function is default_key_function
+    beginning = f"{settings.key_prefix}:" if plain else commonprefix(names)  # noqa: RUF071 - of strings
+    if options.prefixes:
+        if plain and not any(part.startswith(beginning) or beginning.startswith(part) for part in options.prefixes):
+            raise SettingsError(
+                f"NEAR: PREFIXES {options.prefixes!r}: no entry's name begins like that. They are names on the server, "
+                f"such as {names[-1]!r} for the key {SAMPLES[-1]!r}"
+            )
+        return options.prefixes
+    if not beginning:
         raise SettingsError(
             "NEAR: the names that KEY_FUNCTION makes have no common beginning, by which the server could tell which "
             "changes to announce. Name some: OPTIONS['NEAR'] = {'PREFIXES': ['shop:']}"
         )
-    return prefix
+    return (beginning,)
 
 
 NEARS: weakref.WeakSet[Near] = weakref.WeakSet()

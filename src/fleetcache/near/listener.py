@@ -88,11 +88,6 @@ class Listener:
             except RuntimeError:  # the interpreter is shutting down
                 self.closed = True
 
-    def arrive(self, name: str, departed: int, value: Any, payload: bytes | None, left: int, sent: float) -> None:
-        """A read has completed; see `Tracking.arrive`."""
-        with self.lock:
-            self.tracking.arrive(name, departed, value, payload, left, sent)
-
     def look(self, now: float) -> None:
         """Apply what has been announced, unless another thread is at it."""
         if not self.lock.acquire(blocking=False):
@@ -143,6 +138,12 @@ class Listener:
                 del outgoing[: self.sock.send(outgoing)]
         except OSError as error:
             self._give_up("connection", State.DEAD, f"{type(error).__name__}: {error}")
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a caller may be kept waiting."""
+        server = remote(self.server)
+        return (server and server.timeout) or 5.0
 
     # --- fences -----------------------------------------------------------------------------------
 
@@ -274,7 +275,9 @@ class Listener:
                 [(c.SET, name, 1, "PX", CANARY_LIFE), (c.INFO, "server"), (c.INFO, "replication")]
             )
             with self.lock:
-                if not isinstance(written, RedisError):
+                if isinstance(written, RedisError):
+                    self.tracking.canary_refused(str(written))
+                else:
                     self.tracking.canary_written(name, clock())
                     self.flush()
                 texts = [text.decode(errors="replace") for text in about if isinstance(text, bytes)]

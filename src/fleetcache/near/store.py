@@ -8,7 +8,8 @@ up to three hits since it was last looked at.  A hit therefore moves nothing and
 (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction", SOSP 2023.)
 
 Unlike the paper's, this ghost table forgets by chance instead of in order: a hash lives in the one cell its bits name until
-another falls there.  That takes 8 bytes where a queue of hashes takes 90, which copies use better.
+another falls there.  That takes 8 bytes where a queue and a set of hashes take a hundred, at the same hit ratio within 0.3
+points; and of a loop larger than the store some part stays (benchmarks/eviction.py).
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def weigh(value: Any) -> int:
 
     Other containers are not opened: they can change, so copies of them are PACKED.
     """
-    # getsizeof() costs as much as all else that a put does (0.4 of 1.5 us on 3.13), so texts and payloads go without.
+    # Names and most values; getsizeof() takes twice as long.
     if type(value) is str and value.isascii():
         return TEXT + len(value)
     weight = 0

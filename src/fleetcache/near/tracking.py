@@ -369,6 +369,12 @@ class Tracking:
             if not self.proven or self.state is not State.LIVE:
                 self._ping(now)
 
+    def canary_refused(self, why: str) -> None:
+        """The server did not take the canary."""
+        self._canary = None
+        if not self.proven:
+            self.why = f"no canary can be written: {why}"
+
     def _seen(self, canary: Canary, now: float) -> None:
         self.counts.canaries += 1
         self.counts.lag(now - canary.sent)
@@ -425,10 +431,11 @@ class Tracking:
 
     # --- what the caches do -----------------------------------------------------------------------
 
-    def depart(self, now: float) -> int:
-        """Note that a read is about to be sent; return what `arrive` is to be told, 0 if no copy can come of it."""
+    def depart(self, name: str, now: float) -> int:
+        """Note that a read of *name* is about to be sent; return what `arrive` is to be told, 0 if no copy can come of it."""
         self.used = now
-        return self.journal.now if self.armed else 0
+        self.counts.misses += 1
+        return self.journal.now if self.armed and name.startswith(self.prefixes) else 0
 
     def arrive(self, name: str, departed: int, value: Any, payload: bytes | None, left: int, sent: float) -> None:
         """Note that a read of *name*, sent at *sent*, brought *payload*, with *left* milliseconds to live.
