@@ -69,8 +69,9 @@ WEIGHED: Mapping[str, Any] = {
     "str, 20 characters": "abcdefghijklmnopqrst",
     "small dict": SMALL,
     "str, 1,000 characters": "x" * 1_000,
-    "str, 10,000 characters": "x" * 10_000,
+    "str, 4,000 characters": "x" * 4_000,
 }
+WEIGHED_AT_ONCE = 3 * 4096
 
 
 class NearCache(Protocol):
@@ -424,7 +425,7 @@ def _costs(pace: Pace) -> Costs:
         for rate in RATES:
             costs.invalidations[rate] = alone(_applied, url, rate, seconds)
         for what, value in WEIGHED.items():
-            costs.weights[what] = alone(_weigh, url, value, 2000)
+            costs.weights[what] = alone(_weigh, url, value)
         costs.startup = [alone(_start, url) for _ in range(max(3, pace.rounds // 2))]
     return costs
 
@@ -457,26 +458,28 @@ def announced(cache: Any) -> int:
     return int(cache.near.stats()["pushes"])
 
 
-def _weigh(url: str, value: Any, count: int) -> tuple[float, float]:
+def _weigh(url: str, value: Any) -> tuple[float, float]:
+    """Return what an entry takes once all that does not grow with them is there."""
     from fleetcache import Cache
 
-    names = [f"weighed:{at}" for at in range(count)]
+    batches = [[f"weighed:{at}" for at in range(start, start + 1024)] for start in range(0, 2 * WEIGHED_AT_ONCE, 1024)]
     writer = Cache(url, {})
-    writer.set_many(dict.fromkeys(names, value), timeout=TIMEOUT)
-    cache = _ours(url)
+    for batch in batches:
+        writer.set_many(dict.fromkeys(batch, value), timeout=TIMEOUT)
+    names = list(itertools.chain(*batches))
+    cache = Cache(url, {"OPTIONS": {"NEAR": "1GB"}})
     wait_until_live(cache)
-    for name in names[: count // 10]:
-        cache.get(name)
-    gc.collect()
     tracemalloc.start()
-    counted, traced = cache.near.stats()["bytes"], tracemalloc.get_traced_memory()[0]
-    rest = names[count // 10 :]
-    for name in rest:
-        cache.get(name)
-    gc.collect()
-    traced = tracemalloc.get_traced_memory()[0] - traced
-    counted = cache.near.stats()["bytes"] - counted
-    return traced / len(rest), counted / len(rest)
+
+    def sizes(names: list[str]) -> tuple[int, int]:
+        for name in names:
+            cache.get(name)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0], cache.near.stats()["bytes"]
+
+    before, after = sizes(names[:WEIGHED_AT_ONCE]), sizes(names[WEIGHED_AT_ONCE:])
+    traced, counted = ((b - a) / WEIGHED_AT_ONCE for a, b in zip(before, after, strict=True))
+    return traced, counted
 
 
 def _start(url: str) -> float:

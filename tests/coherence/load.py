@@ -66,6 +66,8 @@ class Load:
     """Seconds between two operations of a worker, on average."""
     fenced: bool = False
     """Whether every read has a fence of its own."""
+    direct: float = 0.2
+    """The part of the reads that ask the server in any case; each of them also mends what is wrong with a copy."""
     cancels: float = 0.0
     clears: float = 0.0
     mutant: str | None = None
@@ -236,34 +238,44 @@ class Worker:
                 await cache.fence()
                 read.version = keys.version(await cache.get(key))
             return
-        match self.chance.randrange(100):
-            case point if point < 70:
-                with self.noting(READ, key) as read:
-                    read.version = keys.version(await cache.get(key))
-            case point if point < 80:
+        if self.chance.random() < self.load.direct:
+            await self.read_directly(key)
+            return
+        match self.chance.randrange(10):
+            case 0:
                 names = list({key, *(self.any_key() for _ in range(3))})
                 with self.noting(READ, *names) as read:
                     found = await cache.get_many(names)
                     read.versions = {each: keys.version(found.get(each)) for each in names}
-            case point if point < 85:
+            case 1:
                 with self.noting(READ, key) as read:
                     read.version = SOMETHING if await cache.has_key(key) else NOTHING
-            case point if point < 90:
+            case _:
+                with self.noting(READ, key) as read:
+                    read.version = keys.version(await cache.get(key))
+
+    async def read_directly(self, key: str) -> None:
+        cache = self.cache
+        match self.chance.randrange(6):
+            case 0:
                 with self.noting(READ, key, delta=0.0) as read:
                     read.version = keys.version(await cache.get(key, fresh=True))
-            case point if point < 92:
+            case 1:
                 with self.noting(READ, key, delta=0.0) as read:
                     found = await cache.get_many([key], fresh=True)
                     read.version = keys.version(found.get(key))
-            case point if point < 94:
+            case 2:
                 with self.noting(READ, key) as read:
                     read.version = keys.version((await cache.get_with_ttl(key))[0])
-            case point if point < 96:
+            case 3:
                 with self.noting(READ, key) as read:
                     pipe = cache.pipeline()
                     pipe.whole.get(key)
                     (found,) = await pipe.execute()
                     read.version = keys.version(found)
+            case 4:
+                with self.noting(READ, key, delta=0.0) as read:
+                    read.version = SOMETHING if await cache.has_key(key, fresh=True) else NOTHING
             case _:
                 with self.noting(READ, key, delta=0.0) as read:
                     await cache.fence()

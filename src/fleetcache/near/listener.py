@@ -32,8 +32,14 @@ log = logging.getLogger("fleetcache.near")
 
 CHUNK = 65536
 
-BACKLOG = 8 * 1024 * 1024
-"""Bytes of announcements found at once, from which on applying them is given up until it is calm."""
+SLICE = 4
+"""Chunks that are applied at a time, so that nobody waits for the lock longer than some milliseconds."""
+
+BACKLOG = 32
+"""Slices found one after another, 8 MB, after which applying them is given up until it is calm."""
+
+ASIDE = 2.0
+"""Seconds until it is tried again."""
 
 CALM = 0.001
 """Seconds to wait between two looks, so that a flood of writes does not wake this process for each."""
@@ -98,35 +104,33 @@ class Listener:
         finally:
             self.lock.release()
 
-    def drain(self, now: float) -> None:
-        """Apply what has been announced, without waiting; with the lock held."""
+    def drain(self, now: float) -> bool:
+        """Apply what has been announced, without waiting; return whether there may be more.  With the lock held."""
         if self.sock is None:
-            return
+            return False
         tracking, receive, buffer = self.tracking, self.sock.recv_into, self.buffer
-        taken = 0
         try:
-            while True:
+            for _ in range(SLICE):
                 size = receive(buffer)
                 if not size:
                     raise ConnectionError("the server hung up")  # noqa: TRY301 - as if the socket had said so
                 tracking.received(bytes(memoryview(buffer)[:size]), now)
-                taken += size
                 if size < CHUNK and self.plain:
                     break  # that was all
-                if taken > BACKLOG:
-                    self._give_up("overload", State.SUSPECT, "more is written than can be applied here")
-                    return
+            else:
+                return True
         except NOT_NOW:
             pass  # that was all
         except Refused as refusal:
             self._hang_up()
             tracking.refuse(str(refusal))
-            return
+            return False
         except Exception as error:  # noqa: BLE001 - a reader must not fail for it, whatever it is
             self._give_up("connection", State.DEAD, f"{type(error).__name__}: {error}")
-            return
+            return False
         tracking.caught_up(now)
         self.flush()
+        return False
 
     def flush(self) -> None:
         """Send what is to be sent, as far as the socket takes it; with the lock held."""
@@ -152,7 +156,8 @@ class Listener:
         with self.lock:
             waits = self.tracking.fence(now, then)
             self.flush()
-        self.wake.set()
+        if waits:
+            self.wake.set()
         return waits
 
     def fall_back(self, since: float) -> None:
@@ -186,11 +191,13 @@ class Listener:
                 if self.was_live:
                     delay = shortest
             with self.lock:
-                if self.closed or self.tracking.state is State.ASLEEP:
+                state = self.tracking.state
+                if self.closed or clock() - self.tracking.used > self.tracking.options.max_ttl:
+                    # Nobody has read for so long that every copy has expired; the next read begins anew.
                     self.thread = None
                     return
-                refused = self.tracking.state is State.OFF
-            self._rest(REFUSED_FOR if refused else delay * random.uniform(0.5, 1.5))
+            rests = {State.OFF: REFUSED_FOR, State.ASIDE: ASIDE}
+            self._rest(rests.get(state, delay) * random.uniform(0.5, 1.5))
             delay = min(2 * delay, longest)
 
     def _rest(self, seconds: float) -> None:
@@ -228,10 +235,19 @@ class Listener:
                 if not selector.select(wait):
                     continue
                 pushes = self.tracking.counts.pushes
-                with self.lock:
-                    self.drain(clock())
+                self._catch_up()
                 if self.tracking.counts.pushes != pushes:
                     self._rest(CALM)
+
+    def _catch_up(self) -> None:
+        """Apply all that has been announced, or give up if it does not end."""
+        for _ in range(BACKLOG):
+            with self.lock:
+                if not self.drain(clock()):
+                    return
+            time.sleep(0)  # let those who wait for the lock have it
+        with self.lock:
+            self._give_up("overload", State.ASIDE, "more is written than can be applied here")
 
     def _turn(self, sock: Any) -> float | None:
         """Do what is due; return the seconds until more is, None if the connection is given up."""
@@ -247,7 +263,6 @@ class Listener:
                 return None
             now = clock()
             if now - tracking.used > tracking.options.max_ttl:
-                # Every copy has expired by now; the next read begins anew.
                 self._give_up("idle", State.ASLEEP, "nobody reads")
                 return None
             try:
@@ -263,7 +278,8 @@ class Listener:
             more = tracking.store.sweep(now)
             if tracking.canary_due(now) and self.probing is None:
                 self.probing = threading.Thread(target=self._probe, name="fleetcache canary", daemon=True)
-                self.probing.start()
+                with suppress(RuntimeError):  # the interpreter is shutting down
+                    self.probing.start()
         return 0.01 if more else max(until - now, 0.001)
 
     def _probe(self) -> None:

@@ -79,6 +79,7 @@ class State(StrEnum):
     ARMED = "armed"
     LIVE = "live"
     SUSPECT = "suspect"
+    ASIDE = "aside"
     DEAD = "dead"
     ASLEEP = "asleep"
     OFF = "off"

@@ -1,0 +1,104 @@
+"""Caches with a near cache, made so that tests of any cache say something about it.
+
+A near cache is live before its cache is used, and each read is done twice: the second answer, which has to be the
+first's, comes from a copy if there is one.  With ``FLEETCACHE_NEAR=1`` fleetcache's side of Django's suites and of the
+differential tests is made so.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, ClassVar
+
+from fleetcache import Cache
+from fleetcache.near import NEARS, Near
+from fleetcache.near.tracking import State
+from fleetcache.settings import Settings
+
+EVERYWHERE = os.environ.get("FLEETCACHE_NEAR") == "1"
+
+NEAR = {"MAX_TTL": 2}
+"""``OPTIONS["NEAR"]``: who is not read for two seconds does not listen, so that hundreds of configurations do no harm."""
+
+HOPELESS = {State.DEAD, State.OFF}
+
+
+class ReadTwice:
+    """A cache whose reads are done twice.
+
+    What another cache of this process has written is read after a fence, since only of its own writes is a cache sure.
+    """
+
+    latest: ClassVar[Near | None] = None
+    """The near cache of whoever was used last."""
+
+    def __init__(self, location: Any, params: Any = None, **kwargs: Any) -> None:
+        params = params or {}
+        super().__init__(location, {**params, "OPTIONS": {"NEAR": NEAR, **(params.get("OPTIONS") or {})}}, **kwargs)
+        if self.near is not None:
+            wait_until_live(self.near)
+
+    async def ask(self, *args: Any) -> Any:
+        ReadTwice.latest = self.near
+        return await super().ask(*args)
+
+    async def ask_all(self, *args: Any) -> Any:
+        ReadTwice.latest = self.near
+        return await super().ask_all(*args)
+
+    def get(self, key: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._twice(super().get, key, *args, **kwargs)
+
+    async def aget(self, key: Any, *args: Any, **kwargs: Any) -> Any:
+        return await self._atwice(super().aget, key, *args, **kwargs)
+
+    def get_many(self, keys: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._twice(super().get_many, list(keys), *args, **kwargs)
+
+    async def aget_many(self, keys: Any, *args: Any, **kwargs: Any) -> Any:
+        return await self._atwice(super().aget_many, list(keys), *args, **kwargs)
+
+    def has_key(self, key: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._twice(super().has_key, key, *args, **kwargs)
+
+    async def ahas_key(self, key: Any, *args: Any, **kwargs: Any) -> Any:
+        return await self._atwice(super().ahas_key, key, *args, **kwargs)
+
+    def _twice(self, read: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.near is not ReadTwice.latest:
+            self.fence()
+        return same(read(*args, **kwargs), read(*args, **kwargs))
+
+    async def _atwice(self, read: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.runtime.records:  # for a pipeline
+            return await read(*args, **kwargs)
+        if self.near is not ReadTwice.latest:
+            await self.afence()
+        return same(await read(*args, **kwargs), await read(*args, **kwargs))
+
+
+class NearCache(ReadTwice, Cache):
+    """A `Cache` with a near cache."""
+
+
+def wait_until_live(near: Near, patience: float = 5.0) -> None:
+    """Return when copies are kept and may be served, or if there is nobody to say so."""
+    deadline = time.monotonic() + patience
+    for listener in near.listeners.values():
+        while listener.tracking.state is not State.LIVE and listener.tracking.state not in HOPELESS:
+            assert time.monotonic() < deadline, listener.tracking.why
+            listener.start()
+            time.sleep(0.0005)
+
+
+def same(first: Any, second: Any) -> Any:
+    """Return the second of two answers, which has to be the first."""
+    assert type(first) is type(second), (first, second)
+    assert first == second or repr(first) == repr(second), (first, second)
+    return second
+
+
+def hits() -> int:
+    """Return how many reads of this process were answered from copies."""
+    return sum(near.store.hits for near in NEARS)
