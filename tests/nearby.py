@@ -12,9 +12,9 @@ import time
 from typing import Any, ClassVar
 
 from fleetcache import Cache
+from fleetcache.django import RedisCache
 from fleetcache.near import NEARS, Near
 from fleetcache.near.tracking import State
-from fleetcache.settings import Settings
 
 EVERYWHERE = os.environ.get("FLEETCACHE_NEAR") == "1"
 
@@ -79,7 +79,11 @@ class ReadTwice:
 
 
 class NearCache(ReadTwice, Cache):
-    """A `Cache` with a near cache."""
+    """A cache with a near cache."""
+
+
+class NearRedisCache(ReadTwice, RedisCache):
+    """Django's, with a near cache."""
 
 
 def wait_until_live(near: Near, patience: float = 5.0) -> None:

@@ -19,6 +19,7 @@ from redis.exceptions import AskError, MovedError, NoPermissionError, RedisError
 
 from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, SettingsError, UnsupportedServer
 from fleetcache.exchange.connecting import NEED_DATA, Push, address_of, connect, refusal, socket_of
+from fleetcache.near.tracking import OLDEST, PRIMARY
 from fleetcache.pool import ConnectionFactory
 from fleetcache.settings import NETWORKED, Settings, from_url, masked_url
 
@@ -29,8 +30,6 @@ LONGEST = 10.0
 
 LIFE = 60_000
 """Milliseconds that the key lives; no repetition may find it expired."""
-
-OLDEST = 7
 
 NOT_HERE = "No setting on this side helps; {} has to offer it, or another server has to be used"
 TRACKING_OFFERED = NOT_HERE.format("the server, the service or the proxy before it")
@@ -280,10 +279,10 @@ class _Inquiry:
         if not self.allowed("INFO", replication, "+info"):
             return False
         role = _facts(replication).get("role", "")
-        if role in {"", "master"} and isinstance(listener.ask("ROLE"), Exception):
+        if role in PRIMARY and isinstance(listener.ask("ROLE"), Exception):
             report.note("ROLE", None, "not permitted; INFO serves as well")
         if not report.note(
-            "role", role in {"", "master"}, {"master": "primary", "slave": "replica"}.get(role, role or "not told"),
+            "role", role in PRIMARY, {"master": "primary", "slave": "replica"}.get(role, role or "not told"),
             "Give the URL of the primary",
         ):  # fmt: skip
             return False

@@ -18,11 +18,14 @@ from typing import Any, Self
 
 import redis
 from django_redis.cache import RedisCache as TheirCache
+from tests.nearby import EVERYWHERE, NearRedisCache
 
-from fleetcache.django import RedisCache as OurCache
+from fleetcache.django import RedisCache
 
 from .mended import INSTEAD, STANDS_FOR
 from .outcomes import Left, Raised, is_lock, outcome_of, shape, timeless
+
+OurCache = NearRedisCache if EVERYWHERE else RedisCache
 
 
 def agree(name: str, theirs: Any, ours: Any, *, mixed: bool = False) -> bool:
@@ -61,8 +64,11 @@ class Result:
 class Cache:
     """What a case calls: passes calls on to a backend and takes down their outcomes.
 
-    ``raw`` is the backend's raw client; ``note`` takes down something else.
+    ``raw`` is the backend's raw client, behind whose writes every call is fenced from then on; ``note`` takes down
+    something else.
     """
+
+    _fencing = False
 
     def __init__(self, backends: Callable[[], Any], face: Callable[..., Any], result: Result, settle: Any) -> None:
         self._backends = backends
@@ -74,6 +80,7 @@ class Cache:
     def _through(self, target: Any, path: str) -> Cache:
         other = Cache(lambda: target, self._face, self._result, self._settle)
         other._path = path
+        other._fencing = self._fencing
         return other
 
     @property
@@ -84,6 +91,7 @@ class Cache:
     @property
     def raw(self) -> Any:
         """The raw client of the backend."""
+        self._fencing = True
         return self._backends().client.get_client()
 
     @property
@@ -122,8 +130,11 @@ class Cache:
         said = f"{self._path}.{name}({', '.join(words)})"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ShardClient's of client=, redis-py's of deprecations
+            backend = self._backends()
+            if self._fencing:
+                fence(backend)
             try:
-                value = self._face(self._backends(), name, args, kwargs)
+                value = self._face(backend, name, args, kwargs)
             except Exception as error:
                 self._result.calls.append(Entry(name, said, Raised(error)))
                 return None
@@ -134,6 +145,12 @@ class Cache:
         outcome = outcome_of(name, value)
         self._result.calls.append(Entry(name, said, outcome))
         return self._through(value, said) if is_lock(value) else value
+
+
+def fence(backend: Any) -> None:
+    """Let a near cache know what has been written by others."""
+    if isinstance(backend, RedisCache):
+        backend.fence()
 
 
 def short(value: Any) -> str:
@@ -198,12 +215,17 @@ class Setup:
         for database in self.databases:
             database.flushdb()
         self.settle()
+        for backend in backends:
+            fence(backend)
         result, count = Result(), 0
 
         def next_backend() -> Any:
             nonlocal count
             count += 1
-            return backends[(count - 1) % len(backends)]
+            backend = backends[(count - 1) % len(backends)]
+            if len(backends) > 1:
+                fence(backend)
+            return backend
 
         script(Cache(next_backend, face, result, self.settle))
         result.left = {

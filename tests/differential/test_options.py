@@ -19,13 +19,12 @@ from django_redis.exceptions import CompressorError
 from django_redis.pool import ConnectionFactory as TheirFactory
 
 from fleetcache import client as clients
-from fleetcache.django import RedisCache as OurCache
 from fleetcache.django import get_redis_connection as our_connection
 from fleetcache.pool import ConnectionFactory as OurFactory
 
 from .conftest import close_their_pools
 from .setups import Setups
-from .sides import Cache, agreeing, plainly
+from .sides import Cache, OurCache, agreeing, plainly
 
 COVERED: dict[str, set[str]] = {}
 """Which tests are about an option or setting."""
