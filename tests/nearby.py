@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from fleetcache import Cache
@@ -54,10 +55,10 @@ class ReadTwice:
         return await self._atwice(super().aget, key, *args, **kwargs)
 
     def get_many(self, keys: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._twice(super().get_many, list(keys), *args, **kwargs)
+        return self._twice(super().get_many, again(keys), *args, **kwargs)
 
     async def aget_many(self, keys: Any, *args: Any, **kwargs: Any) -> Any:
-        return await self._atwice(super().aget_many, list(keys), *args, **kwargs)
+        return await self._atwice(super().aget_many, again(keys), *args, **kwargs)
 
     def has_key(self, key: Any, *args: Any, **kwargs: Any) -> Any:
         return self._twice(super().has_key, key, *args, **kwargs)
@@ -94,6 +95,11 @@ def wait_until_live(near: Near, patience: float = 5.0) -> None:
             assert time.monotonic() < deadline, listener.tracking.why
             listener.start()
             time.sleep(0.0005)
+
+
+def again(keys: Any) -> Any:
+    """Return *keys*, which can be gone through twice."""
+    return list(keys) if isinstance(keys, Iterator) else keys
 
 
 def same(first: Any, second: Any) -> Any:

@@ -131,7 +131,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         if near is not None and client is None:
             if not (fresh or self.runtime.records) and (copy := near.copy(name)) is not None:
                 return self.served(copy, default)
-            value, _ = await self.fetch(near, name)
+            value = await self.fetch(near, name)
             return default if value is MISSING else value
         payload = await self.ask((c.GET, name), None, client)
         if payload is None:
@@ -298,7 +298,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             copy.hits += 1
             return copy.value is not PACKED or copy.payload is not None
         found = bool(await self.ask((c.EXISTS_NOW, name), False))
-        near.wrote((name,))  # whatever was read before may be older
+        near.forget((name,))  # a copy may be older than this
         return found
 
     has_key = blocking(ahas_key)
@@ -422,11 +422,10 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     async def aget_with_ttl(self, key: Any, default: Any = None, version: Any = None) -> tuple[Any, float | None]:
         """Return the value of *key* and its seconds to live: None for ever, 0 with *default* if missing."""
         name = self.name(key, version)
+        payload, left = await self.ask_several([(c.GET, name), (c.PTTL, name)], None)
         if self.near is not None:
-            value, left = await self.fetch(self.near, name)
-        else:
-            payload, left = await self.ask_several([(c.GET, name), (c.PTTL, name)], None)
-            value = MISSING if payload is None else self.decoded(payload, name)
+            self.near.forget((name,))  # a copy may be older than this
+        value = MISSING if payload is None else self.decoded(payload, name)
         if value is MISSING:
             return default, 0
         return value, None if left == -1 else max(left, 0) / 1000

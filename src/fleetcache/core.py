@@ -22,7 +22,6 @@ from fleetcache.commands import (
     GET_NOW,
     MGET,
     MGET_NOW,
-    PTTL,
     PTTL_NOW,
     SET_IF,
     written,
@@ -305,66 +304,72 @@ class Core(Twinned):
         value = self.decoded(copy.payload, copy.name)
         return default if value is MISSING else value
 
-    async def fetch(self, near: Near, name: str) -> tuple[Any, int]:
-        """Return the value called *name* and its milliseconds to live; MISSING and -2 if there is none.
-
-        A copy is kept for the next reader.
-        """
+    async def fetch(self, near: Near, name: str) -> Any:
+        """Return the value called *name*, MISSING if there is none; keep a copy for the next reader."""
+        name = str(name)  # of a CacheKey: the store is faster with plain names
         sent = clock()
         listener = near.listener(name)
         tracking = listener.tracking
         departed = tracking.depart(name, sent)
-        try:
-            if not departed:  # no copy can be kept now, so any server may answer
-                payload, left = await self.ask_several([(GET, name), (PTTL, name)], None)
-            elif self.runtime.blocks:  # written out, as in `ask`
-                payload, left = listener.server.exchange(((GET_NOW, name), (PTTL_NOW, name)))
-            else:
-                payload, left = await self.runtime.exchange(listener.server, ((GET_NOW, name), (PTTL_NOW, name)))
-            if isinstance(payload, RedisError):
-                raise payload
-        except TROUBLE as error:
-            if not self.failsafe.ignore:
-                raise
-            self.failsafe.pass_over(error)
-            return MISSING, -2
-        if type(left) is not int:  # the failure was ignored, or PTTL is not allowed
-            return MISSING if payload is None else self.decoded(payload, name), -2
+        if not departed:  # no copy can be kept now, so any server may answer
+            payload, left = await self.ask((GET, name), None), -2
+        else:
+            pair = ((GET_NOW, name), (PTTL_NOW, name))
+            try:
+                if self.runtime.blocks:  # written out, as in `ask`
+                    payload, left = listener.server.exchange(pair)
+                else:
+                    payload, left = await self.runtime.exchange(listener.server, pair)
+                if isinstance(payload, RedisError):
+                    raise payload
+            except TROUBLE as error:
+                if not self.failsafe.ignore:
+                    raise
+                self.failsafe.pass_over(error)
+                return MISSING
         value = MISSING if payload is None else self.decoded(payload, name)
-        keep = value is not MISSING or payload is None
-        if self.warns and keep:
-            keep = self._unsuspicious(name)
         with near.lock:
-            tracking.arrive(name, departed, value, payload, left if keep else -2, sent)
-        return value, left
+            tracking.arrive(name, departed, value, payload, self._left(name, value, payload, left), sent)
+        return value
 
     async def fetch_many(self, near: Near, names: Sequence[str]) -> dict[str, Any]:
         """Return the values of those *names* that have one, in one round trip; copies are kept."""
+        names = [str(name) for name in names]
         sent = clock()
         trackings = [near.listener(name).tracking for name in names]
         departures = [tracking.depart(name, sent) for tracking, name in zip(trackings, names, strict=True)]
         promising = any(departures)
-        mget, pttl = (MGET_NOW, PTTL_NOW) if promising else (MGET, PTTL)
         shares = self.topology.shares(names, reads=not promising)
-        plan = []
+        plan: list[tuple[Server, list[Command]]] = []
         for server, places in shares:
             share = [names[place] for place in places]
-            plan.append((server, [(mget, *share), *[(pttl, name) for name in share]]))
+            plan.append((server, [(MGET, *share)]))
+            if promising:
+                plan[-1] = (server, [(MGET_NOW, *share), *[(PTTL_NOW, name) for name in share]])
         found: dict[str, Any] = {}
         for (_, places), (payloads, *lefts) in zip(shares, await self.ask_all(plan, None), strict=True):
-            for place, payload, left in zip(places, payloads or (), lefts, strict=False):
+            if payloads is None:
+                continue  # the server is away, and that is ignored
+            for place, payload, left in zip(places, payloads, lefts or [-2] * len(places), strict=True):
                 name = names[place]
                 value = MISSING if payload is None else self.decoded(payload, name)
-                keep = (value is not MISSING or payload is None) and (not self.warns or self._unsuspicious(name))
+                lives = self._left(name, value, payload, left)
                 with near.lock:
-                    trackings[place].arrive(name, departures[place], value, payload, left if keep else -2, sent)
+                    trackings[place].arrive(name, departures[place], value, payload, lives, sent)
                 if value is not MISSING:
                     found[name] = value
         return found
 
-    def _unsuspicious(self, name: str) -> bool:
-        """Whether nothing has to be said about *name* whenever it is used; only then may it be found near."""
-        return len(name) <= MAX_LENGTH and not doubtful(name)
+    def _left(self, name: str, value: Any, payload: bytes | None, left: int) -> int:
+        """Return how long a copy may live, -2 for not at all.
+
+        That is what cannot be read, and what has a name that must be warned of each time.
+        """
+        if value is MISSING and payload is not None:
+            return -2
+        if self.warns and (len(name) > MAX_LENGTH or doubtful(name)):
+            return -2
+        return left
 
     async def run(self, script: Script, name: str, *arguments: Any, instead: Any, client: Any = None) -> Reply:
         """Run *script* on the entry called *name*."""

@@ -200,6 +200,7 @@ class Tracking:
         self._send(("CLIENT", "TRACKING", "ON", "BCAST", *prefixes), self._subscribed, now)
         self._send(("INFO", "server"), self._named, now)
         self._send(("INFO", "replication"), self._ranked, now)
+        self._send(("PTTL", self.prefixes[0]), self._timed, now)
         self._ping(now)
 
     def received(self, data: Any, now: float) -> None:
@@ -267,6 +268,10 @@ class Tracking:
         role = "" if isinstance(reply, Exception) else Identity.of(reply).role
         if role not in PRIMARY:
             raise Refused("this server is a replica")
+
+    def _timed(self, reply: Any, sent: float, now: float) -> None:
+        if isinstance(reply, Exception):
+            raise Refused(f"PTTL is refused: {reply}")
         self.introduced = True
 
     def arm(self, now: float) -> None:
