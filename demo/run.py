@@ -348,7 +348,8 @@ class Demo:
     def go_near(self, near: Site, pages: Pages, seconds: float) -> list[tuple[Round, Round]]:
         """Compare the site with one that also reads from process memory, and see how fast that notices edits."""
         near.wait_until_ready()
-        self.load([near], pages)
+        for _ in range(2 * WORKERS):
+            self.load([near], pages)  # each worker has to read once what it is to keep
         print(
             f"3. {self.after.name} and the same with NEAR take turns, {{}} times {{:.1f}} s each.".format(
                 *_turns(seconds)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 # What is kept near: what is read more often than it changes.  Not the sessions, of which each request writes one that
 # the next, perhaps in another worker, must find as it was left; nor what each view of a page changes.
-KEPT = ("banner", "entry:", "family:", "page:", "views.")
+KEPT = ("banner", "entry:", "family:", "page:", "template.", "views.")
 NEAR = {"NEAR": {"PREFIXES": [f"atlas:1:{kind}" for kind in KEPT]}}
 
 CACHES = {

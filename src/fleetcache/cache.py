@@ -86,7 +86,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             if key not in _shared:
                 settings = Settings.read(location, params, alias=alias, defaults=defaults)
                 topology = cls.open(settings)
-                made = (settings, topology, cls.make_codec(settings), Stats(), open_near(settings, topology))
+                made = (settings, topology, cls.make_codec(settings), Stats(), open_near(settings, topology, cls.warns))
                 # The arguments are kept, because some of their parts are identified by address.
                 _shared[key] = (made, location, params, defaults)
             found: tuple[Settings, Topology, Codec, Stats, Near | None] = _shared[key][0]
@@ -146,9 +146,10 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         self, key: Any, default: Any = None, version: Any = None, client: Any = None, *, fresh: bool = False
     ) -> Any:
         # By hand: a near hit takes less time than making a coroutine would.  See `Near.copy`.
-        if self.copies and type(key) is str and version is client is None and not fresh:
+        if self.head is not None and type(key) is str and version is client is None and not fresh:
+            near: Any = self.near
             name = self.head + key
-            copy = self.copies.get(name)
+            copy = near.copies.get(name)
             if copy is not None:
                 now = clock()
                 if now < copy.deadline and now < copy.epoch.until:
@@ -156,6 +157,11 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
                         return self.served(copy, default)
                     copy.hits += 1
                     return copy.value
+            elif near.only is not None and name not in near.only.pending:
+                if self.warns:
+                    self._warn(name)
+                value = complete((self.still or self).fetch(near, name))
+                return default if value is MISSING else value
         return complete(Cache.aget(self.still or self, key, default, version, client, fresh=fresh))
 
     get.__doc__ = aget.__doc__

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from enum import Enum
 from math import isfinite
-from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
@@ -71,11 +70,8 @@ class Core(Twinned):
     stats: Stats
     near: Near | None = None
 
-    head: str = ""
-    """What the name of a plain key begins with, in the cache's own prefix and version."""
-
-    copies: Mapping[str, Entry] = MappingProxyType({})
-    """The copies of the near cache, if their names are ``head`` and the key."""
+    head: str | None = None
+    """What the name of a plain key begins with, in the cache's own prefix and version, if there may be copies near."""
 
     warns = False
     """Whether names that memcached would refuse are passed to `validate_key`."""
@@ -91,13 +87,11 @@ class Core(Twinned):
             self._look_where_names_lead()
 
     def _look_where_names_lead(self) -> None:
-        """Set ``head`` and ``copies``, by which `get` finds a copy without making a name."""
+        """Set ``head``, by which `get` finds a copy without making a name."""
         known = vars(self)
-        if known.get("near") is None or "key_func" not in known:
-            return
-        plain = self.key_func is default_key_function
-        self.head = f"{self.key_prefix}:{self.version}:"
-        self.copies = known["near"].copies if plain else Core.copies
+        if known.get("near") is not None and "key_func" in known:
+            plain = self.key_func is default_key_function
+            self.head = f"{self.key_prefix}:{self.version}:" if plain else None
 
     def name(self, key: Any, version: Any = None, prefix: str | None = None) -> str:
         """Return what the entry of *key* is called on the server."""
@@ -308,18 +302,18 @@ class Core(Twinned):
         """Return the value called *name*, MISSING if there is none; keep a copy for the next reader."""
         name = str(name)  # of a CacheKey: the store is faster with plain names
         sent = clock()
-        listener = near.listener(name)
-        tracking = listener.tracking
+        tracking = near.only or near.tracking(name)
         departed = tracking.depart(name, sent)
         if not departed:  # no copy can be kept now, so any server may answer
+            near.wake(name)
             payload, left = await self.ask((GET, name), None), -2
         else:
             pair = ((GET_NOW, name), (PTTL_NOW, name))
             try:
                 if self.runtime.blocks:  # written out, as in `ask`
-                    payload, left = listener.server.exchange(pair)
+                    payload, left = tracking.server.exchange(pair)
                 else:
-                    payload, left = await self.runtime.exchange(listener.server, pair)
+                    payload, left = await self.runtime.exchange(tracking.server, pair)
                 if isinstance(payload, RedisError):
                     raise payload
             except TROUBLE as error:
@@ -327,18 +321,26 @@ class Core(Twinned):
                     raise
                 self.failsafe.pass_over(error)
                 return MISSING
-        value = MISSING if payload is None else self.decoded(payload, name)
+        value = MISSING
+        if payload is not None:
+            try:
+                value = self.codec.decode(payload)
+            except UnreadableValue as error:
+                self.note_unreadable(error, name)
+                left = -2
         with near.lock:
-            tracking.arrive(name, departed, value, payload, self._left(name, value, payload, left), sent)
+            tracking.arrive(name, departed, value, payload, left, sent)
         return value
 
     async def fetch_many(self, near: Near, names: Sequence[str]) -> dict[str, Any]:
         """Return the values of those *names* that have one, in one round trip; copies are kept."""
         names = [str(name) for name in names]
         sent = clock()
-        trackings = [near.listener(name).tracking for name in names]
+        trackings = [near.tracking(name) for name in names]
         departures = [tracking.depart(name, sent) for tracking, name in zip(trackings, names, strict=True)]
         promising = any(departures)
+        if not promising:
+            near.wake(names[0])
         shares = self.topology.shares(names, reads=not promising)
         plan: list[tuple[Server, list[Command]]] = []
         for server, places in shares:
@@ -353,23 +355,12 @@ class Core(Twinned):
             for place, payload, left in zip(places, payloads, lefts or [-2] * len(places), strict=True):
                 name = names[place]
                 value = MISSING if payload is None else self.decoded(payload, name)
-                lives = self._left(name, value, payload, left)
+                lives = -2 if value is MISSING and payload is not None else left
                 with near.lock:
                     trackings[place].arrive(name, departures[place], value, payload, lives, sent)
                 if value is not MISSING:
                     found[name] = value
         return found
-
-    def _left(self, name: str, value: Any, payload: bytes | None, left: int) -> int:
-        """Return how long a copy may live, -2 for not at all.
-
-        That is what cannot be read, and what has a name that must be warned of each time.
-        """
-        if value is MISSING and payload is not None:
-            return -2
-        if self.warns and (len(name) > MAX_LENGTH or doubtful(name)):
-            return -2
-        return left
 
     async def run(self, script: Script, name: str, *arguments: Any, instead: Any, client: Any = None) -> Reply:
         """Run *script* on the entry called *name*."""

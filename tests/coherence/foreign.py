@@ -91,7 +91,7 @@ class Foreign:
             except (RedisError, OSError):
                 time.sleep(0.01)
             due = max(due + self.chance.expovariate(self.rate), time.monotonic() - 0.05)
-            time.sleep(max(0.0, due - time.monotonic()))
+            self.stopping.wait(max(0.0, due - time.monotonic()))
 
     def step(self) -> None:
         chance = self.chance

@@ -109,7 +109,7 @@ class Process:
     # --- running ----------------------------------------------------------------------------------
 
     def warm(self) -> None:
-        """Read once, and wait until copies are served, if they ever are."""
+        """Wait until copies are served, if they ever are, and read everything once."""
         with suppress(RedisError):
             self.cache.get("warm")
         deadline = time.monotonic() + 3
@@ -117,6 +117,8 @@ class Process:
         while near is not None and near.state not in {"live", "off"} and time.monotonic() < deadline:
             time.sleep(0.005)
             self.cache.get("warm")
+        with suppress(RedisError):
+            self.cache.get_many(self.readable)
 
     def start(self) -> None:
         """Let the workers work."""

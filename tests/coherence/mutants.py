@@ -56,18 +56,18 @@ class LeaseFromReceipt(Tracking):
 
 
 class PongFirst(Tracking):
-    """Of what arrives together, PONGs are heard before announcements."""
+    """Announcements are put aside, and applied when there is time: with the next that comes."""
+
+    later: tuple[Any, ...] = ()
 
     def received(self, data: Any, now: float) -> None:
-        later: list[Any] = []
-        announced = self._announced
-        self._announced = lambda push, now: later.append(push)  # type: ignore[method-assign]
-        try:
-            super().received(data, now)
-        finally:
-            del self._announced
-        for push in later:
-            announced(push, now)
+        earlier, self.later = self.later, ()
+        for push in earlier:
+            super()._announced(push, now)
+        super().received(data, now)
+
+    def _announced(self, push: Any, now: float) -> None:
+        self.later = (*self.later, push)
 
 
 class NoRunId(Tracking):

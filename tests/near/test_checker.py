@@ -69,6 +69,12 @@ RIGHT = {
         op(TOUCH, 1, 1.1, 1.2, process="w", lifetime=None),
         read(1, 9, 10),
     ],
+    "a cut lifetime that is not known yet": [
+        write(1, 0, 1, lifetime=60),
+        op(TOUCH, 1, 1.1, 1.2, process="w", lifetime=0.1),
+        read(1, 2.1, 2.2),
+    ],
+    "an expiry that is not known yet": [write(1, 0, 1), write(2, 2, 3, lifetime=0.1), read(1, 3.9, 4)],
     "a loss": [write(1, 0, 1), op(LOSS, None, 2, 3, process="n"), read(NOTHING, 5, 6)],
     "a write during a loss may be gone": [
         write(1, 0, 1),
@@ -123,8 +129,9 @@ WRONG = {
     "stale after a fence": ("stale", [write(1, 0, 1), write(2, 2, 3), read(1, 3.1, 5, delta=0)]),
     "expired": ("expired", [write(1, 0, 1, lifetime=2), read(1, 3.1, 4)]),
     "a lifetime that was cut": ("expired", [
-        write(1, 0, 1, lifetime=60), op(TOUCH, 1, 1.1, 1.2, process="w", lifetime=0.1), read(1, 1.4, 1.5),
+        write(1, 0, 1, lifetime=60), op(TOUCH, 1, 1.1, 1.2, process="w", lifetime=0.1), read(1, 2.3, 2.5),
     ]),  # fmt: skip
+    "stale after an expiry": ("stale", [write(1, 0, 1), write(2, 2, 3, lifetime=0.1), read(1, 4.2, 5)]),
     "never healed": ("quiescence", [
         write(1, 0, 1), write(2, 2, 3, outcome=DOUBTFUL), op(TRUTH, 2, 4, 5, process="s"), read(1, 6.1, 7),
     ]),  # fmt: skip

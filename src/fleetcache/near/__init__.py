@@ -17,6 +17,7 @@ from os.path import commonprefix
 from typing import Any
 
 from fleetcache.errors import SettingsError
+from fleetcache.exchange import Server
 from fleetcache.keys import default_key_function
 from fleetcache.near.listener import Listener, clock
 from fleetcache.near.store import PACKED, Entry, Store
@@ -35,7 +36,9 @@ class Near:
 
     tracking_class = Tracking
 
-    def __init__(self, options: NearOptions, prefixes: Sequence[str], topology: Topology) -> None:
+    def __init__(
+        self, options: NearOptions, prefixes: Sequence[str], topology: Topology, *, warns: bool = False
+    ) -> None:
         self.options = options
         self.prefixes = tuple(prefixes)
         self.store = Store(options.max_bytes)
@@ -43,13 +46,12 @@ class Near:
         self.counts = Counts()
         self.lock = threading.RLock()
         self.home = topology.home
-        self.listeners = {
-            server: Listener(
-                server, self.tracking_class(server.address, prefixes, options, self.store, self.counts), self.lock
-            )
-            for server in topology.primaries
-        }
-        self.only = next(iter(self.listeners.values())) if len(self.listeners) == 1 else None
+        self.listeners: dict[Server, Listener] = {}
+        for server in topology.primaries:
+            tracking = self.tracking_class(server.address, prefixes, options, self.store, self.counts)
+            tracking.server, tracking.warns = server, warns
+            self.listeners[server] = Listener(server, tracking, self.lock)
+        self.only = next(iter(self.listeners.values())).tracking if len(self.listeners) == 1 else None
         # Other configurations on the same servers have copies of the same entries.
         self.family = [near for near in NEARS if near.listeners.keys() & self.listeners.keys()]
         for near in [*self.family]:
@@ -57,12 +59,13 @@ class Near:
         self.family.append(self)
         NEARS.add(self)
 
-    def listener(self, name: str) -> Listener:
-        """Return who listens to the primary that holds *name*; it begins with the first who asks."""
-        listener = self.only or self.listeners[self.home(name)]
-        if listener.thread is None:
-            listener.start()
-        return listener
+    def tracking(self, name: str) -> Tracking:
+        """Return what is known of the primary that holds *name*."""
+        return self.only or self.listeners[self.home(name)].tracking
+
+    def wake(self, name: str) -> None:
+        """Begin to listen to the primary that holds *name*, unless it has begun."""
+        self.listeners[self.home(name)].start()
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -70,7 +73,7 @@ class Near:
         """Return the copy of *name* if it may be served."""
         entry = self.copies.get(name)
         if entry is None:
-            tracking = self.listener(name).tracking
+            tracking = self.tracking(name)
             if name not in tracking.pending:
                 return None
             with self.lock:
@@ -84,7 +87,7 @@ class Near:
         if now < entry.epoch.until:
             return entry
         # Nobody has looked for announcements in the last millisecond.
-        listener = self.listener(name)
+        listener = self.listeners[self.home(name)]
         listener.look(now)
         entry = self.copies.get(name)
         if entry is None or not (now < entry.epoch.until or listener.tracking.vouches(entry.epoch, now)):
@@ -104,7 +107,7 @@ class Near:
                     listener.tracking.end_epoch("own flush")
                 return
             for name in names:
-                (self.only or self.listeners[self.home(name)]).tracking.wrote(name)
+                self.tracking(name).wrote(name)
 
     # --- fences -----------------------------------------------------------------------------------
 
@@ -185,12 +188,12 @@ class Near:
             listener.after_fork(self.lock)
 
 
-def open_near(settings: Settings, topology: Topology) -> Near | None:
+def open_near(settings: Settings, topology: Topology, warns: bool = False) -> Near | None:
     """Return the near cache that *settings* ask for; None if they do not, or none is needed."""
     options = settings.options.near
     if options is None or all(url.startswith("memory:") for url in settings.location):
         return None
-    return Near(options, prefixes(settings, options), topology)
+    return Near(options, prefixes(settings, options), topology, warns=warns)
 
 
 def prefixes(settings: Settings, options: NearOptions) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from typing import Any
 import hiredis
 
 from fleetcache.exchange.connecting import NEED_DATA, Push, refusal
+from fleetcache.keys import MAX_LENGTH, doubtful
 from fleetcache.near.journal import Journal
 from fleetcache.near.store import ENDED, PACKED, Epoch, Store
 from fleetcache.settings import NearOptions
@@ -144,6 +145,12 @@ class Identity:
 
 class Tracking:
     """What is known of one primary."""
+
+    server: Any = None
+    """Whom reads are sent to."""
+
+    warns = False
+    """Whether a name that other caches would refuse is warned of whenever it is used, and so must not be found near."""
 
     def __init__(
         self, address: str, prefixes: Sequence[str], options: NearOptions, store: Store, counts: Counts
@@ -466,7 +473,7 @@ class Tracking:
         keep = self.journal.read(name, departed, hash(payload))
         if payload is None:
             value, keep = PACKED, keep and self.options.absent
-        elif left == -2:
+        elif left == -2 or (self.warns and (len(name) > MAX_LENGTH or doubtful(name))):
             keep = False
         if payload is not None and type(value) in SCALARS:
             payload = None

@@ -24,7 +24,8 @@ What is checked, of each read that returned (`check`):
 * **own write**: a write of its process had returned before it began, and it returned an older version;
 * **monotonic**: the same, of an earlier read of its process;
 * **stale**: the same, of anybody's write that had returned *delta* seconds before it began;
-* **expired**: it began after the lifetime of what it returned had ended;
+* **expired**: it began after the lifetime of what it returned had ended (and *delta* seconds after
+  a touch that cut it);
 * **quiescence**: it began *delta* seconds after the server was asked for the *truth*, when nobody
   wrote any more, and returned something else;
 * **deadline**: it, or a write, took longer than *deadline*.
@@ -185,7 +186,7 @@ def check(
     on, and by which, servers may have lost acknowledged writes or have been exchanged for others.
     """
     history = list(history)
-    violations = [violation for key in _by_key(history) for violation in _check_key(key, delta, sorted(epochs))]
+    violations = [violation for key in _by_key(history) for violation in _check_key(_Key(key), delta, sorted(epochs))]
     if deadline is not None:
         violations += [
             Violation("deadline", operation, by=operation.returned - operation.invoked - deadline)
@@ -230,6 +231,7 @@ class _Key:
         writes = [each for each in operations if each.kind in {WRITE, DELETE}]
         self.effects = [_effect(each) for each in writes if each.version is not None]
         self.expiries = _expiries(operations)
+        self.ends = {each.low: each for each in self.expiries}
         # Writes that were given up before they learned their version.
         unlearned = [each for each in writes if each.version is None]
         self.unlearned = min((each.invoked for each in unlearned if each.kind == WRITE), default=inf)
@@ -319,15 +321,14 @@ def _expiries(operations: Iterable[Operation]) -> list[_Effect]:
             lives[each.version].append(each)
     effects = []
     for version, given in lives.items():
-        ends = [(each.invoked + each.lifetime, each) for each in given if each.lifetime is not None]
+        ends = [each.invoked + each.lifetime for each in given if each.lifetime is not None]
         if not ends:
             continue
-        first, cause = min(ends, key=lambda end: end[0])
         # Renewals of one version are made one after the other; the last one that is certain holds.
         last = max(given, key=lambda each: each.invoked)
         certain = last.lifetime is not None and all(each.outcome == DONE for each in given)
         end = last.returned + (last.lifetime or 0) + EXPIRY_SLACK if certain else inf
-        effects.append(_Effect(version + 0.5, version + 0.5, False, first - EXPIRY_SLACK, end, cause))
+        effects.append(_Effect(version + 0.5, version + 0.5, False, min(ends) - EXPIRY_SLACK, end, last))
     return effects
 
 
@@ -341,16 +342,15 @@ def _loss(loss: Operation, effects: Sequence[_Effect], unlearned: float) -> _Eff
     return _Effect(low // 1 + 0.75, high if high == inf else high // 1 + 0.75, False, loss.invoked, acked, loss)
 
 
-def _check_key(operations: Sequence[Operation], delta: float, epochs: Sequence[Epoch]) -> Iterator[Violation]:
-    key = _Key(operations)
+def _check_key(key: _Key, delta: float, epochs: Sequence[Epoch]) -> Iterator[Violation]:
     begins, ends = [begin for begin, _ in epochs], [end for _, end in epochs]
     demands: dict[object, list[_Effect]] = defaultdict(list)
+    for effect in key.expiries:
+        demands[bisect_right(ends, effect.operation.invoked)].append(effect)
     for effect in key.effects:
         era = bisect_right(ends, effect.operation.invoked)
         demands[era].append(effect)
         demands[era, effect.operation.process].append(effect)
-    for effect in key.expiries:
-        demands[bisect_right(ends, effect.operation.invoked), EXPIRED].append(effect)
     due = {whose: _Demands(effects) for whose, effects in demands.items()}
     nothing_due = _Demands(())
     seen: dict[tuple[int, str], tuple[float, Operation]] = {}
@@ -372,7 +372,6 @@ def _check_key(operations: Sequence[Operation], delta: float, epochs: Sequence[E
             for promise, lag, effect in (
                 ("own write", 0.0, due.get((era, read.process), nothing_due).before(read.invoked)),
                 ("stale", allowed, due.get(era, nothing_due).before(read.invoked - allowed)),
-                ("expired", 0.0, due.get((era, EXPIRED), nothing_due).before(read.invoked)),
             )
             if effect is not None
         ]
@@ -383,13 +382,21 @@ def _check_key(operations: Sequence[Operation], delta: float, epochs: Sequence[E
             if place < bound:
                 yield Violation(promise, read, because, read.invoked - since)
         yield from _from_the_future(key, read)
+        yield from _expired(key, read, allowed)
         yield from _unsettled(key, read, allowed)
         if read.version in {NOTHING, SOMETHING}:
             place = key.of[read.version == SOMETHING].lowest(max((bound for _, bound, *_ in bounds), default=0.0))
         proven[number] = place, (bisect_right(ends, read.invoked), read.process)
 
 
-EXPIRED = "expired"
+def _expired(key: _Key, read: Operation, allowed: float) -> Iterator[Violation]:
+    end = key.ends.get(_value(read) + 0.5)
+    if end is None:
+        return
+    # That a touch has cut a lifetime must be heard of, like any write.
+    cut = end.operation.returned + allowed if end.operation.kind == TOUCH else 0.0
+    if (excess := read.invoked - max(end.acked, cut)) > 0:
+        yield Violation("expired", read, end.operation, excess)
 
 
 def _from_the_future(key: _Key, read: Operation) -> Iterator[Violation]:

@@ -47,7 +47,7 @@ class FaultProxy:
         self.port = 0
         self.accepted = 0
         """How many connections have been made so far."""
-        self._delay: tuple[float, float, Which] = (0.0, 0.0, every)
+        self._delays: list[tuple[float, float, Which]] = []
         self._held: Which | None = None
         self._pushless: Which | None = None
         self._blackhole = False
@@ -76,8 +76,11 @@ class FaultProxy:
         return sum(map(which, list(self._links)))
 
     def delay(self, seconds: float, *, jitter: float = 0.0, only: Which = every) -> None:
-        """Let each portion of a reply wait for *seconds*, and for a random part of *jitter*."""
-        self._order(lambda: setattr(self, "_delay", (seconds, jitter, only)))
+        """Let each portion of a reply wait for *seconds*, and for a random part of *jitter*.
+
+        Of several delays for one connection the latest holds.
+        """
+        self._order(lambda: self._delays.insert(0, (seconds, jitter, only)))
 
     def hold(self, only: Which = every) -> None:
         """Forward nothing in either direction; all connections stay open."""
@@ -139,7 +142,7 @@ class FaultProxy:
         """Forward everything from now on, and what was held; blackholed connections stay so."""
 
         def heal() -> None:
-            self._delay, self._held, self._pushless = (0.0, 0.0, every), None, None
+            self._delays, self._held, self._pushless = [], None, None
             self._left, self._blackhole, self._rewritten = None, False, []
             self._flowing.set()
 
@@ -207,9 +210,10 @@ class FaultProxy:
     async def _reply(self, link: Link, source: asyncio.StreamReader) -> None:
         with suppress(OSError):
             while portion := await source.read(65_536):
-                seconds, jitter, slow = self._delay
-                if slow(link):
-                    await asyncio.sleep(seconds + jitter * random.random())
+                for seconds, jitter, slow in self._delays:
+                    if slow(link):
+                        await asyncio.sleep(seconds + jitter * random.random())
+                        break
                 await self._open(link)
                 lost = self._pushless is not None and self._pushless(link)
                 portion = link.replies(portion, pushes=not lost)
