@@ -10,12 +10,14 @@ import asyncio
 import cProfile
 import pstats
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from benchmarks.awaiting import crowd
 from benchmarks.contenders import OURS, aenter, enter
 from benchmarks.contest import Table, micros, repeat, show, times
+from benchmarks.near import MISS, MISSES, cold, dearer
 from benchmarks.remote import OPERATIONS
 from fleetcache.topology.embedded import EmbeddedServer
 
@@ -36,6 +38,10 @@ def measure(server: EmbeddedServer) -> list[Table]:
         turn = crowd(runner, runner.run(aenter(OURS, server.tcp_url(1))), 100)
         turn(1000)
         profiles.append(_profile(AGET, partial(turn, 20_000), 20_000))
+    with ExitStack() as stack:
+        for operation, turns in dearer({OURS: (cold(server.tcp_url(), stack), server)}, stack).items():
+            if operation in MISSES:
+                profiles.append(_profile(f"{MISS}, {operation}", partial(turns[OURS], 5000), 5000))
     return profiles
 
 

@@ -56,11 +56,14 @@ MANY = {f"many:{at}": SMALL | {"id": at} for at in range(100)}
 VALUES: Mapping[str, Any] = {"str": "abcdefghijklmnopqrst", "int": 4711, "small": SMALL, **MANY}
 
 AGET = "aget, str"
+MISS = "near miss"
 MISSES = ("cold get", "cold aget, 1 task", "cold aget, 100 tasks")
 THREADS = (1, 4)
 COLD_KEYS = 60_000
 COLD_BYTES = "1MB"
-"""Room for a few thousand entries: who goes through `COLD_KEYS` in turn never finds one again."""
+"""Room for a few thousand entries: who goes through `COLD_KEYS` in turn hardly ever finds one again."""
+WARM = 0.01
+"""Hits for each miss above which calls are not cold."""
 
 RATES = (100, 1_000, 10_000)
 """Foreign writes a second."""
@@ -324,29 +327,36 @@ def _awaiting(
 def _pay(outcome: Outcome, server: EmbeddedServer, pace: Pace) -> None:
     """Hold the contests of calls that the near cache can only make dearer: on against off."""
     with EmbeddedServer(port=True) as plain, ExitStack() as stack:
-        on = Backend(DJANGO_OURS.path, options={"NEAR": {"MAX_BYTES": COLD_BYTES}})(server.tcp_url())
-        off = Backend(DJANGO_OURS.path)(plain.tcp_url())
-        caches = {OURS: (on, server), NEAR_OFF: (off, plain)}
-        names = [f"cold:{at}" for at in range(COLD_KEYS)]
-        for cache in (off, on):
-            for start in range(0, COLD_KEYS, 1000):
-                cache.set_many(dict.fromkeys(names[start : start + 1000], SMALL), timeout=TIMEOUT)
-        _close(on, stack)
-        wait_until_live(on)
-        for operation, turns in _dearer(caches, names, stack).items():
-            hits = on.near.stats()["hits"]
+        caches = {
+            OURS: (cold(server.tcp_url(), stack), server),
+            NEAR_OFF: (cold(plain.tcp_url(), stack, near=False), plain),
+        }
+        on = caches[OURS][0]
+        for operation, turns in dearer(caches, stack).items():
+            before = on.near.stats()
             outcome.paid[operation] = hold(turns, Pace(pace.rounds, pace.turn * 2))
-            if operation.startswith("cold") and on.near.stats()["hits"] != hits:
-                raise ValueError(f"{operation}: {on.near.stats()['hits'] - hits} hits, where there must be none")
+            hits, misses = (on.near.stats()[what] - before[what] for what in ("hits", "misses"))
+            if operation.startswith("cold") and hits > WARM * misses:
+                raise ValueError(f"{operation}: {hits} hits and {misses} misses, where there must be misses only")
             for name, (_, where) in caches.items():
                 outcome.trips[f"{operation}, {name}"] = _trips(where, turns[name])
 
 
-def _dearer(
-    caches: Mapping[str, tuple[Any, EmbeddedServer]], names: list[str], stack: ExitStack
-) -> dict[str, dict[str, Turn]]:
-    """Return the turns by operation and contender."""
+def cold(url: str, stack: ExitStack, *, near: bool = True) -> Any:
+    """Return a cache of more entries than it can keep near."""
+    cache = Backend(DJANGO_OURS.path, options={"NEAR": {"MAX_BYTES": COLD_BYTES}} if near else {})(url)
+    for start in range(0, COLD_KEYS, 1000):
+        cache.set_many({f"cold:{at}": SMALL for at in range(start, start + 1000)}, timeout=TIMEOUT)
+    if near:
+        _close(cache, stack)
+        wait_until_live(cache)
+    return cache
+
+
+def dearer(caches: Mapping[str, tuple[Any, EmbeddedServer]], stack: ExitStack) -> dict[str, dict[str, Turn]]:
+    """Return the turns of calls that cannot be answered from memory, by operation and contender."""
     turns: dict[str, dict[str, Turn]] = {}
+    names = [f"cold:{at}" for at in range(COLD_KEYS)]
     for name, (cache, _) in caches.items():
         runner = stack.enter_context(asyncio.Runner())
         one = itertools.cycle(names)
@@ -501,8 +511,8 @@ def tables(outcome: Outcome) -> list[Table]:
             times(contest.ratio(OURS, NEAR_OFF, "cpu")),
             micros(contest.cost(OURS)),
             micros(contest.cost(NEAR_OFF)),
-            times(outcome.trips[f"{operation}, {OURS}"]),
-            times(outcome.trips[f"{operation}, {NEAR_OFF}"]),
+            times(outcome.trips.get(f"{operation}, {OURS}")),
+            times(outcome.trips.get(f"{operation}, {NEAR_OFF}")),
         )
         for operation, contest in outcome.paid.items()
     ]

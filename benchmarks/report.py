@@ -80,7 +80,7 @@ def near_targets(found: near.Outcome, stale: staleness.Outcome) -> list[Target]:
         ),
         Target("near hits, 4 threads: rate / 1 thread", 0.8, near.kept(found.threads, OURS), at_least=True),
         *(
-            Target(f"near miss, {operation}: time / without NEAR", 1.15, contest.ratio(OURS, near.NEAR_OFF))
+            Target(f"{near.MISS}, {operation}: time / without NEAR", 1.15, contest.ratio(OURS, near.NEAR_OFF))
             for operation, contest in paid.items()
             if operation in near.MISSES
         ),

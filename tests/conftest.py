@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 import pytest
+from tests import nearby
 from tests.faces import FACES, Face
 
 from fleetcache import Cache
@@ -23,6 +24,7 @@ Ask = Callable[[str], Any]
 
 TRANSPORTS: dict[str, Callable[[Ask, int], str]] = {
     "valkey-tcp": lambda ask, db: ask("valkey").tcp_url(db),
+    "valkey-near": lambda ask, db: ask("valkey").tcp_url(db),
     "valkey-unix": lambda ask, db: ask("valkey").url(db),
     "redis-tcp": lambda ask, db: ask("redis_debian").tcp_url(db),
     "redis-unix": lambda ask, db: ask("redis_debian").url(db),
@@ -30,6 +32,8 @@ TRANSPORTS: dict[str, Callable[[Ask, int], str]] = {
     "memory": lambda ask, db: f"memory://tests-{db}",
 }
 """How a test reaches a server: the URL of a database."""
+
+MANY = 1000
 
 _prefixes = (f"t{number}" for number in count())
 
@@ -39,6 +43,15 @@ def valkey() -> Iterator[EmbeddedServer]:
     """A Valkey; tests tell their keys apart by prefix or database."""
     with valkey_server() as server:
         yield server
+        nearby.stop_listening()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _copies_are_used(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With ``FLEETCACHE_NEAR=1`` a session of many tests fails that read from the server all the same."""
+    yield
+    if nearby.EVERYWHERE and request.session.testscollected > MANY:
+        assert nearby.hits() > MANY
 
 
 @pytest.fixture(scope="session")
@@ -79,12 +92,13 @@ def face(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def make(url: Callable[[int], str], face: str) -> Callable[..., Face]:
+def make(url: Callable[[int], str], face: str, request: pytest.FixtureRequest) -> Callable[..., Face]:
     """Make caches over this transport that show this face; each has a prefix of its own."""
+    kind = nearby.NearCache if request.node.callspec.params["url"] == "valkey-near" else Cache
 
     def make(db: int = 0, **options: Any) -> Face:
         params = {name: options.pop(name) for name in list(options) if name in SETTINGS}
-        return Face(Cache(url(db), {"KEY_PREFIX": next(_prefixes), **params, "OPTIONS": options}), face)
+        return Face(kind(url(db), {"KEY_PREFIX": next(_prefixes), **params, "OPTIONS": options}), face)
 
     return make
 

@@ -1,8 +1,9 @@
 """Run the tests on the oldest and the newest supported Python that this machine has.
 
 Each Python gets an environment of its own under .venvs, with the Django that goes with it.  What
-could not be run is said at the end; with FLEETCACHE_REQUIRE_ALL=1 it fails.  Arguments are
-pytest's.  Needs nothing but the standard library.
+could not be run is said at the end; with FLEETCACHE_REQUIRE_ALL=1 it fails.  What is the same on
+every Python is run on the newest only; with FLEETCACHE_ON_ALL=1 on each.  Arguments are pytest's,
+and make one plain run of it on each.  Needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +22,13 @@ HOME = Path(__file__).resolve().parent.parent
 DJANGO = {"3.11": "5.2.19", "3.12": "6.0.10", "3.13": "6.1.3", "3.14": "6.1.3"}
 REQUIRED = ("3.11", "3.13")
 TIMED = ("tests/faults/", "tests/test_embedded.py", "tests/test_mixed_fleet.py")
+"""These measure time and run by themselves; the others run two at a time."""
+ON_NEWEST = ("tests/faults/test_coherence.py", "tests/faults/test_mutants.py")
+"""These take long, and find the same on every Python."""
+NEAR = ("tests/contract", "tests/differential")
+"""These run once more with a near cache, on the newest Python."""
 REQUIRE_ALL = os.environ.get("FLEETCACHE_REQUIRE_ALL") == "1"
+ON_ALL = os.environ.get("FLEETCACHE_ON_ALL") == "1"
 
 
 def version_of(python: str) -> str:
@@ -72,10 +80,22 @@ def environment(version: str, python: str) -> Path:
     return inside
 
 
-def passed(python: Path, *arguments: str) -> bool:
+def passed(python: Path, *arguments: str, **environment: str) -> bool:
     """Run pytest, and return whether all went well."""
     command = [python, "-X", "dev", "-m", "pytest", *arguments]
-    return subprocess.run(command, cwd=HOME, env={**os.environ, "COLUMNS": "120"}).returncode == 0
+    return subprocess.run(command, cwd=HOME, env={**os.environ, "COLUMNS": "120", **environment}).returncode == 0
+
+
+def all_passed(python: Path, *, newest: bool) -> bool:
+    """Run all tests, whatever fails, and return whether all went well."""
+    two_at_a_time = ("--dist", "loadfile", "--tx", f"2*popen//python={shlex.quote(str(python))} -X dev")
+    runs = [passed(python, *two_at_a_time, *map("--ignore={}".format, TIMED))]
+    if newest or ON_ALL:
+        runs.append(passed(python, *two_at_a_time, *NEAR, FLEETCACHE_NEAR="1"))
+        runs.append(passed(python, *TIMED))
+    else:
+        runs.append(passed(python, *TIMED, *map("--ignore={}".format, ON_NEWEST)))
+    return all(runs)
 
 
 def failures() -> list[str]:
@@ -103,7 +123,9 @@ def main() -> int:
     for version in chosen:
         print(f"-- Python {version}, Django {DJANGO[version]}", flush=True)
         inside = environment(version, pythons[version])
-        if not passed(inside, *sys.argv[1:]) and not (hurried(failures()) and passed(inside, "--last-failed")):
+        arguments = sys.argv[1:]
+        went_well = passed(inside, *arguments) if arguments else all_passed(inside, newest=version == chosen[-1])
+        if not went_well and not (hurried(failures()) and passed(inside, "--last-failed")):
             failed.append(version)
     missing = [version for version in REQUIRED if version not in chosen]
     for version in chosen:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 from fleetcache import Cache
 from fleetcache.django import RedisCache
@@ -26,27 +26,13 @@ HOPELESS = {State.DEAD, State.OFF}
 
 
 class ReadTwice:
-    """A cache whose reads are done twice.
-
-    What another cache of this process has written is read after a fence, since only of its own writes is a cache sure.
-    """
-
-    latest: ClassVar[Near | None] = None
-    """The near cache of whoever was used last."""
+    """A cache whose reads are done twice."""
 
     def __init__(self, location: Any, params: Any = None, **kwargs: Any) -> None:
         params = params or {}
         super().__init__(location, {**params, "OPTIONS": {"NEAR": NEAR, **(params.get("OPTIONS") or {})}}, **kwargs)
         if self.near is not None:
             wait_until_live(self.near)
-
-    async def ask(self, *args: Any) -> Any:
-        ReadTwice.latest = self.near
-        return await super().ask(*args)
-
-    async def ask_all(self, *args: Any) -> Any:
-        ReadTwice.latest = self.near
-        return await super().ask_all(*args)
 
     def get(self, key: Any, *args: Any, **kwargs: Any) -> Any:
         return self._twice(super().get, key, *args, **kwargs)
@@ -67,15 +53,11 @@ class ReadTwice:
         return await self._atwice(super().ahas_key, key, *args, **kwargs)
 
     def _twice(self, read: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.near is not ReadTwice.latest:
-            self.fence()
         return same(read(*args, **kwargs), read(*args, **kwargs))
 
     async def _atwice(self, read: Any, *args: Any, **kwargs: Any) -> Any:
         if self.runtime.records:  # for a pipeline
             return await read(*args, **kwargs)
-        if self.near is not ReadTwice.latest:
-            await self.afence()
         return same(await read(*args, **kwargs), await read(*args, **kwargs))
 
 
@@ -107,6 +89,12 @@ def same(first: Any, second: Any) -> Any:
     assert type(first) is type(second), (first, second)
     assert first == second or repr(first) == repr(second), (first, second)
     return second
+
+
+def stop_listening() -> None:
+    """Leave the servers before they end, which would be worth a warning."""
+    for near in list(NEARS):
+        near.close()
 
 
 def hits() -> int:

@@ -647,5 +647,5 @@ async def test_close_is_harmless(make):
 
 async def test_repr_says_where(cache):
     """repr() names class and server, without secrets."""
-    assert repr(cache.whole).startswith("<Cache ")
+    assert repr(cache.whole).startswith(f"<{type(cache.whole).__name__} ")
     assert "://" not in repr(cache.whole) or "memory" in repr(cache.whole)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from redis.exceptions import ResponseError
 
@@ -61,7 +63,8 @@ async def test_one_round_trip(cache, url, monkeypatch):
         method = getattr(RemoteServer, name)
 
         def counted(self, commands, method=method):
-            asked.append(len(commands))
+            if threading.current_thread() is threading.main_thread():  # a near cache may write its canary
+                asked.append(len(commands))
             return method(self, commands)
 
         monkeypatch.setattr(RemoteServer, name, counted)

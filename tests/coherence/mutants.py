@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from fleetcache.near import Near
@@ -11,8 +12,8 @@ from fleetcache.near.tracking import FRESH, Tracking
 class NoToken(Tracking):
     """A read leaves a copy whatever was announced since it was sent."""
 
-    def may_keep(self, name: str, departed: int, digest: int) -> bool:
-        return True
+    def judge(self, name: str, departed: int, *arrived: Any) -> None:
+        super().judge(name, departed and self.journal.now, *arrived)
 
 
 class NoOwnWriteDrop(Tracking):
@@ -25,8 +26,11 @@ class NoOwnWriteDrop(Tracking):
 class NoCompletedReadRule(Tracking):
     """A read that completes leaves a copy, whatever others have read since it was sent."""
 
-    def may_keep(self, name: str, departed: int, digest: int) -> bool:
-        return self.journal.read(name, departed, 0)
+    def judge(self, name: str, departed: int, *arrived: Any) -> None:
+        journal = self.journal
+        written, *_ = journal._recent.get(name) or journal._older.get(name) or (0,)
+        unwritten = departed >= max(written, journal._floor)
+        super().judge(name, journal.now if unwritten else departed, *arrived)
 
 
 class NoEpochOnReconnect(Tracking):
@@ -56,18 +60,22 @@ class LeaseFromReceipt(Tracking):
 
 
 class PongFirst(Tracking):
-    """Announcements are put aside, and applied when there is time: with the next that comes."""
+    """Announcements are applied some time later, but PONGs, and what proves that announcements come, at once."""
 
-    later: tuple[Any, ...] = ()
-
-    def received(self, data: Any, now: float) -> None:
-        earlier, self.later = self.later, ()
-        for push in earlier:
-            super()._announced(push, now)
-        super().received(data, now)
+    later: tuple[tuple[float, Any], ...] = ()
 
     def _announced(self, push: Any, now: float) -> None:
-        self.later = (*self.later, push)
+        if self._canary is not None and self._canary.name in (push[1] or ()):
+            super()._announced(push, now)
+        else:
+            self.later = (*self.later, (now + 0.02, push))
+
+    def tick(self, now: float) -> float:
+        while self.later and self.later[0][0] <= now:
+            (_, push), *later = self.later
+            self.later = tuple(later)
+            super()._announced(push, now)
+        return super().tick(now)
 
 
 class NoRunId(Tracking):
@@ -94,8 +102,8 @@ class NoCanary(Tracking):
 class EndlessCopies(Tracking):
     """Copies do not expire."""
 
-    def arrive(self, name: str, departed: int, value: Any, payload: Any, digest: int, deadline: float | None) -> None:
-        super().arrive(name, departed, value, payload, digest, deadline and deadline + 3600)
+    def judge(self, name: str, departed: int, value: Any, payload: Any, left: int, sent: float) -> None:
+        super().judge(name, departed, value, payload, left if left == -2 else -1, sent + 3600)
 
 
 class NoFlush(Tracking):
@@ -121,6 +129,13 @@ MUTANTS = {
         NoFlush,
     )
 }
+
+
+# Who renames a method makes a mutant harmless without knowing it.
+for _mutant in MUTANTS.values():
+    for _name, _member in vars(_mutant).items():
+        if inspect.isfunction(_member):
+            assert hasattr(Tracking, _name), f"{_mutant.__name__}.{_name} overrides nothing"
 
 
 def install(mutant: str | None) -> None:

@@ -80,12 +80,12 @@ def unordered(run: Run) -> None:
 
 def overtaken(run: Run) -> None:
     """Announcements overtake the replies to reads that were sent before."""
-    run.proxy.delay(0.03, jitter=0.003, only=untracked)
+    run.proxy.delay(0.06, jitter=0.004, only=untracked)
     for _ in range(4):
         run.foreign.set("n0", None)
-        run.sleep(0.026)
+        run.sleep(0.05)
         run.foreign.set("n0", None)
-        run.sleep(0.35)
+        run.sleep(0.38)
 
 
 def cancelled(run: Run) -> None:

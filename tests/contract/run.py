@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from tests.nearby import EVERYWHERE, hits
+
 from .sdist import django_tests
 from .suites import SUITES, Suite
 
-BACKEND = os.environ.get("FLEETCACHE_CONTRACT_BACKEND", "fleetcache.django.RedisCache")
+OURS = "tests.nearby.NearRedisCache" if EVERYWHERE else "fleetcache.django.RedisCache"
+BACKEND = os.environ.get("FLEETCACHE_CONTRACT_BACKEND", OURS)
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
 REDIS = "django.core.cache.backends.redis.RedisCache"
 
@@ -42,9 +45,11 @@ class Outcome:
     excluded: dict[str, str]
     loops: int
     """In how many event loops a suite of a-methods awaited them."""
+    hits: int
+    """How many reads were answered from a near cache."""
 
     def __str__(self) -> str:
-        lines = [f"{self.backend}: {self.run} run"]
+        lines = [f"{self.backend}: {self.run} run, {self.hits} near hits"]
         for kind in ("failed", "skipped", "excluded"):
             tests: dict[str, str] = getattr(self, kind)
             lines[0] += f", {len(tests)} {kind}"
@@ -199,6 +204,7 @@ def run(suite: Suite, locations: Iterable[str]) -> Outcome:
         skipped=named(result.skipped),
         excluded={name: suite.excluded[name] for name in sorted(left_out)},
         loops=len(AwaitedCache.loops),
+        hits=hits(),
     )
 
 

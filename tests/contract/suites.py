@@ -62,12 +62,13 @@ class Suite:
 
     *floor* is how many of them the poorest supported Django has; fewer means that something was
     lost on the way.  *stores* is how many ``LOCATION`` they name, each of which needs a
-    store of its own.
+    store of its own.  *hits* is how many reads a near cache answers at least, if there is one.
     """
 
     tests: tuple[str, ...]
     floor: int
     stores: int = 1
+    hits: int = 0
     awaited: bool = False
     under_loop: bool = False
     excluded: dict[str, str] = field(default_factory=lambda: EXCLUDED)
@@ -77,11 +78,12 @@ class Suite:
 # The longest come first: they sleep most of the time, and the others run meanwhile.
 SUITES = {
     # What Django asks of every backend.
-    "base": Suite((BASE,), floor=55, skipped=SKIPPED),
+    "base": Suite((BASE,), floor=55, hits=120, skipped=SKIPPED),
     # The same through the a-methods, as in a view of a WSGI server: a new event loop each call.
     "awaited-in-new-loops": Suite(
         (BASE,),
         floor=54,
+        hits=120,
         awaited=True,
         excluded=EXCLUDED | EXCLUDED_WHEN_AWAITED,
         skipped=SKIPPED,
@@ -90,6 +92,7 @@ SUITES = {
     "awaited-in-one-loop": Suite(
         (BASE,),
         floor=54,
+        hits=120,
         awaited=True,
         under_loop=True,
         excluded=EXCLUDED | EXCLUDED_WHEN_AWAITED,
@@ -107,6 +110,7 @@ SUITES = {
             "cache.tests.TestWithTemplateResponse",
         ),
         floor=49,
+        hits=100,
         stores=2,
     ),
     # Sessions in the cache alone, and in front of a database.
@@ -117,6 +121,7 @@ SUITES = {
             "sessions_tests.tests.CacheDBSessionWithTimeZoneTests",
         ),
         floor=210,
+        hits=15,
         stores=2,
     ),
     # {% cache %}
@@ -126,6 +131,7 @@ SUITES = {
             "cache.tests.TestMakeTemplateFragmentKey",
         ),
         floor=25,
+        hits=70,
         stores=3,
     ),
     # `caches`: one object per thread and task, the defaults of CACHES.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.nearby import EVERYWHERE
 
 from .run import Outcome
 from .sdist import django_tests
@@ -68,5 +69,6 @@ def test_django_suite(name: str, outcomes: Outcomes) -> None:
         pytest.fail(outcome.details(), pytrace=False)
     assert outcome.skipped.keys() == suite.skipped.keys()
     assert outcome.run >= suite.floor
+    assert outcome.hits >= suite.hits * EVERYWHERE
     if suite.awaited:
         assert (outcome.loops == 1) is suite.under_loop

@@ -17,6 +17,7 @@ from django_redis.cache import RedisCache as TheirCache
 from django_redis.compressors.base import BaseCompressor
 from django_redis.exceptions import CompressorError
 from django_redis.pool import ConnectionFactory as TheirFactory
+from tests.nearby import EVERYWHERE
 
 from fleetcache import client as clients
 from fleetcache.django import get_redis_connection as our_connection
@@ -42,6 +43,8 @@ def about(*options: str) -> Callable[[Any], Any]:
 
 
 SIDES = ["theirs", "ours"]
+
+without_near = pytest.mark.skipif(EVERYWHERE, reason="is about what a near cache does without, or adds to")
 
 
 @pytest.fixture(params=SIDES)
@@ -172,6 +175,7 @@ def key_of_backwards_name(name: str) -> str:
 
 
 @about("KEY_FUNCTION", "REVERSE_KEY_FUNCTION", "KEY_PREFIX", "VERSION")
+@without_near
 @pytest.mark.parametrize("spelling", [lambda it: it, lambda it: f"{__name__}.{it.__name__}"], ids=["itself", "path"])
 def test_key_functions(make, setups, spelling: Any) -> None:
     """A site may name keys its own way; given as functions or by their paths."""
@@ -215,6 +219,7 @@ def test_no_options(make, side: str, setups) -> None:
 
 
 @about("LOCATION")
+@without_near
 @pytest.mark.parametrize("spelling", [",".join, list, tuple], ids=["text", "list", "tuple"])
 def test_location_of_several(make, setups, spelling: Any) -> None:
     """The first server is written to, the second is read."""
@@ -271,6 +276,7 @@ def test_tls(make, tls) -> None:
 
 
 @about("REPLICA_READ_ONLY")
+@without_near
 @pytest.mark.parametrize("read_only", [True, False])
 def test_replica_read_only(make, setups, read_only: bool) -> None:
     """Only if replicas are not read-only do writes go to them while the primary is away."""
@@ -485,6 +491,7 @@ def test_connection_factory(make, side: str, setups, where: str) -> None:
 
 
 @about("CLOSE_CONNECTION", "DJANGO_REDIS_CLOSE_CONNECTION")
+@without_near
 @pytest.mark.parametrize("where", ["option", "setting", "neither"])
 def test_close_connection(make, side: str, setups, where: str) -> None:
     """Connections are closed at the end of a request if the site says so."""
@@ -569,6 +576,7 @@ def test_ignore_exceptions(make, option: bool | None, setting: bool | None, igno
 
 
 @about("DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS", "DJANGO_REDIS_LOGGER")
+@without_near
 @pytest.mark.parametrize("logged", [True, False])
 def test_log_ignored_exceptions(make, caplog, logged: bool) -> None:
     """What the server refuses is ignored, and logged as an error by the logger of the site's choice."""

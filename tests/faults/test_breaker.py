@@ -239,7 +239,7 @@ async def test_a_large_value_for_a_server_that_does_not_read(face, mortal):
 async def test_a_reply_in_drops(face, mortal, proxy):
     """Each drop of a reply does not have the whole limit anew."""
     cache = Face(Cache(proxy.url(), {"OPTIONS": HASTY}), face)
-    await cache.set("large", bytes(8_000_000))
+    Cache(mortal.url()).set("large", bytes(8_000_000))
     proxy.delay(LIMIT / 3)
 
     started = time.monotonic()

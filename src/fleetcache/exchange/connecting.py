@@ -130,6 +130,8 @@ def explained(error: Exception, pool: Any) -> Exception:
         return ServerTimeout(f"{address}: no answer while connecting")
     if isinstance(error, (exceptions.ConnectionError, OSError)):
         return ServerGone(f"{address}: {text or type(error).__name__}")
+    if isinstance(error, AttributeError):  # redis-py's, for want of a map in the reply to HELLO
+        return UnsupportedServer(f"{address}: the server answers HELLO 3, but not as RESP3 has it ({text})")
     return error
 
 
@@ -141,7 +143,7 @@ def connect(pool: Any) -> Any:
     try:
         connection = pool.connection_class(**arguments(pool, pool.connection_class))
         connection.connect()
-    except (exceptions.RedisError, OSError) as error:
+    except (exceptions.RedisError, OSError, AttributeError) as error:
         raise explained(error, pool) from error
     return connection
 
@@ -178,7 +180,7 @@ async def aconnect(pool: Any) -> Any:
             return await _through_sentinel(pool)
         kind = awaiting_class(pool.connection_class)
         return await _connected(kind(**arguments(pool, kind)))
-    except (exceptions.RedisError, OSError) as error:
+    except (exceptions.RedisError, OSError, AttributeError) as error:
         raise explained(error, pool) from error
 
 

@@ -252,11 +252,15 @@ class Listener:
     def _turn(self, sock: Any) -> float | None:
         """Do what is due; return the seconds until more is, None if the connection is given up."""
         tracking = self.tracking
-        if tracking.introduced and not tracking.armed and (server := remote(self.server)) is not None:
+        if (
+            tracking.introduced
+            and not (tracking.armed or tracking.deaf)
+            and (server := remote(self.server)) is not None
+        ):
             # Ordinary connections that lead elsewhere go first: what they bring must not be kept.
             server.meet(tracking.run_id)
             with self.lock:
-                if self.sock is sock and tracking.introduced:
+                if self.sock is sock and tracking.introduced and not tracking.deaf:
                     tracking.arm(clock())
         with self.lock:
             if self.sock is not sock or self.closed:

@@ -187,6 +187,8 @@ class Tracking:
         """Whether the server announces what changes, so that reads may leave copies."""
         self.proven = False
         """Whether a canary has shown that it does."""
+        self.deaf = False
+        """Whether a canary has shown that it does not, and none since that it does again."""
         self.answered = NEVER
         """When the newest PING that was answered had been sent."""
         self._pinged = NEVER
@@ -365,7 +367,7 @@ class Tracking:
 
     def canary_due(self, now: float) -> bool:
         """Whether it is time to write one."""
-        return self.armed and now >= self._next_canary
+        return (self.armed or self.deaf) and now >= self._next_canary
 
     def new_canary(self, now: float) -> str:
         """Return the name of a key to be written now over the ordinary connections."""
@@ -393,12 +395,15 @@ class Tracking:
         self.counts.lag(now - canary.sent)
         self._canary = None
         self.proven = True
+        if self.deaf:
+            self.deaf, self.armed = False, True
         self._extend()
 
     def _unheard(self) -> None:
         """A PONG has come that the canary's announcement should have come before."""
         self._canary = None
-        self.proven = False
+        # What is read from now on may miss what is announced, so it must not be kept either.
+        self.proven, self.armed, self.deaf = False, False, True
         self.end_epoch("canary")
         self._become(State.SUSPECT, "the server's announcements do not arrive (a proxy that drops them?)")
 

@@ -16,6 +16,11 @@ from fleetcache.topology.embedded import StrPath
 Address: TypeAlias = tuple[str, int] | StrPath
 Which: TypeAlias = "Callable[[Link], bool]"
 
+Line: TypeAlias = "asyncio.Queue[tuple[float, bytes]]"
+
+QUEUE = 64
+"""Portions of replies that wait; a server whose client reads nothing more has to keep the others."""
+
 TLS_HANDSHAKE = b"\x16"
 
 
@@ -55,7 +60,7 @@ class FaultProxy:
         self._rewritten: list[tuple[list[bytes], list[bytes]]] = []
         self._links: set[Link] = set()
         self._listening = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -76,7 +81,7 @@ class FaultProxy:
         return sum(map(which, list(self._links)))
 
     def delay(self, seconds: float, *, jitter: float = 0.0, only: Which = every) -> None:
-        """Let each portion of a reply wait for *seconds*, and for a random part of *jitter*.
+        """Let each portion of a reply arrive later by *seconds*, and by a random part of *jitter*.
 
         Of several delays for one connection the latest holds.
         """
@@ -162,6 +167,11 @@ class FaultProxy:
         for link in self._chosen(which):
             link.reset()
 
+    def _run(self) -> None:
+        # Development mode would switch on the loop's own, which is ten times slower.
+        with asyncio.Runner(debug=False) as runner:
+            runner.run(self._serve())
+
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._closing, self._flowing = asyncio.Event(), asyncio.Event()
@@ -182,10 +192,11 @@ class FaultProxy:
             if self._blackhole:
                 await self._closing.wait()
             replies, server = await self._dial()
-            ways = [self._ask(link, reader, server), self._reply(link, replies)]
+            line: Line = asyncio.Queue(QUEUE)
+            ways = [self._ask(link, reader, server), self._give(link, line), self._take(link, replies, line)]
             tasks = [asyncio.create_task(way) for way in ways]
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 server.transport.abort()
                 for task in tasks:
@@ -207,13 +218,26 @@ class FaultProxy:
                 server.write(commands)
                 await server.drain()
 
-    async def _reply(self, link: Link, source: asyncio.StreamReader) -> None:
+    async def _take(self, link: Link, source: asyncio.StreamReader, line: Line) -> None:
+        """Take replies from the server, and note when each is due."""
         with suppress(OSError):
             while portion := await source.read(65_536):
-                for seconds, jitter, slow in self._delays:
-                    if slow(link):
-                        await asyncio.sleep(seconds + jitter * random.random())
-                        break
+                await line.put((asyncio.get_running_loop().time() + self._lag(link), portion))
+        await line.put((0.0, b""))
+
+    def _lag(self, link: Link) -> float:
+        for seconds, jitter, slow in self._delays:
+            if slow(link):
+                return seconds + jitter * random.random()
+        return 0.0
+
+    async def _give(self, link: Link, line: Line) -> None:
+        """Give replies to the client, in their order."""
+        with suppress(OSError):
+            while (taken := await line.get())[1]:
+                due, portion = taken
+                if (wait := due - asyncio.get_running_loop().time()) > 0:
+                    await asyncio.sleep(wait)
                 await self._open(link)
                 lost = self._pushless is not None and self._pushless(link)
                 portion = link.replies(portion, pushes=not lost)

@@ -1,0 +1,39 @@
+"""A near cache that breaks one of its rules is caught: a checker that notices nothing proves nothing."""
+
+from __future__ import annotations
+
+import pytest
+from tests.coherence.mutants import MUTANTS
+from tests.coherence.runs import run
+from tests.coherence.scenarios import SCENARIOS
+
+pytestmark = pytest.mark.timeout(120)
+
+SEEDS = 4
+"""In so many runs at most each must be noticed."""
+
+EXPOSED_BY = {
+    "NoToken": ("overtaken", {"monotonic", "stale", "own write"}),
+    "NoOwnWriteDrop": ("own_writes", {"own write"}),
+    "NoCompletedReadRule": ("unordered", {"monotonic"}),
+    "NoEpochOnReconnect": ("away", {"stale"}),
+    "NoLease": ("deaf", {"stale"}),
+    "LeaseFromReceipt": ("lagging", {"stale"}),
+    "PongFirst": ("fenced", {"stale"}),
+    "NoRunId": ("moved_in_use", {"stale"}),
+    "NoCanary": ("pushless", {"stale"}),
+    "EndlessCopies": ("expiring", {"expired"}),
+    "NoFlush": ("flushed", {"stale"}),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_broken_rule_is_noticed(mutant):
+    """In the scenario that the rule is made for, by the promise that it keeps."""
+    scenario, promises = EXPOSED_BY[mutant]
+
+    for seed in range(1, SEEDS + 1):
+        report = run(SCENARIOS[scenario], seed, mutant=mutant)
+        if promises & {violation.promise for violation in report.violations}:
+            return
+    pytest.fail(f"{mutant} does what it likes in {SEEDS} runs of {scenario}")
