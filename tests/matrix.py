@@ -21,7 +21,14 @@ from pathlib import Path
 HOME = Path(__file__).resolve().parent.parent
 DJANGO = {"3.11": "5.2.19", "3.12": "6.0.10", "3.13": "6.1.3", "3.14": "6.1.3"}
 REQUIRED = ("3.11", "3.13")
-TIMED = ("tests/faults/", "tests/test_embedded.py", "tests/test_mixed_fleet.py")
+TIMED = (
+    "tests/faults/",
+    "tests/near/test_foreign_writes.py",
+    "tests/near/test_listener.py",
+    "tests/near/test_servers.py",
+    "tests/test_embedded.py",
+    "tests/test_mixed_fleet.py",
+)
 """These measure time and run by themselves; the others run two at a time."""
 ON_NEWEST = ("tests/faults/test_coherence.py", "tests/faults/test_mutants.py")
 """These take long, and find the same on every Python."""

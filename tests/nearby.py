@@ -22,6 +22,9 @@ EVERYWHERE = os.environ.get("FLEETCACHE_NEAR") == "1"
 NEAR = {"MAX_TTL": 2}
 """``OPTIONS["NEAR"]``: who is not read for two seconds does not listen, so that hundreds of configurations do no harm."""
 
+CANARY = "~near:"
+"""Stands in the names of what a near cache writes once in a while, for a tenth of a second."""
+
 HOPELESS = {State.DEAD, State.OFF}
 
 

@@ -10,6 +10,7 @@ from time import time
 import pytest
 from redis.exceptions import ResponseError
 from tests.faces import AWAITING
+from tests.nearby import CANARY
 
 from fleetcache import DEFAULT_TIMEOUT
 from fleetcache import commands as c
@@ -600,7 +601,7 @@ async def test_a_key_function_of_ones_own(make):
 
     assert cache.make_key("a") == "own/1/a"
     assert await cache.get_many(["a", "b/c"]) == {"a": 1, "b/c": 2}
-    assert sorted(await cache.keys("*")) == ["a", "b/c"]
+    assert sorted(key for key in await cache.keys("*") if CANARY not in key) == ["a", "b/c"]
     assert cache.reverse_key("own/1/x") == "x"
     await cache.delete_many(["a", "b/c"])
 

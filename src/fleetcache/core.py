@@ -186,9 +186,10 @@ class Core(Twinned):
 
     async def ask(self, command: Command, instead: Any, client: Any = None) -> Reply:
         """Return the reply to *command*, or *instead* if the server is away and that may be ignored."""
-        writing = self.near is not None and command[0].writes
-        if writing:
-            self._note_writing((command,))
+        near = self.near
+        writing = written((command,)) if near is not None and command[0].writes else ()
+        if near is not None and writing != ():
+            near.wrote(writing)
         try:
             server = self.topology.route(command) if client is None else behind(client)
             try:
@@ -212,20 +213,10 @@ class Core(Twinned):
             self.failsafe.pass_over(error)
             return instead
         finally:
-            if writing:
-                self._note_writing((command,))
+            # Once more, because what was read meanwhile may be older.
+            if near is not None and writing != ():
+                near.wrote(writing)
         return reply
-
-    def _note_writing(self, commands: Iterable[Command]) -> None:
-        """Let the near cache know what is about to be written, or has been, or may have been.
-
-        Before, because the write may be done long before its reply is here; and after, because what was
-        read meanwhile may be older.
-        """
-        if self.near is not None:
-            names = written(commands)
-            if names is None or names:
-                self.near.wrote(names)
 
     def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
         """Return whom to ask now that *tried* could not be, if asking twice does no harm; or raise *error*."""
@@ -257,14 +248,14 @@ class Core(Twinned):
 
     async def ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
         """Return the replies of several servers, asked at once; of *instead* each if they are away."""
-        if self.near is None:
+        near = self.near
+        if near is None or (writing := written(command for _, commands in plan for command in commands)) == []:
             return await self._ask_all(plan, instead)
-        commands = [command for _, commands in plan for command in commands]
-        self._note_writing(commands)
+        near.wrote(writing)
         try:
             return await self._ask_all(plan, instead)
         finally:
-            self._note_writing(commands)
+            near.wrote(writing)
 
     async def _ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
         try:
@@ -304,8 +295,9 @@ class Core(Twinned):
         sent = clock()
         tracking = near.only or near.tracking(name)
         departed = tracking.depart(name, sent)
-        if not departed:  # no copy can be kept now, so any server may answer
+        if not departed or tracking.untracked:
             near.wake(name)
+        if not departed:  # no copy can be kept now, so any server may answer
             payload, left = await self.ask((GET, name), None), -2
         else:
             pair = ((GET_NOW, name), (PTTL_NOW, name))
@@ -339,7 +331,7 @@ class Core(Twinned):
         trackings = [near.tracking(name) for name in names]
         departures = [tracking.depart(name, sent) for tracking, name in zip(trackings, names, strict=True)]
         promising = any(departures)
-        if not promising:
+        if not promising or trackings[0].untracked:
             near.wake(names[0])
         shares = self.topology.shares(names, reads=not promising)
         plan: list[tuple[Server, list[Command]]] = []
@@ -349,17 +341,21 @@ class Core(Twinned):
             if promising:
                 plan[-1] = (server, [(MGET_NOW, *share), *[(PTTL_NOW, name) for name in share]])
         found: dict[str, Any] = {}
+        arrivals: list[tuple[Any, ...]] = []
         for (_, places), (payloads, *lefts) in zip(shares, await self.ask_all(plan, None), strict=True):
             if payloads is None:
                 continue  # the server is away, and that is ignored
             for place, payload, left in zip(places, payloads, lefts or [-2] * len(places), strict=True):
                 name = names[place]
                 value = MISSING if payload is None else self.decoded(payload, name)
-                lives = -2 if value is MISSING and payload is not None else left
-                with near.lock:
-                    trackings[place].arrive(name, departures[place], value, payload, lives, sent)
                 if value is not MISSING:
                     found[name] = value
+                elif payload is not None:
+                    left = -2  # noqa: PLW2901 - what cannot be read is not kept
+                arrivals.append((trackings[place], name, departures[place], value, payload, left, sent))
+        with near.lock:
+            for tracking, *arrival in arrivals:
+                tracking.arrive(*arrival)
         return found
 
     async def run(self, script: Script, name: str, *arguments: Any, instead: Any, client: Any = None) -> Reply:

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import redis
 from django_redis.cache import RedisCache as TheirCache
-from tests.nearby import EVERYWHERE, NearRedisCache
+from tests.nearby import CANARY, EVERYWHERE, NearRedisCache
 
 from fleetcache.django import RedisCache
 
@@ -244,13 +244,9 @@ READ = {
 }
 
 
-CANARY = b":~near:"
-"""Stands in the names of what a near cache writes, once in a while, for a tenth of a second."""
-
-
 def contents(database: redis.Redis) -> dict[str, Any]:
     """Return type, content and time to live of all keys."""
-    names = sorted(name for name in database.keys("*") if CANARY not in name)
+    names = sorted(name for name in database.keys("*") if CANARY.encode() not in name)
     if not names:
         return {}
     with database.pipeline(transaction=False) as pipeline:

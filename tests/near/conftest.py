@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import redis
-from tests.faces import Face
+from tests.faces import BLOCKING, Face
 from tests.nearby import wait_until_live
 
 from fleetcache import Cache
@@ -23,6 +23,9 @@ from fleetcache.near.listener import Listener
 SETTINGS = {"VERSION", "TIMEOUT", "KEY_FUNCTION", "REVERSE_KEY_FUNCTION"}
 
 READS = {"get", "mget", "exists", "pttl"}
+
+one_face = pytest.mark.parametrize("face", [BLOCKING])
+"""Marks a test of what has no faces."""
 
 _prefixes = (f"near{number}" for number in count())
 

@@ -316,7 +316,6 @@ async def test_a_value_that_should_be_renewed(copies, monkeypatch):
 async def test_a_name_to_be_warned_of(copies, key, stored):
     """Django warns whenever it is used, and so it is not kept near."""
     near = copies(kind=RedisCache)
-    warned = []
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         if stored:
@@ -556,7 +555,7 @@ async def test_a_copy_is_kept_for_the_life_of_its_entry_only(near):
         await copied(near, key)
         left[key] = copy(near, near.make_key(key)).deadline - began
 
-    assert left["short"] <= 0.4
+    assert left["short"] <= 0.402  # servers count milliseconds
     assert 59 < left["long"] <= 60.5
     assert 59 < left["ever"] <= 60.5
     await eventually(lambda: near.get("short"), None)

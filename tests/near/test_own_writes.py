@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import redis
-from tests.faces import AWAITING, Face
+from tests.faces import AWAITING, BLOCKING, Face
 from tests.nearby import wait_until_live
 
 from fleetcache import Cache
@@ -224,7 +224,7 @@ async def test_a_write_ends_the_copy(deaf, cache, case):
     await same_as_the_server(deaf, cache, key, names)
 
 
-@pytest.mark.parametrize("transaction", [False, True], ids=["pipeline", "transaction"])
+@pytest.mark.parametrize("face, transaction", [(AWAITING, False), (BLOCKING, True)], ids=["pipeline", "transaction"])
 @pytest.mark.parametrize("case", CASES)
 async def test_a_write_in_a_pipeline(deaf, cache, case, transaction, request):
     """What a pipeline or a transaction writes, it writes as the operation alone does, reads between them included."""

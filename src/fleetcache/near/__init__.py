@@ -13,6 +13,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from os.path import commonprefix
 from typing import Any
 
@@ -52,8 +53,8 @@ class Near:
             tracking.server, tracking.warns = server, warns
             self.listeners[server] = Listener(server, tracking, self.lock)
         self.only = next(iter(self.listeners.values())).tracking if len(self.listeners) == 1 else None
-        # Other configurations on the same servers have copies of the same entries.
-        self.family = [near for near in NEARS if near.listeners.keys() & self.listeners.keys()]
+        # Caches of other configurations may have copies of the same entries.
+        self.family = [near for near in NEARS if overlap(near.prefixes, self.prefixes)]
         for near in [*self.family]:
             near.family.append(self)
         self.family.append(self)
@@ -96,7 +97,7 @@ class Near:
 
     def wrote(self, names: Iterable[str] | None) -> None:
         """Note that this process writes *names*, None for all there are, or has done so."""
-        for near in self.family:
+        for near in self.family if names is not None else list(NEARS):
             near.forget(names)
 
     def forget(self, names: Iterable[str] | None) -> None:
@@ -106,8 +107,10 @@ class Near:
                 for listener in self.listeners.values():
                     listener.tracking.end_epoch("own flush")
                 return
+            prefixes = self.prefixes
             for name in names:
-                self.tracking(name).wrote(name)
+                if name.startswith(prefixes):
+                    (self.only or self.tracking(name)).wrote(name)
 
     # --- fences -----------------------------------------------------------------------------------
 
@@ -117,7 +120,7 @@ class Near:
         for listener in self.listeners.values():
             passed = threading.Event()
             if listener.fence(began, passed.set) and not passed.wait(listener.patience):
-                listener.fall_back(began)
+                listener.fall_back()
 
     async def afence(self) -> None:
         """Wait until every write that was acknowledged before now is known here."""
@@ -126,15 +129,19 @@ class Near:
         async def pass_one(listener: Listener) -> None:
             passed = loop.create_future()
 
-            def tell() -> None:
+            def let_pass() -> None:
                 if not passed.done():
                     passed.set_result(None)
 
-            if listener.fence(began, lambda: loop.call_soon_threadsafe(tell)):
+            def tell() -> None:
+                with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                    loop.call_soon_threadsafe(let_pass)
+
+            if listener.fence(began, tell):
                 try:
                     await asyncio.wait_for(passed, listener.patience)
                 except TimeoutError:
-                    listener.fall_back(began)
+                    listener.fall_back()
 
         await asyncio.gather(*(pass_one(listener) for listener in self.listeners.values()))
 
@@ -155,12 +162,13 @@ class Near:
 
     def stats(self) -> dict[str, Any]:
         """Return what has been counted since the process began; see docs/guarantees.md."""
+        hits = self.store.hits
         with self.lock:
             counts, store = self.counts, self.store
             return {
                 "state": str(self.state),
                 "why": self.why,
-                "hits": store.hits,
+                "hits": hits,
                 "misses": counts.misses,
                 "entries": store.entries,
                 "bytes": store.bytes,
@@ -214,6 +222,11 @@ def prefixes(settings: Settings, options: NearOptions) -> tuple[str, ...]:
             "changes to announce. Name some: OPTIONS['NEAR'] = {'PREFIXES': ['shop:']}"
         )
     return (beginning,)
+
+
+def overlap(some: Iterable[str], others: Iterable[str]) -> bool:
+    """Whether a name may begin with one of *some* and one of *others*."""
+    return any(one.startswith(other) or other.startswith(one) for one in some for other in others)
 
 
 NEARS: weakref.WeakSet[Near] = weakref.WeakSet()

@@ -15,8 +15,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from fleetcache import commands as c
 from fleetcache.exchange import Server
 from fleetcache.exchange.connecting import connect, socket_of
 from fleetcache.exchange.server import RemoteServer
-from fleetcache.near.tracking import CANARY_LIFE, Identity, Refused, State, Tracking
+from fleetcache.near.tracking import CANARY_LIFE, NEVER, Identity, Refused, State, Tracking
 
 log = logging.getLogger("fleetcache.near")
 
@@ -43,6 +43,12 @@ ASIDE = 2.0
 
 CALM = 0.001
 """Seconds to wait between two looks, so that a flood of writes does not wake this process for each."""
+
+CROWDED = 0.005
+"""Seconds between two announcements that make a flood."""
+
+LATE = 0.003
+"""Seconds without a look by a reader after which the thread looks, or another reader insists."""
 
 REFUSED_FOR = 60.0
 """Seconds until a server that does not offer what is needed is asked again."""
@@ -76,6 +82,8 @@ class Listener:
         self.wake = threading.Event()
         self.closed = False
         self.was_live = False
+        self.looked = NEVER
+        """When a reader last looked."""
 
     # --- called by readers ------------------------------------------------------------------------
 
@@ -96,10 +104,16 @@ class Listener:
 
     def look(self, now: float) -> None:
         """Apply what has been announced, unless another thread is at it."""
-        if not self.lock.acquire(blocking=False):
+        taken = self.lock.acquire(blocking=False)
+        if not taken and now - self.looked > LATE:
+            # Whoever holds it may be waiting for the interpreter, and gets it when this thread waits.
+            taken = self.lock.acquire(timeout=LATE)
+        if not taken:
             return
         try:
-            self.tracking.used = now
+            self.looked = self.tracking.used = now
+            self.tracking.looking(now)
+            self.tracking.pulse(now)
             self.drain(now)
         finally:
             self.lock.release()
@@ -128,6 +142,10 @@ class Listener:
         except Exception as error:  # noqa: BLE001 - a reader must not fail for it, whatever it is
             self._give_up("connection", State.DEAD, f"{type(error).__name__}: {error}")
             return False
+        except BaseException:
+            # Ctrl-C, or a signal's time limit: something was read, and will never be applied.
+            self._give_up("interrupt", State.DEAD, "interrupted")
+            raise
         tracking.caught_up(now)
         self.flush()
         return False
@@ -160,10 +178,10 @@ class Listener:
             self.wake.set()
         return waits
 
-    def fall_back(self, since: float) -> None:
+    def fall_back(self) -> None:
         """A fence was not passed in time: nothing is served until the server has answered."""
         with self.lock:
-            self.tracking.unfence(since)
+            self.tracking.unfence()
 
     # --- the thread -------------------------------------------------------------------------------
 
@@ -192,7 +210,8 @@ class Listener:
                     delay = shortest
             with self.lock:
                 state = self.tracking.state
-                if self.closed or clock() - self.tracking.used > self.tracking.options.max_ttl:
+                idle = clock() - self.tracking.used > self.tracking.options.max_ttl
+                if self.closed or idle:
                     # Nobody has read for so long that every copy has expired; the next read begins anew.
                     self.thread = None
                     return
@@ -225,33 +244,51 @@ class Listener:
 
     def _listen(self) -> None:
         """Apply what comes and send what is due, until the connection is given up."""
-        with self.lock:
-            sock = self.sock
+        sock = self.sock
         if sock is None:
             return
+        drained = NEVER
         with selectors.DefaultSelector() as selector:
             selector.register(sock, selectors.EVENT_READ)
-            while (wait := self._turn(sock)) is not None:
-                if not selector.select(wait):
+            due = NEVER
+            while self.sock is sock and not self.closed:
+                now = clock()
+                if now >= due or self.tracking.agreed:
+                    due = self._turn(now)
+                if not selector.select(max(due - clock(), 0)):
                     continue
-                pushes = self.tracking.counts.pushes
-                self._catch_up()
-                if self.tracking.counts.pushes != pushes:
+                now = clock()
+                if now - self.looked < LATE and not self.tracking.waiters:
+                    self._rest(CALM)  # readers look by themselves
+                    continue
+                if now - drained < CROWDED:
                     self._rest(CALM)
+                drained = now
+                self._catch_up()
 
     def _catch_up(self) -> None:
         """Apply all that has been announced, or give up if it does not end."""
         for _ in range(BACKLOG):
-            with self.lock:
+            with self._holding():
                 if not self.drain(clock()):
                     return
             time.sleep(0)  # let those who wait for the lock have it
-        with self.lock:
+        with self._holding():
             self._give_up("overload", State.ASIDE, "more is written than can be applied here")
 
-    def _turn(self, sock: Any) -> float | None:
-        """Do what is due; return the seconds until more is, None if the connection is given up."""
-        tracking = self.tracking
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Hold the lock without ever waiting for it: who waits holds it before having the interpreter back."""
+        while not self.lock.acquire(blocking=False):
+            time.sleep(CALM / 2)
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def _turn(self, now: float) -> float:
+        """Do what is due, and return when more is."""
+        tracking, sock = self.tracking, self.sock
         if (
             tracking.introduced
             and not (tracking.armed or tracking.deaf)
@@ -259,32 +296,30 @@ class Listener:
         ):
             # Ordinary connections that lead elsewhere go first: what they bring must not be kept.
             server.meet(tracking.run_id)
-            with self.lock:
-                if self.sock is sock and tracking.introduced and not tracking.deaf:
-                    tracking.arm(clock())
-        with self.lock:
-            if self.sock is not sock or self.closed:
-                return None
-            now = clock()
+            with self._holding():
+                if self.sock is sock and tracking.agreed:
+                    tracking.arm(now)
+        with self._holding():
+            if self.closed or self.sock is None:
+                return now
             if now - tracking.used > tracking.options.max_ttl:
                 self._give_up("idle", State.ASLEEP, "nobody reads")
-                return None
+                return now
             try:
                 until = tracking.tick(now)
             except TimeoutError as error:
                 self._give_up("silence", State.DEAD, str(error))
-                return None
+                return now
             self.flush()
-            if self.sock is None:
-                return None
             self.was_live = self.was_live or tracking.state is State.LIVE
             tracking.settle()
-            more = tracking.store.sweep(now)
+            if tracking.store.sweep(now):
+                until = min(until, now + CALM)
             if tracking.canary_due(now) and self.probing is None:
                 self.probing = threading.Thread(target=self._probe, name="fleetcache canary", daemon=True)
                 with suppress(RuntimeError):  # the interpreter is shutting down
                     self.probing.start()
-        return 0.01 if more else max(until - now, 0.001)
+        return until
 
     def _probe(self) -> None:
         """Write a canary over the ordinary connections, and look where they lead."""

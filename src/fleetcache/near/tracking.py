@@ -34,6 +34,7 @@ from enum import StrEnum
 from typing import Any
 
 import hiredis
+from redis.exceptions import NoPermissionError
 
 from fleetcache.exchange.connecting import NEED_DATA, Push, refusal
 from fleetcache.keys import MAX_LENGTH, doubtful
@@ -47,6 +48,9 @@ NEVER, FOREVER = float("-inf"), float("inf")
 
 FRESH = 0.001
 """Seconds after which a reader looks at the socket again before it is served."""
+
+LOOKING = 0.05
+"""Seconds for which one that looks may be held up, waiting for the interpreter, before others look as well."""
 
 OUTSTANDING = 3
 """So many unanswered PINGs are enough: a server that is stopped must not be sent more and more."""
@@ -74,15 +78,15 @@ SCALARS = frozenset((str, bytes, int, float, bool))
 
 
 class State(StrEnum):
-    """How far a primary's copies can be trusted."""
+    """How far a primary's copies can be trusted; the best comes first."""
 
-    CONNECTING = "connecting"
-    ARMED = "armed"
     LIVE = "live"
+    ARMED = "armed"
+    CONNECTING = "connecting"
+    ASLEEP = "asleep"
     SUSPECT = "suspect"
     ASIDE = "aside"
     DEAD = "dead"
-    ASLEEP = "asleep"
     OFF = "off"
 
 
@@ -169,8 +173,7 @@ class Tracking:
         """Why it is not live."""
         self.run_id = ""
         self.used = NEVER
-        self._waiters: list[tuple[float, Callable[[], object]]] = []
-        self._floor = NEVER
+        self.waiters: list[tuple[float, Callable[[], object]]] = []
         self._canary_number = 0
         self._me = secrets.token_hex(6)
         self._forget_connection()
@@ -181,6 +184,8 @@ class Tracking:
         self._expected: deque[tuple[Callable[[Any, float, float], None], float]] = deque()
         self.longest = self.options.max_ttl
         """For how many seconds a copy may be kept."""
+        self.untracked = False
+        """Whether copies are served that nobody vouches for."""
         self.introduced = False
         """Whether the server has agreed, and said who it is."""
         self.armed = False
@@ -193,6 +198,8 @@ class Tracking:
         """When the newest PING that was answered had been sent."""
         self._pinged = NEVER
         self._fencing = False
+        self.silent = False
+        """Whether a fence has waited for an answer in vain, and none has come since."""
         self._caught_up = NEVER
         self._canary: Canary | None = None
         self._next_canary = NEVER
@@ -201,10 +208,10 @@ class Tracking:
 
     def connected(self, now: float) -> None:
         """A connection to the server is there: ask it to announce changes."""
+        if self.untracked:
+            self.end_epoch("connected")
         self._forget_connection()
         self.run_id = ""
-        if self.epoch.until == FOREVER:
-            self.end_epoch("connected")
         prefixes = [part for prefix in self.prefixes for part in ("PREFIX", prefix)]
         self._send(("CLIENT", "TRACKING", "ON", "BCAST", *prefixes), self._subscribed, now)
         self._send(("INFO", "server"), self._named, now)
@@ -221,6 +228,11 @@ class Tracking:
             else:
                 then, sent = self._expected.popleft()
                 then(reply, sent, now)
+
+    def looking(self, now: float) -> None:
+        """Somebody is about to read what has come; until that is done, others are served by the lease alone."""
+        if self.leased(now):
+            self.epoch.until = min(self.answered + self.options.t_live, now + LOOKING)
 
     def caught_up(self, now: float) -> None:
         """There was nothing more to read at *now*."""
@@ -242,18 +254,22 @@ class Tracking:
         if self.options.untracked_ttl:
             self.armed = True
             self.longest = self.options.untracked_ttl
+            self.untracked = True
             self.epoch.until = FOREVER
 
     def tick(self, now: float) -> float:
         """Do what is due, and return when to call again."""
         if self._expected and now - self._expected[0][1] > max(PATIENCE, PATIENCE * self.options.t_live):
             raise TimeoutError("no answer on the tracking connection")
-        period = self.options.t_live / 3
-        if now >= self._pinged + period and len(self._expected) < OUTSTANDING:
-            self._ping(now)
+        self.pulse(now)
         if self.state is State.LIVE and not self.leased(now):
             self._become(State.SUSPECT, "the server does not answer in time")
-        return max(self._pinged + period, now + period / 4)
+        return max(self._pinged + self.options.t_live / 3, now + self.options.t_live / 12)
+
+    def pulse(self, now: float) -> None:
+        """Send a PING if it is time to."""
+        if now >= self._pinged + self.options.t_live / 3 and len(self._expected) < OUTSTANDING:
+            self._ping(now)
 
     def _send(self, command: tuple[str, ...], then: Callable[[Any, float, float], None], now: float) -> None:
         self.outgoing += hiredis.pack_command(command)
@@ -262,26 +278,26 @@ class Tracking:
     # --- what the server says ---------------------------------------------------------------------
 
     def _subscribed(self, reply: Any, sent: float, now: float) -> None:
-        if isinstance(reply, Exception):
-            raise Refused(f"CLIENT TRACKING is refused: {reply}")
+        insist("CLIENT TRACKING", reply)
 
     def _named(self, reply: Any, sent: float, now: float) -> None:
-        if isinstance(reply, Exception):
-            raise Refused(f"INFO is refused: {reply}")
-        identity = Identity.of(reply)
+        identity = Identity.of(insist("INFO", reply))
         if identity.fault:
             raise Refused(identity.fault)
         self.run_id = identity.run_id
 
     def _ranked(self, reply: Any, sent: float, now: float) -> None:
-        role = "" if isinstance(reply, Exception) else Identity.of(reply).role
-        if role not in PRIMARY:
+        if Identity.of(insist("INFO", reply)).role not in PRIMARY:
             raise Refused("this server is a replica")
 
     def _timed(self, reply: Any, sent: float, now: float) -> None:
-        if isinstance(reply, Exception):
-            raise Refused(f"PTTL is refused: {reply}")
+        insist("PTTL", reply)
         self.introduced = True
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all that is missing is to `arm`."""
+        return self.introduced and not (self.armed or self.deaf)
 
     def arm(self, now: float) -> None:
         """From now on reads may leave copies: the server announces, and ordinary connections lead to it."""
@@ -317,8 +333,11 @@ class Tracking:
         self._send(("PING",), self._ponged, now)
 
     def _ponged(self, reply: Any, sent: float, now: float) -> None:
+        if isinstance(reply, NoPermissionError):
+            insist("PING", reply)
         if isinstance(reply, Exception):
-            raise Refused(f"PING is refused: {reply}")
+            return  # it is loading, or busy with a script; what has been acknowledged before may still be to come
+        self.silent = False
         canary = self._canary
         if canary is not None and canary.acknowledged is not None and sent >= canary.acknowledged:
             self._unheard()
@@ -334,14 +353,14 @@ class Tracking:
 
     def leased(self, now: float) -> bool:
         """Whether the server has answered lately enough, and nothing speaks against it."""
-        return self.proven and self.answered >= self._floor and now < self.answered + self.options.t_live
+        return self.proven and not self.silent and now < self.answered + self.options.t_live
 
     def vouches(self, epoch: Epoch, now: float) -> bool:
         """Whether a copy of *epoch* may be served although ``until`` is over: others are reading the socket."""
         return epoch is self.epoch and self.leased(now)
 
     def _extend(self) -> None:
-        if self.proven and self.answered >= self._floor:
+        if self.proven and not self.silent:
             self.epoch.until = min(self.answered + self.options.t_live, self._caught_up + FRESH)
 
     def end_epoch(self, reason: str) -> None:
@@ -388,7 +407,7 @@ class Tracking:
         """The server did not take the canary."""
         self._canary = None
         if not self.proven:
-            self.why = f"no canary can be written: {why}"
+            self._become(State.SUSPECT, f"no canary can be written: {why}")
 
     def _seen(self, canary: Canary, now: float) -> None:
         self.counts.canaries += 1
@@ -416,35 +435,39 @@ class Tracking:
     def fence(self, now: float, then: Callable[[], object]) -> bool:
         """Call *then* as soon as every write acknowledged before *now* is known; return whether to wait for it."""
         if not self.leased(now):
-            self._floor = max(self._floor, now)
+            self._unfenced()
             return False
-        self._waiters.append((now, then))
+        self.waiters.append((now, then))
         if not self._fencing:
             self._fencing = True
             self._ping(now)
         return True
 
-    def unfence(self, since: float) -> None:
-        """Nobody waits any longer: until a PING sent after *since* is answered, nothing is served."""
-        self._floor = max(self._floor, since)
-        self.epoch.until = min(self.epoch.until, since)
+    def unfence(self) -> None:
+        """Note that the server has not answered in time; until it does, nothing is served, and no fence waits."""
+        self.silent = True
+        self._unfenced()
+
+    def _unfenced(self) -> None:
+        """Give up all copies instead: whatever is read from now on was written, or not, before it was read."""
+        if self.armed:
+            self.end_epoch("fence")
 
     def _pass_fences(self, now: float) -> None:
-        if not self._waiters:
+        if not self.waiters:
             self._fencing = False
             return
-        passed = [then for since, then in self._waiters if since <= self.answered]
-        self._waiters = [waiter for waiter in self._waiters if waiter[0] > self.answered]
+        passed = [then for since, then in self.waiters if since <= self.answered]
+        self.waiters = [waiter for waiter in self.waiters if waiter[0] > self.answered]
         for then in passed:
             then()
-        self._fencing = bool(self._waiters)
+        self._fencing = bool(self.waiters)
         if self._fencing:
             self._ping(now)  # one for all who came while the last was under way
 
     def _release_fences(self) -> None:
-        waiters, self._waiters, self._fencing = self._waiters, [], False
-        for since, then in waiters:
-            self._floor = max(self._floor, since)
+        waiters, self.waiters, self._fencing = self.waiters, [], False
+        for _, then in waiters:
             then()
 
     # --- what the caches do -----------------------------------------------------------------------
@@ -478,8 +501,10 @@ class Tracking:
         keep = self.journal.read(name, departed, hash(payload))
         if payload is None:
             value, keep = PACKED, keep and self.options.absent
-        elif left == -2 or (self.warns and (len(name) > MAX_LENGTH or doubtful(name))):
+        elif type(left) is not int or left == -2:
             keep = False
+        if self.warns and keep:
+            keep = len(name) <= MAX_LENGTH and not doubtful(name)
         if payload is not None and type(value) in SCALARS:
             payload = None
         else:
@@ -501,6 +526,19 @@ class Tracking:
         self.journal.write(name)
         if self.store.drop(name):
             self.counts.invalidations["own write"] += 1
+
+
+def insist(command: str, reply: Any) -> Any:
+    """Return the reply to *command*, or say why there will be none."""
+    if not isinstance(reply, Exception):
+        return reply
+    if str(reply).startswith(PASSING):
+        raise reply
+    raise Refused(f"{command} is refused: {reply}")
+
+
+PASSING = ("BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+"""How refusals begin that are no last word."""
 
 
 class Refused(Exception):

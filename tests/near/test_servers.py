@@ -1,0 +1,380 @@
+"""Each kind of server and way to it: copies where they can be kept current, and otherwise a reason and no harm."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from tests.conftest import TRANSPORTS
+from tests.faces import Face
+
+from fleetcache.client import SentinelClient, ShardClient
+from fleetcache.near import listener as listening
+from fleetcache.near.tracking import State
+from fleetcache.testing import FaultProxy, tracked, valkey_server
+from fleetcache.topology.embedded import EmbeddedServer, find_binary
+
+from .conftest import Copies, calls, copied, copy, listeners, one_face, until
+
+
+@pytest.mark.parametrize("transport", ["valkey-tcp", "redis-tcp", "redis-unix", "redis-tls"])
+@one_face
+async def test_transports(copies, request, transport):
+    """On each server, and over TCP, a unix socket and TLS, copies are kept and kept current."""
+    url = TRANSPORTS[transport](request.getfixturevalue, 9)
+    near = copies(url)
+    with redis.Redis.from_url(url) as raw:
+        await near.set("key", {"a": 1})
+        assert await copied(near, "key") == {"a": 1}
+        before = calls(raw, "get")
+        assert await near.get("key") == {"a": 1}
+        assert calls(raw, "get") == before
+
+        for number in range(5):
+            raw.mset({f"{near.make_key(f'key{each}')}": number for each in range(300)})
+            raw.set(near.make_key("key"), number)
+            await near.fence()
+            assert await near.get("key") == number
+            assert set((await near.get_many([f"key{each}" for each in range(300)])).values()) == {number}
+        await near.clear()
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Any:
+    """What the near caches have logged, but for the end of the test."""
+    caplog.set_level(logging.INFO, "fleetcache.near")
+
+    def lines() -> list[tuple[str, str]]:
+        found = [(each.levelname, each.getMessage()) for each in caplog.records if each.name == "fleetcache.near"]
+        return [line for line in found if not line[1].endswith("closed")]
+
+    return lines
+
+
+async def works_without_copies(near: Face, asked: Any) -> None:
+    await near.set("key", [1])
+    asked()
+    assert [await near.get("key") for _ in range(3)] == [[1]] * 3
+    assert await near.get_many(["key", "missing"]) == {"key": [1]}
+    assert await near.has_key("key") is True
+    assert asked() == 5
+    await near.fence()
+    assert near.near.stats()["entries"] == 0
+    assert await near.delete("key") is True
+
+
+@one_face
+async def test_without_resp3(copies, asked, lines):
+    """What speaks RESP2 hears no announcements: the near cache is off, and says so once."""
+    near = copies(protocol=2, live=False)
+    await near.get("key")
+    until(lambda: near.near.state == "off")
+
+    await works_without_copies(near, asked)
+
+    assert "RESP3" in near.info()["near"]["why"]
+    assert [level for level, _ in lines()] == ["WARNING"]
+
+
+@pytest.mark.parametrize("command", ["client|tracking", "info", "pttl", "ping"])
+@one_face
+async def test_a_user_who_may_not(copies, raw, asked, lines, command, monkeypatch):
+    """The cache works, its near cache is off with a reason that is logged once, however often it is tried again."""
+    monkeypatch.setattr(listening, "REFUSED_FOR", 0.01)
+    user = f"may-not-{command}"
+    raw.execute_command("ACL", "SETUSER", user, "on", ">secret", "~*", "&*", "+@all", f"-{command}")
+    near = copies(USERNAME=user, PASSWORD="secret", live=False)
+    await near.get("key")
+    until(lambda: near.near.counts.epochs.get("refused", 0) >= 4)
+
+    await works_without_copies(near, asked)
+
+    assert near.near.state == "off"
+    assert "refused" in near.near.why
+    assert len(lines()) == 1
+    level, text = lines()[0]
+    assert level == "WARNING"
+    assert text.endswith(near.near.why.partition(": ")[2])
+
+    raw.execute_command("ACL", "SETUSER", user, f"+{command}")
+    until(lambda: [level for level, _ in lines()] == ["WARNING", "INFO"])
+    assert near.near.state == "live"
+    raw.execute_command("ACL", "DELUSER", user)
+
+
+@one_face
+async def test_a_user_who_may_not_write(copies, raw, asked, lines):
+    """Without a canary nothing is proven, so there are no hits, and the reason is to be seen in the log too."""
+    raw.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "&*", "+@all", "-set")
+    near = copies(USERNAME="reader", PASSWORD="secret", live=False)
+    raw.set(near.make_key("key"), 1)
+    await near.get("key")
+    until(lambda: "canary" in near.near.why and "NOPERM" in near.near.why)
+    asked()
+
+    assert [await near.get("key") for _ in range(3)] == [1, 1, 1]
+
+    assert asked() == 6
+    assert near.near.state != "live"
+    assert [level for level, _ in lines()] == ["WARNING"]
+
+
+# Where nothing is announced -----------------------------------------------------------------------
+
+
+async def test_short_lives_where_nothing_is_announced(copies, asked):
+    """With UNTRACKED_TTL copies are used for so long, and a write of this process still ends them."""
+    near = copies(near={"UNTRACKED_TTL": 0.3}, protocol=2, live=False)
+    await near.get("key")
+    until(lambda: near.near.state == "off")
+    await near.set("key", 1)
+    await copied(near, "key", deaf=True)
+    entry, began = copy(near, near.make_key("key")), time.monotonic()
+    asked()
+
+    assert await near.get("key") == 1
+    assert asked() == 0
+    while near.near.copies.get(entry.name) is entry:
+        await near.get("key")
+        assert time.monotonic() - began < 1
+        copy(near, entry.name)
+    assert asked() >= 2
+    await near.set("key", 2)
+    assert await near.get("key") == 2
+
+
+@one_face
+async def test_who_was_refused_asks_again(copies, monkeypatch):
+    """Also where copies are kept meanwhile, and after nobody has read for long."""
+    monkeypatch.setattr(listening, "REFUSED_FOR", 0.02)
+    near = copies(near={"UNTRACKED_TTL": 0.05, "MAX_TTL": 0.1}, protocol=2, live=False)
+    (listener,) = listeners(near.near)
+    await near.get("key")
+    until(lambda: near.near.state == "off")
+    until(lambda: listener.thread is None)
+    refusals = near.near.counts.epochs["refused"]
+
+    until(lambda: near.whole.get("key") is None and near.near.counts.epochs["refused"] > refusals, 2)
+
+
+# Several servers ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def replica(valkey: EmbeddedServer) -> Iterator[EmbeddedServer]:
+    with redis.Redis(port=valkey.port) as raw:
+        raw.config_set("repl-diskless-sync-delay", 0)
+    with valkey_server(arguments=["--replicaof", f"127.0.0.1 {valkey.port}"]) as replica:
+        with redis.Redis(port=replica.port) as raw:
+            until(lambda: raw.info("replication")["master_link_status"] == "up", 20)
+        yield replica
+
+
+async def test_copies_come_from_the_primary(copies, valkey, replica, raw):
+    """A replica may not know yet what was announced, so only reads that leave no copy go there."""
+    with redis.Redis(port=replica.port) as other:
+        near = copies([valkey.url(9), replica.url(9)])
+        await near.set("key", 1)
+        before = [calls(each, "get") + calls(each, "mget") for each in (raw, other)]
+
+        await copied(near, "key")
+        await near.get("a", fresh=True)
+        await near.get_many(["b", "c"])
+        after = [calls(each, "get") + calls(each, "mget") for each in (raw, other)]
+        assert after[0] - before[0] >= 3
+        assert after[1] == before[1]
+
+        await near.get(near.make_key("key", prefix="elsewhere"))
+        assert calls(other, "get") + calls(other, "mget") == before[1] + 1
+        assert len(near.near.listeners) == 1
+
+
+@one_face
+async def test_a_replica_is_no_primary(copies, replica, lines):
+    """A cache that was led to a replica keeps no copies: announcements may come late there."""
+    near = copies(replica.url(9), live=False)
+    await near.get("key")
+
+    until(lambda: near.near.state == "off")
+
+    assert "replica" in near.near.why
+    assert [level for level, _ in lines()] == ["WARNING"]
+
+
+@pytest.fixture
+def shards(copies: Copies, valkey: EmbeddedServer) -> Iterator[tuple[Face, EmbeddedServer]]:
+    """A near cache over two servers, and the second of them."""
+    with valkey_server() as second:
+        near = copies([valkey.url(9), second.url(9)], kind=ShardClient)
+        yield near, second
+
+
+async def test_shards(shards, raw):
+    """Each server has a listener of its own, and a fence waits for all."""
+    near, second = shards
+    keys = [f"key{number}" for number in range(40)]
+    homes = {key: near.get_server(near.make_key(key)) for key in keys}
+    assert len({id(home) for home in homes.values()}) == len(near.near.listeners) == 2
+    await near.set_many(dict.fromkeys(keys, 0))
+    for key in keys:
+        await copied(near, key)
+    misses = near.near.counts.misses
+
+    assert await near.get_many(keys) == dict.fromkeys(keys, 0)
+    assert near.near.counts.misses == misses
+    for key in keys:
+        homes[key].set(near.make_key(key), 1)
+    await near.fence()
+    assert await near.get_many(keys) == dict.fromkeys(keys, 1)
+    assert [await near.get(key) for key in keys] == [1] * 40
+    for key in keys:
+        await copied(near, key)
+
+    with redis.Redis.from_url(second.url(9)) as other:
+        other.flushdb()
+        await near.fence()
+        left = await near.get_many(keys)
+    assert left == {key: 1 for key in keys if homes[key].exists(near.make_key(key))}
+    await near.clear()
+
+
+@one_face
+async def test_the_state_is_that_of_the_worst(copies, valkey):
+    """As long as one of several servers is not listened to, the near cache is not live."""
+    with valkey_server() as second:
+        near = copies([valkey.url(9), second.url(9)], kind=ShardClient, live=False)
+        first, _ = listeners(near.near)
+        first.start()
+        until(lambda: first.tracking.state is State.LIVE)
+
+        assert near.near.state != "live"
+        for listener in listeners(near.near):
+            listener.start()
+        until(lambda: near.near.state == "live")
+        second.kill()
+        until(lambda: near.near.state == "dead")
+        assert near.near.why
+
+
+@one_face
+async def test_copies_of_one_shard_outlive_the_other(copies, valkey):
+    """What was read from a server that is well is served while another is away."""
+    with valkey_server() as second:
+        near = copies([valkey.url(9), second.url(9)], kind=ShardClient, socket_timeout=0.5)
+        keys = [f"key{number}" for number in range(20)]
+        await near.set_many(dict.fromkeys(keys, 0))
+        well = [key for key in keys if near.near.home(near.make_key(key)) is near.topology.primaries[0]]
+        for key in well:
+            await copied(near, key)
+        second.kill()
+        until(lambda: near.near.state == "dead")
+        misses = near.near.counts.misses
+
+        assert [await near.get(key) for key in well] == [0] * len(well)
+
+        assert near.near.counts.misses == misses
+        await near.fence()
+        for key in well:
+            await near.delete(key)
+
+
+@one_face
+async def test_sentinel(copies, tmp_path):
+    """Copies come from the primary that Sentinels name, and end when they name another."""
+    with ExitStack() as stack:
+        first = stack.enter_context(valkey_server(arguments=["--repl-diskless-sync-delay", "0"]))
+        second = stack.enter_context(valkey_server(arguments=["--replicaof", f"127.0.0.1 {first.port}"]))
+        sentinel = stack.enter_context(valkey_server(binary=sentinel_program(tmp_path, first.port)))
+        with redis.Redis(port=sentinel.port, decode_responses=True) as watching:
+            until(lambda: [each["master-link-status"] for each in watching.sentinel_slaves("service")] == ["ok"], 20)
+            near = copies("redis://service/0", kind=SentinelClient, SENTINELS=[("127.0.0.1", sentinel.port)])
+            await near.set("key", 1)
+            await copied(near, "key")
+            misses = near.near.counts.misses
+            assert await near.get("key") == 1
+            assert near.near.counts.misses == misses
+
+            watching.sentinel_remove("service")
+            with redis.Redis(port=second.port) as other, redis.Redis(port=first.port) as old:
+                other.replicaof("NO", "ONE")
+                other.set(near.make_key("key"), 2)
+                watching.sentinel_monitor("service", "127.0.0.1", second.port, 1)
+                old.client_kill_filter(_type="normal", skipme=True)
+            until(lambda: near.whole.get("key") == 2 and near.near.state == "live", 10)
+            await copied(near, "key")
+            assert await near.get("key") == 2
+
+
+def sentinel_program(place: Path, primary: int) -> Path:
+    """Return a program that runs the server as a Sentinel: those want a file of their own."""
+    configuration, program = place / "sentinel.conf", place / "sentinel"
+    configuration.write_text(
+        f"sentinel monitor service 127.0.0.1 {primary} 1\nsentinel down-after-milliseconds service 60000\n"
+    )
+    program.write_text(f'#!/bin/sh\nexec "{find_binary()}" "{configuration}" --sentinel "$@"\n')
+    program.chmod(0o700)
+    return program
+
+
+async def test_two_aliases_by_different_ways(copies, valkey, raw):
+    """Caches that reach one server by different ways tell each other what they write, ahead of any announcement (G2)."""
+    with FaultProxy(valkey.socket) as proxy:
+        one = copies(proxy.url(9), {"T_LIVE": 50})
+        prefix = one.key_prefix
+        two = copies(valkey.url(9), {"T_LIVE": 50}, KEY_FUNCTION=lambda key, _, version: f"{prefix}:{version}:{key}")
+        await one.set("key", "old")
+        await copied(one, "key")
+        proxy.hold(tracked)
+
+        await two.set("key", "new")
+
+        assert await one.get("key") == "new"
+        proxy.heal()
+
+
+# A faulty way -------------------------------------------------------------------------------------
+
+
+@one_face
+async def test_a_silent_server_ends_the_hits(copies, valkey, raw, asked):
+    """T_LIVE after the last answer no copy is used; when answers come again, copies are, unless somebody has written."""
+    with FaultProxy(valkey.socket) as proxy:
+        near = copies(proxy.url(9), {"T_LIVE": 0.2})
+        await near.set_many({"changed": 1, "same": 1})
+        await copied(near, "changed")
+        await copied(near, "same")
+        proxy.hold(tracked)
+        raw.set(near.make_key("changed"), 2)
+        written = time.monotonic()
+
+        while await near.get("changed") == 1:
+            assert time.monotonic() - written < 0.3
+        until(lambda: near.near.state == "suspect")
+        asked()
+        assert await near.get("same") == 1
+        assert asked() == 2
+
+        proxy.heal()
+        until(lambda: near.near.state == "live")
+        assert await near.get("changed") == 2
+
+
+@one_face
+async def test_lost_connections_are_logged_once_each(copies, lines):
+    """However often it is tried, an outage is one line, and its end another."""
+    with valkey_server() as server:
+        near = copies(server.tcp_url(), socket_timeout=0.5)
+        await copied(near, "key")
+        server.kill()
+        until(lambda: near.near.counts.epochs.get("connection", 0) >= 3)
+        server.restart()
+        until(lambda: len(lines()) >= 3)
+
+        assert [level for level, _ in lines()] == ["INFO", "WARNING", "INFO"]
+        assert near.near.state == "live"

@@ -1,0 +1,555 @@
+"""The near cache's protocol in every order in which a few things can happen.
+
+Load with faults meets many orders of events, by chance.  Here a server of a few lines, two or three readers, a
+writer in the process, one elsewhere and the clock take steps in each possible order, up to a number of
+steps; after each step it is asked what a hit would return now.  States that were met before, by whatever way, are
+not entered again, and a promise that breaks is shown by the shortest way there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from math import inf
+from types import SimpleNamespace
+from typing import Any
+
+import hiredis
+import pytest
+from tests.coherence import mutants
+
+from fleetcache import near
+from fleetcache.exchange.connecting import NEED_DATA, refusal
+from fleetcache.near import PACKED, Near
+from fleetcache.near.journal import Journal
+from fleetcache.near.store import Epoch, Store
+from fleetcache.near.tracking import Counts, State, Tracking
+from fleetcache.settings import NearOptions
+
+pytestmark = pytest.mark.timeout(120)
+
+NAME, PREFIX = "p:a", "p:"
+OPTIONS = NearOptions()
+STEP = 0.6 * OPTIONS.t_live
+"""How far the clock goes at a time."""
+
+MOMENT = 1e-5
+"""How far it goes where it must be seen what came before and what after."""
+
+OK, PONG, GONE = b"+OK\r\n", b"+PONG\r\n", b":-2\r\n"
+FLUSHED = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
+
+
+def announcement(name: str) -> bytes:
+    return f">2\r\n$10\r\ninvalidate\r\n*1\r\n${len(name)}\r\n{name}\r\n".encode()
+
+
+def text(content: str) -> bytes:
+    return f"${len(content)}\r\n{content}\r\n".encode()
+
+
+REPLIES = {
+    ("CLIENT", "TRACKING"): OK,
+    ("INFO", "server"): text("run_id:1\r\nredis_version:7.2.4\r\n"),
+    ("INFO", "replication"): text("role:master\r\n"),
+    ("PTTL", PREFIX): GONE,
+    ("PING",): PONG,
+}
+
+
+class Broken(Exception):
+    """A promise was."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How often each thing may happen, and how many steps there are together."""
+
+    steps: int
+    readers: int = 2
+    reads: int = 2
+    foreign: int = 0
+    flushes: int = 0
+    own: str = ""
+    """What this process writes: ``set`` or ``flush``."""
+    waits: int = 0
+    fences: int = 0
+    losses: int = 0
+    halves: int = 0
+    """How often half of an announcement or reply arrives, and the other half later."""
+    begins: str = "cold"
+    """With no copy, ``warm`` with one, or ``armed``, when nothing is proven yet."""
+    lifetime: float = inf
+    """That of the value at the beginning."""
+    deaf: bool = False
+    """Whether announcements get lost, from the beginning on."""
+
+
+SCOPES = {
+    "reads": Scope(14, readers=3, reads=3, foreign=2),
+    "writes": Scope(10, foreign=1, own="set"),
+    "flushes": Scope(11, foreign=1, flushes=1, halves=1),
+    "own flushes": Scope(9, foreign=1, own="flush"),
+    "losses": Scope(10, foreign=1, losses=1),
+    "time": Scope(9, readers=1, reads=1, foreign=1, waits=3, begins="warm"),
+    "fences": Scope(8, readers=1, reads=1, foreign=1, waits=1, fences=1, begins="warm"),
+    "unproven": Scope(10, readers=1, reads=1, foreign=1, fences=1, begins="armed"),
+    "lifetimes": Scope(9, readers=1, waits=3, lifetime=STEP * 1.5),
+    "deaf": Scope(8, readers=1, reads=1, foreign=1, waits=2, losses=1, deaf=True),
+    "all": Scope(4, reads=3, foreign=2, flushes=1, own="set", waits=2, fences=1, losses=1, halves=1, begins="warm"),
+}
+"""What can happen together, in so many steps that few more states would follow, or that each takes about a second."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A read that is under way."""
+
+    departed: int
+    sent: float
+    version: int = 0
+    """What the server had when it came to it; 0: it has not come to it yet."""
+    payload: bytes | None = None
+    left: int = 0
+
+
+class World:
+    """A server with one entry, whose values are the numbers of its versions, and a process that keeps it near."""
+
+    def __init__(self, scope: Scope, kind: type[Tracking]) -> None:
+        self.scope = scope
+        self.now = 0.0
+        self.version = 1
+        self.present = True
+        self.absent = 0
+        """The version that was the entry's absence; there is one at most."""
+        self.lives: dict[int, float] = {1: scope.lifetime}
+        """When versions expire."""
+        self.sent = b""
+        """What the server has not read yet."""
+        self.queue: tuple[tuple[bytes, int], ...] = ()
+        """What is under way from the server, with the version that each part announces."""
+        self.fed = b""
+        """The first half of something."""
+        self.connected = self.announces = False
+        self.readers: tuple[Reading | None, ...] = (None,) * scope.readers
+        self.reads = self.foreign = self.flushes = self.waits = self.fences = self.losses = self.halves = 0
+        """How often these things have happened."""
+        self.writing = 0
+        """How far the own writer has come."""
+        self.written = 0
+        self.seen = self.owned = self.announced = 0
+        """The newest versions that a read returned, that this process wrote, that were announced to it."""
+        self.acknowledged: tuple[tuple[float, int], ...] = ()
+        self.canary = ""
+        self.demanded = self.fenced = 0
+        """The newest version that was acknowledged before the fence, and the same when it is passed."""
+        self.waiting = False
+        self.tracking = kind("server", (PREFIX,), OPTIONS, Store(OPTIONS.max_bytes), Counts())
+        self.tracking._me = "me"
+        self.do("connect")
+        self.prove(until=State.ARMED if scope.begins == "armed" else State.LIVE)
+        if not scope.losses and scope.begins != "armed":
+            self.tracking._next_canary = inf
+        if scope.begins == "warm":
+            self.read()
+
+    # --- what can happen --------------------------------------------------------------------------
+
+    def moves(self) -> Iterator[tuple[str, int]]:
+        """Yield what can happen next."""
+        scope, tracking = self.scope, self.tracking
+        if self.reads < scope.reads and None in self.readers:
+            yield "depart", self.readers.index(None)
+        for number, reading in enumerate(self.readers):
+            if reading is not None:
+                yield "arrive" if reading.version else "execute", number
+        if tracking.pending:
+            yield "settle", 0
+        if self.foreign < scope.foreign:
+            yield "write", 0
+        if self.flushes < scope.flushes:
+            yield "flush", 0
+        if scope.own and self.writing < 3:
+            yield "write_own", 0
+        if self.waits < scope.waits:
+            yield "wait", 0
+        if self.fences < scope.fences and not self.waiting:
+            yield "begin_fence", 0
+        if self.waiting:
+            yield "give_up_fence", 0
+        if not self.connected:
+            yield "connect", 0
+            return
+        if self.losses < scope.losses:
+            yield "lose", 0
+        if self.sent:
+            yield "serve", 0
+        if self.queue:
+            yield "deliver", 1
+            if self.halves < scope.halves and not self.fed:
+                yield "deliver", 0
+            if len(self.queue) > 1:
+                yield "deliver", len(self.queue)
+        if tracking.introduced and not (tracking.armed or tracking.deaf):
+            yield "arm", 0
+        if self.canary:
+            yield "acknowledge_canary", 0
+        elif tracking.canary_due(self.now):
+            yield "write_canary", 0
+        if self.waits and self.now >= tracking._pinged + OPTIONS.t_live / 3:
+            yield "tick", 0
+
+    def after(self, move: tuple[str, int]) -> World:
+        """Return the state that follows; raise Broken if it is a wrong one."""
+        world = self.clone()
+        world.do(*move)
+        world.check()
+        return world
+
+    def do(self, what: str, number: int = 0) -> None:
+        getattr(self, what)(number)
+        tracking = self.tracking
+        if tracking.outgoing:
+            if self.connected:
+                self.sent += bytes(tracking.outgoing)
+            tracking.outgoing = bytearray()
+
+    # The readers.
+
+    def depart(self, number: int) -> None:
+        self.reads += 1
+        self._reads(number, Reading(self.tracking.depart(NAME, self.now), self.now))
+
+    def execute(self, number: int) -> None:
+        if self.now >= self.lives[self.version]:
+            self._change(present=False)
+        ends = self.lives[self.version]
+        left = -2 if not self.present else -1 if ends == inf else round((ends - self.now) * 1000)
+        payload = b"%d" % self.version if self.present else None
+        self._reads(number, replace(self.readers[number], version=self.version, payload=payload, left=left))
+
+    def arrive(self, number: int) -> None:
+        read = self.readers[number]
+        value = None if read.payload is None else read.version
+        self.tracking.arrive(NAME, read.departed, value, read.payload, read.left, read.sent)
+        self.seen = max(self.seen, read.version)
+        self._reads(number, None)
+
+    def settle(self, number: int = 0) -> None:
+        self.tracking.settle()
+
+    def _reads(self, number: int, reading: Reading | None) -> None:
+        self.readers = (*self.readers[:number], reading, *self.readers[number + 1 :])
+
+    # The writers.
+
+    def write(self, number: int = 0) -> None:
+        self.foreign += 1
+        self._change(present=True)
+
+    def flush(self, number: int = 0) -> None:
+        self.flushes += 1
+        self._change(present=False, flush=True)
+
+    def write_own(self, number: int = 0) -> None:
+        if self.writing == 1:
+            self._change(present=self.scope.own == "set", flush=self.scope.own == "flush", acknowledged=False)
+            self.written = self.version
+        elif self.scope.own == "set":
+            self.tracking.wrote(NAME)
+        else:
+            self.tracking.end_epoch("own flush")
+        if self.writing == 2:
+            self.owned = self.written
+            self._acknowledge(self.owned)
+        self.writing += 1
+
+    def _change(self, *, present: bool, flush: bool = False, acknowledged: bool = True) -> None:
+        self.version += 1
+        self.present = present
+        if not present:
+            self.absent = self.version
+        self.lives = self.lives | {self.version: inf}
+        if self.announces and not self.scope.deaf:
+            self.queue += ((FLUSHED if flush else announcement(NAME), self.version),)
+        if acknowledged:
+            self._acknowledge(self.version)
+
+    def _acknowledge(self, version: int) -> None:
+        self.acknowledged += ((self.now, version),)
+
+    # Time, and fences.
+
+    def wait(self, number: int = 0) -> None:
+        self.waits += 1
+        self.now = round(self.now + STEP, 6)
+
+    def tick(self, number: int = 0) -> None:
+        try:
+            self.tracking.tick(self.now)
+        except TimeoutError:
+            self.lose()
+
+    def begin_fence(self, number: int = 0) -> None:
+        self.fences += 1
+        self.now += MOMENT
+        self.demanded = max((version for _, version in self.acknowledged), default=0)
+        self.waiting = True
+        if not self.tracking.fence(self.now, self.pass_fence):
+            self.pass_fence()
+
+    def give_up_fence(self, number: int = 0) -> None:
+        self.tracking.unfence()
+        self.pass_fence()
+
+    def pass_fence(self) -> None:
+        self.waiting, self.fenced = False, self.demanded
+
+    # The connection.
+
+    def lose(self, number: int = 0) -> None:
+        self.losses += 1
+        self.connected = self.announces = False
+        self.queue, self.sent, self.fed, self.canary = (), b"", b"", ""
+        self.tracking.lost("connection")
+
+    def connect(self, number: int = 0) -> None:
+        self.connected = True
+        self.tracking.connected(self.now)
+
+    def serve(self, number: int = 0) -> None:
+        """The server answers whatever it was sent."""
+        for command in commands(self.sent):
+            if command[1:2] == ("TRACKING",):
+                self.announces = True
+            self.queue += ((REPLIES[command[:2]], 0),)
+        self.sent = b""
+
+    def deliver(self, count: int) -> None:
+        """So many parts reach the process, or half of one."""
+        if count == 0:
+            self.halves += 1
+            (part, version), *others = self.queue
+            half = len(part) // 2
+            self.queue = ((part[half:], version), *others)
+            data = self.fed = part[:half]
+        else:
+            parts, self.queue = self.queue[:count], self.queue[count:]
+            data, self.fed = b"".join(part for part, _ in parts), b""
+            self.announced = max(self.announced, *(version for _, version in parts))
+        self.tracking.received(data, self.now)
+        self.tracking.caught_up(self.now)
+
+    def arm(self, number: int = 0) -> None:
+        self.tracking.arm(self.now)
+
+    def write_canary(self, number: int = 0) -> None:
+        self.canary = self.tracking.new_canary(self.now)
+        if self.announces and not self.scope.deaf:
+            self.queue += ((announcement(self.canary), 0),)
+
+    def acknowledge_canary(self, number: int = 0) -> None:
+        name, self.canary = self.canary, ""
+        self.now += MOMENT
+        self.tracking.canary_written(name, self.now)
+
+    # --- in a row ---------------------------------------------------------------------------------
+
+    def prove(self, until: State = State.LIVE) -> None:
+        """Let everything go well for a while, until copies are served."""
+        for _ in range(8):
+            for what in ("tick", "serve"):
+                self.do(what)
+            if self.queue:
+                self.do("deliver", len(self.queue))
+            self.tracking.caught_up(self.now)
+            if self.tracking.state is until:
+                return
+            if self.tracking.introduced and not (self.tracking.armed or self.tracking.deaf):
+                self.do("arm")
+            if not self.canary and self.tracking.canary_due(self.now):
+                self.do("write_canary")
+            if self.canary:
+                self.do("acknowledge_canary")
+            if self.losses or self.waits:
+                self.now += OPTIONS.t_live / 2
+
+    def read(self) -> None:
+        for what in ("depart", "execute", "arrive", "settle"):
+            self.do(what)
+
+    def recover(self) -> None:
+        """End what is going on, and read: in the end there is a copy, and it is served."""
+        while 0 < self.writing < 3:
+            self.do("write_own")
+        for number, reading in enumerate(self.readers):
+            if reading is not None:
+                if not reading.version:
+                    self.do("execute", number)
+                self.do("arrive", number)
+        self.settle()
+        if not self.connected:
+            self.do("connect")
+        # What was sent before may be answered now, and what is announced may end copies.
+        self.waits = max(self.waits, 1)
+        self.prove()
+        self.prove()
+        self.read()
+        if self.hit() != self.version:
+            raise Broken(f"served: no copy of the current version is, the near cache is {self.tracking.state}")
+
+    # --- what is promised -------------------------------------------------------------------------
+
+    def hit(self) -> int | None:
+        """Return the version that a hit returns now, None if no copy is served."""
+        TIME[0] = self.now
+        near = NEAR
+        near.copies, near.only, near.listeners[None].tracking = self.tracking.store.copies, self.tracking, self.tracking
+        entry = near.copy(NAME)
+        return None if entry is None else self.version_of(entry)
+
+    def version_of(self, entry: Any) -> int:
+        return self.absent if entry.value is PACKED else entry.value
+
+    def check(self) -> None:
+        """Compare with the promises what can be served now, and what is kept."""
+        tracking = self.tracking
+        entry = tracking.store.copies.get(NAME)
+        if entry is None:
+            return
+        kept = self.version_of(entry)
+        if entry.epoch is tracking.epoch and not self.scope.deaf:
+            if kept < self.announced:
+                raise Broken(f"G6: version {kept} is kept, and {self.announced} was announced")
+            if kept < self.version and not any(version > kept for _, version in self.queue):
+                raise Broken(f"G6: version {kept} is kept, and nothing will tell of {self.version}")
+        if NAME in tracking.pending:
+            return  # a hit would settle it: another step
+        found = self.hit()
+        if found is None:
+            return
+        due = max((version for when, version in self.acknowledged if when < self.now - OPTIONS.t_live), default=0)
+        for promise, least in ("G2", self.owned), ("G3", self.seen), ("G4", due), ("G5", self.fenced):
+            if found < least:
+                raise Broken(f"{promise}: a hit returns version {found} after {least}")
+        if self.now > self.lives[found]:
+            raise Broken(f"expired: a hit returns version {found}")
+        self.seen = max(self.seen, found)
+
+    # --- states -----------------------------------------------------------------------------------
+
+    def clone(self) -> World:
+        world, known = object.__new__(World), self.tracking
+        vars(world).update(vars(self))
+        world.tracking = tracking = object.__new__(type(known))
+        vars(tracking).update(vars(known))
+        tracking.outgoing = bytearray()
+        tracking.pending = known.pending.copy()
+        tracking.epoch = Epoch(known.epoch.until)
+        tracking.store = Store(OPTIONS.max_bytes)
+        for entry in known.store.copies.values():
+            epoch = tracking.epoch if entry.epoch is known.epoch else entry.epoch
+            tracking.store.put(entry.name, entry.value, entry.payload, entry.deadline, epoch)
+        tracking.journal = Journal()
+        for part in Journal.__slots__:
+            of_its = getattr(known.journal, part)
+            setattr(tracking.journal, part, of_its.copy() if isinstance(of_its, dict) else of_its)
+        tracking.reader = hiredis.Reader(
+            encoding="utf-8", errors="replace", replyError=refusal, notEnoughData=NEED_DATA
+        )
+        tracking.reader.feed(world.fed)
+        tracking._expected = deque((getattr(tracking, then.__name__), sent) for then, sent in known._expected)
+        tracking.waiters = [(since, world.pass_fence) for since, _ in known.waiters]
+        tracking._canary = known._canary and replace(known._canary)
+        return world
+
+    def fingerprint(self) -> object:
+        """Return what tells this state from others that can become different."""
+        tracking, journal = self.tracking, self.tracking.journal
+        entry = tracking.store.copies.get(NAME)
+        pending = tracking.pending.get(NAME)
+        written, read, known = journal._recent.get(NAME) or (0, 0, 0)
+        # Of the journal's numbers only the order matters.
+        numbers = {0, journal.now, journal._floor, written, read, pending[0] if pending else 0}
+        numbers.update(reading.departed for reading in self.readers if reading)
+        rank = {number: place for place, number in enumerate(sorted(numbers))}
+        canary = tracking._canary
+        return (
+            tuple(value for name, value in vars(self).items() if name not in {"readers", "scope", "tracking", "lives"}),
+            # All readers are the same.
+            tuple(sorted((rank[each.departed], each.sent, each.version, each.left) for each in self.readers if each)),
+            (rank[journal.now], rank[journal._floor], rank[written], rank[read], known if read > written else 0),
+            entry and (self.version_of(entry), entry.deadline, entry.epoch is tracking.epoch),
+            pending and (rank[pending[0]], *pending[1:]),
+            tuple(value for value in vars(tracking).values() if isinstance(value, (bool, float, str, tuple))),
+            (tracking.epoch.until, canary and (canary.name, canary.acknowledged)),
+            tuple(sent for _, sent in tracking._expected),
+            tuple(since for since, _ in tracking.waiters),
+        )
+
+
+def commands(sent: bytes) -> Iterator[tuple[str, ...]]:
+    reader = hiredis.Reader(encoding="utf-8", notEnoughData=NEED_DATA)
+    reader.feed(sent)
+    while (command := reader.gets()) is not NEED_DATA:
+        yield tuple(command)
+
+
+VERBOSE=0
+TIME = [0.0]
+NEAR: Any = Near.__new__(Near)
+"""The code of a hit, with whatever a state has; that another thread holds the lock, and hits go by the lease, is the worst case."""
+NEAR.lock = nullcontext()
+NEAR.home = lambda name: None
+NEAR.listeners = {None: SimpleNamespace(look=lambda now: None)}
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    monkeypatch.setattr(near, "clock", lambda: TIME[0])
+
+
+def explore(scope: Scope, kind: type[Tracking] = Tracking) -> tuple[int, int]:
+    """Enter each state within *scope*; return how many there are, and in how many of them a copy is served."""
+    first = World(scope, kind)
+    if (first.tracking.state is State.LIVE) == scope.deaf:
+        raise Broken(f"served: the near cache is {first.tracking.state} at the beginning")
+    ways: dict[object, tuple[object, tuple[str, int] | None]] = {first.fingerprint(): (None, None)}
+    level = [(first.fingerprint(), first)]
+    served = 0
+    for _ in range(scope.steps):
+        following = []
+        for known, world in level:
+            for move in world.moves():
+                try:
+                    after = world.after(move)
+                    found = after.fingerprint()
+                    if found in ways:
+                        continue
+                    if after.hit() is not None and not after.tracking.pending:
+                        served += 1
+                    if not scope.deaf:
+                        after.clone().recover()
+                except Exception as error:
+                    raise Broken(f"{error}\n  after {way(ways, known)}, {named(move)}") from error
+                ways[found] = known, move
+                following.append((found, after))
+        if VERBOSE: print(_, len(following), len(ways), round(__import__('time').process_time(),2), flush=True)
+        level = following
+    return len(ways), served
+
+
+def way(ways: Any, state: object) -> str:
+    """Return the steps that lead to *state*."""
+    moves = []
+    while state is not None:
+        state, move = ways[state]
+        moves.append("the beginning" if move is None else named(move))
+    return ", ".join(reversed(moves))
+
+
+def named(move: tuple[str, int]) -> str:
+    return f"{move[0].replace('_', ' ')} {move[1]}" if move[0] in {"deliver", "execute", "arrive"} else move[0]
