@@ -33,8 +33,6 @@ TRANSPORTS: dict[str, Callable[[Ask, int], str]] = {
 }
 """How a test reaches a server: the URL of a database."""
 
-MANY = 1000
-
 _prefixes = (f"t{number}" for number in count())
 
 
@@ -50,8 +48,8 @@ def valkey() -> Iterator[EmbeddedServer]:
 def _copies_are_used(request: pytest.FixtureRequest) -> Iterator[None]:
     """With ``FLEETCACHE_NEAR=1`` a session of many tests fails that read from the server all the same."""
     yield
-    if nearby.EVERYWHERE and request.session.testscollected > MANY:
-        assert nearby.hits() > MANY
+    if nearby.EVERYWHERE and request.session.testscollected > 1000:
+        assert nearby.hits() > 500
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ TIMED = (
     "tests/test_mixed_fleet.py",
 )
 """These measure time and run by themselves; the others run two at a time."""
-ON_NEWEST = ("tests/faults/test_coherence.py", "tests/faults/test_mutants.py")
+ON_NEWEST = ("tests/differential/test_mixed.py", "tests/faults/test_coherence.py", "tests/faults/test_mutants.py")
 """These take long, and find the same on every Python."""
 NEAR = ("tests/contract", "tests/differential")
 """These run once more with a near cache, on the newest Python."""
@@ -95,13 +95,16 @@ def passed(python: Path, *arguments: str, **environment: str) -> bool:
 
 def all_passed(python: Path, *, newest: bool) -> bool:
     """Run all tests, whatever fails, and return whether all went well."""
+    # The option -n would start workers without -X dev.
     two_at_a_time = ("--dist", "loadfile", "--tx", f"2*popen//python={shlex.quote(str(python))} -X dev")
-    runs = [passed(python, *two_at_a_time, *map("--ignore={}".format, TIMED))]
-    if newest or ON_ALL:
+    everything = newest or ON_ALL
+    left_out = [f"--ignore={place}" for place in ON_NEWEST if not everything]
+    runs = [
+        passed(python, *two_at_a_time, *left_out, *(f"--ignore={place}" for place in TIMED)),
+        passed(python, *left_out, *TIMED),
+    ]
+    if everything:
         runs.append(passed(python, *two_at_a_time, *NEAR, FLEETCACHE_NEAR="1"))
-        runs.append(passed(python, *TIMED))
-    else:
-        runs.append(passed(python, *TIMED, *map("--ignore={}".format, ON_NEWEST)))
     return all(runs)
 
 

@@ -26,8 +26,8 @@ from fleetcache.errors import UnreadableValue
 from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
-from fleetcache.keys import CacheKey, escaped, unique
-from fleetcache.near import PACKED, Near, clock, open_near
+from fleetcache.keys import CacheKey, default_key_function, escaped, unique
+from fleetcache.near import CANARY, PACKED, Near, clock, open_near
 from fleetcache.pipeline import Pipeline
 from fleetcache.pool import frozen
 from fleetcache.recipes.loading import Loading
@@ -505,7 +505,10 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         head = self.name("", version)
         cursor, names = await self._page(cursor, self.make_pattern(search, version), itersize, client)
         # Others may have put names there that are no text.
-        return cursor, [self._reversed(name.decode(errors="replace"), head) for name in names]
+        found = [name.decode(errors="replace") for name in names]
+        if self.key_func is not default_key_function:
+            found = [name for name in found if CANARY not in name]  # by the default function no pattern finds them
+        return cursor, [self._reversed(name, head) for name in found]
 
     scan = blocking(ascan)
 

@@ -188,7 +188,7 @@ async def test_no_sockets_are_left(copies, proxy, other):
     places = [proxy.upstream, other.socket]
     await near.get("key")
 
-    for number in range(8):
+    for number in range(6):
         epoch = listener.tracking.epoch
         proxy.repoint(places[number % 2 - 1], keep=tracked)
         await near.get("key", fresh=True)

@@ -90,7 +90,7 @@ async def test_foreign_writes(near, raw):
         write(raw, name)
         await near.fence()
 
-        assert copy(near, name) is not entry, what
+        assert near.near.copy(name) is not entry, what
         payload = raw.get(name)
         assert await near.get("key") == (None if payload is None else int(payload)), what
 

@@ -117,6 +117,7 @@ async def test_the_first_reader_may_change_what_it_got(near):
 async def test_a_miss_is_one_round_trip(near, trips):
     """The value and its time to live are asked for together, and a hit asks for nothing."""
     await near.set("key", "value")
+    await near.fence()
     trips.clear()
 
     assert await near.get("key") == "value"

@@ -365,6 +365,38 @@ async def test_a_read_that_was_under_way_leaves_no_copy(deaf, cache, monkeypatch
     assert await cache.get(key) == "new"
 
 
+@pytest.mark.parametrize("many", [False, True], ids=["set", "set_many"])
+async def test_a_copy_that_was_made_while_a_write_was_under_way(deaf, cache, many, monkeypatch):
+    """What another thread read before the server came to a write is gone when the write has returned."""
+    key, (name, *_) = await remembered(deaf, cache, "old")
+    seen: list[Any] = []
+
+    def read() -> None:
+        if not seen:
+            seen.append(deaf.cache.get(key))
+            assert copy(cache, name) is not None
+
+    def read_elsewhere(commands: Any) -> None:
+        if not seen and any(command[0].writes for command in commands):
+            thread = threading.Thread(target=read)
+            thread.start()
+            thread.join()
+
+    exchange, aexchange = RemoteServer.exchange, RemoteServer.aexchange
+    monkeypatch.setattr(
+        RemoteServer, "exchange", lambda self, commands: (read_elsewhere(commands), exchange(self, commands))[1]
+    )
+    monkeypatch.setattr(
+        RemoteServer, "aexchange", lambda self, commands: (read_elsewhere(commands), aexchange(self, commands))[1]
+    )
+
+    await (cache.set_many({key: "new"}) if many else cache.set(key, "new"))
+
+    assert seen == ["old"]
+    assert copy(cache, name) is None
+    assert await cache.get(key) == "new"
+
+
 def overtaken(method: str, cache: Cache, key: str) -> Any:
     """Return an exchange whose replies are held until this process has written *key*."""
     original = getattr(RemoteServer, method)

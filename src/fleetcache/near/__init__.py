@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from os.path import commonprefix
@@ -22,11 +21,11 @@ from fleetcache.exchange import Server
 from fleetcache.keys import default_key_function
 from fleetcache.near.listener import Listener, clock
 from fleetcache.near.store import PACKED, Entry, Store
-from fleetcache.near.tracking import Counts, State, Tracking
+from fleetcache.near.tracking import CANARY, Counts, State, Tracking
 from fleetcache.settings import NearOptions, Settings
 from fleetcache.topology import Topology
 
-__all__ = ["PACKED", "Near", "clock", "open_near"]
+__all__ = ["CANARY", "PACKED", "Near", "clock", "open_near"]
 
 SAMPLES = ("a", "Z", "0", "user:1")
 """Keys whose names show how a site's own KEY_FUNCTION begins them all."""
@@ -53,12 +52,7 @@ class Near:
             tracking.server, tracking.warns = server, warns
             self.listeners[server] = Listener(server, tracking, self.lock)
         self.only = next(iter(self.listeners.values())).tracking if len(self.listeners) == 1 else None
-        # Caches of other configurations may have copies of the same entries.
-        self.family = [near for near in NEARS if overlap(near.prefixes, self.prefixes)]
-        for near in [*self.family]:
-            near.family.append(self)
-        self.family.append(self)
-        NEARS.add(self)
+        NEARS.append(self)
 
     def tracking(self, name: str) -> Tracking:
         """Return what is known of the primary that holds *name*."""
@@ -97,19 +91,21 @@ class Near:
 
     def wrote(self, names: Iterable[str] | None) -> None:
         """Note that this process writes *names*, None for all there are, or has done so."""
-        for near in self.family if names is not None else list(NEARS):
+        # Caches of other configurations may have copies of the same entries.
+        for near in NEARS:
             near.forget(names)
 
     def forget(self, names: Iterable[str] | None) -> None:
         """Give up the copies of *names*, and whatever is being read of them."""
-        with self.lock:
-            if names is None:
+        if names is None:
+            with self.lock:
                 for listener in self.listeners.values():
                     listener.tracking.end_epoch("own flush")
-                return
-            prefixes = self.prefixes
-            for name in names:
-                if name.startswith(prefixes):
+            return
+        prefixes = self.prefixes
+        for name in names:
+            if name.startswith(prefixes):
+                with self.lock:
                     (self.only or self.tracking(name)).wrote(name)
 
     # --- fences -----------------------------------------------------------------------------------
@@ -224,16 +220,12 @@ def prefixes(settings: Settings, options: NearOptions) -> tuple[str, ...]:
     return (beginning,)
 
 
-def overlap(some: Iterable[str], others: Iterable[str]) -> bool:
-    """Whether a name may begin with one of *some* and one of *others*."""
-    return any(one.startswith(other) or other.startswith(one) for one in some for other in others)
-
-
-NEARS: weakref.WeakSet[Near] = weakref.WeakSet()
+NEARS: list[Near] = []
+"""Every near cache of the process.  There are as many as configurations, and they stay."""
 
 
 def _after_fork() -> None:
-    for near in list(NEARS):
+    for near in NEARS:
         near.after_fork()
 
 

@@ -56,6 +56,9 @@ REFUSED_FOR = 60.0
 RETRIES = (0.05, 1.0)
 """Seconds until the first attempt to connect again, and at most; doubled each time, and never the same in two processes."""
 
+chance = random.Random()
+"""Of our own: a thread that drew from the module's would disturb those who seed it."""
+
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 # One that goes on while the machine sleeps, where there is one.
@@ -216,7 +219,7 @@ class Listener:
                     self.thread = None
                     return
             rests = {State.OFF: REFUSED_FOR, State.ASIDE: ASIDE}
-            self._rest(rests.get(state, delay) * random.uniform(0.5, 1.5))
+            self._rest(rests.get(state, delay) * chance.uniform(0.5, 1.5))
             delay = min(2 * delay, longest)
 
     def _rest(self, seconds: float) -> None:

@@ -58,6 +58,9 @@ OUTSTANDING = 3
 PATIENCE = 3.0
 """Seconds, or as many times ``t_live``, without an answer after which a connection is given up."""
 
+CANARY = "~near:"
+"""What a canary's name has after the prefix: no key's name with a version."""
+
 CANARY_LIFE = 100
 """Milliseconds after which a canary expires."""
 
@@ -392,7 +395,7 @@ class Tracking:
         """Return the name of a key to be written now over the ordinary connections."""
         self._canary_number += 1
         prefix = self.prefixes[self._canary_number % len(self.prefixes)]
-        self._canary = Canary(f"{prefix}~near:{self._me}:{self._canary_number}", now)
+        self._canary = Canary(f"{prefix}{CANARY}{self._me}:{self._canary_number}", now)
         self._next_canary = now + (self.options.canary if self.proven else min(DOUBT, self.options.canary))
         return self._canary.name
 
