@@ -185,7 +185,10 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         expiry = self.milliseconds(timeout)
         if expiry is not None and expiry <= 0:
             if nx:
-                return not await self.ask((c.EXISTS_NOW, name), False, client)
+                missing = not await self.ask((c.EXISTS_NOW, name), False, client)
+                if self.near is not None:
+                    self.near.forget((name,))  # a copy may be older than this
+                return missing
             return bool(await self.ask((c.DEL, name), False, client))
         if self.runtime.blocks:
             payload = self.codec.encode(value)

@@ -472,7 +472,7 @@ async def test_nothing_is_left(copies, raw):
     until(lambda: listener.thread is None)
     until(lambda: listening(raw, near) == connections - 1)
     assert sockets() <= open_sockets - 1
-    assert near.near.state == "off"
+    assert near.near.state == "asleep"
     raw.set(near.make_key("key"), 2)
     assert await near.get("key") == 2
     await near.fence()

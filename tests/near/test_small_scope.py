@@ -90,13 +90,13 @@ class Scope:
 
 
 SCOPES = {
-    "reads": Scope(14, readers=3, reads=3, foreign=2),
-    "writes": Scope(10, foreign=1, own="set"),
+    "reads": Scope(12, readers=3, reads=3, foreign=2),
+    "writes": Scope(9, foreign=1, own="set"),
     "flushes": Scope(12, foreign=1, flushes=1, halves=1),
     "own flushes": Scope(9, foreign=1, own="flush"),
     "losses": Scope(9, foreign=1, losses=1),
     "time": Scope(9, readers=1, reads=1, foreign=1, waits=3, begins="warm"),
-    "fences": Scope(8, readers=1, reads=1, foreign=2, waits=1, fences=2, begins="warm"),
+    "fences": Scope(8, readers=1, reads=1, foreign=1, waits=1, fences=2, begins="warm"),
     "unproven": Scope(10, readers=1, reads=1, foreign=1, fences=2, begins="armed"),
     "lifetimes": Scope(8, readers=1, waits=3, lifetime=STEP * 1.5, begins="warm"),
     "deaf": Scope(8, readers=1, reads=1, foreign=1, waits=2, losses=1, begins="warm", deaf=True),

@@ -175,6 +175,7 @@ class Near:
                 "invalidations": dict(counts.invalidations),
                 "pushes": counts.pushes,
                 "epochs": dict(counts.epochs),
+                "connects": counts.connects,
                 "canaries": counts.canaries,
                 "lag": {f"< {2 ** (bucket + 1)} us": count for bucket, count in enumerate(counts.lags) if count},
             }

@@ -84,7 +84,6 @@ class Listener:
         self.plain = True
         self.wake = threading.Event()
         self.closed = False
-        self.was_live = False
         self.looked = NEVER
         """When a reader last looked."""
 
@@ -209,7 +208,7 @@ class Listener:
                         self._give_up("failure", State.DEAD, f"{type(error).__name__}: {error}")
                 finally:
                     connection.disconnect()
-                if self.was_live:
+                if self.tracking.lived:
                     delay = shortest
             with self.lock:
                 state = self.tracking.state
@@ -228,6 +227,7 @@ class Listener:
 
     def _connect(self) -> Any:
         """Connect, and ask for announcements; return the connection."""
+        self.tracking.counts.connects += 1
         server = remote(self.server)
         if server is None:
             raise Refused("this server lives in the process itself")
@@ -240,7 +240,6 @@ class Listener:
         with self.lock:
             self.sock = sock
             self.plain = type(sock) is socket.socket
-            self.was_live = False
             self.tracking.connected(clock())
             self.flush()
         return connection
@@ -314,7 +313,6 @@ class Listener:
                 self._give_up("silence", State.DEAD, str(error))
                 return now
             self.flush()
-            self.was_live = self.was_live or tracking.state is State.LIVE
             tracking.settle()
             if tracking.store.sweep(now):
                 until = min(until, now + CALM)
@@ -372,7 +370,7 @@ class Listener:
         """Stop listening for good."""
         with self.lock:
             self.closed = True
-            self._give_up("closed", State.OFF, "closed")
+            self._give_up("closed", State.ASLEEP, "closed")
         self.wake.set()
 
     def after_fork(self, lock: Any) -> None:

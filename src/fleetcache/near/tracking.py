@@ -107,6 +107,8 @@ class Counts:
     """Names that were announced, copied here or not."""
     epochs: dict[str, int] = field(default_factory=dict)
     """How often every copy was given up, by reason."""
+    connects: int = 0
+    """How often it was tried to listen."""
     canaries: int = 0
     lags: list[int] = field(default_factory=lambda: [0] * 24)
     """How many canaries took less than 2, 4, 8, … microseconds from being sent to being heard of."""
@@ -174,7 +176,8 @@ class Tracking:
         self.state = State.CONNECTING
         self.why = ""
         """Why it is not live."""
-        self.run_id = ""
+        self.lived = False
+        """Whether this connection, or the last, has been live."""
         self.used = NEVER
         self.waiters: list[tuple[float, Callable[[], object]]] = []
         self._canary_number = 0
@@ -187,6 +190,7 @@ class Tracking:
         self._expected: deque[tuple[Callable[[Any, float, float], None], float]] = deque()
         self.longest = self.options.max_ttl
         """For how many seconds a copy may be kept."""
+        self.run_id = ""
         self.untracked = False
         """Whether copies are served that nobody vouches for."""
         self.introduced = False
@@ -214,7 +218,7 @@ class Tracking:
         if self.untracked:
             self.end_epoch("connected")
         self._forget_connection()
-        self.run_id = ""
+        self.lived = False
         prefixes = [part for prefix in self.prefixes for part in ("PREFIX", prefix)]
         self._send(("CLIENT", "TRACKING", "ON", "BCAST", *prefixes), self._subscribed, now)
         self._send(("INFO", "server"), self._named, now)
@@ -242,12 +246,15 @@ class Tracking:
         self._caught_up = now
         self._extend()
         if self.state is not State.LIVE and self.leased(now):
+            self.lived = True
             self._become(State.LIVE, "")
 
     def lost(self, reason: str, state: State = State.DEAD, why: str = "") -> None:
         """The connection is gone, or of no use: so are all copies."""
+        was_of_use = self.armed or self.deaf
         self._forget_connection()
-        self.end_epoch(reason)
+        if was_of_use:
+            self.end_epoch(reason)
         self._become(state, why or reason)
         self._release_fences()
 
