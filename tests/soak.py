@@ -33,7 +33,7 @@ def main() -> int:
     until = time.monotonic() + chosen.seconds
     table: dict[str, list[Report]] = defaultdict(list)
     seeds = itertools.count(chosen.seed) if chosen.seeds is None else range(chosen.seed, chosen.seed + chosen.seeds)
-    for seed, name in itertools.product(seeds, chosen.scenario or SCENARIOS):
+    for seed, name in ((seed, name) for seed in seeds for name in chosen.scenario or SCENARIOS):
         if time.monotonic() > until:
             break
         chance = random.Random(f"{seed} {name}")

@@ -20,6 +20,7 @@ import docs.settings
 import pytest
 from django.test import override_settings
 from tests import django_settings
+from tests.coherence.scenarios import SCENARIOS
 
 from fleetcache import Cache, caches
 from fleetcache.settings import NearOptions, Options, Settings, connection_options
@@ -107,6 +108,24 @@ def test_links_lead_somewhere(page: Path) -> None:
 
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), target
+
+
+def test_faults_name_their_tests() -> None:
+    """Each fault that is listed names tests or scenarios that are there, or says why none is."""
+    table = (HOME / "docs/guarantees.md").read_text().partition("## Faults")[2].partition("\n## ")[0]
+    rows = [row.strip("|").split(" | ") for row in table.splitlines() if row.startswith("| ")][2:]
+    file = ""
+    for _, _, shown in rows:
+        assert shown.strip()
+        for name in re.findall("`([^`]+)`", shown):
+            path, _, test = name.rpartition("::") if "::" in name else ("", "", name)
+            if name.endswith(".py"):
+                assert (HOME / name).exists(), name
+            elif test.startswith("test_"):
+                file = path or file
+                assert f"def {test}(" in (HOME / file).read_text(), name
+            elif test.islower() and "." not in test:
+                assert test in SCENARIOS, name
 
 
 def anchors(page: Path) -> set[str]:

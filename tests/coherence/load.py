@@ -54,6 +54,8 @@ class Load:
     timeout: float = 2.0
     workers: int = 4
     """In threads, and as many in tasks."""
+    loops: int = 1
+    """Event loops that share the tasks."""
     shared: int = 3
     """How many keys everybody writes."""
     expiring: int = 1
@@ -129,7 +131,10 @@ class Process:
                 for number in range(self.load.workers)
             ]
         if self.load.face in {TASKS, BOTH}:
-            self.threads.append(threading.Thread(target=self.loop))
+            self.threads += [
+                threading.Thread(target=self.loop, args=(number,), name=f"loop{number}")
+                for number in range(self.load.loops)
+            ]
         for thread in self.threads:
             thread.start()
 
@@ -151,15 +156,15 @@ class Process:
         near = self.cache.near
         return Outcome(self.recorder.history, near.stats() if near is not None else {}, self.errors, self.crashes)
 
-    def loop(self) -> None:
-        async def all_of_them() -> None:
+    def loop(self, first: int) -> None:
+        async def some_of_them() -> None:
             face, count = Face(self.cache, AWAITING), self.load.workers
             async with asyncio.TaskGroup() as group:
-                for number in range(count, 2 * count):
+                for number in range(count + first, 2 * count, self.load.loops):
                     group.create_task(self.work(face, number))
 
         with asyncio.Runner(debug=False) as runner:
-            runner.run(all_of_them())
+            runner.run(some_of_them())
 
     async def work(self, cache: Face, number: int) -> None:
         """Do one operation after the other."""
@@ -362,7 +367,8 @@ def main(load: Load, orders: Connection) -> None:
             case "start", _:
                 process.start()
             case "fork", path:
-                children.append((fork(process, path, seconds=1.0), path))
+                child = load.process + "'" * (len(children) + 1)
+                children.append((fork(process, child, path, seconds=1.0), path))
             case "stop", _:
                 process.stop()
             case "look", names:
@@ -381,14 +387,14 @@ def main(load: Load, orders: Connection) -> None:
         orders.send("done")
 
 
-def fork(process: Process, path: Path, seconds: float) -> int:
-    """Fork a child that goes on with the same cache; return its pid."""
+def fork(process: Process, child: str, path: Path, seconds: float) -> int:
+    """Fork a *child* that goes on with the same cache; return its pid."""
     pid = os.fork()
     if pid:
         return pid
     try:
         process.load = replace(process.load, seed=process.load.seed + 1)
-        process.begin(process.load.process + "'")
+        process.begin(child)
         process.start()
         time.sleep(seconds)
         process.stop()

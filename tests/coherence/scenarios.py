@@ -14,7 +14,9 @@ from typing import Any
 
 from tests.coherence.runs import CANARY, T_LIVE, Run
 
-from fleetcache.testing.proxy import tracked, untracked
+from fleetcache.near.tracking import PATIENCE
+from fleetcache.testing.proxy import tracked
+from fleetcache.testing.proxy import untracked as not_tracked
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def crowded(run: Run) -> None:
 
 def unordered(run: Run) -> None:
     """Replies overtake each other, and announcements lag behind all of them."""
-    run.proxy.delay(0.02, jitter=0.03, only=untracked)
+    run.proxy.delay(0.02, jitter=0.03, only=not_tracked)
     run.proxy.delay(0.08, only=tracked)
     for _ in range(8):
         run.foreign.set("n0", None)
@@ -80,7 +82,7 @@ def unordered(run: Run) -> None:
 
 def overtaken(run: Run) -> None:
     """Announcements overtake the replies to reads that were sent before."""
-    run.proxy.delay(0.06, jitter=0.004, only=untracked)
+    run.proxy.delay(0.06, jitter=0.004, only=not_tracked)
     for _ in range(4):
         run.foreign.set("n0", None)
         run.sleep(0.05)
@@ -125,6 +127,15 @@ def deaf(run: Run) -> None:
     run.sleep(1.2)
     run.proxy.heal()
     run.sleep(0.4)
+
+
+def silent(run: Run) -> None:
+    """The same for so long that the connection is given up, while canaries are due and others still write."""
+    run.sleep(0.3)
+    run.proxy.hold(tracked)
+    run.sleep(PATIENCE + 0.5)
+    run.proxy.heal()
+    run.sleep(0.5)
 
 
 def lagging(run: Run) -> None:
@@ -225,6 +236,15 @@ def forked(run: Run) -> None:
     run.sleep(1.2)
 
 
+def many(run: Run) -> None:
+    """Threads and two event loops use one cache at once, and the process forks twice meanwhile."""
+    run.sleep(0.2)
+    run.fork()
+    run.sleep(0.4)
+    run.fork()
+    run.sleep(1.2)
+
+
 def expiring(run: Run) -> None:
     """Entries expire, and the server does not remove them."""
     run.sleep(1.5)
@@ -236,6 +256,18 @@ def refused(run: Run) -> None:
     run.proxy.rewrite("CLIENT TRACKING", "CLIENT NOTHING")
     run.proxy.reset(tracked)
     run.sleep(1.0)
+
+
+def untracked(run: Run) -> None:
+    """The same, where copies may be kept for a while all the same."""
+    refused(run)
+
+
+def kicked(run: Run) -> None:
+    """The server hangs up on all clients, as it does when a user is deleted or a buffer is full."""
+    for _ in range(4):
+        run.sleep(0.3)
+        run.foreign.client.client_kill_filter(_type="normal", skipme=True)
 
 
 def downgraded(run: Run) -> None:
@@ -250,6 +282,9 @@ def downgraded(run: Run) -> None:
 
 LOST = CANARY + T_LIVE
 """It is noticed by the canary that announcements get lost."""
+
+UNTRACKED = 0.4
+"""Seconds for which copies are used where nothing is announced, longer than the bound elsewhere."""
 
 # Where something may be missed, nobody asks the server, and there are many keys of which each is read and written
 # seldom; else it would be mended by chance.
@@ -272,6 +307,7 @@ SCENARIOS = {
         Scenario(away, **QUIET),
         Scenario(half_closed, **QUIET),
         Scenario(deaf, **QUIET),
+        Scenario(silent, **QUIET),
         Scenario(lagging, rate=0.5, load=STILL),
         Scenario(held, **HASTY, deadline=2.0),
         Scenario(pushless, delta=LOST, **QUIET),
@@ -285,12 +321,15 @@ SCENARIOS = {
             moved_in_use, rate=50.0, load=STILL | {"shared": 500, "writes": 0.02, "counts": 0.0}, near={"CANARY": 10}
         ),
         Scenario(forked, rate=20),
+        Scenario(many, rate=20, load={"workers": 8, "loops": 2, "pause": 0.004}),
         Scenario(
             expiring,
             load={"expiring": 4},
             server={"arguments": ["--enable-debug-command", "yes"]},
         ),
         Scenario(refused, rate=20),
+        Scenario(untracked, delta=UNTRACKED, rate=20, near={"UNTRACKED_TTL": UNTRACKED}),
+        Scenario(kicked, **QUIET),
         Scenario(downgraded, rate=20),
     )
 }
