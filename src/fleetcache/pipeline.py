@@ -158,6 +158,8 @@ class Pipeline(Twinned):
             if len(batches) > 1:
                 raise TypeError("a transaction takes only keys of one server")
             ((server, commands),) = batches
+            names = [part[part[0].key] for part in commands if part[0].key]
+            self.recorder.together(names, "a transaction")
             # EVALSHA may miss its script, and then half of the transaction would have run.
             whole = [(c.EVAL, part[1].lua, *part[2:]) if part[0] is c.EVALSHA else part for part in commands]
             batches = [(server, [(c.MULTI,), *(part for part in whole if not _encloses(part)), (c.EXEC,)])]

@@ -256,9 +256,9 @@ class WatchedServers:
 def sentinels(quorum: int = 2, replicas: int = 2, service: str = "service") -> Iterator[WatchedServers]:
     """Run a primary, so many *replicas*, and three Sentinels, of whom *quorum* must agree that it is down."""
     with ExitStack() as stack:
-        options = {"port": True, "arguments": ["--repl-diskless-sync-delay", "0"]}
-        servers = [stack.enter_context(EmbeddedServer(**options))]
-        follow = ["--replicaof", f"127.0.0.1 {servers[0].port}", *options["arguments"]]
+        arguments = ["--repl-diskless-sync-delay", "0"]
+        servers = [stack.enter_context(EmbeddedServer(port=True, arguments=arguments))]
+        follow = ["--replicaof", f"127.0.0.1 {servers[0].port}", *arguments]
         servers += [stack.enter_context(EmbeddedServer(port=True, arguments=follow)) for _ in range(replicas)]
         watching = []
         for _ in range(3):
