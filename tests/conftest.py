@@ -101,9 +101,12 @@ SETTINGS = {"KEY_PREFIX", "VERSION", "TIMEOUT", "KEY_FUNCTION", "REVERSE_KEY_FUN
 
 
 @pytest.fixture
-def cache(make: Callable[..., Face]) -> Face:
-    """A cache over each transport, in both faces; its operations are awaited."""
-    return make()
+def cache(make: Callable[..., Face], request: pytest.FixtureRequest) -> Face:
+    """A cache over each transport, in both faces; its operations are awaited.
+
+    Marked ``together``, a test has all its names in one slot of a cluster.
+    """
+    return make(KEY_PREFIX=f"{{{next(_prefixes)}}}") if request.node.get_closest_marker("together") else make()
 
 
 @pytest.hookimpl(tryfirst=True)

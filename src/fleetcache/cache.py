@@ -394,8 +394,13 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     incr_version = blocking(aincr_version)
 
     async def _move(self, old: str, new: str) -> bool | None:
-        """Move an entry to another server: write there, then delete here."""
-        payload, left = await self.ask_several([(c.GET, old), (c.PTTL, old)], None)
+        """Move an entry to another server or slot: write there, then delete here."""
+        try:
+            payload, left = await self.ask_several([(c.GET, old), (c.PTTL, old)], None)
+        except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                self.together((old, new), "moving what is no plain value")
+            raise
         if payload is None:
             return None if left is None else False
         lifetime = ("PX", left) if left > 0 else ()
