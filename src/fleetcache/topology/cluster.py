@@ -11,7 +11,6 @@ Nothing above a `Node` sees any of this: it answers as a server would that holds
 
 from __future__ import annotations
 
-from binascii import crc_hqx
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from random import sample
 from time import monotonic
 from typing import Any, NoReturn
 
+from redis.crc import key_slot
 from redis.exceptions import (
     AskError,
     BusyLoadingError,
@@ -49,6 +49,7 @@ MOMENT = 0.2
 PATIENCE = 5.0
 """Seconds after which a command is not asked again, where there is no SOCKET_TIMEOUT."""
 
+AWAY = (ServerGone, ServerTimeout)
 LEARN = (Verb("CLUSTER", harmless=True, key=0), "SLOTS")
 ASKING = (Verb("ASKING", harmless=True, key=0),)
 
@@ -57,11 +58,7 @@ _turn = lock_across_forks()
 
 def slot_of(name: str | bytes) -> int:
     """Return the slot of *name*; of the text between its first braces alone, if there is some."""
-    data = name.encode() if isinstance(name, str) else name
-    if b"{" in data:
-        tag, closed, _ = data.partition(b"{")[2].partition(b"}")
-        data = tag if tag and closed else data
-    return crc_hqx(data, 0) & (SLOTS - 1)
+    return key_slot(name.encode() if isinstance(name, str) else name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,25 +119,30 @@ class Node(Server):
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         try:
             replies = self.remote.exchange(commands)
-        except (ServerGone, ServerTimeout) as error:
-            return complete(self.cluster.settle(BLOCKING, self, commands, [error] * len(commands)))
-        for reply in replies:
-            if type(reply) in SIGNS:
-                return complete(self.cluster.settle(BLOCKING, self, commands, replies))
-        return replies
+        except AWAY as error:
+            replies = [error] * len(commands)
+        else:
+            if SIGNS.isdisjoint(map(type, replies)):
+                return replies
+        return complete(self.cluster.settle(BLOCKING, self, commands, replies))
 
     def tell(self, commands: Sequence[Command]) -> Any:
         try:
             return self.remote.tell(commands), commands
-        except (ServerGone, ServerTimeout) as error:
+        except AWAY as error:
             return error, commands
 
     def hear(self, told: Any) -> list[Reply]:
         found, commands = told
         try:
-            replies = [found] * len(commands) if isinstance(found, Exception) else self.remote.hear(found)
-        except (ServerGone, ServerTimeout) as error:
+            if isinstance(found, Exception):
+                raise found
+            replies = self.remote.hear(found)
+        except AWAY as error:
             replies = [error] * len(commands)
+        else:
+            if SIGNS.isdisjoint(map(type, replies)):
+                return replies
         return complete(self.cluster.settle(BLOCKING, self, commands, replies))
 
     def drop(self, told: Any) -> None:
@@ -150,12 +152,12 @@ class Node(Server):
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         try:
             replies = await self.remote.aexchange(commands)
-        except (ServerGone, ServerTimeout) as error:
-            return await self.cluster.settle(AWAITING, self, commands, [error] * len(commands))
-        for reply in replies:
-            if type(reply) in SIGNS:
-                return await self.cluster.settle(AWAITING, self, commands, replies)
-        return replies
+        except AWAY as error:
+            replies = [error] * len(commands)
+        else:
+            if SIGNS.isdisjoint(map(type, replies)):
+                return replies
+        return await self.cluster.settle(AWAITING, self, commands, replies)
 
     def client(self) -> Any:
         """Return a raw ``redis.RedisCluster``, of all nodes."""
@@ -281,7 +283,7 @@ class Cluster(Topology):
         if best is not None:
             await self.refresh(runtime, best=best)
         for reply in replies:
-            if isinstance(reply, (ServerGone, ServerTimeout)):
+            if isinstance(reply, AWAY):
                 raise reply
         return replies
 
@@ -299,7 +301,7 @@ class Cluster(Topology):
         batch = [command for span in spans for command in (*permit, *commands[span])]
         try:
             found = iter(await runtime.exchange(node.remote, batch))
-        except (ServerGone, ServerTimeout) as error:
+        except AWAY as error:
             found = iter([error] * len(batch))
         for span in spans:
             replies[span] = list(islice(found, len(permit), len(permit) + span.stop - span.start))
