@@ -469,7 +469,10 @@ class Settings:
 
     location: tuple[str, ...] = field(
         repr=False,
-        metadata={"name": "LOCATION", "doc": "The URL of the server; several, with commas or in a list, for replicas, or nodes of a cluster."},
+        metadata={
+            "name": "LOCATION",
+            "doc": "The URL of the server; several, with commas or in a list, for replicas, or nodes of a cluster.",
+        },
     )
     timeout: float | None = field(
         default=300, metadata={"name": "TIMEOUT", "doc": "Seconds that entries live by default; None: for ever."}

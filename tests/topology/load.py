@@ -10,7 +10,6 @@ from typing import Any, Self
 
 from redis.exceptions import RedisError
 
-
 _loads = count()
 
 

@@ -54,7 +54,9 @@ def refusal(text: str) -> exceptions.RedisError:
         return kind(text.removeprefix("ERR "))
     error = kind(rest if code in CLUSTER else text)
     if code == "MOVED":  # seen only by who does not follow it
-        error.args = (f"{text}: the server is a node of a cluster. Write redis+cluster:// instead of redis:// in LOCATION",)
+        error.args = (
+            f"{text}: the server is a node of a cluster. Write redis+cluster:// instead of redis:// in LOCATION",
+        )
     return error
 
 

@@ -16,6 +16,16 @@ from fleetcache.testing.proxy import FaultProxy, tracked, untracked
 from fleetcache.testing.servers import TLSServer, redis_server, tls_server, valkey_server
 
 __all__ = [
-    *("ClusterNode", "FaultProxy", "ServerCluster", "TLSServer", "WatchedServers", "cluster", "redis_server"),
-    *("sentinels", "tls_server", "tracked", "untracked", "valkey_server"),
+    "ClusterNode",
+    "FaultProxy",
+    "ServerCluster",
+    "TLSServer",
+    "WatchedServers",
+    "cluster",
+    "redis_server",
+    "sentinels",
+    "tls_server",
+    "tracked",
+    "untracked",
+    "valkey_server",
 ]

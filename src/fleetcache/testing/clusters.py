@@ -102,24 +102,24 @@ class ServerCluster:
     @property
     def primaries(self) -> list[ClusterNode]:
         """The nodes that hold slots, in the order of these."""
-        held = sorted((first, ports[0]) for first, _, *ports in self._slots())
         by_port = {node.port: node for node in self.nodes}
-        return list(dict.fromkeys(by_port[port] for _, port in held))
+        return list(dict.fromkeys(by_port[port] for _, _, port in sorted(self._slots(self.running[0]))))
 
     def owner(self, slot: int) -> ClusterNode:
         """Return the primary that holds *slot*."""
-        port = next(ports[0] for first, last, *ports in self._slots() if first <= slot <= last)
-        return next(node for node in self.nodes if node.port == port)
+        held = next(port for first, last, port in self._slots(self.running[0]) if first <= slot <= last)
+        return next(node for node in self.nodes if node.port == held)
 
     def replica(self, primary: ClusterNode) -> ClusterNode:
         """Return a replica of *primary* that runs."""
-        ports = {port for _, _, own, *ports in self._slots() if own == primary.port for port in ports}
-        return next(node for node in self.running if node.port in ports)
+        known = [line.split() for line in run(self.running[0], "CLUSTER", "NODES").decode().splitlines()]
+        names = {name for name, _, _, followed, *_ in known if followed == primary.name}
+        return next(node for node in self.running if node.name in names)
 
-    def _slots(self) -> list[tuple[int, ...]]:
-        """Return first slot, last slot, and the ports of those that hold them, the primary's first."""
-        found = run(self.running[0], "CLUSTER", "SLOTS")
-        return [(first, last, *(node[1] for node in nodes)) for first, last, *nodes in found]
+    @staticmethod
+    def _slots(node: ClusterNode) -> list[tuple[int, int, int]]:
+        """Return what *node* knows: first slot, last slot, and the port of the primary that holds them."""
+        return [(first, last, primary[1]) for first, last, primary, *_ in run(node, "CLUSTER", "SLOTS")]
 
     def settle(self) -> None:
         """Wait until all nodes that run agree, all slots are served, and all replicas follow."""
@@ -129,12 +129,7 @@ class ServerCluster:
             return b"cluster_state:ok" in states and role(node)[1] in {b"", b"connected"}
 
         wait_for(lambda: all(agree(node) for node in self.running), "the cluster is of one mind")
-        wait_for(lambda: len({self._view(node) for node in self.running}) == 1, "the nodes see one map")
-
-    @staticmethod
-    def _view(node: ClusterNode) -> Any:
-        found = run(node, "CLUSTER", "SLOTS")
-        return tuple(sorted((first, last, tuple(sorted(at[1] for at in ats))) for first, last, *ats in found))
+        wait_for(lambda: len({str(sorted(self._slots(node))) for node in self.running}) == 1, "all see the same")
 
     @contextmanager
     def moving(self, slot: int, to: ClusterNode) -> Iterator[ClusterNode]:
@@ -159,12 +154,11 @@ class ServerCluster:
         heir = self.replica(primary)
         run(heir, "CLUSTER", "FAILOVER", *(() if primary.runs else ("TAKEOVER",)))
         wait_for(lambda: role(heir)[0] == b"master", f"{heir.port} is primary")
-        wait_for(lambda: all(heir in self._primaries_by(node) for node in self.running), "all know it")
+        wait_for(
+            lambda: all(any(port == heir.port for _, _, port in self._slots(node)) for node in self.running),
+            "all know it",
+        )
         return heir
-
-    def _primaries_by(self, node: ClusterNode) -> list[ClusterNode]:
-        ports = {nodes[0][1] for _, _, *nodes in run(node, "CLUSTER", "SLOTS")}
-        return [other for other in self.nodes if other.port in ports]
 
     def add_node(self) -> ClusterNode:
         """Start a primary that holds no slot yet, and return it when every node knows it."""
@@ -180,7 +174,7 @@ class ServerCluster:
     def remove_node(self, node: ClusterNode) -> None:
         """Move the slots of *node* to the first other primary, let all forget it, and stop it."""
         to = next(other for other in self.primaries if other is not node)
-        for first, last, port, *_ in self._slots():
+        for first, last, port in self._slots(self.running[0]):
             for slot in range(first, last + 1) if port == node.port else ():
                 self.move_slot(slot, to)
         self.nodes.remove(node)
@@ -239,8 +233,10 @@ class WatchedServers:
 
         others = len(self.sentinels) - 1, len(self.servers) - 1
         wait_for(
-            lambda: all((known(one, "SENTINELS"), known(one, "REPLICAS")) == others for one in self.sentinels)
-            and all(role(server)[1] in {b"", b"connected"} for server in self.servers if server.runs),
+            lambda: (
+                all((known(one, "SENTINELS"), known(one, "REPLICAS")) == others for one in self.sentinels)
+                and all(role(server)[1] in {b"", b"connected"} for server in self.servers if server.runs)
+            ),
             "the Sentinels know all",
         )
 
