@@ -667,7 +667,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             await self.near.afence()
 
     def info(self) -> dict[str, Any]:
-        """Return the state of this cache in this process: its servers, its near cache, its counters.
+        """Return the state of this cache in this process: its servers and where they redirected, its near cache, its counters.
 
         Nothing is sent.
         """
@@ -677,6 +677,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         return {
             "servers": [{"address": server.address, "away": server.away} for server in self.topology.servers],
             "near": off if self.near is None else self.near.stats(),
+            "redirects": dict(self.topology.counts),
             "unreadable": self.stats.unreadable,
         }
 

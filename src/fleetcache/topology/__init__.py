@@ -5,7 +5,8 @@ Nothing above knows how many servers there are; nothing here knows what a key me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeAlias
 
 from fleetcache.exchange import Command, Server
@@ -23,6 +24,9 @@ class Topology:
 
     primaries: Sequence[Server]
     """The servers that between them hold every key, as far as they are known."""
+
+    counts: Mapping[str, int] = MappingProxyType({})
+    """How often a command was asked again, by why, and how often the map of a cluster was ``learnt``."""
 
     splits = False
     """Whether names of one server may still not be together, so that each is asked about by itself."""

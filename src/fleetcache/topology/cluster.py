@@ -15,22 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from os import getpid
 from random import sample
 from time import monotonic
 from typing import Any, NoReturn
 
+from redis import exceptions as redis
 from redis.crc import key_slot
-from redis.exceptions import (
-    AskError,
-    BusyLoadingError,
-    ClusterDownError,
-    ConnectionError,
-    MasterDownError,
-    MovedError,
-    ResponseError,
-    TimeoutError,
-    TryAgainError,
-)
 
 from fleetcache.errors import CircuitOpen, NeverSent, ServerGone, ServerTimeout, TooManyConnections, UnsupportedServer
 from fleetcache.exchange import Command, Reply, Server, Verb
@@ -71,21 +62,36 @@ class Redirect:
     asking: bool = False
 
 
-SIGNS = frozenset((MovedError, AskError, TryAgainError, ClusterDownError, MasterDownError, BusyLoadingError))
+SIGNS = frozenset(
+    (
+        redis.MovedError,
+        redis.AskError,
+        redis.TryAgainError,
+        redis.ClusterDownError,
+        redis.MasterDownError,
+        redis.BusyLoadingError,
+    )
+)
 
 
 def redirected(reply: Reply) -> Redirect | None:
     """Return where to ask again after *reply*, an answer or the want of one; None if it is final."""
     match reply:
-        case MovedError():
+        case redis.MovedError():
             return Redirect("moved", reply.node_addr, reply.slot_id)
-        case AskError():
+        case redis.AskError():
             return Redirect("ask", reply.node_addr, asking=True)
-        case TryAgainError():
+        case redis.TryAgainError():
             return Redirect("tryagain")
         case TooManyConnections():
             return None
-        case ServerGone() | ServerTimeout() | ClusterDownError() | MasterDownError() | BusyLoadingError():
+        case (
+            ServerGone()
+            | ServerTimeout()
+            | redis.ClusterDownError()
+            | redis.MasterDownError()
+            | redis.BusyLoadingError()
+        ):
             return Redirect("away")
     return None
 
@@ -205,10 +211,9 @@ class Cluster(Topology):
         self.somewhere = Somewhere(self, self.starts[0].address)
         self.slots: list[Server] = [self.somewhere] * SLOTS
         self.counts: Counter[str] = Counter()
-        """How often it was heard that a slot had ``moved``, …, and the map was learnt anew."""
         self.trouble: Exception = ServerGone("")
-        self.busy = 0.0
-        self.rest = 0.0
+        self.timeout = self.starts[0].remote.timeout or PATIENCE
+        self.process, self.busy, self.rest = getpid(), 0.0, 0.0
 
     def route(self, command: Command) -> Server:
         at = command[0].key
@@ -250,7 +255,7 @@ class Cluster(Topology):
         must not run twice.
         """
         asked = [(span, node) for span in units(commands)]
-        until = monotonic() + (self.starts[0].remote.timeout or PATIENCE)
+        until = monotonic() + self.timeout
         best: Node | None = None
         for hop in range(HOPS):
             todo: dict[tuple[Node, bool], list[slice]] = {}
@@ -322,16 +327,17 @@ class Cluster(Topology):
         """
         with _turn:
             now = monotonic()
-            mine = now >= self.busy and now >= self.rest
+            # Who asked in the parent of a forked process will not come back here.
+            mine = (now >= self.busy or self.process != getpid()) and now >= self.rest
             if mine:
-                self.busy = now + 2 * PATIENCE  # should this caller be gone with its process, or its loop
+                self.process, self.busy = getpid(), now + 2 * self.timeout
         if mine:
             try:
                 await self._learn(runtime, tried, best)
             finally:
                 self.rest = monotonic() + MOMENT
                 self.busy = 0.0
-        while monotonic() < self.busy and best is None:
+        while monotonic() < self.busy and best is None:  # a slot that moved is known already
             await runtime.sleep(0.005)
         if not self.primaries:
             self._complain()
@@ -345,11 +351,11 @@ class Cluster(Topology):
         witnesses = [best] if best else sorted(others, key=lambda node: node.remote.breaker.failed)
         if self.nodes and not best:
             witnesses += self.starts
-        until = monotonic() + (self.starts[0].remote.timeout or PATIENCE)
+        until = monotonic() + self.timeout
         for node in witnesses:
             try:
                 (reply,) = await runtime.exchange(node.remote, (LEARN,))
-            except (ConnectionError, TimeoutError) as error:
+            except (redis.ConnectionError, redis.TimeoutError) as error:
                 self.trouble = error
             else:
                 if reply and not isinstance(reply, Exception):
@@ -363,7 +369,7 @@ class Cluster(Topology):
     def _no_map(node: Node, reply: Reply) -> Exception:
         if not reply:
             return ServerGone(f"{node.address}: no slot of this cluster is assigned to a node")
-        if isinstance(reply, ResponseError) and "cluster support disabled" in str(reply):
+        if isinstance(reply, redis.ResponseError) and "cluster support disabled" in str(reply):
             return UnsupportedServer(
                 f"{node.address}: the server is no node of a cluster ({reply}). "
                 f"Write redis:// instead of redis+cluster:// in LOCATION, and no CLIENT_CLASS for clusters"
@@ -383,8 +389,8 @@ class Cluster(Topology):
         gone = [node for node in list(self.nodes.values()) if node not in known.values()]
         self.nodes, self.servers, self.slots, self.primaries = known, [*known.values()], slots, [*primaries]
         self.counts["learnt"] += 1
-        kept = {node.remote for node in (*self.starts, *known.values())}
-        for node in gone:
+        kept = {node.remote for node in known.values()}
+        for node in (*gone, *self.starts):  # one that was named by a name is known by an address now
             if node.remote not in kept:
                 node.remote.renew()
 
