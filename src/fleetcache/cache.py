@@ -264,14 +264,14 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             else:
                 writes = [(c.SET, name, payload, "PX", expiry) for name, payload in pairs]
         if client is not None:
-            done = await self.ask_several(writes, None, client)
-        else:
-            # No transaction could be about several slots, and one for each key would be none.
-            (first, last) = ((), ()) if self.topology.splits else (((c.MULTI,),), ((c.EXEC,),))
-            shares = self.topology.shares(names, reads=False)
-            plan = [(server, [*first, *[writes[place] for place in places], *last]) for server, places in shares]
-            done = [replies[-1] for replies in await self.ask_all(plan, None)]
-        return list(data) if None in done else []
+            return list(data) if None in await self.ask_several(writes, None, client) else []
+        # No transaction could be about several slots, and one for each key would be none.
+        first, last = ((), ()) if self.topology.splits else (((c.MULTI,),), ((c.EXEC,),))
+        shares = self.topology.shares(names, reads=False)
+        plan = [(server, [*first, *[writes[place] for place in places], *last]) for server, places in shares]
+        answers = zip(shares, await self.ask_all(plan, None), strict=True)
+        failed = {place for (_, places), replies in answers if replies[-1] is None for place in places}
+        return [key for place, key in enumerate(data) if place in failed] if failed else []
 
     set_many = blocking(aset_many)
 

@@ -273,7 +273,7 @@ class Core(Twinned):
         return replies if verb.single is not verb else sum(replies)
 
     async def ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
-        """Return the replies of several servers, asked at once; of *instead* each if they are away."""
+        """Return the replies of several servers, asked at once; *instead* for each of one that is away."""
         if self.near is None:
             return await self._ask_all(plan, instead)
         commands = [command for _, commands in plan for command in commands]
@@ -284,24 +284,33 @@ class Core(Twinned):
             self._note_writing(commands)
 
     async def _ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
+        answers: list[list[Reply] | Exception]
         try:
             try:
-                answers: list[list[Reply]] = await self.runtime.exchange_all(plan)
+                answers = await self.runtime.exchange_all(plan)
             except ConnectionError as error:
                 if len(plan) > 1:
                     raise
                 ((server, commands),) = plan
                 answers = [await self.runtime.exchange(self._another(server, commands, error), commands)]
-            for replies in answers:
-                for reply in replies:
-                    if isinstance(reply, RedisError):
-                        raise reply
+        except TROUBLE as error:
+            answers = [error] * len(plan)
+        return [self._settled(answer, commands, instead) for answer, (_, commands) in zip(answers, plan, strict=True)]
+
+    def _settled(self, answer: list[Reply] | Exception, commands: Sequence[Command], instead: Any) -> list[Reply]:
+        """Return the replies in one server's *answer*, or raise what is wrong with it; or *instead* for each."""
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            for reply in answer:
+                if isinstance(reply, RedisError):
+                    raise reply
         except TROUBLE as error:
             if not self.failsafe.ignore:
                 raise
             self.failsafe.pass_over(error)
-            return [[instead] * len(commands) for _, commands in plan]
-        return answers
+            return [instead] * len(commands)
+        return answer
 
     # --- reading through the near cache -----------------------------------------------------------
 

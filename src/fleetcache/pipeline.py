@@ -164,7 +164,7 @@ class Pipeline(Twinned):
             whole = [(c.EVAL, part[1].lua, *part[2:]) if part[0] is c.EVALSHA else part for part in commands]
             batches = [(server, [(c.MULTI,), *(part for part in whole if not _encloses(part)), (c.EXEC,)])]
         try:
-            outcomes: list[list[Reply]] = await self.runtime.exchange_all(batches)
+            outcomes: list[Any] = await self.runtime.exchange_all(batches)
         except (RedisError, OSError) as error:
             return [error] * len(batches)
         if self.transaction:

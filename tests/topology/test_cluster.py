@@ -333,6 +333,28 @@ async def test_a_node_joins_and_leaves(fresh, servers):
     assert not there.lines
 
 
+async def test_one_node_is_away(fresh, servers):
+    """What the others hold is there nevertheless: with IGNORE_EXCEPTIONS among many, and in a pipeline."""
+    cache = fresh(IGNORE_EXCEPTIONS=True)
+    data = {str(number): number for number in range(30)}
+    await cache.set_many(data)
+    victim = servers.primaries[0]
+    there = {key for key in data if servers.owner(slot_of(cache.make_key(key))) is not victim}
+    victim.kill()
+    try:
+        assert await cache.get_many(data) == {key: data[key] for key in there}
+        assert await cache.set_many(data) == [key for key in data if key not in there]
+        pipe = Face(cache.whole.client, cache.face).pipeline()
+        for key in data:
+            pipe.get(key)
+        results = await pipe.execute(raise_on_error=False)
+        assert {key for key, found in zip(data, results, strict=True) if found == data[key]} == there
+        assert await cache.delete_many(data) == len(there)
+    finally:
+        victim.restart()
+        servers.settle()
+
+
 async def test_what_is_ignored(fresh):
     """With IGNORE_EXCEPTIONS a cluster that is not there answers as a missing key would."""
     (port,) = free_ports(1)
