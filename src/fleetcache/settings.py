@@ -546,11 +546,9 @@ def _nodes(url: str) -> list[str]:
     if not clustered([url]):
         return [url]
     scheme, _, rest = url.partition("://")
-    user, at, place = rest.rpartition("@")
-    hosts, slash, path = place.partition("/")
-    if not slash:
-        hosts, slash, path = place.partition("?")
-    return [f"{scheme}://{user}{at}{host.strip()}{slash}{path}" for host in hosts.split(",")]
+    netloc, path = re.fullmatch(r"([^/?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    user, at, hosts = netloc.rpartition("@")
+    return [f"{scheme}://{user}{at}{host.strip()}{path}" for host in hosts.split(",")]
 
 
 def _fault(url: str) -> str:

@@ -453,6 +453,9 @@ def test_urls():
     pools = [start.remote.pool.connection_kwargs for start in cache.topology.starts]
     assert {(pool["username"], pool["password"], pool["ssl_cert_reqs"]) for pool in pools} == {("user", "p,w", "none")}
     assert "p,w" not in repr(cache)
+    cache = Cache("valkeys+cluster://h1,h2?ssl_ca_certs=/etc/a@b,c/ca.pem")
+    assert [start.address for start in cache.topology.starts] == ["h1:6379/0", "h2:6379/0"]
+    assert cache.topology.starts[1].remote.pool.connection_kwargs["ssl_ca_certs"] == "/etc/a@b,c/ca.pem"
 
 
 async def test_clients(fresh, servers):
