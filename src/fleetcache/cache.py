@@ -515,7 +515,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         self, cursor: int, pattern: str, itersize: int | None, client: Any = None
     ) -> tuple[int, list[bytes]]:
         """Return the next cursor and a page of names.  A cursor counts through all servers in turn."""
-        servers = await self.topology.survey(self.runtime)
+        servers = (cursor and self.topology.primaries) or await self.topology.survey(self.runtime)
         at, place = divmod(cursor, len(servers))
         count = self.settings.options.scan_itersize if itersize is None else itersize
         command = (c.SCAN, at, "MATCH", pattern, "COUNT", count)

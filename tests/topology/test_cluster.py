@@ -98,6 +98,7 @@ def test_slots(valkey_cluster, name):
         (TryAgainError("TRYAGAIN …"), Redirect("tryagain")),
         (ClusterDownError("CLUSTERDOWN …"), Redirect("away")),
         (BusyLoadingError("LOADING …"), Redirect("away")),
+        (refusal("READONLY You can't write against a read only replica."), Redirect("away")),
         (ConnectionLost("…"), Redirect("away")),
         (ServerTimeout("…"), Redirect("away")),
         (TooManyConnections("…"), None),
@@ -160,6 +161,18 @@ async def test_the_map_is_learnt_once(fresh):
     assert counts(cache) == {"learnt": 1}
 
 
+async def test_the_first_is_a_pipeline(fresh):
+    """A walk over all nodes and other operations may be what makes the map be learnt."""
+    cache = fresh()
+    pipe = cache.pipeline()
+    pipe.keys("*").set("a", 1).clear().scan(0).incr("b", default=1)
+
+    keys, stored, _, (_, page), count = await pipe.execute()
+
+    assert (stored, count) == (True, 2)
+    assert set(keys) | set(page) <= {"a", "b"}
+
+
 async def test_any_start_node_will_do(fresh, servers):
     """Start nodes that are not there are passed over; if none is, the error says which was tried."""
     gone = free_ports(2)
@@ -173,6 +186,17 @@ async def test_any_start_node_will_do(fresh, servers):
         await lost.get("a")
     with pytest.raises(ServerGone):
         await lost.keys("*")
+
+
+async def test_connections(fresh, servers):
+    """Tasks share one connection to each node; the one by which the map was learnt goes if it has another name."""
+    cache = fresh(servers.url().replace("127.0.0.1", "localhost"))
+    await asyncio.gather(*(cache.get_many(map(str, range(20))) for _ in range(20)))
+
+    for node in cache.whole.topology.primaries:
+        assert len(node.remote.open) + len(node.remote.lines) == 1
+    await asyncio.sleep(0.01)
+    assert not any(start.remote.open or start.remote.lines for start in cache.whole.topology.starts)
 
 
 async def test_aliases_share_the_nodes(fresh, servers):
@@ -318,7 +342,9 @@ async def test_a_node_joins_and_leaves(fresh, servers):
     await cache.set("{a}", 1)
     node = servers.add_node()
     servers.move_slot(slot, node)
+    time.sleep(0.2)
 
+    assert await cache.keys("*") == ["{a}"]  # before anything has said that there is another node
     assert await cache.get("{a}") == 1
     there = next(each.remote for each in cache.whole.topology.servers if each.place[1] == node.port)
     assert there.idle or there.lines

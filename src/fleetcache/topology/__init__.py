@@ -52,5 +52,5 @@ class Topology:
         raise NotImplementedError
 
     async def survey(self, runtime: Runtime) -> Sequence[Server]:
-        """Return the primaries, after finding out who they are if need be."""
+        """Return the primaries, after finding out who they are now."""
         return self.primaries

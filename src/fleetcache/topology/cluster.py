@@ -62,37 +62,20 @@ class Redirect:
     asking: bool = False
 
 
-SIGNS = frozenset(
-    (
-        redis.MovedError,
-        redis.AskError,
-        redis.TryAgainError,
-        redis.ClusterDownError,
-        redis.MasterDownError,
-        redis.BusyLoadingError,
-    )
-)
+UNABLE = (redis.ClusterDownError, redis.MasterDownError, redis.BusyLoadingError, redis.ReadOnlyError)
+SIGNS = frozenset((redis.MovedError, redis.AskError, redis.TryAgainError, *UNABLE))
 
 
 def redirected(reply: Reply) -> Redirect | None:
     """Return where to ask again after *reply*, an answer or the want of one; None if it is final."""
-    match reply:
-        case redis.MovedError():
-            return Redirect("moved", reply.node_addr, reply.slot_id)
-        case redis.AskError():
-            return Redirect("ask", reply.node_addr, asking=True)
-        case redis.TryAgainError():
-            return Redirect("tryagain")
-        case TooManyConnections():
-            return None
-        case (
-            ServerGone()
-            | ServerTimeout()
-            | redis.ClusterDownError()
-            | redis.MasterDownError()
-            | redis.BusyLoadingError()
-        ):
-            return Redirect("away")
+    if isinstance(reply, redis.MovedError):
+        return Redirect("moved", reply.node_addr, reply.slot_id)
+    if isinstance(reply, redis.AskError):
+        return Redirect("ask", reply.node_addr, asking=True)
+    if isinstance(reply, redis.TryAgainError):
+        return Redirect("tryagain")
+    if isinstance(reply, (*AWAY, *UNABLE)) and not isinstance(reply, TooManyConnections):
+        return Redirect("away")
     return None
 
 
@@ -178,13 +161,17 @@ class Somewhere(Server):
         self.address = address
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        return complete(self.cluster.settle(BLOCKING, self, commands, self._unasked(commands)))
+        return complete(self._exchange(BLOCKING, commands))
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
-        return await self.cluster.settle(AWAITING, self, commands, self._unasked(commands))
+        return await self._exchange(AWAITING, commands)
 
-    def _unasked(self, commands: Sequence[Command]) -> list[Reply]:
-        return [NeverSent(f"{self.address}: it is not known yet who holds which slot")] * len(commands)
+    async def _exchange(self, runtime: Runtime, commands: Sequence[Command]) -> list[Reply]:
+        if all(command is LEARN for command in commands):
+            await self.cluster.refresh(runtime)
+            return [b"OK"] * len(commands)
+        unasked = NeverSent(f"{self.address}: it is not known yet who holds which slot")
+        return await self.cluster.settle(runtime, self, commands, [unasked] * len(commands))
 
     def client(self) -> Any:
         return self.cluster.client()
@@ -234,8 +221,7 @@ class Cluster(Topology):
         return list(shares.items())
 
     async def survey(self, runtime: Runtime) -> Sequence[Server]:
-        if not self.primaries:
-            await runtime.exchange(self.somewhere, (LEARN,))
+        await runtime.exchange(self.somewhere, (LEARN,))
         return self.primaries
 
     def client(self) -> Any:
