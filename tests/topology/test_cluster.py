@@ -268,6 +268,34 @@ async def test_half_of_the_keys_are_on_their_way(fresh, servers):
     mover.join()
 
 
+async def test_nothing_runs_twice_while_a_slot_moves(fresh, servers):
+    """Counters count each call once, in transactions too, wherever their slot is."""
+    cache = fresh()
+    slot = slot_of(cache.make_key("{a}"))
+    over = threading.Event()
+
+    def move() -> None:
+        for _ in range(6):
+            with servers.moving(slot, elsewhere(servers, slot)):
+                time.sleep(0.02)
+        over.set()
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    counted = 0
+    while not over.is_set():
+        pipe = cache.pipeline(transaction=True)
+        pipe.incr("{a}n", default=0).incr(f"{{a}}{counted % 3}", default=0)
+        assert len(await pipe.execute()) == 2
+        await cache.incr("{a}n")
+        counted += 1
+    mover.join()
+
+    assert await cache.get("{a}n") == 2 * counted
+    assert sum((await cache.get_many(f"{{a}}{number}" for number in range(3))).values()) == counted
+    assert counts(cache)["ask"]
+
+
 def test_slots_move_under_load(whole, servers):
     """Slots go to and fro, and nobody sees an error or a wrong value."""
     cache = whole()
