@@ -23,15 +23,15 @@ SLOTS = 16384
 PATIENCE = 20.0
 
 
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    """Wait until *condition* holds; servers that are not there yet do not."""
+def wait_for(condition: Callable[[], object], what: str, why: Callable[[], object] = str) -> None:
+    """Wait until *condition* holds; if it never does, say *what* was waited for and *why* it is not so."""
     deadline = time.monotonic() + PATIENCE
     while True:
         with suppress(redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
             if condition():
                 return
         if time.monotonic() > deadline:
-            raise ServerNotStarted(f"{what}: not within {PATIENCE:g} s")
+            raise ServerNotStarted(f"{what}: not within {PATIENCE:g} s. {why()}")
         time.sleep(0.01)
 
 
@@ -124,11 +124,14 @@ class ServerCluster:
     def settle(self) -> None:
         """Wait until all nodes that run agree, all slots are served, and all replicas follow."""
 
-        def agree(node: ClusterNode) -> bool:
-            states = run(node, "CLUSTER", "INFO")
-            return b"cluster_state:ok" in states and role(node)[1] in {b"", b"connected"}
+        def state(node: ClusterNode) -> tuple[bool, bytes]:
+            return b"cluster_state:ok" in run(node, "CLUSTER", "INFO"), role(node)[1]
 
-        wait_for(lambda: all(agree(node) for node in self.running), "the cluster is of one mind")
+        def states() -> dict[int, tuple[bool, bytes]]:
+            return {node.port: state(node) for node in self.running}
+
+        ready = {(True, b""), (True, b"connected")}
+        wait_for(lambda: ready.issuperset(states().values()), "all nodes serve or follow", states)
         wait_for(lambda: len({str(sorted(self._slots(node))) for node in self.running}) == 1, "all see the same")
 
     @contextmanager
@@ -165,8 +168,9 @@ class ServerCluster:
         name, (port,) = secrets.token_hex(20), free_ports(1)
         book = f"{name} 127.0.0.1:{port}@{port + PORTS} myself,master - 0 0 0 connected\n"
         node = ClusterNode(name, port, f"{book}vars currentEpoch 0 lastVoteEpoch 0\n", **self.options)
+        for other in self.running:  # one would do, unless the machine is so busy that they miss each other
+            run(node, "CLUSTER", "MEET", "127.0.0.1", other.port)
         self.nodes.append(node)
-        run(node, "CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
         wait_for(lambda: all(b"%d@" % port in run(each, "CLUSTER", "NODES") for each in self.running), "all met")
         self.settle()
         return node
