@@ -22,6 +22,11 @@ SCHEME_NOTES = {
     "rediss": "The same over TLS. `ssl_*` options, or parameters of the URL, say whom to trust.",
     "valkey": "Another name for `redis://`.",
     "valkeys": "Another name for `rediss://`.",
+    "redis+cluster": "[A cluster](cluster.md), found by some of its nodes: `redis+cluster://user:password@host1:6379,host2:6379`. "
+    "It has no databases.",
+    "rediss+cluster": "The same over TLS.",
+    "valkey+cluster": "Another name for `redis+cluster://`.",
+    "valkeys+cluster": "Another name for `rediss+cluster://`.",
     "unix": "A unix socket: `unix:///run/valkey.sock?db=1`.",
     "memory": "A server in a dict of this process, for tests: `memory://name`. Each name is a server of its own. "
     "It has no raw client, so `get_redis_connection` refuses.",

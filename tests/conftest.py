@@ -16,7 +16,7 @@ from tests.faces import FACES, Face
 
 from fleetcache import Cache
 from fleetcache.errors import ServerNotFound
-from fleetcache.testing import TLSServer, redis_server, tls_server, valkey_server
+from fleetcache.testing import ServerCluster, TLSServer, cluster, redis_server, tls_server, valkey_server
 from fleetcache.topology.embedded import EmbeddedServer
 
 Running = TypeVar("Running", bound=EmbeddedServer)
@@ -29,9 +29,10 @@ TRANSPORTS: dict[str, Callable[[Ask, int], str]] = {
     "redis-tcp": lambda ask, db: ask("redis_debian").tcp_url(db),
     "redis-unix": lambda ask, db: ask("redis_debian").url(db),
     "redis-tls": lambda ask, db: ask("tls").tls_url(db),
+    "cluster": lambda ask, db: ask("valkey_cluster").url(),
     "memory": lambda ask, db: f"memory://tests-{db}",
 }
-"""How a test reaches a server: the URL of a database."""
+"""How a test reaches a server: the URL of a database, of which a cluster has one."""
 
 _prefixes = (f"t{number}" for number in count())
 
@@ -62,6 +63,13 @@ def redis_debian() -> Iterator[EmbeddedServer]:
 def tls() -> Iterator[TLSServer]:
     """A Redis with TLS on ``tls_port``."""
     yield from _or_skip(tls_server())
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster() -> Iterator[ServerCluster]:
+    """Three primaries without replicas."""
+    with cluster(replicas=0) as servers:
+        yield servers
 
 
 def _or_skip(server: AbstractContextManager[Running]) -> Iterator[Running]:
@@ -105,9 +113,12 @@ SETTINGS = {"KEY_PREFIX", "VERSION", "TIMEOUT", "KEY_FUNCTION", "REVERSE_KEY_FUN
 
 
 @pytest.fixture
-def cache(make: Callable[..., Face]) -> Face:
-    """A cache over each transport, in both faces; its operations are awaited."""
-    return make()
+def cache(make: Callable[..., Face], request: pytest.FixtureRequest) -> Face:
+    """A cache over each transport, in both faces; its operations are awaited.
+
+    Marked ``together``, a test has all its names in one slot of a cluster.
+    """
+    return make(KEY_PREFIX=f"{{{next(_prefixes)}}}") if request.node.get_closest_marker("together") else make()
 
 
 @pytest.hookimpl(tryfirst=True)

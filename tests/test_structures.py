@@ -92,6 +92,7 @@ async def test_sets_hold_any_value_once(cache):
     assert await cache.scard("missing") == 0
 
 
+@pytest.mark.together
 async def test_set_algebra(cache):
     """Difference, intersection and union, returned or stored."""
     await cache.sadd("a", 1, 2, 3)
@@ -111,6 +112,7 @@ async def test_set_algebra(cache):
     assert await cache.has_key("i") is False
 
 
+@pytest.mark.together
 async def test_sdiffstore_across_versions(cache):
     """The destination's version and the sources' are chosen apart."""
     await cache.sadd("a", 1, 2, version=5)
@@ -120,6 +122,7 @@ async def test_sdiffstore_across_versions(cache):
     assert await cache.smembers("d", version=6) == {1}
 
 
+@pytest.mark.together
 async def test_smove(cache):
     """smove() moves a member within one version, and tells whether it was there."""
     await cache.sadd("a", 1, 2, version=3)
@@ -382,6 +385,7 @@ async def test_what_cannot_be_stored_stores_nothing(cache):
     assert await cache.has_key("key") is False
 
 
+@pytest.mark.together
 async def test_structures_have_versions_and_lifetimes(cache):
     """Structures live under versions, expire, and are deleted like values."""
     await cache.hset("key", "a", 1, version=2)

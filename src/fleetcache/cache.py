@@ -32,11 +32,11 @@ from fleetcache.pipeline import Pipeline
 from fleetcache.pool import frozen
 from fleetcache.recipes.loading import Loading
 from fleetcache.recipes.locks import Lock
-from fleetcache.settings import Settings, from_url
+from fleetcache.settings import Settings, clustered, from_url
 from fleetcache.stats import Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.topology import Topology
-from fleetcache.topology.opening import aclose_idle, close_idle, open_servers
+from fleetcache.topology.opening import aclose_idle, close_idle, open_cluster, open_servers
 from fleetcache.topology.standalone import Standalone
 from fleetcache.twin import blocking, complete
 
@@ -100,6 +100,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     @classmethod
     def open(cls, settings: Settings) -> Topology:
         """Return the servers of *settings*, unconnected; client classes differ here."""
+        if clustered(settings.location):
+            return open_cluster(settings.location, settings.options)
         servers = open_servers(settings.location, settings.options)
         return Standalone(servers, writes_elsewhere=not settings.options.replica_read_only)
 
@@ -114,7 +116,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         return Codec(serializer, options.compressor, written)
 
     def __repr__(self) -> str:
-        servers = ", ".join(server.address for server in self.topology.primaries)
+        servers = ", ".join(server.address for server in self.topology.primaries or self.topology.servers)
         return f"<{type(self).__name__} {servers}>"
 
     # --- values -----------------------------------------------------------------------------------
@@ -255,7 +257,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     async def aset_many(
         self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
     ) -> list[Any]:
-        """Store all of *data*, in one transaction per server; return the keys that were not stored."""
+        """Store all of *data*, in one transaction per server unless that is a cluster; return the keys that were not stored."""
         if not data:
             return []
         expiry = self.milliseconds(timeout)
@@ -271,14 +273,14 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             else:
                 writes = [(c.SET, name, payload, "PX", expiry) for name, payload in pairs]
         if client is not None:
-            done = await self.ask_several(writes, None, client)
-        else:
-            shares = self.topology.shares(names, reads=False)
-            plan = [
-                (server, [(c.MULTI,), *[writes[place] for place in places], (c.EXEC,)]) for server, places in shares
-            ]
-            done = [replies[-1] for replies in await self.ask_all(plan, None)]
-        return list(data) if None in done else []
+            return list(data) if None in await self.ask_several(writes, None, client) else []
+        # No transaction could be about several slots, and one for each key would be none.
+        first, last = ((), ()) if self.topology.splits else (((c.MULTI,),), ((c.EXEC,),))
+        shares = self.topology.shares(names, reads=False)
+        plan = [(server, [*first, *[writes[place] for place in places], *last]) for server, places in shares]
+        answers = zip(shares, await self.ask_all(plan, None), strict=True)
+        failed = {place for (_, places), replies in answers if replies[-1] is None for place in places}
+        return [key for place, key in enumerate(data) if place in failed] if failed else []
 
     set_many = blocking(aset_many)
 
@@ -385,7 +387,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         if isinstance(key, CacheKey):
             key = self._reversed(key, self.name("", version))  # as a name it would stay where it is
         new = self.name(key, version + delta)
-        if client is None and self.topology.home(old) is not self.topology.home(new):
+        if client is None and not self.topology.together((old, new)):
             moved = await self._move(old, new)
         else:
             try:
@@ -401,8 +403,13 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     incr_version = blocking(aincr_version)
 
     async def _move(self, old: str, new: str) -> bool | None:
-        """Move an entry to another server: write there, then delete here."""
-        payload, left = await self.ask_several([(c.GET, old), (c.PTTL, old)], None)
+        """Move an entry to another server or slot: write there, then delete here."""
+        try:
+            payload, left = await self.ask_several([(c.GET, old), (c.PTTL, old)], None)
+        except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                self.together((old, new), "moving what is no plain value")
+            raise
         if payload is None:
             return None if left is None else False
         lifetime = ("PX", left) if left > 0 else ()
@@ -519,7 +526,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         self, cursor: int, pattern: str, itersize: int | None, client: Any = None
     ) -> tuple[int, list[bytes]]:
         """Return the next cursor and a page of names.  A cursor counts through all servers in turn."""
-        servers = self.topology.primaries
+        servers = (cursor and self.topology.primaries) or await self.topology.survey(self.runtime)
         at, place = divmod(cursor, len(servers))
         count = self.settings.options.scan_itersize if itersize is None else itersize
         command = (c.SCAN, at, "MATCH", pattern, "COUNT", count)
@@ -594,7 +601,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     delete_pattern = blocking(adelete_pattern)
 
     async def _unlink(self, pattern: str, itersize: int | None = None, client: Any = None) -> int:
-        servers = self.topology.primaries
+        servers = await self.topology.survey(self.runtime)
         cursor = count = 0
         while True:
             server = servers[cursor % len(servers)]
@@ -602,8 +609,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             if names and client is not None:
                 count += int(await self.ask((c.UNLINK, *names), 0, client))
             elif names:
-                ((reply,),) = await self.ask_all([(server, ((c.UNLINK, *names),))], 0)
-                count += int(reply)
+                (replies,) = await self.ask_all([(server, self.about(c.UNLINK, names))], 0)
+                count += sum(map(int, replies))
             if not cursor:
                 return count
 
@@ -615,7 +622,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         elif client is not None:
             await self.ask((c.FLUSHDB,), None, client)
         else:
-            await self.ask_all([(server, ((c.FLUSHDB,),)) for server in self.topology.primaries], None)
+            servers = await self.topology.survey(self.runtime)
+            await self.ask_all([(server, ((c.FLUSHDB,),)) for server in servers], None)
 
     clear = blocking(aclear)
 
@@ -670,7 +678,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             await self.near.afence()
 
     def info(self) -> dict[str, Any]:
-        """Return the state of this cache in this process: its servers, its near cache, its counters.
+        """Return the state of this cache in this process: its servers and where they redirected, its near cache, its counters.
 
         Nothing is sent.
         """
@@ -680,6 +688,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         return {
             "servers": [{"address": server.address, "away": server.away} for server in self.topology.servers],
             "near": off if self.near is None else self.near.stats(),
+            "redirects": dict(self.topology.counts),
             "unreadable": self.stats.unreadable,
         }
 

@@ -17,12 +17,12 @@ from fleetcache.errors import SettingsError
 from fleetcache.pool import SentinelConnectionFactory
 from fleetcache.settings import Settings
 from fleetcache.topology import Topology
-from fleetcache.topology.opening import open_servers
+from fleetcache.topology.opening import open_cluster, open_servers
 from fleetcache.topology.shards import Shards
 from fleetcache.topology.standalone import Standalone
 from fleetcache.twin import blocking
 
-__all__ = ["DefaultClient", "HerdClient", "SentinelClient", "ShardClient"]
+__all__ = ["ClusterClient", "DefaultClient", "HerdClient", "SentinelClient", "ShardClient"]
 
 DefaultClient = Cache
 
@@ -54,6 +54,14 @@ def _with_query(url: str, **values: str) -> str:
     place = urlsplit(url)
     query = dict(parse_qsl(place.query, keep_blank_values=True)) | values
     return place._replace(query=urlencode(query)).geturl()
+
+
+class ClusterClient(DefaultClient):
+    """A cache on a cluster, whichever scheme the URLs of its nodes have."""
+
+    @classmethod
+    def open(cls, settings: Settings) -> Topology:
+        return open_cluster(settings.location, settings.options)
 
 
 class ShardClient(DefaultClient):

@@ -242,12 +242,22 @@ class Core(Twinned):
         if client is not None:
             return [(list(range(len(names))), await self.ask((verb, *names), instead, client))]
         shares = self.topology.shares(names, verb.reads)
-        plan = [(server, ((verb, *[names[place] for place in places]),)) for server, places in shares]
-        replies = await self.ask_all(plan, instead)
-        return [(places, reply) for (_, places), (reply,) in zip(shares, replies, strict=True)]
+        plan = [(server, self.about(verb, [names[place] for place in places])) for server, places in shares]
+        answers = await self.ask_all(plan, instead)
+        return [(places, self.joined(verb, replies)) for (_, places), replies in zip(shares, answers, strict=True)]
+
+    def about(self, verb: Verb, names: Sequence[str | bytes]) -> Sequence[Command]:
+        """Return the commands that ask one server *verb* about *names*: one, if they may be together."""
+        return [(verb.single, name) for name in names] if self.topology.splits else ((verb, *names),)
+
+    def joined(self, verb: Verb, replies: Sequence[Reply]) -> Reply:
+        """Return the replies to what `about` made as the one reply to *verb*: a list, or a count."""
+        if not self.topology.splits:
+            return replies[0]
+        return replies if verb.single is not verb else sum(replies)
 
     async def ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
-        """Return the replies of several servers, asked at once; of *instead* each if they are away."""
+        """Return the replies of several servers, asked at once; *instead* for each of one that is away."""
         near = self.near
         if near is None or (writing := written(command for _, commands in plan for command in commands)) == []:
             return await self._ask_all(plan, instead)
@@ -258,24 +268,33 @@ class Core(Twinned):
             near.wrote(writing)
 
     async def _ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
+        answers: list[list[Reply] | Exception]
         try:
             try:
-                answers: list[list[Reply]] = await self.runtime.exchange_all(plan)
+                answers = await self.runtime.exchange_all(plan)
             except ConnectionError as error:
                 if len(plan) > 1:
                     raise
                 ((server, commands),) = plan
                 answers = [await self.runtime.exchange(self._another(server, commands, error), commands)]
-            for replies in answers:
-                for reply in replies:
-                    if isinstance(reply, RedisError):
-                        raise reply
+        except TROUBLE as error:
+            answers = [error] * len(plan)
+        return [self._settled(answer, commands, instead) for answer, (_, commands) in zip(answers, plan, strict=True)]
+
+    def _settled(self, answer: list[Reply] | Exception, commands: Sequence[Command], instead: Any) -> list[Reply]:
+        """Return the replies in one server's *answer*, or raise what is wrong with it; or *instead* for each."""
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            for reply in answer:
+                if isinstance(reply, RedisError):
+                    raise reply
         except TROUBLE as error:
             if not self.failsafe.ignore:
                 raise
             self.failsafe.pass_over(error)
-            return [[instead] * len(commands) for _, commands in plan]
-        return answers
+            return [instead] * len(commands)
+        return answer
 
     # --- reading through the near cache -----------------------------------------------------------
 
@@ -363,9 +382,9 @@ class Core(Twinned):
         return await self.ask((EVALSHA, script, 1, name, *arguments), instead, client)
 
     def together(self, names: Sequence[str], operation: str) -> None:
-        """Refuse an operation whose names live on different servers."""
-        if len({id(self.topology.home(name)) for name in names}) > 1:
+        """Refuse an operation whose names do not live together."""
+        if not self.topology.together(names):
             raise CrossServer(
-                f"{operation}: {', '.join(map(masked, names))} live on different servers. "
-                f"Give them a common part in braces, such as {{user:1}}, which alone decides the server"
+                f"{operation}: {', '.join(map(masked, names))} live on different servers or slots. "
+                f"Give them a common part in braces, such as {{user:1}}, which alone decides where"
             )

@@ -46,7 +46,7 @@ class InvalidTimeout(FleetcacheError, redis.DataError, TypeError):
 
 
 class CrossServer(FleetcacheError, ValueError):
-    """One command needs keys that live on different servers."""
+    """One command needs keys that live on different servers, or in different slots of a cluster."""
 
 
 # --- the value is wrong ---------------------------------------------------------------------------
@@ -75,6 +75,10 @@ class ServerTimeout(FleetcacheError, redis.TimeoutError):
     """The server did not reply in time; a write may or may not have happened."""
 
 
+class NeverSent(ServerGone):
+    """The server could not be reached, so nothing was sent; asking again is safe, whatever is asked."""
+
+
 class ConnectionLost(ServerGone):
     """The server hung up before it replied; a write may or may not have happened."""
 
@@ -96,7 +100,7 @@ class NoSuchDatabase(FleetcacheError, redis.ResponseError):
 
 
 class UnsupportedServer(FleetcacheError, redis.ConnectionError):
-    """The server does not speak RESP3 (it is older than Redis 6, or a proxy in front of one)."""
+    """The server does not speak RESP3 (it is older than Redis 6), or is no cluster where one is asked for."""
 
 
 def is_outage(error: BaseException) -> bool:

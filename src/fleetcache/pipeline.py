@@ -65,7 +65,7 @@ class Pipeline(Twinned):
             stored, count, value = pipe.execute()
 
     With *transaction* nobody else's command runs in between; then every operation must be of one
-    step, and all of one server.
+    step, and all of one server, or one slot of a cluster.
     """
 
     def __init__(self, of: Core, *, transaction: bool) -> None:
@@ -155,14 +155,16 @@ class Pipeline(Twinned):
 
     async def _exchange(self, batches: list[tuple[Server, list[Command]]]) -> list[list[Reply] | Exception]:
         if self.transaction:
+            names = [part[part[0].key] for _, commands in batches for part in commands if part[0].key]
+            self.recorder.together(names, "a transaction")
             if len(batches) > 1:
-                raise TypeError("a transaction takes only keys of one server")
+                raise TypeError("a transaction takes only operations that are of one server")
             ((server, commands),) = batches
             # EVALSHA may miss its script, and then half of the transaction would have run.
             whole = [(c.EVAL, part[1].lua, *part[2:]) if part[0] is c.EVALSHA else part for part in commands]
             batches = [(server, [(c.MULTI,), *(part for part in whole if not _encloses(part)), (c.EXEC,)])]
         try:
-            outcomes: list[list[Reply]] = await self.runtime.exchange_all(batches)
+            outcomes: list[Any] = await self.runtime.exchange_all(batches)
         except (RedisError, OSError) as error:
             return [error] * len(batches)
         if self.transaction:

@@ -21,7 +21,7 @@ from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, Settin
 from fleetcache.exchange.connecting import NEED_DATA, Push, address_of, connect, refusal, socket_of
 from fleetcache.near.tracking import OLDEST, PRIMARY
 from fleetcache.pool import ConnectionFactory
-from fleetcache.settings import NETWORKED, Settings, from_url, masked_url
+from fleetcache.settings import NETWORKED, Settings, clustered, from_url, masked_url
 
 LAGS = 20
 FENCES = 200
@@ -103,6 +103,8 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
     location, params = from_url(url)
     settings = Settings.read(location, {**params, "OPTIONS": {**params["OPTIONS"], **(options or {})}})
     place = settings.location[0]
+    if clustered([place]):
+        raise SettingsError(f"{masked_url(place)}: NEAR cannot keep copies of what is in a cluster yet")
     if place.partition("://")[0] not in (*NETWORKED, "unix"):
         raise SettingsError(f"{masked_url(place)}: there is no server to ask; give the URL of one: redis://host:6379/0")
     factory = ConnectionFactory(settings.options.given)

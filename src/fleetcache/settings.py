@@ -24,8 +24,9 @@ from fleetcache.errors import SettingsError
 from fleetcache.exchange.connecting import parameters
 from fleetcache.keys import KeyFunction, default_key_function
 
-NETWORKED = ("redis", "rediss", "valkey", "valkeys")
-SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix", "memory", "embedded")
+CLUSTERED = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
+NETWORKED = ("redis", "rediss", "valkey", "valkeys", *CLUSTERED)
+SCHEMES = (*NETWORKED, "unix", "memory", "embedded")
 
 PATHS = {
     "django_redis.cache.RedisCache": "fleetcache.django.RedisCache",
@@ -282,7 +283,7 @@ class Options:
 
     client_class: Any = _option(
         "fleetcache.client.DefaultClient", imported, "CLIENT_CLASS",
-        doc="Which client: `DefaultClient`, `SentinelClient`, `ShardClient`, `HerdClient`, or one derived from them.",
+        doc="Which client: `DefaultClient`, `SentinelClient`, `ClusterClient`, `ShardClient`, `HerdClient`, or one derived from them.",
     )  # fmt: skip
     serializer: Any = _option(
         "fleetcache.codec.serializers.PickleSerializer", imported, "SERIALIZER", "serializer",
@@ -468,7 +469,10 @@ class Settings:
 
     location: tuple[str, ...] = field(
         repr=False,
-        metadata={"name": "LOCATION", "doc": "The URL of the server; several, with commas or in a list, for replicas."},
+        metadata={
+            "name": "LOCATION",
+            "doc": "The URL of the server; several, with commas or in a list, for replicas, or nodes of a cluster.",
+        },
     )
     timeout: float | None = field(
         default=300, metadata={"name": "TIMEOUT", "doc": "Seconds that entries live by default; None: for ever."}
@@ -516,7 +520,7 @@ def servers(where: str, location: Any) -> tuple[str, ...]:
     """Return the URLs in *location*, each of a scheme that exists."""
     # Only before the next URL does a comma separate; elsewhere it may be part of a password.
     urls = separator.split(location) if isinstance(location, str) else list(location or ())
-    urls = [url.strip() for url in urls if url and url.strip()]
+    urls = [node for url in urls if url and url.strip() for node in _nodes(url.strip())]
     if not urls:
         raise SettingsError(f"{where}: LOCATION is empty. Give the server's URL, such as 'redis://127.0.0.1:6379/1'")
     for url in urls:
@@ -527,7 +531,24 @@ def servers(where: str, location: Any) -> tuple[str, ...]:
             raise SettingsError(f"{where}: LOCATION: {what}.{near} Known: {', '.join(f'{s}://' for s in SCHEMES)}")
         if scheme in NETWORKED and (fault := _fault(url)):
             raise SettingsError(f"{where}: LOCATION {masked_url(url)!r}: {fault}")
+    if 0 < sum(clustered([url]) for url in urls) < len(urls):
+        raise SettingsError(f"{where}: LOCATION: either all URLs are of a cluster's nodes, or none")
     return tuple(urls)
+
+
+def clustered(urls: Iterable[str]) -> bool:
+    """Whether *urls* are those of a cluster's nodes."""
+    return all(url.partition("://")[0] in CLUSTERED for url in urls)
+
+
+def _nodes(url: str) -> list[str]:
+    """Return a URL for each of the hosts in *url*, between which commas may stand if they are a cluster's."""
+    if not clustered([url]):
+        return [url]
+    scheme, _, rest = url.partition("://")
+    netloc, path = re.fullmatch(r"([^/?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    user, at, hosts = netloc.rpartition("@")
+    return [f"{scheme}://{user}{at}{host.strip()}{path}" for host in hosts.split(",")]
 
 
 def _fault(url: str) -> str:
@@ -544,6 +565,8 @@ def _fault(url: str) -> str:
     database = place.path.strip("/")
     if database and not database.isdigit():
         return f"the database must be a whole number, not {database!r}"
+    if clustered([url]) and int(database or 0):
+        return f"a cluster has only database 0. Leave /{database} out"
     return ""
 
 

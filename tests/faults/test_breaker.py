@@ -12,7 +12,7 @@ import pytest
 from tests.faces import Face, settled
 
 from fleetcache import Cache
-from fleetcache.errors import CircuitOpen, ConnectionLost, ServerGone, ServerTimeout
+from fleetcache.errors import CircuitOpen, ConnectionLost, NeverSent, ServerGone, ServerTimeout
 from fleetcache.exchange import breaker as module
 from fleetcache.exchange.breaker import Breaker
 
@@ -181,7 +181,7 @@ async def test_breaker_options(face, mortal):
     await cache.set("a", 1)
     mortal.kill()
 
-    assert type(await settled(cache.get("a"))) is ServerGone
+    assert type(await settled(cache.get("a"))) is NeverSent
     assert type(await settled(cache.get("a"))) is CircuitOpen
     mortal.restart()
     time.sleep(0.05)
@@ -196,7 +196,7 @@ async def test_nobody_listens(face):
         started = time.monotonic()
         error = await settled(cache.get("a"))
 
-    assert type(error) is ServerGone
+    assert type(error) is NeverSent
     assert "Error 111" in str(error)
     assert time.monotonic() - started < LIMIT
 

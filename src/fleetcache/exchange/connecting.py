@@ -23,7 +23,7 @@ from redis import exceptions
 from redis.asyncio import sentinel as aio_sentinel
 from redis.sentinel import SentinelConnectionPool
 
-from fleetcache.errors import AccessDenied, NoSuchDatabase, ServerGone, ServerTimeout, UnsupportedServer
+from fleetcache.errors import AccessDenied, NeverSent, NoSuchDatabase, ServerGone, ServerTimeout, UnsupportedServer
 
 NEED_DATA: Any = hiredis.Reader  # any object that is no reply
 Push = hiredis.PushNotification
@@ -52,7 +52,12 @@ def refusal(text: str) -> exceptions.RedisError:
     kind = REFUSALS.get(code, exceptions.ResponseError)
     if kind is exceptions.ResponseError:
         return kind(text.removeprefix("ERR "))
-    return kind(rest if code in CLUSTER else text)
+    error = kind(rest if code in CLUSTER else text)
+    if code == "MOVED":  # seen only by who does not follow it
+        error.args = (
+            f"{text}: the server is a node of a cluster. Write redis+cluster:// instead of redis:// in LOCATION",
+        )
+    return error
 
 
 def new_reader() -> Any:
@@ -99,8 +104,14 @@ def address_of(pool: Any) -> str:
     elif "path" in kwargs:
         place = kwargs["path"]
     else:
-        place = f"{kwargs.get('host', 'localhost')}:{kwargs.get('port', 6379)}"
+        place = "{}:{}".format(*place_of(pool))
     return f"{place}/{kwargs.get('db') or 0}"
+
+
+def place_of(pool: Any) -> tuple[str, int]:
+    """Return the host and port that *pool* leads to."""
+    kwargs = pool.connection_kwargs
+    return kwargs.get("host", "localhost"), int(kwargs.get("port", 6379))
 
 
 def explained(error: Exception, pool: Any) -> Exception:
@@ -129,7 +140,7 @@ def explained(error: Exception, pool: Any) -> Exception:
     if isinstance(error, (exceptions.TimeoutError, TimeoutError)):
         return ServerTimeout(f"{address}: no answer while connecting")
     if isinstance(error, (exceptions.ConnectionError, OSError)):
-        return ServerGone(f"{address}: {text or type(error).__name__}")
+        return NeverSent(f"{address}: {text or type(error).__name__}")
     if isinstance(error, AttributeError):  # redis-py's, for want of a map in the reply to HELLO
         return UnsupportedServer(f"{address}: the server answers HELLO 3, but not as RESP3 has it ({text})")
     return error

@@ -15,16 +15,12 @@ from typing import Any
 
 from redis.exceptions import InvalidResponse
 
-from fleetcache.errors import ConnectionLost, ServerGone, ServerTimeout
+from fleetcache.errors import ConnectionLost, NeverSent, ServerGone, ServerTimeout
 from fleetcache.exchange import Reply
 from fleetcache.exchange.connecting import NEED_DATA, Push, close_raw, let_go, new_reader, take_transport
 
 BUSY = 0.05
 """A timer that comes this many seconds late speaks of the loop rather than of the server."""
-
-
-class NeverSent(ServerGone):
-    """The connection was lost before the command left; asking again is safe, whatever it asks."""
 
 
 class Multiplexed(asyncio.Protocol):

@@ -25,8 +25,8 @@ class Runtime(Protocol):
     def exchange(self, server: Server, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
         """Return the server's replies to *commands*."""
 
-    async def exchange_all(self, plan: Plan) -> list[list[Reply]]:
-        """Ask several servers at once, and return each one's replies."""
+    async def exchange_all(self, plan: Plan) -> list[list[Reply] | Exception]:
+        """Ask several servers at once, and return each one's replies, or what it failed with if it is not alone."""
 
     async def sleep(self, seconds: float) -> None:
         """Let time pass."""
@@ -44,7 +44,7 @@ class Blocking:
     async def exchange(self, server: Server, commands: Sequence[Command]) -> list[Reply]:
         return server.exchange(commands)
 
-    async def exchange_all(self, plan: Plan) -> list[list[Reply]]:
+    async def exchange_all(self, plan: Plan) -> list[list[Reply] | Exception]:
         if len(plan) == 1:
             ((server, commands),) = plan
             return [server.exchange(commands)]
@@ -63,10 +63,6 @@ class Blocking:
                 if not isinstance(found, Exception):
                     server.drop(found)
             raise
-        # Only now that all have been read may one failure end it.
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
         return answers
 
     async def sleep(self, seconds: float) -> None:
@@ -98,11 +94,17 @@ class Awaiting:
     def exchange(self, server: Server, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
         return server.aexchange(commands)
 
-    async def exchange_all(self, plan: Plan) -> list[list[Reply]]:
+    async def exchange_all(self, plan: Plan) -> list[list[Reply] | Exception]:
         if len(plan) == 1:
             ((server, commands),) = plan
             return [await server.aexchange(commands)]
-        return await asyncio.gather(*(server.aexchange(commands) for server, commands in plan))
+        asking = (server.aexchange(commands) for server, commands in plan)
+        answers: list[list[Reply] | Exception] = []
+        for answer in await asyncio.gather(*asking, return_exceptions=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, Exception):
+                raise answer
+            answers.append(answer)
+        return answers
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

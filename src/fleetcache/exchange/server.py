@@ -22,12 +22,12 @@ from typing import Any, TypeAlias
 import hiredis
 from redis.exceptions import AuthenticationError, DataError, ExecAbortError, ReadOnlyError
 
-from fleetcache.errors import NoSuchDatabase, ServerGone, TooManyConnections, UnsupportedServer, is_outage
+from fleetcache.errors import NeverSent, NoSuchDatabase, ServerGone, TooManyConnections, UnsupportedServer, is_outage
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import aconnect, address_of, connect
-from fleetcache.exchange.multiplexed import Multiplexed, NeverSent
+from fleetcache.exchange.multiplexed import Multiplexed
 
 Told: TypeAlias = tuple[Conversation, Sequence[Command], bool, int]
 """A connection with unread replies, what was asked on it, whether that may run twice, and the breaker's era."""
@@ -402,11 +402,11 @@ class RemoteServer(Server):
         """Note that a new connection led to the server *run_id*; the connections to another one go."""
         if run_id and run_id != self.run_id:
             self.run_id = run_id
-            self._renew()
+            self.renew()
             for met in self.watchers:
                 met(run_id)
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         """Let go of all connections: of those in use, as soon as they have their replies."""
         idle, self.idle = self.idle, deque()
         for conversation in list(self.open):

@@ -7,10 +7,25 @@ go on side by side, and is gone when the test process is, however that ends::
         cache = Cache(proxy.url())
         proxy.hold()
 
+`cluster()` and `sentinels()` run several servers that know each other.
 `fleetcache.testing.coherence` checks what a cache answered against what was written.
 """
 
+from fleetcache.testing.clusters import ClusterNode, ServerCluster, WatchedServers, cluster, sentinels
 from fleetcache.testing.proxy import FaultProxy, tracked, untracked
 from fleetcache.testing.servers import TLSServer, redis_server, tls_server, valkey_server
 
-__all__ = ["FaultProxy", "TLSServer", "redis_server", "tls_server", "tracked", "untracked", "valkey_server"]
+__all__ = [
+    "ClusterNode",
+    "FaultProxy",
+    "ServerCluster",
+    "TLSServer",
+    "WatchedServers",
+    "cluster",
+    "redis_server",
+    "sentinels",
+    "tls_server",
+    "tracked",
+    "untracked",
+    "valkey_server",
+]

@@ -5,34 +5,52 @@ Nothing above knows how many servers there are; nothing here knows what a key me
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TypeAlias
 
 from fleetcache.exchange import Command, Server
+from fleetcache.exchange.runtime import Runtime
 
 Share: TypeAlias = tuple[Server, list[int]]
 """A server, and the places of the commands or names that are its."""
 
 
-class Topology(Protocol):
+class Topology:
     """The servers of a cache, and how work is divided among them."""
 
-    @property
-    def servers(self) -> Sequence[Server]:
-        """Every server."""
+    servers: Sequence[Server]
+    """Every server."""
 
-    @property
-    def primaries(self) -> Sequence[Server]:
-        """The servers that between them hold every key."""
+    primaries: Sequence[Server]
+    """The servers that between them hold every key, as far as they are known."""
+
+    counts: Mapping[str, int] = MappingProxyType({})
+    """How often a command was asked again, by why, and how often the map of a cluster was ``learnt``."""
+
+    splits = False
+    """Whether names of one server may still not be together, so that each is asked about by itself."""
 
     def route(self, command: Command) -> Server:
         """Return the server to ask."""
+        raise NotImplementedError
 
     def another(self, command: Command, tried: Server) -> Server | None:
         """Return whom to ask when *tried* is away, or None."""
+        return None
 
     def home(self, name: str) -> Server:
         """Return the primary that holds *name*."""
+        raise NotImplementedError
+
+    def together(self, names: Sequence[str]) -> bool:
+        """Whether one command, or one transaction, may be about all of *names*."""
+        return len({id(self.home(name)) for name in names}) <= 1
 
     def shares(self, names: Sequence[str], reads: bool) -> list[Share]:
         """Divide *names* among the servers that hold them."""
+        raise NotImplementedError
+
+    async def survey(self, runtime: Runtime) -> Sequence[Server]:
+        """Return the primaries, after finding out who they are now."""
+        return self.primaries

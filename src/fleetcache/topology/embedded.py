@@ -229,6 +229,11 @@ class EmbeddedServer(_Server):
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
+    @property
+    def runs(self) -> bool:
+        """Whether the server has not ended."""
+        return self._warden.poll() is None
+
     def tcp_url(self, db: int = 0) -> str:
         """Return the URL of the TCP port."""
         if not self.port:
@@ -274,7 +279,7 @@ class EmbeddedServer(_Server):
     def _send(self, *signals: int) -> None:
         # The warden reaps the server just before it ends, so the pid is still the server's.
         with suppress(ProcessLookupError, FileNotFoundError):
-            for number in signals if self._warden.poll() is None else ():
+            for number in signals if self.runs else ():
                 os.kill(self.pid, number)
 
     def _end(self, *signals: int) -> None:

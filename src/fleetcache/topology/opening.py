@@ -10,17 +10,20 @@ from urllib.parse import parse_qs, urlsplit
 
 import redis
 
+from fleetcache.errors import SettingsError
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.server import RemoteServer
 from fleetcache.pool import ConnectionFactory, frozen
-from fleetcache.settings import Options
+from fleetcache.settings import Options, masked_url
 from fleetcache.topology import Topology
+from fleetcache.topology.cluster import Cluster, Node
 from fleetcache.topology.embedded import shared_server
 from fleetcache.topology.memory import memory_server
 
 _servers: dict[Hashable, RemoteServer] = {}
+_clusters: dict[Hashable, Cluster] = {}
 _opening = lock_across_forks()
 
 
@@ -60,10 +63,42 @@ def open_servers(urls: Sequence[str], options: Options, factory: type | None = N
     return [_open(url, options, makes) for url in urls]
 
 
+def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
+    """Return the cluster that the nodes at *urls* belong to."""
+    if options.near:
+        raise SettingsError("NEAR cannot keep copies of what is in a cluster yet. Leave it out")
+    makes = (options.connection_factory or ConnectionFactory)(options.given)
+    plain = [url.replace("+cluster://", "://", 1) for url in urls]
+    starts = [_open(url, options, makes) for url in plain]
+    for start, url in zip(starts, urls, strict=True):
+        if not isinstance(start, RemoteServer) or "path" in start.pool.connection_kwargs:
+            raise SettingsError(f"LOCATION {masked_url(url)!r}: the nodes of a cluster have redis+cluster:// URLs")
+        if start.pool.connection_kwargs.get("db"):
+            raise SettingsError(f"LOCATION {masked_url(url)!r}: a cluster has only database 0. Leave the number out")
+
+    def connect(host: str, port: int) -> RemoteServer:
+        place = urlsplit(plain[0])
+        user, at, _ = place.netloc.rpartition("@")
+        netloc = f"{user}{at}[{host}]:{port}" if ":" in host else f"{user}{at}{host}:{port}"
+        server = _open(place._replace(netloc=netloc).geturl(), options, makes)
+        assert isinstance(server, RemoteServer)
+        return server
+
+    def client() -> Any:
+        params = makes.make_connection_params(plain[0])
+        return redis.RedisCluster.from_url(**{name: value for name, value in params.items() if value is not None})
+
+    with _opening:
+        # Servers are the process's, one for each configuration: so is their cluster.
+        return _clusters.setdefault(tuple(starts), Cluster(starts, connect, client))  # type: ignore[arg-type]
+
+
 def _open(url: str, options: Options, factory: Any) -> Server:
     place = urlsplit(url)
     if place.scheme == "memory":
         return memory_server(f"{place.netloc}{place.path}")
+    if place.scheme.endswith("+cluster"):
+        raise SettingsError(f"LOCATION {masked_url(url)!r}: a cluster is for DefaultClient, HerdClient, ClusterClient")
     if place.scheme == "embedded":
         return OnDemand(url, lambda: _embedded(url, options, factory))
     return remote(factory.connect(url), url, options)
@@ -113,4 +148,5 @@ async def aclose_idle(topology: Topology) -> None:
 
 def _remote(topology: Topology) -> list[RemoteServer]:
     """Return the servers that have connections, each once."""
-    return [server for server in dict.fromkeys(topology.servers) if isinstance(server, RemoteServer)]
+    servers = [server.remote if isinstance(server, Node) else server for server in topology.servers]
+    return [server for server in dict.fromkeys(servers) if isinstance(server, RemoteServer)]

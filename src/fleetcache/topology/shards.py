@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 from fleetcache.exchange import Command, Server
-from fleetcache.topology import Share
+from fleetcache.topology import Share, Topology
 
 POINTS = 128
 hash_tag = re.compile(r".*\{(.*)\}.*")
@@ -36,7 +36,7 @@ class HashRing:
         return self.owners[self.points[bisect(self.points, _hash(key)) - 1]]
 
 
-class Shards:
+class Shards(Topology):
     """Servers by the names under which they stand in LOCATION; the names decide the placement."""
 
     def __init__(self, servers: Mapping[str, Server]) -> None:
@@ -55,9 +55,6 @@ class Shards:
     def route(self, command: Command) -> Server:
         at = command[0].key
         return self.home(command[at]) if at else self.primaries[0]
-
-    def another(self, command: Command, tried: Server) -> Server | None:
-        return None
 
     def shares(self, names: Sequence[str], reads: bool) -> list[Share]:
         shares: dict[str, list[int]] = {}

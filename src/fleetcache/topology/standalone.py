@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from random import choice
 
 from fleetcache.exchange import Command, Server
-from fleetcache.topology import Share
+from fleetcache.topology import Share, Topology
 
 
-class Standalone:
+class Standalone(Topology):
     """The first server is the primary; the others are its replicas.
 
     With replicas, reads go to a random one and never to the primary, unless no replica answers.

@@ -1,0 +1,290 @@
+"""Clusters, and primaries under Sentinels, for tests: on free ports of 127.0.0.1, ready within seconds.
+
+A cluster that is told to meet takes six seconds to agree.  Here every node finds a ``nodes.conf`` that
+says what they would agree on, and what remains is the two seconds that a primary waits before it serves.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from fleetcache.errors import ServerNotStarted
+from fleetcache.topology.embedded import LOWEST_PORT, PORTS, EmbeddedServer, find_binary
+
+SLOTS = 16384
+PATIENCE = 20.0
+
+
+def wait_for(condition: Callable[[], object], what: str, why: Callable[[], object] = str) -> None:
+    """Wait until *condition* holds; if it never does, say *what* was waited for and *why* it is not so."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with suppress(redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
+            if condition():
+                return
+        if time.monotonic() > deadline:
+            raise ServerNotStarted(f"{what}: not within {PATIENCE:g} s. {why()}")
+        time.sleep(0.01)
+
+
+def run(server: EmbeddedServer, *command: Any) -> Any:
+    """Return the reply of *server* itself, in bytes, to *command*."""
+    with redis.Redis(unix_socket_path=str(server.socket), socket_timeout=5) as client:
+        return client.execute_command(*command)
+
+
+def role(server: EmbeddedServer) -> tuple[bytes, bytes]:
+    """Return whether *server* is a ``master`` or a ``slave``, and the state of its link if it is one."""
+    kind, *rest = run(server, "ROLE")
+    return kind, rest[2] if kind == b"slave" else b""
+
+
+class ClusterNode(EmbeddedServer):
+    """A node of a `ServerCluster`; also what any `EmbeddedServer` is: it can be killed, restarted, paused."""
+
+    def __init__(self, name: str, port: int, book: str, **options: Any) -> None:
+        self.name = name
+        self.book = book
+        super().__init__(port=port, **options)
+
+    def _listening(self) -> list[str]:
+        found = self.directory / "nodes.conf"
+        if not found.exists():
+            found.write_text(self.book)
+        return [*super()._listening(), "--cluster-enabled", "yes", "--cluster-config-file", found.name]
+
+
+class ServerCluster:
+    """A cluster of *primaries*, which share the slots evenly, with so many *replicas* each.
+
+    *options* are those of ``EmbeddedServer``, for every node.
+    """
+
+    def __init__(self, primaries: int = 3, replicas: int = 1, **options: Any) -> None:
+        speed = ["--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"]
+        speed += ["--cluster-allow-replica-migration", "no"]  # who gave its last slot away stays a primary
+        self.options = {**options, "arguments": [*speed, *options.get("arguments", ())]}
+        ports = free_ports(primaries * (1 + replicas))
+        names = [secrets.token_hex(20) for _ in ports]
+        lines = []
+        for place, (name, port) in enumerate(zip(names, ports, strict=True)):
+            at = place % primaries
+            kind = f"master - 0 0 {place + 1}" if place < primaries else f"slave {names[at]} 0 0 {at + 1}"
+            first, end = (SLOTS * each // primaries for each in (at, at + 1))
+            held = f" {first}-{end - 1}" if place < primaries else ""
+            lines.append(f"{name} 127.0.0.1:{port}@{port + PORTS} {kind} connected{held}\n")
+        self.nodes: list[ClusterNode] = []
+        with ExitStack() as stack:
+            for name, port, line in zip(names, ports, lines, strict=True):
+                book = "".join(lines).replace(line, line.replace(f"{port + PORTS} ", f"{port + PORTS} myself,"))
+                book += f"vars currentEpoch {primaries} lastVoteEpoch 0\n"
+                self.nodes.append(stack.enter_context(ClusterNode(name, port, book, **self.options)))
+            self.settle()
+            stack.pop_all()
+
+    def url(self) -> str:
+        """Return a URL that names every node."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+
+    @property
+    def running(self) -> list[ClusterNode]:
+        """The nodes that run."""
+        return [node for node in self.nodes if node.runs]
+
+    @property
+    def primaries(self) -> list[ClusterNode]:
+        """The nodes that hold slots, in the order of these."""
+        by_port = {node.port: node for node in self.nodes}
+        return list(dict.fromkeys(by_port[port] for _, _, port in sorted(self._slots(self.running[0]))))
+
+    def owner(self, slot: int) -> ClusterNode:
+        """Return the primary that holds *slot*."""
+        held = next(port for first, last, port in self._slots(self.running[0]) if first <= slot <= last)
+        return next(node for node in self.nodes if node.port == held)
+
+    def replica(self, primary: ClusterNode) -> ClusterNode:
+        """Return a replica of *primary* that runs."""
+        known = [line.split() for line in run(self.running[0], "CLUSTER", "NODES").decode().splitlines()]
+        names = {name for name, _, _, followed, *_ in known if followed == primary.name}
+        return next(node for node in self.running if node.name in names)
+
+    @staticmethod
+    def _slots(node: ClusterNode) -> list[tuple[int, int, int]]:
+        """Return what *node* knows: first slot, last slot, and the port of the primary that holds them."""
+        return [(first, last, primary[1]) for first, last, primary, *_ in run(node, "CLUSTER", "SLOTS")]
+
+    def settle(self) -> None:
+        """Wait until all nodes that run agree, all slots are served, and all replicas follow."""
+
+        def state(node: ClusterNode) -> tuple[bool, bytes]:
+            return b"cluster_state:ok" in run(node, "CLUSTER", "INFO"), role(node)[1]
+
+        def states() -> dict[int, tuple[bool, bytes]]:
+            return {node.port: state(node) for node in self.running}
+
+        ready = {(True, b""), (True, b"connected")}
+        wait_for(lambda: ready.issuperset(states().values()), "all nodes serve or follow", states)
+        wait_for(lambda: len({str(sorted(self._slots(node))) for node in self.running}) == 1, "all see the same")
+
+    @contextmanager
+    def moving(self, slot: int, to: ClusterNode) -> Iterator[ClusterNode]:
+        """Move *slot* within the block, which is given its old owner, and its entries when the block ends."""
+        old = self.owner(slot)
+        run(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", old.name)
+        run(old, "CLUSTER", "SETSLOT", slot, "MIGRATING", to.name)
+        yield old
+        while keys := run(old, "CLUSTER", "GETKEYSINSLOT", slot, 100):
+            run(old, "MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+        for node in dict.fromkeys([to, old, *self.primaries]):
+            run(node, "CLUSTER", "SETSLOT", slot, "NODE", to.name)
+
+    def move_slot(self, slot: int, to: ClusterNode) -> None:
+        """Move *slot* and its entries to another primary."""
+        if self.owner(slot) is not to:
+            with self.moving(slot, to):
+                pass
+
+    def failover(self, primary: ClusterNode) -> ClusterNode:
+        """Let a replica take the place of *primary*, which may be dead; return it when it has."""
+        heir = self.replica(primary)
+        run(heir, "CLUSTER", "FAILOVER", *(() if primary.runs else ("TAKEOVER",)))
+        wait_for(lambda: role(heir)[0] == b"master", f"{heir.port} is primary")
+        wait_for(
+            lambda: all(any(port == heir.port for _, _, port in self._slots(node)) for node in self.running),
+            "all know it",
+        )
+        return heir
+
+    def add_node(self) -> ClusterNode:
+        """Start a primary that holds no slot yet, and return it when every node knows it."""
+        name, (port,) = secrets.token_hex(20), free_ports(1)
+        book = f"{name} 127.0.0.1:{port}@{port + PORTS} myself,master - 0 0 0 connected\n"
+        node = ClusterNode(name, port, f"{book}vars currentEpoch 0 lastVoteEpoch 0\n", **self.options)
+        for other in self.running:  # one would do, unless the machine is so busy that they miss each other
+            run(node, "CLUSTER", "MEET", "127.0.0.1", other.port)
+        self.nodes.append(node)
+        wait_for(lambda: all(b"%d@" % port in run(each, "CLUSTER", "NODES") for each in self.running), "all met")
+        self.settle()
+        return node
+
+    def remove_node(self, node: ClusterNode) -> None:
+        """Move the slots of *node* to the first other primary, let all forget it, and stop it."""
+        to = next(other for other in self.primaries if other is not node)
+        for first, last, port in self._slots(self.running[0]):
+            for slot in range(first, last + 1) if port == node.port else ():
+                self.move_slot(slot, to)
+        self.nodes.remove(node)
+        for other in self.running:
+            run(other, "CLUSTER", "FORGET", node.name)
+        node.stop()
+
+    def stop(self) -> None:
+        """End all nodes."""
+        for node in self.nodes:
+            node.stop()
+
+
+@contextmanager
+def cluster(primaries: int = 3, replicas: int = 1, **options: Any) -> Iterator[ServerCluster]:
+    """Run a `ServerCluster`: ready in about two seconds, gone with the block or the process."""
+    running = ServerCluster(primaries, replicas, **options)
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on, nor on those of the cluster bus 10000 higher."""
+    found: list[int] = []
+    while len(found) < count:
+        port = LOWEST_PORT + secrets.randbelow(PORTS)
+        with suppress(OSError), socket.socket() as one, socket.socket() as bus:
+            one.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + PORTS))
+            found.append(port)
+    return found
+
+
+class WatchedServers:
+    """A primary and its replicas, the ``servers``, which three ``sentinels`` watch as *service*."""
+
+    def __init__(self, sentinels: Sequence[EmbeddedServer], servers: Sequence[EmbeddedServer], service: str) -> None:
+        self.sentinels = sentinels
+        self.servers = servers
+        self.service = service
+        self.addresses = [("127.0.0.1", sentinel.port) for sentinel in sentinels]
+
+    @property
+    def primary(self) -> EmbeddedServer:
+        """The server that the Sentinels hold for the primary."""
+        _, port = run(self.sentinels[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+        return next(server for server in self.servers if server.port == int(port))
+
+    def settle(self) -> None:
+        """Wait until the Sentinels know each other and every server, and all replicas follow."""
+
+        def known(sentinel: EmbeddedServer, what: str) -> int:
+            return len(run(sentinel, "SENTINEL", what, self.service))
+
+        others = len(self.sentinels) - 1, len(self.servers) - 1
+        wait_for(
+            lambda: (
+                all((known(one, "SENTINELS"), known(one, "REPLICAS")) == others for one in self.sentinels)
+                and all(role(server)[1] in {b"", b"connected"} for server in self.servers if server.runs)
+            ),
+            "the Sentinels know all",
+        )
+
+    def failover(self) -> EmbeddedServer:
+        """Let the Sentinels make another server primary, and return it when they have."""
+        before = self.primary
+        wait_for(lambda: run(self.sentinels[0], "SENTINEL", "FAILOVER", self.service), "a fail-over begins")
+        wait_for(lambda: self.primary is not before and role(self.primary)[0] == b"master", "another is primary")
+        return self.primary
+
+
+@contextmanager
+def sentinels(quorum: int = 2, replicas: int = 2, service: str = "service") -> Iterator[WatchedServers]:
+    """Run a primary, so many *replicas*, and three Sentinels, of whom *quorum* must agree that it is down."""
+    with ExitStack() as stack:
+        arguments = ["--repl-diskless-sync-delay", "0"]
+        servers = [stack.enter_context(EmbeddedServer(port=True, arguments=arguments))]
+        follow = ["--replicaof", f"127.0.0.1 {servers[0].port}", *arguments]
+        servers += [stack.enter_context(EmbeddedServer(port=True, arguments=follow)) for _ in range(replicas)]
+        watching = []
+        for _ in range(3):
+            sentinel = Sentinel(f"{service} 127.0.0.1 {servers[0].port} {quorum}", service)
+            watching.append(stack.enter_context(sentinel))
+        found = WatchedServers(watching, servers, service)
+        found.settle()
+        yield found
+
+
+class Sentinel(EmbeddedServer):
+    """A Sentinel: the server program with a file of its own, which it keeps what it knows in."""
+
+    def __init__(self, watched: str, service: str) -> None:
+        self.program = find_binary()
+        self.lines = f"sentinel monitor {watched}\n" + "".join(
+            f"sentinel {name} {service} {value}\n"
+            for name, value in (("down-after-milliseconds", 1000), ("failover-timeout", 3000))
+        )
+        super().__init__(port=True, binary=self.program)
+
+    def _listening(self) -> list[str]:
+        place, program = self.directory / "sentinel.conf", self.directory / "sentinel"
+        if not place.exists():
+            place.write_text(self.lines)
+            program.write_text(f'#!/bin/sh\nexec "{self.program}" "{place}" --sentinel "$@"\n')
+            program.chmod(0o700)
+        self.binary = Path(program)
+        return super()._listening()

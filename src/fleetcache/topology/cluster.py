@@ -1,0 +1,400 @@
+"""A cluster: 16384 slots of names, each at one primary, which may change at any time.
+
+A node that is asked about a slot of another says whose it is (MOVED), or, while the slot is on its
+way, who has this entry by now (ASK).  So a map of the slots may be out of date, and only makes the
+first guess good.  It is learnt from a node at the first use, corrected slot by slot, and learnt
+anew when a node said MOVED or did not answer: by one caller at a time, and not twice in a moment.
+(https://valkey.io/topics/cluster-spec/, "Redirection and resharding".)
+
+Nothing above a `Node` sees any of this: it answers as a server would that holds everything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from os import getpid
+from random import sample
+from time import monotonic
+from typing import Any, NoReturn
+
+from redis import exceptions as redis
+from redis.crc import key_slot
+
+from fleetcache.errors import CircuitOpen, NeverSent, ServerGone, ServerTimeout, TooManyConnections, UnsupportedServer
+from fleetcache.exchange import Command, Reply, Server, Verb
+from fleetcache.exchange.connecting import place_of
+from fleetcache.exchange.processes import lock_across_forks
+from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
+from fleetcache.exchange.server import RemoteServer, harmless
+from fleetcache.topology import Share, Topology
+from fleetcache.twin import complete
+
+SLOTS = 16384
+HOPS = 16
+"""So often is a command asked again at most: a cluster that never agrees must not keep a caller."""
+MOMENT = 0.2
+"""The map is not learnt anew within so many seconds."""
+PATIENCE = 5.0
+"""Seconds after which a command is not asked again, where there is no SOCKET_TIMEOUT."""
+
+AWAY = (ServerGone, ServerTimeout)
+LEARN = (Verb("CLUSTER", harmless=True, key=0), "SLOTS")
+ASKING = (Verb("ASKING", harmless=True, key=0),)
+
+_turn = lock_across_forks()
+
+
+def slot_of(name: str | bytes) -> int:
+    """Return the slot of *name*; of the text between its first braces alone, if there is some."""
+    return key_slot(name.encode() if isinstance(name, str) else name)
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Why a command is to be asked again, and where: at *node*, or at whoever holds its slot by now."""
+
+    why: str
+    node: tuple[str, int] | None = None
+    slot: int | None = None
+    asking: bool = False
+
+
+UNABLE = (redis.ClusterDownError, redis.MasterDownError, redis.BusyLoadingError, redis.ReadOnlyError)
+SIGNS = frozenset((redis.MovedError, redis.AskError, redis.TryAgainError, *UNABLE))
+
+
+def redirected(reply: Reply) -> Redirect | None:
+    """Return where to ask again after *reply*, an answer or the want of one; None if it is final."""
+    if isinstance(reply, redis.MovedError):
+        return Redirect("moved", reply.node_addr, reply.slot_id)
+    if isinstance(reply, redis.AskError):
+        return Redirect("ask", reply.node_addr, asking=True)
+    if isinstance(reply, redis.TryAgainError):
+        return Redirect("tryagain")
+    if isinstance(reply, (*AWAY, *UNABLE)) and not isinstance(reply, TooManyConnections):
+        return Redirect("away")
+    return None
+
+
+def units(commands: Sequence[Command]) -> list[slice]:
+    """Return what of *commands* can be asked again by itself: a command, or a transaction as a whole."""
+    found = []
+    began = None
+    for place, command in enumerate(commands):
+        if command[0] == b"MULTI":
+            began = place
+        elif began is None or command[0] == b"EXEC":
+            found.append(slice(place if began is None else began, place + 1))
+            began = None
+    return found
+
+
+class Node(Server):
+    """One node of a cluster, which answers for the others too."""
+
+    def __init__(self, cluster: Cluster, remote: RemoteServer) -> None:
+        self.cluster = cluster
+        self.remote = remote
+        self.address = remote.address
+        self.place = place_of(remote.pool)
+
+    @property
+    def away(self) -> bool:
+        return self.remote.away
+
+    def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        try:
+            replies = self.remote.exchange(commands)
+        except AWAY as error:
+            replies = [error] * len(commands)
+        else:
+            if SIGNS.isdisjoint(map(type, replies)):
+                return replies
+        return complete(self.cluster.settle(BLOCKING, self, commands, replies))
+
+    def tell(self, commands: Sequence[Command]) -> Any:
+        try:
+            return self.remote.tell(commands), commands
+        except AWAY as error:
+            return error, commands
+
+    def hear(self, told: Any) -> list[Reply]:
+        found, commands = told
+        try:
+            if isinstance(found, Exception):
+                raise found
+            replies = self.remote.hear(found)
+        except AWAY as error:
+            replies = [error] * len(commands)
+        else:
+            if SIGNS.isdisjoint(map(type, replies)):
+                return replies
+        return complete(self.cluster.settle(BLOCKING, self, commands, replies))
+
+    def drop(self, told: Any) -> None:
+        if not isinstance(told[0], Exception):
+            self.remote.drop(told[0])
+
+    async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
+        try:
+            replies = await self.remote.aexchange(commands)
+        except AWAY as error:
+            replies = [error] * len(commands)
+        else:
+            if SIGNS.isdisjoint(map(type, replies)):
+                return replies
+        return await self.cluster.settle(AWAITING, self, commands, replies)
+
+    def client(self) -> Any:
+        """Return a raw ``redis.RedisCluster``, of all nodes."""
+        return self.cluster.client()
+
+
+class Somewhere(Server):
+    """Stands for every node while the map is not known: its commands are asked when it is."""
+
+    def __init__(self, cluster: Cluster, address: str) -> None:
+        self.cluster = cluster
+        self.address = address
+
+    def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        return complete(self._exchange(BLOCKING, commands))
+
+    async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
+        return await self._exchange(AWAITING, commands)
+
+    async def _exchange(self, runtime: Runtime, commands: Sequence[Command]) -> list[Reply]:
+        if all(command is LEARN for command in commands):
+            await self.cluster.refresh(runtime)
+            return [b"OK"] * len(commands)
+        unasked = NeverSent(f"{self.address}: it is not known yet who holds which slot")
+        return await self.cluster.settle(runtime, self, commands, [unasked] * len(commands))
+
+    def client(self) -> Any:
+        return self.cluster.client()
+
+
+class Cluster(Topology):
+    """The nodes of a cluster, found by asking *starts*; *connect* makes the server of a host and port."""
+
+    splits = True
+
+    def __init__(
+        self,
+        starts: Sequence[RemoteServer],
+        connect: Callable[[str, int], RemoteServer],
+        make_client: Callable[[], Any],
+    ) -> None:
+        self.starts = [Node(self, start) for start in starts]
+        self.connect = connect
+        self.make_client = make_client
+        self.raw: Any = None
+        self.nodes: dict[tuple[str, int], Node] = {}
+        self.servers: Sequence[Server] = self.starts
+        self.primaries: Sequence[Server] = []
+        self.somewhere = Somewhere(self, self.starts[0].address)
+        self.slots: list[Server] = [self.somewhere] * SLOTS
+        self.counts: Counter[str] = Counter()
+        self.trouble: Exception = ServerGone("")
+        self.timeout = self.starts[0].remote.timeout or PATIENCE
+        self.process, self.busy, self.rest = getpid(), 0.0, 0.0
+
+    def route(self, command: Command) -> Server:
+        at = command[0].key
+        if at:
+            return self.slots[slot_of(command[at])]
+        return self.primaries[0] if self.primaries else self.somewhere
+
+    def home(self, name: str) -> Server:
+        return self.slots[slot_of(name)]
+
+    def together(self, names: Sequence[str]) -> bool:
+        return len({slot_of(name) for name in names}) <= 1
+
+    def shares(self, names: Sequence[str], reads: bool) -> list[Share]:
+        slots, shares = self.slots, dict[Server, list[int]]()
+        for place, name in enumerate(names):
+            shares.setdefault(slots[slot_of(name)], []).append(place)
+        return list(shares.items())
+
+    async def survey(self, runtime: Runtime) -> Sequence[Server]:
+        await runtime.exchange(self.somewhere, (LEARN,))
+        return self.primaries
+
+    def client(self) -> Any:
+        """Return a raw ``redis.RedisCluster``, which learns its own map when it is made."""
+        if self.raw is None:
+            self.raw = self.make_client()
+        return self.raw
+
+    # --- asking again -----------------------------------------------------------------------------
+
+    async def settle(
+        self, runtime: Runtime, node: Server, commands: Sequence[Command], replies: list[Reply]
+    ) -> list[Reply]:
+        """Ask again what *node* did not answer because it is the wrong one, or away; return all replies.
+
+        No command begins to be asked again when its time is over, and none that may have run and
+        must not run twice.
+        """
+        asked = [(span, node) for span in units(commands)]
+        until = monotonic() + self.timeout
+        best: Node | None = None
+        for hop in range(HOPS):
+            todo: dict[tuple[Node, bool], list[slice]] = {}
+            wait = False
+            for span, last in asked:
+                redirect = next((found for reply in replies[span] if (found := redirected(reply))), None)
+                if redirect is None:
+                    continue
+                if last is not self.somewhere:
+                    self.counts[redirect.why] += 1
+                if redirect.node is not None:
+                    target = self.node(*redirect.node, last)
+                    if redirect.slot is not None:
+                        self.slots[redirect.slot] = best = target
+                elif redirect.why == "tryagain":
+                    target, wait = self._holder(commands[span], last), True
+                else:
+                    await self.refresh(runtime, last)
+                    target = self._holder(commands[span], last)
+                    if target is last or not may_ask_again(commands[span], replies[span]):
+                        continue
+                todo.setdefault((target, redirect.asking), []).append(span)
+            if not todo or monotonic() > until:
+                break
+            if wait or hop > 2:  # half of the keys are there already; or two nodes point at each other
+                await runtime.sleep(min(0.1, 0.005 * 2**hop))
+            asked = [(span, target) for (target, _), spans in todo.items() for span in spans]
+            for (target, asking), spans in todo.items():
+                await self._ask_again(runtime, target, asking, spans, commands, replies)
+        if best is not None:
+            await self.refresh(runtime, best=best)
+        for reply in replies:
+            if isinstance(reply, AWAY):
+                raise reply
+        return replies
+
+    async def _ask_again(
+        self,
+        runtime: Runtime,
+        node: Node,
+        asking: bool,
+        spans: Sequence[slice],
+        commands: Sequence[Command],
+        replies: list[Reply],
+    ) -> None:
+        """Put the replies of *node* to the *spans* of *commands* into *replies*."""
+        permit = (ASKING,) if asking else ()
+        batch = [command for span in spans for command in (*permit, *commands[span])]
+        try:
+            found = iter(await runtime.exchange(node.remote, batch))
+        except AWAY as error:
+            found = iter([error] * len(batch))
+        for span in spans:
+            replies[span] = list(islice(found, len(permit), len(permit) + span.stop - span.start))
+
+    def _holder(self, commands: Sequence[Command], last: Server) -> Any:
+        """Return who holds what *commands* name; whoever was asked, if they name nothing."""
+        for command in commands:
+            if command[0].key:
+                return self.route(command)
+        return self.primaries[0] if last is self.somewhere else last
+
+    # --- the map ----------------------------------------------------------------------------------
+
+    async def refresh(self, runtime: Runtime, tried: Server | None = None, best: Node | None = None) -> None:
+        """Learn anew who holds which slot: not from *tried*, which is away, and from *best* if it is given.
+
+        One caller asks, and the others wait for it; whoever comes a moment later takes what is known.
+        """
+        with _turn:
+            now = monotonic()
+            # Who asked in the parent of a forked process will not come back here.
+            mine = (now >= self.busy or self.process != getpid()) and now >= self.rest
+            if mine:
+                self.process, self.busy = getpid(), now + 2 * self.timeout
+        if mine:
+            try:
+                await self._learn(runtime, tried, best)
+            finally:
+                self.rest = monotonic() + MOMENT
+                self.busy = 0.0
+        while monotonic() < self.busy and best is None:  # a slot that moved is known already
+            await runtime.sleep(0.005)
+        if not self.primaries:
+            self._complain()
+
+    def _complain(self) -> NoReturn:
+        raise type(self.trouble)(*self.trouble.args)  # one each: a shared one would collect tracebacks
+
+    async def _learn(self, runtime: Runtime, tried: Server | None, best: Node | None) -> None:
+        known = list(self.nodes.values()) or self.starts
+        others = [node for node in sample(known, len(known)) if node is not tried]
+        witnesses = [best] if best else sorted(others, key=lambda node: node.remote.breaker.failed)
+        if self.nodes and not best:
+            witnesses += self.starts
+        until = monotonic() + self.timeout
+        for node in witnesses:
+            try:
+                (reply,) = await runtime.exchange(node.remote, (LEARN,))
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                self.trouble = error
+            else:
+                if reply and not isinstance(reply, Exception):
+                    self._adopt(reply, node)
+                    return
+                self.trouble = self._no_map(node, reply)
+            if monotonic() > until:
+                return
+
+    @staticmethod
+    def _no_map(node: Node, reply: Reply) -> Exception:
+        if not reply:
+            return ServerGone(f"{node.address}: no slot of this cluster is assigned to a node")
+        if isinstance(reply, redis.ResponseError) and "cluster support disabled" in str(reply):
+            return UnsupportedServer(
+                f"{node.address}: the server is no node of a cluster ({reply}). "
+                f"Write redis:// instead of redis+cluster:// in LOCATION, and no CLIENT_CLASS for clusters"
+            )
+        return reply if isinstance(reply, Exception) else ServerGone(f"{node.address}: sent no map of the slots")
+
+    def _adopt(self, reply: Reply, witness: Node) -> None:
+        """Take over the map that *witness* sent."""
+        slots: list[Server] = [witness] * SLOTS  # it will say so of those that nobody holds
+        primaries: dict[Server, None] = {}
+        known: dict[tuple[str, int], Node] = {}
+        for first, last, *places in sorted(reply, key=lambda held: int(held[0])):
+            nodes = [self.node(host.decode() if host else "", int(port), witness) for host, port, *_ in places]
+            slots[first : last + 1] = nodes[:1] * (last + 1 - first)
+            primaries[nodes[0]] = None
+            known |= {node.place: node for node in nodes}
+        gone = [node for node in list(self.nodes.values()) if node not in known.values()]
+        self.nodes, self.servers, self.slots, self.primaries = known, [*known.values()], slots, [*primaries]
+        self.counts["learnt"] += 1
+        kept = {node.remote for node in known.values()}
+        for node in (*gone, *self.starts):  # one that was named by a name is known by an address now
+            if node.remote not in kept:
+                node.remote.renew()
+
+    def node(self, host: str, port: int, asked: Any) -> Node:
+        """Return the node at *host*, or if it does not say where *asked* is, and *port*."""
+        if host in {"", "?"}:
+            host = asked.place[0]
+        node = self.nodes.get((host, port))
+        if node is None:
+            node = self.nodes.setdefault((host, port), Node(self, self.connect(host, port)))
+        return node
+
+
+def may_ask_again(commands: Sequence[Command], replies: Sequence[Reply]) -> bool:
+    """Whether *commands* may be asked of another node, after these *replies* of one that is away."""
+    if any(isinstance(reply, ServerTimeout) for reply in replies):
+        return False  # their time is over
+    never_sent = (NeverSent, CircuitOpen)
+    return harmless(commands) or not any(
+        isinstance(reply, ServerGone) and not isinstance(reply, never_sent) for reply in replies
+    )
