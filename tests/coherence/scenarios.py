@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.coherence.runs import CANARY, T_LIVE, Run
 
-from fleetcache.near.tracking import PATIENCE
+from fleetcache.near.tracking import DOUBT, PATIENCE
 from fleetcache.testing.proxy import tracked
 from fleetcache.testing.proxy import untracked as not_tracked
 
@@ -226,6 +226,7 @@ def moved(run: Run) -> None:
 
 def moved_in_use(run: Run) -> None:
     """The same, and new connections tell of it before the canary does."""
+    run.sleep(DOUBT)  # the second canary comes soon after the first
     moved(run)
 
 
@@ -283,6 +284,9 @@ def downgraded(run: Run) -> None:
 LOST = CANARY + T_LIVE
 """It is noticed by the canary that announcements get lost."""
 
+IN_USE = 0.9
+"""Seconds in which, however busy the machine is, some worker has written, and connected anew for it."""
+
 UNTRACKED = 0.4
 """Seconds for which copies are used where nothing is announced, longer than the bound elsewhere."""
 
@@ -318,7 +322,11 @@ SCENARIOS = {
         Scenario(restarted, **QUIET),
         Scenario(moved, delta=LOST, **QUIET),
         Scenario(
-            moved_in_use, rate=50.0, load=STILL | {"shared": 500, "writes": 0.02, "counts": 0.0}, near={"CANARY": 10}
+            moved_in_use,
+            delta=IN_USE,
+            rate=50.0,
+            load=STILL | {"shared": 500, "writes": 0.05, "counts": 0.0},
+            near={"CANARY": 10},
         ),
         Scenario(forked, rate=20),
         Scenario(many, rate=20, load={"workers": 8, "loops": 2, "pause": 0.004}),
