@@ -16,9 +16,11 @@ from tests.faces import FACES, Face
 
 from fleetcache import Cache
 from fleetcache.errors import ServerNotFound
+from fleetcache.near import listener
 from fleetcache.testing import ServerCluster, TLSServer, cluster, redis_server, tls_server, valkey_server
 from fleetcache.topology.embedded import EmbeddedServer
 
+listener.IDLE = 0.0  # near caches of tests sleep after MAX_TTL, which tests make short
 Running = TypeVar("Running", bound=EmbeddedServer)
 Ask = Callable[[str], Any]
 

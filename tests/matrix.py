@@ -22,6 +22,7 @@ HOME = Path(__file__).resolve().parent.parent
 DJANGO = {"3.11": "5.2.19", "3.12": "6.0.10", "3.13": "6.1.3", "3.14": "6.1.3"}
 REQUIRED = ("3.11", "3.13")
 TIMED = (
+    "tests/near/test_store.py",  # first: it measures memory
     "tests/faults/",
     "tests/near/test_foreign_writes.py",
     "tests/near/test_listener.py",

@@ -136,6 +136,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             value = await self.fetch(near, name)
             return default if value is MISSING else value
         payload = await self.ask((c.GET, name), None, client)
+        if near is not None:
+            near.forget((name,))  # a copy may be older than what this client was told
         if payload is None:
             return default
         try:
@@ -438,8 +440,10 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     async def aget_with_ttl(self, key: Any, default: Any = None, version: Any = None) -> tuple[Any, float | None]:
         """Return the value of *key* and its seconds to live: None for ever, 0 with *default* if missing."""
         name = self.name(key, version)
-        payload, left = await self.ask_several([(c.GET, name), (c.PTTL, name)], None)
-        if self.near is not None:
+        if self.near is None:
+            payload, left = await self.ask_several([(c.GET, name), (c.PTTL, name)], None)
+        else:
+            payload, left = await self.ask_several([(c.GET_NOW, name), (c.PTTL_NOW, name)], None)
             self.near.forget((name,))  # a copy may be older than this
         value = MISSING if payload is None else self.decoded(payload, name)
         if value is MISSING:

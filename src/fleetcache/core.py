@@ -19,13 +19,12 @@ from fleetcache.commands import (
     EVALSHA,
     GET,
     GET_NOW,
-    MGET,
     MGET_NOW,
     PTTL_NOW,
     SET_IF,
     written,
 )
-from fleetcache.errors import CircuitOpen, CrossServer, InvalidTimeout, UnreadableValue
+from fleetcache.errors import CircuitOpen, CrossServer, InvalidTimeout, UnreadableValue, is_outage
 from fleetcache.exchange import Command, Reply, Script, Server, Verb
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
@@ -315,23 +314,29 @@ class Core(Twinned):
         tracking = near.only or near.tracking(name)
         departed = tracking.depart(name, sent)
         if not departed or tracking.untracked:
+            if not name.startswith(near.prefixes):  # it is none of the near cache's
+                return self.value(await self.ask((GET, name), None), name, MISSING)
             near.wake(name)
-        if not departed:  # no copy can be kept now, so any server may answer
-            payload, left = await self.ask((GET, name), None), -2
-        else:
-            pair = ((GET_NOW, name), (PTTL_NOW, name))
-            try:
-                if self.runtime.blocks:  # written out, as in `ask`
-                    payload, left = tracking.server.exchange(pair)
-                else:
-                    payload, left = await self.runtime.exchange(tracking.server, pair)
-                if isinstance(payload, RedisError):
-                    raise payload
-            except TROUBLE as error:
-                if not self.failsafe.ignore:
-                    raise
+        server, left = tracking.server, -2
+        try:
+            # Of the primary in any case: a replica may not know yet what was read before.
+            commands = ((GET_NOW, name), (PTTL_NOW, name)) if departed else ((GET_NOW, name),)
+            if self.runtime.blocks:  # written out, as in `ask`
+                payload, *lefts = server.exchange(commands)
+            else:
+                payload, *lefts = await self.runtime.exchange(server, commands)
+            if isinstance(payload, RedisError):
+                raise payload
+            if lefts:
+                (left,) = lefts
+        except TROUBLE as error:
+            if is_outage(error) and self.topology.route((GET, name)) is not server:
+                payload = await self.ask((GET, name), None)  # of a replica
+            elif self.failsafe.ignore:
                 self.failsafe.pass_over(error)
                 return MISSING
+            else:
+                raise
         value = MISSING
         if payload is not None:
             try:
@@ -339,8 +344,7 @@ class Core(Twinned):
             except UnreadableValue as error:
                 self.note_unreadable(error, name)
                 left = -2
-        with near.lock:
-            tracking.arrive(name, departed, value, payload, left, sent)
+        near.changes.make(tracking.arrive, name, departed, value, payload, left, sent)
         return value
 
     async def fetch_many(self, near: Near, names: Sequence[str]) -> dict[str, Any]:
@@ -352,12 +356,14 @@ class Core(Twinned):
         promising = any(departures)
         if not promising or trackings[0].untracked:
             near.wake(names[0])
-        shares = self.topology.shares(names, reads=not promising)
+        # Of the primaries, as in `fetch`, unless one of them is away.
+        elsewhere = any(tracking.server.away for tracking in trackings)
+        shares = self.topology.shares(names, reads=elsewhere)
         plan: list[tuple[Server, list[Command]]] = []
         for server, places in shares:
             share = [names[place] for place in places]
-            plan.append((server, [(MGET, *share)]))
-            if promising:
+            plan.append((server, [(MGET_NOW, *share)]))
+            if promising and not elsewhere:
                 plan[-1] = (server, [(MGET_NOW, *share), *[(PTTL_NOW, name) for name in share]])
         found: dict[str, Any] = {}
         arrivals: list[tuple[Any, ...]] = []
@@ -372,9 +378,7 @@ class Core(Twinned):
                 elif payload is not None:
                     left = -2  # noqa: PLW2901 - what cannot be read is not kept
                 arrivals.append((trackings[place], name, departures[place], value, payload, left, sent))
-        with near.lock:
-            for tracking, *arrival in arrivals:
-                tracking.arrive(*arrival)
+        near.changes.make(near.arrive, arrivals)
         return found
 
     async def run(self, script: Script, name: str, *arguments: Any, instead: Any, client: Any = None) -> Reply:

@@ -105,7 +105,13 @@ class Pipeline(Twinned):
             self._step(place, operation.send, None, results, asking)
         while asking:
             asked, asking = asking, {}
-            for place, (replies, error) in (await self._ask(asked)).items():
+            try:
+                answers = await self._ask(asked)
+            except BaseException:
+                for operation in operations:
+                    operation.close()  # now: what it does at its end must not wait for the garbage collector
+                raise
+            for place, (replies, error) in answers.items():
                 step = operations[place].throw if error is not None else operations[place].send
                 self._step(place, step, replies if error is None else error, results, asking)
             if asking and self.transaction:

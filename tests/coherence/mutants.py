@@ -102,8 +102,8 @@ class NoCanary(Tracking):
 class EndlessCopies(Tracking):
     """Copies do not expire."""
 
-    def judge(self, name: str, departed: int, value: Any, payload: Any, left: int, sent: float) -> None:
-        super().judge(name, departed, value, payload, left if left == -2 else -1, sent + 3600)
+    def judge(self, name: str, departed: int, value: Any, payload: Any, digest: int, left: int, sent: float) -> None:
+        super().judge(name, departed, value, payload, digest, left if left == -2 else -1, sent + 3600)
 
 
 class NoFlush(Tracking):

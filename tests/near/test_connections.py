@@ -254,7 +254,7 @@ async def test_a_flood(copies, flood, face):
     flood(near.key_prefix)
     began, longest = time.monotonic(), 0.0
 
-    while time.monotonic() - began < 0.7:
+    while time.monotonic() - began < (0.7 if near.near.counts.pushes > 1000 else 10):
         start = time.monotonic()
         assert await near.get("calm") == "value"
         longest = max(longest, time.monotonic() - start)

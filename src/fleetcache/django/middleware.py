@@ -59,7 +59,10 @@ def near_aliases() -> tuple[str, ...]:
 
 
 def _is_near(alias: str, entry: dict[str, Any]) -> bool:
-    backend = import_string(entry["BACKEND"])
+    try:
+        backend = import_string(entry["BACKEND"])
+    except ImportError:
+        return False  # as above
     if not (isinstance(backend, type) and issubclass(backend, RedisCache)):
         return False
     params = {name: value for name, value in entry.items() if name != "LOCATION"}

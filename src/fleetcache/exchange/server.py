@@ -162,6 +162,15 @@ class RemoteServer(Server):
         conversation.home.append(conversation)
         return replies
 
+    def confide(self, commands: Sequence[Command]) -> list[Reply]:
+        """`exchange`, over a connection of its own that is none of the callers' share."""
+        conversation = self._connect()
+        try:
+            conversation.tell(packed(commands))
+            return conversation.hear(len(commands))
+        finally:
+            self._hang_up(conversation)
+
     def tell(self, commands: Sequence[Command]) -> Told:
         """Send *commands* on a connection that is alive, a new one if need be."""
         if self.breaker.failed:

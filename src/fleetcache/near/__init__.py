@@ -19,6 +19,7 @@ from typing import Any
 from fleetcache.errors import SettingsError
 from fleetcache.exchange import Server
 from fleetcache.keys import default_key_function
+from fleetcache.near.changes import Changes
 from fleetcache.near.listener import Listener, clock
 from fleetcache.near.store import PACKED, Entry, Store
 from fleetcache.near.tracking import CANARY, Counts, State, Tracking
@@ -44,13 +45,13 @@ class Near:
         self.store = Store(options.max_bytes)
         self.copies = self.store.copies
         self.counts = Counts()
-        self.lock = threading.RLock()
+        self.changes = Changes(self._void, self._give_up)
         self.home = topology.home
         self.listeners: dict[Server, Listener] = {}
         for server in topology.primaries:
             tracking = self.tracking_class(server.address, prefixes, options, self.store, self.counts)
             tracking.server, tracking.warns = server, warns
-            self.listeners[server] = Listener(server, tracking, self.lock)
+            self.listeners[server] = Listener(server, tracking, self.changes)
         self.only = next(iter(self.listeners.values())).tracking if len(self.listeners) == 1 else None
         NEARS.append(self)
 
@@ -62,6 +63,20 @@ class Near:
         """Begin to listen to the primary that holds *name*, unless it has begun."""
         self.listeners[self.home(name)].start()
 
+    @property
+    def lock(self) -> Any:
+        """What is held while anything is changed."""
+        return self.changes.lock
+
+    def _void(self) -> None:
+        for listener in self.listeners.values():
+            listener.tracking.void()
+
+    def _give_up(self) -> None:
+        self.store.clear()
+        for listener in self.listeners.values():
+            listener.tracking.end_epoch("interrupted")
+
     # --- reading ----------------------------------------------------------------------------------
 
     def copy(self, name: str) -> Entry | None:
@@ -71,8 +86,7 @@ class Near:
             tracking = self.tracking(name)
             if name not in tracking.pending:
                 return None
-            with self.lock:
-                tracking.settle()
+            self.changes.make(tracking.settle, must=False)
             entry = self.copies.get(name)
             if entry is None:
                 return None
@@ -85,9 +99,14 @@ class Near:
         listener = self.listeners[self.home(name)]
         listener.look(now)
         entry = self.copies.get(name)
-        if entry is None or not (now < entry.epoch.until or listener.tracking.vouches(entry.epoch, now)):
+        if entry is None or now >= entry.deadline:
             return None
-        return entry
+        return entry if now < entry.epoch.until or listener.tracking.vouches(entry.epoch, now) else None
+
+    def arrive(self, arrivals: Iterable[tuple[Any, ...]]) -> None:
+        """Note reads that have completed: each a `Tracking`, and what its `arrive` is to be told."""
+        for tracking, *arrival in arrivals:
+            tracking.arrive(*arrival)
 
     def wrote(self, names: Iterable[str] | None) -> None:
         """Note that this process writes *names*, None for all there are, or has done so."""
@@ -98,15 +117,15 @@ class Near:
     def forget(self, names: Iterable[str] | None) -> None:
         """Give up the copies of *names*, and whatever is being read of them."""
         if names is None:
-            with self.lock:
-                for listener in self.listeners.values():
-                    listener.tracking.end_epoch("own flush")
+            self.changes.make(self._forget_all)
             return
-        prefixes = self.prefixes
         for name in names:
-            if name.startswith(prefixes):
-                with self.lock:
-                    (self.only or self.tracking(name)).wrote(name)
+            if name.startswith(self.prefixes):
+                self.changes.make(self.tracking(name).wrote, name)
+
+    def _forget_all(self) -> None:
+        for listener in self.listeners.values():
+            listener.tracking.end_epoch("own flush")
 
     # --- fences -----------------------------------------------------------------------------------
 
@@ -187,10 +206,11 @@ class Near:
 
     def after_fork(self) -> None:
         """In a child: begin with nothing, and leave the parent's connections alone."""
-        self.lock = threading.RLock()
+        self.changes = Changes(self._void, self._give_up)
         self.store.clear()
+        self.counts.__init__()  # type: ignore[misc]  # the parent's
         for listener in self.listeners.values():
-            listener.after_fork(self.lock)
+            listener.after_fork(self.changes)
 
 
 def open_near(settings: Settings, topology: Topology, warns: bool = False) -> Near | None:
@@ -204,6 +224,8 @@ def open_near(settings: Settings, topology: Topology, warns: bool = False) -> Ne
 def prefixes(settings: Settings, options: NearOptions) -> tuple[str, ...]:
     """Return what the names begin with that are kept near: what was set, or what all names of a cache begin with."""
     names = [settings.key_function(key, settings.key_prefix, settings.version) for key in SAMPLES]
+    if not all(isinstance(name, str) for name in names):
+        raise SettingsError("NEAR: KEY_FUNCTION has to return text; the server announces changes by text")
     plain = settings.key_function is default_key_function
     beginning = f"{settings.key_prefix}:" if plain else commonprefix(names)  # noqa: RUF071 - of strings
     if options.prefixes:

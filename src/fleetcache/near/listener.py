@@ -15,17 +15,18 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from redis.exceptions import ReadOnlyError, RedisError
 
 from fleetcache import commands as c
-from fleetcache.exchange import Server
+from fleetcache.exchange import Reply, Server
 from fleetcache.exchange.connecting import connect, socket_of
 from fleetcache.exchange.server import RemoteServer
+from fleetcache.near.changes import Changes
 from fleetcache.near.tracking import CANARY_LIFE, NEVER, Identity, Refused, State, Tracking
 
 log = logging.getLogger("fleetcache.near")
@@ -47,6 +48,9 @@ CALM = 0.001
 CROWDED = 0.005
 """Seconds between two announcements that make a flood."""
 
+IDLE = 60.0
+"""Seconds without a read, if not ``max_ttl`` is more, after which nobody listens."""
+
 LATE = 0.003
 """Seconds without a look by a reader after which the thread looks, or another reader insists."""
 
@@ -56,8 +60,8 @@ REFUSED_FOR = 60.0
 RETRIES = (0.05, 1.0)
 """Seconds until the first attempt to connect again, and at most; doubled each time, and never the same in two processes."""
 
-chance = random.Random()
-"""Of our own: a thread that drew from the module's would disturb those who seed it."""
+chance = random.SystemRandom()
+"""Differs between forked workers, and does not disturb those who seed the module's own."""
 
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -68,18 +72,18 @@ if hasattr(time, "CLOCK_BOOTTIME"):
 
 
 class Listener:
-    """Drives the `Tracking` of one server.  *lock* is the near cache's, and guards both."""
+    """Drives the `Tracking` of one server, by *changes* of the near cache."""
 
-    def __init__(self, server: Server, tracking: Tracking, lock: Any) -> None:
+    def __init__(self, server: Server, tracking: Tracking, changes: Changes) -> None:
         self.server = server
         self.tracking = tracking
         self.buffer = bytearray(CHUNK)
-        self._start_afresh(lock)
+        self._start_afresh(changes)
 
-    def _start_afresh(self, lock: Any) -> None:
-        self.lock = lock
+    def _start_afresh(self, changes: Changes) -> None:
+        self.changes = changes
         self.thread: threading.Thread | None = None
-        self.probing: threading.Thread | None = None
+        self.probing = False
         self.sock: Any = None
         self.plain = True
         self.wake = threading.Event()
@@ -93,35 +97,36 @@ class Listener:
         """Begin to listen; at once if it has begun."""
         if self.thread is not None or self.closed:
             return
-        with self.lock:
+        with self.changes.lock:
             if self.thread is not None:
                 return
             self.tracking.used = clock()
-            thread = threading.Thread(target=self._run, name="fleetcache near", daemon=True)
-            self.thread = thread
-            try:
-                thread.start()
-            except RuntimeError:  # the interpreter is shutting down
-                self.closed = True
+            self.thread = self._started(self._run, "fleetcache near")
+
+    def _started(self, work: Callable[[], None], name: str) -> threading.Thread | None:
+        """Return a thread that does *work*, None if there cannot be one now."""
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the interpreter is shutting down, or the machine allows no more
+            self.tracking.why = str(error)
+            return None
+        return thread
 
     def look(self, now: float) -> None:
         """Apply what has been announced, unless another thread is at it."""
-        taken = self.lock.acquire(blocking=False)
-        if not taken and now - self.looked > LATE:
-            # Whoever holds it may be waiting for the interpreter, and gets it when this thread waits.
-            taken = self.lock.acquire(timeout=LATE)
-        if not taken:
-            return
-        try:
-            self.looked = self.tracking.used = now
-            self.tracking.looking(now)
-            self.tracking.pulse(now)
-            self.drain(now)
-        finally:
-            self.lock.release()
+        # Whoever is at it for long may be waiting for the interpreter, and gets it when this thread waits.
+        if not self.changes.busy or now - self.looked > LATE:
+            self.changes.make(self._look, now, must=False)
+
+    def _look(self, now: float) -> None:
+        self.looked = self.tracking.used = now
+        self.tracking.looking(now)
+        self.tracking.pulse(now)
+        self.drain(now)
 
     def drain(self, now: float) -> bool:
-        """Apply what has been announced, without waiting; return whether there may be more.  With the lock held."""
+        """Apply what has been announced, without waiting; return whether there may be more.  A change."""
         if self.sock is None:
             return False
         tracking, receive, buffer = self.tracking, self.sock.recv_into, self.buffer
@@ -153,7 +158,7 @@ class Listener:
         return False
 
     def flush(self) -> None:
-        """Send what is to be sent, as far as the socket takes it; with the lock held."""
+        """Send what is to be sent, as far as the socket takes it.  A change."""
         outgoing = self.tracking.outgoing
         if not outgoing or self.sock is None:
             return
@@ -173,17 +178,19 @@ class Listener:
 
     def fence(self, now: float, then: Callable[[], object]) -> bool:
         """Ask the server for all that it has acknowledged before *now*; call *then* when it is known."""
-        with self.lock:
-            waits = self.tracking.fence(now, then)
-            self.flush()
+        waits = bool(self.changes.make(self._fence, now, then))
         if waits:
             self.wake.set()
         return waits
 
+    def _fence(self, now: float, then: Callable[[], object]) -> bool:
+        waits = self.tracking.fence(now, then)
+        self.flush()
+        return waits
+
     def fall_back(self) -> None:
         """A fence was not passed in time: nothing is served until the server has answered."""
-        with self.lock:
-            self.tracking.unfence()
+        self.changes.make(self.tracking.unfence)
 
     # --- the thread -------------------------------------------------------------------------------
 
@@ -194,25 +201,23 @@ class Listener:
             try:
                 connection = self._connect()
             except Refused as refusal:
-                with self.lock:
-                    self.tracking.refuse(str(refusal))
+                self.changes.make(self.tracking.refuse, str(refusal))
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
-                with self.lock:
-                    self.tracking.lost("connection", State.DEAD, str(error))
+                self.changes.make(self.tracking.lost, "connection", State.DEAD, str(error))
             else:
                 try:
                     self._listen()
                 except Exception as error:
                     log.exception("%s: the near cache's listener failed, and starts anew", self.tracking.address)
-                    with self.lock:
-                        self._give_up("failure", State.DEAD, f"{type(error).__name__}: {error}")
+                    self.changes.make(self._give_up, "failure", State.DEAD, f"{type(error).__name__}: {error}")
                 finally:
                     connection.disconnect()
                 if self.tracking.lived:
                     delay = shortest
-            with self.lock:
+            self.tracking.speak()
+            with self.changes.lock:
                 state = self.tracking.state
-                idle = clock() - self.tracking.used > self.tracking.options.max_ttl
+                idle = clock() - self.tracking.used > max(IDLE, self.tracking.options.max_ttl)
                 if self.closed or idle:
                     # Nobody has read for so long that every copy has expired; the next read begins anew.
                     self.thread = None
@@ -237,12 +242,14 @@ class Listener:
         connection = connect(server.pool)
         sock = socket_of(connection)
         sock.settimeout(0)
-        with self.lock:
-            self.sock = sock
-            self.plain = type(sock) is socket.socket
-            self.tracking.connected(clock())
-            self.flush()
+        self.changes.make(self._connected, sock)
         return connection
+
+    def _connected(self, sock: Any) -> None:
+        self.sock = sock
+        self.plain = type(sock) is socket.socket
+        self.tracking.connected(clock())
+        self.flush()
 
     def _listen(self) -> None:
         """Apply what comes and send what is due, until the connection is given up."""
@@ -257,6 +264,9 @@ class Listener:
                 now = clock()
                 if now >= due or self.tracking.agreed:
                     due = self._turn(now)
+                self.tracking.speak()
+                if self.tracking.agreed:
+                    continue  # just now
                 if not selector.select(max(due - clock(), 0)):
                     continue
                 now = clock()
@@ -271,89 +281,83 @@ class Listener:
     def _catch_up(self) -> None:
         """Apply all that has been announced, or give up if it does not end."""
         for _ in range(BACKLOG):
-            with self._holding():
-                if not self.drain(clock()):
-                    return
+            if not self.changes.make_patiently(self.drain, clock()):
+                return
             time.sleep(0)  # let those who wait for the lock have it
-        with self._holding():
-            self._give_up("overload", State.ASIDE, "more is written than can be applied here")
-
-    @contextmanager
-    def _holding(self) -> Iterator[None]:
-        """Hold the lock without ever waiting for it: who waits holds it before having the interpreter back."""
-        while not self.lock.acquire(blocking=False):
-            time.sleep(CALM / 2)
-        try:
-            yield
-        finally:
-            self.lock.release()
+        self.changes.make(self._give_up, "overload", State.ASIDE, "more is written than can be applied here")
 
     def _turn(self, now: float) -> float:
         """Do what is due, and return when more is."""
         tracking, sock = self.tracking, self.sock
-        if (
-            tracking.introduced
-            and not (tracking.armed or tracking.deaf)
-            and (server := remote(self.server)) is not None
-        ):
+        if tracking.agreed and (server := remote(self.server)) is not None:
             # Ordinary connections that lead elsewhere go first: what they bring must not be kept.
             server.meet(tracking.run_id)
-            with self._holding():
-                if self.sock is sock and tracking.agreed:
-                    tracking.arm(now)
-        with self._holding():
-            if self.closed or self.sock is None:
-                return now
-            if now - tracking.used > tracking.options.max_ttl:
-                self._give_up("idle", State.ASLEEP, "nobody reads")
-                return now
-            try:
-                until = tracking.tick(now)
-            except TimeoutError as error:
-                self._give_up("silence", State.DEAD, str(error))
-                return now
-            self.flush()
-            tracking.settle()
-            if tracking.store.sweep(now):
-                until = min(until, now + CALM)
-            if tracking.canary_due(now) and self.probing is None:
-                self.probing = threading.Thread(target=self._probe, name="fleetcache canary", daemon=True)
-                with suppress(RuntimeError):  # the interpreter is shutting down
-                    self.probing.start()
-        return until
+            self.changes.make_patiently(self._arm, sock, now)
+        due = self.changes.make_patiently(self._do_what_is_due, now)
+        if not self.probing and tracking.canary_due(now) and self.sock is sock:
+            self.probing = True  # `_probe` says when it is done, which may be before the thread is noted
+            if not self._started(self._probe, "fleetcache canary"):
+                self.probing = False
+        return now if due is None else float(due)
+
+    def _arm(self, sock: Any, now: float) -> None:
+        if self.sock is sock and self.tracking.agreed:
+            self.tracking.arm(now)
+
+    def _do_what_is_due(self, now: float) -> float:
+        tracking = self.tracking
+        if self.closed or self.sock is None:
+            return now
+        if now - tracking.used > max(IDLE, tracking.options.max_ttl):
+            self._give_up("idle", State.ASLEEP, "nobody reads")
+            return now
+        try:
+            until = tracking.tick(now)
+        except TimeoutError as error:
+            self._give_up("silence", State.DEAD, str(error))
+            return now
+        self.drain(now)  # TLS may hold back what the selector does not see
+        tracking.settle()
+        return min(until, now + CALM) if tracking.store.sweep(now) else until
 
     def _probe(self) -> None:
-        """Write a canary over the ordinary connections, and look where they lead."""
+        """Write a canary over a connection like the ordinary ones, and look where it leads."""
         try:
-            with self.lock:
-                name = self.tracking.new_canary(clock())
-            written, *about = self.server.exchange(
+            name = self.changes.make(self.tracking.new_canary, clock())
+            server = remote(self.server)
+            if server is None:
+                return
+            written, *about = server.confide(
                 [(c.SET, name, 1, "PX", CANARY_LIFE), (c.INFO, "server"), (c.INFO, "replication")]
             )
-            with self.lock:
-                if isinstance(written, RedisError):
-                    self.tracking.canary_refused(str(written))
-                else:
-                    self.tracking.canary_written(name, clock())
-                    self.flush()
-                texts = [text.decode(errors="replace") for text in about if isinstance(text, bytes)]
-                identity = Identity.of("\n".join(texts))
-                if isinstance(written, ReadOnlyError) or not self.tracking.met(identity.run_id, identity.role):
-                    self._give_up("another server", State.DEAD, "the primary is another server now")
+            self.changes.make(self._probed, name, written, about)
         except (RedisError, OSError):
             pass  # the server is away; the lease says what that means for the copies
         except Exception:
             log.exception("%s: the near cache's probe failed", self.tracking.address)
         finally:
-            self.probing = None
+            self.probing = False
+            self.tracking.speak()
+
+    def _probed(self, name: str, written: Reply, about: Sequence[Reply]) -> None:
+        if isinstance(written, RedisError):
+            self.tracking.canary_refused(str(written))
+        else:
+            self.tracking.canary_written(name, clock())
+            self.flush()
+        identity = Identity.of("\n".join(text.decode(errors="replace") for text in about if isinstance(text, bytes)))
+        if isinstance(written, ReadOnlyError) or not self.tracking.met(identity.run_id, identity.role):
+            self._give_up("another server", State.DEAD, "the primary is another server now")
 
     # --- ends -------------------------------------------------------------------------------------
 
     def met(self, run_id: str) -> None:
         """A new ordinary connection leads to the server *run_id*."""
-        with self.lock:
-            if not self.tracking.met(run_id):
-                self._give_up("another server", State.DEAD, "the primary is another server now")
+        self.changes.make(self._met, run_id)
+
+    def _met(self, run_id: str) -> None:
+        if not self.tracking.met(run_id):
+            self._give_up("another server", State.DEAD, "the primary is another server now")
 
     def _give_up(self, reason: str, state: State, why: str) -> None:
         self._hang_up()
@@ -368,17 +372,16 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening for good."""
-        with self.lock:
-            self.closed = True
-            self._give_up("closed", State.ASLEEP, "closed")
+        self.closed = True
+        self.changes.make(self._give_up, "closed", State.ASLEEP, "closed")
         self.wake.set()
 
-    def after_fork(self, lock: Any) -> None:
+    def after_fork(self, changes: Changes) -> None:
         """Forget the parent's connection and thread; the first read begins anew."""
         if self.sock is not None:
             self.sock.close()  # this process's copy only
-        self._start_afresh(lock)
-        self.tracking.lost("fork", State.CONNECTING)
+        self._start_afresh(changes)
+        self.tracking.after_fork()
 
 
 def remote(server: Server) -> RemoteServer | None:

@@ -328,7 +328,7 @@ class Store:
         ghosts[hashed & (len(ghosts) - 1)] = hashed
 
     def _evict(self, entry: Entry, reason: str) -> None:
-        del self.copies[entry.name]
+        self.copies.pop(entry.name, None)
         self._remove(entry)
         self.evicted[reason] += 1
 

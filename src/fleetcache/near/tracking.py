@@ -29,6 +29,7 @@ import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -75,6 +76,9 @@ OLDEST = 7
 
 BATCH = 32
 """Reads that are decided on together: so many at a time take a third of what they take one by one."""
+
+LARGE = 16_384
+"""Bytes from which on a payload does not wait for others."""
 
 SCALARS = frozenset((str, bytes, int, float, bool))
 """What is handed out as it is, because nobody can change it.  (None is told apart from nothing by its payload.)"""
@@ -171,7 +175,7 @@ class Tracking:
         self.counts = counts
         self.epoch = Epoch()
         self.journal = Journal()
-        self.pending: dict[str, tuple[int, Any, bytes | None, int, float]] = {}
+        self.pending: dict[str, tuple[int, Any, bytes | None, int, Any, float]] = {}
         """Reads that have completed, and are still to be decided on."""
         self.state = State.CONNECTING
         self.why = ""
@@ -179,9 +183,10 @@ class Tracking:
         self.lived = False
         """Whether this connection, or the last, has been live."""
         self.used = NEVER
+        self.news: deque[tuple[int, State, str]] = deque(maxlen=100)
         self.waiters: list[tuple[float, Callable[[], object]]] = []
         self._canary_number = 0
-        self._me = secrets.token_hex(6)
+        self._name_itself()
         self._forget_connection()
 
     def _forget_connection(self) -> None:
@@ -258,6 +263,17 @@ class Tracking:
         self._become(state, why or reason)
         self._release_fences()
 
+    def after_fork(self) -> None:
+        """Begin with nothing, in a child; what waits, and what was counted, is the parent's."""
+        self.waiters = []
+        self.news.clear()
+        self._name_itself()
+        self.lost("fork", State.CONNECTING)
+
+    def _name_itself(self) -> None:
+        self._me = secrets.token_hex(6)
+        self._spread = 0.5 + secrets.randbelow(512) / 1024
+
     def refuse(self, why: str) -> None:
         """The server does not announce changes: do without copies, or with those that live shortly."""
         self.lost("refused", State.OFF, why)
@@ -265,7 +281,7 @@ class Tracking:
             self.armed = True
             self.longest = self.options.untracked_ttl
             self.untracked = True
-            self.epoch.until = FOREVER
+            self._extend()
 
     def tick(self, now: float) -> float:
         """Do what is due, and return when to call again."""
@@ -325,8 +341,8 @@ class Tracking:
         for name in push[1]:
             self.counts.pushes += 1
             self.invalidated(name)
-            if self._canary is not None and name == self._canary.name:
-                self._seen(self._canary, now)
+            if CANARY in name:
+                self._heard(name, now)
 
     def invalidated(self, name: str) -> None:
         """The entry called *name* was changed, by whomever."""
@@ -370,7 +386,9 @@ class Tracking:
         return epoch is self.epoch and self.leased(now)
 
     def _extend(self) -> None:
-        if self.proven and not self.silent:
+        if self.untracked:
+            self.epoch.until = FOREVER
+        elif self.proven and not self.silent:
             self.epoch.until = min(self.answered + self.options.t_live, self._caught_up + FRESH)
 
     def end_epoch(self, reason: str) -> None:
@@ -383,6 +401,11 @@ class Tracking:
         self.counts.epochs[reason] = self.counts.epochs.get(reason, 0) + 1
         self._extend()
 
+    def void(self) -> None:
+        """End the epoch, and leave the rest of that to whoever is in the middle of a change."""
+        self.epoch.until = ENDED
+        self.epoch = Epoch()
+
     def _become(self, state: State, why: str) -> None:
         known, self.why = self.state, why
         if known is state:
@@ -390,7 +413,14 @@ class Tracking:
         quiet = state in {State.CONNECTING, State.ARMED, State.ASLEEP} or known is State.ASLEEP
         self.state = state
         level = logging.DEBUG if quiet else logging.INFO if state is State.LIVE else logging.WARNING
-        log.log(level, "%s: near cache %s%s%s", self.address, state, why and ": ", why, extra={"event": "near"})
+        self.news.append((level, state, why))
+
+    def speak(self) -> None:
+        """Log what has happened.  No change: a log's handler may use the cache, and wait for one."""
+        with suppress(IndexError):  # that was all
+            while True:
+                level, state, why = self.news.popleft()
+                log.log(level, "%s: near cache %s%s%s", self.address, state, why and ": ", why, extra={"event": "near"})
 
     # --- canary -----------------------------------------------------------------------------------
 
@@ -418,6 +448,13 @@ class Tracking:
         self._canary = None
         if not self.proven:
             self._become(State.SUSPECT, f"no canary can be written: {why}")
+
+    def _heard(self, name: str, now: float) -> None:
+        """A canary was announced; another process's serves as well, so that a fleet does not write one each."""
+        if self._canary is not None and name == self._canary.name:
+            self._seen(self._canary, now)
+        elif self.proven and self._canary is None and self._me not in name:
+            self._next_canary = now + self._spread * self.options.canary
 
     def _seen(self, canary: Canary, now: float) -> None:
         self.counts.canaries += 1
@@ -488,17 +525,25 @@ class Tracking:
         self.counts.misses += 1
         return self.journal.now if self.armed and name.startswith(self.prefixes) else 0
 
-    def arrive(self, name: str, departed: int, value: Any, payload: bytes | None, left: int, sent: float) -> None:
+    def arrive(self, name: str, departed: int, value: Any, payload: bytes | None, left: Any, sent: float) -> None:
         """Note that a read of *name*, sent at *sent*, brought *payload*, with *left* milliseconds to live.
 
         *value* is what the payload holds.  With -2 left nothing is kept.  What this means is worked out
         by `settle`, at once only if there is a copy, which it might contradict.
         """
-        if name in self.store.copies or name in self.pending or len(self.pending) >= BATCH:
-            self.settle()
-            self.judge(name, departed, value, payload, left, sent)
+        digest = hash(payload)
+        if payload is None or type(value) not in SCALARS:
+            value = PACKED  # decoded anew for each caller; this one's object is its own, and dies with it
         else:
-            self.pending[name] = (departed, value, payload, left, sent)
+            payload = None
+        known = name in self.store.copies or name in self.pending
+        if known or len(self.pending) >= BATCH or (payload is not None and len(payload) > LARGE):
+            self.settle()
+            self.judge(name, departed, value, payload, digest, left, sent)
+        elif departed:
+            self.pending[name] = (departed, value, payload, digest, left, sent)
+        else:
+            self.journal.read(name, 0, digest)
 
     def settle(self) -> None:
         """Decide on the reads that have completed."""
@@ -506,19 +551,16 @@ class Tracking:
             name, arrival = self.pending.popitem()
             self.judge(name, *arrival)
 
-    def judge(self, name: str, departed: int, value: Any, payload: bytes | None, left: int, sent: float) -> None:
+    def judge(
+        self, name: str, departed: int, value: Any, payload: bytes | None, digest: int, left: Any, sent: float
+    ) -> None:
         """Keep a copy of what was read if nothing came between, or else give up the copy that it contradicts."""
-        keep = self.journal.read(name, departed, hash(payload))
-        if payload is None:
-            value, keep = PACKED, keep and self.options.absent
-        elif type(left) is not int or left == -2:
+        keep = self.journal.read(name, departed, digest)
+        absent = value is PACKED and payload is None
+        if type(left) is not int or (absent and not self.options.absent) or (left == -2 and not absent):
             keep = False
         if self.warns and keep:
             keep = len(name) <= MAX_LENGTH and not doubtful(name)
-        if payload is not None and type(value) in SCALARS:
-            payload = None
-        else:
-            value = PACKED
         if keep:
             deadline = sent + (self.longest if left < 0 else min(self.longest, left / 1000))
             if self.store.put(name, value, payload, deadline, self.epoch):
