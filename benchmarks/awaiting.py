@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from benchmarks.contenders import AWAITING, FLOOR, aenter, connections
@@ -40,12 +42,12 @@ def measure(server: EmbeddedServer, pace: Pace) -> Outcome:
                 cache = runner.run(aenter(name, server.tcp_url(database)))
                 outcome.connections[name] = []
                 for tasks in TASKS:
-                    crowd(runner, cache, tasks)(tasks)
+                    crowd(runner, partial(cache.aget, "small"), tasks)(tasks)
                     outcome.connections[name].append(connections(server.url()) - before)
             except Exception as error:  # any failure of a peer is a line in the table
                 absent[name] = reason(error)
             else:
-                caches[name] = runner, cache
+                caches[name] = runner, partial(cache.aget, "small")
         for tasks in TASKS:
             contest = hold({name: crowd(*entered, tasks) for name, entered in caches.items()}, pace)
             contest.absent |= absent
@@ -53,12 +55,12 @@ def measure(server: EmbeddedServer, pace: Pace) -> Outcome:
     return outcome
 
 
-def crowd(runner: asyncio.Runner, cache: Any, tasks: int) -> Turn:
-    """Return a turn in which *tasks* tasks call ``aget`` again and again."""
+def crowd(runner: asyncio.Runner, call: Callable[[], Awaitable[Any]], tasks: int) -> Turn:
+    """Return a turn in which *tasks* tasks await *call* again and again."""
 
     async def one(calls: int) -> None:
         for _ in range(calls):
-            await cache.aget("small")
+            await call()
 
     async def all_of_them(calls: int) -> None:
         await asyncio.gather(*(one(calls) for _ in range(tasks)))

@@ -35,7 +35,7 @@ def measure(server: EmbeddedServer) -> list[Table]:
         call = prepare(caches[OURS])
         profiles.append(_profile(operation, partial(repeat(call), 2000), 2000))
     with asyncio.Runner() as runner:
-        turn = crowd(runner, runner.run(aenter(OURS, server.tcp_url(1))), 100)
+        turn = crowd(runner, partial(runner.run(aenter(OURS, server.tcp_url(1))).aget, "small"), 100)
         turn(1000)
         profiles.append(_profile(AGET, partial(turn, 20_000), 20_000))
     with ExitStack() as stack:

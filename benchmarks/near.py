@@ -27,6 +27,7 @@ from redis.cache import CacheConfig
 from redis.connection import CacheProxyConnection
 
 from benchmarks import growth
+from benchmarks.awaiting import crowd
 from benchmarks.contenders import FLOOR, OURS, SMALL, TIMEOUT, VCACHE, Backend
 from benchmarks.contest import (
     QUICK,
@@ -389,20 +390,7 @@ def aadvancing(
 ) -> Turn:
     """Return a turn in which *tasks* tasks share the arguments."""
     following = iter(arguments)
-
-    async def one(calls: int) -> None:
-        for _ in range(calls):
-            await method(next(following))
-
-    async def all_of_them(calls: int) -> None:
-        await asyncio.gather(*(one(calls) for _ in range(tasks)))
-
-    def turn(count: int) -> int:
-        calls = max(1, round(count / tasks))
-        runner.run(all_of_them(calls))
-        return calls * tasks
-
-    return turn
+    return crowd(runner, lambda: method(next(following)), tasks)
 
 
 def _trips(server: EmbeddedServer, turn: Turn) -> float:

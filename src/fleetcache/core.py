@@ -362,9 +362,8 @@ class Core(Twinned):
         plan: list[tuple[Server, list[Command]]] = []
         for server, places in shares:
             share = [names[place] for place in places]
-            plan.append((server, [(MGET_NOW, *share)]))
-            if promising and not elsewhere:
-                plan[-1] = (server, [(MGET_NOW, *share), *[(PTTL_NOW, name) for name in share]])
+            timed = share if promising and not elsewhere else []
+            plan.append((server, [(MGET_NOW, *share), *[(PTTL_NOW, name) for name in timed]]))
         found: dict[str, Any] = {}
         arrivals: list[tuple[Any, ...]] = []
         for (_, places), (payloads, *lefts) in zip(shares, await self.ask_all(plan, None), strict=True):

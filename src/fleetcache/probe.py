@@ -5,7 +5,6 @@ Nothing is harmed: all that is written is one key with a random name, which expi
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,8 @@ from redis.exceptions import AskError, MovedError, NoPermissionError, RedisError
 
 from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, SettingsError, UnsupportedServer
 from fleetcache.exchange.connecting import NEED_DATA, Push, address_of, connect, refusal, socket_of
-from fleetcache.near.tracking import OLDEST, PRIMARY
+from fleetcache.exchange.server import facts_in
+from fleetcache.near.tracking import PRIMARY, too_old
 from fleetcache.pool import ConnectionFactory
 from fleetcache.settings import NETWORKED, Settings, clustered, from_url, masked_url
 
@@ -266,7 +266,7 @@ class _Inquiry:
         if not self.allowed("INFO", introduction, "+info"):
             return False
         version = facts.get("redis_version", "")
-        old = version.partition(".")[0].isdigit() and int(version.partition(".")[0]) < OLDEST
+        old = too_old(version)
         if not report.note(
             "version",
             not old,
@@ -280,7 +280,7 @@ class _Inquiry:
         replication = listener.ask("INFO", "replication")
         if not self.allowed("INFO", replication, "+info"):
             return False
-        role = _facts(replication).get("role", "")
+        role = facts_in(replication).get("role", "")
         if role in PRIMARY and isinstance(listener.ask("ROLE"), Exception):
             report.note("ROLE", None, "not permitted; INFO serves as well")
         if not report.note(
@@ -289,7 +289,7 @@ class _Inquiry:
         ):  # fmt: skip
             return False
         self.writer = self.line()
-        other = _facts(self.writer.ask("INFO", "server")).get("run_id", "")
+        other = facts_in(self.writer.ask("INFO", "server")).get("run_id", "")
         return report.note(
             "same server", other == run_id, "both connections lead to it" if other == run_id else "connections lead to several",
             "Give the URL of one server, not that of a balancer",
@@ -373,7 +373,7 @@ class _Inquiry:
 
     def eviction(self) -> bool:
         """For information: what the server does when its memory is full."""
-        policy = _facts(self.writer.ask("INFO", "memory")).get("maxmemory_policy")
+        policy = facts_in(self.writer.ask("INFO", "memory")).get("maxmemory_policy")
         if policy:
             self.report.note("eviction", None, policy)
         return True
@@ -381,7 +381,7 @@ class _Inquiry:
 
 def _who(report: Report, greeting: Any, introduction: Any) -> dict[str, str]:
     """Note which server it is; return what it tells of itself."""
-    facts, greeted = _facts(introduction), _pairs(greeting)
+    facts, greeted = facts_in(introduction), _pairs(greeting)
     for name, key in (("Valkey", "valkey_version"), ("Dragonfly", "dragonfly_version"), ("Redis", "redis_version")):
         if key in facts:
             report.server = f"{name} {facts[key].removeprefix('df-v')}"
@@ -400,11 +400,6 @@ def _pairs(reply: Any) -> dict[str, Any]:
     if isinstance(reply, list):
         return dict(zip(reply[::2], reply[1::2], strict=False))
     return reply if isinstance(reply, dict) else {}
-
-
-def _facts(reply: Any) -> dict[str, str]:
-    """Return what INFO tells; nothing if it was refused."""
-    return dict(re.findall(r"^(\w+):(.*?)\r?$", reply, re.MULTILINE)) if isinstance(reply, str) else {}
 
 
 def milliseconds(seconds: float) -> str:

@@ -7,11 +7,9 @@ import multiprocessing
 import os
 import threading
 import time
-import traceback
-import warnings
-from collections.abc import Callable
 
 import pytest
+from tests.forks import ended_well, in_child
 
 from fleetcache import Cache
 
@@ -22,36 +20,6 @@ pytestmark = [
     # Python warns of forking with threads; this is about what happens to those who do.
     pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
 ]
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Fork, run *work* in the child, and return the child's pid; what went wrong is its exit code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        work()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def ended_well(pid: int, seconds: float = 10.0) -> bool:
-    """Wait for a child; one that hangs is killed."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return status == 0
-        time.sleep(0.002)
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
-    return False
 
 
 def exercise(cache: Cache, name: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -221,28 +223,32 @@ async def test_a_promoted_run_id_is_no_other_server(copies, proxy, valkey):
 # Floods -------------------------------------------------------------------------------------------
 
 
+FLOOD = """
+import sys, redis
+url, prefix = sys.argv[1:]
+lua = "for i = 1, 2000 do redis.call('SET', KEYS[1] .. ':1:' .. i % 500 .. ARGV[1], i) end"
+raw = redis.Redis.from_url(url)
+while True:
+    raw.eval(lua, 1, prefix, "x" * 200)
+"""
+
+
 @pytest.fixture
 def flood(valkey: EmbeddedServer) -> Iterator[Any]:
-    """Write as much under a prefix as the server takes, until the test ends."""
-    stop = threading.Event()
-    threads = []
+    """Write as much under a prefix as the server takes, until the test ends; in a process that no reader holds up."""
+    writers: list[subprocess.Popen[bytes]] = []
 
     def begin(prefix: str) -> None:
-        def write() -> None:
-            with redis.Redis.from_url(valkey.url(9)) as raw:
-                lua = "for i = 1, 2000 do redis.call('SET', KEYS[1] .. ':1:' .. i % 500 .. ARGV[1], i) end"
-                while not stop.is_set():
-                    raw.eval(lua, 1, prefix, "x" * 200)
+        writers.append(subprocess.Popen([sys.executable, "-c", FLOOD, valkey.url(9), prefix]))
 
-        thread = threading.Thread(target=write)
-        threads.append(thread)
-        thread.start()
+    def stop() -> None:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
 
-    begin.stop = stop.set
+    begin.stop = stop
     yield begin
-    stop.set()
-    for thread in threads:
-        thread.join()
+    stop()
     with redis.Redis.from_url(valkey.url(9)) as raw:
         raw.flushdb()
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-import traceback
-import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
+from tests.forks import ended_well, in_child
 
 from fleetcache import Cache
 from fleetcache.near.tracking import Tracking
@@ -295,30 +292,6 @@ async def test_a_fence_that_the_connection_does_not_live_to_see(copies, valkey):
 # Forks --------------------------------------------------------------------------------------------
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """Run *work* in a forked child, and return how it ended."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    deadline = time.monotonic() + 10
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return status
-        if time.monotonic() > deadline:
-            os.kill(pid, 9)
-        time.sleep(0.002)
-
-
 @pytest.mark.parametrize("kind", ["unix", "tls"])
 @one_face
 def test_fork(copies, valkey, kind, request):
@@ -347,7 +320,7 @@ def test_fork(copies, valkey, kind, request):
         assert cache.get("key") == 2
         assert listener.sock is not sock
 
-    assert in_child(child) == 0
+    assert ended_well(in_child(child))
 
     assert listener.sock is sock
     assert cache.near.counts.epochs == epochs
@@ -382,7 +355,7 @@ def test_fork_in_the_middle(copies, face):
             assert cache.get("mine") == 1
             until(lambda: cache.get("mine") == 1 and cache.near.state == "live" and cache.near.store.hits)
 
-        assert [in_child(child) for _ in range(2)] == [0] * 2
+        assert [ended_well(in_child(child)) for _ in range(2)] == [True] * 2
     finally:
         stop.set()
         for thread in threads:

@@ -269,14 +269,13 @@ class RemoteServer(Server):
     def _connect(self) -> Conversation:
         conversation = Conversation(connect(self.pool), self.timeout, self.address)
         self.open.add(conversation)
-        conversation.home = self.idle
         if self.watchers:
             try:
-                self.meet(run_id_in(*conversation.ask(ABOUT, 1)))
+                self.meet(facts_in(*conversation.ask(ABOUT, 1)).get("run_id", ""))
             except BaseException:
                 self._hang_up(conversation)
                 raise
-            conversation.home = self.idle
+        conversation.home = self.idle  # only now: whoever is met elsewhere begins a new one
         return conversation
 
     def _hang_up(self, conversation: Conversation) -> None:
@@ -368,7 +367,7 @@ class RemoteServer(Server):
         line = Multiplexed(await aconnect(self.pool), self.timeout, self.address)
         if self.watchers:
             (about,) = await line.ask(ABOUT, 1)
-            self.meet(run_id_in(about))
+            self.meet(facts_in(about).get("run_id", ""))
         line.farewell = farewell(line)
         await anext(line.farewell)
         self.lines[loop] = line
@@ -451,10 +450,10 @@ class Shredder:
         self.server._hang_up(conversation)
 
 
-def run_id_in(about: Reply) -> str:
-    """Return the run id in the reply to INFO, "" if the server does not tell."""
-    found = re.search(rb"^run_id:(\w+)", about, re.MULTILINE) if isinstance(about, bytes) else None
-    return found[1].decode() if found else ""
+def facts_in(about: Reply) -> dict[str, str]:
+    """Return what the reply to INFO tells; nothing if it was refused."""
+    text = about.decode(errors="replace") if isinstance(about, bytes) else about
+    return dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.MULTILINE)) if isinstance(text, str) else {}
 
 
 SERVERS: weakref.WeakSet[RemoteServer] = weakref.WeakSet()

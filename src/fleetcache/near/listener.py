@@ -25,9 +25,9 @@ from redis.exceptions import ReadOnlyError, RedisError
 from fleetcache import commands as c
 from fleetcache.exchange import Reply, Server
 from fleetcache.exchange.connecting import connect, socket_of
-from fleetcache.exchange.server import RemoteServer
+from fleetcache.exchange.server import RemoteServer, facts_in
 from fleetcache.near.changes import Changes
-from fleetcache.near.tracking import CANARY_LIFE, NEVER, Identity, Refused, State, Tracking
+from fleetcache.near.tracking import CANARY_LIFE, NEVER, Refused, State, Tracking
 
 log = logging.getLogger("fleetcache.near")
 
@@ -217,14 +217,16 @@ class Listener:
             self.tracking.speak()
             with self.changes.lock:
                 state = self.tracking.state
-                idle = clock() - self.tracking.used > max(IDLE, self.tracking.options.max_ttl)
-                if self.closed or idle:
-                    # Nobody has read for so long that every copy has expired; the next read begins anew.
+                if self.closed or self._is_idle(clock()):
                     self.thread = None
                     return
             rests = {State.OFF: REFUSED_FOR, State.ASIDE: ASIDE}
             self._rest(rests.get(state, delay) * chance.uniform(0.5, 1.5))
             delay = min(2 * delay, longest)
+
+    def _is_idle(self, now: float) -> bool:
+        """Whether nobody has read for so long that every copy has expired; the next read begins anew."""
+        return now - self.tracking.used > max(IDLE, self.tracking.options.max_ttl)
 
     def _rest(self, seconds: float) -> None:
         self.wake.wait(seconds)
@@ -308,7 +310,7 @@ class Listener:
         tracking = self.tracking
         if self.closed or self.sock is None:
             return now
-        if now - tracking.used > max(IDLE, tracking.options.max_ttl):
+        if self._is_idle(now):
             self._give_up("idle", State.ASLEEP, "nobody reads")
             return now
         try:
@@ -345,8 +347,10 @@ class Listener:
         else:
             self.tracking.canary_written(name, clock())
             self.flush()
-        identity = Identity.of("\n".join(text.decode(errors="replace") for text in about if isinstance(text, bytes)))
-        if isinstance(written, ReadOnlyError) or not self.tracking.met(identity.run_id, identity.role):
+        facts: dict[str, str] = {}
+        for part in about:
+            facts |= facts_in(part)
+        if isinstance(written, ReadOnlyError) or not self.tracking.met(facts.get("run_id", ""), facts.get("role", "")):
             self._give_up("another server", State.DEAD, "the primary is another server now")
 
     # --- ends -------------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ ordinary connections, and unless its announcement has come before a later PONG, 
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -38,6 +37,7 @@ import hiredis
 from redis.exceptions import NoPermissionError
 
 from fleetcache.exchange.connecting import NEED_DATA, Push, refusal
+from fleetcache.exchange.server import facts_in
 from fleetcache.keys import MAX_LENGTH, doubtful
 from fleetcache.near.journal import Journal
 from fleetcache.near.store import ENDED, PACKED, Epoch, Store
@@ -132,28 +132,10 @@ class Canary:
     acknowledged: float | None = None
 
 
-@dataclass
-class Identity:
-    """What a server says about itself."""
-
-    run_id: str
-    role: str
-    version: str
-
-    @classmethod
-    def of(cls, text: str) -> Identity:
-        """Read the reply to INFO."""
-        found = dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.MULTILINE))
-        return cls(found.get("run_id", ""), found.get("role", ""), found.get("redis_version", ""))
-
-    @property
-    def fault(self) -> str:
-        """Why this server's announcements are of no use, "" if they are."""
-        if not self.run_id:
-            return "INFO does not tell the server's run id, by which a fail-over is noticed"
-        if self.version.partition(".")[0].isdigit() and int(self.version.partition(".")[0]) < OLDEST:
-            return f"Redis {self.version} mixes invalidations into other replies; 7.0 or later is needed"
-        return ""
+def too_old(version: str) -> bool:
+    """Whether a server of this ``redis_version`` puts announcements where they cannot be told apart."""
+    major = version.partition(".")[0]
+    return major.isdigit() and int(major) < OLDEST
 
 
 class Tracking:
@@ -307,13 +289,16 @@ class Tracking:
         insist("CLIENT TRACKING", reply)
 
     def _named(self, reply: Any, sent: float, now: float) -> None:
-        identity = Identity.of(insist("INFO", reply))
-        if identity.fault:
-            raise Refused(identity.fault)
-        self.run_id = identity.run_id
+        facts = facts_in(insist("INFO", reply))
+        run_id, version = facts.get("run_id", ""), facts.get("redis_version", "")
+        if not run_id:
+            raise Refused("INFO does not tell the server's run id, by which a fail-over is noticed")
+        if too_old(version):
+            raise Refused(f"Redis {version} mixes invalidations into other replies; 7.0 or later is needed")
+        self.run_id = run_id
 
     def _ranked(self, reply: Any, sent: float, now: float) -> None:
-        if Identity.of(insist("INFO", reply)).role not in PRIMARY:
+        if facts_in(insist("INFO", reply)).get("role", "") not in PRIMARY:
             raise Refused("this server is a replica")
 
     def _timed(self, reply: Any, sent: float, now: float) -> None:
@@ -393,8 +378,7 @@ class Tracking:
 
     def end_epoch(self, reason: str) -> None:
         """Give up every copy, and every read that is under way."""
-        self.epoch.until = ENDED
-        self.epoch = Epoch()
+        self.void()
         self.journal.end()
         self.pending.clear()
         self.store.forget()
@@ -531,13 +515,13 @@ class Tracking:
         *value* is what the payload holds.  With -2 left nothing is kept.  What this means is worked out
         by `settle`, at once only if there is a copy, which it might contradict.
         """
-        digest = hash(payload)
+        digest, large = hash(payload), payload is not None and len(payload) > LARGE
         if payload is None or type(value) not in SCALARS:
             value = PACKED  # decoded anew for each caller; this one's object is its own, and dies with it
         else:
             payload = None
         known = name in self.store.copies or name in self.pending
-        if known or len(self.pending) >= BATCH or (payload is not None and len(payload) > LARGE):
+        if known or large or len(self.pending) >= BATCH:
             self.settle()
             self.judge(name, departed, value, payload, digest, left, sent)
         elif departed:

@@ -106,14 +106,7 @@ class Node(Server):
         return self.remote.away
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        try:
-            replies = self.remote.exchange(commands)
-        except AWAY as error:
-            replies = [error] * len(commands)
-        else:
-            if SIGNS.isdisjoint(map(type, replies)):
-                return replies
-        return complete(self.cluster.settle(BLOCKING, self, commands, replies))
+        return self._settled(self.remote.exchange, commands, commands)
 
     def tell(self, commands: Sequence[Command]) -> Any:
         try:
@@ -123,10 +116,14 @@ class Node(Server):
 
     def hear(self, told: Any) -> list[Reply]:
         found, commands = told
+        if isinstance(found, Exception):
+            return complete(self.cluster.settle(BLOCKING, self, commands, [found] * len(commands)))
+        return self._settled(self.remote.hear, found, commands)
+
+    def _settled(self, hear: Callable[[Any], list[Reply]], what: Any, commands: Sequence[Command]) -> list[Reply]:
+        """Return what *hear* says to *what*, the replies to *commands*, with redirections followed."""
         try:
-            if isinstance(found, Exception):
-                raise found
-            replies = self.remote.hear(found)
+            replies = hear(what)
         except AWAY as error:
             replies = [error] * len(commands)
         else:
