@@ -14,13 +14,16 @@ from fleetcache.errors import SettingsError
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.processes import lock_across_forks
-from fleetcache.exchange.server import RemoteServer
+from fleetcache.exchange.server import RemoteServer, pack
 from fleetcache.pool import ConnectionFactory, frozen
 from fleetcache.settings import Options, masked_url
 from fleetcache.topology import Topology
 from fleetcache.topology.cluster import Cluster, Node
 from fleetcache.topology.embedded import shared_server
 from fleetcache.topology.memory import memory_server
+
+READONLY = pack((b"READONLY",))
+"""Without it, a replica in a cluster sends whoever asks to its primary."""
 
 _servers: dict[Hashable, RemoteServer] = {}
 _clusters: dict[Hashable, Cluster] = {}
@@ -69,7 +72,15 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
         raise SettingsError("NEAR cannot keep copies of what is in a cluster yet. Leave it out")
     makes = (options.connection_factory or ConnectionFactory)(options.given)
     plain = [url.replace("+cluster://", "://", 1) for url in urls]
-    starts = [_open(url, options, makes) for url in plain]
+    replicas = options.read_from in {"replica", "nearest"}
+
+    def node(url: str) -> Any:
+        server = _open(url, options, makes)
+        if replicas and isinstance(server, RemoteServer):
+            server.greeting = READONLY
+        return server
+
+    starts = [node(url) for url in plain]
     for start, url in zip(starts, urls, strict=True):
         if not isinstance(start, RemoteServer) or "path" in start.pool.connection_kwargs:
             raise SettingsError(f"LOCATION {masked_url(url)!r}: the nodes of a cluster have redis+cluster:// URLs")
@@ -80,9 +91,7 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
         place = urlsplit(plain[0])
         user, at, _ = place.netloc.rpartition("@")
         netloc = f"{user}{at}[{host}]:{port}" if ":" in host else f"{user}{at}{host}:{port}"
-        server = _open(place._replace(netloc=netloc).geturl(), options, makes)
-        assert isinstance(server, RemoteServer)
-        return server
+        return node(place._replace(netloc=netloc).geturl())  # type: ignore[no-any-return]
 
     def client() -> Any:
         params = makes.make_connection_params(plain[0])
@@ -90,7 +99,7 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
 
     with _opening:
         # Servers are the process's, one for each configuration: so is their cluster.
-        return _clusters.setdefault(tuple(starts), Cluster(starts, connect, client))  # type: ignore[arg-type]
+        return _clusters.setdefault(tuple(starts), Cluster(starts, connect, client, options.read_from))
 
 
 def _open(url: str, options: Options, factory: Any) -> Server:
@@ -125,7 +134,7 @@ def remote(raw: Any, url: str, options: Options) -> RemoteServer:
     if isinstance(pool, redis.BlockingConnectionPool):
         patience = pool.timeout
     raw_kind = (options.redis_client_class, frozen(options.redis_client_kwargs))
-    policy = (limit, patience, options.breaker_failures, options.breaker_cooldown, raw_kind)
+    policy = (limit, patience, options.breaker_failures, options.breaker_cooldown, raw_kind, options.read_from)
     with _opening:
         if (pool, policy) not in _servers:
             breaker = Breaker("", options.breaker_failures, options.breaker_cooldown)
