@@ -3,9 +3,9 @@
 What a client class of one's own overrides is the coroutine, and its face with it::
 
     class Loud(DefaultClient):
-        async def aget(self, key, default=None, version=None, client=None):
+        async def aget(self, key, *args, **kwargs):
             print(key)
-            return await super().aget(key, default, version, client)
+            return await super().aget(key, *args, **kwargs)
 
         get = blocking(aget)
 """
