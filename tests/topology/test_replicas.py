@@ -466,7 +466,11 @@ async def test_a_slot_moves_away_from_a_replica(fresh, servers):
     slot = slot_of(cache.make_key("{a}"))
     to = next(node for node in servers.primaries if node is not servers.owner(slot))
 
-    servers.move_slot(slot, to)
+    with servers.moving(slot, to) as old:
+        run(old, "MIGRATE", "127.0.0.1", to.port, cache.make_key("{a}1"), 0, 5000)
+        know(old, [servers.replica(old)])
+        assert await cache.get_many(["{a}1", "{a}2"]) == {"{a}1": 1, "{a}2": 2}
+        assert cache.whole.topology.counts["ask"]
     servers.settle()
     told(servers)
     assert await cache.get_many(["{a}1", "{a}2"]) == {"{a}1": 1, "{a}2": 2}

@@ -30,7 +30,7 @@ from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.server import RemoteServer, harmless
 from fleetcache.topology import Share, Topology
-from fleetcache.topology.replicas import AWAY, PATIENCE, UNABLE, Reader
+from fleetcache.topology.replicas import UNABLE, Reader
 from fleetcache.twin import complete
 
 SLOTS = 16384
@@ -38,7 +38,10 @@ HOPS = 16
 """So often is a command asked again at most: a cluster that never agrees must not keep a caller."""
 MOMENT = 0.2
 """The map is not learnt anew within so many seconds."""
+PATIENCE = 5.0
+"""Seconds after which a command is not asked again, where there is no SOCKET_TIMEOUT."""
 
+AWAY = (ServerGone, ServerTimeout)
 LEARN = (Verb("CLUSTER", harmless=True, key=0), "SLOTS")
 ASKING = (Verb("ASKING", harmless=True, key=0),)
 

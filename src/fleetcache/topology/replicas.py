@@ -3,9 +3,9 @@
 A replica is behind its primary.  One that cannot answer is left alone for a while; then a single
 read tries it again, and all do when that was answered.
 
-The nearest server is found by timing a few reads, which are sent to all servers in turn.  A time
-holds what the command took, and what the interpreter was doing meanwhile, besides the way; so of each
-server the shortest counts, which is forgotten little by little.
+The nearest server is found by timing a few reads, which are sent to all servers in turn.  Besides the
+way, a time holds what the command took, and what the interpreter did meanwhile; so of each server the
+shortest counts, and is forgotten little by little.
 """
 
 from __future__ import annotations
@@ -17,26 +17,24 @@ from typing import Any
 
 from redis import exceptions as redis
 
-from fleetcache.errors import ServerGone, ServerTimeout, TooManyConnections
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime, attempt
 from fleetcache.twin import complete
 
-AWAY = (ServerGone, ServerTimeout)
 LOST = (redis.ConnectionError, redis.TimeoutError)
 UNABLE = frozenset((redis.ClusterDownError, redis.MasterDownError, redis.BusyLoadingError, redis.ReadOnlyError))
 """Refusals of a server that is there, and cannot answer now."""
 
-PATIENCE = 5.0
-"""Seconds after which a command is not asked again, where there is no SOCKET_TIMEOUT."""
 REST = 1.0
 """Seconds for which a server that could not answer is left alone."""
 TIMED = 64
 """One read of so many is timed, and the first few of each server."""
 FIRST = 4
 ALIKE, SLACK = 1.5, 0.0001
-"""Servers are equally near up to so many times the shortest time, and so many seconds more."""
-FORGET = 1.1
+"""Servers are equally near up to so many times the shortest time, and so many seconds more.
+
+A server's time grows by no more at once, so a single late reply changes nothing.
+"""
 
 
 class Reader(Server):
@@ -52,14 +50,9 @@ class Reader(Server):
         self.servers = self.preferred = list(servers)
         self.address = primary.address
         self.nearest = nearest
-        self.patience: float = getattr(servers[0], "timeout", None) or PATIENCE
         self.resting: dict[Server, float] = {}
         self.times: dict[Server, float] = {}
         self.turn = 0
-
-    @property
-    def away(self) -> bool:
-        return all(server.away for server in self.servers)
 
     def client(self) -> Any:
         return self._choose()[0].client()
@@ -115,15 +108,13 @@ class Reader(Server):
 
     async def _elsewhere(self, runtime: Runtime, tried: Server, commands: Sequence[Command], found: Any) -> list[Reply]:
         """Return what another server replies to *commands*, which *tried* did not answer: *found* is why."""
-        until = monotonic() + self.patience
         others = [server for server in self.servers if server is not tried and server not in self.resting]
         for other in (*sample(others, len(others)), self.primary):
-            if isinstance(found, TooManyConnections) or (isinstance(found, Exception) and not isinstance(found, LOST)):
+            if isinstance(found, Exception) and not isinstance(found, LOST):
                 break  # the server is not at fault
-            now = monotonic()
-            self.resting[tried] = now + REST
-            if isinstance(found, ServerTimeout) or now > until:
-                break
+            self.resting[tried] = monotonic() + REST
+            if isinstance(found, redis.TimeoutError):
+                break  # and so its time is over
             tried, found = other, await self._asked(runtime, other, commands)
             if self._answers(tried, 0.0, found):
                 break
@@ -152,6 +143,6 @@ class Reader(Server):
 
     def _time(self, server: Server, took: float) -> None:
         times = self.times
-        times[server] = min(took, times.get(server, took) * FORGET)
+        times[server] = min(took, times.get(server, took) * ALIKE)
         limit = ALIKE * min(times[each] for each in self.servers if each in times) + SLACK
         self.preferred = [each for each in self.servers if times.get(each, limit + 1) <= limit]
