@@ -15,13 +15,15 @@ from tests.faces import Face, settled
 from tests.nearby import wait_until_live
 from tests.topology.load import Load
 
+import fleetcache.topology.cluster
 from fleetcache import Cache
 from fleetcache.client import SentinelClient, ShardClient
 from fleetcache.errors import ServerGone, ServerTimeout, SettingsError
+from fleetcache.exchange.runtime import AWAITING
 from fleetcache.testing import FaultProxy, ServerCluster, WatchedServers, cluster, sentinels, valkey_server
 from fleetcache.testing.clusters import role, run, wait_for
 from fleetcache.topology import replicas
-from fleetcache.topology.cluster import slot_of
+from fleetcache.topology.cluster import MOMENT, slot_of
 from fleetcache.topology.embedded import EmbeddedServer
 
 _numbers = count(1)
@@ -87,10 +89,20 @@ def trio(trio_of_module: Trio) -> Iterator[Trio]:
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[ServerCluster]:
-    """Three primaries with a replica each, to which things are done."""
+def cluster_of_module() -> Iterator[ServerCluster]:
     with cluster() as servers:
         yield servers
+
+
+@pytest.fixture
+def servers(cluster_of_module: ServerCluster) -> ServerCluster:
+    """Three primaries with a replica each, of which every node knows."""
+    servers = cluster_of_module
+    wait_for(
+        lambda: all(len(held) == 4 for node in servers.running for held in run(node, "CLUSTER", "SLOTS")),
+        "all know all replicas",
+    )
+    return servers
 
 
 @pytest.fixture(scope="module")
@@ -475,7 +487,7 @@ async def test_a_slot_moves_away_from_a_replica(fresh, servers):
     told(servers)
     assert await cache.get_many(["{a}1", "{a}2"]) == {"{a}1": 1, "{a}2": 2}
     assert cache.whole.topology.counts["moved"]
-    time.sleep(0.3)
+    time.sleep(MOMENT)
     await cache.get("{a}1")
     before, asked = cache.whole.topology.counts["moved"], Asked([servers.replica(to)])
 
@@ -484,8 +496,8 @@ async def test_a_slot_moves_away_from_a_replica(fresh, servers):
     assert asked("get") == [1]
 
 
-async def test_a_replica_of_a_cluster_dies(fresh, servers):
-    """Its primary answers, and nobody notices."""
+async def test_a_replica_of_a_cluster_dies(fresh, servers, monkeypatch):
+    """Its primary answers, and nobody notices; when it is back, it is asked again."""
     cache = fresh(servers.url())
     await cache.set_many(dict.fromkeys(KEYS, 1))
     told(servers)
@@ -497,9 +509,20 @@ async def test_a_replica_of_a_cluster_dies(fresh, servers):
             assert await cache.get(key) == 1
             assert await cache.get_many(KEYS) == dict.fromkeys(KEYS, 1)
         assert cache.whole.topology.counts["away"]
+        wait_for(
+            lambda: any(len(held) == 3 for node in servers.running for held in run(node, "CLUSTER", "SLOTS")),
+            "it is given up",
+        )
+        time.sleep(MOMENT)
+        await cache.whole.topology.refresh(AWAITING)
     finally:
         victim.restart()
         servers.settle()
+    monkeypatch.setattr(fleetcache.topology.cluster, "REVIEW", MOMENT)
+    asked, deadline = Asked([victim]), time.monotonic() + 20
+    while asked("get") == [0]:
+        assert await cache.get_many(KEYS) == dict.fromkeys(KEYS, 1)
+        assert time.monotonic() < deadline
 
 
 async def test_replicas_of_a_cluster_lose_their_primary(fresh, servers):
@@ -509,6 +532,7 @@ async def test_replicas_of_a_cluster_lose_their_primary(fresh, servers):
     told(servers)
     assert await cache.get_many(KEYS) == dict.fromkeys(KEYS, 1)
     victim = servers.primaries[0]
+    time.sleep(MOMENT)  # the map may be learnt again
     victim.kill()
     try:
         servers.failover(victim)

@@ -38,6 +38,8 @@ HOPS = 16
 """So often is a command asked again at most: a cluster that never agrees must not keep a caller."""
 MOMENT = 0.2
 """The map is not learnt anew within so many seconds."""
+REVIEW = 30.0
+"""Where replicas answer, the map is learnt anew after so many seconds: no error tells of one that is new, or back."""
 PATIENCE = 5.0
 """Seconds after which a command is not asked again, where there is no SOCKET_TIMEOUT."""
 
@@ -161,13 +163,19 @@ class ShardReader(Reader):
 
     def __init__(self, cluster: Cluster, nodes: Sequence[Node]) -> None:
         nearest = cluster.read_from == "nearest"
-        super().__init__(nodes[0], [node.remote for node in nodes[not nearest :]], nearest=nearest)
+        others = nodes if nearest else nodes[1:] or nodes
+        super().__init__(nodes[0], [node.remote for node in others], nearest=nearest)
         self.cluster = cluster
         self.nodes = {node.remote: node for node in nodes}
 
+    def _answers(self, server: Server, began: float, found: Any) -> bool:
+        return super()._answers(server, began, found) and monotonic() < self.cluster.rest + REVIEW
+
     async def _elsewhere(self, runtime: Runtime, tried: Any, commands: Sequence[Command], found: Any) -> list[Reply]:
         if isinstance(found, list) and UNABLE.isdisjoint(map(type, found)):
-            return await self.cluster.settle(runtime, self.nodes[tried], commands, found)
+            replies = await self.cluster.settle(runtime, self.nodes[tried], commands, found)
+            await self.cluster.refresh(runtime)
+            return replies
         self.cluster.counts["away"] += 1
         await self.cluster.refresh(runtime, self.nodes[tried])  # it may be nobody's replica any more
         return await super()._elsewhere(runtime, tried, commands, found)
@@ -315,7 +323,7 @@ class Cluster(Topology):
 
     def _assign(self, slot: int, node: Node) -> None:
         loser, self.slots[slot] = self.slots[slot], node
-        self.readers[slot] = node
+        self.readers[slot] = next((self.shards[nodes] for nodes in self.shards if nodes[0] is node), node)
         if loser is not node:
             self._tell({loser})
 
@@ -420,7 +428,7 @@ class Cluster(Topology):
             slots[first : last + 1] = nodes[:1] * (last + 1 - first)
             if readers is not slots:
                 shard = (*nodes,)
-                shards[shard] = self.shards.get(shard) or (ShardReader(self, nodes) if nodes[1:] else nodes[0])
+                shards[shard] = self.shards.get(shard) or ShardReader(self, nodes)
                 readers[first : last + 1] = [shards[shard]] * (last + 1 - first)
             primaries[nodes[0]] = None
             known |= {node.place: node for node in nodes}
