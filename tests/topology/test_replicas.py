@@ -544,6 +544,25 @@ async def test_replicas_of_a_cluster_lose_their_primary(fresh, servers):
         servers.settle()
 
 
+async def test_a_primary_becomes_a_replica(fresh, servers):
+    """What the primary has to be asked, it is not asked any more, though it would answer reads now."""
+    cache = fresh(servers.url())
+    await cache.set("a", 1)
+    assert await cache.get("a", fresh=True) == 1
+    told(servers)
+    old = servers.owner(slot_of(cache.make_key("a")))
+    heir = servers.failover(old)
+    servers.settle()
+    asked = Asked([old, heir])
+
+    assert await cache.get("a", fresh=True) == 1
+    assert asked("get") == [0, 1]
+    time.sleep(MOMENT)
+    await cache.whole.topology.refresh(AWAITING)
+    assert await cache.get("a") == 1
+    assert asked("get") == [1, 1]
+
+
 @pytest.mark.parametrize("read_from", ["replica", "nearest"])
 def test_a_failover_under_load(whole, servers, read_from):
     """A replica takes over by command, and nobody sees an error or a value that never was."""

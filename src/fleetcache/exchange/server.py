@@ -107,6 +107,7 @@ class RemoteServer(Server):
         *,
         max_connections: int | None = None,
         patience: float | None = 0.0,
+        greeting: bytes = b"",
     ) -> None:
         self.raw = raw
         self.pool = raw.connection_pool
@@ -119,8 +120,8 @@ class RemoteServer(Server):
         self.refused = ""
         self.watchers: list[Callable[[str], None]] = []
         self.run_id = ""
-        self.greeting = b""
-        """A packed command that every new connection begins with."""
+        self.greeting = greeting
+        """A packed command that every connection begins with."""
         self._start_afresh()
         SERVERS.add(self)
 

@@ -28,7 +28,7 @@ from fleetcache.exchange import Command, Reply, Server, Verb
 from fleetcache.exchange.connecting import place_of
 from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
-from fleetcache.exchange.server import RemoteServer, harmless
+from fleetcache.exchange.server import RemoteServer, harmless, pack
 from fleetcache.topology import Share, Topology
 from fleetcache.topology.replicas import UNABLE, Reader
 from fleetcache.twin import complete
@@ -45,6 +45,8 @@ PATIENCE = 5.0
 
 AWAY = (ServerGone, ServerTimeout)
 LEARN = (Verb("CLUSTER", harmless=True, key=0), "SLOTS")
+READONLY = pack((b"READONLY",))
+"""Without it, a replica sends whoever asks to its primary."""
 ASKING = (Verb("ASKING", harmless=True, key=0),)
 
 _turn = lock_across_forks()
@@ -105,6 +107,11 @@ class Node(Server):
         self.cluster = cluster
         self.remote = remote
         self.address = remote.address
+        # Connections of their own, because a primary that becomes a replica must not answer on the others.
+        limit, patience = remote.max_connections, remote.patience
+        self.reader = RemoteServer(
+            remote.raw, remote.breaker, max_connections=limit, patience=patience, greeting=READONLY
+        )
         self.place = place_of(remote.pool)
 
     @property
@@ -164,9 +171,9 @@ class ShardReader(Reader):
     def __init__(self, cluster: Cluster, nodes: Sequence[Node]) -> None:
         nearest = cluster.read_from == "nearest"
         others = nodes if nearest else nodes[1:] or nodes
-        super().__init__(nodes[0], [node.remote for node in others], nearest=nearest)
+        super().__init__(nodes[0], [node.reader for node in others], nearest=nearest)
         self.cluster = cluster
-        self.nodes = {node.remote: node for node in nodes}
+        self.nodes = {node.reader: node for node in nodes}
 
     def _answers(self, server: Server, began: float, found: Any) -> bool:
         return super()._answers(server, began, found) and monotonic() < self.cluster.rest + REVIEW
@@ -442,6 +449,7 @@ class Cluster(Topology):
         for node in (*gone, *self.starts):  # one that was named by a name is known by an address now
             if node.remote not in kept:
                 node.remote.renew()
+                node.reader.renew()
 
     def node(self, host: str, port: int, asked: Any) -> Node:
         """Return the node at *host*, or if it does not say where *asked* is, and *port*."""

@@ -14,16 +14,13 @@ from fleetcache.errors import SettingsError
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.processes import lock_across_forks
-from fleetcache.exchange.server import RemoteServer, pack
+from fleetcache.exchange.server import RemoteServer
 from fleetcache.pool import ConnectionFactory, frozen
 from fleetcache.settings import Options, masked_url
 from fleetcache.topology import Topology
 from fleetcache.topology.cluster import Cluster, Node
 from fleetcache.topology.embedded import shared_server
 from fleetcache.topology.memory import memory_server
-
-READONLY = pack((b"READONLY",))
-"""Without it, a replica in a cluster sends whoever asks to its primary."""
 
 _servers: dict[Hashable, RemoteServer] = {}
 _clusters: dict[Hashable, Cluster] = {}
@@ -70,15 +67,7 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
     """Return the cluster that the nodes at *urls* belong to."""
     makes = (options.connection_factory or ConnectionFactory)(options.given)
     plain = [url.replace("+cluster://", "://", 1) for url in urls]
-    replicas = options.read_from in {"replica", "nearest"}
-
-    def node(url: str) -> Any:
-        server = _open(url, options, makes)
-        if replicas and isinstance(server, RemoteServer):
-            server.greeting = READONLY
-        return server
-
-    starts = [node(url) for url in plain]
+    starts = [_open(url, options, makes) for url in plain]
     for start, url in zip(starts, urls, strict=True):
         if not isinstance(start, RemoteServer) or "path" in start.pool.connection_kwargs:
             raise SettingsError(f"LOCATION {masked_url(url)!r}: the nodes of a cluster have redis+cluster:// URLs")
@@ -89,7 +78,9 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
         place = urlsplit(plain[0])
         user, at, _ = place.netloc.rpartition("@")
         netloc = f"{user}{at}[{host}]:{port}" if ":" in host else f"{user}{at}{host}:{port}"
-        return node(place._replace(netloc=netloc).geturl())  # type: ignore[no-any-return]
+        server = _open(place._replace(netloc=netloc).geturl(), options, makes)
+        assert isinstance(server, RemoteServer)
+        return server
 
     def client() -> Any:
         params = makes.make_connection_params(plain[0])
@@ -97,7 +88,8 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
 
     with _opening:
         # Servers are the process's, one for each configuration: so is their cluster.
-        return _clusters.setdefault(tuple(starts), Cluster(starts, connect, client, options.read_from))
+        made = Cluster(starts, connect, client, options.read_from)  # type: ignore[arg-type]
+        return _clusters.setdefault((*starts, made.read_from), made)
 
 
 def _open(url: str, options: Options, factory: Any) -> Server:
@@ -132,7 +124,7 @@ def remote(raw: Any, url: str, options: Options) -> RemoteServer:
     if isinstance(pool, redis.BlockingConnectionPool):
         patience = pool.timeout
     raw_kind = (options.redis_client_class, frozen(options.redis_client_kwargs))
-    policy = (limit, patience, options.breaker_failures, options.breaker_cooldown, raw_kind, options.read_from)
+    policy = (limit, patience, options.breaker_failures, options.breaker_cooldown, raw_kind)
     with _opening:
         if (pool, policy) not in _servers:
             breaker = Breaker("", options.breaker_failures, options.breaker_cooldown)
@@ -155,5 +147,7 @@ async def aclose_idle(topology: Topology) -> None:
 
 def _remote(topology: Topology) -> list[RemoteServer]:
     """Return the servers that have connections, each once."""
-    servers = [server.remote if isinstance(server, Node) else server for server in topology.servers]
+    servers: list[Server] = []
+    for server in topology.servers:
+        servers += (server.remote, server.reader) if isinstance(server, Node) else (server,)
     return [server for server in dict.fromkeys(servers) if isinstance(server, RemoteServer)]
