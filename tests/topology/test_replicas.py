@@ -469,6 +469,21 @@ async def test_writes_in_a_cluster(fresh, servers):
     cache.get_client().close()
 
 
+async def test_near_in_a_cluster(fresh, servers):
+    """Copies come from primaries there too."""
+    cache = fresh(servers.url(), NEAR=True)
+    await cache.set_many(dict.fromkeys(KEYS, 1))
+    told(servers)
+    asked = Asked(sides(servers)[1])
+
+    for key in KEYS:
+        assert await cache.get(key) == 1
+    assert await cache.get_many(KEYS, fresh=True) == dict.fromkeys(KEYS, 1)
+    assert await cache.has_key("none") is False
+    assert asked("get", "mget", "exists") == [0, 0, 0]
+    cache.whole.near.close()
+
+
 async def test_a_slot_moves_away_from_a_replica(fresh, servers):
     """A replica says MOVED as its primary does: the map is corrected, and another replica is asked from then on."""
     cache = fresh(servers.url())
