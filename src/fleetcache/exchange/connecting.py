@@ -14,16 +14,28 @@ import inspect
 import socket
 from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import hiredis
 import redis
 import redis.asyncio
 from redis import exceptions
+from redis.asyncio import retry as aio_retry
 from redis.asyncio import sentinel as aio_sentinel
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from redis.sentinel import SentinelConnectionPool
 
-from fleetcache.errors import AccessDenied, NeverSent, NoSuchDatabase, ServerGone, ServerTimeout, UnsupportedServer
+from fleetcache.errors import (
+    AccessDenied,
+    NeverSent,
+    NoSuchDatabase,
+    ServerGone,
+    ServerTimeout,
+    TooManyConnections,
+    UnsupportedServer,
+)
 
 NEED_DATA: Any = hiredis.Reader  # any object that is no reply
 Push = hiredis.PushNotification
@@ -43,6 +55,17 @@ REFUSALS: dict[str, type[exceptions.RedisError]] = {
     "TRYAGAIN": exceptions.TryAgainError,
     "WRONGPASS": exceptions.AuthenticationError,
 }
+try:
+    VERSION = version("fleetcache")
+except PackageNotFoundError:  # it was copied, not installed
+    VERSION = "unknown"
+LIBRARY: dict[str, Any] = {"lib_name": "fleetcache", "lib_version": VERSION}
+if hasattr(redis, "DriverInfo"):  # redis-py 7.2
+    LIBRARY = {"driver_info": redis.DriverInfo(name="fleetcache", lib_version=VERSION)}
+
+AGAIN = (exceptions.ConnectionError,)
+"""What redis-py connects anew after, once: a connection killed while it was made, a token that has just ended."""
+
 CLUSTER = {"ASK", "MOVED"}  # their classes parse "slot host:port", without the code
 
 
@@ -87,12 +110,16 @@ def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
     kwargs = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith("maint")}
     # Of ours alone: told to speak RESP3, a raw client of the pool would return other types than sites know.
     kwargs.setdefault("protocol", 3)
+    if kwargs.keys().isdisjoint(("driver_info", "lib_name", "lib_version")):
+        kwargs |= {name: value for name, value in LIBRARY.items() if name in parameters(connection_class)}
     if connection_class is not pool.connection_class:
         # From the blocking to the awaiting family: parser and retry classes differ between them.
         accepted = parameters(connection_class)
         kwargs = {name: value for name, value in kwargs.items() if name in accepted}
         for name in ("parser_class", "retry", "event_dispatcher", "himport_registry", "connection_pool"):
             kwargs.pop(name, None)
+        kwargs["retry"] = aio_retry.Retry(NoBackoff(), 1, AGAIN)  # type: ignore[no-untyped-call]
+    kwargs.setdefault("retry", Retry(NoBackoff(), 1, AGAIN))
     return kwargs
 
 
@@ -118,7 +145,15 @@ def explained(error: Exception, pool: Any) -> Exception:
     """Return a connecting error as one that says where, and what to do about it."""
     address = address_of(pool)
     text = str(error)
+    if isinstance(error, AccessDenied):
+        return AccessDenied(f"{address}: {text}")
+    if "max number of clients" in text:
+        return TooManyConnections(f"{address}: the server serves as many clients as its maxclients allows")
     if isinstance(error, exceptions.AuthenticationError) or "WRONGPASS" in text or "NOAUTH" in text:
+        provider = pool.connection_kwargs.get("credential_provider")
+        if provider is not None:
+            name = getattr(provider, "name", type(provider).__name__)
+            return AccessDenied(f"{address}: the server refused, twice, what credential_provider {name} returned")
         user = pool.connection_kwargs.get("username") or "default"
         given = "refused the password" if pool.connection_kwargs.get("password") else "wants a password"
         return AccessDenied(

@@ -86,11 +86,13 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
 
     def client() -> Any:
         params = makes.make_connection_params(plain[0])
+        params["address_remap"] = options.address_remap
         return redis.RedisCluster.from_url(**{name: value for name, value in params.items() if value is not None})
 
     with _opening:
         # Servers are the process's, one for each configuration: so is their cluster.
-        return _clusters.setdefault(tuple(starts), Cluster(starts, connect, client))  # type: ignore[arg-type]
+        identity = (*starts, options.address_remap)
+        return _clusters.setdefault(identity, Cluster(starts, connect, client, options.address_remap))  # type: ignore[arg-type]
 
 
 def _open(url: str, options: Options, factory: Any) -> Server:
