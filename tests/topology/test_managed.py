@@ -37,7 +37,7 @@ from fleetcache.errors import (
 )
 from fleetcache.exchange.connecting import VERSION
 from fleetcache.exchange.server import pack
-from fleetcache.testing import FaultProxy, cluster, redis_server, sentinels, tls_server, valkey_server
+from fleetcache.testing import FaultProxy, cluster, sentinels, tls_server, valkey_server
 from fleetcache.testing.clusters import run, wait_for
 from fleetcache.testing.servers import certify
 
@@ -254,9 +254,7 @@ async def test_a_provider_that_fails(place, face, caplog):
     place.allow()
     provider = Tokens(place.user)
     cache = Face(Cache(place.url, {"OPTIONS": {"credential_provider": provider}}), face)
-    ignoring = Face(
-        Cache(place.url, {"OPTIONS": {"credential_provider": provider, "IGNORE_EXCEPTIONS": True}}), face
-    )
+    ignoring = Face(Cache(place.url, {"OPTIONS": {"credential_provider": provider, "IGNORE_EXCEPTIONS": True}}), face)
     await cache.set("a", 1)
     good = provider.get_credentials
 

@@ -118,7 +118,7 @@ def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
         kwargs = {name: value for name, value in kwargs.items() if name in accepted}
         for name in ("parser_class", "retry", "event_dispatcher", "himport_registry", "connection_pool"):
             kwargs.pop(name, None)
-        kwargs["retry"] = aio_retry.Retry(NoBackoff(), 1, AGAIN)  # type: ignore[no-untyped-call]
+        kwargs["retry"] = aio_retry.Retry(NoBackoff(), 1, AGAIN)
     kwargs.setdefault("retry", Retry(NoBackoff(), 1, AGAIN))
     return kwargs
 

@@ -100,8 +100,8 @@ class ServerCluster:
         self.nodes: list[ClusterNode] = []
         with ExitStack() as stack:
             for name, port, line in zip(names, ports, lines, strict=True):
-                place = self._place(port)
-                book = "".join(lines).replace(line, line.replace(f"{place} ", f"{place} myself,"))
+                at_home = self._place(port)
+                book = "".join(lines).replace(line, line.replace(f"{at_home} ", f"{at_home} myself,"))
                 book += f"vars currentEpoch {primaries} lastVoteEpoch 0\n"
                 self.nodes.append(stack.enter_context(self.kind(name, port, book, **self.options)))
             self.settle()
@@ -191,11 +191,14 @@ class ServerCluster:
         """Start a primary that holds no slot yet, and return it when every node knows it."""
         name, (port,) = secrets.token_hex(20), free_ports(1)
         book = f"{name} {self._place(port)} myself,master - 0 0 0 connected\n"
-        node = self.kind(name, port, f"{book}vars currentEpoch 0 lastVoteEpoch 0\n", **self.options)
+        node: ClusterNode = self.kind(name, port, f"{book}vars currentEpoch 0 lastVoteEpoch 0\n", **self.options)
         for other in self.running:  # one would do, unless the machine is so busy that they miss each other
             run(node, "CLUSTER", "MEET", "127.0.0.1", other.port + other.shift)
         self.nodes.append(node)
-        wait_for(lambda: all(b"%d@" % (port + node.shift) in run(each, "CLUSTER", "NODES") for each in self.running), "all met")
+        wait_for(
+            lambda: all(b"%d@" % (port + node.shift) in run(each, "CLUSTER", "NODES") for each in self.running),
+            "all met",
+        )
         self.settle()
         return node
 
