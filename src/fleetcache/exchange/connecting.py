@@ -118,8 +118,9 @@ def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
         kwargs = {name: value for name, value in kwargs.items() if name in accepted}
         for name in ("parser_class", "retry", "event_dispatcher", "himport_registry", "connection_pool"):
             kwargs.pop(name, None)
-        kwargs["retry"] = aio_retry.Retry(NoBackoff(), 1, AGAIN)
-    kwargs.setdefault("retry", Retry(NoBackoff(), 1, AGAIN))
+    if not hasattr(pool, "sentinel_manager"):  # whose connections would ask all Sentinels twice
+        kind = Retry if connection_class is pool.connection_class else aio_retry.Retry
+        kwargs.setdefault("retry", kind(NoBackoff(), 1, AGAIN))
     return kwargs
 
 
