@@ -21,11 +21,8 @@ import hiredis
 import redis
 import redis.asyncio
 from redis import exceptions
-from redis.asyncio import retry as aio_retry
 from redis.asyncio import sentinel as aio_sentinel
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-from redis.sentinel import SentinelConnectionPool
+from redis.sentinel import SentinelConnectionPool, SentinelManagedConnection
 
 from fleetcache.errors import (
     AccessDenied,
@@ -62,9 +59,6 @@ except PackageNotFoundError:  # it was copied, not installed
 LIBRARY: dict[str, Any] = {"lib_name": "fleetcache", "lib_version": VERSION}
 if hasattr(redis, "DriverInfo"):  # redis-py 7.2
     LIBRARY = {"driver_info": redis.DriverInfo(name="fleetcache", lib_version=VERSION)}
-
-AGAIN = (exceptions.ConnectionError,)
-"""What redis-py connects anew after, once: a connection killed while it was made, a token that has just ended."""
 
 CLUSTER = {"ASK", "MOVED"}  # their classes parse "slot host:port", without the code
 
@@ -118,9 +112,6 @@ def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
         kwargs = {name: value for name, value in kwargs.items() if name in accepted}
         for name in ("parser_class", "retry", "event_dispatcher", "himport_registry", "connection_pool"):
             kwargs.pop(name, None)
-    if not hasattr(pool, "sentinel_manager"):  # whose connections would ask all Sentinels twice
-        kind = Retry if connection_class is pool.connection_class else aio_retry.Retry
-        kwargs.setdefault("retry", kind(NoBackoff(), 1, AGAIN))
     return kwargs
 
 
@@ -189,7 +180,12 @@ def connect(pool: Any) -> Any:
     """Return a connected, authenticated ``redis.Connection`` to where *pool* leads."""
     try:
         connection = pool.connection_class(**arguments(pool, pool.connection_class))
-        connection.connect()
+        try:
+            connection.connect()
+        except exceptions.ConnectionError:  # killed while it was made, or its token has just ended
+            if isinstance(connection, SentinelManagedConnection):
+                raise  # it has asked all Sentinels, which may take long
+            connection.connect()
     except (exceptions.RedisError, OSError, AttributeError) as error:
         raise explained(error, pool) from error
     return connection
@@ -234,7 +230,12 @@ async def aconnect(pool: Any) -> Any:
 async def _connected(connection: Any) -> Any:
     """Connect, or leave nothing open: redis-py forgets its streams when it is cancelled, among others."""
     try:
-        await connection.connect()
+        try:
+            await connection.connect()
+        except exceptions.ConnectionError:  # as above
+            if isinstance(connection, aio_sentinel.SentinelManagedConnection):
+                raise
+            await connection.connect()
     except BaseException:
         if connection._writer is not None:
             connection._writer.transport.abort()

@@ -15,7 +15,7 @@ from fleetcache.exchange.server import SERVERS
 
 log = logging.getLogger("fleetcache.server")
 
-INHERITED = CredentialProvider.get_credentials_async
+INHERITED = getattr(CredentialProvider, "get_credentials_async", None)  # redis-py 5.3
 
 
 class Done:
