@@ -371,6 +371,7 @@ def test_certificates_rotate_under_load(tmp_path, near):
                 authorities = (new / "ca.pem").read_text()
                 put(authorities, trust)
                 run(server, "CONFIG", "SET", "tls-ca-cert-file", str(trust))
+                wait_for(lambda: all_work([server]), "nobody connects with the old files")
                 run(server, "CLIENT", "KILL", "TYPE", "normal")
             wait_for(lambda: all_work([server]), "all have connected")
 

@@ -222,7 +222,10 @@ async def aconnect(pool: Any) -> Any:
         if isinstance(pool, SentinelConnectionPool):
             return await _through_sentinel(pool)
         kind = awaiting_class(pool.connection_class)
-        return await _connected(kind(**arguments(pool, kind)))
+        try:
+            return await _connected(kind(**arguments(pool, kind)))
+        except exceptions.ConnectionError:  # as above
+            return await _connected(kind(**arguments(pool, kind)))
     except (exceptions.RedisError, OSError, AttributeError) as error:
         raise explained(error, pool) from error
 
@@ -230,12 +233,7 @@ async def aconnect(pool: Any) -> Any:
 async def _connected(connection: Any) -> Any:
     """Connect, or leave nothing open: redis-py forgets its streams when it is cancelled, among others."""
     try:
-        try:
-            await connection.connect()
-        except exceptions.ConnectionError:  # as above
-            if isinstance(connection, aio_sentinel.SentinelManagedConnection):
-                raise
-            await connection.connect()
+        await connection.connect()
     except BaseException:
         if connection._writer is not None:
             connection._writer.transport.abort()
