@@ -13,7 +13,7 @@ What a client class of one's own overrides is the coroutine, and its face with i
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Self
 
@@ -38,7 +38,7 @@ from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.topology import Topology
 from fleetcache.topology.opening import aclose_idle, close_idle, open_cluster, open_servers
 from fleetcache.topology.standalone import Standalone
-from fleetcache.twin import blocking, complete
+from fleetcache.twin import blocking, complete, iterating
 
 _shared: dict[Hashable, tuple[Any, ...]] = {}
 _sharing = lock_across_forks()
@@ -557,37 +557,23 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
 
     async def akeys(self, search: str, version: Any = None, client: Any = None) -> list[str]:
         """Return all keys that match the glob *search*, each once."""
-        found: list[str] = []
-        cursor = 0
-        while True:
-            cursor, page = await self.ascan(cursor, search, None, version, client)
-            found += page
-            if not cursor:
-                return unique(found)
+        return unique([key async for key in self.aiter_keys(search, None, client, version)])
 
     keys = blocking(akeys)
-
-    def iter_keys(
-        self, search: str, itersize: int | None = None, client: Any = None, version: Any = None
-    ) -> Iterator[str]:
-        """Yield the keys that match the glob *search*, page by page; one may come twice."""
-        cursor, page = self.scan(0, search, itersize, version, client)
-        yield from page
-        while cursor:
-            cursor, page = self.scan(cursor, search, itersize, version, client)
-            yield from page
 
     async def aiter_keys(
         self, search: str, itersize: int | None = None, client: Any = None, version: Any = None
     ) -> AsyncIterator[str]:
         """Yield the keys that match the glob *search*, page by page; one may come twice."""
-        cursor, page = await self.ascan(0, search, itersize, version, client)
-        for key in page:
-            yield key
-        while cursor:
+        cursor = 0
+        while True:
             cursor, page = await self.ascan(cursor, search, itersize, version, client)
             for key in page:
                 yield key
+            if not cursor:
+                return
+
+    iter_keys = iterating(aiter_keys)
 
     # --- many at once -----------------------------------------------------------------------------
 
