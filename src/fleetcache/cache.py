@@ -505,12 +505,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     # --- looking around ---------------------------------------------------------------------------
 
     async def ascan(
-        self,
-        cursor: int = 0,
-        search: str = "*",
-        itersize: int | None = None,
-        version: Any = None,
-        client: Any = None,
+        self, cursor: int = 0, search: str = "*", itersize: int | None = None, version: Any = None, client: Any = None
     ) -> tuple[int, list[str]]:
         """Return the next cursor, 0 at the end, and a page of keys that match the glob *search*.
 
@@ -634,18 +629,11 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         client: Any = None,
         thread_local: bool = True,
     ) -> Lock:
-        """Return a `Lock` named *key*, for ``with`` and ``async with``."""
-        return Lock(
-            self,
-            self.name(key, version),
-            timeout=timeout,
-            lifetime=max(1, self.milliseconds(timeout) or 0) if timeout else None,
-            sleep=sleep,
-            blocking=blocking,
-            blocking_timeout=blocking_timeout,
-            client=client,
-            thread_local=thread_local,
-        )
+        """Return a `Lock` named *key*, for ``with`` and ``async with``.
+
+        It is tried every *sleep* seconds, for *blocking_timeout* seconds at most, or once if not *blocking*.
+        """
+        return Lock(self, self.name(key, version), timeout, sleep, blocking, blocking_timeout, client, thread_local)
 
     async def alock(self, *args: Any, **kwargs: Any) -> Lock:
         """Return a `Lock`; the same as `lock`, for those who await by habit."""

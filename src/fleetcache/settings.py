@@ -71,10 +71,7 @@ def imported(path: Any) -> Any:
         raise SettingsError(f"{path!r} cannot be imported{'.' + near if near else f': {error}'}") from error
 
 
-SWITCHES = {
-    **dict.fromkeys(("1", "true", "yes", "on"), True),
-    **dict.fromkeys(("0", "false", "no", "off", ""), False),
-}
+SWITCHES = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off", ""), False)
 
 
 def flag(value: Any) -> bool:

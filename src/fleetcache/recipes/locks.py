@@ -27,16 +27,14 @@ class Lock(Twinned):
     """A lock that at most one holder has, across processes and machines.
 
     It is released on exit, or *timeout* seconds after it was acquired, whichever is first; without
-    a timeout a crashed holder blocks the others for ever.  *lifetime* is the same in milliseconds.
+    a timeout a crashed holder blocks the others for ever.  The other arguments are those of `Cache.lock`.
     """
 
     def __init__(
         self,
         cache: Core,
         name: str,
-        *,
         timeout: Any,
-        lifetime: int | None,
         sleep: float,
         blocking: bool,
         blocking_timeout: float | None,
@@ -46,7 +44,7 @@ class Lock(Twinned):
         self.cache = cache
         self.name = name
         self.timeout = timeout
-        self.lifetime = lifetime
+        self.lifetime = max(1, cache.milliseconds(timeout) or 0) if timeout else None
         self.sleep = sleep
         self.blocking = blocking
         self.blocking_timeout = blocking_timeout

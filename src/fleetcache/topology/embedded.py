@@ -93,11 +93,7 @@ class _Server:
     _lifeline: Callable[[], object]
 
     def __init__(
-        self,
-        directory: StrPath | None,
-        data: StrPath | None,
-        binary: StrPath | None,
-        arguments: Sequence[str],
+        self, directory: StrPath | None, data: StrPath | None, binary: StrPath | None, arguments: Sequence[str]
     ) -> None:
         if importlib.util.find_spec("fcntl") is None:
             raise ServerNotFound("embedded:// needs Linux or macOS; memory:// needs no server")
