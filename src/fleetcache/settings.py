@@ -130,14 +130,12 @@ UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1024, "MI": 1024**2
 
 def size(value: Any) -> int:
     """Return a number of bytes, which text may give as ``64MB`` (of 1000 kB each) or ``64MiB`` (of 1024 KiB)."""
-    if isinstance(value, str):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMG]I?)?B)?\s*", value.upper())
-        if not found:
-            raise ValueError("a size is a number of bytes, or text such as '64MB' or '64MiB'")
-        return int(float(found[1]) * UNITS[found[2] or ""])
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError("a size is a number of bytes, or text such as '64MB' or '64MiB'")
-    return value
+    if type(value) is int:
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMG]I?)?B)?\s*", value.upper()) if isinstance(value, str) else None
+    if not found:
+        raise ValueError("a size is a number of bytes, or text such as '64MB' or '64MiB'")
+    return int(float(found[1]) * UNITS[found[2] or ""])
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
