@@ -141,23 +141,15 @@ IN_BRACKETS = re.compile(rb"\\(.)|(.)-(.)|(.)", re.DOTALL)
 def glob(pattern: bytes) -> re.Pattern[bytes]:
     """Return the regular expression that fully matches what the glob *pattern* matches."""
 
-    def one_of(inside: bytes) -> bytes:
-        expression = b""
-        for escaped, *ends, plain in IN_BRACKETS.findall(inside):
-            expression += re.escape(escaped + plain) or b"-".join(map(re.escape, sorted(ends)))
-        return expression
-
     def translated(token: re.Match[bytes]) -> bytes:
         escaped, negated, inside, stars, question, plain = token.groups()
-        if stars:
-            return b".*"
-        if question:
-            return b"."
         if inside is None:
-            return re.escape(escaped or plain)
+            return b".*" if stars else b"." if question else re.escape(escaped or plain)
         if not inside:
             return b"." if negated else b"(?!)"
-        return b"[" + negated + one_of(inside) + b"]"
+        parts = IN_BRACKETS.findall(inside)
+        members = (re.escape(one + other) or b"-".join(map(re.escape, sorted(ends))) for one, *ends, other in parts)
+        return b"[" + negated + b"".join(members) + b"]"
 
     return re.compile(TOKEN.sub(translated, pattern), re.DOTALL)
 
@@ -570,8 +562,8 @@ class Database:
         offset, count = map(whole, found.get("LIMIT", (b"0", b"-1")))
         fits = between(*(stop, start) if reverse else (start, stop))
         ranked = self._open(key, Scores).ranked(reverse=reverse)
-        within = [pair for pair in ranked if fits(pair[1])][offset:] if offset >= 0 else []
-        return listed(within[:count] if count >= 0 else within, scores="WITHSCORES" in found)
+        fitting = [pair for pair in ranked if fits(pair[1])][offset:] if offset >= 0 else []
+        return listed(fitting[:count] if count >= 0 else fitting, scores="WITHSCORES" in found)
 
     ZREVRANGEBYSCORE = partialmethod(ZRANGEBYSCORE, reverse=True)
 
@@ -649,32 +641,26 @@ class Conversation:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queue: list[Callable[[], Reply]] | None = None
-        self._spoiled = False
+        self._queue: list[Callable[[], Reply] | None] | None = None
 
     def take(self, words: Sequence[bytes]) -> Reply:
-        match words[0], self._queue:
-            case b"MULTI", None:
-                self._queue, self._spoiled = [], False
-                return b"OK"
-            case b"MULTI", _:
-                self._spoiled = True
-                raise ResponseError("Command 'multi' not allowed inside a transaction")
-            case b"EXEC", None:
+        name, queue = words[0], self._queue
+        if queue is None:
+            if name == b"EXEC":
                 raise ResponseError("EXEC without MULTI")
-            case b"EXEC", list(queue):
-                self._queue = None
-                if self._spoiled:
-                    raise ExecAbortError("Transaction discarded because of previous errors.")
-                return [attempt(call) for call in queue]
-            case _, None:
+            if name != b"MULTI":
                 return self._database.prepare(words)()
-            case _, list(queue):
-                try:
-                    queue.append(self._database.prepare(words))
-                except ResponseError:
-                    self._spoiled = True
-                    raise
+            self._queue = []
+            return b"OK"
+        if name == b"EXEC":
+            self._queue = None
+            if None in queue:
+                raise ExecAbortError("Transaction discarded because of previous errors.")
+            return [call and attempt(call) for call in queue]
+        queue.append(None)  # which stays if this one is refused
+        if name == b"MULTI":
+            raise ResponseError("Command 'multi' not allowed inside a transaction")
+        queue[-1] = self._database.prepare(words)
         return b"QUEUED"
 
 
