@@ -13,7 +13,7 @@ What a client class of one's own overrides is the coroutine, and its face with i
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 
@@ -23,9 +23,11 @@ from fleetcache import commands as c
 from fleetcache.codec import Codec
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import UnreadableValue
+from fleetcache.exchange import Server
 from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
+from fleetcache.foreign import behind
 from fleetcache.keys import CacheKey, default_key_function, escaped, unique
 from fleetcache.near import CANARY, PACKED, Near, clock, open_near
 from fleetcache.pipeline import Pipeline
@@ -521,23 +523,18 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
 
     scan = blocking(ascan)
 
-    async def _page(
-        self, cursor: int, pattern: str, itersize: int | None, client: Any = None
-    ) -> tuple[int, list[bytes]]:
+    async def _page(self, cursor: int, pattern: str, itersize: int | None, client: Any) -> tuple[int, list[bytes]]:
         """Return the next cursor and a page of names.  A cursor counts through all servers in turn."""
-        servers = (cursor and self.topology.primaries) or await self.topology.survey(self.runtime)
+        servers = (cursor and client is None and self.topology.primaries) or await self._primaries(client)
         at, place = divmod(cursor, len(servers))
         count = self.settings.options.scan_itersize if itersize is None else itersize
         command = (c.SCAN, at, "MATCH", pattern, "COUNT", count)
-        if client is not None:
-            at, found = await self.ask(command, (0, []), client)
-        else:
-            (((at, found),),) = await self.ask_all([(servers[place], (command,))], (0, []))
-        at = int(at)
-        if at == 0:
-            place += 1
-        following = 0 if place == len(servers) or (client is not None and at == 0) else at * len(servers) + place
-        return following, found
+        (((at, found),),) = await self.ask_all([(servers[place], (command,))], (0, []))
+        place += int(at) == 0
+        return (int(at) * len(servers) + place if place < len(servers) else 0), found
+
+    async def _primaries(self, client: Any) -> Sequence[Server]:
+        return await self.topology.survey(self.runtime) if client is None else [behind(client)]
 
     def _reversed(self, name: str, head: str) -> str:
         """Return the key within *name*, which begins with *head* unless the site names keys its own way."""
@@ -586,14 +583,12 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     delete_pattern = blocking(adelete_pattern)
 
     async def _unlink(self, pattern: str, itersize: int | None = None, client: Any = None) -> int:
-        servers = await self.topology.survey(self.runtime)
+        servers = await self._primaries(client)
         cursor = count = 0
         while True:
             server = servers[cursor % len(servers)]
             cursor, names = await self._page(cursor, pattern, itersize, client)
-            if names and client is not None:
-                count += int(await self.ask((c.UNLINK, *names), 0, client))
-            elif names:
+            if names:
                 (replies,) = await self.ask_all([(server, self.about(c.UNLINK, names))], 0)
                 count += sum(map(int, replies))
             if not cursor:
@@ -604,11 +599,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         scope = self.settings.options.clear
         if scope == "prefix" or (scope == "auto" and self.key_prefix):
             await self._unlink(self.key_func("*", escaped(self.key_prefix), "*"), client=client)
-        elif client is not None:
-            await self.ask((c.FLUSHDB,), None, client)
         else:
-            servers = await self.topology.survey(self.runtime)
-            await self.ask_all([(server, ((c.FLUSHDB,),)) for server in servers], None)
+            await self.ask_all([(server, ((c.FLUSHDB,),)) for server in await self._primaries(client)], None)
 
     clear = blocking(aclear)
 
