@@ -77,15 +77,10 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
-        return {
-            "address": self.address,
-            "prefix": self.prefix,
-            "server": self.server,
-            "works": self.works,
-            "conclusion": self.conclusion,
-            "lag_seconds": median(self.lags) if self.lags else None,
-            "checks": [asdict(check) for check in self.checks],
-        }
+        found = asdict(self)
+        lags = found.pop("lags")
+        lag = median(lags) if lags else None
+        return {**found, "works": self.works, "conclusion": self.conclusion, "lag_seconds": lag}
 
     def note(self, name: str, passed: bool | None, found: str, remedy: str = "") -> None:
         """Add a check; one that is not passed ends the inquiry."""
