@@ -237,8 +237,11 @@ class NearOptions:
     them is not used. At least 0.05."""
     canary: float = option(10.0, more_than_none)
     """Every so many seconds a small entry is written, whose announcement has to come back."""
+    t_topo: float = option(15.0, more_than_none)
+    """Every so many seconds it is asked, of another server where there is one, who the primary is, and which slots
+    it holds."""
     absent: bool = option(True, flag)
-    """Also remember which entries are missing."""
+    """Also remember which entries are missing; on a cluster that is not done."""
     untracked_ttl: float = option(0.0, at_least(0))
     """For how many seconds a copy may be used where the server cannot announce changes; other processes' writes
     are seen that late. 0: no copies are kept there."""
