@@ -21,7 +21,7 @@ from fleetcache.exchange.connecting import NEED_DATA, Push, address_of, connect,
 from fleetcache.exchange.server import facts_in
 from fleetcache.near.tracking import PRIMARY, too_old
 from fleetcache.pool import ConnectionFactory
-from fleetcache.settings import NETWORKED, Settings, clustered, from_url, masked_url
+from fleetcache.settings import NETWORKED, Settings, from_url, masked_url
 
 LAGS = 20
 FENCES = 200
@@ -96,15 +96,13 @@ class Missing(Exception):
 def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | None = None) -> Report:
     """Return what the server at *url* offers the near cache.
 
-    *url* is one that ``Cache.from_url`` takes, and *options* are further ``OPTIONS``.  *prefix* begins
+    *url* is one that ``Cache.from_url`` takes (of a cluster, its first node is asked), and *options* are further ``OPTIONS``.  *prefix* begins
     the one name that is written, by default the KEY_PREFIX in the URL, or ``fleetcache``.  Where there is no server to ask, or it refuses
     the password, what a cache would raise is raised.
     """
     location, params = from_url(url)
     settings = Settings.read(location, {**params, "OPTIONS": {**params["OPTIONS"], **(options or {})}})
-    place = settings.location[0]
-    if clustered([place]):
-        raise SettingsError(f"{masked_url(place)}: NEAR cannot keep copies of what is in a cluster yet")
+    place = settings.location[0].replace("+cluster://", "://", 1)  # of a cluster, the first node
     if place.partition("://")[0] not in (*NETWORKED, "unix"):
         raise SettingsError(f"{masked_url(place)}: there is no server to ask; give the URL of one: redis://host:6379/0")
     factory = ConnectionFactory(settings.options.given)
