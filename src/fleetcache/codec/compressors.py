@@ -79,7 +79,7 @@ class IdentityCompressor(BaseCompressor):
 
 
 class LibraryCompressor(BaseCompressor):
-    """What the compressors around the *module* of a library share; a subclass has ``pack`` and ``unpacker``.
+    """What the compressors around the *module* of a library share; a subclass has an ``unpacker``.
 
     Values of up to ``min_length`` bytes stay as they are; ``preset`` is the level.  Subclasses
     set them as class attributes; ``COMPRESS_MIN_LENGTH`` and ``COMPRESS_LEVEL`` as options.
@@ -103,7 +103,7 @@ class LibraryCompressor(BaseCompressor):
 
     def pack(self, value: bytes) -> bytes:
         """Compress *value* without conditions."""
-        raise NotImplementedError
+        return bytes(self.library.compress(value, self.preset))
 
     def unpacker(self) -> Decompressor:
         """Return what decompresses one member."""
@@ -149,9 +149,6 @@ class ZlibCompressor(LibraryCompressor):
     module = "zlib"
     preset = 6
 
-    def pack(self, value: bytes) -> bytes:
-        return zlib.compress(value, self.preset)
-
     def unpacker(self) -> Decompressor:
         return zlib.decompressobj()
 
@@ -192,9 +189,6 @@ class Lz4Compressor(LibraryCompressor):
     module = "lz4.frame"
     preset = 0
 
-    def pack(self, value: bytes) -> bytes:
-        return bytes(self.library.compress(value, self.preset))
-
     def unpacker(self) -> Decompressor:
         unpacker: Decompressor = self.library.LZ4FrameDecompressor()
         return unpacker
@@ -211,9 +205,6 @@ class ZStdCompressor(LibraryCompressor):
     magic = (b"\x28\xb5\x2f\xfd",)
     module = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
     preset = 3
-
-    def pack(self, value: bytes) -> bytes:
-        return bytes(self.library.compress(value, self.preset))
 
     def unpacker(self) -> Decompressor:
         unpacker: Decompressor = self.library.ZstdDecompressor()

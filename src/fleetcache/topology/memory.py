@@ -57,17 +57,12 @@ SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
 def packed(part: object) -> bytes:
     """Return *part* as it would be on the wire, a script as its name."""
-    match part:
-        case bytes():
-            return part
-        case Script():
-            return part.name.encode()
-        case str():
-            return part.encode()
-        case int() if not isinstance(part, bool):
-            return b"%d" % part
-        case float():
-            return repr(part).encode()
+    if isinstance(part, bytes):
+        return part
+    if isinstance(part, str):
+        return (part.name if isinstance(part, Script) else part).encode()
+    if isinstance(part, (int, float)) and not isinstance(part, bool):
+        return str(part).encode()
     raise TypeError(f"A command part must be str, int, float or bytes, not {type(part).__name__}.")
 
 
