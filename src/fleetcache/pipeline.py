@@ -20,6 +20,7 @@ from fleetcache import commands as c
 from fleetcache.core import Core
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Plan
+from fleetcache.topology.replicas import Reader
 from fleetcache.twin import Twinned, blocking
 
 
@@ -139,11 +140,14 @@ class Pipeline(Twinned):
 
     async def _ask(self, asked: dict[int, Plan]) -> dict[int, list[list[Reply]] | Exception]:
         """Send all questions, one write per server, and return each operation's replies, or error."""
+        reads = all(command[0].reads for plan in asked.values() for _, commands in plan for command in commands)
         batches: dict[Server, list[Command]] = {}
         spans: dict[int, list[tuple[Server, slice]]] = {}
         for place, plan in asked.items():
             spans[place] = []
             for server, commands in plan:
+                if isinstance(server, Reader) and not reads:
+                    server = server.primary  # noqa: PLW2901 - a replica would not know what is written here
                 batch = batches.setdefault(server, [])
                 spans[place].append((server, slice(len(batch), len(batch) + len(commands))))
                 batch.extend(commands)

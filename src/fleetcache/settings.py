@@ -145,13 +145,13 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value
 
 
-def one_of(*words: str) -> Callable[[Any], str]:
+def one_of(*words: str | None) -> Callable[[Any], Any]:
     """Return what reads a choice among *words*."""
 
-    def read(value: Any) -> str:
+    def read(value: Any) -> Any:
         if value not in words:
             raise ValueError(f"one of {', '.join(map(repr, words))} is expected")
-        return str(value)
+        return value
 
     return read
 
@@ -302,6 +302,9 @@ class Options:
     """Log each refusal that is ignored. Outages are always logged, once each, by `fleetcache.server`."""
     logger: str = option("fleetcache", str, setting="DJANGO_REDIS_LOGGER")
     """The logger for ignored refusals."""
+    read_from: str | None = option(None, one_of(None, "primary", "replica", "nearest"))
+    """Who answers reads: the `"primary"`, any `"replica"`, or the `"nearest"` of all; see [Replicas](replicas.md).
+    Left out: replicas if LOCATION names some or Sentinels know some, the primaries of a cluster."""
     replica_read_only: bool = option(True, flag)
     """False lets writes go to another server when the primary is away."""
     scan_itersize: int = option(1000, int, setting="DJANGO_REDIS_SCAN_ITERSIZE")

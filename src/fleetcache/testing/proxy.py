@@ -269,7 +269,7 @@ class Link:
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
 
     def commands(self, portion: bytes, rewritten: list[tuple[list[bytes], list[bytes]]]) -> bytes:
-        """Return the commands that are whole now, rewritten; what does not begin as RESP, such as TLS, passes as it is."""
+        """Return the commands that are whole now, rewritten; TLS and what replicas are told pass as they are."""
         if self._requests is None:
             self._requests = hiredis.Reader() if portion[:1] == b"*" else False
         if not self._requests:
@@ -283,6 +283,9 @@ class Link:
                     command = [*new, *command[len(old) :]]
                     break
             whole.append(hiredis.pack_command(tuple(command)))
+            if _begins(command, [b"PSYNC"]):
+                self._requests = False
+                break
         return b"".join(whole)
 
     def replies(self, portion: bytes, *, pushes: bool) -> bytes:
