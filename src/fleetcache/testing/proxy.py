@@ -29,6 +29,11 @@ def every(link: Link) -> bool:
     return True
 
 
+def clients(link: Link) -> bool:
+    """Choose the connections of clients, not those of replicas and Sentinels."""
+    return not link.peer
+
+
 def tracked(link: Link) -> bool:
     """Choose the connections on which CLIENT TRACKING was asked for."""
     return link.tracked
@@ -263,6 +268,8 @@ class Link:
         self.client = client
         self.tracked = False
         """Whether CLIENT TRACKING was asked for on it."""
+        self.peer = False
+        """Whether it is no client's: a replica's or a Sentinel's."""
         self._opaque = False
         self._ended = False
         self._asked = b""
@@ -280,6 +287,10 @@ class Link:
             if ends:
                 words = _words(self._asked)
                 self.tracked |= words[:2] == [b"CLIENT", b"TRACKING"]
+                self.peer |= words[:1] == [b"REPLCONF"] or words[:2] == [b"CLUSTER", b"SYNCSLOTS"]
+                self.peer |= words[:2] == [b"CLIENT", b"SETNAME"] and words[2].startswith(b"SENTINEL-")
+                # What is sent to a replica is no sequence of replies.
+                self._opaque |= words[:1] == [b"PSYNC"] or words[:2] == [b"CLUSTER", b"SYNCSLOTS"]
                 whole.append(_rewrite(self._asked, words, rewritten))
                 self._asked = b""
         return b"".join(whole)
