@@ -40,7 +40,7 @@ def main() -> int:
             break
         chance = random.Random(f"{seed} {name}")
         face = chosen.face or chance.choice((THREADS, TASKS, BOTH))
-        server = chosen.server or chance.choice(("valkey", "redis"))
+        server = chosen.server or chance.choice(SCENARIOS[name].servers)
         topology = chosen.topology or chance.choice(SCENARIOS[name].topologies)
         if topology not in SCENARIOS[name].topologies:
             continue

@@ -24,6 +24,7 @@ from tests.coherence.mutants import install
 from tests.faces import AWAITING, BLOCKING, Face
 
 from fleetcache import Cache
+from fleetcache.client import SentinelClient
 from fleetcache.testing.coherence import (
     DELETE,
     EVERY_KEY,
@@ -94,7 +95,8 @@ class Process:
         self.load = load
         params = {"KEY_PREFIX": keys.PREFIX, "TIMEOUT": None}
         options = {"socket_timeout": load.timeout, "socket_connect_timeout": load.timeout, "NEAR": load.near}
-        self.cache = Cache(load.url, {**params, "OPTIONS": options | load.options})
+        kind = SentinelClient if "SENTINELS" in load.options else Cache
+        self.cache = kind(load.url, {**params, "OPTIONS": options | load.options})
         self.begin(load.process)
 
     def begin(self, process: str) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tests.coherence.scenarios import Scenario
 
 T_LIVE, CANARY, T_TOPO = 0.3, 0.5, 1.0
-NEAR = {"T_LIVE": T_LIVE, "CANARY": CANARY, "MAX_TTL": 60, "MAX_BYTES": 8_000_000}
+NEAR = {"T_LIVE": T_LIVE, "CANARY": CANARY, "T_TOPO": T_TOPO, "MAX_TTL": 60, "MAX_BYTES": 8_000_000}
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.coherence.load"])
@@ -120,7 +120,7 @@ class Run:
                 seed,
                 face=face,
                 url=self.ground.url,
-                near=None if __import__("os").environ.get("NONEAR") else NEAR | scenario.near,
+                near=NEAR | scenario.near,
                 options=self.ground.options,
                 mutant=mutant,
                 **scenario.load,

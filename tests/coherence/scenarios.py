@@ -350,10 +350,12 @@ def emptied(run: Run) -> None:
 
 
 def on_its_way(run: Run) -> None:
-    """Slots are on their way: what is in them is at a node already whose announcements do not arrive."""
-    run.sleep(0.2)
+    """Slots are on their way: what is in them, or comes to be, is at a node already whose announcements do not arrive."""
     source, target = run.chance.sample(run.cluster.primaries, 2)
-    moved = run.cluster.held(run.foreign.shared, source)[:6]
+    moved = run.cluster.held(run.foreign.shared, source)[:12]
+    for key in moved[:6]:
+        run.foreign.delete(key)
+    run.sleep(0.3)  # for copies
     with ExitStack() as stack:
         for key in moved:
             stack.enter_context(run.cluster.cluster.moving(slot_of(keys.name(key)), target))
@@ -373,8 +375,10 @@ def added(run: Run) -> None:
         run.cluster.take_over(key, node)
     run.write(moved)
     run.sleep(T_TOPO + 0.7)
-    run.cluster.cluster.remove_node(node)
+    for key in moved:
+        run.cluster.take_over(key, run.server)
     run.write(moved)
+    run.cluster.cluster.remove_node(node)
     run.sleep(0.4)
 
 
@@ -412,7 +416,7 @@ def isolated(run: Run) -> None:
     run.sleep(0.4)
     with run.replaced(lambda: command(run.server, "DEBUG", "DROP-CLUSTER-PACKET-FILTER", -2)) as heir:
         run.write(run.cluster.held(run.foreign.shared, heir))
-        run.sleep(T_TOPO + 0.8)
+        run.sleep(3 * T_TOPO)
     command(run.server, "DEBUG", "DROP-CLUSTER-PACKET-FILTER", -1)
     run.sleep(0.4)
 
@@ -473,6 +477,8 @@ CLUSTER: dict[str, Any] = {"topologies": ("cluster",), "delta": T_TOPO}
 REPLICATED: dict[str, Any] = CLUSTER | {"rate": 50.0, "replicas": 1}
 SENTINEL: dict[str, Any] = {"topologies": ("sentinel",), "delta": T_TOPO, "rate": 50.0, "load": READ_ONLY}
 DEBUG = {"arguments": ["--enable-debug-command", "yes"]}
+SLOW = {"arguments": ["--enable-debug-command", "yes", "--cluster-node-timeout", "8000"]}
+"""A primary that hears of nobody goes on for so long."""
 ONE: dict[str, Any] = {"topologies": ("one",)}
 
 SCENARIOS = {
@@ -528,7 +534,7 @@ SCENARIOS = {
         Scenario(promoted, load=QUIET["load"], **REPLICATED),
         Scenario(killed, load=READ_ONLY, **REPLICATED),
         Scenario(revived, load=READ_ONLY, **REPLICATED),
-        Scenario(isolated, load=READ_ONLY, **REPLICATED, server=DEBUG, servers=("valkey",)),
+        Scenario(isolated, load=READ_ONLY, **REPLICATED, server=SLOW, servers=("valkey",)),
         Scenario(switched, **SENTINEL),
         Scenario(died, **SENTINEL),
         Scenario(stopped, **SENTINEL),

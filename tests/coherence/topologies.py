@@ -14,7 +14,7 @@ from redis.retry import Retry
 from tests.coherence import keys
 
 from fleetcache.testing import FaultProxy, clients, cluster, redis_server, sentinels, valkey_server
-from fleetcache.testing.clusters import ClusterNode, run
+from fleetcache.testing.clusters import ClusterNode, ServerCluster, run
 from fleetcache.testing.proxy import Link
 from fleetcache.topology.cluster import slot_of
 from fleetcache.topology.embedded import EmbeddedServer, find_binary
@@ -81,8 +81,10 @@ class One:
 class Wanderer:
     """A client of a cluster that knows nothing of slots: it begins somewhere, and goes where it is sent."""
 
-    def __init__(self, nodes: Iterable[ClusterNode]) -> None:
-        self.nodes = {node.announced: plain(node, PATIENCE) for node in nodes}
+    def __init__(self, cluster: ServerCluster, first: ClusterNode) -> None:
+        self.cluster = cluster
+        self.first = first.announced
+        self.nodes: dict[int, redis.Redis] = {}
         self.homes: dict[int, int] = {}
 
     def get(self, name: str) -> Any:
@@ -97,9 +99,9 @@ class Wanderer:
     def ask(self, name: str, *command: object) -> Any:
         """Return the reply of who holds *name*, None if nobody does."""
         slot = slot_of(name)
-        at, permit = self.homes.get(slot) or next(iter(self.nodes)), ()
+        at, permit = self.homes.get(slot, self.first), ()
         for _ in range(100):
-            with self.nodes[at].pipeline(transaction=False) as pipe:
+            with self.node(at).pipeline(transaction=False) as pipe:
                 for each in (*permit, command):
                     pipe.execute_command(*each)
                 *_, reply = pipe.execute(raise_on_error=False)
@@ -116,6 +118,12 @@ class Wanderer:
                 case _:
                     return reply
         return None
+
+    def node(self, announced: int) -> redis.Redis:
+        if announced not in self.nodes:
+            found = next(node for node in self.cluster.nodes if node.announced == announced)
+            self.nodes[announced] = plain(found, PATIENCE)
+        return self.nodes[announced]
 
 
 class Cluster(One):
@@ -144,7 +152,7 @@ class Cluster(One):
         return server.proxy
 
     def client(self, without: ClusterNode | None = None) -> Any:  # type: ignore[override]
-        return Wanderer([node for node in self.cluster.nodes if node is not without])
+        return Wanderer(self.cluster, next(node for node in self.cluster.running if node is not without))
 
     def restart(self) -> None:
         for node in self.cluster.nodes:
@@ -202,7 +210,7 @@ class Sentinel(One):
         self.servers = list(self.watched.servers)
         self.proxies = list(self.watched.proxies)
         self.url = f"redis://{self.watched.service}/0"
-        self.options = {"CLIENT_CLASS": "fleetcache.client.SentinelClient", "SENTINELS": self.watched.addresses}
+        self.options = {"SENTINELS": self.watched.addresses}
 
     @property
     def primaries(self) -> list[EmbeddedServer]:
