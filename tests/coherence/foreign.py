@@ -112,6 +112,13 @@ class Foreign:
             if not write.version:
                 write.outcome = FAILED
 
+    def create(self, key: str) -> None:
+        """Set *key*, which there is not, and nobody else sets, in single commands: its slot may be on its way."""
+        with self.recorder.noting(WRITE, key) as write:
+            write.version = int(self.client.get(keys.floor(key))) + 1
+            self.client.set(keys.floor(key), write.version)
+            self.client.set(keys.name(key), write.version)
+
     def delete(self, key: str) -> None:
         with self.recorder.noting(DELETE, key) as write:
             write.version = int(self.ask(DEL, key))

@@ -10,8 +10,8 @@ from typing import Any
 from fleetcache import near
 from fleetcache.exchange import Server
 from fleetcache.near import Near
-from fleetcache.near.listener import Listener
-from fleetcache.near.store import PACKED
+from fleetcache.near.listener import Listener, clock
+from fleetcache.near.store import PACKED, Entry
 from fleetcache.near.tracking import FRESH, NEVER, Tracking
 from fleetcache.topology import opening
 from fleetcache.topology.cluster import Cluster
@@ -129,6 +129,18 @@ class KeptAcrossMoves(Tracking):
             super().end_epoch(reason)
 
 
+class VouchedByTheOldOne(Near):
+    """A copy is good while whoever it came from says so."""
+
+    def copy(self, name: str) -> Entry | None:
+        now, entry = clock(), self.copies.get(name)
+        for listener in list(self.listeners.values()):
+            if entry is not None and entry.epoch is listener.tracking.epoch and now < entry.deadline:
+                listener.look(now)
+                return entry if now < entry.epoch.until and self.copies.get(name) is entry else None
+        return super().copy(name)
+
+
 class AskingAnybody(Tracking):
     """A server that answers is good enough, whether or not it is the primary; nothing ends because others say so."""
 
@@ -144,7 +156,7 @@ class AskingAnybody(Tracking):
         return True
 
 
-class ListeningOn(Near):
+class ListeningOn(VouchedByTheOldOne):
     """Who was the primary is listened to for ever."""
 
     def _moved(self, losers: Iterable[Server]) -> None:
@@ -227,14 +239,15 @@ MUTANTS: dict[str, tuple[type, ...]] = {
         NoCanary,
         EndlessCopies,
         NoFlush,
-        KeptAcrossMoves,
         NoLookAround,
         SharedLease,
         WrongNode,
         FillsOnTheWay,
         AbsentCopies,
     )
-} | {"KeptAcrossPromotions": (AskingAnybody, ListeningOn)}
+}
+MUTANTS["KeptAcrossMoves"] = (KeptAcrossMoves, VouchedByTheOldOne)
+MUTANTS["KeptAcrossPromotions"] = (AskingAnybody, ListeningOn)
 
 
 # Who renames a method makes a mutant harmless without knowing it.
@@ -247,4 +260,5 @@ for _mutant in chain(*MUTANTS.values()):
 def install(mutant: str | None) -> None:
     """From now on near caches of this process are such mutants."""
     for each in MUTANTS[mutant] if mutant is not None else ():
-        setattr(*KINDS[each.__base__ or object], each)
+        place, name = next(KINDS[kind] for kind in each.__mro__ if kind in KINDS)
+        setattr(place, name, each)

@@ -114,7 +114,7 @@ class Run:
             self.ground: One = TOPOLOGIES[topology](self.stack, server, scenario.replicas, scenario.server)
             self.server = self.chance.choice(self.ground.primaries)
             """The one that fails; others may fail with it."""
-            hit = self.ground.primaries if self.chance.random() < 0.5 else [self.server]
+            hit = [self.server] if seed % 2 else self.ground.primaries
             self.proxy = Proxies(map(self.ground.proxy, hit))
             load = Load(
                 seed,

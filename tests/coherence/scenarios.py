@@ -359,11 +359,14 @@ def on_its_way(run: Run) -> None:
     with ExitStack() as stack:
         for key in moved:
             stack.enter_context(run.cluster.cluster.moving(slot_of(keys.name(key)), target))
-            command(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", keys.name(key), keys.floor(key))
+            names = keys.name(key), keys.floor(key)
+            command(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *names)
         run.sleep(0.4)
         run.cluster.proxy(target).hold(tracked)
-        run.write(moved)
-        run.sleep(1.2)
+        run.write(moved[6:])
+        for key in moved[:6]:
+            run.foreign.create(key)
+        run.sleep(1.0)
         run.cluster.proxy(target).heal()
 
 

@@ -194,9 +194,13 @@ class Cluster(One):
                 pipe.pttl(name)
             pipe.execute_command("CLUSTER DELSLOTS", slot)
             *found, _ = pipe.execute()
-        for name, payload, left in zip(names, found[::2], found[1::2], strict=True):
-            if payload is not None:
-                run(to, "RESTORE-ASKING", name, max(left, 0), payload, "REPLACE")
+        with plain(to) as raw, raw.pipeline(transaction=False) as pipe:
+            for name, payload, left in zip(names, found[::2], found[1::2], strict=True):
+                pipe.execute_command("ASKING")
+                pipe.delete(name)  # it may have had the slot before
+                if payload is not None:
+                    pipe.execute_command("RESTORE-ASKING", name, max(left, 0), payload)
+            pipe.execute()
         for node in dict.fromkeys([to, *self.primaries, old]):
             run(node, "CLUSTER", "SETSLOT", slot, "NODE", to.name)
 
