@@ -452,7 +452,7 @@ def _another_primary(run: Run, happen: Callable[[], object]) -> None:
     with run.foreign.turn:  # nothing is lost that was acknowledged, so everything is demanded
         command(run.server, "WAIT", 2, 1000)
         happen()
-        wait_for(lambda: run.sentinel.watched.primary is not run.server, "there is another primary")
+        wait_for(lambda: run.server not in run.sentinel.named, "all Sentinels name another primary")
         wait_for(lambda: role(run.sentinel.watched.primary)[0] == b"master", "it knows")
         run.foreign.client = run.ground.client()
     run.write(run.foreign.shared)

@@ -220,6 +220,13 @@ class Sentinel(One):
     def primaries(self) -> list[EmbeddedServer]:
         return [self.watched.primary]
 
+    @property
+    def named(self) -> list[EmbeddedServer]:
+        """Whom each Sentinel holds for the primary."""
+        ask = "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.watched.service
+        ports = [proxy.port for proxy in self.proxies]
+        return [self.servers[ports.index(int(run(each, *ask)[1]))] for each in self.watched.sentinels]
+
     def client(self, without: EmbeddedServer | None = None) -> Any:
         return plain(self.watched.primary, PATIENCE)
 
