@@ -341,14 +341,6 @@ def taken(run: Run) -> None:
         run.sleep(0.4)  # for copies
 
 
-def emptied(run: Run) -> None:
-    """The same with slots that are empty, of which there are copies that say so."""
-    source = run.chance.choice(run.cluster.primaries)
-    for key in run.cluster.held(run.foreign.shared, source):
-        run.foreign.delete(key)
-    taken(run)
-
-
 def on_its_way(run: Run) -> None:
     """Slots are on their way: what is in them, or comes to be, is at a node already whose announcements do not arrive."""
     source, target = run.chance.sample(run.cluster.primaries, 2)
@@ -531,7 +523,6 @@ SCENARIOS = {
         Scenario(resharded, **QUIET, **CLUSTER),
         Scenario(migrated, **QUIET, **CLUSTER, servers=("valkey",)),
         Scenario(taken, **QUIET, **CLUSTER),
-        Scenario(emptied, **QUIET, **CLUSTER),
         Scenario(on_its_way, **QUIET, **CLUSTER | {"delta": T_LIVE}),
         Scenario(added, **QUIET, **CLUSTER),
         Scenario(promoted, load=QUIET["load"], **REPLICATED | {"delta": T_LIVE}),
