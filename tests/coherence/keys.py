@@ -15,6 +15,7 @@ from fleetcache.testing.coherence import NOTHING, TORN
 
 PREFIX = "near"
 
+
 def name(key: str) -> str:
     """Return what the cache of these tests calls *key* on the server."""
     return f"{PREFIX}:1:{key}"

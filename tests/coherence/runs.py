@@ -234,9 +234,7 @@ def run(
 ) -> Report:
     """Let a scenario happen, and return what the checker says."""
     began = time.monotonic()
-    this = Run(
-        scenario, seed, face=face, server=server, processes=processes, topology=topology, mutant=mutant
-    )
+    this = Run(scenario, seed, face=face, server=server, processes=processes, topology=topology, mutant=mutant)
     with this.stack:
         this.order("warm")
         this.order("start")

@@ -32,7 +32,9 @@ RUNS = [*ONE, *SEVERAL]
 PAIRS = list(zip(RUNS[::2], RUNS[1::2], strict=True))
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=["+".join(f"{name}-{topology}" for name, *_, topology in pair) for pair in PAIRS])
+@pytest.mark.parametrize(
+    "pair", PAIRS, ids=["+".join(f"{name}-{topology}" for name, *_, topology in pair) for pair in PAIRS]
+)
 def test_promises_hold(pair, redis_debian):
     """No read returned what it must not, and copies were served; two at a time, because they mostly wait."""
     with ThreadPoolExecutor(2) as pool:

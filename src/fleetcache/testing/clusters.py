@@ -186,7 +186,9 @@ class ServerCluster:
         for other in self.running:  # one would do, unless the machine is so busy that they miss each other
             run(node, "CLUSTER", "MEET", "127.0.0.1", other.port)
         self.nodes.append(node)
-        wait_for(lambda: all(b"%d@" % node.announced in run(each, "CLUSTER", "NODES") for each in self.running), "all met")
+        wait_for(
+            lambda: all(b"%d@" % node.announced in run(each, "CLUSTER", "NODES") for each in self.running), "all met"
+        )
         self.settle()
         return node
 
