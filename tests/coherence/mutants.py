@@ -195,7 +195,7 @@ class WrongNode(Near):
         if server is not None:
             first = found.server = self.topology.primaries[0]
             stranger = super()._listener(first)
-            found.tracking.own_name = stranger.tracking.own_name  # type: ignore[method-assign]
+            found.tracking.own_name = stranger.tracking.own_name
         return found
 
 

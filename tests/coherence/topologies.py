@@ -136,22 +136,22 @@ class Cluster(One):
         self.url = self.cluster.url()
 
     @property
-    def servers(self) -> list[ClusterNode]:  # type: ignore[override]
+    def servers(self) -> list[ClusterNode]:
         return self.cluster.nodes
 
     @property
-    def proxies(self) -> list[FaultProxy]:  # type: ignore[override]
+    def proxies(self) -> list[FaultProxy]:
         return [self.proxy(node) for node in self.cluster.nodes]
 
     @property
-    def primaries(self) -> list[ClusterNode]:  # type: ignore[override]
+    def primaries(self) -> list[ClusterNode]:
         return self.cluster.primaries
 
-    def proxy(self, server: ClusterNode) -> FaultProxy:  # type: ignore[override]
+    def proxy(self, server: ClusterNode) -> FaultProxy:
         assert server.proxy is not None
         return server.proxy
 
-    def client(self, without: ClusterNode | None = None) -> Any:  # type: ignore[override]
+    def client(self, without: ClusterNode | None = None) -> Any:
         return Wanderer(self.cluster, next(node for node in self.cluster.running if node is not without))
 
     def restart(self) -> None:
@@ -172,7 +172,7 @@ class Cluster(One):
     def slots(self, node: EmbeddedServer, by: ClusterNode | None = None) -> frozenset[int]:
         """Return the slots that *node* holds, as *by* knows."""
         known = self.cluster._slots(by or self.cluster.running[0])
-        held = [range(first, last + 1) for first, last, port in known if port == node.announced]  # type: ignore[attr-defined]
+        held = [range(first, last + 1) for first, last, port in known if port == node.announced]
         return frozenset(slot for each in held for slot in each)
 
     def held(self, names: Iterable[str], node: EmbeddedServer) -> list[str]:
