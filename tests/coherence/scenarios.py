@@ -336,7 +336,7 @@ def taken(run: Run) -> None:
         for key in moved:
             run.cluster.take_over(key, there)
         run.write(moved)
-        run.sleep(T_TOPO + 0.7)
+        run.sleep(TOLD + 0.5)
         proxy.heal()
         run.sleep(0.4)  # for copies
 
@@ -369,7 +369,7 @@ def added(run: Run) -> None:
     for key in moved:
         run.cluster.take_over(key, node)
     run.write(moved)
-    run.sleep(T_TOPO + 0.7)
+    run.sleep(TOLD + 0.5)
     for key in moved:
         run.cluster.take_over(key, run.server)
     run.write(moved)
@@ -384,7 +384,7 @@ def promoted(run: Run) -> None:
     run.cluster.proxy(heir).hold(peers)
     run.cluster.cluster.failover(run.server)
     run.write(run.cluster.held(run.foreign.shared, heir))
-    run.sleep(T_TOPO + 0.8)
+    run.sleep(TOLD + 0.5)
 
 
 def killed(run: Run) -> None:
@@ -403,7 +403,7 @@ def revived(run: Run) -> None:
         run.sleep(0.8)
     run.server.resume()
     run.write(run.cluster.held(run.foreign.shared, heir))
-    run.sleep(T_TOPO + 0.7)
+    run.sleep(TOLD + 0.5)
 
 
 def isolated(run: Run) -> None:
@@ -411,7 +411,7 @@ def isolated(run: Run) -> None:
     run.sleep(0.4)
     with run.replaced(lambda: command(run.server, "DEBUG", "DROP-CLUSTER-PACKET-FILTER", -2)) as heir:
         run.write(run.cluster.held(run.foreign.shared, heir))
-        run.sleep(3 * T_TOPO)
+        run.sleep(2 * TOLD)
     command(run.server, "DEBUG", "DROP-CLUSTER-PACKET-FILTER", -1)
     run.sleep(0.4)
 
@@ -436,7 +436,7 @@ def stopped(run: Run) -> None:
     _another_primary(run, run.server.pause)
     run.server.resume()
     run.write(run.foreign.shared)
-    run.sleep(T_TOPO + 0.5)
+    run.sleep(TOLD + 0.5)
 
 
 def _another_primary(run: Run, happen: Callable[[], object]) -> None:
@@ -448,7 +448,7 @@ def _another_primary(run: Run, happen: Callable[[], object]) -> None:
         wait_for(lambda: role(run.sentinel.watched.primary)[0] == b"master", "it knows")
         run.foreign.client = run.ground.client()
     run.write(run.foreign.shared)
-    run.sleep(T_TOPO + 0.5)
+    run.sleep(TOLD + 0.5)
 
 
 LOST = CANARY + T_LIVE
@@ -465,12 +465,15 @@ UNTRACKED = 0.4
 STILL: dict[str, Any] = {"writes": 0.001, "direct": 0.0}
 QUIET: dict[str, Any] = {"rate": 50.0, "load": STILL | {"shared": 500}}
 HASTY = QUIET | {"load": QUIET["load"] | {"timeout": 0.3}}
+TOLD = T_TOPO + T_LIVE
+"""Others are asked who the primary is, and have answered."""
+
 READ_ONLY = QUIET["load"] | {"writes": 0.0, "timeout": 0.3}
 """Of a process that writes to a primary that is none any more nobody knows what becomes."""
 
-CLUSTER: dict[str, Any] = {"topologies": ("cluster",), "delta": T_TOPO}
+CLUSTER: dict[str, Any] = {"topologies": ("cluster",), "delta": TOLD}
 REPLICATED: dict[str, Any] = CLUSTER | {"rate": 50.0, "replicas": 1}
-SENTINEL: dict[str, Any] = {"topologies": ("sentinel",), "delta": T_TOPO, "rate": 50.0, "load": READ_ONLY}
+SENTINEL: dict[str, Any] = {"topologies": ("sentinel",), "delta": TOLD, "rate": 50.0, "load": READ_ONLY}
 DEBUG = {"arguments": ["--enable-debug-command", "yes"]}
 SLOW = {"arguments": ["--enable-debug-command", "yes", "--cluster-node-timeout", "8000"]}
 """A primary that hears of nobody goes on for so long."""
