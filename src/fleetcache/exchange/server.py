@@ -107,6 +107,7 @@ class RemoteServer(Server):
         *,
         max_connections: int | None = None,
         patience: float | None = 0.0,
+        greeting: bytes = b"",
     ) -> None:
         self.raw = raw
         self.pool = raw.connection_pool
@@ -119,6 +120,8 @@ class RemoteServer(Server):
         self.refused = ""
         self.watchers: list[Callable[[str], None]] = []
         self.run_id = ""
+        self.greeting = greeting
+        """A packed command that every connection begins with."""
         self._start_afresh()
         SERVERS.add(self)
 
@@ -269,9 +272,12 @@ class RemoteServer(Server):
     def _connect(self) -> Conversation:
         conversation = Conversation(connect(self.pool), self.timeout, self.address)
         self.open.add(conversation)
-        if self.watchers:
+        if self.watchers or self.greeting:
             try:
-                self.meet(facts_in(*conversation.ask(ABOUT, 1)).get("run_id", ""))
+                if self.greeting:
+                    conversation.ask(self.greeting, 1)
+                if self.watchers:
+                    self.meet(facts_in(*conversation.ask(ABOUT, 1)).get("run_id", ""))
             except BaseException:
                 self._hang_up(conversation)
                 raise
@@ -365,6 +371,8 @@ class RemoteServer(Server):
 
     async def _aconnect(self, loop: asyncio.AbstractEventLoop) -> Multiplexed:
         line = Multiplexed(await aconnect(self.pool), self.timeout, self.address)
+        if self.greeting:
+            await line.ask(self.greeting, 1)
         if self.watchers:
             (about,) = await line.ask(ABOUT, 1)
             self.meet(facts_in(about).get("run_id", ""))
