@@ -375,15 +375,16 @@ class Cluster(Topology):
         One caller asks, and the others wait for it; whoever comes a moment later takes what is known, unless
         *tried* has said it.
         """
-        mine = waits = True
+        due = waits = True
         while waits:
             with _turn:
                 now = monotonic()
                 # Who asked in the parent of a forked process will not come back here.
                 busy = now < self.busy and self.process == getpid()
-                mine = not busy and (now >= self.rest or (tried is not None and tried.address == self.witness))
+                due = due and now >= self.rest and not busy
+                mine = not busy and (due or (tried is not None and tried.address == self.witness))
                 if mine:
-                    self.process, self.busy = getpid(), now + 2 * self.timeout
+                    self.process, self.busy, self.witness = getpid(), now + 2 * self.timeout, ""
             if waits := busy and best is None:  # a slot that moved is known already
                 await runtime.sleep(0.005)
         if mine:
