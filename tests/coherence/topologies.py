@@ -25,7 +25,7 @@ BINARIES: dict[str, Callable[[], Path]] = {"valkey": find_binary, "redis": lambd
 ONCE = Retry(NoBackoff(), 0)
 """What a writer sends twice draws two versions, of which it learns one."""
 
-PATIENCE = 0.5
+PATIENCE = 5.0
 """Seconds that a writer waits for a server that others may take the place of."""
 
 
