@@ -37,8 +37,9 @@ CONNECTION = {
     "db": "The number of the database, where the URL names none.",
     "protocol": "3 for the cache itself by default. 2 makes do with servers and proxies that know no RESP3.",
     "client_name": "The name of the connections in `CLIENT LIST`.",
-    "credential_provider": "A redis-py `CredentialProvider`, for tokens that expire (IAM, Entra ID). "
-    "It is asked at every connect.",
+    "credential_provider": "A redis-py `CredentialProvider`, or its dotted path, for passwords that change and tokens that expire "
+    "(IAM, Entra ID). Every new connection asks it: see [Managed services](managed.md#passwords-that-change).",
+    "driver_info": "A `redis.DriverInfo`: who `CLIENT SETINFO` says is connected, fleetcache by default; None: nothing is said.",
     "ssl_ca_certs, ssl_ca_path, ssl_ca_data": "Whom to trust, under `rediss://`.",
     "ssl_certfile, ssl_keyfile, ssl_password": "The client's own certificate.",
     "ssl_cert_reqs, ssl_check_hostname": "How strictly the server's certificate is checked; redis-py's defaults hold.",

@@ -397,6 +397,11 @@ class Options:
     sentinel_kwargs: Mapping[str, Any] | None = _option(
         None, _as_is, "SENTINEL_KWARGS", "sentinel_kwargs", doc="Arguments of the connections to the Sentinels."
     )
+    address_remap: Any = _option(
+        None, imported, "ADDRESS_REMAP", "address_remap",
+        doc="For a cluster whose nodes are reached at other addresses than they announce: a function of `(host, port)`, "
+        "or its path, that returns where to connect.",
+    )  # fmt: skip
     allow_embedded: bool = _option(
         False, flag, "ALLOW_EMBEDDED", doc="Start an `embedded://` server even where Django's DEBUG is off."
     )

@@ -226,11 +226,13 @@ class Cluster(Topology):
         connect: Callable[[str, int], RemoteServer],
         make_client: Callable[[], Any],
         read_from: str | None = None,
+        remap: Callable[[tuple[str, int]], tuple[str, int]] | None = None,
     ) -> None:
         self.starts = [Node(self, start) for start in starts]
         self.connect = connect
         self.make_client = make_client
         self.read_from = read_from or "primary"
+        self.remap = remap
         self.raw: Any = None
         self.nodes: dict[tuple[str, int], Node] = {}
         self.servers: Sequence[Server] = self.starts
@@ -463,6 +465,8 @@ class Cluster(Topology):
         """Return the node at *host*, or if it does not say where *asked* is, and *port*."""
         if host in {"", "?"}:
             host = asked.place[0]
+        if self.remap:
+            host, port = self.remap((host, port))
         node = self.nodes.get((host, port))
         if node is None:
             node = self.nodes.setdefault((host, port), Node(self, self.connect(host, port)))

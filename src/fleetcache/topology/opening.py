@@ -84,12 +84,13 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
 
     def client() -> Any:
         params = makes.make_connection_params(plain[0])
+        params["address_remap"] = options.address_remap
         return redis.RedisCluster.from_url(**{name: value for name, value in params.items() if value is not None})
 
     with _opening:
         # Servers are the process's, one for each configuration: so is their cluster.
-        made = Cluster(starts, connect, client, options.read_from)  # type: ignore[arg-type]
-        return _clusters.setdefault((*starts, made.read_from), made)
+        made = Cluster(starts, connect, client, options.read_from, options.address_remap)  # type: ignore[arg-type]
+        return _clusters.setdefault((*starts, made.read_from, made.remap), made)
 
 
 def _open(url: str, options: Options, factory: Any) -> Server:
