@@ -215,7 +215,9 @@ class ServerCluster:
             run(node, "CLUSTER", "MEET", "127.0.0.1", other.port + other.shift)
         self.nodes.append(node)
         wait_for(
-            lambda: all(b"%d@" % (node.announced + node.shift) in run(each, "CLUSTER", "NODES") for each in self.running),
+            lambda: all(
+                b"%d@" % (node.announced + node.shift) in run(each, "CLUSTER", "NODES") for each in self.running
+            ),
             "all met",
         )
         self.settle()
