@@ -16,6 +16,7 @@ from collections import defaultdict
 from tests.coherence.load import BOTH, TASKS, THREADS
 from tests.coherence.runs import Report, run
 from tests.coherence.scenarios import SCENARIOS
+from tests.coherence.topologies import TOPOLOGIES
 
 
 def main() -> int:
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="only these")
     parser.add_argument("--face", choices=[THREADS, TASKS, BOTH], help="left out: all in turn")
     parser.add_argument("--server", choices=["valkey", "redis"], help="left out: both in turn")
+    parser.add_argument("--topology", choices=TOPOLOGIES, help="left out: all in turn that a scenario is for")
     parser.add_argument("--processes", type=int, help="left out: 1, 2 and 4 in turn")
     parser.add_argument("--mutant", help="break a rule of the near cache")
     chosen = parser.parse_args()
@@ -38,13 +40,24 @@ def main() -> int:
             break
         chance = random.Random(f"{seed} {name}")
         face = chosen.face or chance.choice((THREADS, TASKS, BOTH))
-        server = chosen.server or chance.choice(("valkey", "redis"))
+        server = chosen.server or chance.choice(SCENARIOS[name].servers)
+        topology = chosen.topology or chance.choice(SCENARIOS[name].topologies)
+        if topology not in SCENARIOS[name].topologies:
+            continue
         processes = chosen.processes or chance.choice((1, 1, 2, 4))
-        report = run(SCENARIOS[name], seed, face=face, server=server, processes=processes, mutant=chosen.mutant)
+        report = run(
+            SCENARIOS[name],
+            seed,
+            face=face,
+            server=server,
+            processes=processes,
+            topology=topology,
+            mutant=chosen.mutant,
+        )
         if report.violations:
             print(report, flush=True)
         table[name].append(report)
-        print(_line(name, [report]), f" seed {seed} {face} {server} {processes}", flush=True)
+        print(_line(name, [report]), f" seed {seed} {face} {server} {processes} {topology}", flush=True)
     print("\nscenario          runs   seconds     reads  near   stalest  violations")
     for name, reports in table.items():
         print(_line(name, reports))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
+from typing import Any
 
-import redis
 from redis.exceptions import RedisError
 from tests.coherence import keys
 from tests.coherence.checker import DELETE, FAILED, TOUCH, TRUTH, WRITE, Recorder
@@ -37,38 +37,37 @@ return tonumber(redis.call('GET', KEYS[1]))
 
 FLUSH = """
 local floors = {}
-for place = 1, #KEYS, 2 do
-    local found = tonumber(redis.call('GET', KEYS[place]) or 0)
-    floors[place] = math.max(found, tonumber(redis.call('GET', KEYS[place + 1]) or 0)) + 1
+for place = 1, #ARGV, 2 do
+    local found = tonumber(redis.call('GET', ARGV[place]) or 0)
+    floors[place] = math.max(found, tonumber(redis.call('GET', ARGV[place + 1]) or 0)) + 1
 end
 redis.call('FLUSHALL')
-for place = 1, #KEYS, 2 do redis.call('SET', KEYS[place + 1], string.format('%.0f', floors[place])) end
+for place = 1, #ARGV, 2 do redis.call('SET', ARGV[place + 1], string.format('%.0f', floors[place])) end
 return 1
 """
+"""Removes everything; goes on counting the versions of the keys and floors that are its arguments."""
 
 
 class Foreign:
-    """A thread that writes to *url* at *rate* operations a second."""
+    """A thread that writes by *client* at *rate* operations a second."""
 
-    def __init__(self, url: str, seed: int, *, shared: int, expiring: int, rate: float) -> None:
+    def __init__(self, client: Any, seed: int, *, shared: int, expiring: int, rate: float) -> None:
+        self.client = client
+        """Where to write; another may take its place at any time."""
         self.recorder = Recorder("foreign")
         self.chance = random.Random(f"{seed} foreign")
         self.shared = [f"n{number}" for number in range(shared)]
         self.expiring = [f"x{number}" for number in range(expiring)]
         self.rate = rate
-        self.moves(url)
+        self.turn = threading.Lock()
+        """Whoever has it keeps the thread from writing."""
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.run, name="foreign")
 
-    def moves(self, url: str) -> None:
-        """From now on write to the server at *url*."""
-        self.client = redis.Redis.from_url(url, socket_timeout=10, protocol=2)
-        self.scripts = [self.client.register_script(text) for text in (SET, DEL, EXPIRE, FLUSH)]
-
     def seed(self, floor: int = 1) -> None:
         """Let versions begin above *floor*, and every shared key have one."""
-        names = [*self.shared, *self.expiring]
-        self.client.mset({keys.FLOOR + key: floor for key in names})
+        for key in (*self.shared, *self.expiring):
+            self.client.set(keys.floor(key), floor)
         for key in self.shared:
             self.set(key, None)
 
@@ -86,7 +85,8 @@ class Foreign:
         due = time.monotonic()
         while not self.stopping.is_set():
             try:
-                self.step()
+                with self.turn:
+                    self.step()
             except (RedisError, OSError):
                 time.sleep(0.01)
             due = max(due + self.chance.expovariate(self.rate), time.monotonic() - 0.05)
@@ -107,29 +107,31 @@ class Foreign:
 
     def set(self, key: str, lifetime: float | None) -> None:
         with self.recorder.noting(WRITE, key, lifetime=lifetime) as write:
-            write.version = int(self.ask(0, key, "" if lifetime is None else int(lifetime * 1000)))
+            write.version = int(self.ask(SET, key, "" if lifetime is None else int(lifetime * 1000)))
             if not write.version:
                 write.outcome = FAILED
 
+    def create(self, key: str) -> None:
+        """Set *key*, which there is not, and nobody else sets, in single commands: its slot may be on its way."""
+        with self.recorder.noting(WRITE, key) as write:
+            write.version = int(self.client.get(keys.floor(key))) + 1
+            self.client.set(keys.floor(key), write.version)
+            self.client.set(keys.name(key), write.version)
+
     def delete(self, key: str) -> None:
         with self.recorder.noting(DELETE, key) as write:
-            write.version = int(self.ask(1, key))
+            write.version = int(self.ask(DEL, key))
             if not write.version:
                 write.outcome = FAILED
 
     def expire(self, key: str, lifetime: float) -> None:
         with self.recorder.noting(TOUCH, key, lifetime=lifetime) as touch:
-            touch.version = int(self.ask(2, key, int(lifetime * 1000)))
+            touch.version = int(self.ask(EXPIRE, key, int(lifetime * 1000)))
             if not touch.version:
                 touch.outcome = FAILED
 
-    def flush(self) -> None:
-        """Remove everything, and go on counting versions where they were."""
-        names = [name for key in (*self.shared, *self.expiring) for name in (keys.name(key), keys.FLOOR + key)]
-        self.scripts[3](keys=names, client=self.client)
-
-    def ask(self, script: int, key: str, *arguments: object) -> object:
-        return self.scripts[script](keys=[keys.name(key), keys.FLOOR + key], args=arguments, client=self.client)
+    def ask(self, script: str, key: str, *arguments: object) -> Any:
+        return self.client.eval(script, 2, keys.name(key), keys.floor(key), *arguments)
 
     def truth(self, names: list[str], read: object) -> None:
         """Note what the server has, by *read* of its payloads."""

@@ -15,13 +15,15 @@ from tests.coherence.checker import NOTHING, TORN
 
 PREFIX = "near"
 
-FLOOR = "floor:"
-"""A foreigner's writes note their version beside the key, where the cache's prefix does not reach."""
-
 
 def name(key: str) -> str:
     """Return what the cache of these tests calls *key* on the server."""
     return f"{PREFIX}:1:{key}"
+
+
+def floor(key: str) -> str:
+    """Return where a foreigner's writes note their version: in the slot of *key*, where the cache's prefix does not reach."""
+    return f"floor:{{{name(key)}}}"
 
 
 def make(key: str, version: int) -> Any:

@@ -37,6 +37,7 @@ from tests.coherence.mutants import install
 from tests.faces import AWAITING, BLOCKING, Face
 
 from fleetcache import Cache
+from fleetcache.client import SentinelClient
 from fleetcache.twin import complete
 
 THREADS, TASKS, BOTH = "threads", "tasks", "both"
@@ -51,6 +52,8 @@ class Load:
     process: str = "a"
     url: str = ""
     near: dict[str, Any] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    """What else the cache is told."""
     timeout: float = 2.0
     workers: int = 4
     """In threads, and as many in tasks."""
@@ -92,7 +95,8 @@ class Process:
         self.load = load
         params = {"KEY_PREFIX": keys.PREFIX, "TIMEOUT": None}
         options = {"socket_timeout": load.timeout, "socket_connect_timeout": load.timeout, "NEAR": load.near}
-        self.cache = Cache(load.url, {**params, "OPTIONS": options})
+        kind = SentinelClient if "SENTINELS" in load.options else Cache
+        self.cache = kind(load.url, {**params, "OPTIONS": options | load.options})
         self.begin(load.process)
 
     def begin(self, process: str) -> None:
@@ -112,13 +116,15 @@ class Process:
 
     def warm(self) -> None:
         """Wait until copies are served, if they ever are, and read everything once."""
-        with suppress(RedisError):
-            self.cache.get("warm")
+        everywhere = [f"warm{number}" for number in range(20)]
         deadline = time.monotonic() + 3
         near = self.cache.near
-        while near is not None and near.state not in {"live", "off"} and time.monotonic() < deadline:
+        while True:
+            with suppress(RedisError):
+                self.cache.get_many(everywhere)
+            if near is None or near.state in {"live", "off"} or time.monotonic() > deadline:
+                break
             time.sleep(0.005)
-            self.cache.get("warm")
         with suppress(RedisError):
             self.cache.get_many(self.readable)
 

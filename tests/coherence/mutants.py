@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
+from fleetcache import near
+from fleetcache.exchange import Server
 from fleetcache.near import Near
-from fleetcache.near.tracking import FRESH, Tracking
+from fleetcache.near.listener import Listener, clock
+from fleetcache.near.store import PACKED, Entry
+from fleetcache.near.tracking import FRESH, NEVER, Tracking
+from fleetcache.topology import opening
+from fleetcache.topology.cluster import Cluster
 
 
 class NoToken(Tracking):
@@ -113,8 +121,112 @@ class NoFlush(Tracking):
         pass
 
 
-MUTANTS = {
-    mutant.__name__: mutant
+class KeptAcrossMoves(Tracking):
+    """Copies survive that their slot has moved to another primary."""
+
+    def end_epoch(self, reason: str) -> None:
+        if reason != "moved":
+            super().end_epoch(reason)
+
+
+class VouchedByTheOldOne(Near):
+    """A copy is good while whoever it came from says so."""
+
+    def copy(self, name: str) -> Entry | None:
+        now, entry = clock(), self.copies.get(name)
+        for listener in list(self.listeners.values()):
+            if entry is not None and entry.epoch is listener.tracking.epoch and now < entry.deadline:
+                listener.look(now)
+                return entry if now < entry.epoch.until and self.copies.get(name) is entry else None
+        return super().copy(name)
+
+
+class AskingAnybody(Tracking):
+    """A server that answers is good enough, whether or not it is the primary; nothing ends because others say so."""
+
+    def connected(self, now: float, name: str) -> None:
+        super().connected(now, name)
+        self._question = ("PING",)
+
+    def end_epoch(self, reason: str) -> None:
+        if reason != "moved":
+            super().end_epoch(reason)
+
+    def met(self, run_id: str, role: str = "") -> bool:
+        return True
+
+
+class ListeningOn(VouchedByTheOldOne):
+    """Who was the primary is listened to for ever."""
+
+    def _moved(self, losers: Iterable[Server]) -> None:
+        pass
+
+
+class NoLookAround(Listener):
+    """Nobody else is asked who the primaries are."""
+
+    def _look_around(self) -> None:
+        pass
+
+
+class SharedLease(Tracking):
+    """An answer of one primary vouches for the copies of all."""
+
+    newest = NEVER
+
+    def vouched(self, sent: float, now: float) -> float:
+        SharedLease.newest = max(SharedLease.newest, sent)
+        return sent
+
+    def leased(self, now: float) -> bool:
+        return self.proven and now < SharedLease.newest + self.options.t_live
+
+    def _extend(self) -> None:
+        if self.proven:
+            self.epoch.until = min(SharedLease.newest + self.options.t_live, self._caught_up + FRESH)
+
+
+class WrongNode(Near):
+    """All listeners listen to the same primary, and are content with it."""
+
+    def _listener(self, server: Server | None) -> Listener:
+        found = super()._listener(server)
+        if server is not None:
+            first = found.server = self.topology.primaries[0]
+            stranger = super()._listener(first)
+            found.tracking.own_name = stranger.tracking.own_name
+        return found
+
+
+class FillsOnTheWay(Cluster):
+    """What another node than the slot's own has answered leaves copies too."""
+
+    async def settle(self, *asked: Any) -> list[Any]:
+        return list(await super().settle(*asked))
+
+
+class AbsentCopies(Tracking):
+    """That an entry is missing is remembered, although another node may announce that it has come to be."""
+
+    def judge(self, name: str, departed: int, value: Any, payload: Any, *arrived: Any) -> None:
+        holds = self.holds
+        if payload is None and value is PACKED and holds is not None and holds(name):
+            self.holds = None
+        super().judge(name, departed, value, payload, *arrived)
+        self.holds = holds
+
+
+KINDS: dict[type, tuple[Any, str]] = {
+    Tracking: (Near, "tracking_class"),
+    Near: (near, "Near"),
+    Listener: (near, "Listener"),
+    Cluster: (opening, "Cluster"),
+}
+"""Where what a mutant is a kind of is looked up by those who use it."""
+
+MUTANTS: dict[str, tuple[type, ...]] = {
+    mutant.__name__: (mutant,)
     for mutant in (
         NoToken,
         NoOwnWriteDrop,
@@ -127,18 +239,26 @@ MUTANTS = {
         NoCanary,
         EndlessCopies,
         NoFlush,
+        NoLookAround,
+        SharedLease,
+        WrongNode,
+        FillsOnTheWay,
+        AbsentCopies,
     )
 }
+MUTANTS["KeptAcrossMoves"] = (KeptAcrossMoves, VouchedByTheOldOne)
+MUTANTS["KeptAcrossPromotions"] = (AskingAnybody, ListeningOn)
 
 
 # Who renames a method makes a mutant harmless without knowing it.
-for _mutant in MUTANTS.values():
+for _mutant in chain(*MUTANTS.values()):
     for _name, _member in vars(_mutant).items():
         if inspect.isfunction(_member):
-            assert hasattr(Tracking, _name), f"{_mutant.__name__}.{_name} overrides nothing"
+            assert hasattr(_mutant.__base__, _name), f"{_mutant.__name__}.{_name} overrides nothing"
 
 
 def install(mutant: str | None) -> None:
     """From now on near caches of this process are such mutants."""
-    if mutant is not None:
-        Near.tracking_class = MUTANTS[mutant]
+    for each in MUTANTS[mutant] if mutant is not None else ():
+        place, name = next(KINDS[kind] for kind in each.__mro__ if kind in KINDS)
+        setattr(place, name, each)

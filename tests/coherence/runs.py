@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import RedisError
+from tests.coherence import keys
 from tests.coherence.checker import (
     EVERY_KEY,
     LOSS,
@@ -21,19 +24,21 @@ from tests.coherence.checker import (
     check,
     stalest,
 )
-from tests.coherence.foreign import Foreign
+from tests.coherence.foreign import FLUSH, Foreign
 from tests.coherence.load import Load, Outcome, main
+from tests.coherence.topologies import TOPOLOGIES, Cluster, One, Proxies, Sentinel, peers
 
 from fleetcache import Cache
-from fleetcache.testing import FaultProxy, redis_server, valkey_server
+from fleetcache.testing import valkey_server
+from fleetcache.testing.clusters import ClusterNode, wait_for
+from fleetcache.testing.clusters import run as command
 from fleetcache.topology.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from tests.coherence.scenarios import Scenario
 
-T_LIVE, CANARY = 0.3, 0.5
-NEAR = {"T_LIVE": T_LIVE, "CANARY": CANARY, "MAX_TTL": 60, "MAX_BYTES": 8_000_000}
-SERVERS = {"valkey": valkey_server, "redis": redis_server}
+T_LIVE, CANARY, T_TOPO = 0.3, 0.5, 1.0
+NEAR = {"T_LIVE": T_LIVE, "CANARY": CANARY, "T_TOPO": T_TOPO, "MAX_TTL": 60, "MAX_BYTES": 8_000_000}
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.coherence.load"])
@@ -89,40 +94,63 @@ class Report:
 class Run:
     """What a scenario works with."""
 
-    def __init__(self, scenario: Scenario, seed: int, *, face: str, server: str, processes: int, mutant: str | None):
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        *,
+        face: str,
+        server: str,
+        processes: int,
+        topology: str,
+        mutant: str | None,
+    ) -> None:
         self.scenario = scenario
         self.stack = ExitStack()
-        self.start_server = SERVERS[server]
         self.recorder = Recorder("nemesis")
         self.children: list[tuple[Any, Any]] = []
+        self.chance = random.Random(f"{seed} nemesis")
         try:
-            self.server = self.another_server()
-            self.proxy = self.stack.enter_context(FaultProxy(self.server.socket))
+            self.ground: One = TOPOLOGIES[topology](self.stack, server, scenario.replicas, scenario.server)
+            self.server = self.chance.choice(self.ground.primaries)
+            """The one that fails; others may fail with it."""
+            hit = [self.server] if seed % 2 else self.ground.primaries
+            self.proxy = Proxies(map(self.ground.proxy, hit))
             load = Load(
                 seed,
                 face=face,
-                url=self.proxy.url(),
+                url=self.ground.url,
                 near=NEAR | scenario.near,
+                options=self.ground.options,
                 mutant=mutant,
                 **scenario.load,
             )
             self.load = load
             self.foreign = Foreign(
-                self.server.url(), seed, shared=load.shared, expiring=load.expiring, rate=scenario.rate
+                self.ground.client(), seed, shared=load.shared, expiring=load.expiring, rate=scenario.rate
             )
             self.foreign.seed()
-            if scenario.server.get("arguments"):
-                self.foreign.client.execute_command("DEBUG", "SET-ACTIVE-EXPIRE", 0)
             for number in range(processes):
                 self.spawn(number)
         except BaseException:
             self.stack.close()
             raise
 
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster that this is on."""
+        assert isinstance(self.ground, Cluster)
+        return self.ground
+
+    @property
+    def sentinel(self) -> Sentinel:
+        """The servers under Sentinels that this is on."""
+        assert isinstance(self.ground, Sentinel)
+        return self.ground
+
     def another_server(self) -> EmbeddedServer:
         """Start one more server, empty."""
-        server: EmbeddedServer = self.stack.enter_context(self.start_server(**self.scenario.server))
-        return server
+        return self.stack.enter_context(valkey_server())
 
     def spawn(self, number: int) -> None:
         ours, theirs = _context.Pipe()
@@ -155,6 +183,38 @@ class Run:
         directory = self.stack.enter_context(tempfile.TemporaryDirectory())
         self.order("fork", Path(directory, "history"), only=0)
 
+    def flush(self) -> None:
+        """Remove everything, and go on counting versions where they were."""
+        with self.loss():
+            for node in self.ground.primaries:
+                held = self.ground.held((*self.foreign.shared, *self.foreign.expiring), node)
+                command(node, "EVAL", FLUSH, 0, *(name for key in held for name in (keys.name(key), keys.floor(key))))
+
+    @contextmanager
+    def replaced(self, happen: Callable[[], object]) -> Iterator[ClusterNode]:
+        """Let a replica take the place of `server`, to which *happen* happens, and which hears nothing of it meanwhile."""
+        heir = self.cluster.cluster.replica(self.server)
+        others = [node for node in self.cluster.servers if node is not self.server]
+        self.cluster.proxy(heir).hold(peers)
+        with self.foreign.turn:  # nothing is lost that was acknowledged, so everything is demanded
+            command(self.server, "WAIT", 1, 1000)
+            happen()
+            command(heir, "CLUSTER", "FAILOVER", "TAKEOVER")
+            wait_for(lambda: all(self.cluster.slots(heir, by=node) for node in others), "all know the heir")
+            self.foreign.client = self.cluster.client(without=self.server)
+        yield heir
+
+    def write(self, names: Iterable[str]) -> None:
+        """Let the foreigner write each of these."""
+        for name in names:
+            with suppress(RedisError):
+                self.foreign.set(name, None)
+
+    @property
+    def known(self) -> list[str]:
+        """The keys that are looked at in the end."""
+        return [*self.foreign.shared, *self.foreign.expiring, "sa.0", "sa.1", "sa.4", "sa.5"]
+
     @contextmanager
     def loss(self) -> Iterator[None]:
         """Note that in this time everything is lost."""
@@ -169,11 +229,12 @@ def run(
     face: str = "both",
     server: str = "valkey",
     processes: int = 1,
+    topology: str = "one",
     mutant: str | None = None,
 ) -> Report:
     """Let a scenario happen, and return what the checker says."""
     began = time.monotonic()
-    this = Run(scenario, seed, face=face, server=server, processes=processes, mutant=mutant)
+    this = Run(scenario, seed, face=face, server=server, processes=processes, topology=topology, mutant=mutant)
     with this.stack:
         this.order("warm")
         this.order("start")
@@ -182,15 +243,13 @@ def run(
             scenario.script(this)
         finally:
             this.foreign.stop()
-            this.server.resume()
-            this.proxy.heal()
+            this.ground.settle()
         this.order("stop")
         time.sleep(scenario.settle)
-        codec = Cache("memory://").codec
-        known = [*this.foreign.shared, *this.foreign.expiring, "sa.0", "sa.1", "sa.4", "sa.5"]
-        this.foreign.truth(known, codec.decode)
+        this.foreign.client = this.ground.client()
+        this.foreign.truth(this.known, Cache("memory://").codec.decode)
         time.sleep(scenario.delta + 0.01)
-        this.order("look", known)
+        this.order("look", this.known)
         outcomes: list[Outcome] = this.order("end")
     history = [*this.recorder.history, *this.foreign.recorder.history]
     for outcome in outcomes:
@@ -199,12 +258,12 @@ def run(
     assert not crashes, "\n".join(crashes)
     checking = time.monotonic()
     violations = check(history, delta=scenario.delta, deadline=scenario.deadline)
-    command = (
+    again = (
         f"python -m tests.soak --scenario {scenario.name} --seed {seed} --face {face} --server {server} "
-        f"--processes {processes}" + (f" --mutant {mutant}" if mutant else "")
+        f"--topology {topology} --processes {processes}" + (f" --mutant {mutant}" if mutant else "")
     )
     ended = time.monotonic()
-    return Report(command, violations, history, outcomes, ended - began, ended - checking)
+    return Report(again, violations, history, outcomes, ended - began, ended - checking)
 
 
 def _end(child: Any, pipe: Any) -> None:

@@ -16,14 +16,25 @@ pytestmark = pytest.mark.timeout(120)
 
 # Each face, each server and each number of processes has its turn; a soak combines them all.
 FACES = (THREADS, TASKS, BOTH)
-RUNS = [
-    (name, FACES[number % 3], ("valkey", "redis")[number % 2], 4 if number % 5 == 0 else 1)
-    for number, name in enumerate(SCENARIOS)
+ONE = [
+    (name, FACES[number % 3], ("valkey", "redis")[number % 2], 4 if number % 5 == 0 else 1, "one")
+    for number, name in enumerate(name for name in SCENARIOS if "one" in SCENARIOS[name].topologies)
 ]
+# Of those that also befall one server what is different elsewhere, and in pairs those that take equally long.
+SEVERAL = [
+    *(("deaf", THREADS, "valkey", 2, "cluster"), ("flushed", TASKS, "redis", 1, "cluster")),
+    *(("migrated", BOTH, "valkey", 1, "cluster"), ("on_its_way", BOTH, "redis", 1, "cluster")),
+    *(("taken", THREADS, "valkey", 2, "cluster"), ("added", TASKS, "valkey", 1, "cluster")),
+    *(("promoted", TASKS, "redis", 1, "cluster"), ("revived", BOTH, "valkey", 1, "cluster")),
+    *(("isolated", BOTH, "valkey", 1, "cluster"), ("switched", THREADS, "valkey", 1, "sentinel")),
+]
+RUNS = [*ONE, *SEVERAL]
 PAIRS = list(zip(RUNS[::2], RUNS[1::2], strict=True))
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=[f"{one[0]}+{other[0]}" for one, other in PAIRS])
+@pytest.mark.parametrize(
+    "pair", PAIRS, ids=["+".join(f"{name}-{topology}" for name, *_, topology in pair) for pair in PAIRS]
+)
 def test_promises_hold(pair, redis_debian):
     """No read returned what it must not, and copies were served; two at a time, because they mostly wait."""
     with ThreadPoolExecutor(2) as pool:
@@ -35,5 +46,5 @@ def test_promises_hold(pair, redis_debian):
 
 
 def happen(chosen):
-    scenario, face, server, processes = chosen
-    return run(SCENARIOS[scenario], seed=1, face=face, server=server, processes=processes)
+    scenario, face, server, processes, topology = chosen
+    return run(SCENARIOS[scenario], seed=1, face=face, server=server, processes=processes, topology=topology)

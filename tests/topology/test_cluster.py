@@ -38,6 +38,8 @@ from fleetcache.errors import (
     UnsupportedServer,
 )
 from fleetcache.exchange.connecting import refusal
+from fleetcache.exchange.runtime import AWAITING as AWAITING_RUNTIME
+from fleetcache.exchange.runtime import BLOCKING as BLOCKING_RUNTIME
 from fleetcache.testing import ServerCluster, cluster
 from fleetcache.testing.clusters import free_ports, role, run, wait_for
 from fleetcache.topology.cluster import Redirect, may_ask_again, redirected, slot_of, units
@@ -159,6 +161,21 @@ async def test_the_map_is_learnt_once(fresh):
 
     assert found == [{}] * 20
     assert counts(cache) == {"learnt": 1}
+
+
+async def test_the_word_of_the_node_in_doubt(fresh):
+    """A map of a moment ago will do for everybody but for who wants to know what others than its author say."""
+    cache = fresh()
+    await cache.get("a")
+    topology = cache.whole.topology
+    runtime = AWAITING_RUNTIME if cache.face == AWAITING else BLOCKING_RUNTIME
+    author, other = topology.witness, next(node for node in topology.primaries if node.address != topology.witness)
+
+    await topology.survey(runtime, other)
+    assert (counts(cache)["learnt"], topology.witness) == (1, author)
+    await topology.survey(runtime, next(node for node in topology.nodes.values() if node.address == author))
+    assert counts(cache)["learnt"] == 2
+    assert topology.witness != author
 
 
 async def test_the_first_is_a_pipeline(fresh):

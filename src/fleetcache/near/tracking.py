@@ -310,6 +310,8 @@ class Tracking:
             raise Refused("this server is a replica")
 
     def _timed(self, reply: Any, sent: float, now: float) -> None:
+        if self.holds is not None and isinstance(reply, (MovedError, AskError)):
+            raise reply  # the slot of this name has just moved, and with another name it will do
         insist("PTTL", reply)
         self.introduced = True
 

@@ -11,7 +11,7 @@ go on side by side, and is gone when the test process is, however that ends::
 """
 
 from fleetcache.testing.clusters import ClusterNode, ServerCluster, WatchedServers, cluster, sentinels
-from fleetcache.testing.proxy import FaultProxy, tracked, untracked
+from fleetcache.testing.proxy import FaultProxy, clients, tracked, untracked
 from fleetcache.testing.servers import TLSServer, redis_server, tls_server, valkey_server
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ServerCluster",
     "TLSServer",
     "WatchedServers",
+    "clients",
     "cluster",
     "redis_server",
     "sentinels",

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import redis
 
 from fleetcache.errors import ServerNotStarted
+from fleetcache.testing.proxy import FaultProxy
 from fleetcache.testing.servers import TLSServer, certify, program
 from fleetcache.topology.embedded import LOWEST_PORT, PORTS, EmbeddedServer, find_binary
 
@@ -50,22 +51,34 @@ def role(server: EmbeddedServer) -> tuple[bytes, bytes]:
     return kind, rest[2] if kind == b"slave" else b""
 
 
+def front(port: int, proxied: bool) -> FaultProxy | None:
+    """Return a proxy before *port*, if one is wanted."""
+    return FaultProxy(("127.0.0.1", port)).__enter__() if proxied else None
+
+
 class ClusterNode(EmbeddedServer):
     """A node of a `ServerCluster`; also what any `EmbeddedServer` is: it can be killed, restarted, paused."""
 
     shift = 0
     """How far from its port the one is by which the others know it."""
 
-    def __init__(self, name: str, port: int, book: str, **options: Any) -> None:
+    def __init__(self, name: str, port: int, book: str, proxy: FaultProxy | None, **options: Any) -> None:
         self.name = name
         self.book = book
+        self.proxy = proxy
+        self.announced = proxy.port if proxy else port
+        """The port by which others know it."""
         super().__init__(port=port, **options)
 
     def _listening(self) -> list[str]:
         found = self.directory / "nodes.conf"
         if not found.exists():
             found.write_text(self.book)
-        return [*super()._listening(), "--cluster-enabled", "yes", "--cluster-config-file", found.name]
+        more = ["--cluster-enabled", "yes", "--cluster-config-file", found.name]
+        if self.proxy:
+            more += ["--cluster-announce-port", str(self.announced)]
+            more += ["--cluster-announce-bus-port", str(self.port + PORTS)]
+        return [*super()._listening(), *more]
 
 
 class TLSClusterNode(ClusterNode, TLSServer):
@@ -80,40 +93,44 @@ class TLSClusterNode(ClusterNode, TLSServer):
 class ServerCluster:
     """A cluster of *primaries*, which share the slots evenly, with so many *replicas* each.
 
+    *proxied*, each node has a ``proxy``, through which clients and replicas are led to it.
     *options* are those of ``EmbeddedServer``, for every node; with ``certificates`` those of `TLSServer`.
     """
 
-    def __init__(self, primaries: int = 3, replicas: int = 1, **options: Any) -> None:
+    def __init__(self, primaries: int = 3, replicas: int = 1, *, proxied: bool = False, **options: Any) -> None:
         self.kind: Any = TLSClusterNode if "certificates" in options else ClusterNode
         speed = ["--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"]
         speed += ["--cluster-allow-replica-migration", "no"]  # who gave its last slot away stays a primary
         self.options = {**options, "arguments": [*speed, *options.get("arguments", ())]}
+        self.proxied = proxied
         ports = free_ports(primaries * (1 + replicas))
         names = [secrets.token_hex(20) for _ in ports]
+        proxies = [front(port, proxied) for port in ports]
         lines = []
-        for place, (name, port) in enumerate(zip(names, ports, strict=True)):
+        for place, (name, port, proxy) in enumerate(zip(names, ports, proxies, strict=True)):
             at = place % primaries
             kind = f"master - 0 0 {place + 1}" if place < primaries else f"slave {names[at]} 0 0 {at + 1}"
             first, end = (SLOTS * each // primaries for each in (at, at + 1))
             held = f" {first}-{end - 1}" if place < primaries else ""
-            lines.append(f"{name} {self._place(port)} {kind} connected{held}\n")
+            lines.append(f"{name} {self._place(port, proxy)} {kind} connected{held}\n")
         self.nodes: list[ClusterNode] = []
         with ExitStack() as stack:
-            for name, port, line in zip(names, ports, lines, strict=True):
-                at_home = self._place(port)
+            for name, port, proxy, line in zip(names, ports, proxies, lines, strict=True):
+                at_home = self._place(port, proxy)
                 book = "".join(lines).replace(line, line.replace(f"{at_home} ", f"{at_home} myself,"))
                 book += f"vars currentEpoch {primaries} lastVoteEpoch 0\n"
-                self.nodes.append(stack.enter_context(self.kind(name, port, book, **self.options)))
+                self.nodes.append(stack.enter_context(self.kind(name, port, book, proxy, **self.options)))
             self.settle()
             stack.pop_all()
 
-    def _place(self, port: int) -> str:
+    def _place(self, port: int, proxy: FaultProxy | None) -> str:
         """Return how ``nodes.conf`` says where the node at *port* is."""
-        return f"127.0.0.1:{port + self.kind.shift}@{port + self.kind.shift + PORTS}"
+        announced = proxy.port if proxy else port
+        return f"127.0.0.1:{announced + self.kind.shift}@{port + self.kind.shift + PORTS}"
 
     def url(self) -> str:
         """Return a URL that names every node; with TLS, it also says which authority to trust."""
-        hosts = ",".join(f"127.0.0.1:{node.port + node.shift}" for node in self.nodes)
+        hosts = ",".join(f"127.0.0.1:{node.announced + node.shift}" for node in self.nodes)
         if self.kind is ClusterNode:
             return f"redis+cluster://{hosts}"
         return f"rediss+cluster://{hosts}?ssl_ca_certs={quote(str(self.options['certificates'] / 'ca.pem'))}"
@@ -126,13 +143,13 @@ class ServerCluster:
     @property
     def primaries(self) -> list[ClusterNode]:
         """The nodes that hold slots, in the order of these."""
-        by_port = {node.port: node for node in self.nodes}
+        by_port = {node.announced: node for node in self.nodes}
         return list(dict.fromkeys(by_port[port] for _, _, port in sorted(self._slots(self.running[0]))))
 
     def owner(self, slot: int) -> ClusterNode:
         """Return the primary that holds *slot*."""
         held = next(port for first, last, port in self._slots(self.running[0]) if first <= slot <= last)
-        return next(node for node in self.nodes if node.port == held)
+        return next(node for node in self.nodes if node.announced == held)
 
     def replica(self, primary: ClusterNode) -> ClusterNode:
         """Return a replica of *primary* that runs."""
@@ -182,7 +199,7 @@ class ServerCluster:
         run(heir, "CLUSTER", "FAILOVER", *(() if primary.runs else ("TAKEOVER",)))
         wait_for(lambda: role(heir)[0] == b"master", f"{heir.port} is primary")
         wait_for(
-            lambda: all(any(port == heir.port for _, _, port in self._slots(node)) for node in self.running),
+            lambda: all(any(port == heir.announced for _, _, port in self._slots(node)) for node in self.running),
             "all know it",
         )
         return heir
@@ -190,13 +207,17 @@ class ServerCluster:
     def add_node(self) -> ClusterNode:
         """Start a primary that holds no slot yet, and return it when every node knows it."""
         name, (port,) = secrets.token_hex(20), free_ports(1)
-        book = f"{name} {self._place(port)} myself,master - 0 0 0 connected\n"
-        node: ClusterNode = self.kind(name, port, f"{book}vars currentEpoch 0 lastVoteEpoch 0\n", **self.options)
+        proxy = front(port, self.proxied)
+        book = f"{name} {self._place(port, proxy)} myself,master - 0 0 0 connected\n"
+        book += "vars currentEpoch 0 lastVoteEpoch 0\n"
+        node: ClusterNode = self.kind(name, port, book, proxy, **self.options)
         for other in self.running:  # one would do, unless the machine is so busy that they miss each other
             run(node, "CLUSTER", "MEET", "127.0.0.1", other.port + other.shift)
         self.nodes.append(node)
         wait_for(
-            lambda: all(b"%d@" % (port + node.shift) in run(each, "CLUSTER", "NODES") for each in self.running),
+            lambda: all(
+                b"%d@" % (node.announced + node.shift) in run(each, "CLUSTER", "NODES") for each in self.running
+            ),
             "all met",
         )
         self.settle()
@@ -206,17 +227,23 @@ class ServerCluster:
         """Move the slots of *node* to the first other primary, let all forget it, and stop it."""
         to = next(other for other in self.primaries if other is not node)
         for first, last, port in self._slots(self.running[0]):
-            for slot in range(first, last + 1) if port == node.port else ():
+            for slot in range(first, last + 1) if port == node.announced else ():
                 self.move_slot(slot, to)
         self.nodes.remove(node)
         for other in self.running:
             run(other, "CLUSTER", "FORGET", node.name)
-        node.stop()
+        self._end(node)
 
     def stop(self) -> None:
         """End all nodes."""
         for node in self.nodes:
-            node.stop()
+            self._end(node)
+
+    @staticmethod
+    def _end(node: ClusterNode) -> None:
+        node.stop()
+        if node.proxy:
+            node.proxy.__exit__()
 
 
 @contextmanager
@@ -247,9 +274,19 @@ def free_ports(count: int) -> list[int]:
 
 
 class WatchedServers:
-    """A primary and its replicas, the ``servers``, which three ``sentinels`` watch as *service*."""
+    """A primary and its replicas, the ``servers``, which three ``sentinels`` watch as *service*.
 
-    def __init__(self, sentinels: Sequence[EmbeddedServer], servers: Sequence[EmbeddedServer], service: str) -> None:
+    They are known by the ports of their ``proxies``, if there are some.
+    """
+
+    def __init__(
+        self,
+        sentinels: Sequence[EmbeddedServer],
+        servers: Sequence[EmbeddedServer],
+        service: str,
+        proxies: Sequence[FaultProxy] = (),
+    ) -> None:
+        self.proxies = proxies
         self.sentinels = sentinels
         self.servers = servers
         self.service = service
@@ -259,7 +296,8 @@ class WatchedServers:
     def primary(self) -> EmbeddedServer:
         """The server that the Sentinels hold for the primary."""
         _, port = run(self.sentinels[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
-        return next(server for server in self.servers if server.port == int(port))
+        known = [each.port for each in self.proxies or self.servers]
+        return self.servers[known.index(int(port))]
 
     def settle(self) -> None:
         """Wait until the Sentinels know each other and every server, and all replicas follow."""
@@ -285,18 +323,31 @@ class WatchedServers:
 
 
 @contextmanager
-def sentinels(quorum: int = 2, replicas: int = 2, service: str = "service") -> Iterator[WatchedServers]:
-    """Run a primary, so many *replicas*, and three Sentinels, of whom *quorum* must agree that it is down."""
+def sentinels(
+    quorum: int = 2, replicas: int = 2, service: str = "service", *, proxied: bool = False, **options: Any
+) -> Iterator[WatchedServers]:
+    """Run a primary, so many *replicas*, and three Sentinels, of whom *quorum* must agree that it is down.
+
+    *proxied*, a proxy stands in front of each server, through which everybody is led to it.
+    *options* are those of ``EmbeddedServer``, for the servers.
+    """
     with ExitStack() as stack:
-        arguments = ["--repl-diskless-sync-delay", "0"]
-        servers = [stack.enter_context(EmbeddedServer(port=True, arguments=arguments))]
-        follow = ["--replicaof", f"127.0.0.1 {servers[0].port}", *arguments]
-        servers += [stack.enter_context(EmbeddedServer(port=True, arguments=follow)) for _ in range(replicas)]
-        watching = []
-        for _ in range(3):
-            sentinel = Sentinel(f"{service} 127.0.0.1 {servers[0].port} {quorum}", service)
-            watching.append(stack.enter_context(sentinel))
-        found = WatchedServers(watching, servers, service)
+        servers: list[EmbeddedServer] = []
+        proxies: list[FaultProxy] = []
+        for _ in range(1 + replicas):
+            (port,) = free_ports(1)
+            arguments = ["--repl-diskless-sync-delay", "0", *options.get("arguments", ())]
+            if proxied:
+                proxies.append(stack.enter_context(FaultProxy(("127.0.0.1", port))))
+                arguments += ["--replica-announce-ip", "127.0.0.1", "--replica-announce-port", str(proxies[-1].port)]
+            first = proxies[0].port if proxied else servers[0].port if servers else 0
+            if servers:
+                arguments += ["--replicaof", f"127.0.0.1 {first}"]
+            servers.append(stack.enter_context(EmbeddedServer(**{**options, "port": port, "arguments": arguments})))
+        first = proxies[0].port if proxied else servers[0].port
+        watched = f"{service} 127.0.0.1 {first} {quorum}"
+        watching = [stack.enter_context(Sentinel(watched, service)) for _ in range(3)]
+        found = WatchedServers(watching, servers, service, proxies)
         found.settle()
         yield found
 

@@ -29,6 +29,11 @@ def every(link: Link) -> bool:
     return True
 
 
+def clients(link: Link) -> bool:
+    """Choose the connections of clients, not those of replicas and Sentinels."""
+    return not link.peer
+
+
 def tracked(link: Link) -> bool:
     """Choose the connections on which CLIENT TRACKING was asked for."""
     return link.tracked
@@ -263,6 +268,8 @@ class Link:
         self.client = client
         self.tracked = False
         """Whether CLIENT TRACKING was asked for on it."""
+        self.peer = False
+        """Whether it is no client's: a replica's or a Sentinel's."""
         self._requests: Any = None
         self._answers = Cutter()
         self._ended = False
@@ -278,13 +285,16 @@ class Link:
         whole = []
         while command := self._requests.gets():
             self.tracked |= _begins(command, [b"CLIENT", b"TRACKING"])
+            migrates = _begins(command, [b"CLUSTER", b"SYNCSLOTS"])
+            self.peer |= migrates or _begins(command, [b"REPLCONF"])
+            self.peer |= _begins(command, [b"CLIENT", b"SETNAME"]) and command[2].startswith(b"SENTINEL-")
             for old, new in rewritten:
                 if _begins(command, old):
                     command = [*new, *command[len(old) :]]
                     break
             whole.append(hiredis.pack_command(tuple(command)))
-            if _begins(command, [b"PSYNC"]):
-                self._requests = False
+            if migrates or _begins(command, [b"PSYNC"]):
+                self._requests = False  # what is sent to a replica is no sequence of replies
                 break
         return b"".join(whole)
 

@@ -239,6 +239,8 @@ class Cluster(Topology):
         self.primaries: Sequence[Server] = []
         self.somewhere = Somewhere(self, self.starts[0].address)
         self.slots: list[Server] = [self.somewhere] * SLOTS
+        self.witness = ""
+        """The address of the node that the map is from."""
         self.readers = self.slots
         self.shards: dict[tuple[Node, ...], Server] = {}
         self.counts: Counter[str] = Counter()
@@ -372,22 +374,27 @@ class Cluster(Topology):
     async def refresh(self, runtime: Runtime, tried: Server | None = None, best: Node | None = None) -> None:
         """Learn anew who holds which slot: not from *tried*, which is away, and from *best* if it is given.
 
-        One caller asks, and the others wait for it; whoever comes a moment later takes what is known.
+        One caller asks, and the others wait for it; whoever comes a moment later takes what is known, unless
+        *tried* has said it.
         """
-        with _turn:
-            now = monotonic()
-            # Who asked in the parent of a forked process will not come back here.
-            mine = (now >= self.busy or self.process != getpid()) and now >= self.rest
-            if mine:
-                self.process, self.busy = getpid(), now + 2 * self.timeout
+        due = waits = True
+        while waits:
+            with _turn:
+                now = monotonic()
+                # Who asked in the parent of a forked process will not come back here.
+                busy = now < self.busy and self.process == getpid()
+                due = due and now >= self.rest and not busy
+                mine = not busy and (due or (tried is not None and tried.address == self.witness))
+                if mine:
+                    self.process, self.busy, self.witness = getpid(), now + 2 * self.timeout, ""
+            if waits := busy and best is None:  # a slot that moved is known already
+                await runtime.sleep(0.005)
         if mine:
             try:
                 await self._learn(runtime, tried, best)
             finally:
                 self.rest = monotonic() + MOMENT
                 self.busy = 0.0
-        while monotonic() < self.busy and best is None:  # a slot that moved is known already
-            await runtime.sleep(0.005)
         if not self.primaries:
             self._complain()
 
@@ -408,6 +415,7 @@ class Cluster(Topology):
                 self.trouble = error
             else:
                 if reply and not isinstance(reply, Exception):
+                    self.witness = node.address
                     self._adopt(reply, node)
                     return
                 self.trouble = self._no_map(node, reply)
