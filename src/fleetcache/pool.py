@@ -123,14 +123,19 @@ class SentinelConnectionFactory(ConnectionFactory):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        if not self.settings.sentinels:
+        sentinels = self.settings.sentinels
+        if not sentinels:
             raise SettingsError("SENTINELS must be a list of (host, port), such as [('10.0.0.1', 26379)]")
         shared = self.make_connection_params("redis://")
         for name in ("url", "max_connections"):
             shared.pop(name, None)
-        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            list(self.settings.sentinels), sentinel_kwargs=self.settings.sentinel_kwargs, **shared
-        )
+        # Some may hang, and all can still be asked in time.
+        limits = {
+            name: shared[name] and shared[name] / len(sentinels)
+            for name in ("socket_timeout", "socket_connect_timeout")
+        }
+        own = {**limits, **(self.settings.sentinel_kwargs or {})}
+        self._sentinel = Sentinel(list(sentinels), sentinel_kwargs=own, **shared)  # type: ignore[no-untyped-call]
 
     def identity(self) -> dict[str, Any]:
         return {"sentinels": self.settings.sentinels, "sentinel_kwargs": self.settings.sentinel_kwargs}
@@ -139,11 +144,12 @@ class SentinelConnectionFactory(ConnectionFactory):
         place = urlsplit(params["url"])
         query = dict(parse_qsl(place.query, keep_blank_values=True))
         is_primary = flag(query.pop("is_master", "1"))
+        service = query.pop("service_name", place.hostname)  # hostname is in small letters
         pool_class = self.settings.connection_pool_class or SentinelConnectionPool
         arguments = {
             **params,
             "url": place._replace(query=urlencode(query)).geturl(),
-            "service_name": place.hostname,
+            "service_name": service,
             "sentinel_manager": self._sentinel,
             "is_master": is_primary,
         }

@@ -20,7 +20,6 @@ import hiredis
 import redis
 import redis.asyncio
 from redis import exceptions
-from redis.asyncio import sentinel as aio_sentinel
 from redis.sentinel import SentinelConnectionPool
 
 from fleetcache.errors import AccessDenied, NeverSent, NoSuchDatabase, ServerGone, ServerTimeout, UnsupportedServer
@@ -117,13 +116,14 @@ def place_of(pool: Any) -> tuple[str, int]:
 def explained(error: Exception, pool: Any) -> Exception:
     """Return a connecting error as one that says where, and what to do about it."""
     address = address_of(pool)
+    where = "OPTIONS['PASSWORD'], OPTIONS['USERNAME'] or the URL"
+    if hasattr(pool, "of_sentinel"):
+        where = "what a Sentinel wants: OPTIONS['SENTINEL_KWARGS'] = {'username': …, 'password': …}"
     text = str(error)
     if isinstance(error, exceptions.AuthenticationError) or "WRONGPASS" in text or "NOAUTH" in text:
         user = pool.connection_kwargs.get("username") or "default"
         given = "refused the password" if pool.connection_kwargs.get("password") else "wants a password"
-        return AccessDenied(
-            f"{address}: the server {given} of user {user!r}. Check OPTIONS['PASSWORD'], OPTIONS['USERNAME'] or the URL"
-        )
+        return AccessDenied(f"{address}: the server {given} of user {user!r}. Check {where}")
     if isinstance(error, exceptions.InvalidResponse):
         return ServerGone(f"{address}: sent something that is no reply: {text}")
     if isinstance(error, exceptions.ResponseError):
@@ -149,11 +149,11 @@ def explained(error: Exception, pool: Any) -> Exception:
 # --- blocking -------------------------------------------------------------------------------------
 
 
-def connect(pool: Any) -> Any:
-    """Return a connected, authenticated ``redis.Connection`` to where *pool* leads."""
+def connect(pool: Any, place: tuple[str, int] | None = None) -> Any:
+    """Return a connected, authenticated ``redis.Connection`` to where *pool* leads, or a Sentinel: to *place*."""
     try:
         connection = pool.connection_class(**arguments(pool, pool.connection_class))
-        connection.connect()
+        connection.connect() if place is None else connection.connect_to(place)
     except (exceptions.RedisError, OSError, AttributeError) as error:
         raise explained(error, pool) from error
     return connection
@@ -184,54 +184,23 @@ def awaiting_class(connection_class: type) -> type:
     return redis.asyncio.Connection
 
 
-async def aconnect(pool: Any) -> Any:
-    """Return a connected ``redis.asyncio`` connection of the running loop to where *pool* leads."""
+async def aconnect(pool: Any, place: tuple[str, int] | None = None) -> Any:
+    """Return a connected ``redis.asyncio`` connection of the running loop; see `connect`."""
     try:
-        if isinstance(pool, SentinelConnectionPool):
-            return await _through_sentinel(pool)
         kind = awaiting_class(pool.connection_class)
-        return await _connected(kind(**arguments(pool, kind)))
+        there = {} if place is None else {"host": place[0], "port": place[1]}
+        connection = kind(**{**arguments(pool, kind), **there})
+        # Whatever goes wrong, leave nothing open: redis-py forgets its streams when it is cancelled, among others.
+        try:
+            await connection.connect()
+        except BaseException:
+            if connection._writer is not None:
+                connection._writer.transport.abort()
+                let_go(connection)
+            raise
     except (exceptions.RedisError, OSError, AttributeError) as error:
         raise explained(error, pool) from error
-
-
-async def _connected(connection: Any) -> Any:
-    """Connect, or leave nothing open: redis-py forgets its streams when it is cancelled, among others."""
-    try:
-        await connection.connect()
-    except BaseException:
-        if connection._writer is not None:
-            connection._writer.transport.abort()
-            let_go(connection)
-        raise
     return connection
-
-
-async def _through_sentinel(pool: Any) -> Any:
-    manager = pool.sentinel_manager
-    nodes = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
-    finder = aio_sentinel.Sentinel(  # type: ignore[no-untyped-call]
-        [(node["host"], node["port"]) for node in nodes],
-        min_other_sentinels=manager.min_other_sentinels,
-        sentinel_kwargs={name: value for name, value in nodes[0].items() if name in SENTINEL_ARGUMENTS},
-    )
-    secure = issubclass(pool.connection_class, redis.SSLConnection)
-    kind = aio_sentinel.SentinelManagedSSLConnection if secure else aio_sentinel.SentinelManagedConnection
-    kwargs = arguments(pool, redis.asyncio.SSLConnection if secure else redis.asyncio.Connection)
-    book = aio_sentinel.SentinelConnectionPool(  # type: ignore[no-untyped-call]
-        pool.service_name, finder, is_master=pool.is_master, connection_class=kind, **kwargs
-    )
-    try:
-        return await _connected(kind(**arguments(book, kind)))  # type: ignore[no-untyped-call]
-    finally:
-        for sentinel in finder.sentinels:
-            await sentinel.aclose()
-
-
-SENTINEL_ARGUMENTS = (
-    *("username", "password", "socket_timeout", "socket_connect_timeout", "socket_keepalive", "db"),
-    *(name for name in parameters(redis.asyncio.SSLConnection) if name.startswith("ssl_")),
-)
 
 
 class _Closed:

@@ -24,7 +24,7 @@ from redis.exceptions import ReadOnlyError, RedisError
 
 from fleetcache import commands as c
 from fleetcache.exchange import Reply, Server
-from fleetcache.exchange.connecting import connect, socket_of
+from fleetcache.exchange.connecting import socket_of
 from fleetcache.exchange.server import RemoteServer, facts_in
 from fleetcache.near.changes import Changes
 from fleetcache.near.tracking import CANARY_LIFE, NEVER, Refused, State, Tracking
@@ -241,7 +241,7 @@ class Listener:
         if server.pool.connection_kwargs.get("protocol") in {2, "2"}:
             raise Refused('announcements need RESP3, and OPTIONS["protocol"] is 2')
         server.watch(self.met)
-        connection = connect(server.pool)
+        connection = server.dial()
         sock = socket_of(connection)
         sock.settimeout(0)
         self.changes.make(self._connected, sock)
