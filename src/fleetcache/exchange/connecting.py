@@ -86,6 +86,8 @@ def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
     kwargs = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith("maint")}
     # Of ours alone: told to speak RESP3, a raw client of the pool would return other types than sites know.
     kwargs.setdefault("protocol", 3)
+    if hasattr(pool, "of_sentinel"):  # the clients that redis-py makes of them try for seconds; there are others to ask
+        kwargs.pop("retry", None)
     if connection_class is not pool.connection_class:
         # From the blocking to the awaiting family: parser and retry classes differ between them.
         accepted = parameters(connection_class)

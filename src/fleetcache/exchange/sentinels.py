@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from redis import exceptions as redis
 
-from fleetcache.errors import NeverSent, UnsupportedServer, is_outage
+from fleetcache.errors import NeverSent, ServerTimeout, UnsupportedServer, is_outage
 from fleetcache.exchange import Reply, Verb
 from fleetcache.exchange.runtime import Runtime
 
@@ -62,8 +62,10 @@ class Sentinels:
         for sentinel in sorted(self.known, key=lambda each: each.doubted):
             said = await self._said(runtime, sentinel)
             for place in () if isinstance(said, Exception) else said:
-                if place in tried or monotonic() > until:
+                if place in tried:
                     continue
+                if monotonic() > until:
+                    raise ServerTimeout(f"{self.address}: not found within {self.timeout} s")
                 try:
                     found = await to(place)
                 except (redis.ConnectionError, redis.TimeoutError) as error:

@@ -37,7 +37,9 @@ def wait_for(condition: Callable[[], object], what: str, why: Callable[[], objec
 
 def run(server: EmbeddedServer, *command: Any) -> Any:
     """Return the reply of *server* itself, in bytes, to *command*."""
-    with redis.Redis(unix_socket_path=str(server.socket), socket_timeout=5) as client:
+    words = server.arguments
+    password = words[words.index("--requirepass") + 1] if "--requirepass" in words else None
+    with redis.Redis(unix_socket_path=str(server.socket), socket_timeout=5, password=password) as client:
         return client.execute_command(*command)
 
 
@@ -223,10 +225,16 @@ class WatchedServers:
         self.service = service
         self.addresses = [("127.0.0.1", sentinel.port) for sentinel in sentinels]
 
+    def url(self, db: int = 0) -> str:
+        """Return a URL that names the service and every Sentinel."""
+        hosts = ",".join(f"{host}:{port}" for host, port in self.addresses)
+        return f"redis+sentinel://{hosts}/{self.service}/{db}"
+
     @property
     def primary(self) -> EmbeddedServer:
         """The server that the Sentinels hold for the primary."""
-        _, port = run(self.sentinels[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+        asked = next(sentinel for sentinel in self.sentinels if sentinel.runs)
+        _, port = run(asked, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
         return next(server for server in self.servers if server.port == int(port))
 
     def settle(self) -> None:
@@ -253,17 +261,38 @@ class WatchedServers:
 
 
 @contextmanager
-def sentinels(quorum: int = 2, replicas: int = 2, service: str = "service") -> Iterator[WatchedServers]:
-    """Run a primary, so many *replicas*, and three Sentinels, of whom *quorum* must agree that it is down."""
+def sentinels(
+    quorum: int = 2,
+    replicas: int = 2,
+    service: str = "service",
+    *,
+    password: str = "",
+    sentinel_password: str = "",
+    binary: Path | None = None,
+) -> Iterator[WatchedServers]:
+    """Run a primary, so many *replicas*, and three Sentinels, of whom *quorum* must agree that it is down.
+
+    *password* is what the servers want, *sentinel_password* what the Sentinels want.
+    """
     with ExitStack() as stack:
         arguments = ["--repl-diskless-sync-delay", "0"]
-        servers = [stack.enter_context(EmbeddedServer(port=True, arguments=arguments))]
-        follow = ["--replicaof", f"127.0.0.1 {servers[0].port}", *arguments]
-        servers += [stack.enter_context(EmbeddedServer(port=True, arguments=follow)) for _ in range(replicas)]
-        watching = []
-        for _ in range(3):
-            sentinel = Sentinel(f"{service} 127.0.0.1 {servers[0].port} {quorum}", service)
-            watching.append(stack.enter_context(sentinel))
+        if password:
+            arguments += ["--requirepass", password, "--masterauth", password]
+
+        def start(*more: str) -> EmbeddedServer:
+            return stack.enter_context(EmbeddedServer(port=True, binary=binary, arguments=[*arguments, *more]))
+
+        servers = [start()]
+        servers += [start("--replicaof", f"127.0.0.1 {servers[0].port}") for _ in range(replicas)]
+        lines = [
+            f"monitor {service} 127.0.0.1 {servers[0].port} {quorum}",
+            f"down-after-milliseconds {service} 1000",
+            f"failover-timeout {service} 3000",
+            *([f"auth-pass {service} {password}"] if password else ()),
+            *([f"sentinel-pass {sentinel_password}"] if sentinel_password else ()),
+        ]
+        own = ["--requirepass", sentinel_password] if sentinel_password else []
+        watching = [stack.enter_context(Sentinel(lines, binary=binary, arguments=own)) for _ in range(3)]
         found = WatchedServers(watching, servers, service)
         found.settle()
         yield found
@@ -272,13 +301,10 @@ def sentinels(quorum: int = 2, replicas: int = 2, service: str = "service") -> I
 class Sentinel(EmbeddedServer):
     """A Sentinel: the server program with a file of its own, which it keeps what it knows in."""
 
-    def __init__(self, watched: str, service: str) -> None:
-        self.program = find_binary()
-        self.lines = f"sentinel monitor {watched}\n" + "".join(
-            f"sentinel {name} {service} {value}\n"
-            for name, value in (("down-after-milliseconds", 1000), ("failover-timeout", 3000))
-        )
-        super().__init__(port=True, binary=self.program)
+    def __init__(self, lines: Sequence[str], *, binary: Path | None, arguments: Sequence[str]) -> None:
+        self.program = binary or find_binary()
+        self.lines = "".join(f"sentinel {line}\n" for line in lines)
+        super().__init__(port=True, binary=self.program, arguments=arguments)
 
     def _listening(self) -> list[str]:
         place, program = self.directory / "sentinel.conf", self.directory / "sentinel"
