@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 from redis.exceptions import RedisError
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedSSLConnection
 
 from fleetcache.errors import SettingsError
 from fleetcache.exchange.connecting import arguments
@@ -145,14 +145,17 @@ class SentinelConnectionFactory(ConnectionFactory):
         query = dict(parse_qsl(place.query, keep_blank_values=True))
         is_primary = flag(query.pop("is_master", "1"))
         service = query.pop("service_name", place.hostname)  # hostname is in small letters
+        url = place._replace(query=urlencode(query)).geturl()
+        if self.settings.connection_pool_class is None:
+            check_query(url)
         pool_class = self.settings.connection_pool_class or SentinelConnectionPool
         arguments = {
             **params,
-            "url": place._replace(query=urlencode(query)).geturl(),
+            "url": url,
             "service_name": service,
             "sentinel_manager": self._sentinel,
             "is_master": is_primary,
         }
-        if place.scheme == "rediss":
-            arguments["ssl"] = True
+        if place.scheme == "rediss":  # which redis-py would take for another class
+            arguments.setdefault("connection_class", SentinelManagedSSLConnection)
         return pool_class.from_url(**arguments)

@@ -571,7 +571,7 @@ def _fault(url: str) -> str:
         return "there is white space in the host"
     database = place.path.strip("/")
     if watched(url):
-        service, _, database = database.partition("/")
+        service, _, database = place.path.removeprefix("/").partition("/")
         if not (service and place.hostname):
             return "a Sentinel's host or the service is missing: redis+sentinel://host1:26379,host2:26379/service/0"
     if database and not database.isdigit():

@@ -252,10 +252,13 @@ class WatchedServers:
             "the Sentinels know all",
         )
 
-    def failover(self) -> EmbeddedServer:
-        """Let the Sentinels make another server primary, and return it when they have."""
+    def failover(self, *how: str) -> EmbeddedServer:
+        """Let the Sentinels make another server primary, and return it when they have.
+
+        *how* may be ``"COORDINATED"``, from Valkey 9 on: the primary passes on what it has first.
+        """
         before = self.primary
-        wait_for(lambda: run(self.sentinels[0], "SENTINEL", "FAILOVER", self.service), "a fail-over begins")
+        wait_for(lambda: run(self.sentinels[0], "SENTINEL", "FAILOVER", self.service, *how), "a fail-over begins")
         wait_for(lambda: self.primary is not before and role(self.primary)[0] == b"master", "another is primary")
         return self.primary
 
@@ -301,7 +304,7 @@ def sentinels(
 class Sentinel(EmbeddedServer):
     """A Sentinel: the server program with a file of its own, which it keeps what it knows in."""
 
-    def __init__(self, lines: Sequence[str], *, binary: Path | None, arguments: Sequence[str]) -> None:
+    def __init__(self, lines: Sequence[str], *, binary: Path | None = None, arguments: Sequence[str] = ()) -> None:
         self.program = binary or find_binary()
         self.lines = "".join(f"sentinel {line}\n" for line in lines)
         super().__init__(port=True, binary=self.program, arguments=arguments)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 
@@ -71,11 +71,11 @@ def service_client(url: str, options: Options) -> Any:
     if watched(url):
         place = urlsplit(url)
         user, at, hosts = place.netloc.rpartition("@")
-        service, _, database = place.path.strip("/").partition("/")
+        service, _, database = place.path.removeprefix("/").partition("/")
         sentinels = [urlsplit(f"//{host.strip()}") for host in hosts.split(",")]
         given = {**given, "SENTINELS": [(each.hostname, each.port or SENTINEL_PORT) for each in sentinels]}
-        query = urlencode([*parse_qsl(place.query, keep_blank_values=True), ("service_name", service)])
-        url = f"{place.scheme.removesuffix('+sentinel')}://{user}{at}{service}/{database}?{query}"
+        as_written = "" if service.islower() else f"&service_name={service}"
+        url = f"{place.scheme.removesuffix('+sentinel')}://{user}{at}{service}/{database}?{place.query}{as_written}"
     raw = (options.connection_factory or SentinelConnectionFactory)(given).connect(url)
     if not hasattr(raw.connection_pool, "sentinel_manager"):
         raise SettingsError(
@@ -93,7 +93,7 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
     plain = [url.replace("+cluster://", "://", 1) for url in urls]
     starts = [_open(url, options, makes) for url in plain]
     for start, url in zip(starts, urls, strict=True):
-        if not isinstance(start, RemoteServer) or "path" in start.pool.connection_kwargs:
+        if not isinstance(start, RemoteServer) or start.sentinels or "path" in start.pool.connection_kwargs:
             raise SettingsError(f"LOCATION {masked_url(url)!r}: the nodes of a cluster have redis+cluster:// URLs")
         if start.pool.connection_kwargs.get("db"):
             raise SettingsError(f"LOCATION {masked_url(url)!r}: a cluster has only database 0. Leave the number out")
