@@ -10,7 +10,7 @@ import redis
 SLACK = 2.0
 """How many seconds may pass between a command and the reading of its key's time to live."""
 
-UNORDERED = {"keys", "iter_keys", "sscan_iter", "srandmember"}
+UNORDERED = {"hkeys", "keys", "iter_keys", "sscan_iter", "srandmember"}
 """Return lists in the server's order, which is no order."""
 
 

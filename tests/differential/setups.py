@@ -90,7 +90,8 @@ class Setups:
         return self.single("herd", {"CLIENT_CLASS": "django_redis.client.HerdClient"})
 
     def _named(self) -> Setup:
-        names = {"KEY_PREFIX": "s[i]te*", "VERSION": 3, "TIMEOUT": 1000}
+        prefix = "{s[i]te*}" if ON == "cluster" else "s[i]te*"  # in braces all keys are in one slot
+        names = {"KEY_PREFIX": prefix, "VERSION": 3, "TIMEOUT": 1000}
         return self.single("named", {"CLEAR": "database"}, **names)
 
     def _shard(self) -> Setup:
