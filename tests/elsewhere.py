@@ -43,6 +43,8 @@ CANNOT = {
         "storing_combined_sets-herd": SLOTS,
         "smove version": SLOTS,
         "a write that went elsewhere": "LOCATION has a replica",
+        "test_touch_asks_the_primary": "LOCATION has a replica",
+        "make_pattern": "the prefix is another one",
     },
     "sentinel": {
         "test_connection_pool": "the pool does not ask Sentinels",
