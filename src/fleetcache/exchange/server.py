@@ -453,6 +453,11 @@ class RemoteServer(Server):
         if met not in self.watchers:
             self.watchers.append(met)
 
+    def unwatch(self, met: Callable[[str], None]) -> None:
+        """Call *met* no more."""
+        with suppress(ValueError):
+            self.watchers.remove(met)
+
     @property
     def inquires(self) -> bool:
         """Whether a new connection is asked who is at its end."""
@@ -469,7 +474,7 @@ class RemoteServer(Server):
         if run_id and run_id != self.run_id:
             self.run_id = run_id
             self.renew()
-            for met in self.watchers:
+            for met in list(self.watchers):
                 met(run_id)
 
     def renew(self) -> None:
