@@ -105,7 +105,11 @@ class ConnectionFactory:
 
     def get_connection_pool(self, params: dict[str, Any]) -> Any:
         """Return a new pool."""
-        pool_class = self.settings.connection_pool_class or redis.ConnectionPool
+        return self.make_pool(redis.ConnectionPool, params)
+
+    def make_pool(self, usual: type, params: dict[str, Any]) -> Any:
+        """Return a new pool, of the class *usual* unless the settings name one."""
+        pool_class: Any = self.settings.connection_pool_class or usual
         url = params["url"]
         if self.settings.connection_pool_class is None:
             check_query(url)
@@ -145,17 +149,13 @@ class SentinelConnectionFactory(ConnectionFactory):
         query = dict(parse_qsl(place.query, keep_blank_values=True))
         is_primary = flag(query.pop("is_master", "1"))
         service = query.pop("service_name", place.hostname)  # hostname is in small letters
-        url = place._replace(query=urlencode(query)).geturl()
-        if self.settings.connection_pool_class is None:
-            check_query(url)
-        pool_class = self.settings.connection_pool_class or SentinelConnectionPool
         arguments = {
             **params,
-            "url": url,
+            "url": place._replace(query=urlencode(query)).geturl(),
             "service_name": service,
             "sentinel_manager": self._sentinel,
             "is_master": is_primary,
         }
         if place.scheme == "rediss":  # which redis-py would take for another class
             arguments.setdefault("connection_class", SentinelManagedSSLConnection)
-        return pool_class.from_url(**arguments)
+        return self.make_pool(SentinelConnectionPool, arguments)

@@ -359,6 +359,7 @@ async def test_no_sentinel(fresh, servers):
         ("redis+sentinel://h/s", ClusterClient, {}, "redis.cluster://"),
         ("redis+sentinel://h/s", Cache, {"CONNECTION_FACTORY": "fleetcache.pool.ConnectionFactory"}, "ask Sentinels"),
         ("redis+sentinel://h/s?sockt_timeout=1", Cache, {}, "sockt_timeout"),
+        ("memory://", SentinelClient, {"SENTINELS": [("h", 1)]}, "rediss://"),
         ("redis+sentinal://h/s", Cache, {}, "Did you mean 'redis.sentinel'"),
     ],
 )

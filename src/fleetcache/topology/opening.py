@@ -16,7 +16,7 @@ from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.server import RemoteServer
 from fleetcache.pool import ConnectionFactory, SentinelConnectionFactory, frozen
-from fleetcache.settings import Options, masked_url, watched
+from fleetcache.settings import Options, clustered, masked_url, watched
 from fleetcache.topology import Topology
 from fleetcache.topology.cluster import Cluster, Node
 from fleetcache.topology.embedded import shared_server
@@ -67,6 +67,7 @@ def open_servers(urls: Sequence[str], options: Options) -> list[Server]:
 
 def service_client(url: str, options: Options) -> Any:
     """Return a raw client that asks Sentinels for the service in *url*: those in *url*, or in the options."""
+    _refuse_cluster(url)
     given = options.given
     if watched(url):
         place = urlsplit(url)
@@ -117,13 +118,17 @@ def _open(url: str, options: Options, factory: Any) -> Server:
     place = urlsplit(url)
     if place.scheme == "memory":
         return memory_server(f"{place.netloc}{place.path}")
-    if place.scheme.endswith("+cluster"):
-        raise SettingsError(f"LOCATION {masked_url(url)!r}: a cluster is for DefaultClient, HerdClient, ClusterClient")
+    _refuse_cluster(url)
     if watched(url):
         return remote(service_client(url, options), url, options)
     if place.scheme == "embedded":
         return OnDemand(url, lambda: _embedded(url, options, factory))
     return remote(factory.connect(url), url, options)
+
+
+def _refuse_cluster(url: str) -> None:
+    if clustered([url]):
+        raise SettingsError(f"LOCATION {masked_url(url)!r}: a cluster is for DefaultClient, HerdClient, ClusterClient")
 
 
 def _embedded(url: str, options: Options, factory: Any) -> Server:
