@@ -3,9 +3,9 @@
 What a client class of one's own overrides is the coroutine, and its face with it::
 
     class Loud(DefaultClient):
-        async def aget(self, key, default=None, version=None, client=None):
+        async def aget(self, key, *args, **kwargs):
             print(key)
-            return await super().aget(key, default, version, client)
+            return await super().aget(key, *args, **kwargs)
 
         get = blocking(aget)
 """
@@ -32,11 +32,11 @@ from fleetcache.pipeline import Pipeline
 from fleetcache.pool import frozen
 from fleetcache.recipes.loading import Loading
 from fleetcache.recipes.locks import Lock
-from fleetcache.settings import Settings, clustered, from_url
+from fleetcache.settings import Settings, clustered, from_url, watched
 from fleetcache.stats import Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.topology import Topology
-from fleetcache.topology.opening import aclose_idle, close_idle, open_cluster, open_servers
+from fleetcache.topology.opening import aclose_idle, close_idle, in_both_roles, open_cluster, open_servers
 from fleetcache.topology.standalone import Standalone
 from fleetcache.twin import blocking, complete
 
@@ -102,8 +102,11 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         """Return the servers of *settings*, unconnected; client classes differ here."""
         if clustered(settings.location):
             return open_cluster(settings.location, settings.options)
-        servers = open_servers(settings.location, settings.options)
-        return Standalone(servers, writes_elsewhere=not settings.options.replica_read_only)
+        urls, options = settings.location, settings.options
+        if len(urls) == 1 and watched(urls[0]) and options.read_from not in {None, "primary"}:
+            urls = in_both_roles(urls[0])
+        servers = open_servers(urls, options)
+        return Standalone(servers, writes_elsewhere=not options.replica_read_only, read_from=options.read_from)
 
     @classmethod
     def make_codec(cls, settings: Settings) -> Codec:
@@ -126,7 +129,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     ) -> Any:
         """Return the value of *key*, or *default* if there is none.  A stored None is a value.
 
-        With *fresh* the server is asked, even if there is a copy near.
+        With *fresh* the primary is asked, even if there is a copy near, or replicas answer reads.
         """
         name = self.name(key, version)
         near = self.near
@@ -135,7 +138,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
                 return self.served(copy, default)
             value = await self.fetch(near, name)
             return default if value is MISSING else value
-        payload = await self.ask((c.GET, name), None, client)
+        payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None, client)
         if near is not None:
             near.forget((name,))  # a copy may be older than what this client was told
         if payload is None:
@@ -234,7 +237,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             near_by = await self._get_near(self.near, names, fresh=fresh or self.runtime.records)
             return {named[name]: value for name, value in near_by.items()}
         payloads: list[bytes | None] = [None] * len(names)
-        for places, reply in await self.ask_many(c.MGET, names, None, client):
+        for places, reply in await self.ask_many(c.MGET_NOW if fresh else c.MGET, names, None, client):
             for place, payload in zip(places, reply or (), strict=False):
                 payloads[place] = payload
         found = {name: payload for name, payload in zip(names, payloads, strict=True) if payload is not None}
@@ -306,7 +309,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         name = self.name(key, version)
         near = self.near
         if near is None or client is not None:
-            return bool(await self.ask((c.EXISTS, name), False, client))
+            return bool(await self.ask((c.EXISTS_NOW if fresh else c.EXISTS, name), False, client))
         if not (fresh or self.runtime.records) and (copy := near.copy(name)) is not None:
             copy.hits += 1
             return copy.value is not PACKED or copy.payload is not None
@@ -407,7 +410,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     async def _move(self, old: str, new: str) -> bool | None:
         """Move an entry to another server or slot: write there, then delete here."""
         try:
-            payload, left = await self.ask_several([(c.GET, old), (c.PTTL, old)], None)
+            payload, left = await self.ask_several([(c.GET_NOW, old), (c.PTTL_NOW, old)], None)
         except ResponseError as error:
             if "WRONGTYPE" in str(error):
                 self.together((old, new), "moving what is no plain value")

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from random import randint
 from time import time
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from fleetcache import commands as c
 from fleetcache.cache import Cache
 from fleetcache.codec import Codec
 from fleetcache.codec.herding import Herded, HerdSerializer
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
+from fleetcache.errors import SettingsError
 from fleetcache.settings import Settings
 from fleetcache.topology import Topology
-from fleetcache.topology.opening import open_cluster, open_servers, remote, service_client
+from fleetcache.topology.opening import in_both_roles, open_cluster, open_servers, remote, service_client
 from fleetcache.topology.shards import Shards
 from fleetcache.topology.standalone import Standalone
 from fleetcache.twin import blocking
@@ -35,17 +35,9 @@ class SentinelClient(DefaultClient):
     @classmethod
     def open(cls, settings: Settings) -> Topology:
         options = settings.options
-        urls = list(settings.location)
-        if len(urls) == 1:
-            urls = [_with_query(urls[0], is_master=str(role)) for role in (1, 0)]
+        urls = settings.location if len(settings.location) > 1 else in_both_roles(settings.location[0])
         servers = [remote(service_client(url, options), url, options) for url in urls]
-        return Standalone(servers, writes_elsewhere=not options.replica_read_only)
-
-
-def _with_query(url: str, **values: str) -> str:
-    place = urlsplit(url)
-    query = dict(parse_qsl(place.query, keep_blank_values=True)) | values
-    return place._replace(query=urlencode(query)).geturl()
+        return Standalone(servers, writes_elsewhere=not options.replica_read_only, read_from=options.read_from)
 
 
 class ClusterClient(DefaultClient):
@@ -61,6 +53,8 @@ class ShardClient(DefaultClient):
 
     @classmethod
     def open(cls, settings: Settings) -> Topology:
+        if settings.options.read_from not in {None, "primary"}:
+            raise SettingsError("READ_FROM is of no use to a ShardClient, whose servers have no replicas. Leave it out")
         return Shards(dict(zip(settings.location, open_servers(settings.location, settings.options), strict=True)))
 
     def get_server_name(self, key: Any) -> str:

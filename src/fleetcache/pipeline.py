@@ -20,6 +20,7 @@ from fleetcache import commands as c
 from fleetcache.core import Core
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Plan
+from fleetcache.topology.replicas import Reader
 from fleetcache.twin import Twinned, blocking
 
 
@@ -136,11 +137,14 @@ class Pipeline(Twinned):
 
     async def _ask(self, asked: dict[int, Plan]) -> dict[int, tuple[list[list[Reply]], Exception | None]]:
         """Send all questions, one write per server, and return each operation's replies, or error."""
+        reads = all(command[0].reads for plan in asked.values() for _, commands in plan for command in commands)
         parts: dict[int, tuple[Server, list[Command]]] = {}
         where: dict[int, list[tuple[int, slice]]] = {}
         for place, plan in asked.items():
             where[place] = []
             for server, commands in plan:
+                if isinstance(server, Reader) and not reads:
+                    server = server.primary  # noqa: PLW2901 - a replica would not know what is written here
                 _, batch = parts.setdefault(id(server), (server, []))
                 where[place].append((id(server), slice(len(batch), len(batch) + len(commands))))
                 batch.extend(commands)

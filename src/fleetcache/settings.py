@@ -152,13 +152,13 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value
 
 
-def one_of(*words: str) -> Callable[[Any], str]:
+def one_of(*words: str | None) -> Callable[[Any], Any]:
     """Return what reads a choice among *words*."""
 
-    def read(value: Any) -> str:
+    def read(value: Any) -> Any:
         if value not in words:
             raise ValueError(f"one of {', '.join(map(repr, words))} is expected")
-        return str(value)
+        return value
 
     return read
 
@@ -328,6 +328,11 @@ class Options:
     logger: str = _option(
         "fleetcache", str, "LOGGER", setting="DJANGO_REDIS_LOGGER", doc="The logger for ignored refusals."
     )
+    read_from: str | None = _option(
+        None, one_of(None, "primary", "replica", "nearest"), "READ_FROM",
+        doc='Who answers reads: the `"primary"`, any `"replica"`, or the `"nearest"` of all; see [Replicas](replicas.md). '
+        "Left out: replicas if LOCATION names some or Sentinels know some, the primaries of a cluster.",
+    )  # fmt: skip
     replica_read_only: bool = _option(
         True, flag, "REPLICA_READ_ONLY", doc="False lets writes go to another server when the primary is away."
     )

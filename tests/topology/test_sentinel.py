@@ -151,9 +151,10 @@ async def test_a_sentinel_that_is_behind(fresh, servers):
             await misled.get("a")
 
 
-async def test_replicas(fresh, servers):
-    """SentinelClient takes the URL too, and reads from replicas; without one, from the primary."""
-    cache = fresh(kind=SentinelClient)
+@pytest.mark.parametrize(("kind", "options"), [(SentinelClient, {}), (Cache, {"READ_FROM": "replica"})])
+async def test_replicas(fresh, servers, kind, options):
+    """SentinelClient takes the URL too, and reads from replicas, as READ_FROM has it; without one, from the primary."""
+    cache = fresh(kind=kind, **options)
     replica = cache.whole.topology.replicas[0]
     await cache.set("a", 1)
     wait_for(lambda: cache.whole.get("a") == 1, "the replicas have it")
@@ -162,7 +163,7 @@ async def test_replicas(fresh, servers):
     assert replica.sentinels.last[1] in {each.port for each in servers.servers if each is not servers.primary}
 
     with sentinels(replicas=0) as alone:
-        cache = fresh(alone.url(), SentinelClient)
+        cache = fresh(alone.url(), kind, **options)
         assert await cache.set("a", 1) is True
         assert await cache.get("a") == 1
 

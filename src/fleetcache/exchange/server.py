@@ -114,6 +114,7 @@ class RemoteServer(Server):
         *,
         max_connections: int | None = None,
         patience: float | None = 0.0,
+        greeting: bytes = b"",
     ) -> None:
         self.raw = raw
         self.pool = raw.connection_pool
@@ -126,6 +127,8 @@ class RemoteServer(Server):
         self.refused = ""
         self.watchers: list[Callable[[str], None]] = []
         self.run_id = ""
+        self.greeting = greeting
+        """A packed command that every connection begins with."""
         self.sentinels = self._sentinels() if isinstance(self.pool, SentinelConnectionPool) else None
         self._start_afresh()
         SERVERS.add(self)
@@ -305,9 +308,12 @@ class RemoteServer(Server):
         conversation = Conversation(connect(self.pool, place), self.timeout, self.address)
         conversation.used = place is not None  # even a new one may lead to a primary that is about to be none
         self.open.add(conversation)
-        if self.inquires:
+        if self.greeting or self.inquires:
             try:
-                self._met(*conversation.ask(ABOUT, 1))
+                if self.greeting:
+                    conversation.ask(self.greeting, 1)
+                if self.inquires:
+                    self._met(*conversation.ask(ABOUT, 1))
             except BaseException:
                 self._hang_up(conversation)
                 raise
@@ -413,9 +419,12 @@ class RemoteServer(Server):
 
     async def _areach(self, place: Place | None = None) -> Multiplexed:
         line = Multiplexed(await aconnect(self.pool, place), self.timeout, self.address)
-        if self.inquires:
+        if self.greeting or self.inquires:
             try:
-                self._met(*await line.ask(ABOUT, 1))
+                if self.greeting:
+                    await line.ask(self.greeting, 1)
+                if self.inquires:
+                    self._met(*await line.ask(ABOUT, 1))
             except BaseException:
                 line.close()
                 raise

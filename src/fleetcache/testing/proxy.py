@@ -270,7 +270,7 @@ class Link:
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
 
     def commands(self, portion: bytes, rewritten: list[tuple[list[bytes], list[bytes]]]) -> bytes:
-        """Return the commands that are whole now, rewritten; TLS passes as it is."""
+        """Return the commands that are whole now, rewritten; TLS and what replicas are told pass as they are."""
         self._opaque = self._opaque or (not self._asked and portion[:1] == TLS_HANDSHAKE)
         if self._opaque:
             return portion
@@ -280,6 +280,7 @@ class Link:
             if ends:
                 words = _words(self._asked)
                 self.tracked |= words[:2] == [b"CLIENT", b"TRACKING"]
+                self._opaque |= words[:1] == [b"PSYNC"]
                 whole.append(_rewrite(self._asked, words, rewritten))
                 self._asked = b""
         return b"".join(whole)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import redis
 
@@ -65,6 +65,13 @@ def open_servers(urls: Sequence[str], options: Options) -> list[Server]:
     return [_open(url, options, makes) for url in urls]
 
 
+def in_both_roles(url: str) -> list[str]:
+    """Return the URLs of the primary and of the replicas of the service in *url*."""
+    place = urlsplit(url)
+    query = dict(parse_qsl(place.query, keep_blank_values=True))
+    return [place._replace(query=urlencode({**query, "is_master": role})).geturl() for role in (1, 0)]
+
+
 def service_client(url: str, options: Options) -> Any:
     """Return a raw client that asks Sentinels for the service in *url*: those in *url*, or in the options."""
     _refuse_cluster(url)
@@ -111,7 +118,8 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
 
     with _opening:
         # Servers are the process's, one for each configuration: so is their cluster.
-        return _clusters.setdefault(tuple(starts), Cluster(starts, connect, client))  # type: ignore[arg-type]
+        made = Cluster(starts, connect, client, options.read_from)  # type: ignore[arg-type]
+        return _clusters.setdefault((*starts, made.read_from), made)
 
 
 def _open(url: str, options: Options, factory: Any) -> Server:
@@ -175,5 +183,7 @@ async def aclose_idle(topology: Topology) -> None:
 
 def _remote(topology: Topology) -> list[RemoteServer]:
     """Return the servers that have connections, each once."""
-    servers = [server.remote if isinstance(server, Node) else server for server in topology.servers]
+    servers: list[Server] = []
+    for server in topology.servers:
+        servers += (server.remote, server.reader) if isinstance(server, Node) else (server,)
     return [server for server in dict.fromkeys(servers) if isinstance(server, RemoteServer)]
