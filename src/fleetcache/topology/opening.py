@@ -65,11 +65,11 @@ def open_servers(urls: Sequence[str], options: Options) -> list[Server]:
     return [_open(url, options, makes) for url in urls]
 
 
-def in_both_roles(url: str) -> list[str]:
+def in_both_roles(url: str) -> tuple[str, ...]:
     """Return the URLs of the primary and of the replicas of the service in *url*."""
     place = urlsplit(url)
     query = dict(parse_qsl(place.query, keep_blank_values=True))
-    return [place._replace(query=urlencode({**query, "is_master": role})).geturl() for role in (1, 0)]
+    return tuple(place._replace(query=urlencode({**query, "is_master": role})).geturl() for role in (1, 0))
 
 
 def service_client(url: str, options: Options) -> Any:
