@@ -313,24 +313,27 @@ class Core(Twinned):
         sent = clock()
         tracking = near.only or near.tracking(name)
         departed = tracking.depart(name, sent)
+        if self.runtime.records:
+            departed = 0  # a pipeline does not tell who has answered
         if not departed or tracking.untracked:
             if not name.startswith(near.prefixes):  # it is none of the near cache's
                 return self.value(await self.ask((GET, name), None), name, MISSING)
             near.wake(name)
-        server, left = tracking.server, -2
+        server, left = tracking.server or self.topology.home(name), -2
         try:
             # Of the primary in any case: a replica may not know yet what was read before.
             commands = ((GET_NOW, name), (PTTL_NOW, name)) if departed else ((GET_NOW, name),)
             if self.runtime.blocks:  # written out, as in `ask`
-                payload, *lefts = server.exchange(commands)
+                replies = server.exchange(commands)
             else:
-                payload, *lefts = await self.runtime.exchange(server, commands)
+                replies = await self.runtime.exchange(server, commands)
+            payload = replies[0]
             if isinstance(payload, RedisError):
                 raise payload
-            if lefts:
-                (left,) = lefts
+            if departed and type(replies) is list:  # of that server alone
+                left = replies[1]
         except TROUBLE as error:
-            if is_outage(error) and self.topology.route((GET, name)) is not server:
+            if is_outage(error) and self.topology.route((GET, name)) is not server and not self.topology.splits:
                 payload = await self.ask((GET, name), None)  # of a replica
             elif self.failsafe.ignore:
                 self.failsafe.pass_over(error)
@@ -353,23 +356,28 @@ class Core(Twinned):
         sent = clock()
         trackings = [near.tracking(name) for name in names]
         departures = [tracking.depart(name, sent) for tracking, name in zip(trackings, names, strict=True)]
-        promising = any(departures)
-        if not promising or trackings[0].untracked:
-            near.wake(names[0])
+        promising = any(departures) and not self.runtime.records
+        for tracking, departed, name in zip(trackings, departures, names, strict=True):
+            if (not departed or tracking.untracked) and name.startswith(near.prefixes):
+                near.wake(name)
         # Of the primaries, as in `fetch`, unless one of them is away.
-        elsewhere = any(tracking.server.away for tracking in trackings)
+        elsewhere = any(tracking.server is not None and tracking.server.away for tracking in trackings)
+        timed = promising and not elsewhere
         shares = self.topology.shares(names, reads=elsewhere)
         plan: list[tuple[Server, list[Command]]] = []
         for server, places in shares:
             share = [names[place] for place in places]
-            timed = share if promising and not elsewhere else []
-            plan.append((server, [(MGET_NOW, *share), *[(PTTL_NOW, name) for name in timed]]))
+            times = [(PTTL_NOW, name) for name in share] if timed else []
+            plan.append((server, [*self.about(MGET_NOW, share), *times]))
         found: dict[str, Any] = {}
         arrivals: list[tuple[Any, ...]] = []
-        for (_, places), (payloads, *lefts) in zip(shares, await self.ask_all(plan, None), strict=True):
+        for (_, places), (_, asked), replies in zip(shares, plan, await self.ask_all(plan, None), strict=True):
+            count = len(asked) - len(places) if timed else len(asked)
+            payloads = self.joined(MGET_NOW, replies[:count])
             if payloads is None:
                 continue  # the server is away, and that is ignored
-            for place, payload, left in zip(places, payloads, lefts or [-2] * len(places), strict=True):
+            lefts = replies[count:] if timed and type(replies) is list else [-2] * len(places)
+            for place, payload, left in zip(places, payloads, lefts, strict=True):
                 name = names[place]
                 value = MISSING if payload is None else self.decoded(payload, name)
                 if value is not MISSING:

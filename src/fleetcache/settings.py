@@ -242,7 +242,13 @@ class NearOptions:
         10.0, more_than_none, "CANARY",
         doc="Every so many seconds a small entry is written, whose announcement has to come back.",
     )  # fmt: skip
-    absent: bool = _option(True, flag, "ABSENT", doc="Also remember which entries are missing.")
+    t_topo: float = _option(
+        15.0, more_than_none, "T_TOPO",
+        doc="Every so many seconds it is asked, of another server where there is one, who the primary is, and which slots it holds.",
+    )  # fmt: skip
+    absent: bool = _option(
+        True, flag, "ABSENT", doc="Also remember which entries are missing; on a cluster that is not done."
+    )
     untracked_ttl: float = _option(
         0.0, at_least(0), "UNTRACKED_TTL",
         doc="For how many seconds a copy may be used where the server cannot announce changes; other processes' writes are "

@@ -31,7 +31,7 @@ from fleetcache.settings import NearOptions
 
 pytestmark = pytest.mark.timeout(120)
 
-NAME, PREFIX = "p:a", "p:"
+NAME, PREFIX, QUESTION = "p:a", "p:", "p:~near:q"
 OPTIONS = NearOptions()
 STEP = 0.6 * OPTIONS.t_live
 """How far the clock goes at a time."""
@@ -39,7 +39,7 @@ STEP = 0.6 * OPTIONS.t_live
 MOMENT = 1e-5
 """How far it goes where it must be seen what came before and what after."""
 
-OK, PONG, GONE = b"+OK\r\n", b"+PONG\r\n", b":-2\r\n"
+OK, NOTHING, GONE = b"+OK\r\n", b"_\r\n", b":-2\r\n"
 FLUSHED = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
 
 
@@ -55,8 +55,8 @@ REPLIES = {
     ("CLIENT", "TRACKING"): OK,
     ("INFO", "server"): text("run_id:1\r\nredis_version:7.2.4\r\n"),
     ("INFO", "replication"): text("role:master\r\n"),
-    ("PTTL", PREFIX): GONE,
-    ("PING",): PONG,
+    ("PTTL", QUESTION): GONE,
+    ("SET", QUESTION): NOTHING,
 }
 
 
@@ -204,7 +204,7 @@ class World:
             yield "acknowledge_canary", 0
         elif tracking.canary_due(self.now):
             yield "write_canary", 0
-        if self.waits and self.now >= tracking._pinged + OPTIONS.t_live / 3:
+        if self.waits and self.now >= tracking._asked + OPTIONS.t_live / 3:
             yield "tick", 0
 
     def after(self, move: tuple[str, int]) -> World:
@@ -323,7 +323,7 @@ class World:
 
     def connect(self, number: int = 0) -> None:
         self.connected = True
-        self.tracking.connected(self.now)
+        self.tracking.connected(self.now, QUESTION)
 
     def serve(self, number: int = 0) -> None:
         """The server answers whatever it was sent."""
@@ -352,7 +352,8 @@ class World:
         self.tracking.arm(self.now)
 
     def write_canary(self, number: int = 0) -> None:
-        self.canary = self.tracking.new_canary(self.now)
+        self.canary = self.tracking.own_name()
+        self.tracking.new_canary(self.canary, self.now)
         if self.announces and not self.scope.deaf:
             self.queue += ((announcement(self.canary), 0),)
 
@@ -620,7 +621,7 @@ class HastyFence(Tracking):
 
     def fence(self, now: float, then: Any) -> bool:
         if self._expected and self.leased(now):
-            now = self._pinged
+            now = self._asked
         return super().fence(now, then)
 
 

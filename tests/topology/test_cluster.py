@@ -490,7 +490,6 @@ async def test_a_node_that_is_no_single_server(fresh, servers):
         ("unix:///tmp/s", ClusterClient, {}, "redis.cluster://"),
         ("redis+cluster://h:1", ShardClient, {}, "DefaultClient"),
         ("redis+cluster://s", SentinelClient, {"SENTINELS": [("h", 1)]}, "DefaultClient"),
-        ("redis+cluster://h:1", Cache, {"NEAR": True}, "NEAR"),
     ],
 )
 def test_settings_that_contradict_themselves(location, kind, options, message):

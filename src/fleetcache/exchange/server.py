@@ -406,12 +406,17 @@ class RemoteServer(Server):
         if met not in self.watchers:
             self.watchers.append(met)
 
+    def unwatch(self, met: Callable[[str], None]) -> None:
+        """Call *met* no more."""
+        with suppress(ValueError):
+            self.watchers.remove(met)
+
     def meet(self, run_id: str) -> None:
         """Note that a new connection led to the server *run_id*; the connections to another one go."""
         if run_id and run_id != self.run_id:
             self.run_id = run_id
             self.renew()
-            for met in self.watchers:
+            for met in list(self.watchers):
                 met(run_id)
 
     def renew(self) -> None:

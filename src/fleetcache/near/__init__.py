@@ -46,22 +46,56 @@ class Near:
         self.copies = self.store.copies
         self.counts = Counts()
         self.changes = Changes(self._void, self._give_up)
+        self.warns = warns
+        self.topology = topology
         self.home = topology.home
         self.listeners: dict[Server, Listener] = {}
-        for server in topology.primaries:
-            tracking = self.tracking_class(server.address, prefixes, options, self.store, self.counts)
-            tracking.server, tracking.warns = server, warns
-            self.listeners[server] = Listener(server, tracking, self.changes)
-        self.only = next(iter(self.listeners.values())).tracking if len(self.listeners) == 1 else None
+        self.nowhere = self._listener(None)
+        self.only: Tracking | None = None
+        if not topology.moves:
+            for server in topology.primaries:
+                self._listen_to(server)
+            if len(self.listeners) == 1:
+                self.only = self.listener("").tracking
+        topology.watch(self._moved)
         NEARS.append(self)
+
+    def _listener(self, server: Server | None) -> Listener:
+        address = server.address if server else ""
+        tracking = self.tracking_class(address, self.prefixes, self.options, self.store, self.counts)
+        tracking.server, tracking.warns = server, self.warns
+        if self.topology.moves:
+            tracking.holds = lambda name: self.home(name) is server
+        return Listener(server, tracking, self.changes, self.topology)
+
+    def listener(self, name: str) -> Listener:
+        """Return who listens to the primary that holds *name*, or who never begins if that is not known."""
+        server = self.home(name)
+        return self.listeners.get(server) or self._listen_to(server)
+
+    def _listen_to(self, server: Server) -> Listener:
+        with self.lock:
+            if server in self.topology.primaries and server not in self.listeners:
+                self.listeners[server] = self._listener(server)
+            return self.listeners.get(server, self.nowhere)
+
+    def _moved(self, losers: Iterable[Server]) -> None:
+        """*losers* hold less than they did, or nothing any more."""
+        for server in losers:
+            if (listener := self.listeners.get(server)) is not None:
+                self.changes.make(listener.tracking.end_epoch, "moved")
+        with self.lock:
+            gone = [self.listeners.pop(server) for server in {*self.listeners}.difference(self.topology.primaries)]
+        for listener in gone:
+            listener.close()
 
     def tracking(self, name: str) -> Tracking:
         """Return what is known of the primary that holds *name*."""
-        return self.only or self.listeners[self.home(name)].tracking
+        return self.only or self.listener(name).tracking
 
     def wake(self, name: str) -> None:
         """Begin to listen to the primary that holds *name*, unless it has begun."""
-        self.listeners[self.home(name)].start()
+        self.listener(name).start()
 
     @property
     def lock(self) -> Any:
@@ -69,12 +103,12 @@ class Near:
         return self.changes.lock
 
     def _void(self) -> None:
-        for listener in self.listeners.values():
+        for listener in list(self.listeners.values()):
             listener.tracking.void()
 
     def _give_up(self) -> None:
         self.store.clear()
-        for listener in self.listeners.values():
+        for listener in list(self.listeners.values()):
             listener.tracking.end_epoch("interrupted")
 
     # --- reading ----------------------------------------------------------------------------------
@@ -96,7 +130,7 @@ class Near:
         if now < entry.epoch.until:
             return entry
         # Nobody has looked for announcements in the last millisecond.
-        listener = self.listeners[self.home(name)]
+        listener = self.listener(name)
         listener.look(now)
         entry = self.copies.get(name)
         if entry is None or now >= entry.deadline:
@@ -124,7 +158,7 @@ class Near:
                 self.changes.make(self.tracking(name).wrote, name)
 
     def _forget_all(self) -> None:
-        for listener in self.listeners.values():
+        for listener in list(self.listeners.values()):
             listener.tracking.end_epoch("own flush")
 
     # --- fences -----------------------------------------------------------------------------------
@@ -132,7 +166,7 @@ class Near:
     def fence(self) -> None:
         """Wait until every write that was acknowledged before now is known here."""
         began = clock()
-        for listener in self.listeners.values():
+        for listener in list(self.listeners.values()):
             passed = threading.Event()
             if listener.fence(began, passed.set) and not passed.wait(listener.patience):
                 listener.fall_back()
@@ -158,7 +192,7 @@ class Near:
                 except TimeoutError:
                     listener.fall_back()
 
-        await asyncio.gather(*(pass_one(listener) for listener in self.listeners.values()))
+        await asyncio.gather(*(pass_one(listener) for listener in list(self.listeners.values())))
 
     # --- looking at it ----------------------------------------------------------------------------
 
@@ -166,13 +200,16 @@ class Near:
     def state(self) -> State:
         """How far copies can be trusted; of several primaries, the one that is worst off."""
         order = list(State)
-        return max((listener.tracking.state for listener in self.listeners.values()), key=order.index)
+        states = [listener.tracking.state for listener in list(self.listeners.values())]
+        return max(states, key=order.index, default=State.ASLEEP)
 
     @property
     def why(self) -> str:
         """Why it is not live, "" if it is."""
         return "; ".join(
-            f"{lane.tracking.address}: {lane.tracking.why}" for lane in self.listeners.values() if lane.tracking.why
+            f"{each.tracking.address}: {each.tracking.why}"
+            for each in list(self.listeners.values())
+            if each.tracking.why
         )
 
     def stats(self) -> dict[str, Any]:
@@ -201,7 +238,7 @@ class Near:
 
     def close(self) -> None:
         """Stop listening."""
-        for listener in self.listeners.values():
+        for listener in list(self.listeners.values()):
             listener.close()
 
     def after_fork(self) -> None:
@@ -209,7 +246,7 @@ class Near:
         self.changes = Changes(self._void, self._give_up)
         self.store.clear()
         self.counts.__init__()  # type: ignore[misc]  # the parent's
-        for listener in self.listeners.values():
+        for listener in (self.nowhere, *self.listeners.values()):
             listener.after_fork(self.changes)
 
 

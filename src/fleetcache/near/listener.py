@@ -20,14 +20,17 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import RedisError
 
 from fleetcache import commands as c
 from fleetcache.exchange import Reply, Server
 from fleetcache.exchange.connecting import connect, socket_of
+from fleetcache.exchange.runtime import BLOCKING
 from fleetcache.exchange.server import RemoteServer, facts_in
 from fleetcache.near.changes import Changes
-from fleetcache.near.tracking import CANARY_LIFE, NEVER, Refused, State, Tracking
+from fleetcache.near.tracking import CANARY_LIFE, DOUBT, NEVER, Refused, State, Tracking
+from fleetcache.topology import Topology
+from fleetcache.twin import complete
 
 log = logging.getLogger("fleetcache.near")
 
@@ -72,11 +75,12 @@ if hasattr(time, "CLOCK_BOOTTIME"):
 
 
 class Listener:
-    """Drives the `Tracking` of one server, by *changes* of the near cache."""
+    """Drives the `Tracking` of one server of *topology*, by *changes* of the near cache; without a server, of none."""
 
-    def __init__(self, server: Server, tracking: Tracking, changes: Changes) -> None:
+    def __init__(self, server: Server | None, tracking: Tracking, changes: Changes, topology: Topology) -> None:
         self.server = server
         self.tracking = tracking
+        self.topology = topology
         self.buffer = bytearray(CHUNK)
         self._start_afresh(changes)
 
@@ -87,7 +91,9 @@ class Listener:
         self.sock: Any = None
         self.plain = True
         self.wake = threading.Event()
-        self.closed = False
+        self.closed = self.server is None
+        self.checked = NEVER
+        """When it was last looked who the primary is."""
         self.looked = NEVER
         """When a reader last looked."""
 
@@ -121,6 +127,8 @@ class Listener:
 
     def _look(self, now: float) -> None:
         self.looked = self.tracking.used = now
+        if self.sock is None:
+            return
         self.tracking.looking(now)
         self.tracking.pulse(now)
         self.drain(now)
@@ -214,6 +222,8 @@ class Listener:
                     connection.disconnect()
                 if self.tracking.lived:
                     delay = shortest
+            if not self.closed:
+                self._look_around()  # whoever is away may have a successor
             self.tracking.speak()
             with self.changes.lock:
                 state = self.tracking.state
@@ -241,16 +251,17 @@ class Listener:
         if server.pool.connection_kwargs.get("protocol") in {2, "2"}:
             raise Refused('announcements need RESP3, and OPTIONS["protocol"] is 2')
         server.watch(self.met)
+        self.checked = clock()
         connection = connect(server.pool)
         sock = socket_of(connection)
         sock.settimeout(0)
-        self.changes.make(self._connected, sock)
+        self.changes.make(self._connected, sock, self.tracking.own_name())
         return connection
 
-    def _connected(self, sock: Any) -> None:
+    def _connected(self, sock: Any, name: str) -> None:
         self.sock = sock
         self.plain = type(sock) is socket.socket
-        self.tracking.connected(clock())
+        self.tracking.connected(clock(), name)
         self.flush()
 
     def _listen(self) -> None:
@@ -296,7 +307,8 @@ class Listener:
             server.meet(tracking.run_id)
             self.changes.make_patiently(self._arm, sock, now)
         due = self.changes.make_patiently(self._do_what_is_due, now)
-        if not self.probing and tracking.canary_due(now) and self.sock is sock:
+        unsure = now > self.checked + (tracking.options.t_topo if tracking.state is State.LIVE else DOUBT)
+        if not self.probing and (unsure or tracking.canary_due(now)) and self.sock is sock:
             self.probing = True  # `_probe` says when it is done, which may be before the thread is noted
             if not self._started(self._probe, "fleetcache canary"):
                 self.probing = False
@@ -323,34 +335,44 @@ class Listener:
         return min(until, now + CALM) if tracking.store.sweep(now) else until
 
     def _probe(self) -> None:
-        """Write a canary over a connection like the ordinary ones, and look where it leads."""
+        """Ask others who the primary is; write a canary if it is due, over a connection like the ordinary ones, and look where that leads."""
         try:
-            name = self.changes.make(self.tracking.new_canary, clock())
+            self.checked = clock()
+            self._look_around()
             server = remote(self.server)
-            if server is None:
+            if server is None or self.closed:
                 return
-            written, *about = server.confide(
-                [(c.SET, name, 1, "PX", CANARY_LIFE), (c.INFO, "server"), (c.INFO, "replication")]
-            )
-            self.changes.make(self._probed, name, written, about)
-        except (RedisError, OSError):
-            pass  # the server is away; the lease says what that means for the copies
+            name = ""
+            if self.tracking.canary_due(clock()):
+                name = self.tracking.own_name()
+                self.changes.make(self.tracking.new_canary, name, clock())
+            canary = [(c.SET, name, 1, "PX", CANARY_LIFE)] if name else []
+            *written, server_part, replication = server.confide([*canary, (c.INFO, "server"), (c.INFO, "replication")])
+            self.changes.make(self._probed, name, written, (server_part, replication))
+        except (RedisError, OSError, Refused):
+            pass  # the server is away, or holds nothing; the lease says what that means for the copies
         except Exception:
             log.exception("%s: the near cache's probe failed", self.tracking.address)
         finally:
             self.probing = False
             self.tracking.speak()
 
-    def _probed(self, name: str, written: Reply, about: Sequence[Reply]) -> None:
-        if isinstance(written, RedisError):
-            self.tracking.canary_refused(str(written))
-        else:
-            self.tracking.canary_written(name, clock())
-            self.flush()
+    def _look_around(self) -> None:
+        """Let the topology find out who the primaries are, from others than this one."""
+        with suppress(RedisError, OSError):  # nobody answers; it goes on with what is known
+            complete(self.topology.survey(BLOCKING, self.server))
+
+    def _probed(self, name: str, written: Sequence[Reply], about: Sequence[Reply]) -> None:
+        for reply in written:
+            if isinstance(reply, RedisError):
+                self.tracking.canary_refused(str(reply))
+            else:
+                self.tracking.canary_written(name, clock())
+                self.flush()
         facts: dict[str, str] = {}
         for part in about:
             facts |= facts_in(part)
-        if isinstance(written, ReadOnlyError) or not self.tracking.met(facts.get("run_id", ""), facts.get("role", "")):
+        if not self.tracking.met(facts.get("run_id", ""), facts.get("role", "")):
             self._give_up("another server", State.DEAD, "the primary is another server now")
 
     # --- ends -------------------------------------------------------------------------------------
@@ -377,6 +399,8 @@ class Listener:
     def close(self) -> None:
         """Stop listening for good."""
         self.closed = True
+        if (server := remote(self.server)) is not None:
+            server.unwatch(self.met)
         self.changes.make(self._give_up, "closed", State.ASLEEP, "closed")
         self.wake.set()
 
@@ -388,7 +412,7 @@ class Listener:
         self.tracking.after_fork()
 
 
-def remote(server: Server) -> RemoteServer | None:
+def remote(server: Server | None) -> RemoteServer | None:
     """Return the server behind *server* that has connections, started if need be; None in memory."""
-    server = getattr(server, "server", server)
+    server = getattr(server, "remote", None) or getattr(server, "server", server)
     return server if isinstance(server, RemoteServer) else None

@@ -9,8 +9,9 @@ code.  Whoever calls holds the near cache's lock.
 Why a copy can be trusted:
 
 *Lease.*  A server queues the announcement of a write before the reply to its writer leaves, and TCP
-keeps order.  So when a PING sent at *s* has been answered, every write acknowledged to anybody before
-*s* has been applied here, and copies are served until *s* + ``t_live``.  No clocks are compared.
+keeps order.  So when a question sent at *s* has been answered, every write acknowledged to anybody
+before *s* has been applied here, and copies are served until *s* + ``t_live``.  No clocks are compared.
+The question is to overwrite an entry that there is not: it changes nothing, and only a primary takes it.
 
 *Journal.*  What a read brings is kept only if nothing has come between since before it was sent: no
 announcement, no write of our own, no other read that brought something else.  See `journal`.
@@ -19,7 +20,7 @@ announcement, no write of our own, no other read that brought something else.  S
 flushed, or the server turns out to be another one, the epoch ends, and with it every copy, in one step.
 
 *Canary.*  That the server said OK to tracking proves nothing.  A key of our own is written over the
-ordinary connections, and unless its announcement has come before a later PONG, none may be expected.
+ordinary connections, and unless its announcement has come before a later answer, none may be expected.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from enum import StrEnum
 from typing import Any
 
 import hiredis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import AskError, MovedError, NoPermissionError, OutOfMemoryError, ReadOnlyError
 
 from fleetcache.exchange.connecting import NEED_DATA, Push, refusal
 from fleetcache.exchange.server import facts_in
@@ -54,13 +55,16 @@ LOOKING = 0.05
 """Seconds for which one that looks may be held up, waiting for the interpreter, before others look as well."""
 
 OUTSTANDING = 3
-"""So many unanswered PINGs are enough: a server that is stopped must not be sent more and more."""
+"""So many unanswered questions are enough: a server that is stopped must not be sent more and more."""
 
 PATIENCE = 3.0
 """Seconds, or as many times ``t_live``, without an answer after which a connection is given up."""
 
 CANARY = "~near:"
 """What a canary's name has after the prefix: no key's name with a version."""
+
+TRIES = 100_000
+"""So many names are tried at most until one is found that a primary of a cluster holds."""
 
 CANARY_LIFE = 100
 """Milliseconds after which a canary expires."""
@@ -144,6 +148,9 @@ class Tracking:
     server: Any = None
     """Whom reads are sent to."""
 
+    holds: Callable[[str], bool] | None = None
+    """Says whether this primary is the one that holds a name, where that can change."""
+
     warns = False
     """Whether a name that other caches would refuse is warned of whenever it is used, and so must not be found near."""
 
@@ -167,7 +174,7 @@ class Tracking:
         self.used = NEVER
         self.news: deque[tuple[int, State, str]] = deque(maxlen=100)
         self.waiters: list[tuple[float, Callable[[], object]]] = []
-        self._canary_number = 0
+        self._names = 0
         self._name_itself()
         self._forget_connection()
 
@@ -189,8 +196,8 @@ class Tracking:
         self.deaf = False
         """Whether a canary has shown that it does not, and none since that it does again."""
         self.answered = NEVER
-        """When the newest PING that was answered had been sent."""
-        self._pinged = NEVER
+        """When the newest question that was answered had been sent."""
+        self._asked = NEVER
         self._fencing = False
         self.silent = False
         """Whether a fence has waited for an answer in vain, and none has come since."""
@@ -200,18 +207,19 @@ class Tracking:
 
     # --- the connection ---------------------------------------------------------------------------
 
-    def connected(self, now: float) -> None:
-        """A connection to the server is there: ask it to announce changes."""
+    def connected(self, now: float, name: str) -> None:
+        """A connection to the server is there: ask it to announce changes.  *name* is for questions about nothing."""
         if self.untracked:
             self.end_epoch("connected")
         self._forget_connection()
         self.lived = False
+        self._question = ("SET", name, "", "XX")
         prefixes = [part for prefix in self.prefixes for part in ("PREFIX", prefix)]
         self._send(("CLIENT", "TRACKING", "ON", "BCAST", *prefixes), self._subscribed, now)
         self._send(("INFO", "server"), self._named, now)
         self._send(("INFO", "replication"), self._ranked, now)
-        self._send(("PTTL", self.prefixes[0]), self._timed, now)
-        self._ping(now)
+        self._send(("PTTL", name), self._timed, now)
+        self._ask(now)
 
     def received(self, data: Any, now: float) -> None:
         """Take in bytes from the server, as they come."""
@@ -272,12 +280,12 @@ class Tracking:
         self.pulse(now)
         if self.state is State.LIVE and not self.leased(now):
             self._become(State.SUSPECT, "the server does not answer in time")
-        return max(self._pinged + self.options.t_live / 3, now + self.options.t_live / 12)
+        return max(self._asked + self.options.t_live / 3, now + self.options.t_live / 12)
 
     def pulse(self, now: float) -> None:
-        """Send a PING if it is time to."""
-        if now >= self._pinged + self.options.t_live / 3 and len(self._expected) < OUTSTANDING:
-            self._ping(now)
+        """Ask for a new lease if it is time to."""
+        if now >= self._asked + self.options.t_live / 3 and len(self._expected) < OUTSTANDING:
+            self._ask(now)
 
     def _send(self, command: tuple[str, ...], then: Callable[[Any, float, float], None], now: float) -> None:
         self.outgoing += hiredis.pack_command(command)
@@ -339,14 +347,16 @@ class Tracking:
         """Everything was removed."""
         self.end_epoch("flush")
 
-    def _ping(self, now: float) -> None:
-        self._pinged = now
-        self._send(("PING",), self._ponged, now)
+    def _ask(self, now: float) -> None:
+        self._asked = now
+        self._send(self._question, self._answered, now)
 
-    def _ponged(self, reply: Any, sent: float, now: float) -> None:
+    def _answered(self, reply: Any, sent: float, now: float) -> None:
         if isinstance(reply, NoPermissionError):
-            insist("PING", reply)
-        if isinstance(reply, Exception):
+            insist("SET", reply)
+        if isinstance(reply, (MovedError, ReadOnlyError)):
+            raise ConnectionError("another server is the primary now")
+        if isinstance(reply, Exception) and not (isinstance(reply, IN_ORDER) or str(reply).startswith(NO_WRITES)):
             return  # it is loading, or busy with a script; what has been acknowledged before may still be to come
         self.silent = False
         canary = self._canary
@@ -357,7 +367,7 @@ class Tracking:
         self._pass_fences(now)
 
     def vouched(self, sent: float, now: float) -> float:
-        """Return before when a write must have been acknowledged to be known here, by a PONG."""
+        """Return before when a write must have been acknowledged to be known here, by an answer."""
         return sent
 
     # --- trust ------------------------------------------------------------------------------------
@@ -412,20 +422,26 @@ class Tracking:
         """Whether it is time to write one."""
         return (self.armed or self.deaf) and now >= self._next_canary
 
-    def new_canary(self, now: float) -> str:
-        """Return the name of a key to be written now over the ordinary connections."""
-        self._canary_number += 1
-        prefix = self.prefixes[self._canary_number % len(self.prefixes)]
-        self._canary = Canary(f"{prefix}{CANARY}{self._me}:{self._canary_number}", now)
+    def own_name(self) -> str:
+        """Return a new name that no cache uses, under one of the prefixes, and of an entry that would be here."""
+        for _ in range(TRIES):
+            self._names += 1
+            name = f"{self.prefixes[self._names % len(self.prefixes)]}{CANARY}{self._me}:{self._names}"
+            if self.holds is None or self.holds(name):
+                return name
+        raise Refused("no name that begins with the prefixes is in a slot of this server")
+
+    def new_canary(self, name: str, now: float) -> None:
+        """Note that *name* is about to be written over the ordinary connections."""
+        self._canary = Canary(name, now)
         self._next_canary = now + (self.options.canary if self.proven else min(DOUBT, self.options.canary))
-        return self._canary.name
 
     def canary_written(self, name: str, now: float) -> None:
         """The server has acknowledged the write of *name*."""
         if self._canary is not None and self._canary.name == name:
             self._canary.acknowledged = now
             if not self.proven or self.state is not State.LIVE:
-                self._ping(now)
+                self._ask(now)
 
     def canary_refused(self, why: str) -> None:
         """The server did not take the canary."""
@@ -450,7 +466,7 @@ class Tracking:
         self._extend()
 
     def _unheard(self) -> None:
-        """A PONG has come that the canary's announcement should have come before."""
+        """An answer has come that the canary's announcement should have come before."""
         self._canary = None
         # What is read from now on may miss what is announced, so it must not be kept either.
         self.proven, self.armed, self.deaf = False, False, True
@@ -471,7 +487,7 @@ class Tracking:
         self.waiters.append((now, then))
         if not self._fencing:
             self._fencing = True
-            self._ping(now)
+            self._ask(now)
         return True
 
     def unfence(self) -> None:
@@ -494,7 +510,7 @@ class Tracking:
             then()
         self._fencing = bool(self.waiters)
         if self._fencing:
-            self._ping(now)  # one for all who came while the last was under way
+            self._ask(now)  # one for all who came while the last was under way
 
     def _release_fences(self) -> None:
         waiters, self.waiters, self._fencing = self.waiters, [], False
@@ -541,7 +557,11 @@ class Tracking:
         """Keep a copy of what was read if nothing came between, or else give up the copy that it contradicts."""
         keep = self.journal.read(name, departed, digest)
         absent = value is PACKED and payload is None
-        if type(left) is not int or (absent and not self.options.absent) or (left == -2 and not absent):
+        if type(left) is not int or (left == -2 and not absent):
+            keep = False
+        elif self.holds is not None and (absent or not self.holds(name)):
+            keep = False  # while a slot is on its way, what comes to be there is announced by another server
+        elif absent and not self.options.absent:
             keep = False
         if self.warns and keep:
             keep = len(name) <= MAX_LENGTH and not doubtful(name)
@@ -572,6 +592,10 @@ def insist(command: str, reply: Any) -> Any:
         raise reply
     raise Refused(f"{command} is refused: {reply}")
 
+
+IN_ORDER = (AskError, OutOfMemoryError)
+NO_WRITES = ("MISCONF", "NOREPLICAS")
+"""Answers as good as any: that the slot is on its way, or that nothing can be written just now."""
 
 PASSING = ("BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 """How refusals begin that are no last word."""

@@ -5,7 +5,7 @@ Nothing above knows how many servers there are; nothing here knows what a key me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -27,6 +27,9 @@ class Topology:
 
     counts: Mapping[str, int] = MappingProxyType({})
     """How often a command was asked again, by why, and how often the map of a cluster was ``learnt``."""
+
+    moves = False
+    """Whether the primaries may change, and what each holds; then `watch` tells."""
 
     splits = False
     """Whether names of one server may still not be together, so that each is asked about by itself."""
@@ -51,6 +54,9 @@ class Topology:
         """Divide *names* among the servers that hold them."""
         raise NotImplementedError
 
-    async def survey(self, runtime: Runtime) -> Sequence[Server]:
-        """Return the primaries, after finding out who they are now."""
+    async def survey(self, runtime: Runtime, tried: Server | None = None) -> Sequence[Server]:
+        """Return the primaries, after finding out who they are now: not from *tried*."""
         return self.primaries
+
+    def watch(self, moved: Callable[[Iterable[Server]], None]) -> None:
+        """From now on call *moved* with the servers that hold less than before, as soon as others do."""

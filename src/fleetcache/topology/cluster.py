@@ -12,7 +12,7 @@ Nothing above a `Node` sees any of this: it answers as a server would that holds
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from os import getpid
@@ -64,6 +64,10 @@ class Redirect:
 
 UNABLE = (redis.ClusterDownError, redis.MasterDownError, redis.BusyLoadingError, redis.ReadOnlyError)
 SIGNS = frozenset((redis.MovedError, redis.AskError, redis.TryAgainError, *UNABLE))
+
+
+class Redirected(list[Reply]):
+    """Replies, some of which came from another server than the one that was asked."""
 
 
 def redirected(reply: Reply) -> Redirect | None:
@@ -177,7 +181,7 @@ class Somewhere(Server):
 class Cluster(Topology):
     """The nodes of a cluster, found by asking *starts*; *connect* makes the server of a host and port."""
 
-    splits = True
+    splits = moves = True
 
     def __init__(
         self,
@@ -195,6 +199,7 @@ class Cluster(Topology):
         self.somewhere = Somewhere(self, self.starts[0].address)
         self.slots: list[Server] = [self.somewhere] * SLOTS
         self.counts: Counter[str] = Counter()
+        self.watchers: list[Callable[[Iterable[Server]], None]] = []
         self.trouble: Exception = ServerGone("")
         self.timeout = self.starts[0].remote.timeout or PATIENCE
         self.process, self.busy, self.rest = getpid(), 0.0, 0.0
@@ -217,9 +222,15 @@ class Cluster(Topology):
             shares.setdefault(slots[slot_of(name)], []).append(place)
         return list(shares.items())
 
-    async def survey(self, runtime: Runtime) -> Sequence[Server]:
-        await runtime.exchange(self.somewhere, (LEARN,))
+    async def survey(self, runtime: Runtime, tried: Server | None = None) -> Sequence[Server]:
+        if tried is None:
+            await runtime.exchange(self.somewhere, (LEARN,))
+        else:
+            await self.refresh(runtime, tried)
         return self.primaries
+
+    def watch(self, moved: Callable[[Iterable[Server]], None]) -> None:
+        self.watchers.append(moved)
 
     def client(self) -> Any:
         """Return a raw ``redis.RedisCluster``, which learns its own map when it is made."""
@@ -252,7 +263,8 @@ class Cluster(Topology):
                 if redirect.node is not None:
                     target = self.node(*redirect.node, last)
                     if redirect.slot is not None:
-                        self.slots[redirect.slot] = best = target
+                        best = target
+                        self._assign(redirect.slot, target)
                 elif redirect.why == "tryagain":
                     target, wait = self._holder(commands[span], last), True
                 else:
@@ -273,7 +285,17 @@ class Cluster(Topology):
         for reply in replies:
             if isinstance(reply, AWAY):
                 raise reply
-        return replies
+        return Redirected(replies)
+
+    def _assign(self, slot: int, node: Node) -> None:
+        loser, self.slots[slot] = self.slots[slot], node
+        if loser is not node:
+            self._tell({loser})
+
+    def _tell(self, losers: Iterable[Server]) -> None:
+        """Tell those who rely on it that *losers* do not hold any more what they did.  The map says so already."""
+        for moved in self.watchers:
+            moved(losers)
 
     async def _ask_again(
         self,
@@ -370,8 +392,10 @@ class Cluster(Topology):
             primaries[nodes[0]] = None
             known |= {node.place: node for node in nodes}
         gone = [node for node in list(self.nodes.values()) if node not in known.values()]
-        self.nodes, self.servers, self.slots, self.primaries = known, [*known.values()], slots, [*primaries]
+        before, self.slots = self.slots, slots
+        self.nodes, self.servers, self.primaries = known, [*known.values()], [*primaries]
         self.counts["learnt"] += 1
+        self._tell({loser for loser, holder in zip(before, slots, strict=True) if loser is not holder})
         kept = {node.remote for node in known.values()}
         for node in (*gone, *self.starts):  # one that was named by a name is known by an address now
             if node.remote not in kept:

@@ -65,8 +65,6 @@ def open_servers(urls: Sequence[str], options: Options, factory: type | None = N
 
 def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
     """Return the cluster that the nodes at *urls* belong to."""
-    if options.near:
-        raise SettingsError("NEAR cannot keep copies of what is in a cluster yet. Leave it out")
     makes = (options.connection_factory or ConnectionFactory)(options.given)
     plain = [url.replace("+cluster://", "://", 1) for url in urls]
     starts = [_open(url, options, makes) for url in plain]

@@ -1,0 +1,211 @@
+"""Copies of what several primaries hold, which change places."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from tests.near.conftest import copied, copy, listeners, one_face, until
+
+from fleetcache.near.store import ENDED
+from fleetcache.near.tracking import CANARY
+from fleetcache.testing import ServerCluster, cluster
+from fleetcache.testing.clusters import run
+from fleetcache.topology.cluster import slot_of
+
+NEAR = {"T_LIVE": 1, "T_TOPO": 60, "CANARY": 60}
+KEYS = [f"k{number}" for number in range(30)]
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[ServerCluster]:
+    """Three primaries with a replica each, to which things are done."""
+    with cluster() as servers:
+        yield servers
+
+
+@pytest.fixture
+def make(copies: Any, servers: ServerCluster) -> Any:
+    return lambda near=NEAR, **options: copies(servers.url(), near, live=False, **options)
+
+
+@pytest.fixture
+def whole(make: Any) -> Any:
+    return make()
+
+
+@pytest.fixture
+def raw(servers: ServerCluster) -> Iterator[redis.RedisCluster]:
+    """A client of another program."""
+    with redis.RedisCluster(host="127.0.0.1", port=servers.primaries[0].port) as client:
+        yield client
+
+
+async def known(cache: Any, keys: Any = KEYS) -> None:
+    """Let there be a copy of each of *keys*."""
+    await cache.set_many({key: number for number, key in enumerate(keys)})
+    await cache.get_many(keys)
+    until(lambda: {each.tracking.state for each in listeners(cache.near)} == {"live"})
+    for key in keys:
+        await copied(cache, key)
+
+
+def slot(cache: Any, key: str) -> int:
+    return slot_of(str(cache.make_key(key)))
+
+
+async def test_every_primary_announces(whole, raw):
+    """Copies come from all, are used, and end when another program writes."""
+    await known(whole)
+    assert len(listeners(whole.near)) == 3
+    hits = whole.near.stats()["hits"]
+    assert [await whole.get(key) for key in KEYS] == list(range(30))
+    assert await whole.get_many(KEYS) == dict(zip(KEYS, range(30), strict=True))
+    assert whole.near.stats()["hits"] == hits + 60
+
+    for number, key in enumerate(KEYS):
+        raw.set(whole.make_key(key), number + 100)
+    await whole.fence()
+
+    assert await whole.get_many(KEYS) == {key: number + 100 for number, key in enumerate(KEYS)}
+
+
+async def test_the_first_read_learns_the_map(make):
+    """Before the map is known nobody can be listened to."""
+    cache = make()
+    assert cache.near.stats()["state"] == "asleep"
+    assert await cache.get("key") is None
+    assert await cache.get_many(["key", "other"]) == {}
+    await known(cache, ["key"])
+
+
+async def test_names_of_its_own(whole, servers):
+    """Each primary is asked about, and given as canaries, names that it holds."""
+    await known(whole)
+    for each in listeners(whole.near):
+        (held,) = {whole.near.home(each.tracking.own_name()) for _ in range(20)}
+        assert held is each.server
+        assert until(lambda each=each: each.tracking.proven)
+    assert whole.near.stats()["canaries"] >= 3
+    assert whole.info()["redirects"].get("moved", 0) == 0
+
+
+async def test_one_slot(copies, servers):
+    """What is in one slot is of one primary, and only that is listened to."""
+    cache = copies(servers.url(), NEAR, prefix="{tag}", live=False)
+    await known(cache)
+    (listener,) = listeners(cache.near)
+    until(lambda: listener.tracking.proven)
+
+
+async def test_a_primary_is_silent(make, servers):
+    """Of it there are no hits, and of the others there are."""
+    whole = make({**NEAR, "T_LIVE": 0.3})
+    await known(whole)
+    stopped = servers.primaries[0]
+    mine = [key for key in KEYS if servers.owner(slot(whole, key)) is stopped]
+    others = [key for key in KEYS if key not in mine]
+    listener = whole.near.listener(str(whole.make_key(mine[0])))
+    stopped.pause()
+    try:
+        until(lambda: listener.tracking.state == "suspect")
+        assert whole.near.copy(str(whole.make_key(mine[0]))) is None
+        hits = whole.near.stats()["hits"]
+        assert await whole.get_many(others) == {key: KEYS.index(key) for key in others}
+        assert whole.near.stats()["hits"] == hits + len(others)
+    finally:
+        stopped.resume()
+    servers.settle()
+    await copied(whole, mine[0])
+
+
+async def test_what_is_missing(whole):
+    """That an entry is missing is not remembered: while its slot is on its way, it may be made where nobody listens."""
+    await known(whole, ["there"])
+    await whole.fence()
+    assert await whole.get("missing") is None
+    assert copy(whole, str(whole.make_key("missing"))) is None
+
+
+async def test_a_slot_moves(whole, servers):
+    """MOVED tells, and whatever was copied from its old holder is given up."""
+    await known(whole)
+    key = KEYS[0]
+    old = servers.owner(slot(whole, key))
+    neighbour = next(each for each in KEYS[1:] if servers.owner(slot(whole, each)) is old)
+    await copied(whole, neighbour)
+    before = copy(whole, str(whole.make_key(neighbour)))
+    servers.move_slot(slot(whole, key), next(node for node in servers.primaries if node is not old))
+
+    assert await whole.set(key, "new")
+
+    assert before.epoch.until == ENDED
+    assert whole.near.stats()["epochs"]["moved"] >= 1
+    assert await copied(whole, key) == "new"
+
+
+async def test_a_slot_is_on_its_way(whole, servers):
+    """What another than the asked one answers leaves no copy."""
+    await known(whole)
+    key = KEYS[1]
+    old = servers.owner(slot(whole, key))
+    with servers.moving(slot(whole, key), next(node for node in servers.primaries if node is not old)) as old:
+        await whole.delete(key)
+        await whole.set(key, 1)
+        for _ in range(3):
+            assert await whole.get(key) == 1
+            assert await whole.get_many([key]) == {key: 1}
+            assert copy(whole, str(whole.make_key(key))) is None
+    assert await whole.get(key) == 1
+    assert whole.info()["redirects"]["ask"] >= 3
+
+
+@one_face
+async def test_a_move_that_nobody_tells_of(make, servers, raw):
+    """Every T_TOPO it is asked who holds what, although all goes well."""
+    cache = make({**NEAR, "T_TOPO": 0.3})
+    await known(cache)
+    key = KEYS[2]
+    home, moved = cache.near.home(str(cache.make_key(key))), cache.info()["redirects"].get("moved", 0)
+    old = servers.owner(slot(cache, key))
+    raw.delete(cache.make_key(key))
+    servers.move_slot(slot(cache, key), next(node for node in servers.primaries if node is not old))
+
+    until(lambda: cache.near.home(str(cache.make_key(key))) is not home)
+
+    assert cache.near.stats()["epochs"]["moved"] >= 1
+    assert cache.info()["redirects"].get("moved", 0) == moved
+
+
+@one_face
+async def test_a_promotion(make, servers):
+    """A primary that becomes a replica does not take our questions any more, though it answers."""
+    cache = make({**NEAR, "T_LIVE": 0.6})
+    await known(cache)
+    old = servers.primaries[1]
+    mine = next(key for key in KEYS if servers.owner(slot(cache, key)) is old)
+    listener = cache.near.listener(str(cache.make_key(mine)))
+    await copied(cache, mine)
+    before = copy(cache, str(cache.make_key(mine)))
+    began = time.monotonic()
+    servers.failover(old)
+
+    until(lambda: listener.closed and listener.thread is None)
+
+    assert time.monotonic() - began < 5
+    assert before.epoch.until == ENDED
+    assert listener.server not in cache.near.listeners
+    servers.settle()
+    await copied(cache, mine)
+    assert len(listeners(cache.near)) <= 3
+
+
+async def test_what_another_program_creates(whole, servers):
+    """No canary and no question is left behind, whatever the primary."""
+    await known(whole)
+    until(lambda: not any(run(node, "KEYS", f"*{CANARY}*") for node in servers.primaries))
