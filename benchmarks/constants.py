@@ -28,8 +28,7 @@ from benchmarks.contenders import BLOCKING, OURS, SMALL, TIMEOUT
 from benchmarks.contest import FULL, QUICK, Pace, arguments
 from benchmarks.foreign import alone, another, flood
 from benchmarks.near import COLD_KEYS, PREFIX, advancing, announced, cold, wait_until_live
-from benchmarks.report import circumstances
-from fleetcache.testing import redis_server, valkey_server
+from fleetcache.testing import cluster, redis_server, valkey_server
 from fleetcache.topology.embedded import EmbeddedServer
 
 FILE = Path(__file__).with_suffix(".json")
@@ -40,21 +39,21 @@ DEPTH = 100
 CROWD = 50
 """Connections that ask at the same moment, as those of a busy site do."""
 LIVELY = 0.1
-"""Another ``T_LIVE`` than 1, to tell the cost of a PING by."""
+"""Another ``T_LIVE`` than 1, to tell the cost of a lease by."""
 RATES = (10, 100, 1_000, 10_000)
 """Announcements a second."""
 NAME = f"{PREFIX}user:000001:profile"
 VALUE = "x" * 100
-PING, GET, MISS, SET = "PING", "GET", "GET and PTTL", "SET"
+LEASE, GET, MISS, SET = "a lease", "GET", "GET and PTTL", "SET"
 ASKED: Mapping[str, Sequence[tuple[Any, ...]]] = {
-    PING: [("PING",)],
+    LEASE: [("SET", f"{PREFIX}~near:0123456789ab:1", "", "XX")],
     GET: [("GET", NAME)],
     MISS: [("GET", NAME), ("PTTL", NAME)],
     SET: [("SET", NAME, VALUE, "PX", 600_000)],
 }
-"""What is asked of a server; a near cache asks two things when it has no copy."""
-FLEETS = ((24, 1, 20), (24, 1, 100), (4, 6, 100))
-"""Processes, near caches in each, and writes a second."""
+"""What is asked of a server; by a near cache for a lease, and when it has no copy."""
+FLEETS = ((1, 12, 0), (1, 12, 20), (1, 12, 100), (3, 6, 300))
+"""Primaries, processes with a near cache, and writes a second."""
 CRUSHED = (100, 500)
 
 
@@ -82,6 +81,8 @@ class ServerCosts:
     """CPU of a SET by listeners: one at a time, and `DEPTH` sent at once."""
     requests: dict[str, list[float]]
     """CPU of what is asked: one at a time, and when `CROWD` connections ask at once."""
+    look: float
+    """CPU of a near cache's look around: a new connection, two parts of INFO, on a cluster CLUSTER SLOTS too."""
     idle: float
     """CPU of each idle connection, in a second."""
 
@@ -100,8 +101,8 @@ class ClientCosts:
     """A get that it does not."""
     idle: float
     """Listening to one server while nothing is written, in a second, with ``T_LIVE`` 1 and ``CANARY`` 10."""
-    ping: float
-    """What the idle cost grows by for each PING more in a second."""
+    lease: float
+    """What the idle cost grows by for each lease more that is asked for in a second."""
     applied: list[list[float]]
     """Announcements in a second, and CPU in a second, the idle cost included; from few to many."""
 
@@ -160,16 +161,14 @@ def listen(port: int, count: int) -> Heard:
 
 
 def dial(port: int, *commands: Sequence[Any]) -> socket.socket:
-    """Return a connection on which *commands* were answered."""
+    """Return a connection on which *commands* were answered, if only by a refusal."""
     sock = socket.create_connection(("127.0.0.1", port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     reader = hiredis.Reader(notEnoughData=...)
     for command in commands:
         sock.sendall(hiredis.pack_command(tuple(command)))
-        while (answer := reader.gets()) is ...:
+        while reader.gets() is ...:
             reader.feed(sock.recv(65536))
-        if isinstance(answer, Exception):
-            raise answer
     return sock
 
 
@@ -178,7 +177,7 @@ def dial(port: int, *commands: Sequence[Any]) -> socket.socket:
 
 def of_server(server: EmbeddedServer, pace: Pace) -> ServerCosts:
     """Measure what *server* pays."""
-    repeats, count = (3, 500) if pace == QUICK else (7, 2500)
+    repeats, count = (3, 500) if pace == QUICK else (5, 1500)
     normal, listener, idle = _memory(server, 200 if pace == QUICK else 1000, 2 if pace == QUICK else 5)
     with redis.Redis.from_url(server.url()) as client:
         client.set(NAME, VALUE)
@@ -199,6 +198,7 @@ def of_server(server: EmbeddedServer, pace: Pace) -> ServerCosts:
         name=name,
         writes={str(count): found for count, found in writes.items()},
         requests=requests,
+        look=_look(server, repeats, count // 10),
         idle=idle,
     )
 
@@ -211,7 +211,7 @@ def _memory(server: EmbeddedServer, count: int, rest: float) -> tuple[float, flo
     """Return the bytes of an ordinary connection and of one that listens, and the CPU of an idle one in a second."""
     kinds = {
         "ordinary": [("HELLO", 3), ("GET", NAME)],
-        "listening": [*TRACK, ("PING",)],
+        "listening": [*TRACK, *ASKED[LEASE]],
     }
     found = []
     with redis.Redis.from_url(server.url()) as client:
@@ -252,6 +252,18 @@ def _cpu(server: EmbeddedServer, commands: Sequence[Sequence[Any]], crowd: int, 
     for sock in socks:
         sock.close()
     return statistics.median(found)
+
+
+def _look(server: EmbeddedServer, repeats: int, count: int) -> float:
+    """Return the server's CPU for somebody who comes, looks who is there, and goes."""
+    asked = [("HELLO", 3), ("CLIENT", "SETINFO", "LIB-NAME", "redis-py"), ("CLIENT", "SETINFO", "LIB-VER", "8.1.0")]
+    spent = []
+    for _ in range(repeats):
+        before = cpu_of(server)
+        for _ in range(count):
+            dial(server.port, *asked, ("INFO", "server"), ("INFO", "replication"), ("CLUSTER", "SLOTS")).close()
+        spent.append((cpu_of(server) - before) / count)
+    return statistics.median(spent)
 
 
 def _writes(server: EmbeddedServer, repeats: int, count: int) -> tuple[dict[int, list[float]], float, float]:
@@ -325,13 +337,13 @@ def _expiries(server: EmbeddedServer, count: int = 200) -> float:
 
 def of_client(server: EmbeddedServer, pace: Pace) -> ClientCosts:
     """Measure what a process pays that uses *server*."""
-    repeats, seconds = (2, 1.0) if pace == QUICK else (5, 4.0)
+    repeats, seconds = (2, 1.0) if pace == QUICK else (3, 4.0)
     url = server.tcp_url()
     idle = alone(idle_cpu, url, 1.0, seconds * repeats)
     lively = alone(idle_cpu, url, LIVELY, seconds * repeats)
     return ClientCosts(
         idle=idle,
-        ping=(lively - idle) / (3 / LIVELY - 3),
+        lease=(lively - idle) / (3 / LIVELY - 3),
         applied=[alone(applied_cpu, url, rate, repeats, seconds) for rate in RATES],
         **{what: alone(get_cpu, url, what, repeats) for what in ("get", "peer_get", "hit", "miss")},
     )
@@ -398,15 +410,14 @@ def get_cpu(url: str, what: str, repeats: int, count: int = 5000) -> float:
 class Fleet:
     """What some near caches cost while something was written."""
 
+    primaries: int
     processes: int
-    listeners: int
-    """In all of them together."""
     writes: float
     """In a second, as many as were done."""
     server: float
-    """CPU seconds of the server in a second."""
+    """CPU seconds of all servers in a second."""
     client: float
-    """CPU seconds in a second of each near cache."""
+    """CPU seconds of each process in a second."""
 
 
 @dataclass(kw_only=True)
@@ -422,35 +433,60 @@ class Crush:
     """CPU seconds of the server in a second."""
 
 
-def fleet(server: EmbeddedServer, processes: int, each: int, rate: int, seconds: float) -> Fleet:
-    """Let real near caches listen, *each* in so many *processes*, while *rate* names a second are written."""
+def fleet(primaries: int, processes: int, rate: int, seconds: float) -> Fleet:
+    """Let real near caches listen, one in each process, while *rate* names a second are written."""
     with ExitStack() as stack:
+        if primaries == 1:
+            server = stack.enter_context(valkey_server())
+            nodes, url = [server], server.tcp_url()
+        else:
+            servers = stack.enter_context(cluster(primaries=primaries, replicas=0))
+            nodes, url = servers.primaries, servers.url()
         others = [stack.enter_context(another()) for _ in range(processes)]
-        for number, other in enumerate(others):
-            other.start(open_nears, server.tcp_url(), number * each, each).result()
+        for work in [other.start(open_near, url) for other in others]:
+            work.result()
         writer = stack.enter_context(another())
-        time.sleep(1)
-        began = time.monotonic()
-        before = cpu_of(server), sum(other.start(time.process_time).result() for other in others)
-        done = writer.start(flood, server.tcp_url(), [_name(at) for at in range(1000)], rate, seconds).result()
-        after = cpu_of(server), sum(other.start(time.process_time).result() for other in others)
-        took = time.monotonic() - began
-    spent = [(b - a) / took for a, b in zip(before, after, strict=True)]
+        writer.start(paced, url, 1, 0.1).result()
+
+        def spent() -> tuple[float, float]:
+            return sum(map(cpu_of, nodes)), sum(other.start(time.process_time).result() for other in others)
+
+        began, before = time.monotonic(), spent()
+        done = writer.start(paced, url, rate, seconds).result()
+        took, after = time.monotonic() - began, spent()
+    on_servers, in_processes = ((b - a) / took for a, b in zip(before, after, strict=True))
     return Fleet(
-        processes=processes,
-        listeners=processes * each,
-        writes=done / took,
-        server=spent[0],
-        client=spent[1] / processes / each,
+        primaries=primaries, processes=processes, writes=done / took, server=on_servers, client=in_processes / processes
     )
 
 
 _nears: list[Any] = []
 
 
-def open_nears(url: str, first: int, count: int) -> None:
-    """Make *count* near caches in this process, which differ in size so that each has its own connection."""
-    _nears.extend(_near(url, PREFIXES=[PREFIX], MAX_BYTES=10_000_000 + first + at) for at in range(count))
+def open_near(url: str) -> None:
+    """Make a near cache in this process that listens to all primaries."""
+    cache = _near(url)
+    _nears.append(cache)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(one.thread is None for one in cache.near.listeners.values()):
+        cache.get_many([f"user:{at:06}:profile" for at in range(100)])
+        time.sleep(0.01)
+
+
+def paced(url: str, rate: int, seconds: float) -> int:
+    """Set names in turn, *rate* times a second and evenly; return how many were set."""
+    from fleetcache import Cache
+
+    cache = Cache(url, {})
+    keys = [_name(at).removeprefix(PREFIX) for at in range(1000)]
+    done, began = 0, time.monotonic()
+    while (now := time.monotonic() - began) < seconds:
+        due = int(rate * now)
+        if due > done:
+            cache.set_many(dict.fromkeys([keys[number % len(keys)] for number in range(done, due)], VALUE), TIMEOUT)
+        done = due
+        time.sleep(0.005)
+    return done
 
 
 def crush(server: EmbeddedServer, amount: int, seconds: float) -> Crush:
@@ -517,15 +553,18 @@ def _rounded(found: Any) -> Any:
 
 def main() -> None:
     """Measure everything, print it and write it down."""
+    from benchmarks.report import circumstances  # other processes shall not have to import all that
+
     pace = arguments(__doc__).pace
-    seconds = 2.0 if pace == QUICK else 8.0
+    seconds = 2.0 if pace == QUICK else 6.0
     servers = {}
+    sys.stderr.write("Measuring for some ten minutes.\n")
     with valkey_server() as valkey, redis_server() as plain:
         for server in (valkey, plain):
             servers[version(server)] = of_server(server, pace)
     with valkey_server() as server:
         client = of_client(server, pace)
-        fleets = [fleet(server, *each, seconds) for each in FLEETS]
+    fleets = [fleet(*each, seconds if each[-1] else 4 * seconds) for each in FLEETS]
     with valkey_server() as server:
         crushes = [crush(server, amount, seconds / 2) for amount in CRUSHED]
         where = circumstances(server)

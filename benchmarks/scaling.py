@@ -23,7 +23,7 @@ from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
 
-from benchmarks.constants import CROWD, GET, MISS, NAME, PING, SET, ClientCosts, Constants, ServerCosts
+from benchmarks.constants import CROWD, GET, LEASE, MISS, NAME, SET, ClientCosts, Constants, ServerCosts
 from benchmarks.contest import Table, micros, times
 
 PAGE = Path(__file__).parent.parent / "docs" / "scaling.md"
@@ -39,8 +39,9 @@ KEYS = 10_000
 """How many names there are; the one of rank n is read, and written, 1/n times as often as the first."""
 MAX_TTL = 60
 TIMEOUT = 300
-PINGS = 3
-"""A second, of each worker to each primary: one every third of ``T_LIVE``, which is 1."""
+LEASES = 3
+"""So often in ``T_LIVE`` each worker asks each primary for a lease."""
+T_LIVE, T_TOPO = 1, 15
 CANARIES = 0.2
 """A second, of all workers together to each primary: one that heard another's waits half of ``CANARY`` or more."""
 TURN = 0.01
@@ -115,6 +116,11 @@ class Primary:
     """GETs that it could answer besides, with no turn longer than TURN; less than none if it is full."""
 
 
+def kept(lease: float, costs: ServerCosts, t_live: float = T_LIVE, t_topo: float = T_TOPO) -> float:
+    """Return the CPU in a second that a primary spends on each worker that listens, where a *lease* costs so much."""
+    return lease * LEASES / t_live + costs.look / t_topo + costs.idle
+
+
 def primary(costs: ServerCosts, fleet: Fleet, *, near: bool = True) -> Primary:
     """Return what each primary of *fleet* does, by *costs*."""
     request = {what: busy for what, (_, busy) in costs.requests.items()}
@@ -137,7 +143,7 @@ def primary(costs: ServerCosts, fleet: Fleet, *, near: bool = True) -> Primary:
             left=left,
         )
     misses = reads * (1 - hit_ratio(fleet.reads, fleet.writes))
-    asked += misses * request[MISS] + fleet.workers * (PINGS * request[PING] + costs.idle) + CANARIES * request[SET]
+    asked += misses * request[MISS] + fleet.workers * kept(request[LEASE], costs) + CANARIES * request[SET]
     names = announcements(fleet.writes, costs.expiries) * part + CANARIES * costs.expiries
     copying, message = names * fleet.workers * costs.name, fleet.workers * costs.message
     free = 1 - asked - copying
@@ -146,7 +152,7 @@ def primary(costs: ServerCosts, fleet: Fleet, *, near: bool = True) -> Primary:
     return Primary(
         connections=2 * fleet.workers,
         memory=fleet.workers * (costs.connection_bytes + costs.listener_bytes),
-        requests=misses + writes + fleet.workers * PINGS,
+        requests=misses + writes + fleet.workers * LEASES / T_LIVE,
         asked=asked,
         names=names,
         messages=messages,
@@ -243,12 +249,14 @@ def checks(constants: Constants, costs: ServerCosts) -> Table:
     alone = {what: each for what, (each, _) in costs.requests.items()}
     rows = []
     for real in constants.fleets:
-        told = real.writes * real.listeners * (costs.message + costs.name)
-        server = real.writes * alone[SET] + told + real.listeners * (PINGS * alone[PING] + costs.idle)
-        client = listening(constants.client, 1, real.writes)
-        what = f"{real.listeners} near caches in {real.processes} processes, {real.writes:.0f} writes/s"
-        rows.append((f"{what}: the server's CPU", f"{server:.1%}", f"{real.server:.1%}"))
-        rows.append((f"{what}: CPU of each near cache", f"{client:.2%}", f"{real.client:.2%}"))
+        told = real.writes * real.processes * (costs.message + costs.name)
+        kept = real.primaries * real.processes * kept(alone[LEASE], costs)
+        client = listening(constants.client, real.primaries, real.writes)
+        what = f"{real.processes} near caches, {real.primaries} primar{'y' if real.primaries == 1 else 'ies'}, {real.writes:.0f} writes/s"
+        rows.append(
+            (f"{what}: CPU of all servers", f"{real.writes * alone[SET] + told + kept:.1%}", f"{real.server:.1%}")
+        )
+        rows.append((f"{what}: CPU of each process", f"{client:.2%}", f"{real.client:.2%}"))
     for real in constants.crushes:
         told = real.listeners * (real.messages * costs.message + real.writes * costs.name)
         spent = real.writes * costs.requests[SET][1] + told
@@ -262,7 +270,8 @@ def checks(constants: Constants, costs: ServerCosts) -> Table:
                 f"{played(reads, writes):.1%}",
             )
         )
-    return Table("Checks", ("", "computed", "measured"), rows)
+    note = "A server that has little to do pays up to twice as much for each thing: it sleeps in between, and finds its caches cold."
+    return Table("Checks", ("", "computed", "measured"), rows, [note])
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -271,7 +280,13 @@ def checks(constants: Constants, costs: ServerCosts) -> Table:
 def tables(constants: Constants) -> list[Table]:
     """Write what was measured, then what follows from it for fleets on the first server."""
     costs = next(iter(constants.servers.values()))
-    return [*measured(constants), checks(constants, costs), *fleets(constants, costs), break_even(constants, costs)]
+    return [
+        *measured(constants),
+        checks(constants, costs),
+        *fleets(constants, costs),
+        standing(costs),
+        break_even(constants, costs),
+    ]
 
 
 def measured(constants: Constants) -> list[Table]:
@@ -298,6 +313,7 @@ def measured(constants: Constants) -> list[Table]:
             )
             for what in next(iter(constants.servers.values())).requests
         },
+        "CPU of a look around, every `T_TOPO`, µs": lambda costs: micros(costs.look),
         "CPU of 1,000 idle connections, of one core": lambda costs: f"{1000 * costs.idle:.2%}",
     }
     servers = Table(
@@ -312,7 +328,7 @@ def measured(constants: Constants) -> list[Table]:
         ("get that it does not", f"{micros(client.miss)} µs"),
         ("get of django-redis", f"{micros(client.peer_get)} µs"),
         ("listening to one primary, nothing written", f"{client.idle:.2%} of a core"),
-        ("each PING more in a second", f"{client.ping:.3%}"),
+        ("each lease more in a second", f"{client.lease:.3%}"),
         *((f"listening, told of {told:,.0f} names a second", f"{spent:.2%}") for told, spent in client.applied),
     ]
     return [servers, Table("Measured: CPU of a process", ("", ""), rows)]
@@ -365,6 +381,20 @@ def _thousands(requests: float) -> str:
     return f"{requests / 1000:,.1f}" if requests > 0 else "none"
 
 
+def standing(costs: ServerCosts) -> Table:
+    """Write what listeners cost while nothing happens."""
+    lease = costs.requests[LEASE][1]
+    rows = [
+        (
+            f"`T_LIVE` {t_live}, `T_TOPO` {t_topo}",
+            *(f"{size * kept(lease, costs, t_live, t_topo):.1%}" for size in WORKERS),
+        )
+        for t_live, t_topo in ((T_LIVE, T_TOPO), (3, 60))
+    ]
+    title = "Computed: each primary, while nothing is read or written"
+    return Table(title, ("", *(f"{size:,} workers" for size in WORKERS)), rows, ["CPU of one core."])
+
+
 def break_even(constants: Constants, costs: ServerCosts) -> Table:
     """Write up to which rate of writes a near cache spares CPU."""
     rows = []
@@ -407,20 +437,27 @@ def plot(costs: ServerCosts) -> None:
         right.plot(rates, [each.asked + each.told for each in on], "-", color=color)
         right.plot(rates, [each.asked for each in off], ":", color=color)
     left.axhline(1, color="gray", linewidth=0.8)
-    left.set(title="Announcing: 1 primary (—) and each of 6 (- -)", xlabel="writes/s of all", ylabel="cores")
-    right.set(title="All CPU of 1 primary: NEAR (—), no NEAR (···)", xlabel="writes/s of all")
+    left.set(title="Announcing: 1 primary (—), each of 6 (- -)", xlabel="writes/s of all together", ylabel="cores")
+    right.set(title="All CPU of 1 primary: NEAR (—), no NEAR (···)", xlabel="writes/s of all together")
     for axes in (left, right):
         axes.set(xscale="log", yscale="log", ylim=(1e-4, 1e3))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
         axes.minorticks_off()
     left.legend(frameon=False)
     figure.savefig(PLOT, metadata={"Date": None, "Creator": None})
 
 
+def written(constants: Constants) -> str:
+    """Return what the page says after its mark."""
+    return "\n".join([f"\n{constants.where}\n", *(f"{table}\n" for table in tables(constants))])
+
+
 def main() -> None:
     """Compute everything, print it, and write it where the page says it comes from."""
     constants = Constants.load()
-    text = "\n".join([f"\n{constants.where}\n", *(f"{table}\n" for table in tables(constants))])
+    text = written(constants)
     sys.stdout.write(text)
     plot(next(iter(constants.servers.values())))
     head, mark, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
