@@ -23,7 +23,7 @@ import redis
 import redis.asyncio
 
 from benchmarks.awaiting import crowd
-from benchmarks.contenders import FLEETCACHE, OURS, SMALL, TIMEOUT
+from benchmarks.contenders import FLEETCACHE, OURS, SMALL, TIMEOUT, Floor
 from benchmarks.contest import (
     Contest,
     Cost,
@@ -42,6 +42,7 @@ from benchmarks.contest import (
 from benchmarks.foreign import Other, another
 from benchmarks.near import advancing
 from fleetcache.testing import ServerCluster, cluster
+from fleetcache.topology.cluster import slot_of
 from fleetcache.topology.embedded import EmbeddedServer
 
 SINGLE = f"{OURS}, one server"
@@ -106,6 +107,8 @@ class Outcome:
     """One caller's contests by operation; loads by operation, contender and number of primaries."""
 
     contests: dict[str, Contest] = field(default_factory=dict)
+    floors: Contest = field(default_factory=Contest)
+    """Gets over bare sockets: to one server, and to whom of three has the name."""
     loads: dict[tuple[str, str, int], Load] = field(default_factory=dict)
 
 
@@ -114,14 +117,14 @@ def measure(server: EmbeddedServer, pace: Pace) -> Outcome:
     outcome = Outcome()
     with ExitStack() as stack:
         clusters = {size: stack.enter_context(cluster(primaries=size, replicas=0)) for size in PRIMARIES}
-        url = clusters[max(PRIMARIES)].url()
-        _alone(outcome, server.tcp_url(), url, stack, pace)
+        _alone(outcome, server.tcp_url(), clusters[max(PRIMARIES)], stack, pace)
         others = [stack.enter_context(another()) for _ in range(CLIENTS)]
         _together(outcome, others, clusters, pace)
     return outcome
 
 
-def _alone(outcome: Outcome, single: str, url: str, stack: ExitStack, pace: Pace) -> None:
+def _alone(outcome: Outcome, single: str, servers: ServerCluster, stack: ExitStack, pace: Pace) -> None:
+    url = servers.url()
     entered = {SINGLE: (FLEETCACHE, single), OURS: (FLEETCACHE, url), REDIS_PY: (RedisPy, url)}
     caches: dict[str, Any] = {}
     absent: dict[str, str] = {}
@@ -142,6 +145,12 @@ def _alone(outcome: Outcome, single: str, url: str, stack: ExitStack, pace: Pace
     }
     for operation, prepare in operations.items():
         outcome.contests[operation] = hold({name: prepare(cache) for name, cache in caches.items()}, pace)
+    floor, turns = Floor(single), {}
+    for name, floors in {SINGLE: dict.fromkeys(NAMES, floor), OURS: scattered(servers)}.items():
+        for key, value in MANY.items():
+            floors[key].set(key, value, TIMEOUT)
+        turns[name] = advancing(lambda place: place[1].get(place[0]), itertools.cycle(floors.items()))
+    outcome.floors = hold(turns, pace)
     turns = {}
     for name in caches:
         make, where = entered[name]
@@ -150,6 +159,12 @@ def _alone(outcome: Outcome, single: str, url: str, stack: ExitStack, pace: Pace
     outcome.contests[AGET] = hold(turns, Pace(pace.rounds, pace.turn * 3))
     for contest in outcome.contests.values():
         contest.absent |= absent
+
+
+def scattered(servers: ServerCluster) -> dict[str, Floor]:
+    """Return a bare socket for each name, to the primary that has it."""
+    floors = {node: Floor(node.tcp_url()) for node in servers.primaries}
+    return {name: floors[servers.owner(slot_of(name))] for name in NAMES}
 
 
 def _awaited(runner: asyncio.Runner, make: Callable[[str], Any], url: str) -> Turn:
@@ -248,8 +263,13 @@ def tables(outcome: Outcome) -> list[Table]:
         "", "/ one server", "the same, CPU", "/ redis-py", "the same, CPU", "µs", "µs, one server", "µs, redis-py"
     )  # fmt: skip
     note = "redis-py: `RedisCluster` and `redis.asyncio.RedisCluster` with pickle, `mget_nonatomic`, and a pipeline for `set_many`."
+    floors = outcome.floors.ratio(OURS, SINGLE), outcome.floors.ratio(OURS, SINGLE, "cpu")
+    bare = (
+        f"What three servers instead of one cost the machine: a get over bare sockets takes {times(floors[0])} "
+        f"of the time, {times(floors[1])} of the CPU."
+    )
     absent = not_run(*(contest.absent for contest in contests.values()))
-    alone = Table("Cluster: one caller, three primaries", columns, rows, [note, *absent])
+    alone = Table("Cluster: one caller, three primaries", columns, rows, [note, bare, *absent])
     return once([alone, *(_loads(operation, outcome) for operation in CONTENDERS if outcome.loads)])
 
 

@@ -463,13 +463,17 @@ def fleet(primaries: int, processes: int, rate: int, seconds: float) -> Fleet:
 _nears: list[Any] = []
 
 
-def open_near(url: str) -> None:
+def open_near(url: str, patience: float = 30) -> None:
     """Make a near cache in this process that listens to all primaries."""
-    cache = _near(url)
+    from fleetcache import Cache
+
+    cache = Cache(url, {"OPTIONS": {"NEAR": True}})
     _nears.append(cache)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and any(one.thread is None for one in cache.near.listeners.values()):
-        cache.get_many([f"user:{at:06}:profile" for at in range(100)])
+    deadline = time.monotonic() + patience
+    while cache.near.state != "live":
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the near cache is still {cache.near.state} after {patience} s")
+        cache.get_many([f"user:{at:06}:profile" for at in range(100)])  # some of each primary
         time.sleep(0.01)
 
 
@@ -531,47 +535,55 @@ class Constants:
             crushes=[Crush(**each) for each in found["crushes"]],
         )
 
-    def text(self) -> str:
-        """Return it as JSON, to four digits."""
-        return json.dumps(_rounded(asdict(self)), indent=2, ensure_ascii=False)
 
-    def save(self) -> None:
-        """Keep it for `load`."""
-        FILE.write_text(f"{self.text()}\n", encoding="utf-8")
+# --- the program ----------------------------------------------------------------------------------
+
+
+def servers(pace: Pace) -> dict[str, Any]:
+    """Measure what servers pay."""
+    from benchmarks.report import circumstances  # other processes shall not have to import all that
+
+    costs = {}
+    with valkey_server() as valkey, redis_server() as plain:
+        for server in (valkey, plain):
+            costs[version(server)] = asdict(of_server(server, pace))
+        return {"where": circumstances(valkey), "servers": costs}
+
+
+def client(pace: Pace) -> dict[str, Any]:
+    """Measure what a process pays."""
+    with valkey_server() as server:
+        return {"client": asdict(of_client(server, pace))}
+
+
+def checked(pace: Pace) -> dict[str, Any]:
+    """Measure what the model is checked with."""
+    seconds = 2.0 if pace == QUICK else 6.0
+    fleets = [fleet(*each, seconds if each[-1] else 4 * seconds) for each in FLEETS]
+    with valkey_server() as server:
+        crushes = [crush(server, amount, seconds / 2) for amount in CRUSHED]
+    return {"fleets": [asdict(each) for each in fleets], "crushes": [asdict(each) for each in crushes]}
+
+
+def main() -> None:
+    """Measure everything, print it and, unless ``--quick``, keep each part as soon as it is there."""
+    pace = arguments(__doc__).pace
+    kept = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    for measure in (servers, client, checked):
+        found = _rounded(measure(pace))
+        sys.stdout.write(f"{json.dumps(found, indent=2)}\n")
+        kept |= found
+        if pace == FULL:
+            FILE.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _rounded(found: Any) -> Any:
+    """Return *found* with four digits of each number."""
     if isinstance(found, dict):
         return {name: _rounded(each) for name, each in found.items()}
     if isinstance(found, list):
         return [_rounded(each) for each in found]
     return float(f"{found:.4g}") if isinstance(found, float) else found
-
-
-# --- the program ----------------------------------------------------------------------------------
-
-
-def main() -> None:
-    """Measure everything, print it and write it down."""
-    from benchmarks.report import circumstances  # other processes shall not have to import all that
-
-    pace = arguments(__doc__).pace
-    seconds = 2.0 if pace == QUICK else 6.0
-    servers = {}
-    sys.stderr.write("Measuring for some ten minutes.\n")
-    with valkey_server() as valkey, redis_server() as plain:
-        for server in (valkey, plain):
-            servers[version(server)] = of_server(server, pace)
-    with valkey_server() as server:
-        client = of_client(server, pace)
-    fleets = [fleet(*each, seconds if each[-1] else 4 * seconds) for each in FLEETS]
-    with valkey_server() as server:
-        crushes = [crush(server, amount, seconds / 2) for amount in CRUSHED]
-        where = circumstances(server)
-    found = Constants(where=where, servers=servers, client=client, fleets=fleets, crushes=crushes)
-    if pace == FULL:
-        found.save()
-    sys.stdout.write(f"{found.text()}\n")
 
 
 def version(server: EmbeddedServer) -> str:

@@ -250,11 +250,12 @@ def checks(constants: Constants, costs: ServerCosts) -> Table:
     rows = []
     for real in constants.fleets:
         told = real.writes * real.processes * (costs.message + costs.name)
-        kept = real.primaries * real.processes * kept(alone[LEASE], costs)
+        standing = real.primaries * real.processes * kept(alone[LEASE], costs)
         client = listening(constants.client, real.primaries, real.writes)
-        what = f"{real.processes} near caches, {real.primaries} primar{'y' if real.primaries == 1 else 'ies'}, {real.writes:.0f} writes/s"
+        of = f"of {real.primaries} primaries" if real.primaries > 1 else "on one server"
+        what = f"{real.processes} near caches {of}, {real.writes:.0f} writes/s"
         rows.append(
-            (f"{what}: CPU of all servers", f"{real.writes * alone[SET] + told + kept:.1%}", f"{real.server:.1%}")
+            (f"{what}: the servers' CPU", f"{real.writes * alone[SET] + told + standing:.1%}", f"{real.server:.1%}")
         )
         rows.append((f"{what}: CPU of each process", f"{client:.2%}", f"{real.client:.2%}"))
     for real in constants.crushes:
@@ -270,7 +271,7 @@ def checks(constants: Constants, costs: ServerCosts) -> Table:
                 f"{played(reads, writes):.1%}",
             )
         )
-    note = "A server that has little to do pays up to twice as much for each thing: it sleeps in between, and finds its caches cold."
+    note = "A server that sleeps between two writes pays up to twice as much for each as one that has much to do."
     return Table("Checks", ("", "computed", "measured"), rows, [note])
 
 
@@ -284,7 +285,7 @@ def tables(constants: Constants) -> list[Table]:
         *measured(constants),
         checks(constants, costs),
         *fleets(constants, costs),
-        standing(costs),
+        at_rest(costs),
         break_even(constants, costs),
     ]
 
@@ -381,7 +382,7 @@ def _thousands(requests: float) -> str:
     return f"{requests / 1000:,.1f}" if requests > 0 else "none"
 
 
-def standing(costs: ServerCosts) -> Table:
+def at_rest(costs: ServerCosts) -> Table:
     """Write what listeners cost while nothing happens."""
     lease = costs.requests[LEASE][1]
     rows = [
