@@ -271,7 +271,10 @@ def checks(constants: Constants, costs: ServerCosts) -> Table:
                 f"{played(reads, writes):.1%}",
             )
         )
-    note = "A server that sleeps between two writes pays up to twice as much for each as one that has much to do."
+    note = (
+        "The constants are those of a server that has much to do.  One that sleeps between writes, as in the first rows, pays a few "
+        "times as much for each, and so does any while other programs want the machine."
+    )
     return Table("Checks", ("", "computed", "measured"), rows, [note])
 
 
