@@ -5,14 +5,17 @@ With ``--check`` it only says whether the file is what it would write, and exits
 
 from __future__ import annotations
 
+import ast
+import inspect
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from fleetcache.keys import default_key_function
-from fleetcache.settings import SCHEMES, NearOptions, Options, Settings
+from fleetcache.settings import SCHEMES, NearOptions, Options, Settings, names
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -37,8 +40,9 @@ CONNECTION = {
     "db": "The number of the database, where the URL names none.",
     "protocol": "3 for the cache itself by default. 2 makes do with servers and proxies that know no RESP3.",
     "client_name": "The name of the connections in `CLIENT LIST`.",
-    "credential_provider": "A redis-py `CredentialProvider`, for tokens that expire (IAM, Entra ID). "
-    "It is asked at every connect.",
+    "credential_provider": "A redis-py `CredentialProvider`, or its dotted path, for passwords that change and tokens that expire "
+    "(IAM, Entra ID). Every new connection asks it: see [Managed services](managed.md#passwords-that-change).",
+    "driver_info": "A `redis.DriverInfo`: who `CLIENT SETINFO` says is connected, fleetcache by default; None: nothing is said.",
     "ssl_ca_certs, ssl_ca_path, ssl_ca_data": "Whom to trust, under `rediss://`.",
     "ssl_certfile, ssl_keyfile, ssl_password": "The client's own certificate.",
     "ssl_cert_reqs, ssl_check_hostname": "How strictly the server's certificate is checked; redis-py's defaults hold.",
@@ -175,17 +179,14 @@ def page() -> str:
         "Where two names are given, the second is Django's. A Django setting stands in where the option is absent.\n",
         _table(
             ("name", "default", "stands in", "meaning"),
-            (_option(option) for option in fields(Options) if option.metadata["names"]),
+            (_option(option) for option in fields(Options) if names(option)),
         ),
         "`MAX_ENTRIES` and `CULL_FREQUENCY`, Django's options for caches that have to be culled, are accepted and mean nothing\n"
         "here: the server evicts, by its own `maxmemory-policy`.\n",
         NEAR,
         _table(
             ("name", "default", "meaning"),
-            (
-                (_code(*option.metadata["names"]), _default(option), option.metadata["doc"])
-                for option in fields(NearOptions)
-            ),
+            ((_code(*names(option)), _default(option), meaning(NearOptions, option)) for option in fields(NearOptions)),
         ),
         NEAR_NOTES,
         "## Connection options of redis-py\n",
@@ -200,12 +201,21 @@ def page() -> str:
 
 
 def _setting(setting: Field[Any]) -> tuple[str, ...]:
-    return _code(setting.metadata["name"]), _default(setting), setting.metadata["doc"]
+    return _code(setting.name.upper()), _default(setting), meaning(Settings, setting)
 
 
 def _option(option: Field[Any]) -> tuple[str, ...]:
     stands_in = option.metadata["setting"]
-    return _code(*option.metadata["names"]), _default(option), stands_in and _code(stands_in), option.metadata["doc"]
+    return _code(*names(option)), _default(option), stands_in and _code(stands_in), meaning(Options, option)
+
+
+def meaning(kind: type, described: Field[Any]) -> str:
+    """Return the text that stands under a field of *kind*."""
+    (definition,) = ast.parse(inspect.getsource(kind)).body
+    for line, text in pairwise(definition.body):
+        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == described.name:
+            return " ".join(ast.literal_eval(text.value).split())
+    return ""
 
 
 def _default(described: Field[Any]) -> str:

@@ -47,7 +47,7 @@ class SentinelClient(DefaultClient):
                     "CONNECTION_POOL_CLASS out, or derive them from SentinelConnectionFactory and "
                     "redis.sentinel.SentinelConnectionPool"
                 )
-        return Standalone(servers, writes_elsewhere=not options.replica_read_only)
+        return Standalone(servers, writes_elsewhere=not options.replica_read_only, read_from=options.read_from)
 
 
 def _with_query(url: str, **values: str) -> str:
@@ -69,6 +69,8 @@ class ShardClient(DefaultClient):
 
     @classmethod
     def open(cls, settings: Settings) -> Topology:
+        if settings.options.read_from not in {None, "primary"}:
+            raise SettingsError("READ_FROM is of no use to a ShardClient, whose servers have no replicas. Leave it out")
         return Shards(dict(zip(settings.location, open_servers(settings.location, settings.options), strict=True)))
 
     def get_server_name(self, key: Any) -> str:

@@ -88,7 +88,7 @@ class CircuitOpen(ServerGone):
 
 
 class TooManyConnections(ServerGone):
-    """``max_connections`` are in use, and none came back in time."""
+    """``max_connections`` are in use, and none came back in time; or the server's ``maxclients`` are."""
 
 
 class AccessDenied(FleetcacheError, redis.AuthenticationError):

@@ -107,5 +107,6 @@ def behind(client: Any) -> Queue | BorrowedServer:
     if isinstance(getattr(client, "connection_pool", None), (redis.ConnectionPool, redis.asyncio.ConnectionPool)):
         return BorrowedServer(client)
     raise TypeError(
-        f"client= takes a redis.Redis, a redis.asyncio.Redis or a pipeline of one, not {type(client).__name__}"
+        f"client= takes a redis.Redis, a redis.asyncio.Redis or a pipeline of one, not {type(client).__name__}. "
+        f"On a cluster leave it out: the cache asks the nodes itself"
     )

@@ -17,12 +17,14 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from fleetcache.errors import SettingsError
 from fleetcache.exchange.connecting import arguments
+from fleetcache.exchange.credentials import Credentials
 from fleetcache.exchange.processes import lock_across_forks
-from fleetcache.settings import Options, connection_options, flag, masked_url, nearest
+from fleetcache.settings import Options, connection_options, flag, imported, masked_url, nearest
 
 TRANSLATED = {"valkey": "redis", "valkeys": "rediss"}
 
 _pools: dict[Hashable, Any] = {}
+_credentials: dict[int, Credentials] = {}
 _making = lock_across_forks()
 
 
@@ -35,6 +37,18 @@ def frozen(value: Any) -> Hashable:
     if isinstance(value, (str, bytes, int, float, type(None))):
         return (type(value).__name__, value)
     return ("object", id(value))
+
+
+def credentials(provider: Any) -> Credentials:
+    """Return what asks *provider*, an object or its dotted path: the same for the same one, so that pools are shared."""
+    provider = imported(provider)
+    if isinstance(provider, type) or not hasattr(provider, "get_credentials"):
+        what = f"the class {provider.__name__}" if isinstance(provider, type) else f"a {type(provider).__name__}"
+        raise SettingsError(f"credential_provider must be an object with get_credentials(), not {what}")
+    with _making:
+        if id(provider) not in _credentials:
+            _credentials[id(provider)] = Credentials(provider)
+        return _credentials[id(provider)]
 
 
 def check_query(url: str) -> None:
@@ -73,8 +87,11 @@ class ConnectionFactory:
             "parser_class": settings.parser_class,
             **settings.connection_pool_kwargs,
         }
-        # A limit of None is said, or redis-py puts in its own; other absent values are left out.
-        return {name: value for name, value in params.items() if value is not None or name.endswith("timeout")}
+        if params.get("credential_provider") is not None:
+            params["credential_provider"] = credentials(params["credential_provider"])
+        # None as a limit, or as a name, is said, or redis-py puts in its own; other absent values are left out.
+        said = ("timeout", "driver_info")
+        return {name: value for name, value in params.items() if value is not None or name.endswith(said)}
 
     def connect(self, url: str) -> Any:
         """Return a raw client for *url*; nothing is sent yet."""

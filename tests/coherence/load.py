@@ -20,11 +20,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 from tests.coherence import keys
-from tests.coherence.mutants import install
-from tests.faces import AWAITING, BLOCKING, Face
-
-from fleetcache import Cache
-from fleetcache.testing.coherence import (
+from tests.coherence.checker import (
     DELETE,
     EVERY_KEY,
     FAILED,
@@ -37,6 +33,10 @@ from fleetcache.testing.coherence import (
     Operation,
     Recorder,
 )
+from tests.coherence.mutants import install
+from tests.faces import AWAITING, BLOCKING, Face
+
+from fleetcache import Cache
 from fleetcache.twin import complete
 
 THREADS, TASKS, BOTH = "threads", "tasks", "both"

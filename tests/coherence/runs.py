@@ -11,12 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.coherence.foreign import Foreign
-from tests.coherence.load import Load, Outcome, main
-
-from fleetcache import Cache
-from fleetcache.testing import FaultProxy, redis_server, valkey_server
-from fleetcache.testing.coherence import (
+from tests.coherence.checker import (
     EVERY_KEY,
     LOSS,
     READ,
@@ -26,6 +21,11 @@ from fleetcache.testing.coherence import (
     check,
     stalest,
 )
+from tests.coherence.foreign import Foreign
+from tests.coherence.load import Load, Outcome, main
+
+from fleetcache import Cache
+from fleetcache.testing import FaultProxy, redis_server, valkey_server
 from fleetcache.topology.embedded import EmbeddedServer
 
 if TYPE_CHECKING:

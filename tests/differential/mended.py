@@ -257,6 +257,18 @@ def _(cache, clock):
     cache.hset("a", mapping={"f": None})
 
 
+@mended(
+    "get_or_set, replicated",
+    "Every caller gets the value that was stored first, also while a replica does not know it yet.",
+    theirs=["first", "second"],
+    ours=["first", "first"],
+    setups=("replicas",),
+)
+def _(cache, clock):
+    cache.get_or_set("a", "first")
+    cache.get_or_set("a", "second")
+
+
 # --- times ----------------------------------------------------------------------------------------
 
 

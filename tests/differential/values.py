@@ -88,7 +88,7 @@ def every_value(cache: Cache) -> None:
         cache.get_many([name])
 
 
-@case
+@case(replicas="get_or_set, replicated")
 def every_value_added(cache: Cache) -> None:
     for name, value in VALUES.items():
         cache.add(name, value)
@@ -103,7 +103,7 @@ def every_value_at_once(cache: Cache) -> None:
         cache.get_many([name, f"{name}-too", "missing"])
 
 
-@case
+@case(replicas="get_or_set, replicated")
 def a_stored_none_beats_the_default(cache: Cache) -> None:
     cache.get("a")
     cache.get("a", "default")
@@ -185,7 +185,7 @@ def a_value_takes_the_place_of_another_kind(cache: Cache) -> None:
     cache.get("a")
 
 
-@case
+@case(replicas="get_or_set, replicated")
 def versions(cache: Cache) -> None:
     cache.set("a", 1, version=2)
     cache.add("a", 2, version=3)
@@ -266,7 +266,7 @@ def clearing(cache: Cache) -> None:
     cache.clear()
 
 
-@case
+@case(replicas="get_or_set, replicated")
 def get_or_set(cache: Cache) -> None:
     cache.get_or_set("a", 1)
     cache.get_or_set("a", 2)

@@ -14,6 +14,7 @@ import inspect
 import socket
 from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import hiredis
@@ -21,9 +22,17 @@ import redis
 import redis.asyncio
 from redis import exceptions
 from redis.asyncio import sentinel as aio_sentinel
-from redis.sentinel import SentinelConnectionPool
+from redis.sentinel import SentinelConnectionPool, SentinelManagedConnection
 
-from fleetcache.errors import AccessDenied, NeverSent, NoSuchDatabase, ServerGone, ServerTimeout, UnsupportedServer
+from fleetcache.errors import (
+    AccessDenied,
+    NeverSent,
+    NoSuchDatabase,
+    ServerGone,
+    ServerTimeout,
+    TooManyConnections,
+    UnsupportedServer,
+)
 
 NEED_DATA: Any = hiredis.Reader  # any object that is no reply
 Push = hiredis.PushNotification
@@ -43,6 +52,14 @@ REFUSALS: dict[str, type[exceptions.RedisError]] = {
     "TRYAGAIN": exceptions.TryAgainError,
     "WRONGPASS": exceptions.AuthenticationError,
 }
+try:
+    VERSION = version("fleetcache")
+except PackageNotFoundError:  # it was copied, not installed
+    VERSION = "unknown"
+LIBRARY: dict[str, Any] = {"lib_name": "fleetcache", "lib_version": VERSION}
+if hasattr(redis, "DriverInfo"):  # redis-py 7.2
+    LIBRARY = {"driver_info": redis.DriverInfo(name="fleetcache", lib_version=VERSION)}
+
 CLUSTER = {"ASK", "MOVED"}  # their classes parse "slot host:port", without the code
 
 
@@ -87,6 +104,8 @@ def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
     kwargs = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith("maint")}
     # Of ours alone: told to speak RESP3, a raw client of the pool would return other types than sites know.
     kwargs.setdefault("protocol", 3)
+    if kwargs.keys().isdisjoint(("driver_info", "lib_name", "lib_version")):
+        kwargs |= {name: value for name, value in LIBRARY.items() if name in parameters(connection_class)}
     if connection_class is not pool.connection_class:
         # From the blocking to the awaiting family: parser and retry classes differ between them.
         accepted = parameters(connection_class)
@@ -118,7 +137,15 @@ def explained(error: Exception, pool: Any) -> Exception:
     """Return a connecting error as one that says where, and what to do about it."""
     address = address_of(pool)
     text = str(error)
+    if isinstance(error, AccessDenied):
+        return AccessDenied(f"{address}: {text}")
+    if "max number of clients" in text:
+        return TooManyConnections(f"{address}: the server serves as many clients as its maxclients allows")
     if isinstance(error, exceptions.AuthenticationError) or "WRONGPASS" in text or "NOAUTH" in text:
+        provider = pool.connection_kwargs.get("credential_provider")
+        if provider is not None:
+            name = getattr(provider, "name", type(provider).__name__)
+            return AccessDenied(f"{address}: the server refused, twice, what credential_provider {name} returned")
         user = pool.connection_kwargs.get("username") or "default"
         given = "refused the password" if pool.connection_kwargs.get("password") else "wants a password"
         return AccessDenied(
@@ -153,7 +180,12 @@ def connect(pool: Any) -> Any:
     """Return a connected, authenticated ``redis.Connection`` to where *pool* leads."""
     try:
         connection = pool.connection_class(**arguments(pool, pool.connection_class))
-        connection.connect()
+        try:
+            connection.connect()
+        except exceptions.ConnectionError:  # killed while it was made, or its token has just ended
+            if isinstance(connection, SentinelManagedConnection):
+                raise  # it has asked all Sentinels, which may take long
+            connection.connect()
     except (exceptions.RedisError, OSError, AttributeError) as error:
         raise explained(error, pool) from error
     return connection
@@ -190,7 +222,10 @@ async def aconnect(pool: Any) -> Any:
         if isinstance(pool, SentinelConnectionPool):
             return await _through_sentinel(pool)
         kind = awaiting_class(pool.connection_class)
-        return await _connected(kind(**arguments(pool, kind)))
+        try:
+            return await _connected(kind(**arguments(pool, kind)))
+        except exceptions.ConnectionError:  # as above
+            return await _connected(kind(**arguments(pool, kind)))
     except (exceptions.RedisError, OSError, AttributeError) as error:
         raise explained(error, pool) from error
 

@@ -53,9 +53,9 @@ class Blocking:
         answers: list[Any] = []
         try:
             for server, commands in plan:
-                told.append(_tried(server.tell, commands))
+                told.append(attempt(server.tell, commands))
             for (server, _), found in zip(plan, told, strict=True):
-                answers.append(found if isinstance(found, Exception) else _tried(server.hear, found))
+                answers.append(found if isinstance(found, Exception) else attempt(server.hear, found))
         except BaseException:
             # An interrupt: the replies that were not read must not be read by others.
             hearing = len(told) == len(plan)  # then one of them was being read, and has let go itself
@@ -77,7 +77,7 @@ class Blocking:
         return made
 
 
-def _tried(action: Callable[[Any], Any], argument: Any) -> Any:
+def attempt(action: Callable[[Any], Any], argument: Any) -> Any:
     """Return what *action* returns, or the exception it raises."""
     try:
         return action(argument)

@@ -22,7 +22,15 @@ from typing import Any, TypeAlias
 import hiredis
 from redis.exceptions import AuthenticationError, DataError, ExecAbortError, ReadOnlyError
 
-from fleetcache.errors import NeverSent, NoSuchDatabase, ServerGone, TooManyConnections, UnsupportedServer, is_outage
+from fleetcache.errors import (
+    NeverSent,
+    NoSuchDatabase,
+    ServerGone,
+    ServerTimeout,
+    TooManyConnections,
+    UnsupportedServer,
+    is_outage,
+)
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
@@ -33,6 +41,9 @@ Told: TypeAlias = tuple[Conversation, Sequence[Command], bool, int]
 """A connection with unread replies, what was asked on it, whether that may run twice, and the breaker's era."""
 
 log = logging.getLogger("fleetcache.server")
+
+ENDED = frozenset((ReadOnlyError, AuthenticationError))
+"""Refusals of a connection that has become useless: it leads to no primary, or nobody is logged in any more."""
 
 REFUSED = (AuthenticationError, NoSuchDatabase, UnsupportedServer)
 
@@ -81,9 +92,9 @@ def harmless(commands: Sequence[Command]) -> bool:
 
 
 def untouched(commands: Sequence[Command], replies: Sequence[Reply]) -> bool:
-    """Whether *commands* may be sent again to a primary, after a server that no longer is one refused some."""
+    """Whether *commands* may be sent again to a primary, after a connection that `ENDED` refused some."""
     return all(
-        command[0].harmless or isinstance(reply, (ReadOnlyError, ExecAbortError))
+        command[0].harmless or isinstance(reply, (*ENDED, ExecAbortError))
         for command, reply in zip(commands, replies, strict=True)
     )
 
@@ -107,6 +118,7 @@ class RemoteServer(Server):
         *,
         max_connections: int | None = None,
         patience: float | None = 0.0,
+        greeting: bytes = b"",
     ) -> None:
         self.raw = raw
         self.pool = raw.connection_pool
@@ -119,6 +131,8 @@ class RemoteServer(Server):
         self.refused = ""
         self.watchers: list[Callable[[str], None]] = []
         self.run_id = ""
+        self.greeting = greeting
+        """A packed command that every connection begins with."""
         self._start_afresh()
         SERVERS.add(self)
 
@@ -157,7 +171,7 @@ class RemoteServer(Server):
             self._give_up(conversation, error, era)
             raise
         for reply in replies:
-            if type(reply) is ReadOnlyError:
+            if type(reply) in ENDED:
                 return self.hear(self._tell_anew((conversation, commands, True, era)))
         conversation.home.append(conversation)
         return replies
@@ -221,7 +235,7 @@ class RemoteServer(Server):
         except BaseException as error:
             self._give_up(conversation, error, era)
             raise
-        if not any(type(reply) is ReadOnlyError for reply in replies):
+        if ENDED.isdisjoint(map(type, replies)):
             conversation.used = True
             conversation.home.append(conversation)
         elif conversation.used and untouched(commands, replies):
@@ -262,6 +276,8 @@ class RemoteServer(Server):
         """Let a connection go that failed its caller, and the caller's place with it."""
         if conversation is not None:
             self._hang_up(conversation)
+            if isinstance(error, ServerTimeout):
+                self.close_idle()  # a balancer that forgot one silently has forgotten those that idled longer
         if self.permits is not None:
             self.permits.release()
         self._note(error, era)
@@ -269,9 +285,12 @@ class RemoteServer(Server):
     def _connect(self) -> Conversation:
         conversation = Conversation(connect(self.pool), self.timeout, self.address)
         self.open.add(conversation)
-        if self.watchers:
+        if self.watchers or self.greeting:
             try:
-                self.meet(facts_in(*conversation.ask(ABOUT, 1)).get("run_id", ""))
+                if self.greeting:
+                    conversation.ask(self.greeting, 1)
+                if self.watchers:
+                    self.meet(facts_in(*conversation.ask(ABOUT, 1)).get("run_id", ""))
             except BaseException:
                 self._hang_up(conversation)
                 raise
@@ -283,7 +302,7 @@ class RemoteServer(Server):
         conversation.close()
 
     def _note(self, error: BaseException, era: int) -> None:
-        if is_outage(error):
+        if is_outage(error) and not isinstance(error, TooManyConnections):
             if not getattr(error, "noted", False):  # one loss that many waited for is one failure
                 error.noted = True  # type: ignore[attr-defined]
                 self.breaker.failure(error, era)
@@ -331,7 +350,7 @@ class RemoteServer(Server):
                     if last or not (isinstance(error, NeverSent) or harmless(commands)):
                         raise
                     continue
-                if not any(type(reply) is ReadOnlyError for reply in replies):
+                if ENDED.isdisjoint(map(type, replies)):
                     break
                 if self.lines.get(loop) is line:
                     del self.lines[loop]
@@ -365,6 +384,8 @@ class RemoteServer(Server):
 
     async def _aconnect(self, loop: asyncio.AbstractEventLoop) -> Multiplexed:
         line = Multiplexed(await aconnect(self.pool), self.timeout, self.address)
+        if self.greeting:
+            await line.ask(self.greeting, 1)
         if self.watchers:
             (about,) = await line.ask(ABOUT, 1)
             self.meet(facts_in(about).get("run_id", ""))

@@ -11,7 +11,9 @@ from fleetcache.twin import blocking
 class Loading(Core):
     """Operations that make a value where there is none."""
 
-    async def aget(self, key: Any, default: Any = None, version: Any = None, client: Any = None) -> Any:
+    async def aget(
+        self, key: Any, default: Any = None, version: Any = None, client: Any = None, *, fresh: bool = False
+    ) -> Any:
         """Return the value of *key*, or *default* if there is none."""
         raise NotImplementedError
 
@@ -34,6 +36,6 @@ class Loading(Core):
         if await self.aadd(key, made, timeout, version):
             return made
         # Somebody else was first, or the server is away, or the timeout says not to store.
-        return await self.aget(key, made, version)
+        return await self.aget(key, made, version, fresh=True)
 
     get_or_set = blocking(aget_or_set)

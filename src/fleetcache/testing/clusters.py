@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import secrets
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import redis
 
 from fleetcache.errors import ServerNotStarted
+from fleetcache.testing.servers import TLSServer, certify, program
 from fleetcache.topology.embedded import LOWEST_PORT, PORTS, EmbeddedServer, find_binary
 
 SLOTS = 16384
@@ -50,6 +53,9 @@ def role(server: EmbeddedServer) -> tuple[bytes, bytes]:
 class ClusterNode(EmbeddedServer):
     """A node of a `ServerCluster`; also what any `EmbeddedServer` is: it can be killed, restarted, paused."""
 
+    shift = 0
+    """How far from its port the one is by which the others know it."""
+
     def __init__(self, name: str, port: int, book: str, **options: Any) -> None:
         self.name = name
         self.book = book
@@ -62,13 +68,23 @@ class ClusterNode(EmbeddedServer):
         return [*super()._listening(), "--cluster-enabled", "yes", "--cluster-config-file", found.name]
 
 
+class TLSClusterNode(ClusterNode, TLSServer):
+    """A node that is known by the port that speaks TLS, as the others are to it."""
+
+    shift = 1
+
+    def _listening(self) -> list[str]:
+        return [*super()._listening(), "--tls-cluster", "yes", "--tls-replication", "yes"]
+
+
 class ServerCluster:
     """A cluster of *primaries*, which share the slots evenly, with so many *replicas* each.
 
-    *options* are those of ``EmbeddedServer``, for every node.
+    *options* are those of ``EmbeddedServer``, for every node; with ``certificates`` those of `TLSServer`.
     """
 
     def __init__(self, primaries: int = 3, replicas: int = 1, **options: Any) -> None:
+        self.kind: Any = TLSClusterNode if "certificates" in options else ClusterNode
         speed = ["--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"]
         speed += ["--cluster-allow-replica-migration", "no"]  # who gave its last slot away stays a primary
         self.options = {**options, "arguments": [*speed, *options.get("arguments", ())]}
@@ -80,19 +96,27 @@ class ServerCluster:
             kind = f"master - 0 0 {place + 1}" if place < primaries else f"slave {names[at]} 0 0 {at + 1}"
             first, end = (SLOTS * each // primaries for each in (at, at + 1))
             held = f" {first}-{end - 1}" if place < primaries else ""
-            lines.append(f"{name} 127.0.0.1:{port}@{port + PORTS} {kind} connected{held}\n")
+            lines.append(f"{name} {self._place(port)} {kind} connected{held}\n")
         self.nodes: list[ClusterNode] = []
         with ExitStack() as stack:
             for name, port, line in zip(names, ports, lines, strict=True):
-                book = "".join(lines).replace(line, line.replace(f"{port + PORTS} ", f"{port + PORTS} myself,"))
+                at_home = self._place(port)
+                book = "".join(lines).replace(line, line.replace(f"{at_home} ", f"{at_home} myself,"))
                 book += f"vars currentEpoch {primaries} lastVoteEpoch 0\n"
-                self.nodes.append(stack.enter_context(ClusterNode(name, port, book, **self.options)))
+                self.nodes.append(stack.enter_context(self.kind(name, port, book, **self.options)))
             self.settle()
             stack.pop_all()
 
+    def _place(self, port: int) -> str:
+        """Return how ``nodes.conf`` says where the node at *port* is."""
+        return f"127.0.0.1:{port + self.kind.shift}@{port + self.kind.shift + PORTS}"
+
     def url(self) -> str:
-        """Return a URL that names every node."""
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        """Return a URL that names every node; with TLS, it also says which authority to trust."""
+        hosts = ",".join(f"127.0.0.1:{node.port + node.shift}" for node in self.nodes)
+        if self.kind is ClusterNode:
+            return f"redis+cluster://{hosts}"
+        return f"rediss+cluster://{hosts}?ssl_ca_certs={quote(str(self.options['certificates'] / 'ca.pem'))}"
 
     @property
     def running(self) -> list[ClusterNode]:
@@ -142,7 +166,7 @@ class ServerCluster:
         run(old, "CLUSTER", "SETSLOT", slot, "MIGRATING", to.name)
         yield old
         while keys := run(old, "CLUSTER", "GETKEYSINSLOT", slot, 100):
-            run(old, "MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+            run(old, "MIGRATE", "127.0.0.1", to.port + to.shift, "", 0, 5000, "KEYS", *keys)
         for node in dict.fromkeys([to, old, *self.primaries]):
             run(node, "CLUSTER", "SETSLOT", slot, "NODE", to.name)
 
@@ -166,12 +190,15 @@ class ServerCluster:
     def add_node(self) -> ClusterNode:
         """Start a primary that holds no slot yet, and return it when every node knows it."""
         name, (port,) = secrets.token_hex(20), free_ports(1)
-        book = f"{name} 127.0.0.1:{port}@{port + PORTS} myself,master - 0 0 0 connected\n"
-        node = ClusterNode(name, port, f"{book}vars currentEpoch 0 lastVoteEpoch 0\n", **self.options)
+        book = f"{name} {self._place(port)} myself,master - 0 0 0 connected\n"
+        node: ClusterNode = self.kind(name, port, f"{book}vars currentEpoch 0 lastVoteEpoch 0\n", **self.options)
         for other in self.running:  # one would do, unless the machine is so busy that they miss each other
-            run(node, "CLUSTER", "MEET", "127.0.0.1", other.port)
+            run(node, "CLUSTER", "MEET", "127.0.0.1", other.port + other.shift)
         self.nodes.append(node)
-        wait_for(lambda: all(b"%d@" % port in run(each, "CLUSTER", "NODES") for each in self.running), "all met")
+        wait_for(
+            lambda: all(b"%d@" % (port + node.shift) in run(each, "CLUSTER", "NODES") for each in self.running),
+            "all met",
+        )
         self.settle()
         return node
 
@@ -193,20 +220,25 @@ class ServerCluster:
 
 
 @contextmanager
-def cluster(primaries: int = 3, replicas: int = 1, **options: Any) -> Iterator[ServerCluster]:
-    """Run a `ServerCluster`: ready in about two seconds, gone with the block or the process."""
-    running = ServerCluster(primaries, replicas, **options)
-    try:
+def cluster(primaries: int = 3, replicas: int = 1, *, tls: bool = False, **options: Any) -> Iterator[ServerCluster]:
+    """Run a `ServerCluster`: ready in about two seconds, gone with the block or the process.
+
+    With *tls*, which needs ``redis-server``, its nodes speak TLS with each other and, as `tls_server`, with clients.
+    """
+    with ExitStack() as stack:
+        if tls:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="fleetcache-tls-"))
+            options = {"binary": program("redis-server"), "certificates": certify(Path(directory)), **options}
+        running = ServerCluster(primaries, replicas, **options)
+        stack.callback(running.stop)
         yield running
-    finally:
-        running.stop()
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on, nor on those of the cluster bus 10000 higher."""
+    """Return even ports that nobody listens on, nor on those of the cluster bus 10000 higher."""
     found: list[int] = []
     while len(found) < count:
-        port = LOWEST_PORT + secrets.randbelow(PORTS)
+        port = LOWEST_PORT + 2 * secrets.randbelow(PORTS // 2)
         with suppress(OSError), socket.socket() as one, socket.socket() as bus:
             one.bind(("127.0.0.1", port))
             bus.bind(("127.0.0.1", port + PORTS))

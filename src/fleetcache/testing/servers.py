@@ -25,7 +25,7 @@ def valkey_server(**options: Any) -> Iterator[EmbeddedServer]:
 @contextmanager
 def redis_server(**options: Any) -> Iterator[EmbeddedServer]:
     """Run the ``redis-server`` on PATH; *options* are those of ``EmbeddedServer``."""
-    with EmbeddedServer(**{"port": True, "binary": _program("redis-server"), **options}) as server:
+    with EmbeddedServer(**{"port": True, "binary": program("redis-server"), **options}) as server:
         yield server
 
 
@@ -37,8 +37,8 @@ def tls_server(**options: Any) -> Iterator[TLSServer]:
     ``["--tls-auth-clients", "yes"]`` it wants one of its clients too; its own will do.
     """
     with tempfile.TemporaryDirectory(prefix="fleetcache-tls-") as directory:
-        certificates = _certify(Path(directory))
-        binary = _program("redis-server")
+        certificates = certify(Path(directory))
+        binary = program("redis-server")
         with TLSServer(certificates, **{"port": True, "binary": binary, **options}) as server:
             yield server
 
@@ -67,15 +67,15 @@ class TLSServer(EmbeddedServer):
         return [*super()._listening(), "--tls-port", str(self.tls_port), *files]
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
     if found := shutil.which(name):
         return Path(found)
     raise ServerNotFound(f"{name} is not on PATH. On Debian: apt install {name}")
 
 
-def _certify(directory: Path) -> Path:
+def certify(directory: Path) -> Path:
     """Make an authority (``ca``) and a certificate signed by it (``server``) in *directory*."""
-    openssl = str(_program("openssl"))
+    openssl = str(program("openssl"))
     new_key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
     (directory / "names").write_text(
         "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n"

@@ -28,8 +28,9 @@ from fleetcache.exchange import Command, Reply, Server, Verb
 from fleetcache.exchange.connecting import place_of
 from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
-from fleetcache.exchange.server import RemoteServer, harmless
+from fleetcache.exchange.server import RemoteServer, harmless, pack
 from fleetcache.topology import Share, Topology
+from fleetcache.topology.replicas import UNABLE, Reader
 from fleetcache.twin import complete
 
 SLOTS = 16384
@@ -37,11 +38,15 @@ HOPS = 16
 """So often is a command asked again at most: a cluster that never agrees must not keep a caller."""
 MOMENT = 0.2
 """The map is not learnt anew within so many seconds."""
+REVIEW = 30.0
+"""Where replicas answer, the map is learnt anew after so many seconds: no error tells of one that is new, or back."""
 PATIENCE = 5.0
 """Seconds after which a command is not asked again, where there is no SOCKET_TIMEOUT."""
 
 AWAY = (ServerGone, ServerTimeout)
 LEARN = (Verb("CLUSTER", harmless=True, key=0), "SLOTS")
+READONLY = pack((b"READONLY",))
+"""Without it, a replica sends whoever asks to its primary."""
 ASKING = (Verb("ASKING", harmless=True, key=0),)
 
 _turn = lock_across_forks()
@@ -62,7 +67,6 @@ class Redirect:
     asking: bool = False
 
 
-UNABLE = (redis.ClusterDownError, redis.MasterDownError, redis.BusyLoadingError, redis.ReadOnlyError)
 SIGNS = frozenset((redis.MovedError, redis.AskError, redis.TryAgainError, *UNABLE))
 
 
@@ -103,6 +107,11 @@ class Node(Server):
         self.cluster = cluster
         self.remote = remote
         self.address = remote.address
+        # Connections of their own, because a primary that becomes a replica must not answer on the others.
+        limit, patience = remote.max_connections, remote.patience
+        self.reader = RemoteServer(
+            remote.raw, remote.breaker, max_connections=limit, patience=patience, greeting=READONLY
+        )
         self.place = place_of(remote.pool)
 
     @property
@@ -154,6 +163,34 @@ class Node(Server):
         return self.cluster.client()
 
 
+class ShardReader(Reader):
+    """Answers reads for one primary of a cluster, the first of *nodes*, and its replicas, the others."""
+
+    signs = SIGNS
+
+    def __init__(self, cluster: Cluster, nodes: Sequence[Node]) -> None:
+        nearest = cluster.read_from == "nearest"
+        others = nodes if nearest else nodes[1:] or nodes
+        super().__init__(nodes[0], [node.reader for node in others], nearest=nearest)
+        self.cluster = cluster
+        self.nodes = {node.reader: node for node in nodes}
+
+    def _answers(self, server: Server, began: float, found: Any) -> bool:
+        return super()._answers(server, began, found) and monotonic() < self.cluster.rest + REVIEW
+
+    async def _elsewhere(self, runtime: Runtime, tried: Any, commands: Sequence[Command], found: Any) -> list[Reply]:
+        if isinstance(found, list) and UNABLE.isdisjoint(map(type, found)):
+            replies = await self.cluster.settle(runtime, self.nodes[tried], commands, found)
+            await self.cluster.refresh(runtime)
+            return replies
+        self.cluster.counts["away"] += 1
+        await self.cluster.refresh(runtime, self.nodes[tried])  # it may be nobody's replica any more
+        return await super()._elsewhere(runtime, tried, commands, found)
+
+    def client(self) -> Any:
+        return self.cluster.client()
+
+
 class Somewhere(Server):
     """Stands for every node while the map is not known: its commands are asked when it is."""
 
@@ -188,16 +225,22 @@ class Cluster(Topology):
         starts: Sequence[RemoteServer],
         connect: Callable[[str, int], RemoteServer],
         make_client: Callable[[], Any],
+        read_from: str | None = None,
+        remap: Callable[[tuple[str, int]], tuple[str, int]] | None = None,
     ) -> None:
         self.starts = [Node(self, start) for start in starts]
         self.connect = connect
         self.make_client = make_client
+        self.read_from = read_from or "primary"
+        self.remap = remap
         self.raw: Any = None
         self.nodes: dict[tuple[str, int], Node] = {}
         self.servers: Sequence[Server] = self.starts
         self.primaries: Sequence[Server] = []
         self.somewhere = Somewhere(self, self.starts[0].address)
         self.slots: list[Server] = [self.somewhere] * SLOTS
+        self.readers = self.slots
+        self.shards: dict[tuple[Node, ...], Server] = {}
         self.counts: Counter[str] = Counter()
         self.watchers: list[Callable[[Iterable[Server]], None]] = []
         self.trouble: Exception = ServerGone("")
@@ -207,7 +250,7 @@ class Cluster(Topology):
     def route(self, command: Command) -> Server:
         at = command[0].key
         if at:
-            return self.slots[slot_of(command[at])]
+            return (self.readers if command[0].reads else self.slots)[slot_of(command[at])]
         return self.primaries[0] if self.primaries else self.somewhere
 
     def home(self, name: str) -> Server:
@@ -217,7 +260,7 @@ class Cluster(Topology):
         return len({slot_of(name) for name in names}) <= 1
 
     def shares(self, names: Sequence[str], reads: bool) -> list[Share]:
-        slots, shares = self.slots, dict[Server, list[int]]()
+        slots, shares = self.readers if reads else self.slots, dict[Server, list[int]]()
         for place, name in enumerate(names):
             shares.setdefault(slots[slot_of(name)], []).append(place)
         return list(shares.items())
@@ -289,6 +332,7 @@ class Cluster(Topology):
 
     def _assign(self, slot: int, node: Node) -> None:
         loser, self.slots[slot] = self.slots[slot], node
+        self.readers[slot] = next((self.shards[nodes] for nodes in self.shards if nodes[0] is node), node)
         if loser is not node:
             self._tell({loser})
 
@@ -320,7 +364,7 @@ class Cluster(Topology):
         """Return who holds what *commands* name; whoever was asked, if they name nothing."""
         for command in commands:
             if command[0].key:
-                return self.route(command)
+                return self.slots[slot_of(command[command[0].key])]
         return self.primaries[0] if last is self.somewhere else last
 
     # --- the map ----------------------------------------------------------------------------------
@@ -384,14 +428,21 @@ class Cluster(Topology):
     def _adopt(self, reply: Reply, witness: Node) -> None:
         """Take over the map that *witness* sent."""
         slots: list[Server] = [witness] * SLOTS  # it will say so of those that nobody holds
+        readers = slots if self.read_from == "primary" else [*slots]
+        shards: dict[tuple[Node, ...], Server] = {}
         primaries: dict[Server, None] = {}
         known: dict[tuple[str, int], Node] = {}
         for first, last, *places in sorted(reply, key=lambda held: int(held[0])):
             nodes = [self.node(host.decode() if host else "", int(port), witness) for host, port, *_ in places]
             slots[first : last + 1] = nodes[:1] * (last + 1 - first)
+            if readers is not slots:
+                shard = (*nodes,)
+                shards[shard] = self.shards.get(shard) or ShardReader(self, nodes)
+                readers[first : last + 1] = [shards[shard]] * (last + 1 - first)
             primaries[nodes[0]] = None
             known |= {node.place: node for node in nodes}
         gone = [node for node in list(self.nodes.values()) if node not in known.values()]
+        self.readers, self.shards = readers, shards
         before, self.slots = self.slots, slots
         self.nodes, self.servers, self.primaries = known, [*known.values()], [*primaries]
         self.counts["learnt"] += 1
@@ -400,11 +451,14 @@ class Cluster(Topology):
         for node in (*gone, *self.starts):  # one that was named by a name is known by an address now
             if node.remote not in kept:
                 node.remote.renew()
+                node.reader.renew()
 
     def node(self, host: str, port: int, asked: Any) -> Node:
         """Return the node at *host*, or if it does not say where *asked* is, and *port*."""
         if host in {"", "?"}:
             host = asked.place[0]
+        if self.remap:
+            host, port = self.remap((host, port))
         node = self.nodes.get((host, port))
         if node is None:
             node = self.nodes.setdefault((host, port), Node(self, self.connect(host, port)))

@@ -84,11 +84,13 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
 
     def client() -> Any:
         params = makes.make_connection_params(plain[0])
+        params["address_remap"] = options.address_remap
         return redis.RedisCluster.from_url(**{name: value for name, value in params.items() if value is not None})
 
     with _opening:
         # Servers are the process's, one for each configuration: so is their cluster.
-        return _clusters.setdefault(tuple(starts), Cluster(starts, connect, client))  # type: ignore[arg-type]
+        made = Cluster(starts, connect, client, options.read_from, options.address_remap)  # type: ignore[arg-type]
+        return _clusters.setdefault((*starts, made.read_from, made.remap), made)
 
 
 def _open(url: str, options: Options, factory: Any) -> Server:
@@ -146,5 +148,7 @@ async def aclose_idle(topology: Topology) -> None:
 
 def _remote(topology: Topology) -> list[RemoteServer]:
     """Return the servers that have connections, each once."""
-    servers = [server.remote if isinstance(server, Node) else server for server in topology.servers]
+    servers: list[Server] = []
+    for server in topology.servers:
+        servers += (server.remote, server.reader) if isinstance(server, Node) else (server,)
     return [server for server in dict.fromkeys(servers) if isinstance(server, RemoteServer)]

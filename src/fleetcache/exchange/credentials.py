@@ -1,0 +1,77 @@
+"""User names and passwords that change while the process runs: redis-py's ``CredentialProvider``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from redis.credentials import CredentialProvider
+
+from fleetcache.errors import AccessDenied
+from fleetcache.exchange.server import SERVERS
+
+log = logging.getLogger("fleetcache.server")
+
+INHERITED = getattr(CredentialProvider, "get_credentials_async", None)  # redis-py 5.3
+
+
+class Done:
+    """What may be awaited or not: a provider awaits its listener if a coroutine started it."""
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+class Credentials(CredentialProvider):
+    """The site's *provider*, asked by every new connection; its failures are told from the server's.
+
+    When it streams, each token that it announces lets the older connections go, once they have their replies:
+    nothing has to be sent on a connection that a caller, or a crowd of tasks, is using.
+    """
+
+    def __init__(self, provider: Any) -> None:
+        self.provider = provider
+        self.name = type(provider).__name__
+        # Told through us alone: redis-entraid's provider has room for one listener, and raw clients would take it.
+        if hasattr(provider, "on_next"):
+            provider.on_next(self._announced)
+            provider.on_error(self._failed)
+
+    def get_credentials(self) -> Any:
+        with self._blamed():
+            return self._checked(self.provider.get_credentials())
+
+    async def get_credentials_async(self) -> Any:
+        with self._blamed():
+            if getattr(type(self.provider), "get_credentials_async", INHERITED) is INHERITED:
+                # redis-py's own calls the blocking method in the loop, and warns each time.
+                return self._checked(await asyncio.to_thread(self.provider.get_credentials))
+            return self._checked(await self.provider.get_credentials_async())
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            # Its text is the provider's affair, and may hold a secret.
+            raise AccessDenied(f"credential_provider {self.name} raised {type(error).__name__}") from error
+
+    def _checked(self, found: Any) -> Any:
+        if not isinstance(found, (tuple, list)) or len(found) not in {1, 2}:
+            raise TypeError(f"(user, password) or (password,) is expected, not {type(found).__name__}")
+        return found
+
+    def _announced(self, token: Any) -> Done:
+        del token  # the next connections ask for it
+        for server in list(SERVERS):
+            if server.pool.connection_kwargs.get("credential_provider") is self:
+                server.renew()
+                server.pool.disconnect(inuse_connections=False)  # those of raw clients
+        return Done()
+
+    def _failed(self, error: Exception) -> Done:
+        log.error("credential_provider %s: no new token: %s", self.name, type(error).__name__)
+        return Done()
