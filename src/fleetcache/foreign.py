@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import isawaitable
 from typing import Any
 
 import redis
@@ -12,6 +13,7 @@ from redis.exceptions import ResponseError
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.connecting import address_of, wanted
 from fleetcache.exchange.server import packed
+from fleetcache.twin import complete
 
 TAKEN = 1
 """What a write comes to while its reply is still to come: any method can make a return value of it."""
@@ -58,46 +60,33 @@ class BorrowedServer(Server):
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         if not isinstance(self.pool, redis.ConnectionPool):
             raise TypeError("client= is a redis.asyncio client: use the a-method")
-        connection: Any = self.pool.get_connection(*wanted(self.pool))
-        try:
-            connection.send_packed_command([packed(commands)])
-            return [self._reply(connection) for _ in commands]
-        except BaseException:
-            connection.disconnect()
-            raise
-        finally:
-            self.pool.release(connection)
+        return complete(self.aexchange(commands))
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
-        if isinstance(self.pool, redis.ConnectionPool):
-            return self.exchange(commands)
-        pool: Any = self.pool
-        connection = await pool.get_connection(*wanted(pool))
+        connection = await arrived(self.pool.get_connection(*wanted(self.pool)))
         try:
-            await connection.send_packed_command([packed(commands)])
-            return [await self._areply(connection) for _ in commands]
+            await arrived(connection.send_packed_command([packed(commands)]))
+            return [await self._reply(connection) for _ in commands]
         except BaseException:
-            await connection.disconnect()
+            await arrived(connection.disconnect())
             raise
         finally:
-            await pool.release(connection)
+            await arrived(self.pool.release(connection))
 
     def client(self) -> Any:
         return self.raw
 
     @staticmethod
-    def _reply(connection: Any) -> Reply:
+    async def _reply(connection: Any) -> Reply:
         try:
-            return connection.read_response(disable_decoding=True)
+            return await arrived(connection.read_response(disable_decoding=True))
         except ResponseError as refusal:
             return refusal
 
-    @staticmethod
-    async def _areply(connection: Any) -> Reply:
-        try:
-            return await connection.read_response(disable_decoding=True)
-        except ResponseError as refusal:
-            return refusal
+
+async def arrived(found: Any) -> Any:
+    """Return what a method of either face of redis-py's returned, awaited if it must be."""
+    return await found if isawaitable(found) else found
 
 
 def behind(client: Any) -> Queue | BorrowedServer:

@@ -17,6 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 import hiredis
@@ -37,7 +38,7 @@ from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import aconnect, address_of, connect
 from fleetcache.exchange.multiplexed import Multiplexed
-from fleetcache.exchange.runtime import AWAITING, BLOCKING
+from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.sentinels import PATIENCE, Place, Sentinel, Sentinels
 from fleetcache.twin import complete
 
@@ -182,11 +183,10 @@ class RemoteServer(Server):
             return self.hear(self.tell(commands))
         try:
             replies = conversation.ask(data, len(commands))
-        except ServerGone:
-            return self.hear(self._tell_anew((conversation, commands, True, era)))
         except BaseException as error:
-            self._give_up(conversation, error, era)
-            raise
+            if self._gave_up(told := (conversation, commands, True, era), error):
+                raise
+            return self.hear(self._tell_anew(told))
         for reply in replies:
             if type(reply) in ENDED:
                 return self.hear(self._tell_anew((conversation, commands, True, era)))
@@ -197,8 +197,7 @@ class RemoteServer(Server):
         """`exchange`, over a connection of its own that is none of the callers' share."""
         conversation = self._connect()
         try:
-            conversation.tell(packed(commands))
-            return conversation.hear(len(commands))
+            return conversation.ask(packed(commands), len(commands))
         finally:
             self._hang_up(conversation)
 
@@ -212,15 +211,19 @@ class RemoteServer(Server):
         told = (conversation, commands, repeatable, era)
         try:
             conversation.tell(data)
-        except ServerGone as error:
-            if not (conversation.used and repeatable):
-                self._give_up(conversation, error, era)
+        except BaseException as error:
+            if self._gave_up(told, error):
                 raise
             return self._tell_anew(told)
-        except BaseException as error:
-            self._give_up(conversation, error, era)
-            raise
         return told
+
+    def _gave_up(self, told: Told, error: BaseException) -> bool:
+        """Whether *error* ends it: unless an idle connection had died, and what was told may run twice."""
+        conversation, _, repeatable, era = told
+        if isinstance(error, ServerGone) and conversation.used and repeatable:
+            return False
+        self._give_up(conversation, error, era)
+        return True
 
     def _tell_anew(self, told: Told) -> Told:
         """Send on a new connection what was sent on an idle one, which turned out to be of no use.
@@ -242,17 +245,13 @@ class RemoteServer(Server):
 
     def hear(self, told: Told) -> list[Reply]:
         """Return the replies to what was told."""
-        conversation, commands, repeatable, era = told
+        conversation, commands, _, era = told
         try:
             replies = conversation.hear(len(commands))
-        except ServerGone as error:
-            if conversation.used and repeatable:
-                return self.hear(self._tell_anew(told))
-            self._give_up(conversation, error, era)
-            raise
         except BaseException as error:
-            self._give_up(conversation, error, era)
-            raise
+            if self._gave_up(told, error):
+                raise
+            return self.hear(self._tell_anew(told))
         if ENDED.isdisjoint(map(type, replies)):
             conversation.used = True
             conversation.home.append(conversation)
@@ -304,32 +303,12 @@ class RemoteServer(Server):
         """Return a connection of redis-py's to the server, for a talk of one's own."""
         if self.sentinels is None:
             return connect(self.pool)
-        conversation = self._connect()
-        self.open.discard(conversation)
-        return conversation.connection
+        return complete(self._open(BLOCKING)).connection
 
     def _connect(self) -> Conversation:
-        if self.sentinels is None:
-            return self._reach()
-
-        async def reach(place: Place) -> Conversation:
-            return self._reach(place)
-
-        return complete(self.sentinels.lead(BLOCKING, reach))
-
-    def _reach(self, place: Place | None = None) -> Conversation:
-        conversation = Conversation(connect(self.pool, place), self.timeout, self.address)
-        conversation.used = place is not None  # even a new one may lead to a primary that is about to be none
+        conversation: Conversation = complete(self._open(BLOCKING))
+        conversation.used = self.sentinels is not None  # a new one, too, may lead to a primary that is about to be none
         self.open.add(conversation)
-        if self.greeting or self.inquires:
-            try:
-                if self.greeting:
-                    conversation.ask(self.greeting, 1)
-                if self.inquires:
-                    self._met(*conversation.ask(ABOUT, 1))
-            except BaseException:
-                self._hang_up(conversation)
-                raise
         conversation.home = self.idle  # only now: whoever is met elsewhere begins a new one
         return conversation
 
@@ -422,25 +401,11 @@ class RemoteServer(Server):
             raise
 
     async def _aconnect(self, loop: asyncio.AbstractEventLoop) -> Multiplexed:
-        reached = self._areach() if self.sentinels is None else self.sentinels.lead(AWAITING, self._areach)
-        line = await reached
+        line: Multiplexed = await self._open(AWAITING)
         line.farewell = farewell(line)
         await anext(line.farewell)
         self.lines[loop] = line
         self._sweep()
-        return line
-
-    async def _areach(self, place: Place | None = None) -> Multiplexed:
-        line = Multiplexed(await aconnect(self.pool, place), self.timeout, self.address)
-        if self.greeting or self.inquires:
-            try:
-                if self.greeting:
-                    await line.ask(self.greeting, 1)
-                if self.inquires:
-                    self._met(*await line.ask(ABOUT, 1))
-            except BaseException:
-                line.close()
-                raise
         return line
 
     def _made(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Multiplexed]) -> None:
@@ -468,7 +433,27 @@ class RemoteServer(Server):
         """Return the raw redis-py client."""
         return self.raw
 
-    # --- identity ---------------------------------------------------------------------------------
+    # --- new connections --------------------------------------------------------------------------
+
+    async def _open(self, runtime: Runtime) -> Any:
+        """Return a new `Conversation` or `Multiplexed`, which leads to the right server."""
+        if self.sentinels is None:
+            return await self._reach(runtime)
+        return await self.sentinels.lead(runtime, partial(self._reach, runtime))
+
+    async def _reach(self, runtime: Runtime, place: Place | None = None) -> Any:
+        if runtime.blocks:
+            made: Any = Conversation(connect(self.pool, place), self.timeout, self.address)
+        else:
+            made = Multiplexed(await aconnect(self.pool, place), self.timeout, self.address)
+        if words := [self.greeting] * bool(self.greeting) + [ABOUT] * self.inquires:
+            try:
+                replies = made.ask(b"".join(words), len(words))
+                self._met((replies if runtime.blocks else await replies)[-1])
+            except BaseException:
+                made.close()
+                raise
+        return made
 
     def watch(self, met: Callable[[str], None]) -> None:
         """From now on call *met* with the run id of the server at the end of each new connection."""
