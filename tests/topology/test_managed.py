@@ -469,7 +469,7 @@ ORDINARY = "-@all +@read +@write -@admin -@dangerous +multi +exec +eval +evalsha
 """docs/managed.md has these lines."""
 NEAR = "+ping +info +client|tracking"
 CLUSTER = "+cluster|slots +asking"
-SENTINEL = "-@all +ping +sentinel|masters +sentinel|slaves +sentinel|replicas"
+SENTINEL = "-@all +sentinel|get-master-addr-by-name +sentinel|replicas"
 
 
 def acl_log(node: Any) -> list[Any]:
