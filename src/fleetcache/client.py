@@ -88,11 +88,8 @@ class HerdClient(DefaultClient):
         expiry = self.milliseconds(timeout)
         if expiry is None or expiry <= 0:
             return value, timeout
-        lifetime: Any = expiry / 1000
-        if isinstance(timeout, (int, float)):
-            lifetime = timeout
-        elif timeout in self.default_marks:
-            lifetime = self.default_timeout
+        seconds, rest = divmod(expiry, 1000)
+        lifetime = expiry / 1000 if rest else seconds
         return Herded(value, lifetime + int(time())), lifetime + self.settings.options.herd_timeout
 
     def _fresh(self, value: Any, stale: Any) -> Any:
@@ -168,13 +165,8 @@ class HerdClient(DefaultClient):
         """A herded value is no number."""
         raise NotImplementedError("HerdClient cannot count")
 
-    incr = blocking(aincr)
-
-    async def adecr(self, *args: Any, **kwargs: Any) -> Any:
-        """A herded value is no number."""
-        raise NotImplementedError("HerdClient cannot count")
-
-    decr = blocking(adecr)
+    adecr = aincr
+    incr = decr = blocking(aincr)
 
     async def atouch(
         self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None

@@ -250,24 +250,20 @@ class NearOptions:
     @classmethod
     def read(cls, value: Any) -> NearOptions | None:
         """Return the options that *value* stands for: a switch, a size, or a dict of fields; None if it is off."""
-        if isinstance(value, Mapping):
-            return cls(**cls._fields(value))
         if value is None or (isinstance(value, (bool, int, str)) and str(value).lower() in SWITCHES):
             return cls() if value is not None and flag(value) else None
-        try:
-            return cls(**cls._fields({"MAX_BYTES": value}))
-        except SettingsError as error:
-            raise ValueError(f"True, a size such as '64MB', or a dict is expected. {error}") from error
-
-    @classmethod
-    def _fields(cls, written: Mapping[str, Any]) -> dict[str, Any]:
         known = table(cls)
-        found = {}
-        for name, value in written.items():
-            if str(name).upper() not in known:
+        if not isinstance(value, Mapping):
+            try:
+                return cls(**_read("", "MAX_BYTES", known["MAX_BYTES"], value))
+            except SettingsError as error:
+                raise ValueError(f"True, a size such as '64MB', or a dict is expected. {error}") from error
+        found: dict[str, Any] = {}
+        for name, written in value.items():
+            if (setting := known.get(str(name).upper())) is None:
                 raise SettingsError(f"unknown name {name!r}.{nearest(str(name), known)} Known: {', '.join(known)}")
-            found.update(_read("", name, known[str(name).upper()], value))
-        return found
+            found |= _read("", name, setting, written)
+        return cls(**found)
 
 
 @dataclass(frozen=True, kw_only=True)

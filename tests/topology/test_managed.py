@@ -530,7 +530,7 @@ async def test_sentinels_with_users(face):
         for sentinel in watched.sentinels:
             run(sentinel, "ACL", "SETUSER", "finder", "on", ">s0", "&*", *SENTINEL.split())
         for server in watched.servers:
-            run(server, "ACL", "SETUSER", "site", "on", ">p0", "~shop:*", *ORDINARY.split(), "+role")
+            run(server, "ACL", "SETUSER", "site", "on", ">p0", "~shop:*", *ORDINARY.split(), "+info")
         options = {
             "SENTINELS": watched.addresses,
             "SENTINEL_KWARGS": {"username": "finder", "password": "s0"},

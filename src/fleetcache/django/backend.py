@@ -118,22 +118,16 @@ class Misconfigured(RedisCache):
         """There is nothing to close."""
 
 
-def stand_ins() -> dict[str, Any]:
-    """Return the project's settings that stand in for absent OPTIONS."""
-    return _stand_ins(settings._wrapped)  # another object under override_settings()
-
-
 @memoized
-def _stand_ins(found: Any) -> dict[str, Any]:
-    """Asked for with every cache object, and a setting that is not there takes long to miss."""
-    return {name: getattr(found, name) for name in STAND_INS if hasattr(found, name)}
+def stand_ins() -> dict[str, Any]:
+    """Return the project's settings that stand in for absent OPTIONS.
+
+    They are asked for with every cache object, and a setting that is not there takes long to miss.
+    """
+    return {name: getattr(settings, name) for name in STAND_INS if hasattr(settings, name)}
 
 
-def _forget(**kwargs: Any) -> None:
-    _stand_ins.cache_clear()
-
-
-setting_changed.connect(_forget)
+setting_changed.connect(lambda **_: stand_ins.cache_clear(), weak=False)
 
 
 def check_embedded(found: Settings) -> None:

@@ -62,9 +62,4 @@ def _is_near(alias: str, entry: dict[str, Any]) -> bool:
         return False  # for the cache to report, to those who use it
 
 
-def _forget(*, setting: str, **kwargs: Any) -> None:
-    if setting == "CACHES":
-        near_aliases.cache_clear()
-
-
-setting_changed.connect(_forget)
+setting_changed.connect(lambda **_: near_aliases.cache_clear(), weak=False)

@@ -12,6 +12,7 @@ believed about the change that it could have seen.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from time import monotonic
 
 from fleetcache.errors import CircuitOpen, ConnectionLost
@@ -19,23 +20,19 @@ from fleetcache.errors import CircuitOpen, ConnectionLost
 log = logging.getLogger("fleetcache.server")
 
 
+@dataclass(slots=True, eq=False)
 class Breaker:
     """What is known about one server's health, and who may bother it."""
 
-    __slots__ = (
-        *("address", "away_since", "cooldown", "era", "failed", "failures", "last_error", "next_try", "strikes"),
-    )
-
-    def __init__(self, address: str, failures: int = 3, cooldown: float = 1.0) -> None:
-        self.address = address
-        self.failures = failures
-        self.cooldown = cooldown
-        self.failed = False
-        self.era = 0
-        self.strikes = 0
-        self.next_try = 0.0
-        self.away_since = 0.0
-        self.last_error = ""
+    address: str
+    failures: int = 3
+    cooldown: float = 1.0
+    failed: bool = False
+    era: int = 0
+    strikes: int = 0
+    next_try: float = 0.0
+    away_since: float = 0.0
+    last_error: str = ""
 
     @property
     def open(self) -> bool:

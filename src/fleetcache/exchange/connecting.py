@@ -15,6 +15,7 @@ import socket
 from collections.abc import Mapping
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
+from types import SimpleNamespace
 from typing import Any
 
 import hiredis
@@ -242,14 +243,8 @@ async def _connected(connection: Any) -> Any:
     return connection
 
 
-class _Closed:
-    """What a stream writer is left with."""
-
-    def is_closing(self) -> bool:
-        return True
-
-
-CLOSED = _Closed()
+CLOSED = SimpleNamespace(is_closing=lambda: True)
+"""What a stream writer is left with for a transport."""
 
 
 def take_transport(connection: Any, protocol: asyncio.Protocol) -> asyncio.Transport:

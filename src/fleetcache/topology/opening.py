@@ -46,12 +46,6 @@ class OnDemand(Server):
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         return self.server.exchange(commands)
 
-    def tell(self, commands: Sequence[Command]) -> Any:
-        return self.server.tell(commands)
-
-    def hear(self, told: Any) -> list[Reply]:
-        return self.server.hear(told)
-
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         return await self.server.aexchange(commands)
 
@@ -155,11 +149,11 @@ def _embedded(url: str, options: Options, factory: Any) -> Server:
 def remote(raw: Any, url: str, options: Options) -> RemoteServer:
     """Return the process's server behind *raw*, a redis-py client."""
     pool = raw.connection_pool
-    limit, patience = options.max_connections or options.connection_pool_kwargs.get("max_connections"), 0.0
-    if "max_connections=" in url or isinstance(pool, redis.BlockingConnectionPool):
+    waits = isinstance(pool, redis.BlockingConnectionPool)
+    limit = options.max_connections or options.connection_pool_kwargs.get("max_connections")
+    if waits or "max_connections=" in url:
         limit = pool.max_connections
-    if isinstance(pool, redis.BlockingConnectionPool):
-        patience = pool.timeout
+    patience = pool.timeout if waits else 0.0
     raw_kind = (options.redis_client_class, frozen(options.redis_client_kwargs))
     policy = (limit, patience, options.breaker_failures, options.breaker_cooldown, raw_kind)
     with _opening:
@@ -169,22 +163,18 @@ def remote(raw: Any, url: str, options: Options) -> RemoteServer:
         return _servers[pool, policy]
 
 
-def close_idle(topology: Topology) -> None:
-    """Close the idle connections of every server of *topology*."""
-    for server in _remote(topology):
+def close_idle(topology: Topology) -> list[RemoteServer]:
+    """Close the idle connections of every server of *topology*; return those servers that have connections."""
+    servers: list[Server] = []
+    for server in topology.servers:
+        servers += (server.remote, server.reader) if isinstance(server, Node) else (server,)
+    connected = [server for server in dict.fromkeys(servers) if isinstance(server, RemoteServer)]
+    for server in connected:
         server.close_idle()
+    return connected
 
 
 async def aclose_idle(topology: Topology) -> None:
     """Close the idle connections of every server of *topology*, and the running loop's."""
-    for server in _remote(topology):
-        server.close_idle()
+    for server in close_idle(topology):
         await server.aclose()
-
-
-def _remote(topology: Topology) -> list[RemoteServer]:
-    """Return the servers that have connections, each once."""
-    servers: list[Server] = []
-    for server in topology.servers:
-        servers += (server.remote, server.reader) if isinstance(server, Node) else (server,)
-    return [server for server in dict.fromkeys(servers) if isinstance(server, RemoteServer)]
