@@ -5,14 +5,17 @@ With ``--check`` it only says whether the file is what it would write, and exits
 
 from __future__ import annotations
 
+import ast
+import inspect
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, Field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from fleetcache.keys import default_key_function
-from fleetcache.settings import SCHEMES, NearOptions, Options, Settings
+from fleetcache.settings import SCHEMES, NearOptions, Options, Settings, names
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -176,17 +179,14 @@ def page() -> str:
         "Where two names are given, the second is Django's. A Django setting stands in where the option is absent.\n",
         _table(
             ("name", "default", "stands in", "meaning"),
-            (_option(option) for option in fields(Options) if option.metadata["names"]),
+            (_option(option) for option in fields(Options) if names(option)),
         ),
         "`MAX_ENTRIES` and `CULL_FREQUENCY`, Django's options for caches that have to be culled, are accepted and mean nothing\n"
         "here: the server evicts, by its own `maxmemory-policy`.\n",
         NEAR,
         _table(
             ("name", "default", "meaning"),
-            (
-                (_code(*option.metadata["names"]), _default(option), option.metadata["doc"])
-                for option in fields(NearOptions)
-            ),
+            ((_code(*names(option)), _default(option), meaning(NearOptions, option)) for option in fields(NearOptions)),
         ),
         NEAR_NOTES,
         "## Connection options of redis-py\n",
@@ -201,12 +201,21 @@ def page() -> str:
 
 
 def _setting(setting: Field[Any]) -> tuple[str, ...]:
-    return _code(setting.metadata["name"]), _default(setting), setting.metadata["doc"]
+    return _code(setting.name.upper()), _default(setting), meaning(Settings, setting)
 
 
 def _option(option: Field[Any]) -> tuple[str, ...]:
     stands_in = option.metadata["setting"]
-    return _code(*option.metadata["names"]), _default(option), stands_in and _code(stands_in), option.metadata["doc"]
+    return _code(*names(option)), _default(option), stands_in and _code(stands_in), meaning(Options, option)
+
+
+def meaning(kind: type, described: Field[Any]) -> str:
+    """Return the text that stands under a field of *kind*."""
+    (definition,) = ast.parse(inspect.getsource(kind)).body
+    for line, text in pairwise(definition.body):
+        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == described.name:
+            return " ".join(ast.literal_eval(text.value).split())
+    return ""
 
 
 def _default(described: Field[Any]) -> str:

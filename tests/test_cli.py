@@ -98,6 +98,14 @@ def test_a_server_that_will_do(server, told):
     assert f"{FENCES} of {FENCES} announcements came before the answer to a later PING" in out
 
 
+def test_a_cluster(valkey_cluster):
+    """Its first node is asked, by a name that is that node's."""
+    report = probe(valkey_cluster.url())
+
+    assert report.works
+    assert report.address == f"127.0.0.1:{valkey_cluster.nodes[0].port}/0"
+
+
 def test_as_json(server, told):
     """``--json`` says the same to programs."""
     code, out, _ = told("probe", "--json", server.url(13))

@@ -233,4 +233,4 @@ def test_outages_page_names_every_operation() -> None:
 def test_everything_is_described(kind: type) -> None:
     """Each setting and option has a meaning, which is a sentence."""
     for option in fields(kind):
-        assert option.metadata["doc"].endswith("."), option.name
+        assert docs.settings.meaning(kind, option).endswith("."), option.name

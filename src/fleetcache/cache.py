@@ -13,7 +13,7 @@ What a client class of one's own overrides is the coroutine, and its face with i
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 
@@ -23,9 +23,11 @@ from fleetcache import commands as c
 from fleetcache.codec import Codec
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import UnreadableValue
+from fleetcache.exchange import Server
 from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
+from fleetcache.foreign import behind
 from fleetcache.keys import CacheKey, default_key_function, escaped, unique
 from fleetcache.near import CANARY, PACKED, Near, clock, open_near
 from fleetcache.pipeline import Pipeline
@@ -38,7 +40,7 @@ from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.topology import Topology
 from fleetcache.topology.opening import aclose_idle, close_idle, open_cluster, open_servers
 from fleetcache.topology.standalone import Standalone
-from fleetcache.twin import blocking, complete
+from fleetcache.twin import blocking, complete, iterating
 
 _shared: dict[Hashable, tuple[Any, ...]] = {}
 _sharing = lock_across_forks()
@@ -506,12 +508,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     # --- looking around ---------------------------------------------------------------------------
 
     async def ascan(
-        self,
-        cursor: int = 0,
-        search: str = "*",
-        itersize: int | None = None,
-        version: Any = None,
-        client: Any = None,
+        self, cursor: int = 0, search: str = "*", itersize: int | None = None, version: Any = None, client: Any = None
     ) -> tuple[int, list[str]]:
         """Return the next cursor, 0 at the end, and a page of keys that match the glob *search*.
 
@@ -527,23 +524,18 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
 
     scan = blocking(ascan)
 
-    async def _page(
-        self, cursor: int, pattern: str, itersize: int | None, client: Any = None
-    ) -> tuple[int, list[bytes]]:
+    async def _page(self, cursor: int, pattern: str, itersize: int | None, client: Any) -> tuple[int, list[bytes]]:
         """Return the next cursor and a page of names.  A cursor counts through all servers in turn."""
-        servers = (cursor and self.topology.primaries) or await self.topology.survey(self.runtime)
+        servers = (cursor and client is None and self.topology.primaries) or await self._primaries(client)
         at, place = divmod(cursor, len(servers))
         count = self.settings.options.scan_itersize if itersize is None else itersize
         command = (c.SCAN, at, "MATCH", pattern, "COUNT", count)
-        if client is not None:
-            at, found = await self.ask(command, (0, []), client)
-        else:
-            (((at, found),),) = await self.ask_all([(servers[place], (command,))], (0, []))
-        at = int(at)
-        if at == 0:
-            place += 1
-        following = 0 if place == len(servers) or (client is not None and at == 0) else at * len(servers) + place
-        return following, found
+        (((at, found),),) = await self.ask_all([(servers[place], (command,))], (0, []))
+        place += int(at) == 0
+        return (int(at) * len(servers) + place if place < len(servers) else 0), found
+
+    async def _primaries(self, client: Any) -> Sequence[Server]:
+        return await self.topology.survey(self.runtime) if client is None else [behind(client)]
 
     def _reversed(self, name: str, head: str) -> str:
         """Return the key within *name*, which begins with *head* unless the site names keys its own way."""
@@ -558,37 +550,23 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
 
     async def akeys(self, search: str, version: Any = None, client: Any = None) -> list[str]:
         """Return all keys that match the glob *search*, each once."""
-        found: list[str] = []
-        cursor = 0
-        while True:
-            cursor, page = await self.ascan(cursor, search, None, version, client)
-            found += page
-            if not cursor:
-                return unique(found)
+        return unique([key async for key in self.aiter_keys(search, None, client, version)])
 
     keys = blocking(akeys)
-
-    def iter_keys(
-        self, search: str, itersize: int | None = None, client: Any = None, version: Any = None
-    ) -> Iterator[str]:
-        """Yield the keys that match the glob *search*, page by page; one may come twice."""
-        cursor, page = self.scan(0, search, itersize, version, client)
-        yield from page
-        while cursor:
-            cursor, page = self.scan(cursor, search, itersize, version, client)
-            yield from page
 
     async def aiter_keys(
         self, search: str, itersize: int | None = None, client: Any = None, version: Any = None
     ) -> AsyncIterator[str]:
         """Yield the keys that match the glob *search*, page by page; one may come twice."""
-        cursor, page = await self.ascan(0, search, itersize, version, client)
-        for key in page:
-            yield key
-        while cursor:
+        cursor = 0
+        while True:
             cursor, page = await self.ascan(cursor, search, itersize, version, client)
             for key in page:
                 yield key
+            if not cursor:
+                return
+
+    iter_keys = iterating(aiter_keys)
 
     # --- many at once -----------------------------------------------------------------------------
 
@@ -606,14 +584,12 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     delete_pattern = blocking(adelete_pattern)
 
     async def _unlink(self, pattern: str, itersize: int | None = None, client: Any = None) -> int:
-        servers = await self.topology.survey(self.runtime)
+        servers = await self._primaries(client)
         cursor = count = 0
         while True:
             server = servers[cursor % len(servers)]
             cursor, names = await self._page(cursor, pattern, itersize, client)
-            if names and client is not None:
-                count += int(await self.ask((c.UNLINK, *names), 0, client))
-            elif names:
+            if names:
                 (replies,) = await self.ask_all([(server, self.about(c.UNLINK, names))], 0)
                 count += sum(map(int, replies))
             if not cursor:
@@ -624,11 +600,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         scope = self.settings.options.clear
         if scope == "prefix" or (scope == "auto" and self.key_prefix):
             await self._unlink(self.key_func("*", escaped(self.key_prefix), "*"), client=client)
-        elif client is not None:
-            await self.ask((c.FLUSHDB,), None, client)
         else:
-            servers = await self.topology.survey(self.runtime)
-            await self.ask_all([(server, ((c.FLUSHDB,),)) for server in servers], None)
+            await self.ask_all([(server, ((c.FLUSHDB,),)) for server in await self._primaries(client)], None)
 
     clear = blocking(aclear)
 
@@ -649,18 +622,11 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         client: Any = None,
         thread_local: bool = True,
     ) -> Lock:
-        """Return a `Lock` named *key*, for ``with`` and ``async with``."""
-        return Lock(
-            self,
-            self.name(key, version),
-            timeout=timeout,
-            lifetime=max(1, self.milliseconds(timeout) or 0) if timeout else None,
-            sleep=sleep,
-            blocking=blocking,
-            blocking_timeout=blocking_timeout,
-            client=client,
-            thread_local=thread_local,
-        )
+        """Return a `Lock` named *key*, for ``with`` and ``async with``.
+
+        It is tried every *sleep* seconds, for *blocking_timeout* seconds at most, or once if not *blocking*.
+        """
+        return Lock(self, self.name(key, version), timeout, sleep, blocking, blocking_timeout, client, thread_local)
 
     async def alock(self, *args: Any, **kwargs: Any) -> Lock:
         """Return a `Lock`; the same as `lock`, for those who await by habit."""

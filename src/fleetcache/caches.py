@@ -22,13 +22,11 @@ VARIABLE = "FLEETCACHE_URL"
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the URL of ``default`` from FLEETCACHE_URL, of ``other`` from FLEETCACHE_URL_OTHER."""
-    urls = {}
-    for name, url in environment.items():
-        if name == VARIABLE:
-            urls[DEFAULT_ALIAS] = url
-        elif name.startswith(f"{VARIABLE}_"):
-            urls[name.removeprefix(f"{VARIABLE}_").lower()] = url
-    return urls
+    return {
+        name.removeprefix(f"{VARIABLE}_").lower() if name != VARIABLE else DEFAULT_ALIAS: url
+        for name, url in environment.items()
+        if name == VARIABLE or name.startswith(f"{VARIABLE}_")
+    }
 
 
 class CacheHandler:
@@ -40,7 +38,6 @@ class CacheHandler:
     def __init__(self, settings: Mapping[str, Any] | str | None = None) -> None:
         self._made: ContextVar[dict[str, Cache]] = ContextVar("fleetcache")
         self._entries: dict[str, Any] | None = None
-        self._generation = 0
         if settings is not None:
             self.configure(settings)
 
@@ -70,12 +67,10 @@ class CacheHandler:
 
     def _mine(self) -> dict[str, Cache]:
         """The caches of this thread or task."""
-        try:
-            return self._made.get()
-        except LookupError:
-            made: dict[str, Cache] = {}
-            self._made.set(made)
-            return made
+        made = self._made.get(None)
+        if made is None:
+            self._made.set(made := {})
+        return made
 
     def _make(self, alias: str) -> Cache:
         if alias not in self.settings:

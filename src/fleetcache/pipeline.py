@@ -112,9 +112,10 @@ class Pipeline(Twinned):
                 for operation in operations:
                     operation.close()  # now: what it does at its end must not wait for the garbage collector
                 raise
-            for place, (replies, error) in answers.items():
-                step = operations[place].throw if error is not None else operations[place].send
-                self._step(place, step, replies if error is None else error, results, asking)
+            for place, answer in answers.items():
+                operation = operations[place]
+                step = operation.throw if isinstance(answer, Exception) else operation.send
+                self._step(place, step, answer, results, asking)
             if asking and self.transaction:
                 raise TypeError("a transaction takes only operations of one step")
         if raise_on_error:
@@ -126,61 +127,60 @@ class Pipeline(Twinned):
     execute = blocking(aexecute)
 
     @staticmethod
-    def _step(place: int, step: Callable[[Any], Plan], reply: Any, results: list[Any], asking: dict[int, Plan]) -> None:
+    def _step(
+        place: int, step: Callable[[Any], Plan], answer: Any, results: list[Any], asking: dict[int, Plan]
+    ) -> None:
         """Let one operation go on until it asks again, or ends."""
         try:
-            asking[place] = step(reply)
+            asking[place] = step(answer)
         except StopIteration as finished:
             results[place] = finished.value
         except Exception as error:  # noqa: BLE001 - it is this operation's result
             results[place] = error
 
-    async def _ask(self, asked: dict[int, Plan]) -> dict[int, tuple[list[list[Reply]], Exception | None]]:
+    async def _ask(self, asked: dict[int, Plan]) -> dict[int, list[list[Reply]] | Exception]:
         """Send all questions, one write per server, and return each operation's replies, or error."""
         reads = all(command[0].reads for plan in asked.values() for _, commands in plan for command in commands)
-        parts: dict[int, tuple[Server, list[Command]]] = {}
-        where: dict[int, list[tuple[int, slice]]] = {}
+        batches: dict[Server, list[Command]] = {}
+        spans: dict[int, list[tuple[Server, slice]]] = {}
         for place, plan in asked.items():
-            where[place] = []
+            spans[place] = []
             for server, commands in plan:
                 if isinstance(server, Reader) and not reads:
                     server = server.primary  # noqa: PLW2901 - a replica would not know what is written here
-                _, batch = parts.setdefault(id(server), (server, []))
-                where[place].append((id(server), slice(len(batch), len(batch) + len(commands))))
+                batch = batches.setdefault(server, [])
+                spans[place].append((server, slice(len(batch), len(batch) + len(commands))))
                 batch.extend(commands)
-        answers: dict[int, list[Reply]] = {}
-        failures: dict[int, Exception] = {}
-        for key, outcome in zip(parts, await self._exchange(list(parts.values())), strict=True):
-            if isinstance(outcome, Exception):
-                failures[key] = outcome
-            else:
-                answers[key] = outcome
-        return {
-            place: (
-                [answers[key][span] for key, span in spans if key in answers],
-                next((failures[key] for key, _ in spans if key in failures), None),
-            )
-            for place, spans in where.items()
-        }
+        exchange = self._exchange_whole if self.transaction else self._exchange
+        outcomes = dict(zip(batches, await exchange(list(batches.items())), strict=True))
+        answers: dict[int, list[list[Reply]] | Exception] = {}
+        for place, own in spans.items():
+            failed = [outcome for server, _ in own if isinstance(outcome := outcomes[server], Exception)]
+            answers[place] = failed[0] if failed else [outcomes[server][span] for server, span in own]
+        return answers
 
-    async def _exchange(self, batches: list[tuple[Server, list[Command]]]) -> list[list[Reply] | Exception]:
-        if self.transaction:
-            names = [part[part[0].key] for _, commands in batches for part in commands if part[0].key]
-            self.recorder.together(names, "a transaction")
-            if len(batches) > 1:
-                raise TypeError("a transaction takes only operations that are of one server")
-            ((server, commands),) = batches
-            # EVALSHA may miss its script, and then half of the transaction would have run.
-            whole = [(c.EVAL, part[1].lua, *part[2:]) if part[0] is c.EVALSHA else part for part in commands]
-            batches = [(server, [(c.MULTI,), *(part for part in whole if not _encloses(part)), (c.EXEC,)])]
+    async def _exchange(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
+        """Return what each server replies, or the error with which it fails."""
         try:
-            outcomes: list[Any] = await self.runtime.exchange_all(batches)
+            return list(await self.runtime.exchange_all(batches))
         except (RedisError, OSError) as error:
             return [error] * len(batches)
-        if self.transaction:
-            ((*_, replies),) = outcomes
-            return [_nested(commands, replies) if isinstance(replies, list) else [replies] * len(commands)]
-        return list(outcomes)
+
+    async def _exchange_whole(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
+        """Return what the server replies to a transaction, as if each command stood alone."""
+        names = [part[part[0].key] for _, commands in batches for part in commands if part[0].key]
+        self.recorder.together(names, "a transaction")
+        if len(batches) > 1:
+            raise TypeError("a transaction takes only operations that are of one server")
+        ((server, commands),) = batches
+        # EVALSHA may miss its script, and then half of the transaction would have run.
+        whole = [(c.EVAL, part[1].lua, *part[2:]) if part[0] is c.EVALSHA else part for part in commands]
+        inside = [part for part in whole if part[0] is not c.MULTI and part[0] is not c.EXEC]
+        (outcome,) = await self._exchange([(server, [(c.MULTI,), *inside, (c.EXEC,)])])
+        if isinstance(outcome, Exception):
+            return [outcome]
+        replies = outcome[-1]
+        return [_nested(commands, replies) if isinstance(replies, list) else [replies] * len(commands)]
 
     def __enter__(self) -> Self:
         return self
@@ -199,10 +199,6 @@ class Pipeline(Twinned):
         for operation in self.operations:
             operation.close()
         self.operations.clear()
-
-
-def _encloses(command: Command) -> bool:
-    return command[0] is c.MULTI or command[0] is c.EXEC
 
 
 def _nested(commands: Sequence[Command], replies: Sequence[Reply]) -> list[Reply]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from statistics import median
-from typing import Any, Self
+from typing import Any
 
 import hiredis
 from redis.exceptions import AskError, MovedError, NoPermissionError, RedisError
@@ -21,7 +21,7 @@ from fleetcache.exchange.connecting import NEED_DATA, Push, address_of, connect,
 from fleetcache.exchange.server import facts_in
 from fleetcache.near.tracking import PRIMARY, too_old
 from fleetcache.pool import ConnectionFactory
-from fleetcache.settings import NETWORKED, Settings, clustered, from_url, masked_url
+from fleetcache.settings import NETWORKED, Settings, from_url, masked_url
 
 LAGS = 20
 FENCES = 200
@@ -77,56 +77,54 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
-        return {
-            "address": self.address,
-            "prefix": self.prefix,
-            "server": self.server,
-            "works": self.works,
-            "conclusion": self.conclusion,
-            "lag_seconds": median(self.lags) if self.lags else None,
-            "checks": [asdict(check) for check in self.checks],
-        }
+        found = asdict(self)
+        lags = found.pop("lags")
+        lag = median(lags) if lags else None
+        return {**found, "works": self.works, "conclusion": self.conclusion, "lag_seconds": lag}
 
-    def note(self, name: str, passed: bool | None, found: str, remedy: str = "") -> bool:
-        """Add a check; return whether to go on."""
+    def note(self, name: str, passed: bool | None, found: str, remedy: str = "") -> None:
+        """Add a check; one that is not passed ends the inquiry."""
         self.checks.append(Check(name, passed, found, remedy if passed is False else ""))
-        return passed is not False
+        if passed is False:
+            raise Missing
+
+
+class Missing(Exception):
+    """The check that was noted last was not passed, so there is nothing more to ask."""
 
 
 def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | None = None) -> Report:
     """Return what the server at *url* offers the near cache.
 
-    *url* is one that ``Cache.from_url`` takes, and *options* are further ``OPTIONS``.  *prefix* begins
+    *url* is one that ``Cache.from_url`` takes (of a cluster, its first node is asked), and *options* are further ``OPTIONS``.  *prefix* begins
     the one name that is written, by default the KEY_PREFIX in the URL, or ``fleetcache``.  Where there is no server to ask, or it refuses
     the password, what a cache would raise is raised.
     """
     location, params = from_url(url)
     settings = Settings.read(location, {**params, "OPTIONS": {**params["OPTIONS"], **(options or {})}})
-    place = settings.location[0]
-    if clustered([place]):
-        raise SettingsError(f"{masked_url(place)}: NEAR cannot keep copies of what is in a cluster yet")
+    place = settings.location[0].replace("+cluster://", "://", 1)  # of a cluster, the first node
     if place.partition("://")[0] not in (*NETWORKED, "unix"):
         raise SettingsError(f"{masked_url(place)}: there is no server to ask; give the URL of one: redis://host:6379/0")
     factory = ConnectionFactory(settings.options.given)
     pool = factory.connect(place).connection_pool
     patience = pool.connection_kwargs.get("socket_timeout") or 5.0
     report = Report(address_of(pool), prefix or f"{settings.key_prefix or 'fleetcache'}:")
-    with ExitStack() as open_lines:
+    with ExitStack() as open_lines, suppress(Missing):
 
         def line(pool: Any = pool) -> Line:
-            return open_lines.enter_context(Line(pool, report.address, patience))
+            opened = Line(pool, report.address, patience)
+            open_lines.callback(opened.close)
+            return opened
 
         try:
             listener = line()
         except UnsupportedServer as error:
-            report.note("RESP3", False, str(error.__cause__), TRACKING_OFFERED)
             plain = ConnectionFactory({**settings.options.given, "protocol": 2}).connect(place).connection_pool
             with suppress(FleetcacheError, RedisError):  # it need not speak RESP2 either
                 asked = line(plain)
                 _who(report, asked.ask("HELLO"), asked.ask("INFO", "server"))
-            return report
-        user = pool.connection_kwargs.get("username") or "default"
-        inquiry = _Inquiry(report, listener, line, user)
+            report.note("RESP3", False, str(error.__cause__), TRACKING_OFFERED)
+        inquiry = _Inquiry(report, listener, line, pool.connection_kwargs.get("username") or "default")
         try:
             inquiry.run()
         except (ServerGone, ServerTimeout) as error:
@@ -145,10 +143,8 @@ class Line:
         self._socket = socket_of(self._connection)
         self._reader = hiredis.Reader(encoding="utf-8", errors="replace", replyError=refusal, notEnoughData=NEED_DATA)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """Hang up."""
         self._connection.disconnect()
 
     def ask(self, *command: str | int) -> Any:
@@ -167,15 +163,14 @@ class Line:
             self.pushed.append(arrived)
         return arrived
 
-    def hear(self, name: str, patience: float) -> bool:
+    def hear(self, name: str) -> bool:
         """Wait until a change of *name* is announced; return whether it was."""
-        until = time.monotonic() + patience
-        while not self.heard(name):
-            try:
+        until = time.monotonic() + self.patience
+        with suppress(ServerTimeout):
+            while not self.heard(name):
                 self.pushed.append(self._next(until - time.monotonic()))
-            except ServerTimeout:
-                return False
-        return True
+            return True
+        return False
 
     def heard(self, name: str) -> bool:
         """Return whether a change of *name* has been announced since the last call."""
@@ -211,28 +206,24 @@ class _Inquiry:
         self.listener = listener
         self.line = line
         self.user = user
-        self.name = f"{report.prefix}~probe:{secrets.token_hex(8)}"
+        self.name = self._new_name()
         self.number = 0
         self.at = ""
 
+    def _new_name(self) -> str:
+        return f"{self.report.prefix}~probe:{secrets.token_hex(8)}"
+
     def run(self) -> None:
         """Ask everything."""
-        for name, step in (
-            ("server", self.server),
-            ("tracking", self.tracking),
-            ("reading and writing", self.writing),
-            ("announcements", self.announcements),
-            ("fence", self.fence),
-            ("eviction", self.eviction),
-        ):
-            self.at = name
-            if not step():
-                return
+        steps = (self.server, self.tracking, self.reading_and_writing, self.announcements, self.fence, self.eviction)
+        for step in steps:
+            self.at = step.__name__.replace("_", " ")
+            step()
 
-    def allowed(self, name: str, reply: Any, permission: str) -> bool:
-        """Note whether the server has answered, and if not, why."""
+    def allow(self, name: str, reply: Any, permission: str) -> None:
+        """Go on if the server has answered; else note why not."""
         if not isinstance(reply, Exception):
-            return True
+            return
         if isinstance(reply, NoPermissionError):
             if "access a key" in str(reply):
                 permission = f"~{self.report.prefix}*"
@@ -241,7 +232,7 @@ class _Inquiry:
             remedy = TRACKING_OFFERED
         else:
             remedy = "Mend that on the server, or use another"
-        return self.report.note(name, False, f"the server says: {reply}", remedy)
+        self.report.note(name, False, f"the server says: {reply}", remedy)
 
     def write(self) -> Any:
         """Change the key; return the reply."""
@@ -253,130 +244,96 @@ class _Inquiry:
         self.number += 1
         self.writer.send("SET", self.name, self.number, "PX", LIFE)
 
-    def server(self) -> bool:
+    def server(self) -> None:
         """Who answers, in which role, and whether a fail-over would be noticed."""
-        report, listener = self.report, self.listener
+        note, listener = self.report.note, self.listener
         greeting, introduction = listener.ask("HELLO"), listener.ask("INFO", "server")
-        facts = _who(report, greeting, introduction)
+        facts = _who(self.report, greeting, introduction)
         protocol = _pairs(greeting).get("proto", 3)  # which it was greeted with
-        if not report.note(
-            "RESP3", protocol == 3, f"the connection speaks RESP{protocol}", "Leave out the option `protocol`"
-        ):
-            return False
-        if not self.allowed("INFO", introduction, "+info"):
-            return False
+        note("RESP3", protocol == 3, f"the connection speaks RESP{protocol}", "Leave out the option `protocol`")
+        self.allow("INFO", introduction, "+info")
         version = facts.get("redis_version", "")
         old = too_old(version)
-        if not report.note(
-            "version",
-            not old,
-            f"{version} mixes announcements into other replies" if old else f"as Redis {version}",
-            "Use Redis 7.0 or later, or Valkey",
-        ):
-            return False
+        found = f"{version} mixes announcements into other replies" if old else f"as Redis {version}"
+        note("version", not old, found, "Use Redis 7.0 or later, or Valkey")
         run_id = facts.get("run_id", "")
-        if not report.note("run id", bool(run_id), run_id or "INFO does not tell it", TRACKING_OFFERED):
-            return False
+        note("run id", bool(run_id), run_id or "INFO does not tell it", TRACKING_OFFERED)
         replication = listener.ask("INFO", "replication")
-        if not self.allowed("INFO", replication, "+info"):
-            return False
+        self.allow("INFO", replication, "+info")
         role = facts_in(replication).get("role", "")
         if role in PRIMARY and isinstance(listener.ask("ROLE"), Exception):
-            report.note("ROLE", None, "not permitted; INFO serves as well")
-        if not report.note(
-            "role", role in PRIMARY, {"master": "primary", "slave": "replica"}.get(role, role or "not told"),
-            "Give the URL of the primary",
-        ):  # fmt: skip
-            return False
+            note("ROLE", None, "not permitted; INFO serves as well")
+        found = {"master": "primary", "slave": "replica"}.get(role, role or "not told")
+        note("role", role in PRIMARY, found, "Give the URL of the primary")
         self.writer = self.line()
-        other = facts_in(self.writer.ask("INFO", "server")).get("run_id", "")
-        return report.note(
-            "same server", other == run_id, "both connections lead to it" if other == run_id else "connections lead to several",
-            "Give the URL of one server, not that of a balancer",
-        )  # fmt: skip
+        same = facts_in(self.writer.ask("INFO", "server")).get("run_id", "") == run_id
+        found = "both connections lead to it" if same else "connections lead to several"
+        note("same server", same, found, "Give the URL of one server, not that of a balancer")
 
-    def tracking(self) -> bool:
+    def tracking(self) -> None:
         """The server says that it will announce changes."""
         prefix = self.report.prefix
         reply = self.listener.ask("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", prefix)
-        if not self.allowed("tracking", reply, "+client|tracking"):
-            return False
+        self.allow("tracking", reply, "+client|tracking")
         self.report.note("tracking", True, f"of names that begin with {prefix!r}")
         flags = _pairs(self.listener.ask("CLIENT", "TRACKINGINFO")).get("flags")
         if flags:
             self.report.note("tracking info", None, " ".join(sorted(map(str, flags))))
-        return True
 
-    def writing(self) -> bool:
+    def reading_and_writing(self) -> None:
         """The user may do what the near cache does with entries."""
         reply = self.write()
         # A node of a cluster has only some of the names.
         for _ in range(100):
             if not isinstance(reply, (MovedError, AskError)):
                 break
-            self.name = f"{self.report.prefix}~probe:{secrets.token_hex(8)}"
+            self.name = self._new_name()
             reply = self.write()
-        for command, answer in (
-            ("SET", reply),
-            ("GET", self.writer.ask("GET", self.name)),
-            ("MGET", self.writer.ask("MGET", self.name)),
-            ("PTTL", self.writer.ask("PTTL", self.name)),
-        ):
-            if not self.allowed(f"{command} under {self.report.prefix!r}", answer, f"+{command.lower()}"):
-                return False
-        return self.report.note("reading and writing", True, f"under {self.report.prefix!r}")
+        under = f"under {self.report.prefix!r}"
+        self.allow(f"SET {under}", reply, "+set")
+        for command in ("GET", "MGET", "PTTL"):
+            self.allow(f"{command} {under}", self.writer.ask(command, self.name), f"+{command.lower()}")
+        self.report.note("reading and writing", True, under)
 
-    def announcements(self) -> bool:
+    def announcements(self) -> None:
         """Changes by one connection are announced to the other."""
-        report, patience = self.report, self.listener.patience
-        if not self.listener.hear(self.name, patience):
-            return report.note(
-                "announcements", False, f"a change was not announced within {patience:g} s",
-                NOT_HERE.format("whatever drops them, probably a proxy,"),
-            )  # fmt: skip
+        lags, listener = self.report.lags, self.listener
+        remedy = NOT_HERE.format("whatever drops them, probably a proxy,")
+        if not listener.hear(self.name):
+            found = f"a change was not announced within {listener.patience:g} s"
+            self.report.note("announcements", False, found, remedy)
         until = time.monotonic() + LONGEST / 2
-        while len(report.lags) < LAGS and time.monotonic() < until:
+        while len(lags) < LAGS and time.monotonic() < until:
             began = time.monotonic()
             self.send()
-            if not self.listener.hear(self.name, patience):
-                return report.note(
-                    "announcements", False, f"only {len(report.lags)} of {len(report.lags) + 1} changes were announced",
-                    NOT_HERE.format("whatever drops them, probably a proxy,"),
-                )  # fmt: skip
-            report.lags.append(time.monotonic() - began)
+            if not listener.hear(self.name):
+                found = f"only {len(lags)} of {len(lags) + 1} changes were announced"
+                self.report.note("announcements", False, found, remedy)
+            lags.append(time.monotonic() - began)
             self.writer.reply()
-        return report.note(
-            "announcements",
-            True,
-            f"{milliseconds(median(report.lags))} after sending a write (median of {len(report.lags)})",
-        )
+        found = f"{milliseconds(median(lags))} after sending a write (median of {len(lags)})"
+        self.report.note("announcements", True, found)
 
-    def fence(self) -> bool:
+    def fence(self) -> None:
         """An announcement comes before the answer to a PING that was sent after the write was acknowledged."""
         late = done = 0
         until = time.monotonic() + LONGEST
         while done < FENCES and time.monotonic() < until:
-            if not self.allowed("fence", self.write(), "+set"):
-                return False
-            if not self.allowed("fence", self.listener.ask("PING"), "+ping"):
-                return False
+            self.allow("fence", self.write(), "+set")
+            self.allow("fence", self.listener.ask("PING"), "+ping")
             done += 1
             if not self.listener.heard(self.name):
                 late += 1
-                self.listener.hear(self.name, self.listener.patience)
-        if late:
-            return self.report.note(
-                "fence", False, f"{late} of {done} announcements did not come before the answer to a later PING",
-                NOT_HERE.format("whatever changes their order, probably a proxy,"),
-            )  # fmt: skip
-        return self.report.note("fence", True, f"{done} of {done} announcements came before the answer to a later PING")
+                self.listener.hear(self.name)
+        found = f"{late} of {done} announcements did not come" if late else f"{done} of {done} announcements came"
+        remedy = NOT_HERE.format("whatever changes their order, probably a proxy,")
+        self.report.note("fence", not late, f"{found} before the answer to a later PING", remedy)
 
-    def eviction(self) -> bool:
+    def eviction(self) -> None:
         """For information: what the server does when its memory is full."""
         policy = facts_in(self.writer.ask("INFO", "memory")).get("maxmemory_policy")
         if policy:
             self.report.note("eviction", None, policy)
-        return True
 
 
 def _who(report: Report, greeting: Any, introduction: Any) -> dict[str, str]:

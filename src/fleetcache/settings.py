@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from datetime import timedelta
 from functools import cache
 from importlib import import_module
@@ -71,10 +71,7 @@ def imported(path: Any) -> Any:
         raise SettingsError(f"{path!r} cannot be imported{'.' + near if near else f': {error}'}") from error
 
 
-SWITCHES = {
-    **dict.fromkeys(("1", "true", "yes", "on"), True),
-    **dict.fromkeys(("0", "false", "no", "off", ""), False),
-}
+SWITCHES = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off", ""), False)
 
 
 def flag(value: Any) -> bool:
@@ -87,32 +84,31 @@ def flag(value: Any) -> bool:
 
 
 def seconds(value: Any) -> float | None:
-    """Return a limit in seconds; None and 0 mean none."""
+    """Return a number of seconds, None for None."""
     if isinstance(value, timedelta):
-        value = value.total_seconds()
+        return value.total_seconds()
     if isinstance(value, bool):
         raise TypeError("a number of seconds is expected")
-    return float(value) or None if value is not None else None
+    return None if value is None else float(value)
+
+
+def limit(value: Any) -> float | None:
+    """Return a limit in seconds; None and 0 mean none."""
+    return seconds(value) or None
 
 
 def lifetime(value: Any) -> float | None:
     """Return how long entries live, in seconds; None means for ever."""
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if value is None or value == "None":
-        return None
-    if isinstance(value, bool):
-        raise TypeError("a number of seconds is expected")
-    number = float(value)
-    return int(number) if number.is_integer() else number
+    number = None if value == "None" else seconds(value)
+    return int(number) if number is not None and number.is_integer() else number
 
 
 def at_least(least: float) -> Callable[[Any], float]:
     """Return what reads a number of seconds of *least* or more."""
 
     def read(value: Any) -> float:
-        number = seconds(value) or 0.0
-        if value is None or not math.isfinite(number):
+        number = seconds(value)
+        if number is None or not math.isfinite(number):
             raise TypeError("a number of seconds is expected")
         if number < least:
             raise ValueError(f"{least:g} seconds or more are expected")
@@ -134,14 +130,12 @@ UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1024, "MI": 1024**2
 
 def size(value: Any) -> int:
     """Return a number of bytes, which text may give as ``64MB`` (of 1000 kB each) or ``64MiB`` (of 1024 KiB)."""
-    if isinstance(value, str):
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMG]I?)?B)?\s*", value.upper())
-        if not found:
-            raise ValueError("a size is a number of bytes, or text such as '64MB' or '64MiB'")
-        return int(float(found[1]) * UNITS[found[2] or ""])
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError("a size is a number of bytes, or text such as '64MB' or '64MiB'")
-    return value
+    if type(value) is int:
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMG]I?)?B)?\s*", value.upper()) if isinstance(value, str) else None
+    if not found:
+        raise ValueError("a size is a number of bytes, or text such as '64MB' or '64MiB'")
+    return int(float(found[1]) * UNITS[found[2] or ""])
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -163,12 +157,10 @@ def one_of(*words: str | None) -> Callable[[Any], Any]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1, 0.6) or difflib.get_close_matches(
-        name.lower(), [other.lower() for other in known], 1, 0.6
-    )
-    if not close:
-        return ""
-    return f" Did you mean {next(other for other in known if other.lower() == close[0].lower())!r}?"
+    """Return a question after the one of *known* that *name* may stand for, or nothing."""
+    first = {other.lower(): other for other in reversed([*known])}
+    close = difflib.get_close_matches(name.lower(), first, 1)
+    return f" Did you mean {first[close[0]]!r}?" if close else ""
 
 
 def _prefixes(value: Any) -> tuple[str, ...]:
@@ -200,13 +192,25 @@ def _near_size(value: Any) -> int:
     return found
 
 
-def _option(default: Any, read: Callable[[Any], Any], *names: str, setting: str = "", doc: str) -> Any:
-    """A field of `Options` or `NearOptions`: how it is read, and under which names."""
-    metadata = {"read": read, "names": names, "setting": setting, "doc": doc}
+def option(default: Any, read: Callable[[Any], Any], *also: str, setting: str = "", shown: bool = True) -> Any:
+    """A setting: how it is read, what it is called besides its own name in capitals, what stands in for it.
+
+    docs/settings.md has the text that stands under it.
+    """
+    metadata = {"read": read, "also": also, "setting": setting}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata, repr=False)
-    secret = any(name in {"PASSWORD", "SENTINEL_KWARGS"} for name in names)
-    return field(default=default, metadata=metadata, repr=not secret)
+    return field(default=default, metadata=metadata, repr=shown)
+
+
+def names(described: Field[Any]) -> tuple[str, ...]:
+    """Return what a setting is called; nothing if nobody can set it."""
+    return (described.name.upper(), *described.metadata["also"]) if described.metadata else ()
+
+
+def table(kind: Any) -> dict[str, Field[Any]]:
+    """Return the settings of a class by their names."""
+    return {name: described for described in fields(kind) for name in names(described)}
 
 
 def _as_is(value: Any) -> Any:
@@ -220,40 +224,27 @@ def _as_is(value: Any) -> Any:
 class NearOptions:
     """``OPTIONS["NEAR"]``: how the near cache keeps copies of values in the process."""
 
-    prefixes: tuple[str, ...] = _option(
-        (), _prefixes, "PREFIXES",
-        doc="Entries whose names on the server begin with one of these are kept near. None begins with another. "
-        "Left out: what KEY_PREFIX makes of names.",
-    )  # fmt: skip
-    max_bytes: int = _option(
-        64_000_000, _near_size, "MAX_BYTES",
-        doc='How much memory the copies of one process may take: bytes, or text such as `"512kB"`, `"64MB"`, `"1GB"` '
-        '(powers of 1000) or `"64MiB"` (of 1024).',
-    )  # fmt: skip
-    max_ttl: float = _option(
-        60.0, more_than_none, "MAX_TTL", doc="No copy lives for more seconds than this, nor longer than its entry."
-    )
-    t_live: float = _option(
-        1.0, at_least(0.05), "T_LIVE",
-        doc="How many seconds a copy may be out of date at most. A copy that the server has not vouched for within them "
-        "is not used. At least 0.05.",
-    )  # fmt: skip
-    canary: float = _option(
-        10.0, more_than_none, "CANARY",
-        doc="Every so many seconds a small entry is written, whose announcement has to come back.",
-    )  # fmt: skip
-    t_topo: float = _option(
-        15.0, more_than_none, "T_TOPO",
-        doc="Every so many seconds it is asked, of another server where there is one, who the primary is, and which slots it holds.",
-    )  # fmt: skip
-    absent: bool = _option(
-        True, flag, "ABSENT", doc="Also remember which entries are missing; on a cluster that is not done."
-    )
-    untracked_ttl: float = _option(
-        0.0, at_least(0), "UNTRACKED_TTL",
-        doc="For how many seconds a copy may be used where the server cannot announce changes; other processes' writes are "
-        "seen that late. 0: no copies are kept there.",
-    )  # fmt: skip
+    prefixes: tuple[str, ...] = option((), _prefixes)
+    """Entries whose names on the server begin with one of these are kept near. None begins with another. Left
+    out: what KEY_PREFIX makes of names."""
+    max_bytes: int = option(64_000_000, _near_size)
+    """How much memory the copies of one process may take: bytes, or text such as `"512kB"`, `"64MB"`, `"1GB"`
+    (powers of 1000) or `"64MiB"` (of 1024)."""
+    max_ttl: float = option(60.0, more_than_none)
+    """No copy lives for more seconds than this, nor longer than its entry."""
+    t_live: float = option(1.0, at_least(0.05))
+    """How many seconds a copy may be out of date at most. A copy that the server has not vouched for within
+    them is not used. At least 0.05."""
+    canary: float = option(10.0, more_than_none)
+    """Every so many seconds a small entry is written, whose announcement has to come back."""
+    t_topo: float = option(15.0, more_than_none)
+    """Every so many seconds it is asked, of another server where there is one, who the primary is, and which slots
+    it holds."""
+    absent: bool = option(True, flag)
+    """Also remember which entries are missing; on a cluster that is not done."""
+    untracked_ttl: float = option(0.0, at_least(0))
+    """For how many seconds a copy may be used where the server cannot announce changes; other processes' writes
+    are seen that late. 0: no copies are kept there."""
 
     @classmethod
     def read(cls, value: Any) -> NearOptions | None:
@@ -269,13 +260,12 @@ class NearOptions:
 
     @classmethod
     def _fields(cls, written: Mapping[str, Any]) -> dict[str, Any]:
-        table = {name: option for option in fields(cls) for name in option.metadata["names"]}
+        known = table(cls)
         found = {}
         for name, value in written.items():
-            option = table.get(str(name).upper())
-            if option is None:
-                raise SettingsError(f"unknown name {name!r}.{nearest(str(name), table)} Known: {', '.join(table)}")
-            found[option.name] = _read("", name, option.metadata["read"], value)
+            if str(name).upper() not in known:
+                raise SettingsError(f"unknown name {name!r}.{nearest(str(name), known)} Known: {', '.join(known)}")
+            found.update(_read("", name, known[str(name).upper()], value))
         return found
 
 
@@ -287,161 +277,110 @@ class Options:
     ``ssl_ca_certs``, ``credential_provider``, ``client_name``, …), is passed on to them.
     """
 
-    client_class: Any = _option(
-        "fleetcache.client.DefaultClient", imported, "CLIENT_CLASS",
-        doc="Which client: `DefaultClient`, `SentinelClient`, `ClusterClient`, `ShardClient`, `HerdClient`, or one derived from them.",
-    )  # fmt: skip
-    serializer: Any = _option(
-        "fleetcache.codec.serializers.PickleSerializer", imported, "SERIALIZER", "serializer",
-        doc="What turns values into bytes. Under the lower-case name a class is made without arguments, as Django does.",
-    )  # fmt: skip
-    compressor: Any = _option(
-        "fleetcache.codec.compressors.IdentityCompressor", imported, "COMPRESSOR", "compressor",
-        doc="What makes the bytes fewer. Values in any known format stay readable whatever stands here.",
-    )  # fmt: skip
-    compress_min_length: int | None = _option(
-        None, int, "COMPRESS_MIN_LENGTH", doc="Payloads of so many bytes or fewer stay as they are (15; xz: 100)."
-    )
-    compress_level: int | None = _option(None, int, "COMPRESS_LEVEL", doc="The compressor's level or preset.")
-    max_value_bytes: int | None = _option(
-        None, int, "MAX_VALUE_BYTES", doc="A payload that decompresses to more is unreadable (default 256 MiB)."
-    )
-    pickle_version: Any = _option(
-        None, _as_is, "PICKLE_VERSION", doc="The pickle protocol written; -1 is the highest. Any protocol is read."
-    )
-    msgspec_type: Any = _option(
-        None, imported, "MSGSPEC_TYPE", doc="The type that `MsgspecSerializer` decodes into and validates."
-    )
-    unreadable: str = _option(
-        "miss", one_of("miss", "raise"), "UNREADABLE",
-        doc='What a payload that cannot be read is: a `"miss"`, counted and logged, or `"raise"`: an `UnreadableValue`.',
-    )  # fmt: skip
-    ignore_exceptions: bool = _option(
-        False, flag, "IGNORE_EXCEPTIONS", setting="DJANGO_REDIS_IGNORE_EXCEPTIONS",
-        doc="While the server is away or refuses, methods return what they return for a missing key.",
-    )  # fmt: skip
-    log_ignored_exceptions: bool = _option(
-        False, flag, "LOG_IGNORED_EXCEPTIONS", setting="DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS",
-        doc="Log each refusal that is ignored. Outages are always logged, once each, by `fleetcache.server`.",
-    )  # fmt: skip
-    logger: str = _option(
-        "fleetcache", str, "LOGGER", setting="DJANGO_REDIS_LOGGER", doc="The logger for ignored refusals."
-    )
-    read_from: str | None = _option(
-        None, one_of(None, "primary", "replica", "nearest"), "READ_FROM",
-        doc='Who answers reads: the `"primary"`, any `"replica"`, or the `"nearest"` of all; see [Replicas](replicas.md). '
-        "Left out: replicas if LOCATION names some or Sentinels know some, the primaries of a cluster.",
-    )  # fmt: skip
-    replica_read_only: bool = _option(
-        True, flag, "REPLICA_READ_ONLY", doc="False lets writes go to another server when the primary is away."
-    )
-    scan_itersize: int = _option(
-        1000, int, "SCAN_ITERSIZE", setting="DJANGO_REDIS_SCAN_ITERSIZE",
-        doc="How many entries the server looks at in one step of `scan`, `keys`, `iter_keys`, `delete_pattern`, `clear`.",
-    )  # fmt: skip
-    clear: str = _option(
-        "auto", one_of("auto", "database", "prefix"), "CLEAR",
-        doc="What `clear()` removes: the whole `database`, or all versions under KEY_PREFIX. "
-        "`auto`: by prefix if there is one.",
-    )  # fmt: skip
-    close_connection: bool = _option(
-        False, flag, "CLOSE_CONNECTION", setting="DJANGO_REDIS_CLOSE_CONNECTION",
-        doc="Close idle connections at the end of each request. Connections in use are never closed.",
-    )  # fmt: skip
-    herd_timeout: int = _option(
-        60, int, "HERD_TIMEOUT", setting="CACHE_HERD_TIMEOUT",
-        doc="For how many seconds `HerdClient` keeps an entry beyond its timeout while callers renew it.",
-    )  # fmt: skip
-    username: str | None = _option(None, str, "USERNAME", "username", doc="The ACL user. The URL's has precedence.")
-    password: str | None = _option(None, str, "PASSWORD", "password", doc="Its password. The URL's has precedence.")
-    socket_timeout: float | None = _option(
-        5.0, seconds, "SOCKET_TIMEOUT", "socket_timeout", doc="Seconds for one exchange. None or 0: no limit."
-    )
-    socket_connect_timeout: float | None = _option(
-        5.0, seconds, "SOCKET_CONNECT_TIMEOUT", "socket_connect_timeout", doc="Seconds for connecting."
-    )
-    max_connections: int | None = _option(
-        None, int, "MAX_CONNECTIONS", "max_connections",
-        doc="How many connections blocking callers of one process may use at once; more get a `TooManyConnections`, "
-        "unless the pool class is `redis.BlockingConnectionPool`. Tasks share one per event loop.",
-    )  # fmt: skip
-    breaker_failures: int = _option(
-        3, int, "BREAKER_FAILURES", doc="After this many failures in a row calls fail at once, without being tried."
-    )
-    breaker_cooldown: float = _option(
-        1.0, float, "BREAKER_COOLDOWN", doc="Then one call is let through every so many seconds."
-    )
-    connection_factory: Any = _option(
-        None, imported, "CONNECTION_FACTORY", setting="DJANGO_REDIS_CONNECTION_FACTORY",
-        doc="What makes connection pools: a class derived from `fleetcache.pool.ConnectionFactory`.",
-    )  # fmt: skip
-    connection_pool_class: Any = _option(
-        None, imported, "CONNECTION_POOL_CLASS", "pool_class", doc="A redis-py pool class."
-    )
-    connection_pool_kwargs: Mapping[str, Any] = _option(
-        {}, mapping, "CONNECTION_POOL_KWARGS", doc="Further arguments of the pool and its connections."
-    )
-    redis_client_class: Any = _option(
-        "redis.Redis", imported, "REDIS_CLIENT_CLASS", doc="The class of raw clients (`get_redis_connection`)."
-    )
-    redis_client_kwargs: Mapping[str, Any] = _option(
-        {}, mapping, "REDIS_CLIENT_KWARGS", doc="Further arguments of raw clients."
-    )
-    parser_class: Any = _option(
-        None, imported, "PARSER_CLASS", "parser_class",
-        doc="redis-py's parser for the handshake and for raw clients; the cache itself parses with hiredis.",
-    )  # fmt: skip
-    sentinels: Sequence[tuple[str, int]] = _option(
-        (), _as_is, "SENTINELS", "sentinels", doc="`(host, port)` of the Sentinels, for `SentinelClient`."
-    )
-    sentinel_kwargs: Mapping[str, Any] | None = _option(
-        None, _as_is, "SENTINEL_KWARGS", "sentinel_kwargs", doc="Arguments of the connections to the Sentinels."
-    )
-    address_remap: Any = _option(
-        None, imported, "ADDRESS_REMAP", "address_remap",
-        doc="For a cluster whose nodes are reached at other addresses than they announce: a function of `(host, port)`, "
-        "or its path, that returns where to connect.",
-    )  # fmt: skip
-    allow_embedded: bool = _option(
-        False, flag, "ALLOW_EMBEDDED", doc="Start an `embedded://` server even where Django's DEBUG is off."
-    )
-    near: NearOptions | None = _option(
-        None, NearOptions.read, "NEAR", "near",
-        doc="Keep copies in the process, which the server's announcements keep current. True, a size such as "
-        '`"64MB"`, or a dict: see [below](#the-near-cache).',
-    )  # fmt: skip
-    connection: Mapping[str, Any] = field(
-        default_factory=dict,
-        repr=False,
-        metadata={"names": (), "doc": "Whatever else redis-py's connections take, by its own name."},
-    )
-    given: Mapping[str, Any] = field(
-        default_factory=dict,
-        repr=False,
-        metadata={"names": (), "doc": "The options as they were written, for classes of yours."},
-    )
+    client_class: Any = option("fleetcache.client.DefaultClient", imported)
+    """Which client: `DefaultClient`, `SentinelClient`, `ClusterClient`, `ShardClient`, `HerdClient`, or one
+    derived from them."""
+    serializer: Any = option("fleetcache.codec.serializers.PickleSerializer", imported, "serializer")
+    """What turns values into bytes. Under the lower-case name a class is made without arguments, as Django does."""
+    compressor: Any = option("fleetcache.codec.compressors.IdentityCompressor", imported, "compressor")
+    """What makes the bytes fewer. Values in any known format stay readable whatever stands here."""
+    compress_min_length: int | None = option(None, int)
+    """Payloads of so many bytes or fewer stay as they are (15; xz: 100)."""
+    compress_level: int | None = option(None, int)
+    """The compressor's level or preset."""
+    max_value_bytes: int | None = option(None, int)
+    """A payload that decompresses to more is unreadable (default 256 MiB)."""
+    pickle_version: Any = option(None, _as_is)
+    """The pickle protocol written; -1 is the highest. Any protocol is read."""
+    msgspec_type: Any = option(None, imported)
+    """The type that `MsgspecSerializer` decodes into and validates."""
+    unreadable: str = option("miss", one_of("miss", "raise"))
+    """What a payload that cannot be read is: a `"miss"`, counted and logged, or `"raise"`: an `UnreadableValue`."""
+    ignore_exceptions: bool = option(False, flag, setting="DJANGO_REDIS_IGNORE_EXCEPTIONS")
+    """While the server is away or refuses, methods return what they return for a missing key."""
+    log_ignored_exceptions: bool = option(False, flag, setting="DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS")
+    """Log each refusal that is ignored. Outages are always logged, once each, by `fleetcache.server`."""
+    logger: str = option("fleetcache", str, setting="DJANGO_REDIS_LOGGER")
+    """The logger for ignored refusals."""
+    read_from: str | None = option(None, one_of(None, "primary", "replica", "nearest"))
+    """Who answers reads: the `"primary"`, any `"replica"`, or the `"nearest"` of all; see [Replicas](replicas.md).
+    Left out: replicas if LOCATION names some or Sentinels know some, the primaries of a cluster."""
+    replica_read_only: bool = option(True, flag)
+    """False lets writes go to another server when the primary is away."""
+    scan_itersize: int = option(1000, int, setting="DJANGO_REDIS_SCAN_ITERSIZE")
+    """How many entries the server looks at in one step of `scan`, `keys`, `iter_keys`, `delete_pattern`, `clear`."""
+    clear: str = option("auto", one_of("auto", "database", "prefix"))
+    """What `clear()` removes: the whole `database`, or all versions under KEY_PREFIX. `auto`: by prefix if
+    there is one."""
+    close_connection: bool = option(False, flag, setting="DJANGO_REDIS_CLOSE_CONNECTION")
+    """Close idle connections at the end of each request. Connections in use are never closed."""
+    herd_timeout: int = option(60, int, setting="CACHE_HERD_TIMEOUT")
+    """For how many seconds `HerdClient` keeps an entry beyond its timeout while callers renew it."""
+    username: str | None = option(None, str, "username")
+    """The ACL user. The URL's has precedence."""
+    password: str | None = option(None, str, "password", shown=False)
+    """Its password. The URL's has precedence."""
+    socket_timeout: float | None = option(5.0, limit, "socket_timeout")
+    """Seconds for one exchange. None or 0: no limit."""
+    socket_connect_timeout: float | None = option(5.0, limit, "socket_connect_timeout")
+    """Seconds for connecting."""
+    max_connections: int | None = option(None, int, "max_connections")
+    """How many connections blocking callers of one process may use at once; more get a `TooManyConnections`,
+    unless the pool class is `redis.BlockingConnectionPool`. Tasks share one per event loop."""
+    breaker_failures: int = option(3, int)
+    """After this many failures in a row calls fail at once, without being tried."""
+    breaker_cooldown: float = option(1.0, float)
+    """Then one call is let through every so many seconds."""
+    connection_factory: Any = option(None, imported, setting="DJANGO_REDIS_CONNECTION_FACTORY")
+    """What makes connection pools: a class derived from `fleetcache.pool.ConnectionFactory`."""
+    connection_pool_class: Any = option(None, imported, "pool_class")
+    """A redis-py pool class."""
+    connection_pool_kwargs: Mapping[str, Any] = option({}, mapping)
+    """Further arguments of the pool and its connections."""
+    redis_client_class: Any = option("redis.Redis", imported)
+    """The class of raw clients (`get_redis_connection`)."""
+    redis_client_kwargs: Mapping[str, Any] = option({}, mapping)
+    """Further arguments of raw clients."""
+    parser_class: Any = option(None, imported, "parser_class")
+    """redis-py's parser for the handshake and for raw clients; the cache itself parses with hiredis."""
+    sentinels: Sequence[tuple[str, int]] = option((), _as_is, "sentinels")
+    """`(host, port)` of the Sentinels, for `SentinelClient`."""
+    sentinel_kwargs: Mapping[str, Any] | None = option(None, _as_is, "sentinel_kwargs", shown=False)
+    """Arguments of the connections to the Sentinels."""
+    address_remap: Any = option(None, imported, "address_remap")
+    """For a cluster whose nodes are reached at other addresses than they announce: a function of `(host, port)`,
+    or its path, that returns where to connect."""
+    allow_embedded: bool = option(False, flag)
+    """Start an `embedded://` server even where Django's DEBUG is off."""
+    near: NearOptions | None = option(None, NearOptions.read, "near")
+    """Keep copies in the process, which the server's announcements keep current. True, a size such as `"64MB"`,
+    or a dict: see [below](#the-near-cache)."""
+    connection: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Whatever else redis-py's connections take, by its own name."""
+    given: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The options as they were written, for classes of yours."""
 
     @classmethod
     def read(cls, where: str, written: Mapping[str, Any], defaults: Mapping[str, Any]) -> Options:
         """Return the options *written*; *defaults* are Django settings that stand in for absent ones."""
-        table = _names()
+        known = table(cls)
         values: dict[str, Any] = {}
         connection: dict[str, Any] = {}
         for name, value in written.items():
-            if name in table:
-                option = table[name]
-                values[option.name] = _read(where, name, option.metadata["read"], value)
+            if name in known:
+                values.update(_read(where, name, known[name], value))
             elif name in connection_options():
                 connection[name] = value
             elif name not in IGNORED:
-                near = nearest(name, [*table, *connection_options()])
+                near = nearest(name, [*known, *connection_options()])
                 raise SettingsError(f"{where}: unknown option {name!r}.{near} Options are listed in docs/settings.md")
-        for option in fields(cls):
-            setting = option.metadata.get("setting")
-            if setting and option.name not in values and setting in defaults:
-                values[option.name] = _read(setting, setting, option.metadata["read"], defaults[setting])
-            elif isinstance(option.default, str) and option.metadata.get("read") is imported:
-                values.setdefault(option.name, imported(option.default))
+        for described in known.values():
+            if described.name in values:
+                continue
+            if (setting := described.metadata["setting"]) in defaults:
+                values.update(_read(setting, setting, described, defaults[setting]))
+            elif isinstance(described.default, str) and described.metadata["read"] is imported:
+                values[described.name] = imported(described.default)
         options = cls(**values, connection=connection, given=dict(written))
         if options.near and not options.replica_read_only:
             raise SettingsError(
@@ -455,11 +394,6 @@ IGNORED = {"MAX_ENTRIES", "CULL_FREQUENCY"}  # Django's, for caches that have to
 
 
 @cache
-def _names() -> dict[str, Any]:
-    return {name: option for option in fields(Options) for name in option.metadata["names"]}
-
-
-@cache
 def connection_options() -> frozenset[str]:
     """Return the keyword arguments of redis-py's connections that may be passed on to them."""
     own = {"host", "port", "path", "parser_class", "command_packer", "event_dispatcher"}
@@ -468,10 +402,11 @@ def connection_options() -> frozenset[str]:
     return frozenset(name for name in names - own if not name.startswith(("maint", "orig", "oss", "himport")))
 
 
-def _read(where: str, name: str, read: Callable[[Any], Any], value: Any) -> Any:
+def _read(where: str, name: str, described: Field[Any], value: Any) -> dict[str, Any]:
+    """Return the field of a setting with what *value* stands for, or say that *name* cannot be that."""
     place = f"{where}: {name}" if where else name
     try:
-        return read(value)
+        return {described.name: described.metadata["read"](value)}
     except SettingsError as error:
         raise SettingsError(f"{place}: {error}") from error
     except (TypeError, ValueError) as error:
@@ -483,26 +418,20 @@ def _read(where: str, name: str, read: Callable[[Any], Any], value: Any) -> Any:
 class Settings:
     """One entry of ``CACHES``."""
 
-    location: tuple[str, ...] = field(
-        repr=False,
-        metadata={
-            "name": "LOCATION",
-            "doc": "The URL of the server; several, with commas or in a list, for replicas, or nodes of a cluster.",
-        },
-    )
-    timeout: float | None = field(
-        default=300, metadata={"name": "TIMEOUT", "doc": "Seconds that entries live by default; None: for ever."}
-    )
-    key_prefix: str = field(default="", metadata={"name": "KEY_PREFIX", "doc": "Put before every key."})
-    version: Any = field(default=1, metadata={"name": "VERSION", "doc": "The default version of keys."})
-    key_function: KeyFunction = field(
-        default=default_key_function,
-        metadata={"name": "KEY_FUNCTION", "doc": "Makes the name of (key, prefix, version); a function or its path."},
-    )
-    reverse_key_function: Callable[[str], str] | None = field(
-        default=None, metadata={"name": "REVERSE_KEY_FUNCTION", "doc": "Makes the key of a name, for `keys()`."}
-    )
-    options: Options = field(metadata={"name": "OPTIONS", "doc": "See below."})
+    location: tuple[str, ...] = field(repr=False)
+    """The URL of the server; several, with commas or in a list, for replicas, or nodes of a cluster."""
+    timeout: float | None = option(300, lifetime)
+    """Seconds that entries live by default; None: for ever."""
+    key_prefix: str = option("", _as_is)
+    """Put before every key."""
+    version: Any = option(1, _as_is)
+    """The default version of keys."""
+    key_function: KeyFunction = option(default_key_function, lambda path: imported(path or default_key_function))
+    """Makes the name of (key, prefix, version); a function or its path."""
+    reverse_key_function: Callable[[str], str] | None = option(None, lambda path: imported(path or None))
+    """Makes the key of a name, for `keys()`."""
+    options: Options
+    """See below."""
 
     @classmethod
     def read(
@@ -510,22 +439,19 @@ class Settings:
     ) -> Settings:
         """Return the settings of a ``CACHES`` entry, given as Django hands it to a backend."""
         where = f"CACHES[{alias!r}]" if alias else "cache settings"
-        known = {option.metadata["name"] for option in fields(cls)}
-        for name in params:
-            if name not in known and name.upper() not in known and name != "BACKEND":
-                hint = f" It is an option: {{'OPTIONS': {{{name!r}: …}}}}" if name in _names() else nearest(name, known)
-                raise SettingsError(f"{where}: unknown setting {name!r}.{hint}")
-        found = {name.upper(): value for name, value in params.items()}
+        known, apart = table(cls), ("LOCATION", "OPTIONS")
+        found: dict[str, Any] = {}
+        for name, value in params.items():
+            if (setting := known.get(name.upper())) is not None:
+                found.update(_read(where, setting.name.upper(), setting, value))
+            elif name.upper() not in apart and name != "BACKEND":
+                is_option = f" It is an option: {{'OPTIONS': {{{name!r}: …}}}}" if name in table(Options) else ""
+                raise SettingsError(f"{where}: unknown setting {name!r}.{is_option or nearest(name, [*known, *apart])}")
+        options = next((value for name, value in params.items() if name.upper() == "OPTIONS"), None)
         return cls(
             location=servers(where, location),
-            timeout=_read(where, "TIMEOUT", lifetime, found.get("TIMEOUT", 300)),
-            key_prefix=found.get("KEY_PREFIX", ""),
-            version=found.get("VERSION", 1),
-            key_function=_read(where, "KEY_FUNCTION", imported, found.get("KEY_FUNCTION") or default_key_function),
-            reverse_key_function=_read(
-                where, "REVERSE_KEY_FUNCTION", imported, found.get("REVERSE_KEY_FUNCTION") or None
-            ),
-            options=Options.read(f"{where}['OPTIONS']", found.get("OPTIONS") or {}, defaults or {}),
+            options=Options.read(f"{where}['OPTIONS']", options or {}, defaults or {}),
+            **found,
         )
 
 
@@ -603,8 +529,8 @@ def masked_url(url: str) -> str:
 
 def from_url(url: str) -> tuple[str, dict[str, Any]]:
     """Return the location and the params in *url*, whose query may hold any setting in lower case."""
-    own = {option.metadata["name"].lower() for option in fields(Settings)} - {"location", "options"}
-    options = {name.lower(): name for name in _names()}
+    own = {name.lower() for name in table(Settings)}
+    options = {name.lower(): name for name in table(Options)}
     params: dict[str, Any] = {"OPTIONS": {}}
     passed: list[tuple[str, str]] = []
     for name, value in parse_qsl(url.partition("?")[2], keep_blank_values=True):

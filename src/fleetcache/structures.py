@@ -6,7 +6,7 @@ digits; only members of sorted sets are never digits, as django-redis has it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from redis.exceptions import DataError
@@ -14,11 +14,27 @@ from redis.exceptions import DataError
 from fleetcache import commands as c
 from fleetcache.codec.compressors import IdentityCompressor
 from fleetcache.core import MISSING, Core
-from fleetcache.exchange import Reply, Verb
-from fleetcache.twin import blocking
+from fleetcache.exchange import Command, Reply, Verb
+from fleetcache.twin import blocking, iterating
 
 Score = float | int | str
 Cast = Callable[[Any], Any]
+
+
+class Structure(Core):
+    """What operations on several kinds of entries are made of."""
+
+    async def _give(self, verb: Verb, key: Any, values: tuple[Any, ...], version: Any, client: Any) -> int:
+        """Put in, or take out, *values*, and return the count that the server answers."""
+        payloads = await self.encoded(values)
+        return int(await self.ask((verb, self.name(key, version), *payloads), 0, client))
+
+    async def _take(self, verb: Verb, key: Any, count: int | None, version: Any, client: Any) -> Any:
+        """Return one value, None if there is none; with *count* a list of up to as many."""
+        name = self.name(key, version)
+        if count is not None:
+            return self.decoded_all(await self.ask((verb, name, count), None, client) or (), name)
+        return self.value(await self.ask((verb, name), None, client), name)
 
 
 class Hashes(Core):
@@ -119,24 +135,20 @@ class Hashes(Core):
     hincrby = blocking(ahincrby)
 
 
-class Sets(Core):
+class Sets(Structure):
     """Sets of hashable values."""
 
     async def asadd(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int:
         """Add *values*, and return how many were not there before."""
-        return await self._change(c.SADD, key, values, version, client)
+        return await self._give(c.SADD, key, values, version, client)
 
     sadd = blocking(asadd)
 
     async def asrem(self, key: Any, *members: Any, version: Any = None, client: Any = None) -> int:
         """Remove *members*, and return how many were there."""
-        return await self._change(c.SREM, key, members, version, client)
+        return await self._give(c.SREM, key, members, version, client)
 
     srem = blocking(asrem)
-
-    async def _change(self, verb: Verb, key: Any, members: tuple[Any, ...], version: Any, client: Any) -> int:
-        payloads = await self.encoded(members)
-        return int(await self.ask((verb, self.name(key, version), *payloads), 0, client))
 
     async def ascard(self, key: Any, version: Any = None, client: Any = None) -> int:
         """Return how many members there are."""
@@ -226,22 +238,16 @@ class Sets(Core):
 
     async def aspop(self, key: Any, count: int | None = None, version: Any = None, client: Any = None) -> Any:
         """Remove and return a random member, None if there is none; with *count* a set of up to as many."""
-        values = await self._some(c.SPOP, key, count, version, client)
+        values = await self._take(c.SPOP, key, count, version, client)
         return values if count is None else {*values}
 
     spop = blocking(aspop)
 
     async def asrandmember(self, key: Any, count: int | None = None, version: Any = None, client: Any = None) -> Any:
         """Return a random member, None if there is none; with *count* a list of as many."""
-        return await self._some(c.SRANDMEMBER, key, count, version, client)
+        return await self._take(c.SRANDMEMBER, key, count, version, client)
 
     srandmember = blocking(asrandmember)
-
-    async def _some(self, verb: Verb, key: Any, count: int | None, version: Any, client: Any) -> Any:
-        name = self.name(key, version)
-        if count is not None:
-            return self.decoded_all(await self.ask((verb, name, count), [], client), name)
-        return self.value(await self.ask((verb, name), None, client), name)
 
     async def asscan(
         self, key: Any, match: str | None = None, count: int | None = 10, version: Any = None, client: Any = None
@@ -250,51 +256,28 @@ class Sets(Core):
 
         *match* is encoded as a member is, and then taken as a glob.
         """
-        found: list[Any] = []
-        cursor = 0
-        while True:
-            cursor, page = await self._members(cursor, key, match, count, version, client)
-            found += page
-            if not cursor:
-                return {*found}
+        return {member async for member in self.asscan_iter(key, match, count, version, client)}
 
     sscan = blocking(asscan)
-
-    async def _members(
-        self, cursor: int, key: Any, match: str | None, count: int | None, version: Any, client: Any
-    ) -> tuple[int, list[Any]]:
-        """Return the next cursor and a page of members."""
-        if match and not isinstance(self.codec.compressor, IdentityCompressor):
-            raise ValueError("Using match with compression is not supported.")
-        name = self.name(key, version)
-        pattern = ("MATCH", *await self.encoded((match,))) if match else ()
-        size = ("COUNT", count) if count is not None else ()
-        cursor, payloads = await self.ask((c.SSCAN, name, cursor, *pattern, *size), (0, []), client)
-        return int(cursor), self.decoded_all(payloads, name)
-
-    _members_still = blocking(_members)
-
-    def sscan_iter(
-        self, key: Any, match: str | None = None, count: int | None = 10, version: Any = None, client: Any = None
-    ) -> Iterator[Any]:
-        """Yield the members, step by step; one may come twice."""
-        cursor, page = self._members_still(0, key, match, count, version, client)
-        yield from page
-        while cursor:
-            cursor, page = self._members_still(cursor, key, match, count, version, client)
-            yield from page
 
     async def asscan_iter(
         self, key: Any, match: str | None = None, count: int | None = 10, version: Any = None, client: Any = None
     ) -> AsyncIterator[Any]:
         """Yield the members, step by step; one may come twice."""
-        cursor, page = await self._members(0, key, match, count, version, client)
-        for member in page:
-            yield member
-        while cursor:
-            cursor, page = await self._members(cursor, key, match, count, version, client)
-            for member in page:
+        if match and not isinstance(self.codec.compressor, IdentityCompressor):
+            raise ValueError("Using match with compression is not supported.")
+        name = self.name(key, version)
+        pattern = ("MATCH", *await self.encoded((match,))) if match else ()
+        size = ("COUNT", count) if count is not None else ()
+        cursor = 0
+        while True:
+            at, payloads = await self.ask((c.SSCAN, name, cursor, *pattern, *size), (0, []), client)
+            for member in self.decoded_all(payloads, name):
                 yield member
+            if not (cursor := int(at)):
+                return
+
+    sscan_iter = iterating(asscan_iter)
 
 
 class SortedSets(Core):
@@ -386,8 +369,8 @@ class SortedSets(Core):
         client: Any = None,
     ) -> list[Any]:
         """Return the members at ranks *start* to *end*, with their scores if asked."""
-        verb = c.ZREVRANGE if desc else c.ZRANGE
-        return await self._range(verb, key, (start, end), None, None, withscores, score_cast_func, version, client)
+        command = (c.ZREVRANGE if desc else c.ZRANGE, self.name(key, version), start, end)
+        return await self._range(command, withscores, score_cast_func, client)
 
     zrange = blocking(azrange)
 
@@ -402,8 +385,8 @@ class SortedSets(Core):
         client: Any = None,
     ) -> list[Any]:
         """Return the members at ranks *start* to *end*, counted from the highest score."""
-        window = (start, end)
-        return await self._range(c.ZREVRANGE, key, window, None, None, withscores, score_cast_func, version, client)
+        command = (c.ZREVRANGE, self.name(key, version), start, end)
+        return await self._range(command, withscores, score_cast_func, client)
 
     zrevrange = blocking(azrevrange)
 
@@ -420,8 +403,8 @@ class SortedSets(Core):
         client: Any = None,
     ) -> list[Any]:
         """Return the members with scores from *min* to *max*; *num* of them from the *start*-th on."""
-        scores = (min, max)
-        return await self._range(c.ZRANGEBYSCORE, key, scores, start, num, withscores, score_cast_func, version, client)
+        command = (c.ZRANGEBYSCORE, self.name(key, version), min, max, *_limit(start, num))
+        return await self._range(command, withscores, score_cast_func, client)
 
     zrangebyscore = blocking(azrangebyscore)
 
@@ -438,34 +421,16 @@ class SortedSets(Core):
         client: Any = None,
     ) -> list[Any]:
         """Return the members with scores from *max* down to *min*; *num* of them from the *start*-th on."""
-        scores = (max, min)
-        return await self._range(
-            c.ZREVRANGEBYSCORE, key, scores, start, num, withscores, score_cast_func, version, client
-        )
+        command = (c.ZREVRANGEBYSCORE, self.name(key, version), max, min, *_limit(start, num))
+        return await self._range(command, withscores, score_cast_func, client)
 
     zrevrangebyscore = blocking(azrevrangebyscore)
 
-    async def _range(
-        self,
-        verb: Verb,
-        key: Any,
-        window: tuple[Score, Score],
-        start: int | None,
-        num: int | None,
-        withscores: bool,
-        cast: Cast,
-        version: Any,
-        client: Any,
-    ) -> list[Any]:
-        if (start is None) != (num is None):
-            raise DataError("start and num go together")
-        name = self.name(key, version)
-        scored = ("WITHSCORES",) if withscores else ()
-        limit = () if start is None else ("LIMIT", start, num)
-        reply = await self.ask((verb, name, *window, *scored, *limit), [], client)
+    async def _range(self, command: Command, withscores: bool, cast: Cast, client: Any) -> list[Any]:
+        reply = await self.ask((*command, "WITHSCORES") if withscores else command, [], client)
         if withscores:
-            return self._scored(reply, name, cast)
-        members = [self.decoded(member, name, member=True) for member in reply]
+            return self._scored(reply, command[1], cast)
+        members = [self.decoded(member, command[1], member=True) for member in reply]
         return [member for member in members if member is not MISSING]
 
     async def azrank(
@@ -497,14 +462,7 @@ class SortedSets(Core):
 
     zrem = blocking(azrem)
 
-    async def azremrangebyscore(
-        self,
-        key: Any,
-        min: Score,
-        max: Score,
-        version: Any = None,
-        client: Any = None,
-    ) -> int:
+    async def azremrangebyscore(self, key: Any, min: Score, max: Score, version: Any = None, client: Any = None) -> int:
         """Remove the members with scores from *min* to *max*, and return how many there were."""
         return int(await self.ask((c.ZREMRANGEBYSCORE, self.name(key, version), min, max), 0, client))
 
@@ -530,24 +488,20 @@ class SortedSets(Core):
         return [(member, score) for member, score in scored if member is not MISSING]
 
 
-class Lists(Core):
+class Lists(Structure):
     """Lists: values in the order they were pushed."""
 
     async def alpush(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int:
         """Put *values* at the head, one after another, and return the length."""
-        return await self._push(c.LPUSH, key, values, version, client)
+        return await self._give(c.LPUSH, key, values, version, client)
 
     lpush = blocking(alpush)
 
     async def arpush(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int:
         """Put *values* at the tail, one after another, and return the length."""
-        return await self._push(c.RPUSH, key, values, version, client)
+        return await self._give(c.RPUSH, key, values, version, client)
 
     rpush = blocking(arpush)
-
-    async def _push(self, verb: Verb, key: Any, values: tuple[Any, ...], version: Any, client: Any) -> int:
-        payloads = await self.encoded(values)
-        return int(await self.ask((verb, self.name(key, version), *payloads), 0, client))
 
     async def alpop(self, key: Any, count: int | None = None, version: Any = None, client: Any = None) -> Any:
         """Remove and return the value at the head, None if there is none; with *count* a list."""
@@ -560,12 +514,6 @@ class Lists(Core):
         return await self._take(c.RPOP, key, count, version, client)
 
     rpop = blocking(arpop)
-
-    async def _take(self, verb: Verb, key: Any, count: int | None, version: Any, client: Any) -> Any:
-        name = self.name(key, version)
-        if count is not None:
-            return self.decoded_all(await self.ask((verb, name, count), None, client) or (), name)
-        return self.value(await self.ask((verb, name), None, client), name)
 
     async def allen(self, key: Any, version: Any = None, client: Any = None) -> int:
         """Return the length."""
@@ -606,6 +554,12 @@ class Lists(Core):
         return bool(await self.ask((c.LTRIM, self.name(key, version), start, end), False, client))
 
     ltrim = blocking(altrim)
+
+
+def _limit(start: int | None, num: int | None) -> tuple[Any, ...]:
+    if (start is None) != (num is None):
+        raise DataError("start and num go together")
+    return () if start is None else ("LIMIT", start, num)
 
 
 def _score(reply: Any) -> float | None:

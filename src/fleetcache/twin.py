@@ -10,7 +10,8 @@ The idea is geldata/gel-python's ``iter_coroutine``.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from contextlib import suppress
 from functools import update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
@@ -100,22 +101,47 @@ def complete(operation: Coroutine[Any, Any, T]) -> T:
     return result
 
 
-class blocking(Generic[S, P, T]):  # noqa: N801 - used as a function, a class for the type checkers
-    """The blocking face of a coroutine method: ``get = blocking(aget)``."""
+class _Face(Generic[S, P, T]):
+    """What stands in a class until it is made; then a function of that name takes its place."""
 
-    def __init__(self, method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> None:
+    def __init__(self, method: Callable[Concatenate[S, P], T]) -> None:
         self.method = method
 
+    def face(self, method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], Any]:
+        """Return what *method* is to those who block."""
+        raise NotImplementedError
+
     def __set_name__(self, owner: type[S], name: str) -> None:
-        method = self.method
-
-        def face(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-            return complete(method(self.still or self, *args, **kwargs))
-
-        update_wrapper(face, method)
+        face: Any = update_wrapper(self.face(self.method), self.method)
         face.__name__ = name
         face.__qualname__ = f"{owner.__qualname__}.{name}"
         setattr(owner, name, face)
 
+
+class blocking(_Face[S, P, Coroutine[Any, Any, T]]):  # noqa: N801 - used as a function, a class for the type checkers
+    """The blocking face of a coroutine method: ``get = blocking(aget)``."""
+
+    def face(self, method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[S, P], T]:
+        def face(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            return complete(method(self.still or self, *args, **kwargs))
+
+        return face
+
     def __get__(self, instance: S, owner: type[S] | None = None) -> Callable[P, T]:
+        raise AssertionError("replaced by a plain function when the class is made")
+
+
+class iterating(_Face[S, P, AsyncIterator[T]]):  # noqa: N801
+    """The blocking face of an asynchronous generator method: ``iter_keys = iterating(aiter_keys)``."""
+
+    def face(self, method: Callable[Concatenate[S, P], AsyncIterator[T]]) -> Callable[Concatenate[S, P], Iterator[T]]:
+        def face(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+            items = method(self.still or self, *args, **kwargs)
+            with suppress(StopAsyncIteration):
+                while True:
+                    yield complete(anext(items))  # type: ignore[arg-type]  # as good as a coroutine
+
+        return face
+
+    def __get__(self, instance: S, owner: type[S] | None = None) -> Callable[P, Iterator[T]]:
         raise AssertionError("replaced by a plain function when the class is made")

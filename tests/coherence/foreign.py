@@ -9,8 +9,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 from tests.coherence import keys
-
-from fleetcache.testing.coherence import DELETE, FAILED, TOUCH, TRUTH, WRITE, Recorder
+from tests.coherence.checker import DELETE, FAILED, TOUCH, TRUTH, WRITE, Recorder
 
 SET = """
 local floor = redis.call('GET', KEYS[2])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fleetcache.testing.coherence import NOTHING, TORN
+from tests.coherence.checker import NOTHING, TORN
 
 PREFIX = "near"
 

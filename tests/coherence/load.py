@@ -20,12 +20,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 from tests.coherence import keys
-from tests.coherence.mutants import install
-from tests.faces import AWAITING, BLOCKING, Face
-
-from fleetcache import Cache
-from fleetcache.client import SentinelClient
-from fleetcache.testing.coherence import (
+from tests.coherence.checker import (
     DELETE,
     EVERY_KEY,
     FAILED,
@@ -38,6 +33,11 @@ from fleetcache.testing.coherence import (
     Operation,
     Recorder,
 )
+from tests.coherence.mutants import install
+from tests.faces import AWAITING, BLOCKING, Face
+
+from fleetcache import Cache
+from fleetcache.client import SentinelClient
 from fleetcache.twin import complete
 
 THREADS, TASKS, BOTH = "threads", "tasks", "both"

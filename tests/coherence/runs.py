@@ -14,15 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 from tests.coherence import keys
-from tests.coherence.foreign import FLUSH, Foreign
-from tests.coherence.load import Load, Outcome, main
-from tests.coherence.topologies import TOPOLOGIES, Cluster, One, Proxies, Sentinel, peers
-
-from fleetcache import Cache
-from fleetcache.testing import valkey_server
-from fleetcache.testing.clusters import ClusterNode, wait_for
-from fleetcache.testing.clusters import run as command
-from fleetcache.testing.coherence import (
+from tests.coherence.checker import (
     EVERY_KEY,
     LOSS,
     READ,
@@ -32,6 +24,14 @@ from fleetcache.testing.coherence import (
     check,
     stalest,
 )
+from tests.coherence.foreign import FLUSH, Foreign
+from tests.coherence.load import Load, Outcome, main
+from tests.coherence.topologies import TOPOLOGIES, Cluster, One, Proxies, Sentinel, peers
+
+from fleetcache import Cache
+from fleetcache.testing import valkey_server
+from fleetcache.testing.clusters import ClusterNode, wait_for
+from fleetcache.testing.clusters import run as command
 from fleetcache.topology.embedded import EmbeddedServer
 
 if TYPE_CHECKING:

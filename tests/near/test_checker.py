@@ -6,8 +6,7 @@ import random
 import time
 
 import pytest
-
-from fleetcache.testing.coherence import (
+from tests.coherence.checker import (
     DELETE,
     DOUBTFUL,
     FAILED,

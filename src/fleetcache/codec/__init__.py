@@ -26,13 +26,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache, partial
 from typing import Any, TypeVar
 
-from fleetcache.codec.compressors import (
-    KNOWN,
-    MAX_VALUE_BYTES,
-    Compressor,
-    IdentityCompressor,
-    LibraryCompressor,
-)
+from fleetcache.codec.compressors import KNOWN, MAX_VALUE_BYTES, Compressor, IdentityCompressor, LibraryCompressor
 from fleetcache.codec.options import whole
 from fleetcache.codec.serializers import PickleSerializer, Serializer
 from fleetcache.errors import FleetcacheError, UnreadableValue, UnstorableValue
@@ -48,14 +42,7 @@ NUMERIC = b"-0123456789"
 
 # By these a serializer says that it cannot; what else is raised while it runs (a database error
 # from a lazy queryset, say) is the value's own affair.
-REFUSALS = (
-    pickle.PickleError,
-    TypeError,
-    AttributeError,
-    ValueError,
-    OverflowError,
-    RecursionError,
-)
+REFUSALS = (pickle.PickleError, TypeError, AttributeError, ValueError, OverflowError, RecursionError)
 
 # More digits than Python is willing to print (4300) go to the serializer.
 MAX_BITS = 14_000

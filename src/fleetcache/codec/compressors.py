@@ -79,18 +79,20 @@ class IdentityCompressor(BaseCompressor):
 
 
 class LibraryCompressor(BaseCompressor):
-    """What the compressors around a library share; a subclass has ``pack`` and ``unpacker``.
+    """What the compressors around the *module* of a library share; a subclass has an ``unpacker``.
 
     Values of up to ``min_length`` bytes stay as they are; ``preset`` is the level.  Subclasses
     set them as class attributes; ``COMPRESS_MIN_LENGTH`` and ``COMPRESS_LEVEL`` as options.
     """
 
     magic: ClassVar[tuple[bytes, ...]] = ()
+    module: ClassVar[str]
     min_length: int = 15
     preset: int
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
+        self.library = library(self.module, extra="compression")
         self.min_length = whole(options, "COMPRESS_MIN_LENGTH", self.min_length)
         self.preset = whole(options, "COMPRESS_LEVEL", self.preset)
         self.limit = whole(options, "MAX_VALUE_BYTES", MAX_VALUE_BYTES)
@@ -101,7 +103,7 @@ class LibraryCompressor(BaseCompressor):
 
     def pack(self, value: bytes) -> bytes:
         """Compress *value* without conditions."""
-        raise NotImplementedError
+        return bytes(self.library.compress(value, self.preset))
 
     def unpacker(self) -> Decompressor:
         """Return what decompresses one member."""
@@ -144,10 +146,8 @@ class ZlibCompressor(LibraryCompressor):
     """zlib, level 6."""
 
     magic = (b"\x78\x9c", b"\x78\x01", b"\x78\x5e", b"\x78\xda")
+    module = "zlib"
     preset = 6
-
-    def pack(self, value: bytes) -> bytes:
-        return zlib.compress(value, self.preset)
 
     def unpacker(self) -> Decompressor:
         return zlib.decompressobj()
@@ -157,6 +157,7 @@ class GzipCompressor(LibraryCompressor):
     """gzip, level 9, without the time of day: equal values are equal bytes."""
 
     magic = (b"\x1f\x8b",)
+    module = "zlib"
     preset = 9
 
     def pack(self, value: bytes) -> bytes:
@@ -170,6 +171,7 @@ class LzmaCompressor(LibraryCompressor):
     """xz, preset 4: the smallest and by far the slowest."""
 
     magic = (b"\xfd7zXZ\x00",)
+    module = "lzma"
     min_length = 100
     preset = 4
 
@@ -184,23 +186,16 @@ class Lz4Compressor(LibraryCompressor):
     """LZ4 frames: the fastest."""
 
     magic = (b"\x04\x22\x4d\x18",)
+    module = "lz4.frame"
     preset = 0
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self._lz4 = library("lz4.frame", extra="compression")
-        super().__init__(options)
-
-    def pack(self, value: bytes) -> bytes:
-        packed: bytes = self._lz4.compress(value, self.preset)
-        return packed
-
     def unpacker(self) -> Decompressor:
-        unpacker: Decompressor = self._lz4.LZ4FrameDecompressor()
+        unpacker: Decompressor = self.library.LZ4FrameDecompressor()
         return unpacker
 
     def room(self, value: bytes) -> int:
         # The library reserves all the room it is given, and the header usually knows better.
-        size: int = self._lz4.get_frame_info(value)["content_size"]
+        size: int = self.library.get_frame_info(value)["content_size"]
         return size + 1 if size else super().room(value)
 
 
@@ -208,19 +203,11 @@ class ZStdCompressor(LibraryCompressor):
     """Zstandard, level 3: nearly as small as zlib at a fraction of the time."""
 
     magic = (b"\x28\xb5\x2f\xfd",)
+    module = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
     preset = 3
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        home = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
-        self._zstd = library(home, extra="compression")
-        super().__init__(options)
-
-    def pack(self, value: bytes) -> bytes:
-        packed: bytes = self._zstd.compress(value, self.preset)
-        return packed
-
     def unpacker(self) -> Decompressor:
-        unpacker: Decompressor = self._zstd.ZstdDecompressor()
+        unpacker: Decompressor = self.library.ZstdDecompressor()
         return unpacker
 
 

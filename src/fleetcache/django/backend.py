@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import cache as memoized
 from typing import Any, Self
@@ -14,22 +14,15 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT as DJANGO_DEFAULT
 from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
 
 from fleetcache.cache import Cache
 from fleetcache.core import DEFAULT_TIMEOUT
 from fleetcache.errors import SettingsError
 from fleetcache.exchange.runtime import AWAITING
-from fleetcache.settings import Settings, imported
+from fleetcache.settings import Options, Settings, imported, table
 
-STAND_INS = (
-    "DJANGO_REDIS_IGNORE_EXCEPTIONS",
-    "DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS",
-    "DJANGO_REDIS_LOGGER",
-    "DJANGO_REDIS_SCAN_ITERSIZE",
-    "DJANGO_REDIS_CLOSE_CONNECTION",
-    "DJANGO_REDIS_CONNECTION_FACTORY",
-    "CACHE_HERD_TIMEOUT",
-)
+STAND_INS = [setting for described in table(Options).values() if (setting := described.metadata["setting"])]
 """Settings of the project that stand in for absent OPTIONS."""
 
 SESSIONS = "django.contrib.sessions."
@@ -89,6 +82,20 @@ class RedisCache(Cache, BaseCache):
     def added_in_outage(self, key: Any) -> bool:
         """A session counts as added: else Django would try 10,000 other keys, and fail the request."""
         return str(key).startswith(SESSIONS)
+
+
+def entries() -> Iterator[tuple[str, dict[str, Any], type[RedisCache]]]:
+    """Yield the alias, the entry and the backend of each cache in ``CACHES`` that is fleetcache's."""
+    for alias, entry in settings.CACHES.items():
+        with suppress(ImportError):  # Django says so
+            backend = import_string(entry.get("BACKEND", ""))
+            if isinstance(backend, type) and issubclass(backend, RedisCache):
+                yield alias, entry, backend
+
+
+def settings_of(alias: str, entry: Mapping[str, Any]) -> Settings:
+    """Return what an entry of ``CACHES`` says."""
+    return Settings.read(entry.get("LOCATION", ""), entry, alias=alias, defaults=stand_ins())
 
 
 def alias_of(location: Any, params: Mapping[str, Any]) -> str:

@@ -8,32 +8,22 @@ from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
-from django.utils.module_loading import import_string
 
-from fleetcache.django.backend import STAND_INS, RedisCache, check_embedded, stand_ins, with_client
+from fleetcache.django.backend import STAND_INS, RedisCache, check_embedded, entries, settings_of, with_client
 from fleetcache.errors import SettingsError
 from fleetcache.near import prefixes
-from fleetcache.settings import Settings
 
 
 def check_caches(**kwargs: Any) -> list[CheckMessage]:
     """Report what fleetcache's caches would refuse at their first use."""
-    found = [message for alias, entry in settings.CACHES.items() for message in _check(alias, entry)]
-    return found + _misspelled()
+    return [error for found in entries() for error in _check(*found)] + _misspelled()
 
 
-def _check(alias: str, entry: Mapping[str, Any]) -> list[CheckMessage]:
+def _check(alias: str, entry: Mapping[str, Any], backend: type[RedisCache]) -> list[CheckMessage]:
     try:
-        backend = import_string(entry.get("BACKEND", ""))
-    except ImportError:
-        return []  # Django says so
-    if not (isinstance(backend, type) and issubclass(backend, RedisCache)):
-        return []
-    params = {name: value for name, value in entry.items() if name != "LOCATION"}
-    try:
-        read = Settings.read(entry.get("LOCATION", ""), params, alias=alias, defaults=stand_ins())
+        read = settings_of(alias, entry)
         check_embedded(read)
-        kind = with_client(backend, params)
+        kind = with_client(backend, entry)
         kind.make_codec(read)
         kind.open(read)
         if read.options.near is not None:

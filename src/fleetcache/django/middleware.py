@@ -8,14 +8,11 @@ from functools import cache as memoized
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.conf import settings
 from django.core.cache import caches
 from django.core.signals import setting_changed
-from django.utils.module_loading import import_string
 
-from fleetcache.django.backend import RedisCache, stand_ins
+from fleetcache.django.backend import entries, settings_of
 from fleetcache.errors import SettingsError
-from fleetcache.settings import Settings
 
 
 class FenceMiddleware:
@@ -55,21 +52,12 @@ class FenceMiddleware:
 @memoized
 def near_aliases() -> tuple[str, ...]:
     """Return the aliases in ``CACHES`` of fleetcache's caches with a near cache."""
-    return tuple(alias for alias, entry in settings.CACHES.items() if _is_near(alias, entry))
+    return tuple(alias for alias, entry, _ in entries() if _is_near(alias, entry))
 
 
 def _is_near(alias: str, entry: dict[str, Any]) -> bool:
     try:
-        backend = import_string(entry["BACKEND"])
-    except ImportError:
-        return False  # as above
-    if not (isinstance(backend, type) and issubclass(backend, RedisCache)):
-        return False
-    params = {name: value for name, value in entry.items() if name != "LOCATION"}
-    try:
-        return (
-            Settings.read(entry.get("LOCATION", ""), params, alias=alias, defaults=stand_ins()).options.near is not None
-        )
+        return settings_of(alias, entry).options.near is not None
     except SettingsError:
         return False  # for the cache to report, to those who use it
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from hashlib import sha1
 from typing import Any, Protocol, Self, TypeAlias
 
-Part: TypeAlias = bytes | str | int | float
 Command: TypeAlias = tuple[Any, ...]
 Reply: TypeAlias = Any
 

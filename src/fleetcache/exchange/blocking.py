@@ -123,26 +123,16 @@ class Conversation:
     def is_stale(self) -> bool:
         """Whether the server hung up, or said something nobody asked for, since the last reply."""
         if not self.kernel:
-            return self._is_readable()
+            self.sock.settimeout(0)
         try:
-            self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
-
-    def _is_readable(self) -> bool:
-        """`is_stale` for sockets that cannot be peeked into."""
-        self.sock.settimeout(0)
-        try:
-            self.sock.recv(1)
+            self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT if self.kernel else 0)
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except OSError:
             return True
         finally:
-            self._limit(self.timeout)
+            if not self.kernel:
+                self._limit(self.timeout)
         return True
 
     def close(self) -> None:

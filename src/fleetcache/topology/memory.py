@@ -5,9 +5,9 @@ lock, so a batch is atomic here where a real server only promises that of MULTI;
 must begin and end in one batch, as there is no connection to remember it between two.  Replies
 have the shapes that hiredis gives them in RESP3, with a list for a set.
 
-A command is a small method of `Database`, entered in `COMMANDS` under the names it serves; the
-Lua scripts of this package have their Python equivalents in `SCRIPTS`.  Only what `commands`
-names is here, and only in the forms in which it is sent.
+A command is a small method of `Database` that bears its name; the Lua scripts of this package
+have their Python equivalents in `SCRIPTS`.  Only what `commands` names is here, and only in the
+forms in which it is sent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable, KeysView, Sequence
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache, partial, partialmethod
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 
@@ -45,7 +45,6 @@ class Scores(dict[bytes, float]):
 Container: TypeAlias = list[bytes] | set[bytes] | Hash | Scores
 Value: TypeAlias = bytes | Container
 V = TypeVar("V", bound=Value)
-Function = TypeVar("Function", bound=Callable[..., Reply])
 
 NOT_AN_INTEGER = "value is not an integer or out of range"
 SYNTAX = "syntax error"
@@ -58,17 +57,12 @@ SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
 def packed(part: object) -> bytes:
     """Return *part* as it would be on the wire, a script as its name."""
-    match part:
-        case bytes():
-            return part
-        case Script():
-            return part.name.encode()
-        case str():
-            return part.encode()
-        case int() if not isinstance(part, bool):
-            return b"%d" % part
-        case float():
-            return repr(part).encode()
+    if isinstance(part, bytes):
+        return part
+    if isinstance(part, str):
+        return (part.name if isinstance(part, Script) else part).encode()
+    if isinstance(part, (int, float)) and not isinstance(part, bool):
+        return str(part).encode()
     raise TypeError(f"A command part must be str, int, float or bytes, not {type(part).__name__}.")
 
 
@@ -110,15 +104,10 @@ def options(words: Sequence[bytes], **lengths: int) -> dict[str, Sequence[bytes]
     return found
 
 
-def span(start: bytes, stop: bytes) -> Callable[[int], slice]:
-    """Return which of so many elements lie from *start* to *stop*, both included."""
-    ends = whole(start), whole(stop)
-
-    def of(size: int) -> slice:
-        first, last = (end + size if end < 0 else end for end in ends)
-        return slice(max(first, 0), max(last + 1, 0))
-
-    return of
+def within(elements: list[Any], first: int, last: int) -> list[Any]:
+    """Return those of *elements* from the *first* to the *last*, both included; -1 is the last there is."""
+    start, stop = (end + len(elements) if end < 0 else end for end in (first, last))
+    return elements[max(start, 0) : max(stop + 1, 0)]
 
 
 def between(low: bytes, high: bytes) -> Callable[[float], bool]:
@@ -128,6 +117,11 @@ def between(low: bytes, high: bytes) -> Callable[[float], bool]:
     above = operator.gt if low.startswith(b"(") else operator.ge
     below = operator.lt if high.startswith(b"(") else operator.le
     return lambda score: bool(above(score, least) and below(score, most))
+
+
+def some(taken: list[bytes], count: bytes | None) -> Reply:
+    """Return what was taken: a list if so many were asked for, else one element, if there is one."""
+    return taken if count is not None else taken[0] if taken else None
 
 
 def listed(found: Iterable[tuple[bytes, float]], *, scores: bool) -> list[Any]:
@@ -142,23 +136,15 @@ IN_BRACKETS = re.compile(rb"\\(.)|(.)-(.)|(.)", re.DOTALL)
 def glob(pattern: bytes) -> re.Pattern[bytes]:
     """Return the regular expression that fully matches what the glob *pattern* matches."""
 
-    def one_of(inside: bytes) -> bytes:
-        expression = b""
-        for escaped, *ends, plain in IN_BRACKETS.findall(inside):
-            expression += re.escape(escaped + plain) or b"-".join(map(re.escape, sorted(ends)))
-        return expression
-
     def translated(token: re.Match[bytes]) -> bytes:
         escaped, negated, inside, stars, question, plain = token.groups()
-        if stars:
-            return b".*"
-        if question:
-            return b"."
         if inside is None:
-            return re.escape(escaped or plain)
+            return b".*" if stars else b"." if question else re.escape(escaped or plain)
         if not inside:
             return b"." if negated else b"(?!)"
-        return b"[" + negated + one_of(inside) + b"]"
+        parts = IN_BRACKETS.findall(inside)
+        members = (re.escape(one + other) or b"-".join(map(re.escape, sorted(ends))) for one, *ends, other in parts)
+        return b"[" + negated + b"".join(members) + b"]"
 
     return re.compile(TOKEN.sub(translated, pattern), re.DOTALL)
 
@@ -187,21 +173,6 @@ def page(names: Iterable[bytes], cursor: bytes, words: Sequence[bytes]) -> list[
 # What a server does -----------------------------------------------------------------------------
 
 
-COMMANDS: dict[bytes, Callable[..., Reply]] = {}
-
-signature = cache(inspect.signature)
-
-
-def command(name: str, /, **fixed: Any) -> Callable[[Function], Function]:
-    """Enter a method in `COMMANDS` under *name*, its keyword arguments *fixed*."""
-
-    def enter(method: Function) -> Function:
-        COMMANDS[name.encode()] = partial(method, **fixed)
-        return method
-
-    return enter
-
-
 class Database:
     """Keys, their values and deadlines, and the commands on them.
 
@@ -224,10 +195,6 @@ class Database:
         except TypeError:
             raise ResponseError(f"wrong number of arguments for '{name.decode().lower()}' command") from None
         return partial(run, self, *arguments)
-
-    def call(self, *parts: object) -> Reply:
-        """Run one command for a script; a refusal is raised."""
-        return self.prepare([packed(part) for part in parts])()
 
     def _alive(self, key: bytes) -> Value | None:
         if self._deadlines.get(key, math.inf) <= self.now:
@@ -276,37 +243,33 @@ class Database:
 
     # The server
 
-    @command("FLUSHDB")
-    def _flushdb(self) -> Reply:
+    def FLUSHDB(self) -> Reply:
         self._values.clear()
         self._deadlines.clear()
         return b"OK"
 
-    @command("SCAN")
-    def _scan(self, cursor: bytes, *words: bytes) -> Reply:
+    def SCAN(self, cursor: bytes, *words: bytes) -> Reply:
         return page(self._keys(), cursor, words)
 
-    @command("EVAL")
-    @command("EVALSHA")
-    def _eval(self, script: bytes, count: bytes, key: bytes, *arguments: bytes) -> Reply:
+    def EVAL(self, script: bytes, count: bytes, key: bytes, *arguments: bytes) -> Reply:
         run = SCRIPTS.get(script.decode(errors="replace"))
         if run is None:
             raise NoScriptError("No matching script.")
         return run(self, key, *arguments)
 
+    EVALSHA = EVAL
+
     # Keys
 
-    @command("EXISTS")
-    def _exists(self, key: bytes) -> Reply:
+    def EXISTS(self, key: bytes) -> Reply:
         return int(self._alive(key) is not None)
 
-    @command("DEL")
-    @command("UNLINK")
-    def _del(self, key: bytes, *more: bytes) -> Reply:
+    def DEL(self, key: bytes, *more: bytes) -> Reply:
         return sum(self._alive(each) is not None and self._drop(each) for each in (key, *more))
 
-    @command("RENAME")
-    def _rename(self, key: bytes, target: bytes) -> Reply:
+    UNLINK = DEL
+
+    def RENAME(self, key: bytes, target: bytes) -> Reply:
         value = self._alive(key)
         if value is None:
             raise ResponseError("no such key")
@@ -315,18 +278,15 @@ class Database:
         self._replace(target, value, deadline)
         return b"OK"
 
-    @command("TTL", unit=1000)
-    @command("PTTL", unit=1)
-    def _ttl(self, key: bytes, *, unit: int) -> Reply:
+    def PTTL(self, key: bytes, *, unit: int = 1) -> Reply:
         if self._alive(key) is None:
             return -2
         if key not in self._deadlines:
             return -1
         return (self._deadlines[key] - self.now + unit // 2) // unit
 
-    @command("PEXPIRE", name="pexpire")
-    @command("EXPIREAT", name="expireat", unit=1000, absolute=True)
-    @command("PEXPIREAT", name="pexpireat", absolute=True)
+    TTL = partialmethod(PTTL, unit=1000)
+
     def _expire(self, key: bytes, amount: bytes, **meaning: Any) -> Reply:
         deadline = self._deadline(whole(amount), **meaning)
         if self._alive(key) is None:
@@ -334,23 +294,23 @@ class Database:
         self._deadlines[key] = deadline
         return 1
 
-    @command("PERSIST")
-    def _persist(self, key: bytes) -> Reply:
+    PEXPIRE = partialmethod(_expire, name="pexpire")
+    EXPIREAT = partialmethod(_expire, name="expireat", unit=1000, absolute=True)
+    PEXPIREAT = partialmethod(_expire, name="pexpireat", absolute=True)
+
+    def PERSIST(self, key: bytes) -> Reply:
         return int(self._alive(key) is not None and self._deadlines.pop(key, None) is not None)
 
     # Strings
 
-    @command("GET")
-    def _get(self, key: bytes) -> Reply:
+    def GET(self, key: bytes) -> Reply:
         return self._find(key, bytes)
 
-    @command("MGET")
-    def _mget(self, key: bytes, *more: bytes) -> Reply:
+    def MGET(self, key: bytes, *more: bytes) -> Reply:
         values = map(self._alive, (key, *more))
         return [value if isinstance(value, bytes) else None for value in values]
 
-    @command("SET")
-    def _set(self, key: bytes, value: bytes, *words: bytes) -> Reply:
+    def SET(self, key: bytes, value: bytes, *words: bytes) -> Reply:
         found = options(words, NX=0, XX=0, KEEPTTL=0, PX=1)
         deadline = None
         if "PX" in found:
@@ -368,8 +328,7 @@ class Database:
             self._replace(key, value, deadline)
         return b"OK"
 
-    @command("INCRBY")
-    def _incrby(self, key: bytes, delta: bytes) -> Reply:
+    def INCRBY(self, key: bytes, delta: bytes) -> Reply:
         step, before = whole(delta), self._find(key, bytes)
         after = added(b"0" if before is None else before, step)
         self._keep(key, b"%d" % after)
@@ -377,55 +336,51 @@ class Database:
 
     # Hashes
 
-    @command("HSET")
-    def _hset(self, key: bytes, field: bytes, value: bytes, *more: bytes) -> Reply:
+    def HSET(self, key: bytes, field: bytes, value: bytes, *more: bytes) -> Reply:
         fields = self._open(key, Hash)
         before = len(fields)
         fields.update(zip((field, *more[::2]), (value, *more[1::2]), strict=True))
         self._keep(key, fields)
         return len(fields) - before
 
-    @command("HSETNX")
-    def _hsetnx(self, key: bytes, field: bytes, value: bytes) -> Reply:
-        return 0 if field in self._open(key, Hash) else self._hset(key, field, value)
+    def HSETNX(self, key: bytes, field: bytes, value: bytes) -> Reply:
+        return 0 if field in self._open(key, Hash) else self.HSET(key, field, value)
 
-    @command("HINCRBY")
-    def _hincrby(self, key: bytes, field: bytes, delta: bytes) -> Reply:
+    def HINCRBY(self, key: bytes, field: bytes, delta: bytes) -> Reply:
         step, fields = whole(delta), self._open(key, Hash)
         after = added(fields.get(field, b"0"), step, "hash value is not an integer")
-        self._hset(key, field, b"%d" % after)
+        self.HSET(key, field, b"%d" % after)
         return after
 
     # What hashes, sets, sorted sets and lists have in common
 
-    @command("HLEN", kind=Hash, shown=len)
-    @command("LLEN", kind=list, shown=len)
-    @command("SCARD", kind=set, shown=len)
-    @command("ZCARD", kind=Scores, shown=len)
-    @command("HGETALL", kind=Hash, shown=dict)
-    @command("HKEYS", kind=Hash, shown=list)
-    @command("HVALS", kind=Hash, shown=lambda fields: [*fields.values()])
-    @command("SMEMBERS", kind=set, shown=list)
     def _show(self, key: bytes, *, kind: type[Container], shown: Callable[[Container], Reply]) -> Reply:
         return shown(self._open(key, kind))
 
-    @command("HEXISTS", kind=Hash)
-    @command("SISMEMBER", kind=set)
+    HLEN = partialmethod(_show, kind=Hash, shown=len)
+    LLEN = partialmethod(_show, kind=list, shown=len)
+    SCARD = partialmethod(_show, kind=set, shown=len)
+    ZCARD = partialmethod(_show, kind=Scores, shown=len)
+    HGETALL = partialmethod(_show, kind=Hash, shown=dict)
+    HKEYS = partialmethod(_show, kind=Hash, shown=list)
+    HVALS = partialmethod(_show, kind=Hash, shown=lambda fields: [*fields.values()])
+    SMEMBERS = partialmethod(_show, kind=set, shown=list)
+
     def _holds(self, key: bytes, name: bytes, *, kind: type[Hash | set[bytes]]) -> Reply:
         return int(name in self._open(key, kind))
 
-    @command("HGET", kind=Hash)
-    @command("ZSCORE", kind=Scores)
+    HEXISTS = partialmethod(_holds, kind=Hash)
+    SISMEMBER = partialmethod(_holds, kind=set)
+
     def _look_up(self, key: bytes, name: bytes, *, kind: type[Hash | Scores]) -> Reply:
         return self._open(key, kind).get(name)
 
-    @command("HMGET")
-    def _hmget(self, key: bytes, field: bytes, *more: bytes) -> Reply:
+    HGET = partialmethod(_look_up, kind=Hash)
+    ZSCORE = partialmethod(_look_up, kind=Scores)
+
+    def HMGET(self, key: bytes, field: bytes, *more: bytes) -> Reply:
         return [*map(self._open(key, Hash).get, (field, *more))]
 
-    @command("HDEL", kind=Hash)
-    @command("SREM", kind=set)
-    @command("ZREM", kind=Scores)
     def _remove(self, key: bytes, name: bytes, *more: bytes, kind: type[Hash | set[bytes] | Scores]) -> Reply:
         held = self._open(key, kind)
         gone = {name, *more} & set(held)
@@ -434,58 +389,52 @@ class Database:
         self._keep(key, held)
         return len(gone)
 
+    HDEL = partialmethod(_remove, kind=Hash)
+    SREM = partialmethod(_remove, kind=set)
+    ZREM = partialmethod(_remove, kind=Scores)
+
     # Lists
 
-    @command("LPUSH", left=True)
-    @command("RPUSH", left=False)
-    def _push(self, key: bytes, element: bytes, *more: bytes, left: bool) -> Reply:
+    def LPUSH(self, key: bytes, element: bytes, *more: bytes, left: bool = True) -> Reply:
         elements = self._open(key, list)
         where = 0 if left else len(elements)
         elements[where:where] = (element, *more)[:: -1 if left else 1]
         self._keep(key, elements)
         return len(elements)
 
-    @command("LPOP", left=True)
-    @command("RPOP", left=False)
-    def _pop(self, key: bytes, count: bytes | None = None, *, left: bool) -> Reply:
+    RPUSH = partialmethod(LPUSH, left=False)
+
+    def LPOP(self, key: bytes, count: bytes | None = None, *, left: bool = True) -> Reply:
         size = 1 if count is None else natural(count)
         elements = self._open(key, list)
-        if not elements:
-            return None
         taken = elements[:size] if left else elements[::-1][:size]
         self._keep(key, elements[size:] if left else elements[: max(len(elements) - size, 0)])
-        return taken[0] if count is None else taken
+        return some(taken, count) if elements else None
 
-    @command("LRANGE")
-    def _lrange(self, key: bytes, start: bytes, stop: bytes) -> Reply:
-        inside, elements = span(start, stop), self._open(key, list)
-        return elements[inside(len(elements))]
+    RPOP = partialmethod(LPOP, left=False)
 
-    @command("LTRIM")
-    def _ltrim(self, key: bytes, start: bytes, stop: bytes) -> Reply:
-        self._keep(key, self._lrange(key, start, stop))
+    def LRANGE(self, key: bytes, start: bytes, stop: bytes) -> Reply:
+        ends = whole(start), whole(stop)
+        return within(self._open(key, list), *ends)
+
+    def LTRIM(self, key: bytes, start: bytes, stop: bytes) -> Reply:
+        self._keep(key, self.LRANGE(key, start, stop))
         return b"OK"
 
-    @command("LINDEX")
-    def _lindex(self, key: bytes, index: bytes) -> Reply:
-        elements = self._find(key, list)
-        if elements is None or not -len(elements) <= (place := whole(index)) < len(elements):
-            return None
-        return elements[place]
+    def LINDEX(self, key: bytes, index: bytes) -> Reply:
+        elements = self._open(key, list)
+        return elements[place] if elements and -len(elements) <= (place := whole(index)) < len(elements) else None
 
-    @command("LSET")
-    def _lset(self, key: bytes, index: bytes, element: bytes) -> Reply:
+    def LSET(self, key: bytes, index: bytes, element: bytes) -> Reply:
         elements = self._open(key, list)
         if not elements:
             raise ResponseError("no such key")
-        place = whole(index)
-        if not -len(elements) <= place < len(elements):
+        if not -len(elements) <= (place := whole(index)) < len(elements):
             raise ResponseError("index out of range")
         elements[place] = element
         return b"OK"
 
-    @command("LREM")
-    def _lrem(self, key: bytes, count: bytes, element: bytes) -> Reply:
+    def LREM(self, key: bytes, count: bytes, element: bytes) -> Reply:
         limit, elements = whole(count), self._open(key, list)
         places = [place for place, each in enumerate(elements) if each == element]
         gone = set((places[::-1] if limit < 0 else places)[: abs(limit) or None])
@@ -494,71 +443,66 @@ class Database:
 
     # Sets
 
-    @command("SADD")
-    def _sadd(self, key: bytes, member: bytes, *more: bytes) -> Reply:
+    def SADD(self, key: bytes, member: bytes, *more: bytes) -> Reply:
         members = self._open(key, set)
         before = len(members)
         members.update((member, *more))
         self._keep(key, members)
         return len(members) - before
 
-    @command("SDIFF", combine=set.difference)
-    @command("SINTER", combine=set.intersection)
-    @command("SUNION", combine=set.union)
     def _combined(self, key: bytes, *more: bytes, combine: Callable[..., set[bytes]]) -> Reply:
         return list(combine(*(self._open(each, set) for each in (key, *more))))
 
-    @command("SDIFFSTORE", combine=set.difference)
-    @command("SINTERSTORE", combine=set.intersection)
-    @command("SUNIONSTORE", combine=set.union)
+    SDIFF = partialmethod(_combined, combine=set.difference)
+    SINTER = partialmethod(_combined, combine=set.intersection)
+    SUNION = partialmethod(_combined, combine=set.union)
+
     def _store(self, target: bytes, key: bytes, *more: bytes, combine: Callable[..., set[bytes]]) -> Reply:
         members = set(self._combined(key, *more, combine=combine))
         self._replace(target, members)
         return len(members)
 
-    @command("SSCAN")
-    def _sscan(self, key: bytes, cursor: bytes, *words: bytes) -> Reply:
+    SDIFFSTORE = partialmethod(_store, combine=set.difference)
+    SINTERSTORE = partialmethod(_store, combine=set.intersection)
+    SUNIONSTORE = partialmethod(_store, combine=set.union)
+
+    def SSCAN(self, key: bytes, cursor: bytes, *words: bytes) -> Reply:
         return page(self._open(key, set), cursor, words)
 
-    @command("SMISMEMBER")
-    def _smismember(self, key: bytes, member: bytes, *more: bytes) -> Reply:
+    def SMISMEMBER(self, key: bytes, member: bytes, *more: bytes) -> Reply:
         members = self._open(key, set)
         return [int(each in members) for each in (member, *more)]
 
-    @command("SMOVE")
-    def _smove(self, source: bytes, target: bytes, member: bytes) -> Reply:
+    def SMOVE(self, source: bytes, target: bytes, member: bytes) -> Reply:
         members = self._find(source, set)
         if members is None:
             return 0
         self._find(target, set)
         moved = int(member in members)
         if moved and source != target:
-            self._remove(source, member, kind=set)
-            self._sadd(target, member)
+            self.SREM(source, member)
+            self.SADD(target, member)
         return moved
 
-    @command("SPOP")
-    def _spop(self, key: bytes, count: bytes | None = None) -> Reply:
+    def SPOP(self, key: bytes, count: bytes | None = None) -> Reply:
         size = 1 if count is None else natural(count)
         members = self._open(key, set)
         taken = random.sample([*members], min(size, len(members)))
         self._keep(key, members.difference(taken))
-        return taken if count is not None else taken[0] if taken else None
+        return some(taken, count)
 
-    @command("SRANDMEMBER")
-    def _srandmember(self, key: bytes, count: bytes | None = None) -> Reply:
+    def SRANDMEMBER(self, key: bytes, count: bytes | None = None) -> Reply:
         size = 1 if count is None else whole(count)
         members = [*self._open(key, set)]
         if size < 0:
             taken = random.choices(members, k=-size) if members else []
         else:
             taken = random.sample(members, min(size, len(members)))
-        return taken if count is not None else taken[0] if taken else None
+        return some(taken, count)
 
     # Sorted sets
 
-    @command("ZADD")
-    def _zadd(self, key: bytes, score: bytes, member: bytes, *more: bytes) -> Reply:
+    def ZADD(self, key: bytes, score: bytes, member: bytes, *more: bytes) -> Reply:
         words = (score, member, *more)
         flags: set[bytes] = set()
         while words[0] in {b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"}:
@@ -586,17 +530,13 @@ class Database:
             return after
         return new + changed if b"CH" in flags else new
 
-    @command("ZINCRBY")
-    def _zincrby(self, key: bytes, delta: bytes, member: bytes) -> Reply:
-        return self._zadd(key, b"INCR", delta, member)
+    def ZINCRBY(self, key: bytes, delta: bytes, member: bytes) -> Reply:
+        return self.ZADD(key, b"INCR", delta, member)
 
-    @command("ZCOUNT")
-    def _zcount(self, key: bytes, low: bytes, high: bytes) -> Reply:
+    def ZCOUNT(self, key: bytes, low: bytes, high: bytes) -> Reply:
         return sum(map(between(low, high), self._open(key, Scores).values()))
 
-    @command("ZRANK", reverse=False)
-    @command("ZREVRANK", reverse=True)
-    def _zrank(self, key: bytes, member: bytes, *words: bytes, reverse: bool) -> Reply:
+    def ZRANK(self, key: bytes, member: bytes, *words: bytes, reverse: bool = False) -> Reply:
         found = options(words, WITHSCORE=0)
         scores = self._open(key, Scores)
         if member not in scores:
@@ -604,32 +544,32 @@ class Database:
         rank = scores.ranked(reverse=reverse).index((member, scores[member]))
         return [rank, scores[member]] if found else rank
 
-    @command("ZRANGE", reverse=False)
-    @command("ZREVRANGE", reverse=True)
-    def _zrange(self, key: bytes, start: bytes, stop: bytes, *words: bytes, reverse: bool) -> Reply:
-        found, inside = options(words, WITHSCORES=0), span(start, stop)
-        ranked = self._open(key, Scores).ranked(reverse=reverse)
-        return listed(ranked[inside(len(ranked))], scores=bool(found))
+    ZREVRANK = partialmethod(ZRANK, reverse=True)
 
-    @command("ZRANGEBYSCORE", reverse=False)
-    @command("ZREVRANGEBYSCORE", reverse=True)
-    def _zrangebyscore(self, key: bytes, start: bytes, stop: bytes, *words: bytes, reverse: bool) -> Reply:
+    def ZRANGE(self, key: bytes, start: bytes, stop: bytes, *words: bytes, reverse: bool = False) -> Reply:
+        found, ends = options(words, WITHSCORES=0), (whole(start), whole(stop))
+        return listed(within(self._open(key, Scores).ranked(reverse=reverse), *ends), scores=bool(found))
+
+    ZREVRANGE = partialmethod(ZRANGE, reverse=True)
+
+    def ZRANGEBYSCORE(self, key: bytes, start: bytes, stop: bytes, *words: bytes, reverse: bool = False) -> Reply:
         found = options(words, WITHSCORES=0, LIMIT=2)
         offset, count = map(whole, found.get("LIMIT", (b"0", b"-1")))
         fits = between(*(stop, start) if reverse else (start, stop))
         ranked = self._open(key, Scores).ranked(reverse=reverse)
-        within = [pair for pair in ranked if fits(pair[1])][offset:] if offset >= 0 else []
-        return listed(within[:count] if count >= 0 else within, scores="WITHSCORES" in found)
+        fitting = [pair for pair in ranked if fits(pair[1])][offset:] if offset >= 0 else []
+        return listed(fitting[:count] if count >= 0 else fitting, scores="WITHSCORES" in found)
 
-    @command("ZREMRANGEBYRANK", find=_zrange)
-    @command("ZREMRANGEBYSCORE", find=_zrangebyscore)
+    ZREVRANGEBYSCORE = partialmethod(ZRANGEBYSCORE, reverse=True)
+
     def _zremrange(self, key: bytes, start: bytes, stop: bytes, *, find: Callable[..., Reply]) -> Reply:
-        members = find(self, key, start, stop, reverse=False)
-        return self._remove(key, *members, kind=Scores) if members else 0
+        members = find(self, key, start, stop)
+        return self.ZREM(key, *members) if members else 0
 
-    @command("ZPOPMIN", reverse=False)
-    @command("ZPOPMAX", reverse=True)
-    def _zpop(self, key: bytes, count: bytes | None = None, *, reverse: bool) -> Reply:
+    ZREMRANGEBYRANK = partialmethod(_zremrange, find=ZRANGE)
+    ZREMRANGEBYSCORE = partialmethod(_zremrange, find=ZRANGEBYSCORE)
+
+    def ZPOPMIN(self, key: bytes, count: bytes | None = None, *, reverse: bool = False) -> Reply:
         size = 1 if count is None else natural(count)
         scores = self._open(key, Scores)
         taken = scores.ranked(reverse=reverse)[:size]
@@ -638,35 +578,42 @@ class Database:
         self._keep(key, scores)
         return listed(taken, scores=True) if count is not None else [*taken[0]] if taken else []
 
+    ZPOPMAX = partialmethod(ZPOPMIN, reverse=True)
+
+
+COMMANDS = {name.encode(): getattr(Database, name) for name in vars(Database) if name.isupper()}
+
+signature = cache(inspect.signature)
+
 
 # The package's Lua scripts, in Python -----------------------------------------------------------
 
 
 def incr(database: Database, key: bytes, delta: bytes, default: bytes, milliseconds: bytes) -> Reply:
-    if not database.call("EXISTS", key):
+    if not database.EXISTS(key):
         if not default:
             return None
-        database.call("SET", key, default, *(("PX", milliseconds) if milliseconds else ()))
-    total = database.call("INCRBY", key, delta)
-    return total if abs(total) < 2**53 else database.call("GET", key)
+        database.SET(key, default, *((b"PX", milliseconds) if milliseconds else ()))
+    total = database.INCRBY(key, delta)
+    return total if abs(total) < 2**53 else database.GET(key)
 
 
 def swap(database: Database, key: bytes, old: bytes, new: bytes) -> Reply:
-    if database.call("GET", key) != old:
+    if database.GET(key) != old:
         return 0
-    database.call("SET", key, new, "KEEPTTL")
+    database.SET(key, new, b"KEEPTTL")
     return 1
 
 
 def release(database: Database, key: bytes, token: bytes) -> Reply:
-    return database.call("DEL", key) if database.call("GET", key) == token else 0
+    return database.DEL(key) if database.GET(key) == token else 0
 
 
 def extend(database: Database, key: bytes, token: bytes, milliseconds: bytes, replace: bytes) -> Reply:
-    if database.call("GET", key) != token:
+    if database.GET(key) != token:
         return 0
-    left = max(database.call("PTTL", key), 0) if replace == b"0" else 0
-    return database.call("PEXPIRE", key, left + int(milliseconds))
+    left = max(database.PTTL(key), 0) if replace == b"0" else 0
+    return database.PEXPIRE(key, b"%d" % (left + int(milliseconds)))
 
 
 SCRIPTS: dict[str, Callable[..., Reply]] = {run.__name__: run for run in (incr, swap, release, extend)}
@@ -689,32 +636,26 @@ class Conversation:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queue: list[Callable[[], Reply]] | None = None
-        self._spoiled = False
+        self._queue: list[Callable[[], Reply] | None] | None = None
 
     def take(self, words: Sequence[bytes]) -> Reply:
-        match words[0], self._queue:
-            case b"MULTI", None:
-                self._queue, self._spoiled = [], False
-                return b"OK"
-            case b"MULTI", _:
-                self._spoiled = True
-                raise ResponseError("Command 'multi' not allowed inside a transaction")
-            case b"EXEC", None:
+        name, queue = words[0], self._queue
+        if queue is None:
+            if name == b"EXEC":
                 raise ResponseError("EXEC without MULTI")
-            case b"EXEC", list(queue):
-                self._queue = None
-                if self._spoiled:
-                    raise ExecAbortError("Transaction discarded because of previous errors.")
-                return [attempt(call) for call in queue]
-            case _, None:
+            if name != b"MULTI":
                 return self._database.prepare(words)()
-            case _, list(queue):
-                try:
-                    queue.append(self._database.prepare(words))
-                except ResponseError:
-                    self._spoiled = True
-                    raise
+            self._queue = []
+            return b"OK"
+        if name == b"EXEC":
+            self._queue = None
+            if None in queue:
+                raise ExecAbortError("Transaction discarded because of previous errors.")
+            return [call and attempt(call) for call in queue]
+        queue.append(None)  # which stays if this one is refused
+        if name == b"MULTI":
+            raise ResponseError("Command 'multi' not allowed inside a transaction")
+        queue[-1] = self._database.prepare(words)
         return b"QUEUED"
 
 
