@@ -30,6 +30,11 @@ SCHEME_NOTES = {
     "rediss+cluster": "The same over TLS.",
     "valkey+cluster": "Another name for `redis+cluster://`.",
     "valkeys+cluster": "Another name for `rediss+cluster://`.",
+    "redis+sentinel": "[A service under Sentinels](sentinel.md): `redis+sentinel://user:password@host1:26379,host2:26379/service/1`. "
+    "The hosts are the Sentinels; user, password and database are the servers'.",
+    "rediss+sentinel": "The same, where the servers speak TLS.",
+    "valkey+sentinel": "Another name for `redis+sentinel://`.",
+    "valkeys+sentinel": "Another name for `rediss+sentinel://`.",
     "unix": "A unix socket: `unix:///run/valkey.sock?db=1`.",
     "memory": "A server in a dict of this process, for tests: `memory://name`. Each name is a server of its own. "
     "It has no raw client, so `get_redis_connection` refuses.",

@@ -17,7 +17,16 @@ from tests.faces import FACES, Face
 from fleetcache import Cache
 from fleetcache.errors import ServerNotFound
 from fleetcache.near import listener
-from fleetcache.testing import ServerCluster, TLSServer, cluster, redis_server, tls_server, valkey_server
+from fleetcache.testing import (
+    ServerCluster,
+    TLSServer,
+    WatchedServers,
+    cluster,
+    redis_server,
+    sentinels,
+    tls_server,
+    valkey_server,
+)
 from fleetcache.topology.embedded import EmbeddedServer
 
 listener.IDLE = 0.0  # near caches of tests sleep after MAX_TTL, which tests make short
@@ -32,6 +41,7 @@ TRANSPORTS: dict[str, Callable[[Ask, int], str]] = {
     "redis-unix": lambda ask, db: ask("redis_debian").url(db),
     "redis-tls": lambda ask, db: ask("tls").tls_url(db),
     "cluster": lambda ask, db: ask("valkey_cluster").url(),
+    "sentinel": lambda ask, db: ask("watched_servers").url(db),
     "memory": lambda ask, db: f"memory://tests-{db}",
 }
 """How a test reaches a server: the URL of a database, of which a cluster has one."""
@@ -71,6 +81,13 @@ def tls() -> Iterator[TLSServer]:
 def valkey_cluster() -> Iterator[ServerCluster]:
     """Three primaries without replicas."""
     with cluster(replicas=0) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def watched_servers() -> Iterator[WatchedServers]:
+    """A primary and a replica under three Sentinels."""
+    with sentinels(replicas=1) as servers:
         yield servers
 
 

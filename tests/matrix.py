@@ -35,6 +35,10 @@ ON_NEWEST = ("tests/differential/test_mixed.py", "tests/faults/test_coherence.py
 """These take long, and find the same on every Python."""
 NEAR = ("tests/contract", "tests/differential")
 """These run once more with a near cache, on the newest Python."""
+ELSEWHERE = ("tests/contract", "tests/differential/test_cases.py", "tests/differential/test_mended.py")
+"""These run once more on a cluster and once more under Sentinels, on the newest Python."""
+FOUNDATION = ("tests/test_cache.py", "tests/test_structures.py", "tests/test_locks.py", "tests/test_pipeline.py")
+"""Of these, what is on a cluster or under Sentinels runs once more with the oldest server, on the newest Python."""
 REQUIRE_ALL = os.environ.get("FLEETCACHE_REQUIRE_ALL") == "1"
 ON_ALL = os.environ.get("FLEETCACHE_ON_ALL") == "1"
 
@@ -106,6 +110,10 @@ def all_passed(python: Path, *, newest: bool) -> bool:
     ]
     if everything:
         runs.append(passed(python, *two_at_a_time, *NEAR, FLEETCACHE_NEAR="1"))
+        runs += [passed(python, *two_at_a_time, *ELSEWHERE, FLEETCACHE_ON=place) for place in ("cluster", "sentinel")]
+        if oldest := shutil.which("redis-server"):
+            there = ("-k", "cluster or sentinel")
+            runs.append(passed(python, *two_at_a_time, *FOUNDATION, *there, FLEETCACHE_SERVER=oldest))
     return all(runs)
 
 

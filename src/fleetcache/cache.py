@@ -34,11 +34,11 @@ from fleetcache.pipeline import Pipeline
 from fleetcache.pool import frozen
 from fleetcache.recipes.loading import Loading
 from fleetcache.recipes.locks import Lock
-from fleetcache.settings import Settings, clustered, from_url
+from fleetcache.settings import Settings, clustered, from_url, watched
 from fleetcache.stats import Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.topology import Topology
-from fleetcache.topology.opening import aclose_idle, close_idle, open_cluster, open_servers
+from fleetcache.topology.opening import aclose_idle, close_idle, in_both_roles, open_cluster, open_servers
 from fleetcache.topology.standalone import Standalone
 from fleetcache.twin import blocking, complete, iterating
 
@@ -104,8 +104,10 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         """Return the servers of *settings*, unconnected; client classes differ here."""
         if clustered(settings.location):
             return open_cluster(settings.location, settings.options)
-        servers = open_servers(settings.location, settings.options)
-        options = settings.options
+        urls, options = settings.location, settings.options
+        if len(urls) == 1 and watched(urls[0]) and options.read_from not in {None, "primary"}:
+            urls = in_both_roles(urls[0])
+        servers = open_servers(urls, options)
         return Standalone(servers, writes_elsewhere=not options.replica_read_only, read_from=options.read_from)
 
     @classmethod

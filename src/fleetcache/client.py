@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from random import randint
 from time import time
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from fleetcache import commands as c
 from fleetcache.cache import Cache
@@ -14,10 +13,9 @@ from fleetcache.codec import Codec
 from fleetcache.codec.herding import Herded, HerdSerializer
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import SettingsError
-from fleetcache.pool import SentinelConnectionFactory
 from fleetcache.settings import Settings
 from fleetcache.topology import Topology
-from fleetcache.topology.opening import open_cluster, open_servers
+from fleetcache.topology.opening import in_both_roles, open_cluster, open_servers, remote, service_client
 from fleetcache.topology.shards import Shards
 from fleetcache.topology.standalone import Standalone
 from fleetcache.twin import blocking
@@ -30,30 +28,16 @@ DefaultClient = Cache
 class SentinelClient(DefaultClient):
     """A cache whose primary is found by Sentinels, and found again after a fail-over.
 
-    LOCATION is ``redis://service/db``; reads go to its replicas.
+    LOCATION is ``redis+sentinel://host1,host2/service/db``, or with SENTINELS ``redis://service/db``;
+    reads go to its replicas.
     """
 
     @classmethod
     def open(cls, settings: Settings) -> Topology:
         options = settings.options
-        urls = list(settings.location)
-        if len(urls) == 1:
-            urls = [_with_query(urls[0], is_master=str(role)) for role in (1, 0)]
-        servers = open_servers(urls, options, SentinelConnectionFactory)
-        for server in servers:
-            if not hasattr(server.client().connection_pool, "sentinel_manager"):
-                raise SettingsError(
-                    "SentinelClient needs pools that ask Sentinels. Leave CONNECTION_FACTORY and "
-                    "CONNECTION_POOL_CLASS out, or derive them from SentinelConnectionFactory and "
-                    "redis.sentinel.SentinelConnectionPool"
-                )
+        urls = settings.location if len(settings.location) > 1 else in_both_roles(settings.location[0])
+        servers = [remote(service_client(url, options), url, options) for url in urls]
         return Standalone(servers, writes_elsewhere=not options.replica_read_only, read_from=options.read_from)
-
-
-def _with_query(url: str, **values: str) -> str:
-    place = urlsplit(url)
-    query = dict(parse_qsl(place.query, keep_blank_values=True)) | values
-    return place._replace(query=urlencode(query)).geturl()
 
 
 class ClusterClient(DefaultClient):

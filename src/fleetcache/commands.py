@@ -7,21 +7,21 @@ from collections.abc import Iterable
 from fleetcache.exchange import ALL, EVERYTHING, Command, Script, Verb
 
 
-def _reading(name: str, *, key: int = 1, single: Verb | None = None) -> Verb:
-    return Verb(name, reads=True, key=key, single=single)
+def _reading(name: str, *, key: int = 1) -> Verb:
+    return Verb(name, reads=True, key=key)
 
 
-def _same_again(name: str, *, key: int = 1, writes: int | None = None, single: Verb | None = None) -> Verb:
+def _same_again(name: str, *, key: int = 1, writes: int | None = None) -> Verb:
     """A write that may be repeated: what it leaves and answers does not depend on how often it ran."""
-    return Verb(name, harmless=True, key=key, writes=writes, single=single)
+    return Verb(name, harmless=True, key=key, writes=writes)
 
 
 # Strings and keys.
 GET = _reading("GET")
-MGET = _reading("MGET", single=GET)
+MGET = _reading("MGET")
 # Of the primary: a replica may not know yet what a write depends on.
 GET_NOW, PTTL_NOW = _same_again("GET", writes=0), _same_again("PTTL", writes=0)
-MGET_NOW, EXISTS_NOW = _same_again("MGET", writes=0, single=GET_NOW), _same_again("EXISTS", writes=0)
+MGET_NOW, EXISTS_NOW = _same_again("MGET", writes=0), _same_again("EXISTS", writes=0)
 EXISTS, TTL, PTTL = _reading("EXISTS"), _reading("TTL"), _reading("PTTL")
 SET = _same_again("SET")
 SET_IF = Verb("SET")  # with NX or XX: a second run would answer otherwise, if not on another server

@@ -247,13 +247,15 @@ class Core(Twinned):
 
     def about(self, verb: Verb, names: Sequence[str | bytes]) -> Sequence[Command]:
         """Return the commands that ask one server *verb* about *names*: one, if they may be together."""
-        return [(verb.single, name) for name in names] if self.topology.splits else ((verb, *names),)
+        return [(verb, name) for name in names] if self.topology.splits else ((verb, *names),)
 
     def joined(self, verb: Verb, replies: Sequence[Reply]) -> Reply:
         """Return the replies to what `about` made as the one reply to *verb*: a list, or a count."""
         if not self.topology.splits:
             return replies[0]
-        return replies if verb.single is not verb else sum(replies)
+        if verb == b"MGET":
+            return [payload for reply in replies for payload in reply or (None,)]
+        return sum(replies)
 
     async def ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
         """Return the replies of several servers, asked at once; *instead* for each of one that is away."""

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 from redis.exceptions import RedisError
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedSSLConnection
 
 from fleetcache.errors import SettingsError
 from fleetcache.exchange.connecting import arguments
@@ -122,7 +122,11 @@ class ConnectionFactory:
 
     def get_connection_pool(self, params: dict[str, Any]) -> Any:
         """Return a new pool."""
-        pool_class = self.settings.connection_pool_class or redis.ConnectionPool
+        return self.make_pool(redis.ConnectionPool, params)
+
+    def make_pool(self, usual: type, params: dict[str, Any]) -> Any:
+        """Return a new pool, of the class *usual* unless the settings name one."""
+        pool_class: Any = self.settings.connection_pool_class or usual
         url = params["url"]
         if self.settings.connection_pool_class is None:
             check_query(url)
@@ -140,14 +144,19 @@ class SentinelConnectionFactory(ConnectionFactory):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
-        if not self.settings.sentinels:
+        sentinels = self.settings.sentinels
+        if not sentinels:
             raise SettingsError("SENTINELS must be a list of (host, port), such as [('10.0.0.1', 26379)]")
         shared = self.make_connection_params("redis://")
         for name in ("url", "max_connections"):
             shared.pop(name, None)
-        self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            list(self.settings.sentinels), sentinel_kwargs=self.settings.sentinel_kwargs, **shared
-        )
+        # Some may hang, and all can still be asked in time.
+        limits = {
+            name: shared[name] and shared[name] / len(sentinels)
+            for name in ("socket_timeout", "socket_connect_timeout")
+        }
+        own = {**limits, **(self.settings.sentinel_kwargs or {})}
+        self._sentinel = Sentinel(list(sentinels), sentinel_kwargs=own, **shared)  # type: ignore[no-untyped-call]
 
     def identity(self) -> dict[str, Any]:
         return {"sentinels": self.settings.sentinels, "sentinel_kwargs": self.settings.sentinel_kwargs}
@@ -156,14 +165,14 @@ class SentinelConnectionFactory(ConnectionFactory):
         place = urlsplit(params["url"])
         query = dict(parse_qsl(place.query, keep_blank_values=True))
         is_primary = flag(query.pop("is_master", "1"))
-        pool_class = self.settings.connection_pool_class or SentinelConnectionPool
+        service = query.pop("service_name", place.hostname)  # hostname is in small letters
         arguments = {
             **params,
             "url": place._replace(query=urlencode(query)).geturl(),
-            "service_name": place.hostname,
+            "service_name": service,
             "sentinel_manager": self._sentinel,
             "is_master": is_primary,
         }
-        if place.scheme == "rediss":
-            arguments["ssl"] = True
-        return pool_class.from_url(**arguments)
+        if place.scheme == "rediss":  # which redis-py would take for another class
+            arguments.setdefault("connection_class", SentinelManagedSSLConnection)
+        return self.make_pool(SentinelConnectionPool, arguments)

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -21,7 +21,8 @@ from fleetcache.exchange.connecting import NEED_DATA, Push, address_of, connect,
 from fleetcache.exchange.server import facts_in
 from fleetcache.near.tracking import PRIMARY, too_old
 from fleetcache.pool import ConnectionFactory
-from fleetcache.settings import NETWORKED, Settings, from_url, masked_url
+from fleetcache.settings import NETWORKED, Options, Settings, from_url, masked_url, watched
+from fleetcache.topology.opening import service_client
 
 LAGS = 20
 FENCES = 200
@@ -105,8 +106,12 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
     place = settings.location[0].replace("+cluster://", "://", 1)  # of a cluster, the first node
     if place.partition("://")[0] not in (*NETWORKED, "unix"):
         raise SettingsError(f"{masked_url(place)}: there is no server to ask; give the URL of one: redis://host:6379/0")
-    factory = ConnectionFactory(settings.options.given)
-    pool = factory.connect(place).connection_pool
+
+    def pool_of(options: Options) -> Any:
+        raw = service_client(place, options) if watched(place) else ConnectionFactory(options.given).connect(place)
+        return raw.connection_pool
+
+    pool = pool_of(settings.options)
     patience = pool.connection_kwargs.get("socket_timeout") or 5.0
     report = Report(address_of(pool), prefix or f"{settings.key_prefix or 'fleetcache'}:")
     with ExitStack() as open_lines, suppress(Missing):
@@ -119,7 +124,7 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
         try:
             listener = line()
         except UnsupportedServer as error:
-            plain = ConnectionFactory({**settings.options.given, "protocol": 2}).connect(place).connection_pool
+            plain = pool_of(replace(settings.options, given={**settings.options.given, "protocol": 2}))
             with suppress(FleetcacheError, RedisError):  # it need not speak RESP2 either
                 asked = line(plain)
                 _who(report, asked.ask("HELLO"), asked.ask("INFO", "server"))

@@ -25,7 +25,8 @@ from fleetcache.exchange.connecting import parameters
 from fleetcache.keys import KeyFunction, default_key_function
 
 CLUSTERED = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
-NETWORKED = ("redis", "rediss", "valkey", "valkeys", *CLUSTERED)
+WATCHED = ("redis+sentinel", "rediss+sentinel", "valkey+sentinel", "valkeys+sentinel")
+NETWORKED = ("redis", "rediss", "valkey", "valkeys", *CLUSTERED, *WATCHED)
 SCHEMES = (*NETWORKED, "unix", "memory", "embedded")
 
 PATHS = {
@@ -462,7 +463,7 @@ def servers(where: str, location: Any) -> tuple[str, ...]:
     """Return the URLs in *location*, each of a scheme that exists."""
     # Only before the next URL does a comma separate; elsewhere it may be part of a password.
     urls = separator.split(location) if isinstance(location, str) else list(location or ())
-    urls = [node for url in urls if url and url.strip() for node in _nodes(url.strip())]
+    urls = [node for url in urls if url and url.strip() for node in _hosts(url.strip(), CLUSTERED)]
     if not urls:
         raise SettingsError(f"{where}: LOCATION is empty. Give the server's URL, such as 'redis://127.0.0.1:6379/1'")
     for url in urls:
@@ -471,8 +472,9 @@ def servers(where: str, location: Any) -> tuple[str, ...]:
             what = f"unknown URL scheme {scheme!r}" if found else f"{masked_url(url)!r} is no URL"
             near = nearest(scheme, SCHEMES) if found else ""
             raise SettingsError(f"{where}: LOCATION: {what}.{near} Known: {', '.join(f'{s}://' for s in SCHEMES)}")
-        if scheme in NETWORKED and (fault := _fault(url)):
-            raise SettingsError(f"{where}: LOCATION {masked_url(url)!r}: {fault}")
+        for one in _hosts(url) if scheme in NETWORKED else ():
+            if fault := _fault(one):
+                raise SettingsError(f"{where}: LOCATION {masked_url(url)!r}: {fault}")
     if 0 < sum(clustered([url]) for url in urls) < len(urls):
         raise SettingsError(f"{where}: LOCATION: either all URLs are of a cluster's nodes, or none")
     return tuple(urls)
@@ -483,11 +485,16 @@ def clustered(urls: Iterable[str]) -> bool:
     return all(url.partition("://")[0] in CLUSTERED for url in urls)
 
 
-def _nodes(url: str) -> list[str]:
-    """Return a URL for each of the hosts in *url*, between which commas may stand if they are a cluster's."""
-    if not clustered([url]):
-        return [url]
+def watched(url: str) -> bool:
+    """Whether *url* names a service, and the Sentinels that know where it is."""
+    return url.partition("://")[0] in WATCHED
+
+
+def _hosts(url: str, schemes: Iterable[str] = (*CLUSTERED, *WATCHED)) -> list[str]:
+    """Return a URL for each of the hosts in *url*, between which commas may stand under these *schemes*."""
     scheme, _, rest = url.partition("://")
+    if scheme not in schemes:
+        return [url]
     netloc, path = re.fullmatch(r"([^/?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
     user, at, hosts = netloc.rpartition("@")
     return [f"{scheme}://{user}{at}{host.strip()}{path}" for host in hosts.split(",")]
@@ -505,6 +512,10 @@ def _fault(url: str) -> str:
     if any(char.isspace() for char in place.netloc):
         return "there is white space in the host"
     database = place.path.strip("/")
+    if watched(url):
+        service, _, database = place.path.removeprefix("/").partition("/")
+        if not (service and place.hostname):
+            return "a Sentinel's host or the service is missing: redis+sentinel://host1:26379,host2:26379/service/0"
     if database and not database.isdigit():
         return f"the database must be a whole number, not {database!r}"
     if clustered([url]) and int(database or 0):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count, islice
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from threading import Condition
 
 import pytest
+from tests.elsewhere import ON
 from tests.nearby import EVERYWHERE
+
+from fleetcache.testing import cluster
 
 from .run import Outcome
 from .sdist import django_tests
@@ -24,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 AT_ONCE = 4
 
 Outcomes = dict[str, "Future[Outcome]"]
+Stores = Callable[[int], AbstractContextManager[list[str]]]
 
 
 def run_apart(name: str, locations: list[str], folder: Path) -> Outcome:
@@ -36,9 +40,42 @@ def run_apart(name: str, locations: list[str], folder: Path) -> Outcome:
     return Outcome(**json.loads(report.read_text()))
 
 
+class Pool:
+    """Stores that suites use in turn, each of them by one suite at a time."""
+
+    def __init__(self, locations: Iterable[str]) -> None:
+        self.idle = list(locations)
+        self.given_back = Condition()
+
+    @contextmanager
+    def some(self, count: int) -> Iterator[list[str]]:
+        """Wait for so many stores."""
+        with self.given_back:
+            self.given_back.wait_for(lambda: len(self.idle) >= count)
+            taken, self.idle = self.idle[:count], self.idle[count:]
+        try:
+            yield taken
+        finally:
+            with self.given_back:
+                self.idle += taken
+                self.given_back.notify_all()
+
+
+@pytest.fixture(scope="module")
+def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
+    """What lends the locations of stores: databases of a server, or clusters, which have one database each."""
+    with ExitStack() as stack:
+        if ON == "cluster":
+            locations = [stack.enter_context(cluster(replicas=0)).url() for _ in range(AT_ONCE)]
+        else:
+            url = request.getfixturevalue("watched_servers" if ON else "valkey").url
+            locations = [url(number) for number in range(sum(suite.stores for suite in SUITES.values()))]
+        yield Pool(locations).some
+
+
 @pytest.fixture(scope="module")
 def outcomes(
-    request: pytest.FixtureRequest, valkey: Any, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, stores: Stores, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Outcomes]:
     """The outcomes of the suites that were selected, which run side by side."""
     selected = {
@@ -47,14 +84,14 @@ def outcomes(
         if isinstance(item, pytest.Function) and item.path == request.path
     }
     folder = tmp_path_factory.mktemp("outcomes")
-    databases = count()
     django_tests()
+
+    def run_on_some(name: str) -> Outcome:
+        with stores(SUITES[name].stores) as locations:
+            return run_apart(name, locations, folder)
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        started = {}
-        for name in (name for name in SUITES if name in selected):
-            locations = [valkey.url(number) for number in islice(databases, SUITES[name].stores)]
-            started[name] = pool.submit(run_apart, name, locations, folder)
-        yield started
+        yield {name: pool.submit(run_on_some, name) for name in SUITES if name in selected}
 
 
 @pytest.mark.parametrize("name", SUITES)

@@ -16,6 +16,7 @@ from django.core.cache.backends.base import CacheKeyWarning
 from django_redis.client import herd as their_herd
 from django_redis.pool import ConnectionFactory as TheirFactory
 from tests.django_settings import configure
+from tests.elsewhere import CANNOT, ON, WAYS
 
 import fleetcache.client
 from fleetcache.testing import valkey_server
@@ -23,12 +24,28 @@ from fleetcache.topology.embedded import EmbeddedServer, find_binary
 
 configure()
 
-from .setups import Servers, Setups  # noqa: E402 - needs the settings
+from .mended import Mended  # noqa: E402 - needs the settings
+from .setups import CLIENTS, VARIANTS, Servers, Setups  # noqa: E402
 from .sides import Awaiting, Case, Result, Setup, plainly  # noqa: E402
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what cannot hold on other servers than one."""
+    for item in items:
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        what = params.get("case") or params.get("entry")
+        name, setup = getattr(what, "name", ""), params.get("name", "")
+        for known in (item.path.name, getattr(item, "originalname", ""), name, f"{name}-{setup}"):
+            if ON and known in CANNOT:
+                item.add_marker(pytest.mark.skip(reason=CANNOT[known]))
+        if ON and isinstance(what, Mended) and setup not in (*CLIENTS, *VARIANTS):
+            item.add_marker(pytest.mark.skip(reason=f"the setup {setup} is of other servers"))
+
+
 @pytest.fixture(scope="session")
-def servers(valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(
+    request: pytest.FixtureRequest, valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Servers]:
     """A server, and a trio on loopback: a primary, its replica, and the Sentinel that watches them."""
     with ExitStack() as stack:
         primary = stack.enter_context(valkey_server(arguments=["--repl-diskless-sync-delay", "0"]))
@@ -40,7 +57,16 @@ def servers(valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) ->
         replicates = redis.Redis(port=sentinel.port, decode_responses=True)
         wait_for(lambda: [each["master-link-status"] for each in replicates.sentinel_slaves("service")] == ["ok"])
         replicates.close()
-        yield Servers(valkey, primary, replica, sentinel)
+        found = Servers(valkey, primary, replica, sentinel)
+        if ON == "sentinel":
+            watched = request.getfixturevalue("watched_servers")
+            found.single = watched.primary
+            WAYS[found.single.port] = watched.url
+        if ON == "cluster":
+            nodes = request.getfixturevalue("valkey_cluster")
+            found.nodes = nodes.primaries
+            WAYS[found.single.port] = lambda db: nodes.url()
+        yield found
 
 
 def sentinel_program(place: Path, primary: int) -> Path:

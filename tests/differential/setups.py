@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
+from tests.elsewhere import ON
 from tests.nearby import EVERYWHERE
 
 from fleetcache.topology.embedded import EmbeddedServer
 
 from .sides import Setup
 
-CLIENTS = ("default", "herd", "shard", "sentinel")
-"""The four clients of django-redis."""
+CLIENTS = ("default", "herd") if ON else ("default", "herd", "shard", "sentinel")
+"""The four clients of django-redis; shards that have other URLs hold other keys."""
 
-VARIANTS = ("named",) if EVERYWHERE else ("named", "replicas")
+VARIANTS = ("named",) if EVERYWHERE or ON else ("named", "replicas")
 """The default client with a prefix, version and timeout of its own; and with replicas, which a near cache does not ask."""
 
 SERIALIZERS = {
@@ -46,6 +47,8 @@ class Servers:
     primary: EmbeddedServer
     replica: EmbeddedServer
     sentinel: EmbeddedServer
+    nodes: Sequence[EmbeddedServer] = ()
+    """The primaries of the cluster that fleetcache uses instead of ``single``, if it does."""
 
 
 class Setups:
@@ -68,7 +71,8 @@ class Setups:
 
     def single(self, name: str, options: dict[str, Any], **params: Any) -> Setup:
         """Return a setup of one server."""
-        return Setup(name, self.servers.single.tcp_url(1), {"OPTIONS": options, **params}, [self.raw(1)])
+        nodes = [self.raw(0, node) for node in self.servers.nodes]
+        return Setup(name, self.servers.single.tcp_url(1), {"OPTIONS": options, **params}, [self.raw(1)], nodes=nodes)
 
     def raw(self, db: int, server: EmbeddedServer | None = None) -> redis.Redis:
         """Return a client of our own."""
@@ -86,7 +90,8 @@ class Setups:
         return self.single("herd", {"CLIENT_CLASS": "django_redis.client.HerdClient"})
 
     def _named(self) -> Setup:
-        names = {"KEY_PREFIX": "s[i]te*", "VERSION": 3, "TIMEOUT": 1000}
+        prefix = "{s[i]te*}" if ON == "cluster" else "s[i]te*"  # in braces all keys are in one slot
+        names = {"KEY_PREFIX": prefix, "VERSION": 3, "TIMEOUT": 1000}
         return self.single("named", {"CLEAR": "database"}, **names)
 
     def _shard(self) -> Setup:

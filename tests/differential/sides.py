@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import redis
 from django_redis.cache import RedisCache as TheirCache
+from tests.elsewhere import ON, RedisCacheElsewhere
 from tests.nearby import CANARY, EVERYWHERE, NearRedisCache
 
 from fleetcache.django import RedisCache
@@ -25,7 +26,7 @@ from fleetcache.django import RedisCache
 from .mended import INSTEAD, STANDS_FOR
 from .outcomes import Left, Raised, is_lock, outcome_of, shape, timeless
 
-OurCache = NearRedisCache if EVERYWHERE else RedisCache
+OurCache = NearRedisCache if EVERYWHERE else RedisCacheElsewhere if ON else RedisCache
 
 
 def agree(name: str, theirs: Any, ours: Any, *, mixed: bool = False) -> bool:
@@ -203,6 +204,8 @@ class Setup:
     databases: list[redis.Redis]
     settle: Callable[[], None] = lambda: None
     """Waits until replicas have what was written."""
+    nodes: list[redis.Redis] = field(default_factory=list)
+    """The nodes of the cluster that fleetcache writes to instead, if it does."""
 
     def theirs(self) -> Any:
         return TheirCache(deepcopy(self.location), deepcopy(self.params))
@@ -212,7 +215,9 @@ class Setup:
 
     def run(self, script: Callable[..., None], *backends: Any, face: Callable[..., Any] = plainly) -> Result:
         """Run a case on one backend, or on several in turn, and say what came of it."""
-        for database in self.databases:
+        clustered = bool(self.nodes) and isinstance(backends[0], RedisCache)
+        databases = self.nodes if clustered else self.databases
+        for database in databases:
             database.flushdb()
         self.settle()
         for backend in backends:
@@ -229,8 +234,8 @@ class Setup:
 
         script(Cache(next_backend, face, result, self.settle))
         result.left = {
-            (number, name): held
-            for number, database in enumerate(self.databases)
+            (0 if clustered else number, name): held
+            for number, database in enumerate(databases)
             for name, held in contents(database).items()
         }
         return result

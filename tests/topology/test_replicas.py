@@ -440,7 +440,7 @@ async def test_a_cluster(fresh, servers, read_from):
     transaction.get("{a}1").get("{a}2")
     assert await transaction.execute() == [None, None]
 
-    counts = asked("get")
+    counts = asked("get", "mget")
     assert sum(counts) == 3 * len(KEYS) + 2
     if read_from in {None, "primary"}:
         assert sum(counts[3:]) == 0
@@ -535,7 +535,7 @@ async def test_a_replica_of_a_cluster_dies(fresh, servers, monkeypatch):
         servers.settle()
     monkeypatch.setattr(fleetcache.topology.cluster, "REVIEW", MOMENT)
     asked, deadline = Asked([victim]), time.monotonic() + 20
-    while asked("get") == [0]:
+    while asked("get", "mget") == [0]:
         assert await cache.get_many(KEYS) == dict.fromkeys(KEYS, 1)
         assert time.monotonic() < deadline
 

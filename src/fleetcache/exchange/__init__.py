@@ -23,15 +23,13 @@ class Verb(bytes):
     ``reads``: a replica may answer it.  ``harmless``: running it twice leaves and answers what
     running it once does, so it may be repeated after a connection died with the reply unread.
     ``key`` is where the first key stands, 0 if there is none.  ``writes``: how many keys from
-    there on it may change, `ALL` of the command's, or `EVERYTHING` there is.  ``single`` is the
-    command that does for one key what this does for many.
+    there on it may change, `ALL` of the command's, or `EVERYTHING` there is.
     """
 
     reads: bool
     harmless: bool
     key: int
     writes: int
-    single: Verb
 
     def __new__(
         cls,
@@ -41,14 +39,12 @@ class Verb(bytes):
         harmless: bool = False,
         key: int = 1,
         writes: int | None = None,
-        single: Verb | None = None,
     ) -> Self:
         verb = super().__new__(cls, name.encode())
         verb.reads = reads
         verb.harmless = harmless or reads
         verb.key = key
         verb.writes = writes if writes is not None else 0 if reads or not key else 1
-        verb.single = single or verb
         return verb
 
 

@@ -13,7 +13,7 @@ import asyncio
 import inspect
 import socket
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -21,8 +21,7 @@ import hiredis
 import redis
 import redis.asyncio
 from redis import exceptions
-from redis.asyncio import sentinel as aio_sentinel
-from redis.sentinel import SentinelConnectionPool, SentinelManagedConnection
+from redis.sentinel import SentinelConnectionPool
 
 from fleetcache.errors import (
     AccessDenied,
@@ -106,6 +105,8 @@ def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
     kwargs.setdefault("protocol", 3)
     if kwargs.keys().isdisjoint(("driver_info", "lib_name", "lib_version")):
         kwargs |= {name: value for name, value in LIBRARY.items() if name in parameters(connection_class)}
+    if hasattr(pool, "of_sentinel"):  # the clients that redis-py makes of them try for seconds; there are others to ask
+        kwargs.pop("retry", None)
     if connection_class is not pool.connection_class:
         # From the blocking to the awaiting family: parser and retry classes differ between them.
         accepted = parameters(connection_class)
@@ -136,6 +137,9 @@ def place_of(pool: Any) -> tuple[str, int]:
 def explained(error: Exception, pool: Any) -> Exception:
     """Return a connecting error as one that says where, and what to do about it."""
     address = address_of(pool)
+    where = "OPTIONS['PASSWORD'], OPTIONS['USERNAME'] or the URL"
+    if hasattr(pool, "of_sentinel"):
+        where = "what a Sentinel wants: OPTIONS['SENTINEL_KWARGS'] = {'username': …, 'password': …}"
     text = str(error)
     if isinstance(error, AccessDenied):
         return AccessDenied(f"{address}: {text}")
@@ -148,9 +152,7 @@ def explained(error: Exception, pool: Any) -> Exception:
             return AccessDenied(f"{address}: the server refused, twice, what credential_provider {name} returned")
         user = pool.connection_kwargs.get("username") or "default"
         given = "refused the password" if pool.connection_kwargs.get("password") else "wants a password"
-        return AccessDenied(
-            f"{address}: the server {given} of user {user!r}. Check OPTIONS['PASSWORD'], OPTIONS['USERNAME'] or the URL"
-        )
+        return AccessDenied(f"{address}: the server {given} of user {user!r}. Check {where}")
     if isinstance(error, exceptions.InvalidResponse):
         return ServerGone(f"{address}: sent something that is no reply: {text}")
     if isinstance(error, exceptions.ResponseError):
@@ -176,16 +178,15 @@ def explained(error: Exception, pool: Any) -> Exception:
 # --- blocking -------------------------------------------------------------------------------------
 
 
-def connect(pool: Any) -> Any:
-    """Return a connected, authenticated ``redis.Connection`` to where *pool* leads."""
+def connect(pool: Any, place: tuple[str, int] | None = None) -> Any:
+    """Return a connected, authenticated ``redis.Connection`` to where *pool* leads, or a Sentinel: to *place*."""
     try:
         connection = pool.connection_class(**arguments(pool, pool.connection_class))
+        connect = connection.connect if place is None else partial(connection.connect_to, place)
         try:
-            connection.connect()
+            connect()
         except exceptions.ConnectionError:  # killed while it was made, or its token has just ended
-            if isinstance(connection, SentinelManagedConnection):
-                raise  # it has asked all Sentinels, which may take long
-            connection.connect()
+            connect()
     except (exceptions.RedisError, OSError, AttributeError) as error:
         raise explained(error, pool) from error
     return connection
@@ -216,16 +217,15 @@ def awaiting_class(connection_class: type) -> type:
     return redis.asyncio.Connection
 
 
-async def aconnect(pool: Any) -> Any:
-    """Return a connected ``redis.asyncio`` connection of the running loop to where *pool* leads."""
+async def aconnect(pool: Any, place: tuple[str, int] | None = None) -> Any:
+    """Return a connected ``redis.asyncio`` connection of the running loop; see `connect`."""
     try:
-        if isinstance(pool, SentinelConnectionPool):
-            return await _through_sentinel(pool)
         kind = awaiting_class(pool.connection_class)
+        there = {} if place is None else {"host": place[0], "port": place[1]}
         try:
-            return await _connected(kind(**arguments(pool, kind)))
+            return await _connected(kind(**{**arguments(pool, kind), **there}))
         except exceptions.ConnectionError:  # as above
-            return await _connected(kind(**arguments(pool, kind)))
+            return await _connected(kind(**{**arguments(pool, kind), **there}))
     except (exceptions.RedisError, OSError, AttributeError) as error:
         raise explained(error, pool) from error
 
@@ -240,33 +240,6 @@ async def _connected(connection: Any) -> Any:
             let_go(connection)
         raise
     return connection
-
-
-async def _through_sentinel(pool: Any) -> Any:
-    manager = pool.sentinel_manager
-    nodes = [sentinel.connection_pool.connection_kwargs for sentinel in manager.sentinels]
-    finder = aio_sentinel.Sentinel(  # type: ignore[no-untyped-call]
-        [(node["host"], node["port"]) for node in nodes],
-        min_other_sentinels=manager.min_other_sentinels,
-        sentinel_kwargs={name: value for name, value in nodes[0].items() if name in SENTINEL_ARGUMENTS},
-    )
-    secure = issubclass(pool.connection_class, redis.SSLConnection)
-    kind = aio_sentinel.SentinelManagedSSLConnection if secure else aio_sentinel.SentinelManagedConnection
-    kwargs = arguments(pool, redis.asyncio.SSLConnection if secure else redis.asyncio.Connection)
-    book = aio_sentinel.SentinelConnectionPool(  # type: ignore[no-untyped-call]
-        pool.service_name, finder, is_master=pool.is_master, connection_class=kind, **kwargs
-    )
-    try:
-        return await _connected(kind(**arguments(book, kind)))  # type: ignore[no-untyped-call]
-    finally:
-        for sentinel in finder.sentinels:
-            await sentinel.aclose()
-
-
-SENTINEL_ARGUMENTS = (
-    *("username", "password", "socket_timeout", "socket_connect_timeout", "socket_keepalive", "db"),
-    *(name for name in parameters(redis.asyncio.SSLConnection) if name.startswith("ssl_")),
-)
 
 
 class _Closed:

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 
 import hiredis
 from redis.exceptions import AuthenticationError, DataError, ExecAbortError, ReadOnlyError
+from redis.sentinel import SentinelConnectionPool
 
 from fleetcache.errors import (
     NeverSent,
@@ -36,6 +37,9 @@ from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import aconnect, address_of, connect
 from fleetcache.exchange.multiplexed import Multiplexed
+from fleetcache.exchange.runtime import AWAITING, BLOCKING
+from fleetcache.exchange.sentinels import PATIENCE, Place, Sentinel, Sentinels
+from fleetcache.twin import complete
 
 Told: TypeAlias = tuple[Conversation, Sequence[Command], bool, int]
 """A connection with unread replies, what was asked on it, whether that may run twice, and the breaker's era."""
@@ -81,7 +85,7 @@ def packed(commands: Sequence[Command]) -> bytes:
     return b"".join([pack(command) for command in commands])
 
 
-ABOUT = pack((b"INFO", "server"))
+ABOUT = pack((b"INFO", "server", "replication"))
 
 
 def harmless(commands: Sequence[Command]) -> bool:
@@ -109,7 +113,10 @@ async def farewell(line: Multiplexed) -> AsyncGenerator[None, None]:
 
 
 class RemoteServer(Server):
-    """A server at the other end of a connection; the pool of *raw*, a redis-py client, leads there."""
+    """A server at the other end of a connection; the pool of *raw*, a redis-py client, leads there.
+
+    A pool that asks Sentinels may lead elsewhere from one connection to the next.
+    """
 
     def __init__(
         self,
@@ -133,8 +140,16 @@ class RemoteServer(Server):
         self.run_id = ""
         self.greeting = greeting
         """A packed command that every connection begins with."""
+        self.sentinels = self._sentinels() if isinstance(self.pool, SentinelConnectionPool) else None
         self._start_afresh()
         SERVERS.add(self)
+
+    def _sentinels(self) -> Sentinels:
+        known = []
+        for raw in self.pool.sentinel_manager.sentinels:
+            raw.connection_pool.of_sentinel = True
+            known.append(Sentinel(RemoteServer(raw)))
+        return Sentinels(self.address, self.pool.service_name, self.pool.is_master, known, self.timeout or PATIENCE)
 
     def _start_afresh(self) -> None:
         self.idle: deque[Conversation] = deque()
@@ -142,6 +157,8 @@ class RemoteServer(Server):
         self.lines: dict[asyncio.AbstractEventLoop, Multiplexed] = {}
         self.connecting: dict[asyncio.AbstractEventLoop, asyncio.Task[Multiplexed]] = {}
         self.permits = threading.Semaphore(self.max_connections) if self.max_connections else None
+        if self.sentinels is not None:
+            self.sentinels.turn = threading.RLock()
 
     @property
     def away(self) -> bool:
@@ -216,6 +233,7 @@ class RemoteServer(Server):
         self.close_idle()
         try:
             conversation = self._connect()
+            conversation.used = False
             conversation.tell(packed(commands))
         except BaseException as error:
             self._give_up(conversation, error, era)
@@ -282,15 +300,33 @@ class RemoteServer(Server):
             self.permits.release()
         self._note(error, era)
 
+    def dial(self) -> Any:
+        """Return a connection of redis-py's to the server, for a talk of one's own."""
+        if self.sentinels is None:
+            return connect(self.pool)
+        conversation = self._connect()
+        self.open.discard(conversation)
+        return conversation.connection
+
     def _connect(self) -> Conversation:
-        conversation = Conversation(connect(self.pool), self.timeout, self.address)
+        if self.sentinels is None:
+            return self._reach()
+
+        async def reach(place: Place) -> Conversation:
+            return self._reach(place)
+
+        return complete(self.sentinels.lead(BLOCKING, reach))
+
+    def _reach(self, place: Place | None = None) -> Conversation:
+        conversation = Conversation(connect(self.pool, place), self.timeout, self.address)
+        conversation.used = place is not None  # even a new one may lead to a primary that is about to be none
         self.open.add(conversation)
-        if self.watchers or self.greeting:
+        if self.greeting or self.inquires:
             try:
                 if self.greeting:
                     conversation.ask(self.greeting, 1)
-                if self.watchers:
-                    self.meet(facts_in(*conversation.ask(ABOUT, 1)).get("run_id", ""))
+                if self.inquires:
+                    self._met(*conversation.ask(ABOUT, 1))
             except BaseException:
                 self._hang_up(conversation)
                 raise
@@ -305,7 +341,10 @@ class RemoteServer(Server):
         if is_outage(error) and not isinstance(error, TooManyConnections):
             if not getattr(error, "noted", False):  # one loss that many waited for is one failure
                 error.noted = True  # type: ignore[attr-defined]
+                known = self.breaker.era
                 self.breaker.failure(error, era)
+                if self.sentinels is not None and self.breaker.era != known:
+                    self.renew()  # idle connections lead where this one led
         elif isinstance(error, REFUSED) and str(error) != self.refused:
             self.refused = str(error)
             log.error("%s", error, extra={"event": "refused"})  # once: it will be said of every connection
@@ -341,7 +380,7 @@ class RemoteServer(Server):
                     line.close()
                 if line is None or line.error is not None:
                     line = await self._line()
-                    last = True
+                    last = attempt == 2 or self.sentinels is None
                 if line.writable is not None:
                     await line.may_write()
                 try:
@@ -383,16 +422,25 @@ class RemoteServer(Server):
             raise
 
     async def _aconnect(self, loop: asyncio.AbstractEventLoop) -> Multiplexed:
-        line = Multiplexed(await aconnect(self.pool), self.timeout, self.address)
-        if self.greeting:
-            await line.ask(self.greeting, 1)
-        if self.watchers:
-            (about,) = await line.ask(ABOUT, 1)
-            self.meet(facts_in(about).get("run_id", ""))
+        reached = self._areach() if self.sentinels is None else self.sentinels.lead(AWAITING, self._areach)
+        line = await reached
         line.farewell = farewell(line)
         await anext(line.farewell)
         self.lines[loop] = line
         self._sweep()
+        return line
+
+    async def _areach(self, place: Place | None = None) -> Multiplexed:
+        line = Multiplexed(await aconnect(self.pool, place), self.timeout, self.address)
+        if self.greeting or self.inquires:
+            try:
+                if self.greeting:
+                    await line.ask(self.greeting, 1)
+                if self.inquires:
+                    self._met(*await line.ask(ABOUT, 1))
+            except BaseException:
+                line.close()
+                raise
         return line
 
     def _made(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Multiplexed]) -> None:
@@ -431,6 +479,17 @@ class RemoteServer(Server):
         """Call *met* no more."""
         with suppress(ValueError):
             self.watchers.remove(met)
+
+    @property
+    def inquires(self) -> bool:
+        """Whether a new connection is asked who is at its end."""
+        return bool(self.watchers) or (self.sentinels is not None and self.sentinels.primary)
+
+    def _met(self, about: Reply) -> None:
+        facts = facts_in(about)
+        if self.sentinels is not None and facts.get("role") == "slave":
+            raise NeverSent(f"{self.address}: the server that a Sentinel names for it is a replica")
+        self.meet(facts.get("run_id", ""))
 
     def meet(self, run_id: str) -> None:
         """Note that a new connection led to the server *run_id*; the connections to another one go."""

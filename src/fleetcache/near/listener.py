@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 
 from fleetcache import commands as c
 from fleetcache.exchange import Reply, Server
-from fleetcache.exchange.connecting import connect, socket_of
+from fleetcache.exchange.connecting import socket_of
 from fleetcache.exchange.runtime import BLOCKING
 from fleetcache.exchange.server import RemoteServer, facts_in
 from fleetcache.near.changes import Changes
@@ -252,7 +252,7 @@ class Listener:
             raise Refused('announcements need RESP3, and OPTIONS["protocol"] is 2')
         server.watch(self.met)
         self.checked = clock()
-        connection = connect(server.pool)
+        connection = server.dial()
         sock = socket_of(connection)
         sock.settimeout(0)
         self.changes.make(self._connected, sock, self.tracking.own_name())

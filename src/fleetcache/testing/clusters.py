@@ -41,7 +41,9 @@ def wait_for(condition: Callable[[], object], what: str, why: Callable[[], objec
 
 def run(server: EmbeddedServer, *command: Any) -> Any:
     """Return the reply of *server* itself, in bytes, to *command*."""
-    with redis.Redis(unix_socket_path=str(server.socket), socket_timeout=5) as client:
+    words = server.arguments
+    password = words[words.index("--requirepass") + 1] if "--requirepass" in words else None
+    with redis.Redis(unix_socket_path=str(server.socket), socket_timeout=5, password=password) as client:
         return client.execute_command(*command)
 
 
@@ -294,10 +296,16 @@ class WatchedServers:
         self.service = service
         self.addresses = [("127.0.0.1", sentinel.port) for sentinel in sentinels]
 
+    def url(self, db: int = 0) -> str:
+        """Return a URL that names the service and every Sentinel."""
+        hosts = ",".join(f"{host}:{port}" for host, port in self.addresses)
+        return f"redis+sentinel://{hosts}/{self.service}/{db}"
+
     @property
     def primary(self) -> EmbeddedServer:
         """The server that the Sentinels hold for the primary."""
-        _, port = run(self.sentinels[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
+        asked = next(sentinel for sentinel in self.sentinels if sentinel.runs)
+        _, port = run(asked, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
         known = [each.port for each in self.proxies or self.servers]
         return self.servers[known.index(int(port))]
 
@@ -316,39 +324,56 @@ class WatchedServers:
             "the Sentinels know all",
         )
 
-    def failover(self) -> EmbeddedServer:
-        """Let the Sentinels make another server primary, and return it when they have."""
+    def failover(self, *how: str) -> EmbeddedServer:
+        """Let the Sentinels make another server primary, and return it when they have.
+
+        *how* may be ``"COORDINATED"``, from Valkey 9 on: the primary passes on what it has first.
+        """
         before = self.primary
-        wait_for(lambda: run(self.sentinels[0], "SENTINEL", "FAILOVER", self.service), "a fail-over begins")
+        wait_for(lambda: run(self.sentinels[0], "SENTINEL", "FAILOVER", self.service, *how), "a fail-over begins")
         wait_for(lambda: self.primary is not before and role(self.primary)[0] == b"master", "another is primary")
         return self.primary
 
 
 @contextmanager
 def sentinels(
-    quorum: int = 2, replicas: int = 2, service: str = "service", *, proxied: bool = False, **options: Any
+    quorum: int = 2,
+    replicas: int = 2,
+    service: str = "service",
+    *,
+    password: str = "",
+    sentinel_password: str = "",
+    proxied: bool = False,
+    binary: Path | None = None,
+    arguments: Sequence[str] = (),
 ) -> Iterator[WatchedServers]:
     """Run a primary, so many *replicas*, and three Sentinels, of whom *quorum* must agree that it is down.
 
-    *proxied*, a proxy stands in front of each server, through which everybody is led to it.
-    *options* are those of ``EmbeddedServer``, for the servers.
+    *password* is what the servers want, *sentinel_password* what the Sentinels want.  *proxied*, a proxy
+    stands in front of each server, through which everybody is led to it.  *binary* and *arguments* are the servers'.
     """
     with ExitStack() as stack:
+        common = ["--repl-diskless-sync-delay", "0", *arguments]
+        if password:
+            common += ["--requirepass", password, "--masterauth", password]
+        ports = free_ports(1 + replicas)
+        proxies = [stack.enter_context(FaultProxy(("127.0.0.1", port))) for port in ports if proxied]
+        known = [proxy.port for proxy in proxies] or ports
         servers: list[EmbeddedServer] = []
-        proxies: list[FaultProxy] = []
-        for _ in range(1 + replicas):
-            (port,) = free_ports(1)
-            arguments = ["--repl-diskless-sync-delay", "0", *options.get("arguments", ())]
-            if proxied:
-                proxies.append(stack.enter_context(FaultProxy(("127.0.0.1", port))))
-                arguments += ["--replica-announce-ip", "127.0.0.1", "--replica-announce-port", str(proxies[-1].port)]
-            first = proxies[0].port if proxied else servers[0].port if servers else 0
+        for port, announced in zip(ports, known, strict=True):
+            own = [*common, "--replica-announce-ip", "127.0.0.1", "--replica-announce-port", str(announced)]
             if servers:
-                arguments += ["--replicaof", f"127.0.0.1 {first}"]
-            servers.append(stack.enter_context(EmbeddedServer(**{**options, "port": port, "arguments": arguments})))
-        first = proxies[0].port if proxied else servers[0].port
-        watched = f"{service} 127.0.0.1 {first} {quorum}"
-        watching = [stack.enter_context(Sentinel(watched, service)) for _ in range(3)]
+                own += ["--replicaof", f"127.0.0.1 {known[0]}"]
+            servers.append(stack.enter_context(EmbeddedServer(port=port, binary=binary, arguments=own)))
+        lines = [
+            f"monitor {service} 127.0.0.1 {known[0]} {quorum}",
+            f"down-after-milliseconds {service} 1000",
+            f"failover-timeout {service} 3000",
+            *([f"auth-pass {service} {password}"] if password else ()),
+            *([f"sentinel-pass {sentinel_password}"] if sentinel_password else ()),
+        ]
+        own = ["--requirepass", sentinel_password] if sentinel_password else []
+        watching = [stack.enter_context(Sentinel(lines, binary=binary, arguments=own)) for _ in range(3)]
         found = WatchedServers(watching, servers, service, proxies)
         found.settle()
         yield found
@@ -357,13 +382,10 @@ def sentinels(
 class Sentinel(EmbeddedServer):
     """A Sentinel: the server program with a file of its own, which it keeps what it knows in."""
 
-    def __init__(self, watched: str, service: str) -> None:
-        self.program = find_binary()
-        self.lines = f"sentinel monitor {watched}\n" + "".join(
-            f"sentinel {name} {service} {value}\n"
-            for name, value in (("down-after-milliseconds", 1000), ("failover-timeout", 3000))
-        )
-        super().__init__(port=True, binary=self.program)
+    def __init__(self, lines: Sequence[str], *, binary: Path | None = None, arguments: Sequence[str] = ()) -> None:
+        self.program = binary or find_binary()
+        self.lines = "".join(f"sentinel {line}\n" for line in lines)
+        super().__init__(port=True, binary=self.program, arguments=arguments)
 
     def _listening(self) -> list[str]:
         place, program = self.directory / "sentinel.conf", self.directory / "sentinel"

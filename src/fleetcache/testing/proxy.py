@@ -289,15 +289,16 @@ class Link:
         whole = []
         while command := self._requests.gets():
             self.tracked |= _begins(command, [b"CLIENT", b"TRACKING"])
-            self.peer |= _begins(command, [b"REPLCONF"]) or _begins(command, [b"CLUSTER", b"SYNCSLOTS"])
+            migrates = _begins(command, [b"CLUSTER", b"SYNCSLOTS"])
+            self.peer |= migrates or _begins(command, [b"REPLCONF"])
             self.peer |= _begins(command, [b"CLIENT", b"SETNAME"]) and command[2].startswith(b"sentinel-")
             for old, new in rewritten:
                 if _begins(command, old):
                     command = [*new, *command[len(old) :]]
                     break
             whole.append(hiredis.pack_command(tuple(command)))
-            if _begins(command, [b"PSYNC"]) or _begins(command, [b"CLUSTER", b"SYNCSLOTS"]):
-                self._requests = False
+            if migrates or _begins(command, [b"PSYNC"]):
+                self._requests = False  # what is sent to a replica is no sequence of replies
                 break
         return b"".join(whole)
 

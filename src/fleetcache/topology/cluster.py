@@ -251,7 +251,7 @@ class Cluster(Topology):
 
     def route(self, command: Command) -> Server:
         at = command[0].key
-        if at:
+        if 0 < at < len(command):
             return (self.readers if command[0].reads else self.slots)[slot_of(command[at])]
         return self.primaries[0] if self.primaries else self.somewhere
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 import redis
 
@@ -15,12 +15,14 @@ from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.server import RemoteServer
-from fleetcache.pool import ConnectionFactory, frozen
-from fleetcache.settings import Options, masked_url
+from fleetcache.pool import ConnectionFactory, SentinelConnectionFactory, frozen
+from fleetcache.settings import Options, clustered, masked_url, watched
 from fleetcache.topology import Topology
 from fleetcache.topology.cluster import Cluster, Node
 from fleetcache.topology.embedded import shared_server
 from fleetcache.topology.memory import memory_server
+
+SENTINEL_PORT = 26379
 
 _servers: dict[Hashable, RemoteServer] = {}
 _clusters: dict[Hashable, Cluster] = {}
@@ -57,10 +59,38 @@ class OnDemand(Server):
         return self.server.client()
 
 
-def open_servers(urls: Sequence[str], options: Options, factory: type | None = None) -> list[Server]:
-    """Return the server of each URL; *factory* is used unless the options name one."""
-    makes = (options.connection_factory or factory or ConnectionFactory)(options.given)
+def open_servers(urls: Sequence[str], options: Options) -> list[Server]:
+    """Return the server of each URL."""
+    makes = (options.connection_factory or ConnectionFactory)(options.given)
     return [_open(url, options, makes) for url in urls]
+
+
+def in_both_roles(url: str) -> tuple[str, ...]:
+    """Return the URLs of the primary and of the replicas of the service in *url*."""
+    place = urlsplit(url)
+    query = dict(parse_qsl(place.query, keep_blank_values=True))
+    return tuple(place._replace(query=urlencode({**query, "is_master": role})).geturl() for role in (1, 0))
+
+
+def service_client(url: str, options: Options) -> Any:
+    """Return a raw client that asks Sentinels for the service in *url*: those in *url*, or in the options."""
+    _refuse_cluster(url)
+    given = options.given
+    if watched(url):
+        place = urlsplit(url)
+        user, at, hosts = place.netloc.rpartition("@")
+        service, _, database = place.path.removeprefix("/").partition("/")
+        sentinels = [urlsplit(f"//{host.strip()}") for host in hosts.split(",")]
+        given = {**given, "SENTINELS": [(each.hostname, each.port or SENTINEL_PORT) for each in sentinels]}
+        as_written = "" if service.islower() else f"&service_name={service}"
+        url = f"{place.scheme.removesuffix('+sentinel')}://{user}{at}{service}/{database}?{place.query}{as_written}"
+    raw = (options.connection_factory or SentinelConnectionFactory)(given).connect(url)
+    if not hasattr(raw.connection_pool, "sentinel_manager"):
+        raise SettingsError(
+            "A service is found by pools that ask Sentinels. Leave CONNECTION_FACTORY and CONNECTION_POOL_CLASS out, "
+            "or derive them from SentinelConnectionFactory and redis.sentinel.SentinelConnectionPool"
+        )
+    return raw
 
 
 def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
@@ -69,7 +99,7 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
     plain = [url.replace("+cluster://", "://", 1) for url in urls]
     starts = [_open(url, options, makes) for url in plain]
     for start, url in zip(starts, urls, strict=True):
-        if not isinstance(start, RemoteServer) or "path" in start.pool.connection_kwargs:
+        if not isinstance(start, RemoteServer) or start.sentinels or "path" in start.pool.connection_kwargs:
             raise SettingsError(f"LOCATION {masked_url(url)!r}: the nodes of a cluster have redis+cluster:// URLs")
         if start.pool.connection_kwargs.get("db"):
             raise SettingsError(f"LOCATION {masked_url(url)!r}: a cluster has only database 0. Leave the number out")
@@ -97,11 +127,17 @@ def _open(url: str, options: Options, factory: Any) -> Server:
     place = urlsplit(url)
     if place.scheme == "memory":
         return memory_server(f"{place.netloc}{place.path}")
-    if place.scheme.endswith("+cluster"):
-        raise SettingsError(f"LOCATION {masked_url(url)!r}: a cluster is for DefaultClient, HerdClient, ClusterClient")
+    _refuse_cluster(url)
+    if watched(url):
+        return remote(service_client(url, options), url, options)
     if place.scheme == "embedded":
         return OnDemand(url, lambda: _embedded(url, options, factory))
     return remote(factory.connect(url), url, options)
+
+
+def _refuse_cluster(url: str) -> None:
+    if clustered([url]):
+        raise SettingsError(f"LOCATION {masked_url(url)!r}: a cluster is for DefaultClient, HerdClient, ClusterClient")
 
 
 def _embedded(url: str, options: Options, factory: Any) -> Server:

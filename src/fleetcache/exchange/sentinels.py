@@ -1,0 +1,139 @@
+"""Where the servers of a service are: Sentinels say so, and the primary itself has to agree.
+
+Whoever connects asks a Sentinel first.  One that was cut off, or has not heard of a fail-over yet,
+may name a server that is gone or is a replica by now; then the next is asked, and this one last from
+then on.  (https://valkey.io/topics/sentinel-clients/)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from random import sample
+from time import monotonic
+from typing import Any, TypeAlias, TypeVar
+
+from redis import exceptions as redis
+
+from fleetcache.errors import NeverSent, ServerTimeout, UnsupportedServer, is_outage
+from fleetcache.exchange import Reply, Verb
+from fleetcache.exchange.runtime import Runtime
+
+T = TypeVar("T")
+Place: TypeAlias = tuple[str, int]
+
+MOMENT = 0.2
+"""No Sentinel is asked again within so many seconds, however many want to connect."""
+PATIENCE = 5.0
+"""Seconds after which no further server is tried, where there is no SOCKET_TIMEOUT."""
+UP = {"s_down", "o_down", "disconnected"}.isdisjoint
+ASK = Verb("SENTINEL", harmless=True, key=0)
+
+
+@dataclass(eq=False)
+class Sentinel:
+    """One Sentinel, behind *server*, and what it said last."""
+
+    server: Any
+    said: Sequence[Place] | Exception = ()
+    rests_until: float = 0.0
+    doubted: float = 0.0
+    """When it could not be asked, or was wrong."""
+
+
+@dataclass
+class Sentinels:
+    """Those who know where the primary of *service* is, or its replicas."""
+
+    address: str
+    service: str
+    primary: bool
+    known: Sequence[Sentinel]
+    timeout: float
+    last: Place | None = None
+    turn: Any = field(default_factory=threading.RLock)
+
+    async def lead(self, runtime: Runtime, to: Callable[[Place], Awaitable[T]]) -> T:
+        """Return what *to* makes of the first place a Sentinel names that proves right."""
+        until = monotonic() + self.timeout
+        tried: dict[Place, Exception] = {}
+        for sentinel in sorted(self.known, key=lambda each: each.doubted):
+            said = await self._said(runtime, sentinel)
+            for place in () if isinstance(said, Exception) else said:
+                if place in tried:
+                    continue
+                if monotonic() > until:
+                    raise ServerTimeout(f"{self.address}: not found within {self.timeout} s")
+                try:
+                    found = await to(place)
+                except (redis.ConnectionError, redis.TimeoutError) as error:
+                    if not is_outage(error):
+                        raise
+                    tried[place] = error
+                else:
+                    self.last = place
+                    return found
+            sentinel.doubted = monotonic()
+        # While no Sentinel is there, nobody makes another server the primary.
+        if self.last and all(isinstance(each.said, Exception) for each in self.known) and monotonic() < until:
+            return await to(self.last)
+        raise next(iter(tried.values()), None) or self._nobody_knows()
+
+    async def _said(self, runtime: Runtime, sentinel: Sentinel) -> Sequence[Place] | Exception:
+        with self.turn if runtime.blocks else nullcontext():  # tasks share their loop's connecting
+            if monotonic() >= sentinel.rests_until:
+                sentinel.said = await self._ask(runtime, sentinel.server)
+                sentinel.rests_until = monotonic() + MOMENT
+            return sentinel.said
+
+    async def _ask(self, runtime: Runtime, server: Any) -> Sequence[Place] | Exception:
+        questions = [(ASK, "GET-MASTER-ADDR-BY-NAME", self.service)]
+        if not self.primary:
+            questions.append((ASK, "REPLICAS", self.service))
+        try:
+            found, *others = await runtime.exchange(server, questions)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            return error
+        finally:
+            # It may be long until it is asked again.
+            server.close_idle() if runtime.blocks else await server.aclose()
+        if isinstance(found, Exception):
+            if "unknown command" not in str(found):
+                return found
+            return UnsupportedServer(
+                f"{server.address}: the server is no Sentinel ({found}). Sentinels usually listen on port 26379; "
+                f"the URL of a server itself begins with redis://"
+            )
+        if found is None:
+            return ()
+        replicas = replicas_in(others[0]) if others else []
+        return [*sample(replicas, len(replicas)), place_in(*found)]
+
+    def _nobody_knows(self) -> Exception:
+        asked = ", ".join(sentinel.server.address.partition("/")[0] for sentinel in self.known)
+        errors = [each.said for each in self.known if isinstance(each.said, Exception)]
+        for error in errors:
+            if not is_outage(error) and len(errors) == len(self.known):
+                return type(error)(*error.args)  # one each: a shared one would collect tracebacks
+        if len(errors) == len(self.known):
+            return NeverSent(f"{self.address}: no Sentinel could be asked: {'; '.join(map(str, errors))}")
+        return NeverSent(
+            f"{self.address}: no Sentinel knows a service {self.service!r}. Asked: {asked}. "
+            f"Compare the name in LOCATION with what SENTINEL MASTERS lists there"
+        )
+
+
+def place_in(host: bytes, port: bytes) -> Place:
+    return host.decode(), int(port)
+
+
+def replicas_in(reply: Reply) -> list[Place]:
+    """Return where the replicas are that a Sentinel holds for healthy."""
+    found = []
+    for facts in () if isinstance(reply, Exception) else reply:
+        about = facts if isinstance(facts, dict) else dict(zip(facts[::2], facts[1::2], strict=True))
+        if UP(about[b"flags"].decode().split(",")):
+            found.append(place_in(about[b"ip"], about[b"port"]))
+    return found
