@@ -13,7 +13,7 @@ from pathlib import Path
 
 import redis
 
-from benchmarks import awaiting, eviction, growth, hotpath, near, remote, staleness
+from benchmarks import awaiting, cluster, eviction, growth, hotpath, near, remote, staleness
 from benchmarks.contenders import FLOOR, OURS
 from benchmarks.contest import FULL, Contest, Table, arguments, once, times
 from fleetcache.topology.embedded import EmbeddedServer
@@ -90,6 +90,16 @@ def near_targets(found: near.Outcome, stale: staleness.Outcome) -> list[Target]:
     return targets
 
 
+def cluster_targets(contests: Mapping[str, Contest]) -> list[Target]:
+    """Return what calls on a cluster are to reach."""
+    get, get_many, crowd = contests["get"], contests["get_many(100)"], contests[cluster.AGET]
+    return [
+        Target("cluster get: time / one server", 1.15, get.ratio(OURS, cluster.SINGLE)),
+        Target("cluster get_many(100): time / redis-py", 0.5, get_many.ratio(OURS, cluster.REDIS_PY)),
+        Target("cluster aget, 100 tasks: rate / redis.asyncio", 5, crowd.ratio(cluster.REDIS_PY, OURS), at_least=True),
+    ]
+
+
 def verdicts(reached: Sequence[Target]) -> Table:
     """Write the targets beside what was measured."""
     rows = [
@@ -153,8 +163,14 @@ def main() -> None:
         stale = staleness.measure(server, pace)
         kept = eviction.measure(server, pace)
     with EmbeddedServer(port=True) as server:
+        scattered = cluster.measure(server, pace)
+    with EmbeddedServer(port=True) as server:
         profiles = hotpath.measure(server)
-    reached = [*targets(blocking, crowds.contests[100]), *near_targets(nearby, stale)]
+    reached = [
+        *targets(blocking, crowds.contests[100]),
+        *near_targets(nearby, stale),
+        *cluster_targets(scattered.contests),
+    ]
     short = {each.what.partition(":")[0] for each in reached if each.verdict == "**not met**"}
     tables = once(
         [
@@ -165,6 +181,7 @@ def main() -> None:
             *near.tables(nearby),
             *staleness.tables(stale),
             *kept,
+            *cluster.tables(scattered),
             # What falls short is reported with its profile.
             *(profile for profile in profiles if profile.title.removeprefix("Profile: ") in short),
         ]

@@ -18,6 +18,8 @@ from typing import Any
 
 import docs.settings
 import pytest
+from benchmarks import scaling
+from benchmarks.constants import Constants
 from django.test import override_settings
 from tests import django_settings
 from tests.coherence.scenarios import SCENARIOS
@@ -192,6 +194,13 @@ def test_readme_is_short() -> None:
 def test_settings_page_is_up_to_date() -> None:
     """docs/settings.md is what ``make docs`` would write."""
     assert docs.settings.PAGE.read_text() == docs.settings.page()
+
+
+def test_scaling_page_is_up_to_date() -> None:
+    """The tables of docs/scaling.md are what the model makes of the constants that are kept."""
+    page = (HOME / "docs/scaling.md").read_text()
+
+    assert page.partition(scaling.MARK)[2] == scaling.written(Constants.load())
 
 
 def test_connection_options_exist() -> None:
