@@ -280,6 +280,8 @@ class Cluster(Topology):
             await runtime.exchange(self.somewhere, (LEARN,))
         else:
             await self.refresh(runtime, tried)
+            if self.witness in {"", tried.address} and len(self.nodes) > 1:
+                self._complain()
         return self.primaries
 
     def watch(self, moved: Callable[[Iterable[Server]], None]) -> None:
