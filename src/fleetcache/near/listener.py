@@ -106,7 +106,7 @@ class Listener:
         if self.thread is not None or self.closed:
             return
         with self.changes.lock:
-            if self.thread is not None:
+            if self.thread is not None or self.closed:
                 return
             self.tracking.used = self.assured = clock()
             self.thread = self._started(self._run, "fleetcache near")
