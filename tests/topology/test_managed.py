@@ -467,9 +467,9 @@ async def test_a_raw_cluster_client_is_no_client(several):
 
 ORDINARY = "-@all +@read +@write -@admin -@dangerous +multi +exec +eval +evalsha"
 """docs/managed.md has these lines."""
-NEAR = "+ping +info +client|tracking"
+NEAR = "+info +client|tracking"
 CLUSTER = "+cluster|slots +asking"
-SENTINEL = "-@all +sentinel|get-master-addr-by-name +sentinel|replicas"
+SENTINEL = "-@all +ping +sentinel|get-master-addr-by-name +sentinel|replicas"
 
 
 def acl_log(node: Any) -> list[Any]:
