@@ -59,11 +59,9 @@ class CacheHandler:
 
     def __getitem__(self, alias: str) -> Cache:
         made = self._mine()
-        try:
-            return made[alias]
-        except KeyError:
-            cache = made[alias] = self._make(alias)
-            return cache
+        if alias not in made:
+            made[alias] = self._make(alias)
+        return made[alias]
 
     def _mine(self) -> dict[str, Cache]:
         """The caches of this thread or task."""

@@ -108,17 +108,13 @@ class ConnectionFactory:
 
     def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
         """Return the process's pool for *params*, all of them: two aliases share one only if all agree."""
-        identity = {**params, **self.identity()}
+        identity = {**params, "sentinels": self.settings.sentinels, "sentinel_kwargs": self.settings.sentinel_kwargs}
         key = (type(self), frozen(identity), self.settings.connection_pool_class)
         with _making:
             if key not in _pools:
                 # What was identified by its address must not be freed: the address could be reused.
                 _pools[key] = (self.get_connection_pool(params), identity)
             return _pools[key][0]
-
-    def identity(self) -> dict[str, Any]:
-        """Return what tells pools apart besides their params."""
-        return {}
 
     def get_connection_pool(self, params: dict[str, Any]) -> Any:
         """Return a new pool."""
@@ -157,9 +153,6 @@ class SentinelConnectionFactory(ConnectionFactory):
         }
         own = {**limits, **(self.settings.sentinel_kwargs or {})}
         self._sentinel = Sentinel(list(sentinels), sentinel_kwargs=own, **shared)  # type: ignore[no-untyped-call]
-
-    def identity(self) -> dict[str, Any]:
-        return {"sentinels": self.settings.sentinels, "sentinel_kwargs": self.settings.sentinel_kwargs}
 
     def get_connection_pool(self, params: dict[str, Any]) -> Any:
         place = urlsplit(params["url"])

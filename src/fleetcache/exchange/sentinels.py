@@ -112,17 +112,17 @@ class Sentinels:
         return [*sample(replicas, len(replicas)), place_in(*found)]
 
     def _nobody_knows(self) -> Exception:
-        asked = ", ".join(sentinel.server.address.partition("/")[0] for sentinel in self.known)
         errors = [each.said for each in self.known if isinstance(each.said, Exception)]
+        if len(errors) < len(self.known):
+            asked = ", ".join(sentinel.server.address.partition("/")[0] for sentinel in self.known)
+            return NeverSent(
+                f"{self.address}: no Sentinel knows a service {self.service!r}. Asked: {asked}. "
+                f"Compare the name in LOCATION with what SENTINEL MASTERS lists there"
+            )
         for error in errors:
-            if not is_outage(error) and len(errors) == len(self.known):
+            if not is_outage(error):
                 return type(error)(*error.args)  # one each: a shared one would collect tracebacks
-        if len(errors) == len(self.known):
-            return NeverSent(f"{self.address}: no Sentinel could be asked: {'; '.join(map(str, errors))}")
-        return NeverSent(
-            f"{self.address}: no Sentinel knows a service {self.service!r}. Asked: {asked}. "
-            f"Compare the name in LOCATION with what SENTINEL MASTERS lists there"
-        )
+        return NeverSent(f"{self.address}: no Sentinel could be asked: {'; '.join(map(str, errors))}")
 
 
 def place_in(host: bytes, port: bytes) -> Place:

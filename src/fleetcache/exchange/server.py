@@ -42,8 +42,8 @@ from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.sentinels import PATIENCE, Place, Sentinel, Sentinels
 from fleetcache.twin import complete
 
-Told: TypeAlias = tuple[Conversation, Sequence[Command], bool, int]
-"""A connection with unread replies, what was asked on it, whether that may run twice, and the breaker's era."""
+Told: TypeAlias = tuple[Conversation, Sequence[Command], int]
+"""A connection with unread replies, what was asked on it, and the breaker's era."""
 
 log = logging.getLogger("fleetcache.server")
 
@@ -181,15 +181,16 @@ class RemoteServer(Server):
             conversation = self.idle.pop()
         except IndexError:  # another thread was faster
             return self.hear(self.tell(commands))
+        told = (conversation, commands, era)
         try:
             replies = conversation.ask(data, len(commands))
         except BaseException as error:
-            if self._gave_up(told := (conversation, commands, True, era), error):
+            if self._gave_up(told, error):
                 raise
             return self.hear(self._tell_anew(told))
         for reply in replies:
             if type(reply) in ENDED:
-                return self.hear(self._tell_anew((conversation, commands, True, era)))
+                return self.hear(self._tell_anew(told))
         conversation.home.append(conversation)
         return replies
 
@@ -206,9 +207,9 @@ class RemoteServer(Server):
         if self.breaker.failed:
             self.breaker.admit()
         era = self.breaker.era
-        data, repeatable = packed(commands), harmless(commands)
-        conversation = self._borrow(era, cautious=not repeatable)
-        told = (conversation, commands, repeatable, era)
+        data = packed(commands)
+        conversation = self._borrow(era, cautious=not harmless(commands))
+        told = (conversation, commands, era)
         try:
             conversation.tell(data)
         except BaseException as error:
@@ -219,8 +220,8 @@ class RemoteServer(Server):
 
     def _gave_up(self, told: Told, error: BaseException) -> bool:
         """Whether *error* ends it: unless an idle connection had died, and what was told may run twice."""
-        conversation, _, repeatable, era = told
-        if isinstance(error, ServerGone) and conversation.used and repeatable:
+        conversation, commands, era = told
+        if isinstance(error, ServerGone) and conversation.used and harmless(commands):
             return False
         self._give_up(conversation, error, era)
         return True
@@ -231,7 +232,7 @@ class RemoteServer(Server):
         It had died, or leads to a primary that no longer is one: nothing ran, or may run again.
         The other idle connections are no better.
         """
-        conversation, commands, _, era = told
+        conversation, commands, era = told
         self._hang_up(conversation)
         self.close_idle()
         try:
@@ -241,11 +242,11 @@ class RemoteServer(Server):
         except BaseException as error:
             self._give_up(conversation, error, era)
             raise
-        return conversation, commands, False, era
+        return conversation, commands, era
 
     def hear(self, told: Told) -> list[Reply]:
         """Return the replies to what was told."""
-        conversation, commands, _, era = told
+        conversation, commands, era = told
         try:
             replies = conversation.hear(len(commands))
         except BaseException as error:
@@ -269,7 +270,7 @@ class RemoteServer(Server):
         return replies
 
     def drop(self, told: Told) -> None:
-        conversation, _, _, era = told
+        conversation, _, era = told
         self._give_up(conversation, ServerGone(f"{self.address}: nobody reads the replies"), era)
 
     def _borrow(self, era: int, *, cautious: bool) -> Conversation:
