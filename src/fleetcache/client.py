@@ -88,8 +88,11 @@ class HerdClient(DefaultClient):
         expiry = self.milliseconds(timeout)
         if expiry is None or expiry <= 0:
             return value, timeout
-        seconds, rest = divmod(expiry, 1000)
-        lifetime = expiry / 1000 if rest else seconds
+        lifetime: Any = expiry / 1000
+        if isinstance(timeout, (int, float)):
+            lifetime = timeout  # the number itself, as django-redis writes it
+        elif timeout in self.default_marks:
+            lifetime = self.default_timeout
         return Herded(value, lifetime + int(time())), lifetime + self.settings.options.herd_timeout
 
     def _fresh(self, value: Any, stale: Any) -> Any:
