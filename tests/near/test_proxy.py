@@ -11,7 +11,7 @@ from typing import Any
 import hiredis
 import pytest
 import redis
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError, ResponseError
 
@@ -52,6 +52,7 @@ PUSHES = [
     cuts=st.lists(st.integers(0, 200_000)),
     small=st.booleans(),
 )
+@settings(deadline=None)
 def test_values_are_told_apart_however_they_are_portioned(values, cuts, small):
     """Whole, cut at random or (if they are short) byte by byte: what is left is all that is no push."""
     values = [value for value in values if not small or len(value) < 1000]

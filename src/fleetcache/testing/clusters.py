@@ -7,11 +7,11 @@ says what they would agree on, and what remains is the two seconds that a primar
 from __future__ import annotations
 
 import secrets
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +21,7 @@ import redis
 from fleetcache.errors import ServerNotStarted
 from fleetcache.testing.proxy import FaultProxy
 from fleetcache.testing.servers import TLSServer, certify, program
-from fleetcache.topology.embedded import LOWEST_PORT, PORTS, EmbeddedServer, find_binary
+from fleetcache.topology.embedded import PORTS, EmbeddedServer, free_ports
 
 SLOTS = 16384
 PATIENCE = 20.0
@@ -263,36 +263,22 @@ def cluster(primaries: int = 3, replicas: int = 1, *, tls: bool = False, **optio
         yield running
 
 
-def free_ports(count: int) -> list[int]:
-    """Return even ports that nobody listens on, nor on those of the cluster bus 10000 higher."""
-    found: list[int] = []
-    while len(found) < count:
-        port = LOWEST_PORT + 2 * secrets.randbelow(PORTS // 2)
-        with suppress(OSError), socket.socket() as one, socket.socket() as bus:
-            one.bind(("127.0.0.1", port))
-            bus.bind(("127.0.0.1", port + PORTS))
-            found.append(port)
-    return found
-
-
+@dataclass(frozen=True)
 class WatchedServers:
     """A primary and its replicas, the ``servers``, which three ``sentinels`` watch as *service*.
 
     They are known by the ports of their ``proxies``, if there are some.
     """
 
-    def __init__(
-        self,
-        sentinels: Sequence[EmbeddedServer],
-        servers: Sequence[EmbeddedServer],
-        service: str,
-        proxies: Sequence[FaultProxy] = (),
-    ) -> None:
-        self.proxies = proxies
-        self.sentinels = sentinels
-        self.servers = servers
-        self.service = service
-        self.addresses = [("127.0.0.1", sentinel.port) for sentinel in sentinels]
+    sentinels: Sequence[EmbeddedServer]
+    servers: Sequence[EmbeddedServer]
+    service: str
+    proxies: Sequence[FaultProxy]
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where the Sentinels are."""
+        return [("127.0.0.1", sentinel.port) for sentinel in self.sentinels]
 
     def url(self, db: int = 0) -> str:
         """Return a URL that names the service and every Sentinel."""
@@ -381,15 +367,14 @@ class Sentinel(EmbeddedServer):
     """A Sentinel: the server program with a file of its own, which it keeps what it knows in."""
 
     def __init__(self, lines: Sequence[str], *, binary: Path | None = None, arguments: Sequence[str] = ()) -> None:
-        self.program = binary or find_binary()
         self.lines = "".join(f"sentinel {line}\n" for line in lines)
-        super().__init__(port=True, binary=self.program, arguments=arguments)
+        super().__init__(port=True, binary=binary, arguments=arguments)
 
     def _listening(self) -> list[str]:
         place, program = self.directory / "sentinel.conf", self.directory / "sentinel"
         if not place.exists():
             place.write_text(self.lines)
-            program.write_text(f'#!/bin/sh\nexec "{self.program}" "{place}" --sentinel "$@"\n')
+            program.write_text(f'#!/bin/sh\nexec "{self.binary}" "{place}" --sentinel "$@"\n')
             program.chmod(0o700)
-        self.binary = Path(program)
+            self.binary = program
         return super()._listening()

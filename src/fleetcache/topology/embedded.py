@@ -87,6 +87,18 @@ def find_binary() -> Path:
     )
 
 
+def free_ports(count: int) -> list[int]:
+    """Return even ports that nobody listens on, nor on those of the cluster bus 10000 higher."""
+    found: list[int] = []
+    while len(found) < count:
+        port = LOWEST_PORT + 2 * secrets.randbelow(PORTS // 2)
+        with suppress(OSError), socket.socket() as one, socket.socket() as bus:
+            one.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + PORTS))
+            found.append(port)
+    return found
+
+
 class _Server:
     """What own and shared servers have in common: a directory, a socket in it, and their start."""
 
@@ -210,14 +222,8 @@ class EmbeddedServer(_Server):
         arguments: Sequence[str] = (),
     ) -> None:
         super().__init__(directory, data, binary, arguments)
-        for left in reversed(range(50 if port is True else 1)):
-            self.port = LOWEST_PORT + secrets.randbelow(PORTS) if port is True else int(port)
-            try:
-                self._launch()
-                break
-            except ServerNotStarted as error:
-                if not left or "Address already in use" not in str(error):
-                    raise
+        self.port = free_ports(1)[0] if port is True else int(port)
+        self._launch()
         _own.add(self)
 
     def __exit__(self, *exception: object) -> None:

@@ -12,7 +12,6 @@ forms in which it is sent.
 
 from __future__ import annotations
 
-import heapq
 import inspect
 import math
 import operator
@@ -66,18 +65,15 @@ def packed(part: object) -> bytes:
     raise TypeError(f"A command part must be str, int, float or bytes, not {type(part).__name__}.")
 
 
-def whole(word: bytes, refusal: str = NOT_AN_INTEGER) -> int:
+def whole(word: bytes, refusal: str = NOT_AN_INTEGER, *, least: int = SMALLEST) -> int:
     """Return the integer that *word* writes in the only way a server accepts."""
-    if not re.fullmatch(rb"0|-?[1-9][0-9]{0,18}", word) or not SMALLEST <= int(word) <= LARGEST:
+    if not re.fullmatch(rb"0|-?[1-9][0-9]{0,18}", word) or not least <= int(word) <= LARGEST:
         raise ResponseError(refusal)
     return int(word)
 
 
 def natural(word: bytes) -> int:
-    refusal = "value is out of range, must be positive"
-    if (number := whole(word, refusal)) < 0:
-        raise ResponseError(refusal)
-    return number
+    return whole(word, "value is out of range, must be positive", least=0)
 
 
 def real(word: bytes, refusal: str = "value is not a valid float") -> float:
@@ -150,24 +146,15 @@ def glob(pattern: bytes) -> re.Pattern[bytes]:
 
 
 def page(names: Iterable[bytes], cursor: bytes, words: Sequence[bytes]) -> list[Any]:
-    """Return the cursor after *cursor* and the names between the two.
-
-    Names are visited in the order of their hashes, which nothing that happens between two pages
-    can change, so a name that stays is always seen.
-    """
+    """Return the only page there is, of all *names* that match: COUNT is a hint, and no reply goes over a network."""
     found = options(words, MATCH=1, COUNT=1)
     if not cursor.isdigit():
         raise ResponseError("invalid cursor")
     (count,) = map(whole, found.get("COUNT", [b"10"]))
     if count < 1:
         raise ResponseError(SYNTAX)
-    start = int(cursor)
-    places = ((hash(name) & LARGEST, name) for name in names)
-    batch = heapq.nsmallest(count + 1, (place for place in places if place[0] >= start))
-    after = batch[count][0] if len(batch) > count else 0
     (pattern,) = found.get("MATCH", [b"*"])
-    matches = glob(pattern).fullmatch
-    return [b"%d" % after, [name for _, name in batch[:count] if matches(name)]]
+    return [b"0", [*filter(glob(pattern).fullmatch, names)]]
 
 
 # What a server does -----------------------------------------------------------------------------
@@ -639,23 +626,18 @@ class Conversation:
         self._queue: list[Callable[[], Reply] | None] | None = None
 
     def take(self, words: Sequence[bytes]) -> Reply:
-        name, queue = words[0], self._queue
-        if queue is None:
-            if name == b"EXEC":
-                raise ResponseError("EXEC without MULTI")
-            if name != b"MULTI":
-                return self._database.prepare(words)()
+        if words[0] == b"MULTI":
             self._queue = []
             return b"OK"
-        if name == b"EXEC":
-            self._queue = None
+        if self._queue is None:
+            return self._database.prepare(words)()
+        if words[0] == b"EXEC":
+            queue, self._queue = self._queue, None
             if None in queue:
                 raise ExecAbortError("Transaction discarded because of previous errors.")
             return [call and attempt(call) for call in queue]
-        queue.append(None)  # which stays if this one is refused
-        if name == b"MULTI":
-            raise ResponseError("Command 'multi' not allowed inside a transaction")
-        queue[-1] = self._database.prepare(words)
+        self._queue.append(None)  # which stays if this one is refused
+        self._queue[-1] = self._database.prepare(words)
         return b"QUEUED"
 
 
