@@ -203,7 +203,7 @@ RPUSH l a b; LRANGE l -9223372036854775808 9223372036854775807; LTRIM l 1 0; EXI
 SADD s a a; SREM s a a; EXISTS s; ZADD z 1 a 2 a; ZSCORE z a; SREM z a; SADD t; SREM t; LPUSH t; SMOVE z t a; SMOVE t z a
 SADD s a; PEXPIRE s 90000; SMOVE s s a; PTTL s; SMOVE s s b; SMOVE s t a; EXISTS s; RENAME t t; RENAME t s; RENAME t s
 SADD s a; SUNIONSTORE s s t; SDIFFSTORE s s s; EXISTS s; SINTER s t; SUNION s t u; SPOP s; SRANDMEMBER s; SET s 1; SCARD s
-MULTI; FLUSHDB; GET a; EXEC; MULTI; EXEC; MULTI; GET; SET a 1; EXEC; GET a; SET a; EXEC
+MULTI; FLUSHDB; GET a; EXEC; MULTI; EXEC; MULTI; GET; SET a 1; EXEC; GET a; SET a
 """
 
 
@@ -356,21 +356,35 @@ def test_extend_adds_or_replaces(ask: Callable[..., Reply]) -> None:
 # Scanning ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("count", [1, 7, 100, 1_000])
 @pytest.mark.parametrize(
-    ("scan", "add"),
-    [(("SCAN",), lambda name: ("SET", name, 1)), (("SSCAN", "k"), lambda name: ("SADD", "k", name))],
+    ("scan", "add", "remove"),
+    [
+        (("SCAN",), lambda name: ("SET", name, 1), lambda name: ("DEL", name)),
+        (("SSCAN", "k"), lambda name: ("SADD", "k", name), lambda name: ("SREM", "k", name)),
+    ],
 )
-def test_a_scan_is_one_page(scan: Command, add: Callable[[str], Command]) -> None:
-    """Whatever COUNT is, all names come at once, so none can be missed."""
-    server = MemoryServer()
-    names = {b"name%d" % number for number in range(200)}
-    server.exchange([add(name.decode()) for name in names])
+def test_scan_misses_nothing_that_stays(
+    scan: Command,
+    add: Callable[[str], Command],
+    remove: Callable[[str], Command],
+    count: int,
+) -> None:
+    """However much comes and goes meanwhile, what is there all the time is returned."""
+    server, chance = MemoryServer(), random.Random(count)
+    staying = {f"stays{number}" for number in range(200)}
+    coming = [f"comes{number}" for number in range(200)]
+    server.exchange([add(name) for name in (*staying, *coming)])
 
-    ((cursor, found),) = server.exchange([(*scan, 0, "COUNT", 3)])
+    seen: set[str] = set()
+    cursor: Any = 0
+    while cursor != b"0":
+        ((cursor, names),) = server.exchange([(*scan, cursor, "COUNT", count)])
+        seen.update(name.decode() for name in names)
+        some = chance.sample(coming, 20)
+        server.exchange([remove(name) for name in some[:10]] + [add(name) for name in some[10:]])
 
-    assert cursor == b"0"
-    assert len(found) == 200
-    assert set(found) == names
+    assert staying <= seen
 
 
 # The exchange -----------------------------------------------------------------------------------

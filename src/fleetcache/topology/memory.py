@@ -12,6 +12,7 @@ forms in which it is sent.
 
 from __future__ import annotations
 
+import heapq
 import inspect
 import math
 import operator
@@ -146,15 +147,24 @@ def glob(pattern: bytes) -> re.Pattern[bytes]:
 
 
 def page(names: Iterable[bytes], cursor: bytes, words: Sequence[bytes]) -> list[Any]:
-    """Return the only page there is, of all *names* that match: COUNT is a hint, and no reply goes over a network."""
+    """Return the cursor after *cursor* and the names between the two.
+
+    Names are visited in the order of their hashes, which nothing that happens between two pages
+    can change, so a name that stays is always seen.
+    """
     found = options(words, MATCH=1, COUNT=1)
     if not cursor.isdigit():
         raise ResponseError("invalid cursor")
     (count,) = map(whole, found.get("COUNT", [b"10"]))
     if count < 1:
         raise ResponseError(SYNTAX)
+    start = int(cursor)
+    places = ((hash(name) & LARGEST, name) for name in names)
+    batch = heapq.nsmallest(count + 1, (place for place in places if place[0] >= start))
+    after = batch[count][0] if len(batch) > count else 0
     (pattern,) = found.get("MATCH", [b"*"])
-    return [b"0", [*filter(glob(pattern).fullmatch, names)]]
+    matches = glob(pattern).fullmatch
+    return [b"%d" % after, [name for _, name in batch[:count] if matches(name)]]
 
 
 # What a server does -----------------------------------------------------------------------------
