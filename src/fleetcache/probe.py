@@ -209,8 +209,7 @@ class _Inquiry:
 
     def run(self) -> None:
         """Ask everything."""
-        steps = (self.server, self.tracking, self.reading_and_writing, self.announcements, self.fence, self.eviction)
-        for step in steps:
+        for step in (self.server, self.tracking, self.reading_and_writing, self.announcements, self.fence):
             self.at = step.__name__.replace("_", " ")
             step()
 
@@ -317,12 +316,6 @@ class _Inquiry:
         found = f"{late} of {done} announcements did not come" if late else f"{done} of {done} announcements came"
         remedy = NOT_HERE.format("whatever changes their order, probably a proxy,")
         self.report.note("fence", not late, f"{found} before the answer to a later PING", remedy)
-
-    def eviction(self) -> None:
-        """For information: what the server does when its memory is full."""
-        policy = facts_in(self.writer.ask("INFO", "memory")).get("maxmemory_policy")
-        if policy:
-            self.report.note("eviction", None, policy)
 
 
 def _who(report: Report, greeting: Any, introduction: Any) -> dict[str, str]:

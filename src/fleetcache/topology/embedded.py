@@ -147,6 +147,17 @@ class _Server:
         """Keep the write end of the lifeline until it is let go, or this object is."""
         self._lifeline = weakref.finalize(self, os.close, lifeline)
 
+    def _launch(self, read: int, write: int, *listening: str) -> subprocess.Popen[bytes]:
+        """Start a server whose lifeline has these two ends; return its warden."""
+        self._hold(write)
+        try:
+            return self._start(read, *listening)
+        except BaseException:
+            self._lifeline()
+            raise
+        finally:
+            os.close(read)
+
     def _start(self, lifeline: int, *listening: str) -> subprocess.Popen[bytes]:
         """Start a server and its warden, who reads *lifeline*; return the warden."""
         command = [str(self.binary), "--unixsocket", str(self.socket), "--unixsocketperm", "700"]
@@ -223,7 +234,7 @@ class EmbeddedServer(_Server):
     ) -> None:
         super().__init__(directory, data, binary, arguments)
         self.port = free_ports(1)[0] if port is True else int(port)
-        self._launch()
+        self._begin()
         _own.add(self)
 
     def __exit__(self, *exception: object) -> None:
@@ -252,7 +263,7 @@ class EmbeddedServer(_Server):
     def restart(self) -> None:
         """Stop the server if it runs, and start it on the same socket and port."""
         self.stop()
-        self._launch()
+        self._begin()
 
     def pause(self) -> None:
         """Freeze the server: connections stay open and are accepted, and nothing is answered."""
@@ -265,16 +276,8 @@ class EmbeddedServer(_Server):
     def _listening(self) -> list[str]:
         return ["--bind", "127.0.0.1", "--port", str(self.port)]
 
-    def _launch(self) -> None:
-        read, write = os.pipe()
-        self._hold(write)
-        try:
-            self._warden = self._start(read, *self._listening())
-        except BaseException:
-            self._lifeline()
-            raise
-        finally:
-            os.close(read)
+    def _begin(self) -> None:
+        self._warden = self._launch(*os.pipe(), *self._listening())
 
     def _send(self, *signals: int) -> None:
         # The warden reaps the server just before it ends, so the pid is still the server's.
@@ -338,14 +341,10 @@ class SharedServer(_Server):
             os.mkfifo(self._fifo, 0o600)
         # Without O_NONBLOCK this would wait for the writer of the next line.
         read = os.open(self._fifo, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            self._hold(self._reach())
-            os.set_blocking(read, True)
-            warden = self._start(read, "--port", "0")
-        finally:
-            os.close(read)
+        write = self._reach()
+        os.set_blocking(read, True)
         # From here on it belongs to all, and this process neither awaits nor ends it.
-        warden.returncode = 0
+        self._launch(read, write, "--port", "0").returncode = 0
 
     def _reach(self) -> int:
         """Open the lifeline for writing; an OSError means that no warden reads it."""
