@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
@@ -118,9 +118,7 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
     with ExitStack() as open_lines, suppress(Missing):
 
         def line(pool: Any = pool) -> Line:
-            opened = Line(pool, patience)
-            open_lines.callback(opened.close)
-            return opened
+            return open_lines.enter_context(closing(Line(pool, patience)))
 
         try:
             listener = line()

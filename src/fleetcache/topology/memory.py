@@ -570,9 +570,8 @@ class Database:
         size = 1 if count is None else natural(count)
         scores = self._open(key, Scores)
         taken = scores.ranked(reverse=reverse)[:size]
-        for member, _ in taken:
-            del scores[member]
-        self._keep(key, scores)
+        if taken:
+            self.ZREM(key, *(member for member, _ in taken))
         return listed(taken, scores=True) if count is not None else [*taken[0]] if taken else []
 
     ZPOPMAX = partialmethod(ZPOPMIN, reverse=True)
