@@ -211,12 +211,7 @@ class ServerCluster:
         for other in self.running:  # one would do, unless the machine is so busy that they miss each other
             run(node, "CLUSTER", "MEET", "127.0.0.1", other.port + other.shift)
         self.nodes.append(node)
-        wait_for(
-            lambda: all(
-                b"%d@" % (node.announced + node.shift) in run(each, "CLUSTER", "NODES") for each in self.running
-            ),
-            "all met",
-        )
+        wait_for(lambda: all(name.encode() in run(each, "CLUSTER", "NODES") for each in self.running), "all met")
         self.settle()
         return node
 

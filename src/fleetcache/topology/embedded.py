@@ -26,8 +26,8 @@ import subprocess
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
@@ -305,10 +305,17 @@ class SharedServer(_Server):
 
     def __init__(self, directory: StrPath, data: StrPath | None = None, *, arguments: Sequence[str] = ()) -> None:
         super().__init__(directory, data, None, arguments)
+        import fcntl  # there is, or that would have been refused
+
         self._fifo = self.directory / "lifeline"
-        with _exclusive(self.directory / "lock"):
-            if not self._join():
-                self._begin()
+        with (self.directory / "lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # keeps out other threads as well
+            try:
+                if not self._join():
+                    self._begin()
+            finally:
+                # Closing would not do if another thread has forked meanwhile.
+                fcntl.flock(file, fcntl.LOCK_UN)
         # Who keeps only the URL still uses the server.
         _joined.add(self)
 
@@ -365,20 +372,6 @@ def shared_server(directory: StrPath, data: StrPath | None = None) -> SharedServ
     decides on *data*, the file to load from and save to.
     """
     return SharedServer(directory, data)
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Keep other processes and threads out meanwhile."""
-    import fcntl
-
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            # Closing would not do if another thread has forked meanwhile.
-            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _remove(scratch: Path, owner: int) -> None:
