@@ -31,13 +31,20 @@ TIMED = (
     "tests/test_mixed_fleet.py",
 )
 """These measure time and run by themselves; the others run two at a time."""
-ON_NEWEST = ("tests/differential/test_mixed.py", "tests/faults/test_coherence.py", "tests/faults/test_mutants.py")
+ON_NEWEST = (
+    "tests/differential/test_mixed.py",
+    "tests/faults/test_coherence.py",
+    "tests/faults/test_mutants.py",
+    "tests/topology/test_managed.py",
+    "tests/topology/test_replicas.py",
+    "tests/topology/test_sentinel.py",
+)
 """These take long, and find the same on every Python."""
 NEAR = ("tests/contract", "tests/differential")
 """These run once more with a near cache, on the newest Python."""
 ELSEWHERE = ("tests/contract", "tests/differential/test_cases.py", "tests/differential/test_mended.py")
 """These run once more on a cluster and once more under Sentinels, on the newest Python."""
-FOUNDATION = ("tests/test_cache.py", "tests/test_structures.py", "tests/test_locks.py", "tests/test_pipeline.py")
+FOUNDATION = ("tests/test_cache.py", "tests/test_locks.py")
 """Of these, what is on a cluster or under Sentinels runs once more with the oldest server, on the newest Python."""
 REQUIRE_ALL = os.environ.get("FLEETCACHE_REQUIRE_ALL") == "1"
 ON_ALL = os.environ.get("FLEETCACHE_ON_ALL") == "1"
@@ -125,7 +132,7 @@ def failures() -> list[str]:
 
 def hurried(tests: list[str]) -> bool:
     """Whether *tests* are a few that measure time while servers die; on a busy machine they may run again, alone."""
-    again = 0 < len(tests) <= 3 and all(test.startswith(TIMED) for test in tests)
+    again = 0 < len(tests) <= 3 and all(test.startswith((*TIMED, "tests/topology/")) for test in tests)
     if again:
         print(f"-- once more, alone: {', '.join(tests)}", flush=True)
     return again

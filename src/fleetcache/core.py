@@ -12,18 +12,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
+from fleetcache import commands as c
 from fleetcache.codec import Codec
-from fleetcache.commands import (
-    ACQUIRE,
-    EVAL,
-    EVALSHA,
-    GET,
-    GET_NOW,
-    MGET_NOW,
-    PTTL_NOW,
-    SET_IF,
-    written,
-)
 from fleetcache.errors import CircuitOpen, CrossServer, InvalidTimeout, UnreadableValue, is_outage
 from fleetcache.exchange import Command, Reply, Script, Server, Verb
 from fleetcache.exchange.runtime import Plan
@@ -186,7 +176,7 @@ class Core(Twinned):
     async def ask(self, command: Command, instead: Any, client: Any = None) -> Reply:
         """Return the reply to *command*, or *instead* if the server is away and that may be ignored."""
         near = self.near
-        writing = written((command,)) if near is not None and command[0].writes else ()
+        writing = c.written((command,)) if near is not None and command[0].writes else ()
         if near is not None and writing != ():
             near.wrote(writing)
         try:
@@ -203,7 +193,7 @@ class Core(Twinned):
                 if not isinstance(reply, NoScriptError):
                     raise reply
                 # A script is sent whole only to a server that does not know it yet.
-                (reply,) = await self.runtime.exchange(server, ((EVAL, command[1].lua, *command[2:]),))
+                (reply,) = await self.runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
                 if isinstance(reply, RedisError):
                     raise reply
         except TROUBLE as error:
@@ -220,9 +210,9 @@ class Core(Twinned):
     def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
         """Return whom to ask now that *tried* could not be, if asking twice does no harm; or raise *error*."""
         verbs = [verb for verb, *_ in commands]
-        if any(verb is ACQUIRE for verb in verbs):
+        if any(verb is c.ACQUIRE for verb in verbs):
             raise error  # two servers would give one lock to two holders
-        if isinstance(error, CircuitOpen) or all(verb.harmless or verb is SET_IF for verb in verbs):
+        if isinstance(error, CircuitOpen) or all(verb.harmless or verb is c.SET_IF for verb in verbs):
             other = self.topology.another(commands[0], tried)
             if other is not None:
                 return other
@@ -260,7 +250,7 @@ class Core(Twinned):
     async def ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
         """Return the replies of several servers, asked at once; *instead* for each of one that is away."""
         near = self.near
-        if near is None or (writing := written(command for _, commands in plan for command in commands)) == []:
+        if near is None or (writing := c.written(command for _, commands in plan for command in commands)) == []:
             return await self._ask_all(plan, instead)
         near.wrote(writing)
         try:
@@ -319,12 +309,12 @@ class Core(Twinned):
             departed = 0  # a pipeline does not tell who has answered
         if not departed or tracking.untracked:
             if not name.startswith(near.prefixes):  # it is none of the near cache's
-                return self.value(await self.ask((GET, name), None), name, MISSING)
+                return self.value(await self.ask((c.GET, name), None), name, MISSING)
             near.wake(name)
         server, left = tracking.server or self.topology.home(name), -2
         try:
             # Of the primary in any case: a replica may not know yet what was read before.
-            commands = ((GET_NOW, name), (PTTL_NOW, name)) if departed else ((GET_NOW, name),)
+            commands = ((c.GET_NOW, name), (c.PTTL_NOW, name)) if departed else ((c.GET_NOW, name),)
             if self.runtime.blocks:  # written out, as in `ask`
                 replies = server.exchange(commands)
             else:
@@ -335,8 +325,8 @@ class Core(Twinned):
             if departed and type(replies) is list:  # of that server alone
                 left = replies[1]
         except TROUBLE as error:
-            if is_outage(error) and self.topology.route((GET, name)) is not server and not self.topology.splits:
-                payload = await self.ask((GET, name), None)  # of a replica
+            if is_outage(error) and self.topology.route((c.GET, name)) is not server and not self.topology.splits:
+                payload = await self.ask((c.GET, name), None)  # of a replica
             elif self.failsafe.ignore:
                 self.failsafe.pass_over(error)
                 return MISSING
@@ -369,13 +359,13 @@ class Core(Twinned):
         plan: list[tuple[Server, list[Command]]] = []
         for server, places in shares:
             share = [names[place] for place in places]
-            times = [(PTTL_NOW, name) for name in share] if timed else []
-            plan.append((server, [*self.about(MGET_NOW, share), *times]))
+            times = [(c.PTTL_NOW, name) for name in share] if timed else []
+            plan.append((server, [*self.about(c.MGET_NOW, share), *times]))
         found: dict[str, Any] = {}
         arrivals: list[tuple[Any, ...]] = []
         for (_, places), (_, asked), replies in zip(shares, plan, await self.ask_all(plan, None), strict=True):
             count = len(asked) - len(places) if timed else len(asked)
-            payloads = self.joined(MGET_NOW, replies[:count])
+            payloads = self.joined(c.MGET_NOW, replies[:count])
             if payloads is None:
                 continue  # the server is away, and that is ignored
             lefts = replies[count:] if timed and type(replies) is list else [-2] * len(places)
@@ -392,7 +382,7 @@ class Core(Twinned):
 
     async def run(self, script: Script, name: str, *arguments: Any, instead: Any, client: Any = None) -> Reply:
         """Run *script* on the entry called *name*."""
-        return await self.ask((EVALSHA, script, 1, name, *arguments), instead, client)
+        return await self.ask((c.EVALSHA, script, 1, name, *arguments), instead, client)
 
     def together(self, names: Sequence[str], operation: str) -> None:
         """Refuse an operation whose names do not live together."""

@@ -37,7 +37,6 @@ from tests.coherence.mutants import install
 from tests.faces import AWAITING, BLOCKING, Face
 
 from fleetcache import Cache
-from fleetcache.client import SentinelClient
 from fleetcache.twin import complete
 
 THREADS, TASKS, BOTH = "threads", "tasks", "both"
@@ -52,8 +51,6 @@ class Load:
     process: str = "a"
     url: str = ""
     near: dict[str, Any] | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    """What else the cache is told."""
     timeout: float = 2.0
     workers: int = 4
     """In threads, and as many in tasks."""
@@ -95,8 +92,7 @@ class Process:
         self.load = load
         params = {"KEY_PREFIX": keys.PREFIX, "TIMEOUT": None}
         options = {"socket_timeout": load.timeout, "socket_connect_timeout": load.timeout, "NEAR": load.near}
-        kind = SentinelClient if "SENTINELS" in load.options else Cache
-        self.cache = kind(load.url, {**params, "OPTIONS": options | load.options})
+        self.cache = Cache(load.url, {**params, "OPTIONS": options})
         self.begin(load.process)
 
     def begin(self, process: str) -> None:

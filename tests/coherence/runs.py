@@ -121,7 +121,6 @@ class Run:
                 face=face,
                 url=self.ground.url,
                 near=NEAR | scenario.near,
-                options=self.ground.options,
                 mutant=mutant,
                 **scenario.load,
             )

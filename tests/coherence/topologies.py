@@ -42,8 +42,6 @@ def plain(server: EmbeddedServer, timeout: float = 10) -> redis.Redis:
 class One:
     """One server."""
 
-    options: dict[str, Any] = {}
-
     def __init__(self, stack: ExitStack, kind: str, replicas: int, options: dict[str, Any]) -> None:
         self.servers: list[EmbeddedServer] = [stack.enter_context(SERVERS[kind](**options))]
         self.proxies = [stack.enter_context(FaultProxy(self.servers[0].socket))]
@@ -209,12 +207,10 @@ class Sentinel(One):
     """A primary and two replicas, under three Sentinels."""
 
     def __init__(self, stack: ExitStack, kind: str, replicas: int, options: dict[str, Any]) -> None:
-        more = options | {"binary": BINARIES[kind]()}
-        self.watched = stack.enter_context(sentinels(proxied=True, **more))
+        self.watched = stack.enter_context(sentinels(proxied=True, binary=BINARIES[kind](), **options))
         self.servers = list(self.watched.servers)
         self.proxies = list(self.watched.proxies)
-        self.url = f"redis://{self.watched.service}/0"
-        self.options = {"SENTINELS": self.watched.addresses}
+        self.url = self.watched.url()
 
     @property
     def primaries(self) -> list[EmbeddedServer]:

@@ -40,7 +40,7 @@ EXPOSED_BY = {
     "SharedLease": ("deaf", {"stale"}),
     "WrongNode": ("deaf", {"stale"}),
     "KeptAcrossMoves": ("taken", {"stale"}),
-    "NoLookAround": ("taken", {"stale"}),
+    "NoLookAround": ("isolated", {"stale"}),
     "KeptAcrossPromotions": ("promoted", {"stale"}),
     "FillsOnTheWay": ("on_its_way", {"stale"}),
     "AbsentCopies": ("on_its_way", {"stale"}),

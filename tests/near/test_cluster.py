@@ -205,6 +205,30 @@ async def test_a_promotion(make, servers):
     assert len(listeners(cache.near)) <= 3
 
 
+@one_face
+async def test_nobody_else_answers(copies):
+    """Copies that nobody but their own primary vouches for are not used for longer than twice T_TOPO."""
+    with cluster(replicas=0, proxied=True) as servers:
+        cache = copies(servers.url(), {**NEAR, "T_TOPO": 0.5}, live=False, SOCKET_TIMEOUT=0.2)
+        await known(cache)
+        listener = cache.near.listener(str(cache.make_key(KEYS[0])))
+        mine = [key for key in KEYS if cache.near.listener(str(cache.make_key(key))) is listener]
+        others = [node for node in servers.nodes if node.proxy and node.proxy.port != listener.server.place[1]]
+        assert len(others) == 2
+        for node in others:
+            node.proxy.hold()
+        try:
+            until(lambda: "no other server" in listener.tracking.why)
+            hits = cache.near.stats()["hits"]
+            assert [await cache.get(key) for key in mine] == [KEYS.index(key) for key in mine]
+            assert cache.near.stats()["hits"] == hits
+        finally:
+            for node in others:
+                node.proxy.heal()
+        until(lambda: listener.tracking.state == "live")
+        await copied(cache, KEYS[0])
+
+
 async def test_what_another_program_creates(whole, servers):
     """No canary and no question is left behind, whatever the primary."""
     await known(whole)

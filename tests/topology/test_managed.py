@@ -467,9 +467,9 @@ async def test_a_raw_cluster_client_is_no_client(several):
 
 ORDINARY = "-@all +@read +@write -@admin -@dangerous +multi +exec +eval +evalsha"
 """docs/managed.md has these lines."""
-NEAR = "+ping +info +client|tracking"
+NEAR = "+info +client|tracking"
 CLUSTER = "+cluster|slots +asking"
-SENTINEL = "-@all +ping +sentinel|masters +sentinel|slaves +sentinel|replicas"
+SENTINEL = "-@all +ping +sentinel|get-master-addr-by-name +sentinel|replicas"
 
 
 def acl_log(node: Any) -> list[Any]:
@@ -530,7 +530,7 @@ async def test_sentinels_with_users(face):
         for sentinel in watched.sentinels:
             run(sentinel, "ACL", "SETUSER", "finder", "on", ">s0", "&*", *SENTINEL.split())
         for server in watched.servers:
-            run(server, "ACL", "SETUSER", "site", "on", ">p0", "~shop:*", *ORDINARY.split(), "+role")
+            run(server, "ACL", "SETUSER", "site", "on", ">p0", "~shop:*", *ORDINARY.split(), "+info")
         options = {
             "SENTINELS": watched.addresses,
             "SENTINEL_KWARGS": {"username": "finder", "password": "s0"},

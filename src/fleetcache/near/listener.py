@@ -60,6 +60,8 @@ LATE = 0.003
 REFUSED_FOR = 60.0
 """Seconds until a server that does not offer what is needed is asked again."""
 
+UNSURE = "no other server says who the primary is"
+
 RETRIES = (0.05, 1.0)
 """Seconds until the first attempt to connect again, and at most; doubled each time, and never the same in two processes."""
 
@@ -92,8 +94,8 @@ class Listener:
         self.plain = True
         self.wake = threading.Event()
         self.closed = self.server is None
-        self.checked = NEVER
-        """When it was last looked who the primary is."""
+        self.checked = self.assured = NEVER
+        """When it was last looked who the primary is, and when that succeeded."""
         self.looked = NEVER
         """When a reader last looked."""
 
@@ -104,9 +106,9 @@ class Listener:
         if self.thread is not None or self.closed:
             return
         with self.changes.lock:
-            if self.thread is not None:
+            if self.thread is not None or self.closed:
                 return
-            self.tracking.used = clock()
+            self.tracking.used = self.assured = clock()
             self.thread = self._started(self._run, "fleetcache near")
 
     def _started(self, work: Callable[[], None], name: str) -> threading.Thread | None:
@@ -250,6 +252,8 @@ class Listener:
             raise Refused("this server lives in the process itself")
         if server.pool.connection_kwargs.get("protocol") in {2, "2"}:
             raise Refused('announcements need RESP3, and OPTIONS["protocol"] is 2')
+        if self._is_unsure(clock()):
+            raise ConnectionError(UNSURE)
         server.watch(self.met)
         self.checked = clock()
         connection = server.dial()
@@ -325,6 +329,9 @@ class Listener:
         if self._is_idle(now):
             self._give_up("idle", State.ASLEEP, "nobody reads")
             return now
+        if self._is_unsure(now):
+            self._give_up("silence", State.DEAD, UNSURE)
+            return now
         try:
             until = tracking.tick(now)
         except TimeoutError as error:
@@ -337,7 +344,6 @@ class Listener:
     def _probe(self) -> None:
         """Ask others who the primary is; write a canary if it is due, over a connection like the ordinary ones, and look where that leads."""
         try:
-            self.checked = clock()
             self._look_around()
             server = remote(self.server)
             if server is None or self.closed:
@@ -359,8 +365,17 @@ class Listener:
 
     def _look_around(self) -> None:
         """Let the topology find out who the primaries are, from others than this one."""
-        with suppress(RedisError, OSError):  # nobody answers; it goes on with what is known
+        self.checked = clock()
+        try:
             complete(self.topology.survey(BLOCKING, self.server))
+        except (RedisError, OSError):  # nobody answers: again soon, and for a while it goes on with what is known
+            self.checked += DOUBT - self.tracking.options.t_topo
+        else:
+            self.assured = clock()
+
+    def _is_unsure(self, now: float) -> bool:
+        """Whether for too long nobody has said who the primary is."""
+        return self.topology.moves and now > self.assured + 2 * self.tracking.options.t_topo
 
     def _probed(self, name: str, written: Sequence[Reply], about: Sequence[Reply]) -> None:
         for reply in written:

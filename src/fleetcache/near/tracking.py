@@ -307,7 +307,7 @@ class Tracking:
 
     def _ranked(self, reply: Any, sent: float, now: float) -> None:
         if facts_in(insist("INFO", reply)).get("role", "") not in PRIMARY:
-            raise Refused("this server is a replica")
+            raise (Refused if self.holds is None else ConnectionError)("this server is a replica")
 
     def _timed(self, reply: Any, sent: float, now: float) -> None:
         if self.holds is not None and isinstance(reply, (MovedError, AskError)):

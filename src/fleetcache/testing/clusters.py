@@ -67,6 +67,11 @@ class ClusterNode(EmbeddedServer):
         """The port by which others know it."""
         super().__init__(port=port, **options)
 
+    def end_proxy(self) -> None:
+        """Let its address lead nowhere, if that was a proxy's."""
+        if self.proxy:
+            self.proxy.__exit__()
+
     def _listening(self) -> list[str]:
         found = self.directory / "nodes.conf"
         if not found.exists():
@@ -224,18 +229,15 @@ class ServerCluster:
         self.nodes.remove(node)
         for other in self.running:
             run(other, "CLUSTER", "FORGET", node.name)
-        self._end(node)
+        node.stop()
+        node.end_proxy()
 
     def stop(self) -> None:
         """End all nodes."""
         for node in self.nodes:
-            self._end(node)
-
-    @staticmethod
-    def _end(node: ClusterNode) -> None:
-        node.stop()
-        if node.proxy:
-            node.proxy.__exit__()
+            node.stop()
+        for node in self.nodes:
+            node.end_proxy()
 
 
 @contextmanager

@@ -177,12 +177,16 @@ class FaultProxy:
         self._listening.set()
         async with server:
             await self._closing.wait()
+            server.close()
             for link in list(self._links):
                 link.client.transport.abort()
 
     async def _connected(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         self.accepted += 1
         link = Link(client, asyncio.current_task())
+        if self._closing.is_set():
+            client.transport.abort()
+            return
         self._links.add(link)
         with suppress(OSError, asyncio.CancelledError):
             if self._blackhole:
@@ -277,7 +281,7 @@ class Link:
             self.tracked |= _begins(command, [b"CLIENT", b"TRACKING"])
             migrates = _begins(command, [b"CLUSTER", b"SYNCSLOTS"])
             self.peer |= migrates or _begins(command, [b"REPLCONF"])
-            self.peer |= _begins(command, [b"CLIENT", b"SETNAME"]) and command[2].startswith(b"SENTINEL-")
+            self.peer |= _begins(command, [b"CLIENT", b"SETNAME"]) and command[2].startswith(b"sentinel-")
             for old, new in rewritten:
                 if _begins(command, old):
                     command = [*new, *command[len(old) :]]

@@ -11,6 +11,7 @@ Nothing above a `Node` sees any of this: it answers as a server would that holds
 
 from __future__ import annotations
 
+from binascii import crc_hqx
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ _turn = lock_across_forks()
 
 def slot_of(name: str | bytes) -> int:
     """Return the slot of *name*; of the text between its first braces alone, if there is some."""
-    return key_slot(name.encode() if isinstance(name, str) else name)
+    data = name.encode() if isinstance(name, str) else name
+    return key_slot(data) if b"{" in data else crc_hqx(data, 0) % SLOTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,17 @@ class Node(Server):
         return self.remote.away
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        return self._settled(self.remote.exchange, commands, commands)
+        try:
+            replies = self.remote.exchange(commands)
+        except AWAY as error:
+            return self._settle(commands, [error] * len(commands))
+        for reply in replies:
+            if type(reply) in SIGNS:
+                return self._settle(commands, replies)
+        return replies
+
+    def _settle(self, commands: Sequence[Command], replies: list[Reply]) -> list[Reply]:
+        return complete(self.cluster.settle(BLOCKING, self, commands, replies))
 
     def tell(self, commands: Sequence[Command]) -> Any:
         try:
@@ -130,19 +142,12 @@ class Node(Server):
     def hear(self, told: Any) -> list[Reply]:
         found, commands = told
         if isinstance(found, Exception):
-            return complete(self.cluster.settle(BLOCKING, self, commands, [found] * len(commands)))
-        return self._settled(self.remote.hear, found, commands)
-
-    def _settled(self, hear: Callable[[Any], list[Reply]], what: Any, commands: Sequence[Command]) -> list[Reply]:
-        """Return what *hear* says to *what*, the replies to *commands*, with redirections followed."""
+            return self._settle(commands, [found] * len(commands))
         try:
-            replies = hear(what)
+            replies = self.remote.hear(found)
         except AWAY as error:
-            replies = [error] * len(commands)
-        else:
-            if SIGNS.isdisjoint(map(type, replies)):
-                return replies
-        return complete(self.cluster.settle(BLOCKING, self, commands, replies))
+            return self._settle(commands, [error] * len(commands))
+        return replies if SIGNS.isdisjoint(map(type, replies)) else self._settle(commands, replies)
 
     def drop(self, told: Any) -> None:
         if not isinstance(told[0], Exception):
@@ -252,7 +257,10 @@ class Cluster(Topology):
     def route(self, command: Command) -> Server:
         at = command[0].key
         if 0 < at < len(command):
-            return (self.readers if command[0].reads else self.slots)[slot_of(command[at])]
+            slots, name = self.readers if command[0].reads else self.slots, command[at]
+            if type(name) is str and "{" not in name:  # written out: every call comes by here
+                return slots[crc_hqx(name.encode(), 0) % SLOTS]
+            return slots[slot_of(name)]
         return self.primaries[0] if self.primaries else self.somewhere
 
     def home(self, name: str) -> Server:
@@ -272,6 +280,8 @@ class Cluster(Topology):
             await runtime.exchange(self.somewhere, (LEARN,))
         else:
             await self.refresh(runtime, tried)
+            if self.witness in {"", tried.address} and len(self.nodes) > 1:
+                self._complain()
         return self.primaries
 
     def watch(self, moved: Callable[[Iterable[Server]], None]) -> None:
