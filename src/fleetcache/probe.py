@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
@@ -17,7 +17,8 @@ import hiredis
 from redis.exceptions import AskError, MovedError, NoPermissionError, RedisError
 
 from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, SettingsError, UnsupportedServer
-from fleetcache.exchange.connecting import NEED_DATA, Push, address_of, connect, refusal, socket_of
+from fleetcache.exchange.blocking import Conversation
+from fleetcache.exchange.connecting import NEED_DATA, Push, address_of, connect, refusal
 from fleetcache.exchange.server import facts_in
 from fleetcache.near.tracking import PRIMARY, too_old
 from fleetcache.pool import ConnectionFactory
@@ -117,9 +118,7 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
     with ExitStack() as open_lines, suppress(Missing):
 
         def line(pool: Any = pool) -> Line:
-            opened = Line(pool, report.address, patience)
-            open_lines.callback(opened.close)
-            return opened
+            return open_lines.enter_context(closing(Line(pool, patience)))
 
         try:
             listener = line()
@@ -140,17 +139,13 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
 class Line:
     """A connection on which replies and pushes are read as they come, each within *patience* seconds."""
 
-    def __init__(self, pool: Any, address: str, patience: float) -> None:
-        self.address = address
+    def __init__(self, pool: Any, patience: float) -> None:
         self.patience = patience
-        self.pushed: list[Any] = []
-        self._connection = connect(pool)
-        self._socket = socket_of(self._connection)
-        self._reader = hiredis.Reader(encoding="utf-8", errors="replace", replyError=refusal, notEnoughData=NEED_DATA)
-
-    def close(self) -> None:
-        """Hang up."""
-        self._connection.disconnect()
+        self.pushed: list[tuple[Any, ...]] = []
+        self._reader = Arrivals(encoding="utf-8", errors="replace", replyError=refusal, notEnoughData=NEED_DATA)
+        self._conversation = Conversation(connect(pool), patience, address_of(pool))
+        self._conversation.reader = self._reader
+        self.close = self._conversation.close
 
     def ask(self, *command: str | int) -> Any:
         """Return the reply, a refusal as an exception; pushes that come first stand in ``pushed``."""
@@ -159,12 +154,11 @@ class Line:
 
     def send(self, *command: str | int) -> None:
         """Send a command, whose reply is read later."""
-        with self._failing():
-            self._socket.sendall(hiredis.pack_command(command))
+        self._conversation.tell(hiredis.pack_command(command))
 
     def reply(self) -> Any:
         """Return the next reply."""
-        while type(arrived := self._next(self.patience)) is Push:
+        while type(arrived := self._next()) is tuple:
             self.pushed.append(arrived)
         return arrived
 
@@ -172,9 +166,9 @@ class Line:
         """Wait until a change of *name* is announced; return whether it was."""
         until = time.monotonic() + self.patience
         with suppress(ServerTimeout):
-            while not self.heard(name):
-                self.pushed.append(self._next(until - time.monotonic()))
-            return True
+            while not (heard := self.heard(name)) and time.monotonic() < until:
+                self.pushed.append(self._next())
+            return heard
         return False
 
     def heard(self, name: str) -> bool:
@@ -182,25 +176,18 @@ class Line:
         pushed, self.pushed = self.pushed, []
         return any(len(push) > 1 and push[0] == "invalidate" and name in (push[1] or ()) for push in pushed)
 
-    def _next(self, patience: float) -> Any:
-        until = time.monotonic() + patience
-        while (arrived := self._reader.gets()) is NEED_DATA:
-            with self._failing():
-                self._socket.settimeout(max(until - time.monotonic(), 0.001))
-                data = self._socket.recv(65_536)
-            if not data:
-                raise ServerGone(f"{self.address}: closed the connection")
-            self._reader.feed(data)
-        return arrived
+    def _next(self) -> Any:
+        arrived = self._reader.gets()
+        return self._conversation.hear(1)[0] if arrived is NEED_DATA else arrived
 
-    @contextmanager
-    def _failing(self) -> Iterator[None]:
-        try:
-            yield
-        except TimeoutError as error:
-            raise ServerTimeout(f"{self.address}: no answer within {self.patience:g} s") from error
-        except OSError as error:
-            raise ServerGone(f"{self.address}: {error}") from error
+
+class Arrivals(hiredis.Reader):  # type: ignore[misc]  # it has no types
+    """A parser of replies to which a push is one more, as a tuple."""
+
+    def gets(self, *how: Any) -> Any:
+        """Return what has come next."""
+        arrived = super().gets(*how)
+        return tuple(arrived) if type(arrived) is Push else arrived
 
 
 class _Inquiry:
@@ -220,8 +207,7 @@ class _Inquiry:
 
     def run(self) -> None:
         """Ask everything."""
-        steps = (self.server, self.tracking, self.reading_and_writing, self.announcements, self.fence, self.eviction)
-        for step in steps:
+        for step in (self.server, self.tracking, self.reading_and_writing, self.announcements, self.fence):
             self.at = step.__name__.replace("_", " ")
             step()
 
@@ -266,8 +252,6 @@ class _Inquiry:
         replication = listener.ask("INFO", "replication")
         self.allow("INFO", replication, "+info")
         role = facts_in(replication).get("role", "")
-        if role in PRIMARY and isinstance(listener.ask("ROLE"), Exception):
-            note("ROLE", None, "not permitted; INFO serves as well")
         found = {"master": "primary", "slave": "replica"}.get(role, role or "not told")
         note("role", role in PRIMARY, found, "Give the URL of the primary")
         self.writer = self.line()
@@ -281,9 +265,6 @@ class _Inquiry:
         reply = self.listener.ask("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", prefix)
         self.allow("tracking", reply, "+client|tracking")
         self.report.note("tracking", True, f"of names that begin with {prefix!r}")
-        flags = _pairs(self.listener.ask("CLIENT", "TRACKINGINFO")).get("flags")
-        if flags:
-            self.report.note("tracking info", None, " ".join(sorted(map(str, flags))))
 
     def reading_and_writing(self) -> None:
         """The user may do what the near cache does with entries."""
@@ -333,12 +314,6 @@ class _Inquiry:
         found = f"{late} of {done} announcements did not come" if late else f"{done} of {done} announcements came"
         remedy = NOT_HERE.format("whatever changes their order, probably a proxy,")
         self.report.note("fence", not late, f"{found} before the answer to a later PING", remedy)
-
-    def eviction(self) -> None:
-        """For information: what the server does when its memory is full."""
-        policy = facts_in(self.writer.ask("INFO", "memory")).get("maxmemory_policy")
-        if policy:
-            self.report.note("eviction", None, policy)
 
 
 def _who(report: Report, greeting: Any, introduction: Any) -> dict[str, str]:

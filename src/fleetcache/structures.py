@@ -25,7 +25,7 @@ class Structure(Core):
     """What operations on several kinds of entries are made of."""
 
     async def _give(self, verb: Verb, key: Any, values: tuple[Any, ...], version: Any, client: Any) -> int:
-        """Put in, or take out, *values*, and return the count that the server answers."""
+        """Put in, take out or look up *values*, and return the count that the server answers."""
         payloads = await self.encoded(values)
         return int(await self.ask((verb, self.name(key, version), *payloads), 0, client))
 
@@ -214,8 +214,7 @@ class Sets(Structure):
 
     async def asismember(self, key: Any, member: Any, version: Any = None, client: Any = None) -> bool:
         """Return whether *member* is in the set."""
-        (payload,) = await self.encoded((member,))
-        return bool(await self.ask((c.SISMEMBER, self.name(key, version), payload), False, client))
+        return bool(await self._give(c.SISMEMBER, key, (member,), version, client))
 
     sismember = blocking(asismember)
 
@@ -353,9 +352,7 @@ class SortedSets(Core):
         name = self.name(key, version)
         reply = await self.ask((verb, name, *(() if count is None else (count,))), [], client)
         popped = self._scored(reply, name, float)
-        if count is None:
-            return popped[0] if popped else None
-        return popped
+        return popped if count is not None else popped[0] if popped else None
 
     async def azrange(
         self,
@@ -385,8 +382,7 @@ class SortedSets(Core):
         client: Any = None,
     ) -> list[Any]:
         """Return the members at ranks *start* to *end*, counted from the highest score."""
-        command = (c.ZREVRANGE, self.name(key, version), start, end)
-        return await self._range(command, withscores, score_cast_func, client)
+        return await self.azrange(key, start, end, True, withscores, score_cast_func, version, client)
 
     zrevrange = blocking(azrevrange)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import lzma
 import sys
-import zlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 from fleetcache.codec.options import library, whole
@@ -32,16 +32,6 @@ class Compressor(Protocol):
 
     def compress(self, value: bytes, /) -> bytes: ...
     def decompress(self, value: bytes, /) -> bytes: ...
-
-
-class Decompressor(Protocol):
-    """What the compression libraries agree on."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes | None: ...
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
 
 
 class BaseCompressor:
@@ -87,6 +77,10 @@ class LibraryCompressor(BaseCompressor):
 
     magic: ClassVar[tuple[bytes, ...]] = ()
     module: ClassVar[str]
+    decompressor: ClassVar[str]
+    """What the module calls that which decompresses one member."""
+    form: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Arguments by which the module is told which of its formats it is."""
     min_length: int = 15
     preset: int
 
@@ -103,11 +97,11 @@ class LibraryCompressor(BaseCompressor):
 
     def pack(self, value: bytes) -> bytes:
         """Compress *value* without conditions."""
-        return bytes(self.library.compress(value, self.preset))
+        return bytes(self.library.compress(value, self.preset, **self.form))
 
-    def unpacker(self) -> Decompressor:
+    def unpacker(self) -> Any:
         """Return what decompresses one member."""
-        raise NotImplementedError
+        return getattr(self.library, self.decompressor)(**self.form)
 
     def room(self, value: bytes) -> int:
         """Return how many bytes to reserve for *value*, one more than it should unfold to."""
@@ -145,26 +139,18 @@ class LibraryCompressor(BaseCompressor):
 class ZlibCompressor(LibraryCompressor):
     """zlib, level 6."""
 
-    magic = (b"\x78\x9c", b"\x78\x01", b"\x78\x5e", b"\x78\xda")
+    magic: ClassVar[tuple[bytes, ...]] = (b"\x78\x9c", b"\x78\x01", b"\x78\x5e", b"\x78\xda")
     module = "zlib"
+    decompressor = "decompressobj"
     preset = 6
 
-    def unpacker(self) -> Decompressor:
-        return zlib.decompressobj()
 
-
-class GzipCompressor(LibraryCompressor):
+class GzipCompressor(ZlibCompressor):
     """gzip, level 9, without the time of day: equal values are equal bytes."""
 
     magic = (b"\x1f\x8b",)
-    module = "zlib"
+    form = MappingProxyType({"wbits": 31})
     preset = 9
-
-    def pack(self, value: bytes) -> bytes:
-        return zlib.compress(value, self.preset, wbits=31)
-
-    def unpacker(self) -> Decompressor:
-        return zlib.decompressobj(wbits=31)
 
 
 class LzmaCompressor(LibraryCompressor):
@@ -178,7 +164,7 @@ class LzmaCompressor(LibraryCompressor):
     def pack(self, value: bytes) -> bytes:
         return lzma.compress(value, preset=self.preset)
 
-    def unpacker(self) -> Decompressor:
+    def unpacker(self) -> Any:
         return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_MEMORY)
 
 
@@ -187,11 +173,8 @@ class Lz4Compressor(LibraryCompressor):
 
     magic = (b"\x04\x22\x4d\x18",)
     module = "lz4.frame"
+    decompressor = "LZ4FrameDecompressor"
     preset = 0
-
-    def unpacker(self) -> Decompressor:
-        unpacker: Decompressor = self.library.LZ4FrameDecompressor()
-        return unpacker
 
     def room(self, value: bytes) -> int:
         # The library reserves all the room it is given, and the header usually knows better.
@@ -204,11 +187,8 @@ class ZStdCompressor(LibraryCompressor):
 
     magic = (b"\x28\xb5\x2f\xfd",)
     module = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    decompressor = "ZstdDecompressor"
     preset = 3
-
-    def unpacker(self) -> Decompressor:
-        unpacker: Decompressor = self.library.ZstdDecompressor()
-        return unpacker
 
 
 KNOWN: tuple[type[LibraryCompressor], ...] = (

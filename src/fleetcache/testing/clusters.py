@@ -7,11 +7,11 @@ says what they would agree on, and what remains is the two seconds that a primar
 from __future__ import annotations
 
 import secrets
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +21,7 @@ import redis
 from fleetcache.errors import ServerNotStarted
 from fleetcache.testing.proxy import FaultProxy
 from fleetcache.testing.servers import TLSServer, certify, program
-from fleetcache.topology.embedded import LOWEST_PORT, PORTS, EmbeddedServer, find_binary
+from fleetcache.topology.embedded import PORTS, EmbeddedServer, free_ports
 
 SLOTS = 16384
 PATIENCE = 20.0
@@ -51,11 +51,6 @@ def role(server: EmbeddedServer) -> tuple[bytes, bytes]:
     """Return whether *server* is a ``master`` or a ``slave``, and the state of its link if it is one."""
     kind, *rest = run(server, "ROLE")
     return kind, rest[2] if kind == b"slave" else b""
-
-
-def front(port: int, proxied: bool) -> FaultProxy | None:
-    """Return a proxy before *port*, if one is wanted."""
-    return FaultProxy(("127.0.0.1", port)).__enter__() if proxied else None
 
 
 class ClusterNode(EmbeddedServer):
@@ -110,25 +105,28 @@ class ServerCluster:
         speed += ["--cluster-allow-replica-migration", "no"]  # who gave its last slot away stays a primary
         self.options = {**options, "arguments": [*speed, *options.get("arguments", ())]}
         self.proxied = proxied
-        ports = free_ports(primaries * (1 + replicas))
-        names = [secrets.token_hex(20) for _ in ports]
-        proxies = [front(port, proxied) for port in ports]
-        lines = []
-        for place, (name, port, proxy) in enumerate(zip(names, ports, proxies, strict=True)):
+        planned = [self._plan(port) for port in free_ports(primaries * (1 + replicas))]
+        book = ""
+        for place, (name, port, proxy) in enumerate(planned):
             at = place % primaries
-            kind = f"master - 0 0 {place + 1}" if place < primaries else f"slave {names[at]} 0 0 {at + 1}"
+            kind = f"master - 0 0 {place + 1}" if place < primaries else f"slave {planned[at][0]} 0 0 {at + 1}"
             first, end = (SLOTS * each // primaries for each in (at, at + 1))
             held = f" {first}-{end - 1}" if place < primaries else ""
-            lines.append(f"{name} {self._place(port, proxy)} {kind} connected{held}\n")
-        self.nodes: list[ClusterNode] = []
-        with ExitStack() as stack:
-            for name, port, proxy, line in zip(names, ports, proxies, lines, strict=True):
-                at_home = self._place(port, proxy)
-                book = "".join(lines).replace(line, line.replace(f"{at_home} ", f"{at_home} myself,"))
-                book += f"vars currentEpoch {primaries} lastVoteEpoch 0\n"
-                self.nodes.append(stack.enter_context(self.kind(name, port, book, proxy, **self.options)))
-            self.settle()
-            stack.pop_all()
+            book += f"{name} {self._place(port, proxy)} {kind} connected{held}\n"
+        self.nodes = [self._start(*node, book, primaries) for node in planned]
+        self.settle()
+
+    def _plan(self, port: int) -> tuple[str, int, FaultProxy | None]:
+        """Return the name, the port and the proxy of a node."""
+        proxy = FaultProxy(("127.0.0.1", port)).__enter__() if self.proxied else None
+        return secrets.token_hex(20), port, proxy
+
+    def _start(self, name: str, port: int, proxy: FaultProxy | None, book: str, epoch: int) -> ClusterNode:
+        """Start a node that finds *book*, the lines of all nodes, in its ``nodes.conf``."""
+        here = self._place(port, proxy)
+        book = book.replace(f"{here} ", f"{here} myself,") + f"vars currentEpoch {epoch} lastVoteEpoch 0\n"
+        node: ClusterNode = self.kind(name, port, book, proxy, **self.options)
+        return node
 
     def _place(self, port: int, proxy: FaultProxy | None) -> str:
         """Return how ``nodes.conf`` says where the node at *port* is."""
@@ -180,6 +178,9 @@ class ServerCluster:
 
         ready = {(True, b""), (True, b"connected")}
         wait_for(lambda: ready.issuperset(states().values()), "all nodes serve or follow", states)
+        self._agree()
+
+    def _agree(self) -> None:
         wait_for(lambda: len({str(sorted(self._slots(node))) for node in self.running}) == 1, "all see the same")
 
     @contextmanager
@@ -205,28 +206,17 @@ class ServerCluster:
         heir = self.replica(primary)
         run(heir, "CLUSTER", "FAILOVER", *(() if primary.runs else ("TAKEOVER",)))
         wait_for(lambda: role(heir)[0] == b"master", f"{heir.port} is primary")
-        wait_for(
-            lambda: all(any(port == heir.announced for _, _, port in self._slots(node)) for node in self.running),
-            "all know it",
-        )
+        self._agree()
         return heir
 
     def add_node(self) -> ClusterNode:
         """Start a primary that holds no slot yet, and return it when every node knows it."""
-        name, (port,) = secrets.token_hex(20), free_ports(1)
-        proxy = front(port, self.proxied)
-        book = f"{name} {self._place(port, proxy)} myself,master - 0 0 0 connected\n"
-        book += "vars currentEpoch 0 lastVoteEpoch 0\n"
-        node: ClusterNode = self.kind(name, port, book, proxy, **self.options)
+        name, port, proxy = self._plan(*free_ports(1))
+        node = self._start(name, port, proxy, f"{name} {self._place(port, proxy)} master - 0 0 0 connected\n", 0)
         for other in self.running:  # one would do, unless the machine is so busy that they miss each other
             run(node, "CLUSTER", "MEET", "127.0.0.1", other.port + other.shift)
         self.nodes.append(node)
-        wait_for(
-            lambda: all(
-                b"%d@" % (node.announced + node.shift) in run(each, "CLUSTER", "NODES") for each in self.running
-            ),
-            "all met",
-        )
+        wait_for(lambda: all(name.encode() in run(each, "CLUSTER", "NODES") for each in self.running), "all met")
         self.settle()
         return node
 
@@ -265,36 +255,22 @@ def cluster(primaries: int = 3, replicas: int = 1, *, tls: bool = False, **optio
         yield running
 
 
-def free_ports(count: int) -> list[int]:
-    """Return even ports that nobody listens on, nor on those of the cluster bus 10000 higher."""
-    found: list[int] = []
-    while len(found) < count:
-        port = LOWEST_PORT + 2 * secrets.randbelow(PORTS // 2)
-        with suppress(OSError), socket.socket() as one, socket.socket() as bus:
-            one.bind(("127.0.0.1", port))
-            bus.bind(("127.0.0.1", port + PORTS))
-            found.append(port)
-    return found
-
-
+@dataclass(frozen=True)
 class WatchedServers:
     """A primary and its replicas, the ``servers``, which three ``sentinels`` watch as *service*.
 
     They are known by the ports of their ``proxies``, if there are some.
     """
 
-    def __init__(
-        self,
-        sentinels: Sequence[EmbeddedServer],
-        servers: Sequence[EmbeddedServer],
-        service: str,
-        proxies: Sequence[FaultProxy] = (),
-    ) -> None:
-        self.proxies = proxies
-        self.sentinels = sentinels
-        self.servers = servers
-        self.service = service
-        self.addresses = [("127.0.0.1", sentinel.port) for sentinel in sentinels]
+    sentinels: Sequence[EmbeddedServer]
+    servers: Sequence[EmbeddedServer]
+    service: str
+    proxies: Sequence[FaultProxy]
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where the Sentinels are."""
+        return [("127.0.0.1", sentinel.port) for sentinel in self.sentinels]
 
     def url(self, db: int = 0) -> str:
         """Return a URL that names the service and every Sentinel."""
@@ -383,15 +359,14 @@ class Sentinel(EmbeddedServer):
     """A Sentinel: the server program with a file of its own, which it keeps what it knows in."""
 
     def __init__(self, lines: Sequence[str], *, binary: Path | None = None, arguments: Sequence[str] = ()) -> None:
-        self.program = binary or find_binary()
         self.lines = "".join(f"sentinel {line}\n" for line in lines)
-        super().__init__(port=True, binary=self.program, arguments=arguments)
+        super().__init__(port=True, binary=binary, arguments=arguments)
 
     def _listening(self) -> list[str]:
         place, program = self.directory / "sentinel.conf", self.directory / "sentinel"
         if not place.exists():
             place.write_text(self.lines)
-            program.write_text(f'#!/bin/sh\nexec "{self.program}" "{place}" --sentinel "$@"\n')
+            program.write_text(f'#!/bin/sh\nexec "{self.binary}" "{place}" --sentinel "$@"\n')
             program.chmod(0o700)
-        self.binary = Path(program)
+            self.binary = program
         return super()._listening()

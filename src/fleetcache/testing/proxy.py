@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Self, TypeAlias
 
 import hiredis
 
+from fleetcache.exchange.connecting import NEED_DATA
 from fleetcache.topology.embedded import StrPath
 
 Address: TypeAlias = tuple[str, int] | StrPath
@@ -27,6 +29,11 @@ QUEUE = 64
 def every(link: Link) -> bool:
     """Choose all connections."""
     return True
+
+
+def nobody(link: Link) -> bool:
+    """Choose no connection."""
+    return False
 
 
 def clients(link: Link) -> bool:
@@ -57,15 +64,18 @@ class FaultProxy:
         self.port = 0
         self.accepted = 0
         """How many connections have been made so far."""
-        self._delays: list[tuple[float, float, Which]] = []
-        self._held: Which | None = None
-        self._pushless: Which | None = None
-        self._blackhole = False
-        self._left: int | None = None
-        self._rewritten: list[tuple[list[bytes], list[bytes]]] = []
+        self._do_no_harm()
         self._links: set[Link] = set()
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _do_no_harm(self) -> None:
+        self._delays: list[tuple[float, float, Which]] = []
+        self._held: Which = nobody
+        self._pushless: Which = nobody
+        self._blackhole = False
+        self._left = math.inf  # how many bytes of replies are passed before a connection is closed
+        self._rewritten: list[tuple[list[bytes], list[bytes]]] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -90,41 +100,32 @@ class FaultProxy:
 
         Of several delays for one connection the latest holds.
         """
-        self._order(lambda: self._delays.insert(0, (seconds, jitter, only)))
+        self._delays.insert(0, (seconds, jitter, only))
 
     def hold(self, only: Which = every) -> None:
         """Forward nothing in either direction; all connections stay open."""
-
-        def hold() -> None:
-            self._held = only
-            self._flowing.clear()
-
-        self._order(hold)
+        self._order(self._flowing.clear)
+        self._held = only
 
     def drop_pushes(self, only: Which = every) -> None:
         """Pass replies and lose pushes, as a proxy does that knows only RESP2."""
-        self._order(lambda: setattr(self, "_pushless", only))
+        self._pushless = only
 
     def blackhole(self) -> None:
         """Accept new connections and read nothing from them; older ones go on."""
-        self._order(lambda: setattr(self, "_blackhole", True))
+        self._blackhole = True
 
     def reset(self, only: Which = every) -> None:
         """Reset connections, once: their clients get ECONNRESET."""
-        self._order(lambda: self._reset(only))
+        self._befall(only, Link.reset)
 
     def half_close(self, only: Which = every) -> None:
         """End the replies of connections, once; what their clients still send is forwarded."""
-
-        def end() -> None:
-            for link in self._chosen(only):
-                link.end_replies()
-
-        self._order(end)
+        self._befall(only, Link.end_replies)
 
     def cut_after(self, count: int) -> None:
         """Pass *count* more bytes of replies, then close the connection they came on, once."""
-        self._order(lambda: setattr(self, "_left", count))
+        self._left = count
 
     def rewrite(self, command: str, instead: str) -> None:
         """Send *instead* to the server for the words *command* that a command begins with.
@@ -132,8 +133,7 @@ class FaultProxy:
         ``rewrite("HELLO 3", "HELLO 2")`` makes it a server without RESP3,
         ``rewrite("CLIENT TRACKING", "CLIENT NOTHING")`` one that refuses to track.
         """
-        words = command.upper().encode().split(), instead.encode().split()
-        self._order(lambda: self._rewritten.append(words))
+        self._rewritten.append((command.upper().encode().split(), instead.encode().split()))
 
     def repoint(self, upstream: Address, *, keep: Which | None = None) -> None:
         """Lead new connections to *upstream*, for good; reset the old ones, except those to *keep*.
@@ -141,22 +141,13 @@ class FaultProxy:
         With ``keep=tracked`` it is a fail-over by DNS that the listener does not notice: the old
         server lives on and answers it, and everybody else talks to the new one.
         """
-
-        def move() -> None:
-            self.upstream = upstream
-            self._reset(lambda link: keep is None or not keep(link))
-
-        self._order(move)
+        self.upstream = upstream
+        self.reset(lambda link: keep is None or not keep(link))
 
     def heal(self) -> None:
         """Forward everything from now on, and what was held; blackholed connections stay so."""
-
-        def heal() -> None:
-            self._delays, self._held, self._pushless = [], None, None
-            self._left, self._blackhole, self._rewritten = None, False, []
-            self._flowing.set()
-
-        self._order(heal)
+        self._do_no_harm()
+        self._order(self._flowing.set)
 
     def _order(self, action: Callable[[], object]) -> None:
         async def act() -> None:
@@ -165,12 +156,12 @@ class FaultProxy:
 
         asyncio.run_coroutine_threadsafe(act(), self._loop).result(10)
 
-    def _chosen(self, which: Which) -> list[Link]:
-        return [link for link in self._links if which(link)]
+    def _befall(self, which: Which, fault: Callable[[Link], None]) -> None:
+        def strike() -> None:
+            for link in filter(which, list(self._links)):
+                fault(link)
 
-    def _reset(self, which: Which) -> None:
-        for link in self._chosen(which):
-            link.reset()
+        self._order(strike)
 
     def _run(self) -> None:
         # Development mode would switch on the loop's own, which is ten times slower.
@@ -192,7 +183,7 @@ class FaultProxy:
 
     async def _connected(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        link = Link(client)
+        link = Link(client, asyncio.current_task())
         if self._closing.is_set():
             client.transport.abort()
             return
@@ -248,36 +239,35 @@ class FaultProxy:
                 if (wait := due - asyncio.get_running_loop().time()) > 0:
                     await asyncio.sleep(wait)
                 await self._open(link)
-                lost = self._pushless is not None and self._pushless(link)
-                portion = link.replies(portion, pushes=not lost)
-                if self._left is not None and len(portion) >= self._left:
-                    link.send(portion[: self._left])
-                    self._left = None
+                portion = link.replies(portion, pushes=not self._pushless(link))
+                if len(portion) >= self._left:
+                    link.send(portion[: int(self._left)])
+                    self._left = math.inf
                     return
-                if self._left is not None:
-                    self._left -= len(portion)
+                self._left -= len(portion)
                 link.send(portion)
                 await link.client.drain()
 
     async def _open(self, link: Link) -> None:
         """Wait until nothing holds *link*."""
-        while self._held is not None and self._held(link):
+        while self._held(link):
             await self._flowing.wait()
 
 
 class Link:
     """One client's connection, and what is known of it."""
 
-    def __init__(self, client: asyncio.StreamWriter) -> None:
+    def __init__(self, client: asyncio.StreamWriter, task: asyncio.Task[Any] | None) -> None:
         self.client = client
+        self.task = task
         self.tracked = False
         """Whether CLIENT TRACKING was asked for on it."""
         self.peer = False
         """Whether it is no client's: a replica's or a Sentinel's."""
         self._requests: Any = None
-        self._answers = Cutter()
+        self._answers = hiredis.Reader(notEnoughData=NEED_DATA)
+        self._pushing: bool | None = None  # whether the value at hand is a push; None between values
         self._ended = False
-        self._task: asyncio.Task[Any] | None = asyncio.current_task()
 
     def commands(self, portion: bytes, rewritten: list[tuple[list[bytes], list[bytes]]]) -> bytes:
         """Return the commands that are whole now, rewritten; TLS and what replicas are told pass as they are."""
@@ -306,8 +296,16 @@ class Link:
         """Return the replies in *portion*, with or without the pushes between them."""
         if not self._requests:
             return portion
-        pieces = list(self._answers.cut(portion))  # in any case, to know where the next value begins
-        return portion if pushes else b"".join(piece for kind, piece, _ in pieces if kind != b">")
+        passed = []
+        for line in portion.splitlines(keepends=True):  # a value ends where a line does
+            if self._pushing is None:
+                self._pushing = line.startswith(b">")
+            if pushes or not self._pushing:
+                passed.append(line)
+            self._answers.feed(line)
+            if self._answers.gets() is not NEED_DATA:
+                self._pushing = None
+        return b"".join(passed)
 
     def send(self, portion: bytes) -> None:
         """Send to the client what it can still receive."""
@@ -325,55 +323,8 @@ class Link:
         connection = self.client.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.client.transport.abort()
-        if self._task is not None:
-            self._task.cancel()
-
-
-class Cutter:
-    """Follows a stream of RESP, and knows where its values begin and end, however it is portioned."""
-
-    def __init__(self) -> None:
-        self._kind = b""  # the first byte of the value at hand, nothing between values
-        self._due = 0  # how many of its parts have not begun
-        self._bulk = 0  # how many bytes of a string are still to come, its CRLF among them
-        self._line = b""  # the beginning of a line
-
-    def cut(self, portion: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-        """Yield the pieces of *portion*: of what kind of value each is, and whether that ends with it."""
-        start = at = 0
-        while at < len(portion):
-            if not self._kind:
-                self._kind, self._due = portion[at : at + 1], 1
-            if self._bulk:
-                taken = min(self._bulk, len(portion) - at)
-                self._bulk -= taken
-                at += taken
-            elif end := portion.find(b"\n", at) + 1:
-                self._begin(self._line + portion[at:end])
-                self._line = b""
-                at = end
-            else:
-                self._line += portion[at:]
-                at = len(portion)
-                break
-            if not self._due and not self._bulk:
-                yield self._kind, portion[start:at], True
-                start, self._kind = at, b""
-        if start < at:
-            yield self._kind, portion[start:at], False
-
-    def _begin(self, line: bytes) -> None:
-        """Take note of a part that begins with *line*."""
-        kind = line[:1]
-        if kind in b"*~>%|":
-            parts = max(int(line[1:]), 0)
-            # A map has two parts an entry, and an attribute only precedes the part that was due.
-            self._due += parts * (2 if kind in b"%|" else 1) - (kind != b"|")
-        else:
-            self._due -= 1
-            if kind in b"$!=":
-                length = int(line[1:])
-                self._bulk = length + 2 if length >= 0 else 0
+        if self.task is not None:
+            self.task.cancel()
 
 
 def _begins(command: list[bytes], words: list[bytes]) -> bool:

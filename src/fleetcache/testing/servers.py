@@ -15,18 +15,14 @@ from fleetcache.errors import ServerNotFound
 from fleetcache.topology.embedded import EmbeddedServer
 
 
-@contextmanager
-def valkey_server(**options: Any) -> Iterator[EmbeddedServer]:
+def valkey_server(**options: Any) -> EmbeddedServer:
     """Run the server that ``embedded://`` would; *options* are those of ``EmbeddedServer``."""
-    with EmbeddedServer(**{"port": True, **options}) as server:
-        yield server
+    return EmbeddedServer(**{"port": True, **options})
 
 
-@contextmanager
-def redis_server(**options: Any) -> Iterator[EmbeddedServer]:
+def redis_server(**options: Any) -> EmbeddedServer:
     """Run the ``redis-server`` on PATH; *options* are those of ``EmbeddedServer``."""
-    with EmbeddedServer(**{"port": True, "binary": program("redis-server"), **options}) as server:
-        yield server
+    return valkey_server(**{"binary": program("redis-server"), **options})
 
 
 @contextmanager

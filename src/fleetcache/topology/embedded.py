@@ -26,8 +26,8 @@ import subprocess
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
@@ -87,6 +87,18 @@ def find_binary() -> Path:
     )
 
 
+def free_ports(count: int) -> list[int]:
+    """Return even ports that nobody listens on, nor on those of the cluster bus 10000 higher."""
+    found: list[int] = []
+    while len(found) < count:
+        port = LOWEST_PORT + 2 * secrets.randbelow(PORTS // 2)
+        with suppress(OSError), socket.socket() as one, socket.socket() as bus:
+            one.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + PORTS))
+            found.append(port)
+    return found
+
+
 class _Server:
     """What own and shared servers have in common: a directory, a socket in it, and their start."""
 
@@ -134,6 +146,17 @@ class _Server:
     def _hold(self, lifeline: int) -> None:
         """Keep the write end of the lifeline until it is let go, or this object is."""
         self._lifeline = weakref.finalize(self, os.close, lifeline)
+
+    def _launch(self, read: int, write: int, *listening: str) -> subprocess.Popen[bytes]:
+        """Start a server whose lifeline has these two ends; return its warden."""
+        self._hold(write)
+        try:
+            return self._start(read, *listening)
+        except BaseException:
+            self._lifeline()
+            raise
+        finally:
+            os.close(read)
 
     def _start(self, lifeline: int, *listening: str) -> subprocess.Popen[bytes]:
         """Start a server and its warden, who reads *lifeline*; return the warden."""
@@ -210,14 +233,8 @@ class EmbeddedServer(_Server):
         arguments: Sequence[str] = (),
     ) -> None:
         super().__init__(directory, data, binary, arguments)
-        for left in reversed(range(50 if port is True else 1)):
-            self.port = LOWEST_PORT + secrets.randbelow(PORTS) if port is True else int(port)
-            try:
-                self._launch()
-                break
-            except ServerNotStarted as error:
-                if not left or "Address already in use" not in str(error):
-                    raise
+        self.port = free_ports(1)[0] if port is True else int(port)
+        self._begin()
         _own.add(self)
 
     def __exit__(self, *exception: object) -> None:
@@ -246,7 +263,7 @@ class EmbeddedServer(_Server):
     def restart(self) -> None:
         """Stop the server if it runs, and start it on the same socket and port."""
         self.stop()
-        self._launch()
+        self._begin()
 
     def pause(self) -> None:
         """Freeze the server: connections stay open and are accepted, and nothing is answered."""
@@ -259,16 +276,8 @@ class EmbeddedServer(_Server):
     def _listening(self) -> list[str]:
         return ["--bind", "127.0.0.1", "--port", str(self.port)]
 
-    def _launch(self) -> None:
-        read, write = os.pipe()
-        self._hold(write)
-        try:
-            self._warden = self._start(read, *self._listening())
-        except BaseException:
-            self._lifeline()
-            raise
-        finally:
-            os.close(read)
+    def _begin(self) -> None:
+        self._warden = self._launch(*os.pipe(), *self._listening())
 
     def _send(self, *signals: int) -> None:
         # The warden reaps the server just before it ends, so the pid is still the server's.
@@ -296,10 +305,17 @@ class SharedServer(_Server):
 
     def __init__(self, directory: StrPath, data: StrPath | None = None, *, arguments: Sequence[str] = ()) -> None:
         super().__init__(directory, data, None, arguments)
+        import fcntl  # there is, or that would have been refused
+
         self._fifo = self.directory / "lifeline"
-        with _exclusive(self.directory / "lock"):
-            if not self._join():
-                self._begin()
+        with (self.directory / "lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # keeps out other threads as well
+            try:
+                if not self._join():
+                    self._begin()
+            finally:
+                # Closing would not do if another thread has forked meanwhile.
+                fcntl.flock(file, fcntl.LOCK_UN)
         # Who keeps only the URL still uses the server.
         _joined.add(self)
 
@@ -332,14 +348,10 @@ class SharedServer(_Server):
             os.mkfifo(self._fifo, 0o600)
         # Without O_NONBLOCK this would wait for the writer of the next line.
         read = os.open(self._fifo, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            self._hold(self._reach())
-            os.set_blocking(read, True)
-            warden = self._start(read, "--port", "0")
-        finally:
-            os.close(read)
+        write = self._reach()
+        os.set_blocking(read, True)
         # From here on it belongs to all, and this process neither awaits nor ends it.
-        warden.returncode = 0
+        self._launch(read, write, "--port", "0").returncode = 0
 
     def _reach(self) -> int:
         """Open the lifeline for writing; an OSError means that no warden reads it."""
@@ -360,20 +372,6 @@ def shared_server(directory: StrPath, data: StrPath | None = None) -> SharedServ
     decides on *data*, the file to load from and save to.
     """
     return SharedServer(directory, data)
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Keep other processes and threads out meanwhile."""
-    import fcntl
-
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            # Closing would not do if another thread has forked meanwhile.
-            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _remove(scratch: Path, owner: int) -> None:

@@ -66,18 +66,15 @@ def packed(part: object) -> bytes:
     raise TypeError(f"A command part must be str, int, float or bytes, not {type(part).__name__}.")
 
 
-def whole(word: bytes, refusal: str = NOT_AN_INTEGER) -> int:
+def whole(word: bytes, refusal: str = NOT_AN_INTEGER, *, least: int = SMALLEST) -> int:
     """Return the integer that *word* writes in the only way a server accepts."""
-    if not re.fullmatch(rb"0|-?[1-9][0-9]{0,18}", word) or not SMALLEST <= int(word) <= LARGEST:
+    if not re.fullmatch(rb"0|-?[1-9][0-9]{0,18}", word) or not least <= int(word) <= LARGEST:
         raise ResponseError(refusal)
     return int(word)
 
 
 def natural(word: bytes) -> int:
-    refusal = "value is out of range, must be positive"
-    if (number := whole(word, refusal)) < 0:
-        raise ResponseError(refusal)
-    return number
+    return whole(word, "value is out of range, must be positive", least=0)
 
 
 def real(word: bytes, refusal: str = "value is not a valid float") -> float:
@@ -573,9 +570,8 @@ class Database:
         size = 1 if count is None else natural(count)
         scores = self._open(key, Scores)
         taken = scores.ranked(reverse=reverse)[:size]
-        for member, _ in taken:
-            del scores[member]
-        self._keep(key, scores)
+        if taken:
+            self.ZREM(key, *(member for member, _ in taken))
         return listed(taken, scores=True) if count is not None else [*taken[0]] if taken else []
 
     ZPOPMAX = partialmethod(ZPOPMIN, reverse=True)
@@ -639,23 +635,18 @@ class Conversation:
         self._queue: list[Callable[[], Reply] | None] | None = None
 
     def take(self, words: Sequence[bytes]) -> Reply:
-        name, queue = words[0], self._queue
-        if queue is None:
-            if name == b"EXEC":
-                raise ResponseError("EXEC without MULTI")
-            if name != b"MULTI":
-                return self._database.prepare(words)()
+        if words[0] == b"MULTI":
             self._queue = []
             return b"OK"
-        if name == b"EXEC":
-            self._queue = None
+        if self._queue is None:
+            return self._database.prepare(words)()
+        if words[0] == b"EXEC":
+            queue, self._queue = self._queue, None
             if None in queue:
                 raise ExecAbortError("Transaction discarded because of previous errors.")
             return [call and attempt(call) for call in queue]
-        queue.append(None)  # which stays if this one is refused
-        if name == b"MULTI":
-            raise ResponseError("Command 'multi' not allowed inside a transaction")
-        queue[-1] = self._database.prepare(words)
+        self._queue.append(None)  # which stays if this one is refused
+        self._queue[-1] = self._database.prepare(words)
         return b"QUEUED"
 
 

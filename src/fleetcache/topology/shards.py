@@ -24,30 +24,19 @@ def _hash(text: str) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-class HashRing:
-    """Finds the node of a key."""
-
-    def __init__(self, nodes: Sequence[str], points: int = POINTS) -> None:
-        self.owners = {_hash(f"{node}:{point}"): node for node in nodes for point in range(points)}
-        self.points = sorted(self.owners)
-
-    def node(self, key: str) -> str:
-        """Return the node that *key* belongs to."""
-        return self.owners[self.points[bisect(self.points, _hash(key)) - 1]]
-
-
 class Shards(Topology):
     """Servers by the names under which they stand in LOCATION; the names decide the placement."""
 
     def __init__(self, servers: Mapping[str, Server]) -> None:
         self.named = dict(servers)
         self.servers = self.primaries = list(self.named.values())
-        self.ring = HashRing(list(self.named))
+        self.owners = {_hash(f"{name}:{point}"): name for name in self.named for point in range(POINTS)}
+        self.points = sorted(self.owners)
 
     def place(self, name: str) -> str:
         """Return which of LOCATION's servers holds *name*."""
         tagged = hash_tag.match(name)
-        return self.ring.node(tagged[1] if tagged else name)
+        return self.owners[self.points[bisect(self.points, _hash(tagged[1] if tagged else name)) - 1]]
 
     def home(self, name: str) -> Server:
         return self.named[self.place(name)]
