@@ -484,6 +484,23 @@ async def test_a_silent_server_ends_the_hits(copies, valkey, raw, asked):
 
 
 @one_face
+async def test_who_stops_listening_to_a_server_that_is_away(copies):
+    """Nothing of it is left there, so that primaries that come and go do not collect listeners."""
+    with valkey_server() as server:
+        near = copies(server.url(9))
+        (listener,) = listeners(near.near)
+        remote = near.topology.primary
+        assert remote.watchers
+        server.kill()
+        until(lambda: near.near.state == "dead" and near.near.counts.connects > 1)
+
+        near.near.close()
+
+        until(lambda: listener.thread is None)
+        assert not remote.watchers
+
+
+@one_face
 async def test_lost_connections_are_logged_once_each(copies, lines):
     """However often it is tried, an outage is one line, and its end another."""
     with valkey_server() as server:
