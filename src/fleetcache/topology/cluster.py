@@ -157,11 +157,11 @@ class Node(Server):
         try:
             replies = await self.remote.aexchange(commands)
         except AWAY as error:
-            replies = [error] * len(commands)
-        else:
-            if SIGNS.isdisjoint(map(type, replies)):
-                return replies
-        return await self.cluster.settle(AWAITING, self, commands, replies)
+            return await self.cluster.settle(AWAITING, self, commands, [error] * len(commands))
+        for reply in replies:
+            if type(reply) in SIGNS:
+                return await self.cluster.settle(AWAITING, self, commands, replies)
+        return replies
 
     def client(self) -> Any:
         """Return a raw ``redis.RedisCluster``, of all nodes."""
