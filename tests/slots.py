@@ -29,7 +29,9 @@ def unheld(servers: ServerCluster, slot: int) -> Iterator[None]:
     need_all("no")
     wait_for(nobody_does, "nobody holds it")
     wait_for(lambda: all(b"cluster_state:ok" in run(node, "CLUSTER", "INFO") for node in servers.running), "all serve")
-    yield
-    run(holder, "CLUSTER", "ADDSLOTS", slot)
-    servers.settle()
-    need_all("yes")
+    try:
+        yield
+    finally:
+        run(holder, "CLUSTER", "ADDSLOTS", slot)
+        servers.settle()
+        need_all("yes")

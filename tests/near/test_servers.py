@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -484,15 +485,22 @@ async def test_a_silent_server_ends_the_hits(copies, valkey, raw, asked):
 
 
 @one_face
-async def test_who_stops_listening_to_a_server_that_is_away(copies):
+async def test_who_stops_listening_to_a_server_that_is_away(copies, monkeypatch):
     """Nothing of it is left there, so that primaries that come and go do not collect listeners."""
+    resting = threading.Event()
+
+    def rest(self: Any, seconds: float) -> None:
+        resting.set()
+        self.wake.wait(10)
+
     with valkey_server() as server:
         near = copies(server.url(9))
+        monkeypatch.setattr(listening.Listener, "_rest", rest)
         (listener,) = listeners(near.near)
         remote = near.topology.primary
         assert remote.watchers
         server.kill()
-        until(lambda: near.near.state == "dead" and near.near.counts.connects > 1)
+        assert resting.wait(10)
 
         near.near.close()
 
