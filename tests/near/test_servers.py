@@ -492,7 +492,8 @@ async def test_who_stops_listening_to_a_server_that_is_away(copies, monkeypatch)
     def rest(self: Any, seconds: float) -> None:
         if self.tracking.state is State.DEAD:
             resting.set()
-        self.wake.wait(10)
+            seconds = 10
+        self.wake.wait(seconds)
         self.wake.clear()
 
     with valkey_server() as server:
