@@ -13,6 +13,7 @@ import pytest
 from redis.exceptions import (
     AskError,
     BusyLoadingError,
+    ClusterCrossSlotError,
     ClusterDownError,
     ConnectionError,
     MovedError,
@@ -488,6 +489,10 @@ async def test_a_node_that_is_no_single_server(fresh, servers):
     with pytest.raises(MovedError, match=r"node of a cluster. Write redis\+cluster://"):
         for number in range(50):
             await cache.get(str(number))
+    names = [str(number) for number in range(50)]
+    for operation in (cache.get_many, cache.delete_many):
+        with pytest.raises(ClusterCrossSlotError, match=r"node of a cluster. Write redis\+cluster://"):
+            await operation(names)
     with pytest.raises(MovedError, match="node of a cluster"):
         await cache.set_many({str(number): number for number in range(50)})
     with pytest.raises(NoSuchDatabase):
