@@ -301,7 +301,7 @@ class Options:
     """The logger for ignored refusals."""
     read_from: str | None = option(None, one_of(None, "primary", "replica", "nearest"))
     """Who answers reads: the `"primary"`, any `"replica"`, or the `"nearest"` of all; see [Replicas](replicas.md).
-    Left out: replicas if LOCATION names some or Sentinels know some, the primaries of a cluster."""
+    Left out: replicas if LOCATION names some, or with `SentinelClient`; else primaries."""
     replica_read_only: bool = option(True, flag)
     """False lets writes go to another server when the primary is away."""
     scan_itersize: int = option(1000, int, setting="DJANGO_REDIS_SCAN_ITERSIZE")
