@@ -311,7 +311,8 @@ class Core(Twinned):
             if not name.startswith(near.prefixes):  # it is none of the near cache's
                 return self.value(await self.ask((c.GET, name), None), name, MISSING)
             near.wake(name)
-        server, left = tracking.server or self.topology.home(name), -2
+        server = tracking.server or self.topology.home(name)
+        left = None  # unless that server itself has said it
         try:
             # Of the primary in any case: a replica may not know yet what was read before.
             commands = ((c.GET_NOW, name), (c.PTTL_NOW, name)) if departed else ((c.GET_NOW, name),)
@@ -322,10 +323,10 @@ class Core(Twinned):
             payload = replies[0]
             if isinstance(payload, RedisError):
                 raise payload
-            if departed and type(replies) is list:  # of that server alone
+            if departed and type(replies) is list:
                 left = replies[1]
         except TROUBLE as error:
-            if is_outage(error) and self.topology.route((c.GET, name)) is not server and not self.topology.splits:
+            if is_outage(error) and self.topology.route((c.GET, name)) is not server:
                 payload = await self.ask((c.GET, name), None)  # of a replica
             elif self.failsafe.ignore:
                 self.failsafe.pass_over(error)
@@ -338,7 +339,7 @@ class Core(Twinned):
                 value = self.codec.decode(payload)
             except UnreadableValue as error:
                 self.note_unreadable(error, name)
-                left = -2
+                left = None
         near.changes.make(tracking.arrive, name, departed, value, payload, left, sent)
         return value
 
@@ -352,30 +353,30 @@ class Core(Twinned):
         for tracking, departed, name in zip(trackings, departures, names, strict=True):
             if (not departed or tracking.untracked) and name.startswith(near.prefixes):
                 near.wake(name)
-        # Of the primaries, as in `fetch`, unless one of them is away.
-        elsewhere = any(tracking.server is not None and tracking.server.away for tracking in trackings)
-        timed = promising and not elsewhere
-        shares = self.topology.shares(names, reads=elsewhere)
+        shares = self.topology.shares(names, reads=False)
         plan: list[tuple[Server, list[Command]]] = []
         for server, places in shares:
             share = [names[place] for place in places]
-            times = [(c.PTTL_NOW, name) for name in share] if timed else []
-            plan.append((server, [*self.about(c.MGET_NOW, share), *times]))
+            # Of its primary, as in `fetch`, unless that is away.
+            asked = self.topology.route((c.GET, share[0])) if server.away else server
+            times = [(c.PTTL_NOW, name) for name in share] if promising and asked is server else []
+            plan.append((asked, [*self.about(c.MGET_NOW, share), *times]))
         found: dict[str, Any] = {}
         arrivals: list[tuple[Any, ...]] = []
-        for (_, places), (_, asked), replies in zip(shares, plan, await self.ask_all(plan, None), strict=True):
-            count = len(asked) - len(places) if timed else len(asked)
+        for (_, places), (_, commands), replies in zip(shares, plan, await self.ask_all(plan, None), strict=True):
+            timed = commands[-1][0] is c.PTTL_NOW
+            count = len(commands) - timed * len(places)
             payloads = self.joined(c.MGET_NOW, replies[:count])
             if payloads is None:
                 continue  # the server is away, and that is ignored
-            lefts = replies[count:] if timed and type(replies) is list else [-2] * len(places)
+            lefts = replies[count:] if timed and type(replies) is list else [None] * len(places)
             for place, payload, left in zip(places, payloads, lefts, strict=True):
                 name = names[place]
                 value = MISSING if payload is None else self.decoded(payload, name)
                 if value is not MISSING:
                     found[name] = value
                 elif payload is not None:
-                    left = -2  # noqa: PLW2901 - what cannot be read is not kept
+                    left = None  # noqa: PLW2901 - what cannot be read is not kept
                 arrivals.append((trackings[place], name, departures[place], value, payload, left, sent))
         near.changes.make(near.arrive, arrivals)
         return found

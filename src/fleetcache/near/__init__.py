@@ -85,8 +85,10 @@ class Near:
             if (listener := self.listeners.get(server)) is not None:
                 self.changes.make(listener.tracking.end_epoch, "moved")
         with self.lock:
-            gone = [self.listeners.pop(server) for server in {*self.listeners}.difference(self.topology.primaries)]
-        for listener in gone:
+            gone = [
+                self.listeners.pop(server, None) for server in {*self.listeners}.difference(self.topology.primaries)
+            ]
+        for listener in filter(None, gone):
             listener.close()
 
     def tracking(self, name: str) -> Tracking:
@@ -166,9 +168,10 @@ class Near:
     def fence(self) -> None:
         """Wait until every write that was acknowledged before now is known here."""
         began = clock()
-        for listener in list(self.listeners.values()):
-            passed = threading.Event()
-            if listener.fence(began, passed.set) and not passed.wait(listener.patience):
+        passed = {listener: threading.Event() for listener in list(self.listeners.values())}
+        waits = [listener for listener, event in passed.items() if listener.fence(began, event.set)]
+        for listener in waits:  # all have been asked by now
+            if not passed[listener].wait(max(began + listener.patience - clock(), 0)):
                 listener.fall_back()
 
     async def afence(self) -> None:

@@ -229,6 +229,8 @@ class Listener:
             self.tracking.speak()
             with self.changes.lock:
                 state = self.tracking.state
+                if self.closed:
+                    self._unwatch()  # once more: it may have been closed while it connected
                 if self.closed or self._is_idle(clock()):
                     self.thread = None
                     return
@@ -414,10 +416,13 @@ class Listener:
     def close(self) -> None:
         """Stop listening for good."""
         self.closed = True
-        if (server := remote(self.server)) is not None:
-            server.unwatch(self.met)
+        self._unwatch()
         self.changes.make(self._give_up, "closed", State.ASLEEP, "closed")
         self.wake.set()
+
+    def _unwatch(self) -> None:
+        if (server := remote(self.server)) is not None:
+            server.unwatch(self.met)
 
     def after_fork(self, changes: Changes) -> None:
         """Forget the parent's connection and thread; the first read begins anew."""

@@ -359,7 +359,11 @@ class Tracking:
         if isinstance(reply, (MovedError, ReadOnlyError)):
             raise ConnectionError("another server is the primary now")
         if isinstance(reply, Exception) and not (isinstance(reply, IN_ORDER) or str(reply).startswith(NO_WRITES)):
-            return  # it is loading, or busy with a script; what has been acknowledged before may still be to come
+            # It is loading, or busy with a script; what has been acknowledged before may still be to come.
+            if self.waiters:
+                self.unfence()
+                self._release_fences()
+            return
         self.silent = False
         canary = self._canary
         if canary is not None and canary.acknowledged is not None and sent >= canary.acknowledged:

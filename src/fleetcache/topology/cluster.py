@@ -157,11 +157,11 @@ class Node(Server):
         try:
             replies = await self.remote.aexchange(commands)
         except AWAY as error:
-            replies = [error] * len(commands)
-        else:
-            if SIGNS.isdisjoint(map(type, replies)):
-                return replies
-        return await self.cluster.settle(AWAITING, self, commands, replies)
+            return await self.cluster.settle(AWAITING, self, commands, [error] * len(commands))
+        for reply in replies:
+            if type(reply) in SIGNS:
+                return await self.cluster.settle(AWAITING, self, commands, replies)
+        return replies
 
     def client(self) -> Any:
         """Return a raw ``redis.RedisCluster``, of all nodes."""
@@ -184,6 +184,10 @@ class ShardReader(Reader):
         return super()._answers(server, began, found) and monotonic() < self.cluster.rest + REVIEW
 
     async def _elsewhere(self, runtime: Runtime, tried: Any, commands: Sequence[Command], found: Any) -> list[Reply]:
+        if tried is self.primary:  # all others rest; it has looked elsewhere itself
+            if isinstance(found, Exception):
+                raise found
+            return found  # type: ignore[no-any-return]
         if isinstance(found, list) and UNABLE.isdisjoint(map(type, found)):
             replies = await self.cluster.settle(runtime, self.nodes[tried], commands, found)
             await self.cluster.refresh(runtime)
@@ -213,7 +217,7 @@ class Somewhere(Server):
         if all(command is LEARN for command in commands):
             await self.cluster.refresh(runtime)
             return [b"OK"] * len(commands)
-        unasked = NeverSent(f"{self.address}: it is not known yet who holds which slot")
+        unasked = NeverSent(f"{self.address}: no primary is known to hold the slot of this name")
         return await self.cluster.settle(runtime, self, commands, [unasked] * len(commands))
 
     def client(self) -> Any:
@@ -250,7 +254,8 @@ class Cluster(Topology):
         self.shards: dict[tuple[Node, ...], Server] = {}
         self.counts: Counter[str] = Counter()
         self.watchers: list[Callable[[Iterable[Server]], None]] = []
-        self.trouble: Exception = ServerGone("")
+        self.trouble: Exception | None = None
+        """Why the map could not be learnt last time; None if nobody has tried to the end."""
         self.timeout = self.starts[0].remote.timeout or PATIENCE
         self.process, self.busy, self.rest = getpid(), 0.0, 0.0
 
@@ -279,7 +284,7 @@ class Cluster(Topology):
         if tried is None:
             await runtime.exchange(self.somewhere, (LEARN,))
         else:
-            await self.refresh(runtime, tried)
+            await self.refresh(runtime, tried, insists=True)
             if self.witness in {"", tried.address} and len(self.nodes) > 1:
                 self._complain()
         return self.primaries
@@ -381,11 +386,13 @@ class Cluster(Topology):
 
     # --- the map ----------------------------------------------------------------------------------
 
-    async def refresh(self, runtime: Runtime, tried: Server | None = None, best: Node | None = None) -> None:
+    async def refresh(
+        self, runtime: Runtime, tried: Server | None = None, best: Node | None = None, *, insists: bool = False
+    ) -> None:
         """Learn anew who holds which slot: not from *tried*, which is away, and from *best* if it is given.
 
         One caller asks, and the others wait for it; whoever comes a moment later takes what is known, unless
-        *tried* has said it.
+        it *insists* and *tried* has said it.
         """
         due = waits = True
         while waits:
@@ -394,9 +401,13 @@ class Cluster(Topology):
                 # Who asked in the parent of a forked process will not come back here.
                 busy = now < self.busy and self.process == getpid()
                 due = due and now >= self.rest and not busy
-                mine = not busy and (due or (tried is not None and tried.address == self.witness))
+                unknown = not self.primaries and self.trouble is None
+                mine = not busy and (
+                    due or unknown or (insists and tried is not None and tried.address == self.witness)
+                )
                 if mine:
                     self.process, self.busy, self.witness = getpid(), now + 2 * self.timeout, ""
+                    self.trouble = None
             if waits := busy and best is None:  # a slot that moved is known already
                 await runtime.sleep(0.005)
         if mine:
@@ -409,16 +420,19 @@ class Cluster(Topology):
             self._complain()
 
     def _complain(self) -> NoReturn:
-        raise type(self.trouble)(*self.trouble.args)  # one each: a shared one would collect tracebacks
+        trouble = self.trouble or ServerGone(f"{self.starts[0].address}: no node says who holds which slot")
+        raise type(trouble)(*trouble.args)  # one each: a shared one would collect tracebacks
 
     async def _learn(self, runtime: Runtime, tried: Server | None, best: Node | None) -> None:
-        known = list(self.nodes.values()) or self.starts
-        others = [node for node in sample(known, len(known)) if node is not tried]
-        witnesses = [best] if best else sorted(others, key=lambda node: node.remote.breaker.failed)
-        if self.nodes and not best:
-            witnesses += self.starts
+        nodes = [*self.nodes.values(), *self.starts]
+        trouble = any(node.remote.breaker.failed for node in nodes)
+        # If some are away, all may be, and others in their places, to whom the first addresses lead.
+        others = sorted(
+            (node for node in sample(nodes, len(nodes)) if node is not tried),
+            key=lambda node: (node.remote.breaker.failed, (node in self.starts) != trouble),
+        )
         until = monotonic() + self.timeout
-        for node in witnesses:
+        for node in [best] if best else others:
             try:
                 (reply,) = await runtime.exchange(node.remote, (LEARN,))
             except (redis.ConnectionError, redis.TimeoutError) as error:
@@ -445,7 +459,7 @@ class Cluster(Topology):
 
     def _adopt(self, reply: Reply, witness: Node) -> None:
         """Take over the map that *witness* sent."""
-        slots: list[Server] = [witness] * SLOTS  # it will say so of those that nobody holds
+        slots: list[Server] = [self.somewhere] * SLOTS
         readers = slots if self.read_from == "primary" else [*slots]
         shards: dict[tuple[Node, ...], Server] = {}
         primaries: dict[Server, None] = {}
