@@ -482,6 +482,14 @@ async def test_a_cluster_that_is_none(fresh, valkey):
             await cache.get("a")
 
 
+async def test_a_cluster_that_is_a_sentinel(fresh, watched_servers):
+    """A cluster URL to a Sentinel says where, and what to write instead."""
+    host, port = watched_servers.addresses[0]
+
+    with pytest.raises(UnsupportedServer, match=rf"{host}:{port}/0: .* no node .*Write .*redis\+sentinel://"):
+        await fresh(f"redis+cluster://{host}:{port}").get("a")
+
+
 async def test_a_node_that_is_no_single_server(fresh, servers):
     """A plain URL to a node says what to write instead, at the first entry of another node."""
     cache = fresh(servers.primaries[0].tcp_url())
