@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 
 import pytest
 import redis
+from tests.faces import Face, settled
 from tests.near.conftest import copied, copy, listeners, one_face, until
+from tests.slots import unheld
 
 from fleetcache.near.store import ENDED
 from fleetcache.near.tracking import CANARY
 from fleetcache.testing import ServerCluster, cluster
 from fleetcache.testing.clusters import run
-from fleetcache.topology.cluster import slot_of
+from fleetcache.topology.cluster import MOMENT, slot_of
 
 NEAR = {"T_LIVE": 1, "T_TOPO": 60, "CANARY": 60}
 KEYS = [f"k{number}" for number in range(30)]
+
+AWAY = (redis.ConnectionError, redis.exceptions.ClusterDownError)
+
+_numbers = count(1)
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -124,6 +132,53 @@ async def test_a_primary_is_silent(make, servers):
     await copied(whole, mine[0])
 
 
+@contextmanager
+def away(cache: Face, servers: ServerCluster) -> Iterator[tuple[list[str], list[str]]]:
+    """Let a primary not answer within the block, which is given its keys and those of the others."""
+    stopped = servers.primaries[0]
+    mine = [key for key in KEYS if servers.owner(slot(cache, key)) is stopped]
+    stopped.pause()
+    try:
+        for _ in range(3):
+            with suppress(redis.ConnectionError, redis.TimeoutError):
+                cache.whole.set(mine[0], KEYS.index(mine[0]))
+        cache.whole.fence()  # which ends the copies
+        yield mine, [key for key in KEYS if key not in mine]
+    finally:
+        stopped.resume()
+        servers.settle()
+
+
+def reads(nodes: Any) -> int:
+    """Return how many reads *nodes* have answered."""
+    found = [run(node, "INFO", "commandstats") for node in nodes]
+    return sum(
+        stats[f"cmdstat_{name}"]["calls"] for stats in found for name in ("get", "mget") if f"cmdstat_{name}" in stats
+    )
+
+
+async def test_a_replica_answers_for_a_primary_that_is_away(make, servers):
+    """With READ_FROM, reads are answered although nobody can vouch for copies of them."""
+    cache = make(READ_FROM="replica", SOCKET_TIMEOUT=0.1 + next(_numbers) / 10_000, BREAKER_COOLDOWN=20)
+    await known(cache)
+    with away(cache, servers) as (mine, _):
+        assert [await cache.get(key) for key in mine] == [KEYS.index(key) for key in mine]
+        assert await cache.get_many(mine) == {key: KEYS.index(key) for key in mine}
+
+
+async def test_only_for_a_primary_that_is_away(make, servers):
+    """Replicas are asked for its names alone: of those that are well, own writes are seen."""
+    cache = make(READ_FROM="replica", SOCKET_TIMEOUT=0.1 + next(_numbers) / 10_000, BREAKER_COOLDOWN=20)
+    await known(cache)
+    others = [servers.replica(primary) for primary in servers.primaries[1:]]
+    with away(cache, servers) as (mine, well):
+        before = reads(others)
+        for key in well:
+            await cache.set(key, "new")
+            assert await cache.get_many([key, mine[0]]) == {key: "new", mine[0]: KEYS.index(mine[0])}
+        assert reads(others) == before
+
+
 async def test_what_is_missing(whole):
     """That an entry is missing is not remembered: while its slot is on its way, it may be made where nobody listens."""
     await known(whole, ["there"])
@@ -203,6 +258,54 @@ async def test_a_promotion(make, servers):
     servers.settle()
     await copied(cache, mine)
     assert len(listeners(cache.near)) <= 3
+
+
+async def test_a_slot_that_nobody_holds(make, servers):
+    """Who asks about it ends no copies of what others hold."""
+    cache = make()
+    await known(cache)
+    held = {slot(cache, key) for key in KEYS}
+    key = next(f"lost{number}" for number in range(99) if slot(cache, f"lost{number}") not in held)
+    with unheld(servers, slot(cache, key)):
+        assert isinstance(await settled(cache.get(key)), AWAY)
+        for each in KEYS:
+            await copied(cache, each)
+        hits, moved = cache.near.stats()["hits"], cache.near.stats()["epochs"].get("moved", 0)
+
+        for _ in range(5):
+            assert isinstance(await settled(cache.get(key)), AWAY)
+            assert isinstance(await settled(cache.get_many([key])), AWAY)
+            time.sleep(MOMENT)
+
+        assert await cache.get_many(KEYS) == {key: number for number, key in enumerate(KEYS)}
+        assert cache.near.stats()["epochs"].get("moved", 0) == moved
+        assert cache.near.stats()["hits"] == hits + len(KEYS)
+
+
+@one_face
+async def test_a_change_of_primaries_within_another(make):
+    """What interrupts who adopts a map, and adopts one as well, does no harm."""
+    cache = make()
+    await known(cache)
+    near = cache.near
+
+    class Interrupted(dict[Any, Any]):
+        begun = False
+
+        def pop(self, *args: Any) -> Any:
+            if not self.begun:
+                self.begun = True
+                near._moved(())
+            return super().pop(*args)
+
+    primaries = near.topology.primaries
+    near.listeners = Interrupted(near.listeners)
+    near.topology.primaries = primaries[:1]
+    try:
+        near._moved(())
+        assert list(near.listeners) == primaries[:1]
+    finally:
+        near.topology.primaries = primaries
 
 
 @one_face

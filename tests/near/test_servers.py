@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from tests.conftest import TRANSPORTS
-from tests.faces import Face
+from tests.faces import Face, settled
 
 from fleetcache.client import SentinelClient, ShardClient
 from fleetcache.near import listener as listening
 from fleetcache.near.tracking import State
-from fleetcache.testing import FaultProxy, tracked, valkey_server
+from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
 from fleetcache.topology.embedded import EmbeddedServer, find_binary
 
 from .conftest import Copies, calls, copied, copy, listeners, one_face, until
@@ -198,6 +199,81 @@ async def test_copies_come_from_the_primary(copies, valkey, replica, raw):
         assert len(near.near.listeners) == 1
 
 
+@pytest.mark.parametrize("ignore", [False, True])
+@pytest.mark.parametrize("read", ["get", "get_many"])
+async def test_what_a_replica_lacks(copies, valkey, raw, read, ignore):
+    """What a replica does not have, while the primary is away, leaves no copy that says so."""
+    with FaultProxy(valkey.socket) as proxy, valkey_server() as behind:
+        location = [proxy.url(9), behind.url(9)]
+        near = copies(location, NEVER_AGAIN, SOCKET_TIMEOUT=0.2, BREAKER_COOLDOWN=0.3, IGNORE_EXCEPTIONS=ignore)
+        await away_for_a_while(near, proxy, raw, read)
+
+        assert await getattr(near, read)(*asked_for(read)) == RIGHT[read]
+        assert near.near.state == "live"
+
+
+@pytest.mark.parametrize("read", ["get", "get_many"])
+async def test_what_nobody_said(copies, valkey, raw, read):
+    """With IGNORE_EXCEPTIONS, "nothing" because no server answered leaves no copy."""
+    with FaultProxy(valkey.socket) as proxy, valkey_server() as behind, FaultProxy(behind.socket) as other:
+        location = [proxy.url(9), other.url(9)]
+        near = copies(location, NEVER_AGAIN, SOCKET_TIMEOUT=0.2, BREAKER_COOLDOWN=0.3, IGNORE_EXCEPTIONS=True)
+        other.hold()
+        await away_for_a_while(near, proxy, raw, read)
+        other.heal()
+
+        assert await getattr(near, read)(*asked_for(read)) == RIGHT[read]
+        assert near.near.state == "live"
+
+
+@one_face
+async def test_what_a_replica_under_sentinels_lacks(copies, tmp_path):
+    """There too it leaves no copy that says so."""
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        first = enter(valkey_server(arguments=["--repl-diskless-sync-delay", "0"]))
+        proxy = enter(FaultProxy(("127.0.0.1", first.port)))
+        enter(valkey_server(arguments=["--replicaof", f"127.0.0.1 {proxy.port}"]))
+        sentinel = enter(valkey_server(binary=sentinel_program(tmp_path, proxy.port)))
+        watching = enter(redis.Redis(port=sentinel.port, decode_responses=True))
+        raw = enter(redis.Redis.from_url(first.url()))
+        until(lambda: [each["master-link-status"] for each in watching.sentinel_slaves("service")] == ["ok"], 20)
+        options = {"SENTINELS": [("127.0.0.1", sentinel.port)], "SOCKET_TIMEOUT": 0.2, "BREAKER_COOLDOWN": 0.3}
+        near = copies("redis://service/0", NEVER_AGAIN, kind=SentinelClient, **options)
+        await away_for_a_while(near, proxy, raw, "get")
+
+        assert await near.get("key") == 1
+
+
+NEVER_AGAIN = {"T_LIVE": 20, "CANARY": 60}
+"""A canary that is written while the primary is away would end all copies, the wrong ones too."""
+
+RIGHT = {"get": 1, "get_many": {"key": 1}}
+
+
+def asked_for(read: str) -> tuple[Any, ...]:
+    return ("key",) if read == "get" else (["key"],)
+
+
+async def away_for_a_while(near: Face, proxy: FaultProxy, raw: redis.Redis, read: str) -> None:
+    """Read what another program has written while ordinary connections to the primary hang, and announcements come."""
+    assert await near.get("another") is None
+    proxy.hold(untracked)
+    raw.set(near.make_key("key"), 1)
+    await near.fence()
+    for _ in range(6):
+        await settled(getattr(near, read)(*asked_for(read)))
+    proxy.heal()
+    until(lambda: written(near.whole))
+    await near.fence()
+
+
+def written(cache: Any) -> bool:
+    with suppress(redis.ConnectionError, redis.TimeoutError):
+        return bool(cache.set("another", 1))
+    return False
+
+
 @one_face
 async def test_a_replica_is_no_primary(copies, replica, lines):
     """A cache that was led to a replica keeps no copies: announcements may come late there."""
@@ -245,6 +321,46 @@ async def test_shards(shards, raw):
         left = await near.get_many(keys)
     assert left == {key: 1 for key in keys if homes[key].exists(near.make_key(key))}
     await near.clear()
+
+
+@pytest.fixture
+def three_ways(copies: Copies, valkey: EmbeddedServer) -> Iterator[tuple[Face, list[FaultProxy]]]:
+    """A near cache over three servers, as far as it knows, and the ways to them."""
+    with ExitStack() as stack:
+        ways = [stack.enter_context(FaultProxy(valkey.socket)) for _ in range(3)]
+        near = copies([way.url(9) for way in ways], {"T_LIVE": 20}, kind=ShardClient, SOCKET_TIMEOUT=0.5)
+        assert len(listeners(near.near)) == 3
+        yield near, ways
+        near.near.close()
+
+
+async def test_a_fence_asks_all_at_once(three_ways):
+    """However many primaries there are, a fence takes as long as the way to the farthest."""
+    near, ways = three_ways
+    for way in ways:
+        way.delay(0.2)
+    await near.fence()
+    began = time.monotonic()
+
+    await near.fence()
+
+    assert 0.2 <= time.monotonic() - began < 0.4
+
+
+async def test_a_fence_waits_for_all_at_once(three_ways):
+    """Primaries that do not answer keep a fence for one SOCKET_TIMEOUT, and the next one not at all."""
+    near, ways = three_ways
+    for way in ways:
+        way.hold()
+    began = time.monotonic()
+    await near.fence()
+    first = time.monotonic() - began
+    await near.fence()
+
+    assert 0.5 <= first < 0.95
+    assert time.monotonic() - began - first < 0.4
+    for way in ways:
+        way.heal()
 
 
 @one_face
@@ -366,6 +482,32 @@ async def test_a_silent_server_ends_the_hits(copies, valkey, raw, asked):
         proxy.heal()
         until(lambda: near.near.state == "live")
         assert await near.get("changed") == 2
+
+
+@one_face
+async def test_who_stops_listening_to_a_server_that_is_away(copies, monkeypatch):
+    """Nothing of it is left there, so that primaries that come and go do not collect listeners."""
+    resting = threading.Event()
+
+    def rest(self: Any, seconds: float) -> None:
+        if self.tracking.state is State.DEAD:
+            resting.set()
+        self.wake.wait(10)
+        self.wake.clear()
+
+    with valkey_server() as server:
+        near = copies(server.url(9))
+        monkeypatch.setattr(listening.Listener, "_rest", rest)
+        (listener,) = listeners(near.near)
+        remote = near.topology.primary
+        assert remote.watchers
+        server.kill()
+        assert resting.wait(10)
+
+        near.near.close()
+
+        until(lambda: listener.thread is None)
+        assert not remote.watchers
 
 
 @one_face

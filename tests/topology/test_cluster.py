@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import count
 from typing import Any
 
@@ -20,7 +21,8 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
-from tests.faces import AWAITING, Face
+from tests.faces import AWAITING, Face, settled
+from tests.slots import unheld
 from tests.topology.load import Load
 
 from fleetcache import Cache
@@ -41,9 +43,9 @@ from fleetcache.errors import (
 from fleetcache.exchange.connecting import refusal
 from fleetcache.exchange.runtime import AWAITING as AWAITING_RUNTIME
 from fleetcache.exchange.runtime import BLOCKING as BLOCKING_RUNTIME
-from fleetcache.testing import ServerCluster, cluster
+from fleetcache.testing import FaultProxy, ServerCluster, cluster
 from fleetcache.testing.clusters import free_ports, role, run, wait_for
-from fleetcache.topology.cluster import Redirect, may_ask_again, redirected, slot_of, units
+from fleetcache.topology.cluster import MOMENT, Redirect, may_ask_again, redirected, slot_of, units
 
 _numbers = count(1)
 
@@ -206,6 +208,47 @@ async def test_any_start_node_will_do(fresh, servers):
         await lost.keys("*")
 
 
+async def test_who_learns_the_map_is_cancelled(whole, servers):
+    """Those who wait for it find it out themselves."""
+    with FaultProxy(("127.0.0.1", servers.nodes[0].port)) as proxy:
+        cache = whole(f"redis+cluster://127.0.0.1:{proxy.port}")
+        proxy.hold()
+        first = asyncio.create_task(cache.aget("first"))
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(cache.aget(f"other{number}", "none")) for number in range(3)]
+        await asyncio.sleep(0.02)
+        first.cancel()
+        await asyncio.sleep(0.02)
+        proxy.heal()
+
+        assert await asyncio.gather(*others) == ["none"] * 3
+        assert first.cancelled()
+
+
+async def test_all_get_new_addresses(fresh, servers):
+    """Where nobody answers who was known, and not even a connection is refused, the start nodes are asked soon."""
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        old = {node.port: enter(FaultProxy(("127.0.0.1", node.port))) for node in servers.nodes}
+        led = {port: proxy.port for port, proxy in old.items()}
+        cache = fresh(
+            f"redis+cluster://127.0.0.1:{servers.nodes[0].port}",
+            SOCKET_TIMEOUT=0.1 + next(_numbers) / 100_000,
+            address_remap=lambda place: (place[0], led.get(place[1], place[1])),
+        )
+        assert await cache.set("a", 1) is True
+        for proxy in old.values():
+            proxy.hold()
+        led.clear()
+        time.sleep(MOMENT)
+
+        found = []
+        while True not in found and len(found) < 30:
+            found.append(await settled(cache.set("a", 2)))
+
+        assert len(found) <= 5
+
+
 async def test_connections(fresh, servers):
     """Tasks share one connection to each node; the one by which the map was learnt goes if it has another name."""
     cache = fresh(servers.url().replace("127.0.0.1", "localhost"))
@@ -326,6 +369,24 @@ def test_slots_move_under_load(whole, servers):
     assert (load.wrong, load.errors) == ([], [])
     assert cache.topology.counts["moved"] >= 2
     assert load.slowest < 1
+
+
+async def test_a_slot_that_nobody_holds(fresh, servers):
+    """Calls about it fail at once, and are no reason to learn the map again and again."""
+    cache = fresh(SOCKET_TIMEOUT=2 + next(_numbers) / 10_000)
+    await cache.get_many(map(str, range(20)))
+    with unheld(servers, slot_of(cache.make_key("a"))):
+        before, slowest, calls, began = counts(cache)["learnt"], 0.0, 0, time.monotonic()
+        while (now := time.monotonic()) < began + 1:
+            with pytest.raises((ClusterDownError, ServerGone), match="slot"):
+                await cache.get("a")
+            slowest, calls = max(slowest, time.monotonic() - now), calls + 1
+        took = time.monotonic() - began
+
+        assert slowest < 0.5
+        assert calls > 5
+        assert counts(cache)["learnt"] - before <= 2 + took / MOMENT
+    assert await cache.get("a") is None
 
 
 # --- nodes that come and go -----------------------------------------------------------------------

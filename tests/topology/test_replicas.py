@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import count
 from typing import Any
 
 import pytest
-from redis.exceptions import MasterDownError
+from redis.exceptions import ClusterDownError, ConnectionError, MasterDownError
 from tests.faces import Face, settled
 from tests.nearby import wait_until_live
 from tests.topology.load import Load
@@ -538,6 +538,37 @@ async def test_a_replica_of_a_cluster_dies(fresh, servers, monkeypatch):
     while asked("get", "mget") == [0]:
         assert await cache.get_many(KEYS) == dict.fromkeys(KEYS, 1)
         assert time.monotonic() < deadline
+
+
+async def test_nobody_is_left_of_a_shard(whole, servers):
+    """Callers hear what is wrong, or with IGNORE_EXCEPTIONS nothing, also while the cluster is down for it."""
+    strict, lax = whole(servers.url()), whole(servers.url(), IGNORE_EXCEPTIONS=True)
+    primary = servers.primaries[0]
+    replica = servers.replica(primary)
+    keys = dict.fromkeys(KEYS, 1)
+    for cache in (strict, lax):
+        cache.set_many(keys)
+        cache.get_many(KEYS)
+    replica.kill()
+    primary.kill()
+    try:
+        down, errors = time.monotonic() + 10, []
+        while not any(isinstance(error, ClusterDownError) for error in errors) and time.monotonic() < down:
+            found = [await settled(strict.aget(key)) for key in KEYS]
+            for key in KEYS:
+                with suppress(ClusterDownError, ConnectionError):
+                    found.append(strict.get(key))
+            errors += [error for error in found if error != 1]
+            assert {lax.get(key) for key in KEYS} | {await lax.aget(key) for key in KEYS} <= {None, 1}
+            assert lax.get_many(KEYS).items() <= keys.items()
+
+        assert errors
+        assert [error for error in errors if not isinstance(error, (ConnectionError, ClusterDownError))] == []
+        assert isinstance(await settled(strict.aget_many(KEYS)), (ConnectionError, ClusterDownError))
+    finally:
+        primary.restart()
+        replica.restart()
+        servers.settle()
 
 
 async def test_replicas_of_a_cluster_lose_their_primary(fresh, servers):
