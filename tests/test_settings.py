@@ -76,6 +76,22 @@ def test_an_unknown_url_scheme(url, fault):
     assert "memory://" in message
 
 
+@pytest.mark.parametrize("hosts", ["", ",", "h,", ":1", "h:1,,i:2"])
+@pytest.mark.parametrize("user", ["", f":{SECRET}@", f"user:{SECRET}@"])
+def test_a_host_of_a_cluster_is_missing(user, hosts):
+    """It is not taken for localhost, and neither the user nor the password is taken for a host."""
+    message = refusal(f"redis+cluster://{user}{hosts}")
+
+    assert "a host is missing" in message
+    assert user.replace(SECRET, "***") in message
+
+
+@pytest.mark.parametrize("url", [f"h:1,:{SECRET}@i:2", f"h,u:{SECRET}@i", f"u:{SECRET}@h,u:{SECRET}@i"])
+def test_a_host_before_the_password(url):
+    """No host is silently taken for a part of the user or the password, which stand once, in front."""
+    assert "stands before the @; in a password , is written %2C" in refusal(f"redis+cluster://{url}")
+
+
 @pytest.mark.parametrize(
     "options, fault",
     [

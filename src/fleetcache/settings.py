@@ -301,7 +301,7 @@ class Options:
     """The logger for ignored refusals."""
     read_from: str | None = option(None, one_of(None, "primary", "replica", "nearest"))
     """Who answers reads: the `"primary"`, any `"replica"`, or the `"nearest"` of all; see [Replicas](replicas.md).
-    Left out: replicas if LOCATION names some or Sentinels know some, the primaries of a cluster."""
+    Left out: replicas if LOCATION names some, or with `SentinelClient`; else primaries."""
     replica_read_only: bool = option(True, flag)
     """False lets writes go to another server when the primary is away."""
     scan_itersize: int = option(1000, int, setting="DJANGO_REDIS_SCAN_ITERSIZE")
@@ -507,11 +507,13 @@ def _fault(url: str) -> str:
         return "a '#' ends a URL; in a password it is written %23"
     if any(char.isspace() for char in place.netloc):
         return "there is white space in the host"
+    if "+" in place.scheme and (not place.hostname or re.search(",.*:.*@", place.netloc)):
+        return "a host is missing, or stands before the @; in a password , is written %2C"
     database = place.path.strip("/")
     if watched(url):
         service, _, database = place.path.removeprefix("/").partition("/")
-        if not (service and place.hostname):
-            return "a Sentinel's host or the service is missing: redis+sentinel://host1:26379,host2:26379/service/0"
+        if not service:
+            return "the service is missing: redis+sentinel://host1:26379,host2:26379/service/0"
     if database and not database.isdigit():
         return f"the database must be a whole number, not {database!r}"
     if clustered([url]) and int(database or 0):

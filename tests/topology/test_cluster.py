@@ -14,6 +14,7 @@ import pytest
 from redis.exceptions import (
     AskError,
     BusyLoadingError,
+    ClusterCrossSlotError,
     ClusterDownError,
     ConnectionError,
     MovedError,
@@ -542,6 +543,14 @@ async def test_a_cluster_that_is_none(fresh, valkey):
             await cache.get("a")
 
 
+async def test_a_cluster_that_is_a_sentinel(fresh, watched_servers):
+    """A cluster URL to a Sentinel says where, and what to write instead."""
+    host, port = watched_servers.addresses[0]
+
+    with pytest.raises(UnsupportedServer, match=rf"{host}:{port}/0: .* no node .*Write .*redis\+sentinel://"):
+        await fresh(f"redis+cluster://{host}:{port}").get("a")
+
+
 async def test_a_node_that_is_no_single_server(fresh, servers):
     """A plain URL to a node says what to write instead, at the first entry of another node."""
     cache = fresh(servers.primaries[0].tcp_url())
@@ -549,6 +558,10 @@ async def test_a_node_that_is_no_single_server(fresh, servers):
     with pytest.raises(MovedError, match=r"node of a cluster. Write redis\+cluster://"):
         for number in range(50):
             await cache.get(str(number))
+    names = [str(number) for number in range(50)]
+    for operation in (cache.get_many, cache.delete_many):
+        with pytest.raises(ClusterCrossSlotError, match=r"node of a cluster. Write redis\+cluster://"):
+            await operation(names)
     with pytest.raises(MovedError, match="node of a cluster"):
         await cache.set_many({str(number): number for number in range(50)})
     with pytest.raises(NoSuchDatabase):

@@ -282,6 +282,11 @@ async def test_a_provider_that_fails(place, face, caplog):
             assert SECRET not in str(caught.value)
             assert await ignoring.get("a", "default") == "default"
     assert SECRET not in caplog.text
+    new = Tokens(place.user)
+    new.get_credentials = fails
+    with pytest.raises(AccessDenied) as caught:
+        await Face(Cache(place.url, {"OPTIONS": {"credential_provider": new}}), face).get("a")
+    assert "OSError" in repr((caught.value.__cause__, caught.value.__cause__.__cause__))
     provider.get_credentials = lambda: "p0"
     with pytest.raises(AccessDenied, match="raised TypeError"):
         await cache.get("a")

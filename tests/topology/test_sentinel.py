@@ -354,8 +354,9 @@ async def test_no_sentinel(fresh, servers):
     [
         ("redis+sentinel://h:1", Cache, {}, "service is missing"),
         ("redis+sentinel://h:1//0", Cache, {}, "the database must be a whole number|service is missing"),
-        ("redis+sentinel:///service", Cache, {}, "host or the service is missing"),
-        ("redis+sentinel://h,,i/service", Cache, {}, "host or the service is missing"),
+        ("redis+sentinel:///service", Cache, {}, "a host is missing"),
+        ("redis+sentinel://h,,i/service", Cache, {}, "a host is missing"),
+        ("redis+sentinel://h:1,:a@i/service", Cache, {}, "stands before the @"),
         ("redis+sentinel://h:1,i:x/service", Cache, {}, "port is no number"),
         ("redis+sentinel://h:1/service/two", Cache, {}, "must be a whole number, not 'two'"),
         ("redis+sentinel://h:1/service/2/3", Cache, {}, "must be a whole number"),

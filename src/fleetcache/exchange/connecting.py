@@ -40,6 +40,7 @@ Push = hiredis.PushNotification
 REFUSALS: dict[str, type[exceptions.RedisError]] = {
     "ASK": exceptions.AskError,
     "CLUSTERDOWN": exceptions.ClusterDownError,
+    "CROSSSLOT": exceptions.ClusterCrossSlotError,
     "EXECABORT": exceptions.ExecAbortError,
     "LOADING": exceptions.BusyLoadingError,
     "MASTERDOWN": exceptions.MasterDownError,
@@ -60,8 +61,6 @@ LIBRARY: dict[str, Any] = {"lib_name": "fleetcache", "lib_version": VERSION}
 if hasattr(redis, "DriverInfo"):  # redis-py 7.2
     LIBRARY = {"driver_info": redis.DriverInfo(name="fleetcache", lib_version=VERSION)}
 
-CLUSTER = {"ASK", "MOVED"}  # their classes parse "slot host:port", without the code
-
 
 def refusal(text: str) -> exceptions.RedisError:
     """Return the server's error message as the exception redis-py would raise for it."""
@@ -69,11 +68,9 @@ def refusal(text: str) -> exceptions.RedisError:
     kind = REFUSALS.get(code, exceptions.ResponseError)
     if kind is exceptions.ResponseError:
         return kind(text.removeprefix("ERR "))
-    error = kind(rest if code in CLUSTER else text)
-    if code == "MOVED":  # seen only by who does not follow it
-        error.args = (
-            f"{text}: the server is a node of a cluster. Write redis+cluster:// instead of redis:// in LOCATION",
-        )
+    error = kind(rest if code in {"ASK", "MOVED"} else text)  # whose classes parse "slot host:port"
+    if code in {"CROSSSLOT", "MOVED"}:  # seen only by who does not know of the cluster
+        error.args = (f"{text}: the server is a node of a cluster. Write redis+cluster:// in LOCATION",)
     return error
 
 

@@ -421,7 +421,8 @@ class Cluster(Topology):
 
     def _complain(self) -> NoReturn:
         trouble = self.trouble or ServerGone(f"{self.starts[0].address}: no node says who holds which slot")
-        raise type(trouble)(*trouble.args)  # one each: a shared one would collect tracebacks
+        # One each: a shared one would collect tracebacks.
+        raise type(trouble)(*trouble.args) from trouble.__cause__
 
     async def _learn(self, runtime: Runtime, tried: Server | None, best: Node | None) -> None:
         nodes = [*self.nodes.values(), *self.starts]
@@ -450,10 +451,10 @@ class Cluster(Topology):
     def _no_map(node: Node, reply: Reply) -> Exception:
         if not reply:
             return ServerGone(f"{node.address}: no slot of this cluster is assigned to a node")
-        if isinstance(reply, redis.ResponseError) and "cluster support disabled" in str(reply):
+        if "cluster support disabled" in str(reply) or "unknown command" in str(reply):
             return UnsupportedServer(
-                f"{node.address}: the server is no node of a cluster ({reply}). "
-                f"Write redis:// instead of redis+cluster:// in LOCATION, and no CLIENT_CLASS for clusters"
+                f"{node.address}: the server is no node of a cluster ({reply}). Write redis:// instead of redis+cluster:// "
+                f"in LOCATION, or redis+sentinel://…/service/0 for a Sentinel, and no CLIENT_CLASS for clusters"
             )
         return reply if isinstance(reply, Exception) else ServerGone(f"{node.address}: sent no map of the slots")
 
