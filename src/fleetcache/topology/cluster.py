@@ -332,6 +332,8 @@ class Cluster(Topology):
                     target = self._holder(commands[span], last)
                     if target is last or not may_ask_again(commands[span], replies[span]):
                         continue
+                if target is self.somewhere:
+                    continue  # nobody holds this slot any more
                 todo.setdefault((target, redirect.asking), []).append(span)
             if not todo or monotonic() > until:
                 break
