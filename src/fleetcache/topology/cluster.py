@@ -312,7 +312,8 @@ class Cluster(Topology):
         until = monotonic() + self.timeout
         best: Node | None = None
         for hop in range(HOPS):
-            todo: dict[tuple[Node, bool], list[slice]] = {}
+            todo: dict[tuple[Any, bool], list[slice]] = {}
+            target: Any
             wait = False
             for span, last in asked:
                 redirect = next((found for reply in replies[span] if (found := redirected(reply))), None)
