@@ -42,8 +42,11 @@ ON_NEWEST = (
 """These take long, and find the same on every Python."""
 NEAR = ("tests/contract", "tests/differential")
 """These run once more with a near cache, on the newest Python."""
-ELSEWHERE = ("tests/contract", "tests/differential/test_cases.py", "tests/differential/test_mended.py")
-"""These run once more on a cluster and once more under Sentinels, on the newest Python."""
+ELSEWHERE = {
+    "cluster": ("tests/contract", "tests/differential/test_cases.py", "tests/differential/test_mended.py"),
+    "sentinel": ("tests/contract",),
+}
+"""These run once more on a cluster, and under Sentinels, on the newest Python."""
 FOUNDATION = ("tests/test_cache.py", "tests/test_locks.py")
 """Of these, what is on a cluster or under Sentinels runs once more with the oldest server, on the newest Python."""
 REQUIRE_ALL = os.environ.get("FLEETCACHE_REQUIRE_ALL") == "1"
@@ -117,7 +120,7 @@ def all_passed(python: Path, *, newest: bool) -> bool:
     ]
     if everything:
         runs.append(passed(python, *two_at_a_time, *NEAR, FLEETCACHE_NEAR="1"))
-        runs += [passed(python, *two_at_a_time, *ELSEWHERE, FLEETCACHE_ON=place) for place in ("cluster", "sentinel")]
+        runs += [passed(python, *two_at_a_time, *tests, FLEETCACHE_ON=place) for place, tests in ELSEWHERE.items()]
         if oldest := shutil.which("redis-server"):
             there = ("-k", "cluster or sentinel")
             runs.append(passed(python, *two_at_a_time, *FOUNDATION, *there, FLEETCACHE_SERVER=oldest))

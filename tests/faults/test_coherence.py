@@ -23,7 +23,6 @@ ONE = [
 # Of those that also befall one server what is different elsewhere, and in pairs those that take equally long.
 SEVERAL = [
     *(("deaf", THREADS, "valkey", 2, "cluster"), ("flushed", TASKS, "redis", 1, "cluster")),
-    *(("migrated", BOTH, "valkey", 1, "cluster"), ("on_its_way", BOTH, "redis", 1, "cluster")),
     *(("taken", THREADS, "valkey", 2, "cluster"), ("added", TASKS, "valkey", 1, "cluster")),
     *(("promoted", TASKS, "redis", 1, "cluster"), ("revived", BOTH, "valkey", 1, "cluster")),
     *(("isolated", BOTH, "valkey", 1, "cluster"), ("switched", THREADS, "valkey", 1, "sentinel")),

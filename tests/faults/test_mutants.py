@@ -11,7 +11,7 @@ from tests.coherence.scenarios import SCENARIOS
 
 pytestmark = pytest.mark.timeout(120)
 
-SEEDS = 4
+SEEDS = 8
 """In so many runs at most each must be noticed."""
 
 CLUSTERED = {
