@@ -69,12 +69,6 @@ def whole(servers: ServerCluster) -> Any:
     return whole
 
 
-@pytest.fixture
-def fresh(whole: Any, face: str) -> Any:
-    """Make a cache that knows nothing of the cluster yet, and shows this face."""
-    return lambda *args, **options: Face(whole(*args, **options), face)
-
-
 def counts(cache: Face) -> Any:
     return cache.whole.topology.counts
 

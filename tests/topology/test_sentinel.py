@@ -44,12 +44,6 @@ def whole(servers: WatchedServers) -> Any:
 
 
 @pytest.fixture
-def fresh(whole: Any, face: str) -> Any:
-    """Make a cache that knows nothing of the servers yet, and shows this face."""
-    return lambda *args, **options: Face(whole(*args, **options), face)
-
-
-@pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses of the Sentinels that were asked, one after another."""
     found: list[str] = []

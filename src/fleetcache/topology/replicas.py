@@ -98,8 +98,11 @@ class Reader(Server):
 
     def _answers(self, server: Server, began: float, found: Any) -> bool:
         """Whether *found* is an answer; if so, *server* is well, and as near as that."""
-        if isinstance(found, Exception) or not self.signs.isdisjoint(map(type, found)):
+        if isinstance(found, Exception):
             return False
+        for reply in found:  # as `Node.exchange` does: every read comes by here
+            if type(reply) in self.signs:
+                return False
         if began:
             self._time(server, monotonic() - began)
         if self.resting:
