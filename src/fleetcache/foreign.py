@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.connecting import address_of, wanted
-from fleetcache.exchange.server import packed
+from fleetcache.exchange.wire import packed
 from fleetcache.twin import complete
 
 TAKEN = 1

@@ -18,8 +18,8 @@ from redis.exceptions import AskError, MovedError, NoPermissionError, RedisError
 
 from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, SettingsError, UnsupportedServer
 from fleetcache.exchange.blocking import Conversation
-from fleetcache.exchange.connecting import NEED_DATA, Push, address_of, connect, refusal
-from fleetcache.exchange.server import facts_in
+from fleetcache.exchange.connecting import address_of, connect
+from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, refusal
 from fleetcache.near.tracking import PRIMARY, too_old
 from fleetcache.pool import ConnectionFactory
 from fleetcache.settings import NETWORKED, Options, Settings, from_url, masked_url, watched

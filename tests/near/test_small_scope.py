@@ -22,7 +22,7 @@ import pytest
 from tests.coherence import mutants
 
 from fleetcache import near
-from fleetcache.exchange.connecting import NEED_DATA, refusal
+from fleetcache.exchange.wire import NEED_DATA, refusal
 from fleetcache.near import PACKED, Near
 from fleetcache.near.journal import Journal
 from fleetcache.near.store import Epoch, Store

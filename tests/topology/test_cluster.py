@@ -40,9 +40,9 @@ from fleetcache.errors import (
     TooManyConnections,
     UnsupportedServer,
 )
-from fleetcache.exchange.connecting import refusal
 from fleetcache.exchange.runtime import AWAITING as AWAITING_RUNTIME
 from fleetcache.exchange.runtime import BLOCKING as BLOCKING_RUNTIME
+from fleetcache.exchange.wire import refusal
 from fleetcache.testing import FaultProxy, ServerCluster, cluster
 from fleetcache.testing.clusters import free_ports, role, run, wait_for
 from fleetcache.topology.cluster import MOMENT, Redirect, may_ask_again, redirected, slot_of, units

@@ -36,7 +36,7 @@ from fleetcache.errors import (
     UnsupportedServer,
 )
 from fleetcache.exchange.connecting import VERSION
-from fleetcache.exchange.server import pack
+from fleetcache.exchange.wire import pack
 from fleetcache.testing import FaultProxy, cluster, sentinels, tls_server, valkey_server
 from fleetcache.testing.clusters import run, wait_for
 from fleetcache.testing.servers import certify

@@ -12,7 +12,8 @@ from redis.exceptions import InvalidResponse
 
 from fleetcache.errors import ConnectionLost, ServerGone, ServerTimeout
 from fleetcache.exchange import Reply
-from fleetcache.exchange.connecting import NEED_DATA, Push, new_reader, socket_of
+from fleetcache.exchange.connecting import socket_of
+from fleetcache.exchange.wire import NEED_DATA, Push, new_reader
 
 CHUNK = 65536
 KERNEL_TIMEOUTS = hasattr(socket, "SO_RCVTIMEO") and hasattr(socket, "AF_UNIX")

@@ -18,7 +18,6 @@ from importlib.metadata import PackageNotFoundError, version
 from types import SimpleNamespace
 from typing import Any
 
-import hiredis
 import redis
 import redis.asyncio
 from redis import exceptions
@@ -34,25 +33,6 @@ from fleetcache.errors import (
     UnsupportedServer,
 )
 
-NEED_DATA: Any = hiredis.Reader  # any object that is no reply
-Push = hiredis.PushNotification
-
-REFUSALS: dict[str, type[exceptions.RedisError]] = {
-    "ASK": exceptions.AskError,
-    "CLUSTERDOWN": exceptions.ClusterDownError,
-    "CROSSSLOT": exceptions.ClusterCrossSlotError,
-    "EXECABORT": exceptions.ExecAbortError,
-    "LOADING": exceptions.BusyLoadingError,
-    "MASTERDOWN": exceptions.MasterDownError,
-    "MOVED": exceptions.MovedError,
-    "NOAUTH": exceptions.AuthenticationError,
-    "NOPERM": exceptions.NoPermissionError,
-    "NOSCRIPT": exceptions.NoScriptError,
-    "OOM": exceptions.OutOfMemoryError,
-    "READONLY": exceptions.ReadOnlyError,
-    "TRYAGAIN": exceptions.TryAgainError,
-    "WRONGPASS": exceptions.AuthenticationError,
-}
 try:
     VERSION = version("fleetcache")
 except PackageNotFoundError:  # it was copied, not installed
@@ -60,23 +40,6 @@ except PackageNotFoundError:  # it was copied, not installed
 LIBRARY: dict[str, Any] = {"lib_name": "fleetcache", "lib_version": VERSION}
 if hasattr(redis, "DriverInfo"):  # redis-py 7.2
     LIBRARY = {"driver_info": redis.DriverInfo(name="fleetcache", lib_version=VERSION)}
-
-
-def refusal(text: str) -> exceptions.RedisError:
-    """Return the server's error message as the exception redis-py would raise for it."""
-    code, _, rest = text.partition(" ")
-    kind = REFUSALS.get(code, exceptions.ResponseError)
-    if kind is exceptions.ResponseError:
-        return kind(text.removeprefix("ERR "))
-    error = kind(rest if code in {"ASK", "MOVED"} else text)  # whose classes parse "slot host:port"
-    if code in {"CROSSSLOT", "MOVED"}:  # seen only by who does not know of the cluster
-        error.args = (f"{text}: the server is a node of a cluster. Write redis+cluster:// in LOCATION",)
-    return error
-
-
-def new_reader() -> Any:
-    """Return a parser of replies, which gives a refusal as an exception and ``NEED_DATA`` for want of bytes."""
-    return hiredis.Reader(protocolError=exceptions.InvalidResponse, replyError=refusal, notEnoughData=NEED_DATA)
 
 
 @cache

@@ -17,7 +17,8 @@ from redis.exceptions import InvalidResponse
 
 from fleetcache.errors import ConnectionLost, NeverSent, ServerGone, ServerTimeout
 from fleetcache.exchange import Reply
-from fleetcache.exchange.connecting import NEED_DATA, Push, close_raw, let_go, new_reader, take_transport
+from fleetcache.exchange.connecting import close_raw, let_go, take_transport
+from fleetcache.exchange.wire import NEED_DATA, Push, new_reader
 
 BUSY = 0.05
 """A timer that comes this many seconds late speaks of the loop rather than of the server."""

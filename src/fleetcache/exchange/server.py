@@ -11,7 +11,6 @@ import asyncio
 import atexit
 import logging
 import os
-import re
 import threading
 import weakref
 from collections import deque
@@ -20,8 +19,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
-import hiredis
-from redis.exceptions import AuthenticationError, DataError, ExecAbortError, ReadOnlyError
+from redis.exceptions import AuthenticationError, ExecAbortError, ReadOnlyError
 from redis.sentinel import SentinelConnectionPool
 
 from fleetcache.errors import (
@@ -40,6 +38,7 @@ from fleetcache.exchange.connecting import aconnect, address_of, connect
 from fleetcache.exchange.multiplexed import Multiplexed
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.sentinels import PATIENCE, Place, Sentinel, Sentinels
+from fleetcache.exchange.wire import ABOUT, facts_in, packed
 from fleetcache.twin import complete
 
 Told: TypeAlias = tuple[Conversation, Sequence[Command], int]
@@ -51,42 +50,6 @@ ENDED = frozenset((ReadOnlyError, AuthenticationError))
 """Refusals of a connection that has become useless: it leads to no primary, or nobody is logged in any more."""
 
 REFUSED = (AuthenticationError, NoSuchDatabase, UnsupportedServer)
-
-LARGE = 32768  # benchmarks/growth.py: from here on hiredis' packing costs more than ours
-
-
-def pack(command: Command) -> bytes:
-    """Return *command* as bytes."""
-    try:
-        if len(command) > 2:
-            for part in command:
-                if type(part) is bytes and len(part) > LARGE:
-                    return _pack_large(command)
-        data: bytes = hiredis.pack_command(command)
-    except (TypeError, UnicodeEncodeError) as error:
-        raise DataError(f"{command[0].decode()}: {error}") from error
-    return data
-
-
-def _pack_large(command: Command) -> bytes:
-    """Return *command*, some part of which is large, as bytes; hiredis would copy it again and again."""
-    pieces = [b"*%d\r\n" % len(command)]
-    for part in command:
-        if not isinstance(part, (bytes, str, int, float)):
-            raise TypeError("A tuple item must be str, int, float or bytes.")
-        data = part if isinstance(part, bytes) else str(part).encode()
-        pieces += (b"$%d\r\n" % len(data), data, b"\r\n")
-    return b"".join(pieces)
-
-
-def packed(commands: Sequence[Command]) -> bytes:
-    """Return *commands* as the bytes of one write."""
-    if len(commands) == 1:
-        return pack(commands[0])
-    return b"".join([pack(command) for command in commands])
-
-
-ABOUT = pack((b"INFO", "server", "replication"))
 
 
 def harmless(commands: Sequence[Command]) -> bool:
@@ -519,12 +482,6 @@ class Shredder:
     def append(self, conversation: Conversation) -> None:
         """Hang up."""
         self.server._hang_up(conversation)
-
-
-def facts_in(about: Reply) -> dict[str, str]:
-    """Return what the reply to INFO tells; nothing if it was refused."""
-    text = about.decode(errors="replace") if isinstance(about, bytes) else about
-    return dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.MULTILINE)) if isinstance(text, str) else {}
 
 
 SERVERS: weakref.WeakSet[RemoteServer] = weakref.WeakSet()

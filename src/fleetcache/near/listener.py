@@ -26,7 +26,8 @@ from fleetcache import commands as c
 from fleetcache.exchange import Reply, Server
 from fleetcache.exchange.connecting import socket_of
 from fleetcache.exchange.runtime import BLOCKING
-from fleetcache.exchange.server import RemoteServer, facts_in
+from fleetcache.exchange.server import RemoteServer
+from fleetcache.exchange.wire import facts_in
 from fleetcache.near.changes import Changes
 from fleetcache.near.tracking import CANARY_LIFE, DOUBT, NEVER, Refused, State, Tracking
 from fleetcache.topology import Topology

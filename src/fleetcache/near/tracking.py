@@ -37,8 +37,7 @@ from typing import Any
 import hiredis
 from redis.exceptions import AskError, MovedError, NoPermissionError, OutOfMemoryError, ReadOnlyError
 
-from fleetcache.exchange.connecting import NEED_DATA, Push, refusal
-from fleetcache.exchange.server import facts_in
+from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, refusal
 from fleetcache.keys import MAX_LENGTH, doubtful
 from fleetcache.near.journal import Journal
 from fleetcache.near.store import ENDED, PACKED, Epoch, Store

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeAlias
 
 import hiredis
 
-from fleetcache.exchange.connecting import NEED_DATA
+from fleetcache.exchange.wire import NEED_DATA
 from fleetcache.topology.embedded import StrPath
 
 Address: TypeAlias = tuple[str, int] | StrPath

@@ -29,7 +29,8 @@ from fleetcache.exchange import Command, Reply, Server, Verb
 from fleetcache.exchange.connecting import place_of
 from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
-from fleetcache.exchange.server import RemoteServer, harmless, pack
+from fleetcache.exchange.server import RemoteServer, harmless
+from fleetcache.exchange.wire import pack
 from fleetcache.topology import Share, Topology
 from fleetcache.topology.replicas import UNABLE, Reader
 from fleetcache.twin import complete
