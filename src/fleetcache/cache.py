@@ -29,7 +29,7 @@ from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
 from fleetcache.foreign import behind
 from fleetcache.keys import CacheKey, default_key_function, escaped, unique
-from fleetcache.near import CANARY, PACKED, Near, clock, open_near
+from fleetcache.near import CANARY, PACKED, Near, announced, clock, open_near
 from fleetcache.pipeline import Pipeline
 from fleetcache.pool import frozen
 from fleetcache.recipes.loading import Loading
@@ -84,14 +84,17 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     ) -> tuple[Settings, Topology, Codec, Stats, Near | None]:
         """Return what all caches of these settings in this process share, made on first use."""
         key = (cls, frozen(location), frozen(params), frozen(defaults))
-        with _sharing:
-            if key not in _shared:
-                settings = Settings.read(location, params, alias=alias, defaults=defaults)
-                topology = cls.open(settings)
-                made = (settings, topology, cls.make_codec(settings), Stats(), open_near(settings, topology, cls.warns))
-                # The arguments are kept, because some of their parts are identified by address.
-                _shared[key] = (made, location, params, defaults)
-            found: tuple[Settings, Topology, Codec, Stats, Near | None] = _shared[key][0]
+        if key not in _shared:
+            # A site's modules are imported and its classes called without a lock: they may make caches, and wait
+            # for a thread that imports them and makes one too.
+            settings = Settings.read(location, params, alias=alias, defaults=defaults)
+            topology, codec, beginnings = cls.open(settings), cls.make_codec(settings), announced(settings)
+            with _sharing:
+                if key not in _shared:
+                    made = (settings, topology, codec, Stats(), open_near(settings, beginnings, topology, cls.warns))
+                    # The arguments are kept, because some of their parts are identified by address.
+                    _shared[key] = (made, location, params, defaults)
+        found: tuple[Settings, Topology, Codec, Stats, Near | None] = _shared[key][0]
         return found
 
     @classmethod

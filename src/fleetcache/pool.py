@@ -18,14 +18,12 @@ from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedSSLC
 from fleetcache.errors import SettingsError
 from fleetcache.exchange.connecting import arguments
 from fleetcache.exchange.credentials import Credentials
-from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.settings import Options, connection_options, flag, imported, masked_url, nearest
 
 TRANSLATED = {"valkey": "redis", "valkeys": "rediss"}
 
 _pools: dict[Hashable, Any] = {}
 _credentials: dict[int, Credentials] = {}
-_making = lock_across_forks()
 
 
 def frozen(value: Any) -> Hashable:
@@ -45,10 +43,11 @@ def credentials(provider: Any) -> Credentials:
     if isinstance(provider, type) or not hasattr(provider, "get_credentials"):
         what = f"the class {provider.__name__}" if isinstance(provider, type) else f"a {type(provider).__name__}"
         raise SettingsError(f"credential_provider must be an object with get_credentials(), not {what}")
-    with _making:
-        if id(provider) not in _credentials:
-            _credentials[id(provider)] = Credentials(provider)
-        return _credentials[id(provider)]
+    made = Credentials(provider)
+    known = _credentials.setdefault(id(provider), made)  # one step, so all threads have the same
+    if known is made:
+        made.listen()
+    return known
 
 
 def check_query(url: str) -> None:
@@ -110,11 +109,11 @@ class ConnectionFactory:
         """Return the process's pool for *params*, all of them: two aliases share one only if all agree."""
         identity = {**params, "sentinels": self.settings.sentinels, "sentinel_kwargs": self.settings.sentinel_kwargs}
         key = (type(self), frozen(identity), self.settings.connection_pool_class)
-        with _making:
-            if key not in _pools:
-                # What was identified by its address must not be freed: the address could be reused.
-                _pools[key] = (self.get_connection_pool(params), identity)
-            return _pools[key][0]
+        if key not in _pools:
+            # Two threads may make one each, unconnected, and have the first: no lock is held while a site's
+            # classes are called.  What was identified by its address must not be freed: it could be reused.
+            _pools.setdefault(key, (self.get_connection_pool(params), identity))
+        return _pools[key][0]
 
     def get_connection_pool(self, params: dict[str, Any]) -> Any:
         """Return a new pool."""

@@ -11,7 +11,7 @@ from django.core.checks import CheckMessage, Error, Warning
 
 from fleetcache.django.backend import STAND_INS, RedisCache, check_embedded, entries, settings_of, with_client
 from fleetcache.errors import SettingsError
-from fleetcache.near import prefixes
+from fleetcache.near import announced
 
 
 def check_caches(**kwargs: Any) -> list[CheckMessage]:
@@ -26,8 +26,7 @@ def _check(alias: str, entry: Mapping[str, Any], backend: type[RedisCache]) -> l
         kind = with_client(backend, entry)
         kind.make_codec(read)
         kind.open(read)
-        if read.options.near is not None:
-            prefixes(read, read.options.near)
+        announced(read)
     except SettingsError as error:
         return [Error(str(error), obj=f"CACHES[{alias!r}]", id="fleetcache.E001")]
     return []

@@ -35,10 +35,13 @@ class Credentials(CredentialProvider):
     def __init__(self, provider: Any) -> None:
         self.provider = provider
         self.name = type(provider).__name__
+
+    def listen(self) -> None:
+        """Hear of each token that the provider announces."""
         # Told through us alone: redis-entraid's provider has room for one listener, and raw clients would take it.
-        if hasattr(provider, "on_next"):
-            provider.on_next(self._announced)
-            provider.on_error(self._failed)
+        if hasattr(self.provider, "on_next"):
+            self.provider.on_next(self._announced)
+            self.provider.on_error(self._failed)
 
     def get_credentials(self) -> Any:
         with self._blamed():

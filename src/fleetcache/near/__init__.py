@@ -26,7 +26,7 @@ from fleetcache.near.tracking import CANARY, Counts, State, Tracking
 from fleetcache.settings import NearOptions, Settings
 from fleetcache.topology import Topology
 
-__all__ = ["CANARY", "PACKED", "Near", "clock", "open_near"]
+__all__ = ["CANARY", "PACKED", "Near", "announced", "clock", "open_near"]
 
 SAMPLES = ("a", "Z", "0", "user:1")
 """Keys whose names show how a site's own KEY_FUNCTION begins them all."""
@@ -253,16 +253,20 @@ class Near:
             listener.after_fork(self.changes)
 
 
-def open_near(settings: Settings, topology: Topology, warns: bool = False) -> Near | None:
-    """Return the near cache that *settings* ask for; None if they do not, or none is needed."""
+def open_near(settings: Settings, prefixes: Sequence[str], topology: Topology, warns: bool = False) -> Near | None:
+    """Return a near cache of the names that begin with *prefixes*, as `announced` returned them; None without any."""
+    options = settings.options.near
+    return Near(options, prefixes, topology, warns=warns) if options is not None and prefixes else None
+
+
+def announced(settings: Settings) -> tuple[str, ...]:
+    """Return what the names begin with that are kept near: what was set, or what all names of a cache begin with.
+
+    They are none if *settings* ask for no near cache, or need none.
+    """
     options = settings.options.near
     if options is None or all(url.startswith("memory:") for url in settings.location):
-        return None
-    return Near(options, prefixes(settings, options), topology, warns=warns)
-
-
-def prefixes(settings: Settings, options: NearOptions) -> tuple[str, ...]:
-    """Return what the names begin with that are kept near: what was set, or what all names of a cache begin with."""
+        return ()
     names = [settings.key_function(key, settings.key_prefix, settings.version) for key in SAMPLES]
     if not all(isinstance(name, str) for name in names):
         raise SettingsError("NEAR: KEY_FUNCTION has to return text; the server announces changes by text")

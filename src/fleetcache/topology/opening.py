@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
@@ -13,7 +12,6 @@ import redis
 from fleetcache.errors import SettingsError
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.breaker import Breaker
-from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.server import RemoteServer
 from fleetcache.pool import ConnectionFactory, SentinelConnectionFactory, frozen
 from fleetcache.settings import Options, clustered, masked_url, watched
@@ -26,7 +24,6 @@ SENTINEL_PORT = 26379
 
 _servers: dict[Hashable, RemoteServer] = {}
 _clusters: dict[Hashable, Cluster] = {}
-_opening = lock_across_forks()
 
 
 class OnDemand(Server):
@@ -35,13 +32,14 @@ class OnDemand(Server):
     def __init__(self, address: str, start: Callable[[], Server]) -> None:
         self.address = address
         self._start = start
+        self._started: Server | None = None
 
-    @cached_property
+    @property
     def server(self) -> Server:
-        """The started server."""
-        with _opening:
-            # Another thread may have been here while this one waited.
-            return self.__dict__.get("server") or self._start()
+        """The started server.  Of threads that start it at once all but one join it, and they share its connections."""
+        if self._started is None:
+            self._started = self._start()
+        return self._started
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         return self.server.exchange(commands)
@@ -111,10 +109,9 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
         params["address_remap"] = options.address_remap
         return redis.RedisCluster.from_url(**{name: value for name, value in params.items() if value is not None})
 
-    with _opening:
-        # Servers are the process's, one for each configuration: so is their cluster.
-        made = Cluster(starts, connect, client, options.read_from, options.address_remap)  # type: ignore[arg-type]
-        return _clusters.setdefault((*starts, made.read_from, made.remap), made)
+    # Servers are the process's, one for each configuration: so is their cluster.
+    made = Cluster(starts, connect, client, options.read_from, options.address_remap)  # type: ignore[arg-type]
+    return _clusters.setdefault((*starts, made.read_from, made.remap), made)
 
 
 def _open(url: str, options: Options, factory: Any) -> Server:
@@ -156,11 +153,11 @@ def remote(raw: Any, url: str, options: Options) -> RemoteServer:
     patience = pool.timeout if waits else 0.0
     raw_kind = (options.redis_client_class, frozen(options.redis_client_kwargs))
     policy = (limit, patience, options.breaker_failures, options.breaker_cooldown, raw_kind)
-    with _opening:
-        if (pool, policy) not in _servers:
-            breaker = Breaker("", options.breaker_failures, options.breaker_cooldown)
-            _servers[pool, policy] = RemoteServer(raw, breaker, max_connections=limit, patience=patience)
-        return _servers[pool, policy]
+    if (pool, policy) not in _servers:
+        breaker = Breaker("", options.breaker_failures, options.breaker_cooldown)
+        made = RemoteServer(raw, breaker, max_connections=limit, patience=patience)
+        _servers.setdefault((pool, policy), made)  # one step, so all threads have the same
+    return _servers[pool, policy]
 
 
 def close_idle(topology: Topology) -> list[RemoteServer]:
