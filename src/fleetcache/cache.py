@@ -26,7 +26,7 @@ from fleetcache.errors import UnreadableValue
 from fleetcache.exchange import Server
 from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
-from fleetcache.failsafe import RAISE, Failsafe
+from fleetcache.failsafe import RAISE, TROUBLE, Failsafe
 from fleetcache.foreign import behind
 from fleetcache.keys import CacheKey, default_key_function, escaped, unique
 from fleetcache.near import CANARY, PACKED, Near, announced, clock, open_near
@@ -75,7 +75,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         self.default_timeout = self.settings.timeout
         options = self.settings.options
         self.logger = logging.getLogger(options.logger) if options.log_ignored_exceptions else None
-        self.failsafe = Failsafe(options.ignore_exceptions, self.logger)
+        self.failsafe = Failsafe(options.ignore_exceptions, self.logger, options.raise_for)
         self.wait_by(AWAITING, BLOCKING)
 
     @classmethod
@@ -305,7 +305,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         names = unique(self.names(keys, version))
         if not names:
             return None
-        return sum(int(reply) for _, reply in await self.ask_many(c.UNLINK, names, 0, client))
+        counts = [reply for _, reply in await self.ask_many(c.UNLINK, names, None, client)]
+        return None if None in counts else sum(map(int, counts))
 
     delete_many = blocking(adelete_many)
 
@@ -354,14 +355,14 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         if type(delta) is int and -(2**63) <= delta < 2**63:
             first = ("" if default is None else default, "" if expiry is None else expiry)
             try:
-                total = await self.run(c.INCR, name, delta, *first, instead=0, client=client)
+                total = await self.run(c.INCR, name, delta, *first, instead=MISSING, client=client)
             except ResponseError as error:
                 if "not an integer or out of range" not in str(error) and "overflow" not in str(error):
                     raise
             else:
                 if total is None:
                     raise ValueError(f"Key {name!r} not found")
-                return int(total)
+                return None if total is MISSING else int(total)
         return await self._add(name, delta, default, expiry, client)
 
     incr = blocking(aincr)
@@ -370,7 +371,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         while True:
             payload = await self.ask((c.GET_NOW, name), MISSING, client)
             if payload is MISSING:
-                return 0  # the server is away, and that is ignored
+                return None  # the server is away, and that is ignored
             value = MISSING if payload is None else self.decoded(payload, name)
             if value is MISSING and default is None:
                 raise ValueError(f"Key {name!r} not found")
@@ -378,11 +379,11 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             (new,) = await self.encoded((total,))
             if payload is None:
                 lifetime = () if expiry is None else ("PX", expiry)
-                stored = await self.ask((c.SET_IF, name, new, *lifetime, "NX"), True, client)
+                stored = await self.ask((c.SET_IF, name, new, *lifetime, "NX"), MISSING, client)
             else:
-                stored = await self.run(c.SWAP, name, payload, new, instead=True, client=client)
+                stored = await self.run(c.SWAP, name, payload, new, instead=MISSING, client=client)
             if stored:
-                return total
+                return None if stored is MISSING else total
 
     async def adecr(self, key: Any, delta: Any = 1, version: Any = None, client: Any = None) -> Any:
         """Subtract *delta* from the number under *key*, and return the difference."""
@@ -408,7 +409,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
                 moved = False
         if moved is False:
             raise ValueError(f"Key {old!r} not found")
-        return version if moved is None else version + delta
+        return None if moved is None else version + delta
 
     incr_version = blocking(aincr_version)
 
@@ -522,25 +523,35 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         head = self.name("", version)
         cursor, names = await self._page(cursor, self.make_pattern(search, version), itersize, client)
         # Others may have put names there that are no text.
-        found = [name.decode(errors="replace") for name in names]
+        found = [name.decode(errors="replace") for name in names or ()]
         if self.key_func is not default_key_function:
             found = [name for name in found if CANARY not in name]  # by the default function no pattern finds them
         return cursor, [self._reversed(name, head) for name in found]
 
     scan = blocking(ascan)
 
-    async def _page(self, cursor: int, pattern: str, itersize: int | None, client: Any) -> tuple[int, list[bytes]]:
-        """Return the next cursor and a page of names.  A cursor counts through all servers in turn."""
+    async def _page(
+        self, cursor: int, pattern: str, itersize: int | None, client: Any
+    ) -> tuple[int, list[bytes] | None]:
+        """Return the next cursor and a page of names, None of a server that is away.
+
+        A cursor counts through all servers in turn.
+        """
         servers = (cursor and client is None and self.topology.primaries) or await self._primaries(client)
         at, place = divmod(cursor, len(servers))
         count = self.settings.options.scan_itersize if itersize is None else itersize
         command = (c.SCAN, at, "MATCH", pattern, "COUNT", count)
-        (((at, found),),) = await self.ask_all([(servers[place], (command,))], (0, []))
+        (((at, found),),) = await self.ask_all([(servers[place], (command,))], (0, None))
         place += int(at) == 0
         return (int(at) * len(servers) + place if place < len(servers) else 0), found
 
     async def _primaries(self, client: Any) -> Sequence[Server]:
-        return await self.topology.survey(self.runtime) if client is None else [behind(client)]
+        if client is not None:
+            return [behind(client)]
+        try:
+            return await self.topology.survey(self.runtime)
+        except TROUBLE as error:  # whoever asks the server hears the same
+            return self.failsafe.instead(error, self.topology.servers[:1], tuple)
 
     def _reversed(self, name: str, head: str) -> str:
         """Return the key within *name*, which begins with *head* unless the site names keys its own way."""
@@ -582,23 +593,24 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         prefix: str | None = None,
         client: Any = None,
         itersize: int | None = None,
-    ) -> int:
+    ) -> int | None:
         """Delete the keys that match the glob *pattern*, page by page, and return how many there were."""
         return await self._unlink(self.make_pattern(pattern, version, prefix), itersize, client)
 
     delete_pattern = blocking(adelete_pattern)
 
-    async def _unlink(self, pattern: str, itersize: int | None = None, client: Any = None) -> int:
+    async def _unlink(self, pattern: str, itersize: int | None = None, client: Any = None) -> int | None:
         servers = await self._primaries(client)
-        cursor = count = 0
+        cursor, replies = 0, list[Any]()
         while True:
             server = servers[cursor % len(servers)]
             cursor, names = await self._page(cursor, pattern, itersize, client)
-            if names:
-                (replies,) = await self.ask_all([(server, self.about(c.UNLINK, names))], 0)
-                count += sum(map(int, replies))
+            if names is None:
+                replies.append(None)
+            elif names:
+                replies += (await self.ask_all([(server, self.about(c.UNLINK, names))], None))[0]
             if not cursor:
-                return count
+                return None if None in replies else sum(map(int, replies))
 
     async def aclear(self, client: Any = None) -> None:
         """Empty the database, or with a KEY_PREFIX remove all that stands under it, in every version."""
@@ -703,6 +715,11 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             self._faces.extend(pair)
             self._client = client
         return self._client
+
+    @property
+    def strict(self) -> Self:
+        """The cache with every exception raised, for limiters and whatever else must not take an outage for a no."""
+        return self.client
 
     def get_client(self, write: bool = True, tried: Any = None) -> Any:
         """Return a raw ``redis.Redis`` to the primary, or for reading to a replica."""

@@ -75,6 +75,22 @@ def written(commands: Iterable[Command]) -> list[str] | None:
     return [name if isinstance(name, str) else name.decode(errors="replace") for name in names]
 
 
+SEVERAL = {
+    **dict.fromkeys((b"MGET", b"DEL", b"UNLINK", b"SDIFF", b"SINTER", b"SUNION"), ALL),
+    **dict.fromkeys((b"SDIFFSTORE", b"SINTERSTORE", b"SUNIONSTORE"), ALL),
+    **dict.fromkeys((b"RENAME", b"SMOVE"), 2),
+}
+"""How many names stand in commands that take more than one."""
+
+
+def named(command: Command) -> Command:
+    """Return the names in *command*: of those that it is about, or the pattern that it looks for."""
+    verb = command[0]
+    if verb == b"SCAN":
+        return command[3:4]
+    return command[verb.key : verb.key + SEVERAL.get(verb, 1)] if verb.key else ()
+
+
 # Scripts.  `topology.memory` knows each of them in Python, by name.
 INCR = Script.of(
     "incr",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from math import isfinite
 from typing import Any, Final, Literal, TypeAlias
 
@@ -19,7 +20,16 @@ from fleetcache.exchange import Command, Reply, Script, Server, Verb
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
 from fleetcache.foreign import behind
-from fleetcache.keys import MAX_LENGTH, CacheKey, KeyFunction, check, default_key_function, doubtful, masked
+from fleetcache.keys import (
+    MAX_LENGTH,
+    CacheKey,
+    KeyFunction,
+    check,
+    default_key_function,
+    doubtful,
+    key_within,
+    masked,
+)
 from fleetcache.near import PACKED, Near, clock
 from fleetcache.near.store import Entry
 from fleetcache.settings import Settings
@@ -28,6 +38,9 @@ from fleetcache.topology import Topology
 from fleetcache.twin import Twinned
 
 log = logging.getLogger("fleetcache.codec")
+
+MARK = "\ue000"
+"""A key that no site has: a KEY_FUNCTION that leaves it as it is shows where in a name the key stands."""
 
 
 class Mark(Enum):
@@ -197,10 +210,7 @@ class Core(Twinned):
                 if isinstance(reply, RedisError):
                     raise reply
         except TROUBLE as error:
-            if not self.failsafe.ignore:
-                raise
-            self.failsafe.pass_over(error)
-            return instead
+            return self.instead(error, instead, (command,))
         finally:
             # Once more, because what was read meanwhile may be older.
             if near is not None and writing != ():
@@ -281,11 +291,29 @@ class Core(Twinned):
                 if isinstance(reply, RedisError):
                     raise reply
         except TROUBLE as error:
-            if not self.failsafe.ignore:
-                raise
-            self.failsafe.pass_over(error)
-            return [instead] * len(commands)
+            return [self.instead(error, instead, commands)] * len(commands)
         return answer
+
+    def instead(self, error: Exception, instead: Any, commands: Iterable[Command]) -> Any:
+        """Return *instead*, what *commands* bring if *error* may be ignored; else raise it."""
+        return self.failsafe.instead(error, instead, partial(self._keys_in, commands))
+
+    def _keys_in(self, commands: Iterable[Command]) -> Iterator[str | None]:
+        """Yield the keys, or globs of keys, that *commands* name; None where none can be told from the name."""
+        for command in commands:
+            for name in c.named(command):
+                yield self._key_of(name if isinstance(name, str) else name.decode(errors="replace"))
+
+    def _key_of(self, name: str) -> str | None:
+        """Return the key that is called *name*, in whatever version; None if KEY_FUNCTION hides it."""
+        if self.settings.reverse_key_function is not None:
+            return self.settings.reverse_key_function(name)
+        if self.key_func is default_key_function:
+            return key_within(name, self.key_prefix, self.version)
+        head, found, tail = self.key_func(MARK, self.key_prefix, self.version).partition(MARK)
+        if not found or MARK in tail or not (name.startswith(head) and name.endswith(tail)):
+            return None
+        return name[len(head) : len(name) - len(tail)]
 
     # --- reading through the near cache -----------------------------------------------------------
 
@@ -326,13 +354,9 @@ class Core(Twinned):
             if departed and type(replies) is list:
                 left = replies[1]
         except TROUBLE as error:
-            if is_outage(error) and self.topology.route((c.GET, name)) is not server:
-                payload = await self.ask((c.GET, name), None)  # of a replica
-            elif self.failsafe.ignore:
-                self.failsafe.pass_over(error)
-                return MISSING
-            else:
-                raise
+            if not is_outage(error) or self.topology.route((c.GET, name)) is server:
+                return self.instead(error, MISSING, ((c.GET, name),))
+            payload = await self.ask((c.GET, name), None)  # of a replica
         value = MISSING
         if payload is not None:
             try:

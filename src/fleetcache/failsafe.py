@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TypeVar
 
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
 
-from fleetcache.errors import is_outage
+T = TypeVar("T")
 
 TROUBLE = (ConnectionError, TimeoutError, ResponseError, OSError)
 """What may be ignored: the server is away, or refuses."""
@@ -17,18 +20,26 @@ TROUBLE = (ConnectionError, TimeoutError, ResponseError, OSError)
 class Failsafe:
     """Whether trouble with the server is the caller's, or is answered as a missing key would be.
 
-    The value a caller gets instead stands at each operation.  An outage is logged by the
-    server's breaker, once as it begins and once as it ends; a refusal (a wrong type, no memory
-    left) is logged here, each time, if *log* is set.
+    The value a caller gets instead stands at each operation.  Trouble with a key that one of the globs
+    *raise_for* matches is always the caller's.  The server's breaker logs when an outage begins and when it
+    ends; each failure that is ignored is logged here if *log* is set.
     """
 
     ignore: bool = False
     log: logging.Logger | None = None
+    raise_for: tuple[str, ...] = ()
 
-    def pass_over(self, error: Exception) -> None:
-        """Log what is being ignored."""
-        if self.log is not None and not is_outage(error):
-            self.log.error("Exception ignored: %s", error, exc_info=error)
+    def instead(self, error: Exception, instead: T, keys: Callable[[], Iterable[str | None]]) -> T:
+        """Return *instead*, or raise *error* if it may not be ignored.  *keys* tells which keys it is about."""
+        if not self.ignore or (self.raise_for and any(map(self._guards, keys()))):
+            raise error
+        if self.log is not None:
+            self.log.error("Exception ignored", exc_info=error)
+        return instead
+
+    def _guards(self, key: str | None) -> bool:
+        # A key that cannot be told from its name may be a limiter's: an error does less harm than a wrong yes.
+        return key is None or any(fnmatchcase(key, glob) for glob in self.raise_for)
 
 
 RAISE = Failsafe()

@@ -73,6 +73,18 @@ def default_reverse(name: str) -> str:
     return name.split(":", 2)[2]
 
 
+def key_within(name: str, prefix: str, version: Any) -> str:
+    """Return the key, or the glob, within *name*, which *prefix* and some version stand before; else *name* itself."""
+    for head in (f"{prefix}:", f"{escaped(prefix)}:"):
+        if name.startswith(head):
+            rest = name.removeprefix(head)
+            for own in (f"{version}:", f"{escaped(str(version))}:"):
+                if rest.startswith(own):
+                    return rest.removeprefix(own)
+            return rest.partition(":")[2] or rest
+    return name
+
+
 def unique(names: Sequence[str]) -> list[str]:
     """Return *names* without repetitions, in order."""
     return list(dict.fromkeys(names))

@@ -183,6 +183,13 @@ def _prefixes(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _globs(value: Any) -> tuple[str, ...]:
+    """Return globs of keys."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(glob, str) for glob in value):
+        raise TypeError("a list of texts is expected, such as ['login:*']")
+    return tuple(value)
+
+
 SMALLEST_NEAR = 16_000
 
 
@@ -296,9 +303,13 @@ class Options:
     ignore_exceptions: bool = option(False, flag, setting="DJANGO_REDIS_IGNORE_EXCEPTIONS")
     """While the server is away or refuses, methods return what they return for a missing key."""
     log_ignored_exceptions: bool = option(False, flag, setting="DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS")
-    """Log each refusal that is ignored. Outages are always logged, once each, by `fleetcache.server`."""
+    """Log each failure that is ignored as an error, with its traceback. Outages are always logged, once each,
+    by `fleetcache.server`."""
+    raise_for: tuple[str, ...] = option((), _globs)
+    """Failures that concern a key that one of these globs matches are raised in spite of IGNORE_EXCEPTIONS:
+    `["login:*", "lock:*"]`. See [Outages](outages.md#what-must-not-fail-open)."""
     logger: str = option("fleetcache", str, setting="DJANGO_REDIS_LOGGER")
-    """The logger for ignored refusals."""
+    """The logger for ignored failures."""
     read_from: str | None = option(None, one_of(None, "primary", "replica", "nearest"))
     """Who answers reads: the `"primary"`, any `"replica"`, or the `"nearest"` of all; see [Replicas](replicas.md).
     Left out: replicas if LOCATION names some, or with `SentinelClient`; else primaries."""

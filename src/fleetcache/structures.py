@@ -109,9 +109,9 @@ class Hashes(Core):
 
     hkeys = blocking(ahkeys)
 
-    async def ahlen(self, key: Any, version: Any = None, client: Any = None) -> int:
+    async def ahlen(self, key: Any, version: Any = None, client: Any = None) -> int | None:
         """Return how many fields there are."""
-        return int(await self.ask((c.HLEN, self.name(key, version)), 0, client))
+        return _number(await self.ask((c.HLEN, self.name(key, version)), None, client))
 
     hlen = blocking(ahlen)
 
@@ -128,9 +128,11 @@ class Hashes(Core):
 
     hdel = blocking(ahdel)
 
-    async def ahincrby(self, key: Any, field: Any, amount: int = 1, version: Any = None, client: Any = None) -> int:
+    async def ahincrby(
+        self, key: Any, field: Any, amount: int = 1, version: Any = None, client: Any = None
+    ) -> int | None:
         """Add *amount* to the integer in *field*, 0 if it is not there; return the sum."""
-        return int(await self.ask((c.HINCRBY, self.name(key, version), field, amount), 0, client))
+        return _number(await self.ask((c.HINCRBY, self.name(key, version), field, amount), None, client))
 
     hincrby = blocking(ahincrby)
 
@@ -150,9 +152,9 @@ class Sets(Structure):
 
     srem = blocking(asrem)
 
-    async def ascard(self, key: Any, version: Any = None, client: Any = None) -> int:
+    async def ascard(self, key: Any, version: Any = None, client: Any = None) -> int | None:
         """Return how many members there are."""
-        return int(await self.ask((c.SCARD, self.name(key, version)), 0, client))
+        return _number(await self.ask((c.SCARD, self.name(key, version)), None, client))
 
     scard = blocking(ascard)
 
@@ -187,19 +189,19 @@ class Sets(Structure):
 
     async def asdiffstore(
         self, dest: Any, *keys: Any, version_dest: Any = None, version_keys: Any = None, client: Any = None
-    ) -> int:
+    ) -> int | None:
         """Store `sdiff` as *dest*, and return how many members that has."""
         return await self._store(c.SDIFFSTORE, dest, keys, version_dest, version_keys, client)
 
     sdiffstore = blocking(asdiffstore)
 
-    async def asinterstore(self, dest: Any, *keys: Any, version: Any = None, client: Any = None) -> int:
+    async def asinterstore(self, dest: Any, *keys: Any, version: Any = None, client: Any = None) -> int | None:
         """Store `sinter` as *dest*, and return how many members that has."""
         return await self._store(c.SINTERSTORE, dest, keys, version, version, client)
 
     sinterstore = blocking(asinterstore)
 
-    async def asunionstore(self, destination: Any, *keys: Any, version: Any = None, client: Any = None) -> int:
+    async def asunionstore(self, destination: Any, *keys: Any, version: Any = None, client: Any = None) -> int | None:
         """Store `sunion` as *destination*, and return how many members that has."""
         return await self._store(c.SUNIONSTORE, destination, keys, version, version, client)
 
@@ -207,10 +209,10 @@ class Sets(Structure):
 
     async def _store(
         self, verb: Verb, dest: Any, keys: tuple[Any, ...], version_dest: Any, version_keys: Any, client: Any
-    ) -> int:
+    ) -> int | None:
         names = [self.name(dest, version_dest), *self.names(keys, version_keys)]
         self.together(names, verb.decode())
-        return int(await self.ask((verb, *names), 0, client))
+        return _number(await self.ask((verb, *names), None, client))
 
     async def asismember(self, key: Any, member: Any, version: Any = None, client: Any = None) -> bool:
         """Return whether *member* is in the set."""
@@ -317,22 +319,24 @@ class SortedSets(Core):
 
     zadd = blocking(azadd)
 
-    async def azcard(self, key: Any, version: Any = None, client: Any = None) -> int:
+    async def azcard(self, key: Any, version: Any = None, client: Any = None) -> int | None:
         """Return how many members there are."""
-        return int(await self.ask((c.ZCARD, self.name(key, version)), 0, client))
+        return _number(await self.ask((c.ZCARD, self.name(key, version)), None, client))
 
     zcard = blocking(azcard)
 
-    async def azcount(self, key: Any, min: Score, max: Score, version: Any = None, client: Any = None) -> int:
+    async def azcount(self, key: Any, min: Score, max: Score, version: Any = None, client: Any = None) -> int | None:
         """Return how many scores lie from *min* to *max*; ``"(1"`` excludes 1."""
-        return int(await self.ask((c.ZCOUNT, self.name(key, version), min, max), 0, client))
+        return _number(await self.ask((c.ZCOUNT, self.name(key, version), min, max), None, client))
 
     zcount = blocking(azcount)
 
-    async def azincrby(self, key: Any, amount: float, value: Any, version: Any = None, client: Any = None) -> float:
+    async def azincrby(
+        self, key: Any, amount: float, value: Any, version: Any = None, client: Any = None
+    ) -> float | None:
         """Add *amount* to the score of *value*, and return the sum."""
         (member,) = await self.encoded((value,), integers=False)
-        return float(await self.ask((c.ZINCRBY, self.name(key, version), amount, member), 0, client))
+        return _score(await self.ask((c.ZINCRBY, self.name(key, version), amount, member), None, client))
 
     zincrby = blocking(azincrby)
 
@@ -487,15 +491,20 @@ class SortedSets(Core):
 class Lists(Structure):
     """Lists: values in the order they were pushed."""
 
-    async def alpush(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int:
+    async def _push(self, verb: Verb, key: Any, values: tuple[Any, ...], version: Any, client: Any) -> int | None:
+        """Put in *values*, and return how many there are now."""
+        payloads = await self.encoded(values)
+        return _number(await self.ask((verb, self.name(key, version), *payloads), None, client))
+
+    async def alpush(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int | None:
         """Put *values* at the head, one after another, and return the length."""
-        return await self._give(c.LPUSH, key, values, version, client)
+        return await self._push(c.LPUSH, key, values, version, client)
 
     lpush = blocking(alpush)
 
-    async def arpush(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int:
+    async def arpush(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int | None:
         """Put *values* at the tail, one after another, and return the length."""
-        return await self._give(c.RPUSH, key, values, version, client)
+        return await self._push(c.RPUSH, key, values, version, client)
 
     rpush = blocking(arpush)
 
@@ -511,9 +520,9 @@ class Lists(Structure):
 
     rpop = blocking(arpop)
 
-    async def allen(self, key: Any, version: Any = None, client: Any = None) -> int:
+    async def allen(self, key: Any, version: Any = None, client: Any = None) -> int | None:
         """Return the length."""
-        return int(await self.ask((c.LLEN, self.name(key, version)), 0, client))
+        return _number(await self.ask((c.LLEN, self.name(key, version)), None, client))
 
     llen = blocking(allen)
 
@@ -556,6 +565,11 @@ def _limit(start: int | None, num: int | None) -> tuple[Any, ...]:
     if (start is None) != (num is None):
         raise DataError("start and num go together")
     return () if start is None else ("LIMIT", start, num)
+
+
+def _number(reply: Any) -> int | None:
+    """Return how many there are; None if nobody can say, which no caller takes for a small number."""
+    return None if reply is None else int(reply)
 
 
 def _score(reply: Any) -> float | None:

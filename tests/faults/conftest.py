@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -69,3 +70,11 @@ def _gone() -> Iterator[None]:
         yield
     except FileNotFoundError:
         pass
+
+
+@pytest.fixture(scope="module")
+def nowhere() -> Iterator[str]:
+    """A URL where nobody listens, and nobody else can begin to."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield f"redis://127.0.0.1:{reserved.getsockname()[1]}/0"
