@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import uuid
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -274,6 +275,75 @@ def test_msgspec_reads_back_a_type(serializer: Any, kind: Any) -> None:
         codec.decode(stored(codec.encode({"x": "one"})))
 
 
+class Safe(str):
+    """As Django's SafeString."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self
+
+
+class Count(int):
+    """A number by another name."""
+
+
+class Ratio(float):
+    """Another one."""
+
+
+class Moment(dt.datetime):
+    """As those of freezegun."""
+
+
+class Money(decimal.Decimal):
+    """And another."""
+
+
+@pytest.mark.parametrize("serializer", [MsgspecSerializer, MsgspecJSONSerializer])
+@pytest.mark.parametrize("kind", [None, Any])
+@pytest.mark.parametrize(
+    "value",
+    [
+        Safe("<b>"),
+        Count(300),
+        Count(53),
+        Ratio(1.5),
+        [Safe("<b>"), Count(5)],
+        {"a": {Safe("b"): Safe("c")}},
+        (Ratio(2.5),),
+    ],
+)
+def test_msgspec_takes_derived_types(serializer: Any, kind: Any, value: Any) -> None:
+    """Text and numbers of a derived type are stored as what they are, also within containers and as keys."""
+    codec = Codec(serializer, options={} if kind is None else {"MSGSPEC_TYPE": kind})
+
+    read = codec.decode(stored(codec.encode(value)))
+
+    assert read == (list(value) if isinstance(value, tuple) else value)
+    assert type(read) not in {Safe, Count, Ratio}
+
+
+@pytest.mark.parametrize("serializer", [MsgspecSerializer, MsgspecJSONSerializer])
+def test_msgspec_takes_derived_times_and_decimals(serializer: Any) -> None:
+    """So are dates, decimals and UUIDs."""
+    values = [Moment(2026, 11, 28, 12, 30, 1, 5, tzinfo=dt.UTC), Money("1.50"), type("Id", (uuid.UUID,), {})(int=7)]
+    plain_values = [dt.datetime(2026, 11, 28, 12, 30, 1, 5, tzinfo=dt.UTC), decimal.Decimal("1.50"), uuid.UUID(int=7)]
+
+    assert Codec(serializer).encode(values) == Codec(serializer).encode(plain_values)
+
+
+@pytest.mark.parametrize("serializer", [JSONSerializer, MSGPackSerializer, MsgspecSerializer, MsgspecJSONSerializer])
+def test_lazy_text_is_stored_as_text(serializer: Any) -> None:
+    """A lazy translation is its text, alone, in a container and as a key."""
+    lazy = pytest.importorskip("django.utils.functional").lazystr
+    safe = pytest.importorskip("django.utils.safestring").mark_safe
+    codec = Codec(serializer)
+
+    for value, read in ((lazy("a"), "a"), ({"k": [lazy("b")]}, {"k": ["b"]}), (safe("<b>"), "<b>")):
+        assert codec.decode(stored(codec.encode(value))) == read
+
+
 # --- JSON without Django --------------------------------------------------------------------------
 
 
@@ -371,6 +441,8 @@ def test_what_a_value_raises_itself() -> None:
         (ZStdCompressor, {"COMPRESS_LEVEL": 1000}),
         (ZlibCompressor, {"COMPRESS_MIN_LENGTH": "short"}),
         (ZlibCompressor, {"MAX_VALUE_BYTES": "1 GB"}),
+        (ZlibCompressor, {"MAX_VALUE_BYTES": -1}),
+        (ZlibCompressor, {"MAX_VALUE_BYTES": 0}),
     ],
 )
 def test_wrong_options(kind: Any, options: dict[str, Any]) -> None:
@@ -609,6 +681,56 @@ def test_own_dumps_says_nothing_about_its_bytes() -> None:
     assert (JSONSerializer.distinct, Quirky.distinct) == (True, False)
     assert (ZlibCompressor.magic is None, Louder.magic is None) == (False, True)
     assert Codec(Quirky).decode(stored(Codec(Quirky).encode([1]))) == [1]
+
+
+class RawDeflate(ZlibCompressor):
+    """zlib without its header, so not how its parent's output starts."""
+
+    def pack(self, value: bytes) -> bytes:
+        return zlib.compress(value, wbits=-15)
+
+    def unpacker(self) -> Any:
+        return zlib.decompressobj(wbits=-15)
+
+
+class ByForm(ZlibCompressor):
+    """The same by the arguments alone."""
+
+    form = {"wbits": -15}
+
+
+class Prefixed(ZlibCompressor):
+    """zlib behind a mark of its own, which it names."""
+
+    magic = (b"!z",)
+
+    def pack(self, value: bytes) -> bytes:
+        return b"!z" + super().pack(value)
+
+    def decompress(self, value: bytes, /) -> bytes:
+        return super().decompress(value.removeprefix(b"!z"))
+
+
+@each_serializer
+@pytest.mark.parametrize("compressor", [RawDeflate, ByForm, Prefixed])
+def test_derived_compressor(serializer: Any, compressor: Any) -> None:
+    """A compressor that writes otherwise than its parent reads what it wrote, and what its parent wrote."""
+    codec = Codec(serializer, compressor)
+
+    assert stored(codec.encode(TEXT)) != stored(Codec(serializer, ZlibCompressor).encode(TEXT))
+    for value in (TEXT, "short", 5, 1.5, None):
+        assert codec.decode(stored(codec.encode(value))) == value
+    assert codec.decode(stored(Codec(serializer, ZlibCompressor).encode(TEXT))) == TEXT
+
+
+def test_a_signature_that_is_not_written() -> None:
+    """A compressor whose magic is not how its output starts is refused: nobody could read it."""
+
+    class Wrong(ZlibCompressor):
+        magic = (b"!z",)
+
+    with pytest.raises(SettingsError, match="Wrong writes bytes that start 78 9c"):
+        Codec(JSONSerializer, Wrong)
 
 
 def test_without_a_base_class() -> None:

@@ -248,7 +248,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         found = {name: payload for name, payload in zip(names, payloads, strict=True) if payload is not None}
         try:
             values = self.codec.decode_all(found.values())
-        except Exception:  # noqa: BLE001 - one by one, to say which
+        except UnreadableValue:  # one by one, to say which
             values = [self.decoded(payload, name) for name, payload in found.items()]
         return {named[name]: value for name, value in zip(found, values, strict=True) if value is not MISSING}
 

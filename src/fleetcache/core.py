@@ -180,7 +180,7 @@ class Core(Twinned):
         payloads = list(payloads)
         try:
             return self.codec.decode_all(payloads)
-        except Exception:  # noqa: BLE001 - one by one, to say which
+        except UnreadableValue:  # one by one, to say which
             values = [self.decoded(payload, name) for payload in payloads]
         return [value for value in values if value is not MISSING]
 

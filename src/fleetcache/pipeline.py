@@ -20,6 +20,7 @@ from fleetcache import commands as c
 from fleetcache.core import Core
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Plan
+from fleetcache.interrupts import let_pass
 from fleetcache.topology.replicas import Reader
 from fleetcache.twin import Twinned, blocking
 
@@ -136,6 +137,7 @@ class Pipeline(Twinned):
         except StopIteration as finished:
             results[place] = finished.value
         except Exception as error:  # noqa: BLE001 - it is this operation's result
+            let_pass(error)
             results[place] = error
 
     async def _ask(self, asked: dict[int, Plan]) -> dict[int, list[list[Reply]] | Exception]:

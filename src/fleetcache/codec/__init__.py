@@ -24,12 +24,13 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from fleetcache.codec.compressors import KNOWN, MAX_VALUE_BYTES, Compressor, IdentityCompressor, LibraryCompressor
 from fleetcache.codec.options import whole
 from fleetcache.codec.serializers import PickleSerializer, Serializer
-from fleetcache.errors import FleetcacheError, UnreadableValue, UnstorableValue
+from fleetcache.errors import FleetcacheError, SettingsError, UnreadableValue, UnstorableValue
+from fleetcache.interrupts import is_stated, let_pass
 
 __all__ = ["Codec", "Compressor", "Serializer"]
 
@@ -71,7 +72,9 @@ class Codec:
         magic: tuple[bytes, ...] | bytes | None = getattr(self.compressor, "magic", None)
         self._magic = (magic,) if isinstance(magic, bytes) else magic
         self._distinct = bool(getattr(self.serializer, "distinct", False))
-        self._limit = whole(options, "MAX_VALUE_BYTES", MAX_VALUE_BYTES)
+        self._limit = whole(options, "MAX_VALUE_BYTES", MAX_VALUE_BYTES, least=1)
+        if self._magic and self._compress is not None:
+            _check_signature(self.compressor, self._magic)
         self._readers = self._table()
 
     def encode(self, value: Any, *, integers: bool = True) -> bytes | int:
@@ -84,6 +87,7 @@ class Codec:
         try:
             payload = self._dumps(value)
         except REFUSALS as error:
+            let_pass(error)
             raise UnstorableValue(
                 f"{type(self.serializer).__name__} cannot store a {type(value).__qualname__}: "
                 f"{error}. Cache plain data, or configure a SERIALIZER that knows this type."
@@ -99,29 +103,54 @@ class Codec:
                     value if integers and type(value) is int and value.bit_length() < MAX_BITS else dumps(value)
                     for value in values
                 ]
-            except REFUSALS:
-                pass  # one by one, to say which
+            except REFUSALS as error:
+                let_pass(error)  # else one by one, to say which
         return [self.encode(value, integers=integers) for value in values]
 
     def decode_all(self, payloads: Iterable[bytes]) -> list[Any]:
-        """Return the values in *payloads*, or raise anything if one of them cannot be read."""
+        """Return the values in *payloads*, or raise UnreadableValue if one of them cannot be read."""
         readers = self._readers
-        return [readers[payload[0]](payload) for payload in payloads]
+        try:
+            return [readers[payload[0]](payload) for payload in payloads]
+        except Exception as error:
+            let_pass(error)
+            raise UnreadableValue(f"one of several payloads: {type(error).__name__}") from error
 
     def decode_member(self, payload: bytes) -> Any:
         """Return the member of a sorted set in *payload*: serialised always, so never digits."""
         if payload.isdigit() and getattr(self.serializer, "digits", False):
-            return self._loads(payload)
+            try:
+                return self._loads(payload)
+            except Exception as error:  # noqa: BLE001 - it is looked at there
+                self._refuse(payload, error)
         return self.decode(payload)
 
     def decode(self, payload: bytes) -> Any:
         """Return the value in *payload*, or raise UnreadableValue."""
         try:
             return self._readers[payload[0]](payload)
-        except (MemoryError, UnreadableValue):
-            raise
-        except Exception as error:
-            raise UnreadableValue(self._complaint(payload, error)) from error
+        except Exception as error:  # noqa: BLE001 - it is looked at there
+            self._refuse(payload, error)
+
+    def _refuse(self, payload: bytes, error: Exception) -> NoReturn:
+        """Raise UnreadableValue for what a decoder raised, unless that is no verdict on *payload*."""
+        let_pass(error)
+        if isinstance(error, UnreadableValue) or (
+            isinstance(error, MemoryError) and not self._is_greedy(payload, error)
+        ):
+            raise error
+        raise UnreadableValue(self._complaint(payload, error)) from error
+
+    def _is_greedy(self, payload: bytes, error: MemoryError) -> bool:
+        """Whether *payload* announces more than it holds: a decoder in C takes the memory before it looks."""
+        if is_stated(error):
+            return False
+        try:
+            # More than any value of this length takes; if that can be had, the process is well.
+            bytearray((1 << 20) + 256 * len(self._opened(payload)))
+        except MemoryError:
+            return False
+        return True
 
     def _table(self) -> tuple[Reader, ...]:
         if self._distinct and self._magic is not None:
@@ -146,29 +175,37 @@ class Codec:
         return int(payload) if digits else self._general(payload)
 
     def _signed(self, payload: bytes) -> Any:
+        return self._loads(self._unpacked(payload))
+
+    def _tried(self, payload: bytes) -> Any:
+        return self._loads(self._opened(payload))
+
+    def _opened(self, payload: bytes) -> bytes:
+        """Return what the serializer wrote of *payload*."""
+        if self._distinct and self._magic is not None:
+            return self._unpacked(payload)
+        try:
+            return self.compressor.decompress(payload)
+        except Exception as error:
+            let_pass(error)
+            # A compressor written for django-redis may raise that package's class of this name.
+            if not any(kind.__name__ == "CompressorError" for kind in type(error).__mro__):
+                raise
+        return self._unpacked(payload) if self._distinct else payload
+
+    def _unpacked(self, payload: bytes) -> bytes:
+        """Return *payload* decompressed, if it starts like something compressed."""
         if payload[0] == ENVELOPE:
             raise UnreadableValue(
                 f"{len(payload)} bytes that start {_start(payload)}: written by a newer release "
                 f"of fleetcache. Upgrade this one, or let the value expire."
             )
         if payload.startswith(self._magic or ()):
-            return self._loads(self.compressor.decompress(payload))
+            return self.compressor.decompress(payload)
         for kind in KNOWN:
             if payload.startswith(kind.magic):
-                other = _known(kind, self._limit)  # type: ignore[arg-type]  # classes are hashable
-                return self._loads(other.decompress(payload))
-        return self._loads(payload)
-
-    def _tried(self, payload: bytes) -> Any:
-        try:
-            opened = self.compressor.decompress(payload)
-        except Exception as error:
-            # A compressor written for django-redis may raise that package's class of this name.
-            if not any(kind.__name__ == "CompressorError" for kind in type(error).__mro__):
-                raise
-        else:
-            return self._loads(opened)
-        return self._signed(payload) if self._distinct else self._loads(payload)
+                return _known(kind, self._limit).decompress(payload)  # type: ignore[arg-type]  # classes are hashable
+        return payload
 
     def _complaint(self, payload: bytes, error: Exception) -> str:
         # Foreign exceptions may quote the value, so only their class is told.
@@ -181,6 +218,17 @@ class Codec:
 def _made(given: Made | Callable[[Mapping[str, Any]], Made], options: Mapping[str, Any]) -> Made:
     made: Made = given(options) if isinstance(given, type) else given  # type: ignore[assignment]
     return made
+
+
+def _check_signature(compressor: Any, magic: tuple[bytes, ...]) -> None:
+    """Refuse a compressor whose output does not start as its *magic* says: nobody could read it."""
+    sample = bytes(4096)
+    packed = getattr(compressor, "pack", compressor.compress)(sample)
+    if packed != sample and not packed.startswith(magic):
+        raise SettingsError(
+            f"{type(compressor).__name__} writes bytes that start {_start(packed)}, but its magic says "
+            f"{' or '.join(each.hex(' ') for each in magic)}. Set magic to how all its output starts, or to None if that varies"
+        )
 
 
 @cache

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from fleetcache.codec.options import library, whole
 from fleetcache.errors import CompressorError, SettingsError
+from fleetcache.interrupts import let_pass
 
 MAX_VALUE_BYTES = 256 << 20
 """How large a decompressed value may be unless the option of this name says otherwise."""
@@ -38,12 +39,15 @@ class BaseCompressor:
     """The shape of a compressor: made of the options, ``compress`` bytes, ``decompress`` them."""
 
     magic: ClassVar[tuple[bytes, ...] | None] = None
-    """How all output starts, or None if that is not known.  Of its own ``compress`` a subclass has
-    to say it again."""
+    """How all output starts, or None if that is not known.  A subclass that writes otherwise than its parent
+    has to say it again."""
+
+    writes: ClassVar[frozenset[str]] = frozenset(("compress",))
+    """The attributes that decide what is written."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "compress" in vars(cls):
+        if not cls.writes.isdisjoint(vars(cls)):
             cls.magic = vars(cls).get("magic")
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -76,6 +80,7 @@ class LibraryCompressor(BaseCompressor):
     """
 
     magic: ClassVar[tuple[bytes, ...]] = ()
+    writes = frozenset(("compress", "pack", "form", "module"))
     module: ClassVar[str]
     decompressor: ClassVar[str]
     """What the module calls that which decompresses one member."""
@@ -89,10 +94,11 @@ class LibraryCompressor(BaseCompressor):
         self.library = library(self.module, extra="compression")
         self.min_length = whole(options, "COMPRESS_MIN_LENGTH", self.min_length)
         self.preset = whole(options, "COMPRESS_LEVEL", self.preset)
-        self.limit = whole(options, "MAX_VALUE_BYTES", MAX_VALUE_BYTES)
+        self.limit = whole(options, "MAX_VALUE_BYTES", MAX_VALUE_BYTES, least=1)
         try:
             self.pack(b"")
         except Exception as error:
+            let_pass(error)
             raise SettingsError(f"COMPRESS_LEVEL {self.preset}: {error}") from error
 
     def pack(self, value: bytes) -> bytes:
@@ -117,6 +123,7 @@ class LibraryCompressor(BaseCompressor):
         except MemoryError:
             raise
         except Exception as error:  # the libraries raise half a dozen unrelated classes
+            let_pass(error)
             raise CompressorError(f"{type(self).__name__}: {error}") from error
 
     def _decompress(self, value: bytes) -> bytes:

@@ -9,13 +9,16 @@ from typing import Any
 from fleetcache.errors import SettingsError
 
 
-def whole(options: Mapping[str, Any], name: str, default: int) -> int:
-    """Return option *name*, which has to be a whole number."""
+def whole(options: Mapping[str, Any], name: str, default: int, *, least: int | None = None) -> int:
+    """Return option *name*, which has to be a whole number, of at least *least*."""
     found = options.get(name, default)
     try:
-        return int(found)
-    except (TypeError, ValueError) as error:
+        number = int(found)
+    except (TypeError, ValueError, OverflowError) as error:
         raise SettingsError(f"{name} has to be a whole number, not {found!r}") from error
+    if least is not None and number < least:
+        raise SettingsError(f"{name} has to be at least {least}, not {found!r}")
+    return number
 
 
 def library(module: str, *, extra: str) -> Any:

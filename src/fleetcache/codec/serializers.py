@@ -75,6 +75,36 @@ class PickleSerializer(BaseSerializer):
     loads = staticmethod(cast("Callable[[bytes], Any]", pickle.loads))
 
 
+def _is_lazy(value: Any) -> bool:
+    """Whether *value* is text that Django makes when it is needed."""
+    django = sys.modules.get("django.utils.functional")  # there is none where Django is not imported
+    return django is not None and isinstance(value, django.Promise)
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* as the plain data that it is by another name: of a derived type, or lazy."""
+    match value:
+        case str():
+            return str.__str__(value)
+        case int():
+            return int.__index__(value)
+        case float():
+            return float.__float__(value)
+        case bytes():
+            return bytes(value)
+        case dt.datetime():
+            return dt.datetime.combine(dt.date(*value.timetuple()[:3]), value.timetz())
+        case dt.date():
+            return dt.date(*value.timetuple()[:3])
+        case decimal.Decimal():
+            return decimal.Decimal(value)
+        case uuid.UUID():
+            return uuid.UUID(int=value.int)
+    if _is_lazy(value):
+        return str(value)
+    raise TypeError(f"{type(value).__qualname__} is no plain data")
+
+
 def _iso_duration(duration: dt.timedelta) -> str:
     sign, duration = ("-", -duration) if duration < dt.timedelta() else ("", duration)
     minutes, seconds = divmod(duration.seconds, 60)
@@ -102,9 +132,7 @@ class JSONEncoder(json.JSONEncoder):
                 return _iso_duration(o)
             case decimal.Decimal() | uuid.UUID():
                 return str(o)
-        # A lazy translation can only exist where Django is already imported.
-        django = sys.modules.get("django.utils.functional")
-        return str(o) if django and isinstance(o, django.Promise) else super().default(o)
+        return str(o) if _is_lazy(o) else super().default(o)
 
 
 class JSONSerializer(BaseSerializer):
@@ -138,7 +166,7 @@ class MSGPackSerializer(BaseSerializer):
         self._msgpack = library("msgpack", extra="serializers")
 
     def dumps(self, value: Any, /) -> bytes:
-        return _undigit(value, self._msgpack.packb(value))
+        return _undigit(value, self._msgpack.packb(value, default=_plain))
 
     def loads(self, payload: bytes, /) -> Any:
         # Dicts with integer keys are packed without complaint, so they have to be readable.
@@ -147,6 +175,8 @@ class MSGPackSerializer(BaseSerializer):
 
 class MsgspecSerializer(BaseSerializer):
     """MessagePack by ``msgspec``: plain data, dates, dataclasses and Structs; runs no code.
+
+    What derives from plain data, such as Django's ``SafeString``, or is lazy, such as a translation, reads back as plain data.
 
     ``MSGSPEC_TYPE``, a type or the dotted path of one, is what values are checked against and
     read back as; without it a Struct reads back as a dict.
@@ -165,7 +195,7 @@ class MsgspecSerializer(BaseSerializer):
             self._decode = msgspec.Decoder(kind).decode
         except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise SettingsError(f"MSGSPEC_TYPE: {kind!r} is no type for msgspec: {error}") from error
-        self._encode = msgspec.Encoder().encode
+        self._encode = msgspec.Encoder(enc_hook=_plain).encode
 
     def dumps(self, value: Any, /) -> bytes:
         return _undigit(value, self._encode(value))

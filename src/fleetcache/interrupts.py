@@ -1,0 +1,81 @@
+"""Telling an interruption from an error of the code that it interrupted.
+
+Time limits are raised into whatever runs: by a signal's handler (Celery's ``SoftTimeLimitExceeded``, RQ's
+``JobTimeoutException``, the ``TimeoutError`` of ``signal.alarm``), or from another thread by ``PyThreadState_SetAsyncExc``.
+Most of them are an Exception like any other, so who catches Exception has to ask here before it is taken for an answer.
+
+A handler leaves its frame in the traceback, and is the only function that is given a frame as an argument. What
+another thread raises comes bare: without arguments, at an instruction that raises nothing.
+"""
+
+from __future__ import annotations
+
+import dis
+from pickle import PickleError
+from types import CodeType, FrameType, TracebackType
+
+RAISE = dis.opmap["RAISE_VARARGS"]
+
+PLAIN = (
+    *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError, LookupError, MemoryError),
+    *(NameError, NotImplementedError, PickleError, RecursionError, StopIteration, SyntaxError, TypeError, ValueError),
+)
+"""What code written in C may raise without arguments."""
+
+
+def interruption(error: BaseException | None) -> BaseException | None:
+    """Return what interrupted the code that raised *error*: *error* itself, or what it was made of; None if nothing did."""
+    frames: set[FrameType] = set()
+    known: set[int] = set()
+    while error is not None and id(error) not in known:
+        known.add(id(error))
+        steps = _steps(error)
+        if any(_handles_a_signal(step.tb_frame) for step in steps) or _is_bare(error):
+            return error
+        frames.update(step.tb_frame for step in steps)
+        hidden = error.__cause__ or error.__context__
+        # What was being handled before this code began was caught elsewhere, and is over.
+        caught = hidden.__traceback__ if hidden is not None else None
+        error = hidden if caught is not None and caught.tb_frame in frames else None
+    return None
+
+
+def let_pass(error: BaseException) -> None:
+    """Raise what interrupted the code that raised *error*, if anything did."""
+    interrupt = interruption(error)
+    if interrupt is not None:
+        raise interrupt
+
+
+def is_stated(error: BaseException) -> bool:
+    """Whether *error* was raised by a ``raise`` statement."""
+    steps = _steps(error)
+    if not steps:
+        return False
+    code, at = steps[-1].tb_frame.f_code.co_code, steps[-1].tb_lasti
+    return 0 <= at < len(code) and code[at] == RAISE
+
+
+def _is_bare(error: BaseException) -> bool:
+    return not (error.args or isinstance(error, PLAIN) or is_stated(error))
+
+
+def _steps(error: BaseException) -> list[TracebackType]:
+    steps = []
+    step = error.__traceback__
+    while step is not None:
+        steps.append(step)
+        step = step.tb_next
+    return steps
+
+
+def _handles_a_signal(frame: FrameType) -> bool:
+    code: CodeType = frame.f_code
+    count = code.co_argcount + code.co_kwonlyargcount + 2
+    for name in code.co_varnames[:count]:
+        value = frame.f_locals.get(name)
+        if isinstance(value, FrameType) or (
+            type(value) is tuple and any(isinstance(each, FrameType) for each in value)
+        ):
+            return True
+    return False
