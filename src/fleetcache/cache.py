@@ -15,13 +15,14 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Self
 
 from redis.exceptions import DataError, ResponseError
 
 from fleetcache import commands as c
 from fleetcache.codec import Codec
-from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
+from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
 from fleetcache.errors import UnreadableValue
 from fleetcache.exchange import Server
 from fleetcache.exchange.processes import lock_across_forks
@@ -40,7 +41,10 @@ from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.topology import Topology
 from fleetcache.topology.opening import aclose_idle, close_idle, in_both_roles, open_cluster, open_servers
 from fleetcache.topology.standalone import Standalone
-from fleetcache.twin import blocking, complete, iterating
+from fleetcache.twin import blocking, complete, iterating, join
+
+FOLLOWED = frozenset(Core.__annotations__) - {"failsafe"}
+"""What is set on a cache is set on its client as well."""
 
 _shared: dict[Hashable, tuple[Any, ...]] = {}
 _sharing = lock_across_forks()
@@ -53,7 +57,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     objects with the same settings.  Making one sends nothing.
     """
 
-    _client: Self | None = None
+    _raising: Mapping[str, Self] = MappingProxyType({})
+    """`client` and `strict` of this face, once they were asked for."""
 
     def __init__(
         self,
@@ -703,23 +708,45 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         return value if isinstance(value, int) else self.codec.decode(value)
 
     @property
-    def client(self) -> Self:
-        """The cache with every exception raised: django-redis' ``cache.client``."""
-        if self._client is None:
-            still = None if self.still is None else self.still.face(failsafe=RAISE)
-            client = self.face(failsafe=RAISE, still=still)
-            # What is set on the cache is set on the client too, but not the other way round.
-            pair = [face for face in (client, still) if face is not None]
-            for face in pair:
-                object.__setattr__(face, "_faces", pair)
-            self._faces.extend(pair)
-            self._client = client
-        return self._client
+    def client(self) -> Any:
+        """The cache with every exception raised: django-redis' ``cache.client``.
+
+        It is an object of its own, of the client class.  Methods that a backend overrides, or that a tool
+        replaces on the cache, are free to call those of the client.  What names entries is set on both.
+        """
+        if "client" in self._raising:
+            return self._raising["client"]
+        kind = self._client_kind()
+        if self.failsafe is RAISE and type(self) is kind:
+            raise AttributeError(
+                "a client has no client, and raises by itself: call its own methods, or those of super()"
+            )
+        return self._raise_as("client", kind)
 
     @property
     def strict(self) -> Self:
         """The cache with every exception raised, for limiters and whatever else must not take an outage for a no."""
-        return self.client
+        if "strict" in self._raising:
+            return self._raising["strict"]
+        return self if self.failsafe is RAISE else self._raise_as("strict", type(self))
+
+    def _client_kind(self) -> Any:
+        """Return the class of `client`: the nearest that is the library's, or that CLIENT_CLASS names."""
+        named = self.settings.options.client_class
+        return next(kind for kind in type(self).__mro__ if kind is named or kind.__module__.startswith("fleetcache."))
+
+    def _raise_as(self, what: str, kind: Any) -> Any:
+        """Make both faces of `client` or `strict`, of the class *kind*; return that of this face."""
+        made = [face.face(kind, failsafe=RAISE) for face in self._faces]
+        join(*made)
+        for face, raising in zip(self._faces, made, strict=True):
+            object.__setattr__(face, "_raising", {**face._raising, what: raising})
+        return self._raising[what]
+
+    def _sharers(self, name: str) -> list[Self]:
+        if name not in FOLLOWED:
+            return super()._sharers(name)
+        return self._faces + [raising for face in self._faces for raising in face._raising.values()]
 
     def get_client(self, write: bool = True, tried: Any = None) -> Any:
         """Return a raw ``redis.Redis`` to the primary, or for reading to a replica."""

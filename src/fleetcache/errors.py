@@ -67,11 +67,21 @@ class UnstorableValue(FleetcacheError, pickle.PicklingError, TypeError):
 # --- the server, or the way to it -----------------------------------------------------------------
 
 
-class ServerGone(FleetcacheError, redis.ConnectionError):
+class ConnectionInterrupted(FleetcacheError):
+    """The server could not be asked, or did not answer: what django-redis' clients call all such errors.
+
+    *connection* is accepted and forgotten.
+    """
+
+    def __init__(self, *args: object, connection: object = None) -> None:
+        super().__init__(*args)
+
+
+class ServerGone(ConnectionInterrupted, redis.ConnectionError):
     """The server could not be reached, or hung up before it replied."""
 
 
-class ServerTimeout(FleetcacheError, redis.TimeoutError):
+class ServerTimeout(ConnectionInterrupted, redis.TimeoutError):
     """The server did not reply in time; a write may or may not have happened."""
 
 
@@ -91,15 +101,15 @@ class TooManyConnections(ServerGone):
     """``max_connections`` are in use, and none came back in time; or the server's ``maxclients`` are."""
 
 
-class AccessDenied(FleetcacheError, redis.AuthenticationError):
+class AccessDenied(ConnectionInterrupted, redis.AuthenticationError):
     """The server refused the user name or password."""
 
 
-class NoSuchDatabase(FleetcacheError, redis.ResponseError):
+class NoSuchDatabase(ConnectionInterrupted, redis.ResponseError):
     """The server has no database of this number."""
 
 
-class UnsupportedServer(FleetcacheError, redis.ConnectionError):
+class UnsupportedServer(ConnectionInterrupted, redis.ConnectionError):
     """The server does not speak RESP3 (it is older than Redis 6), or is no cluster where one is asked for."""
 
 

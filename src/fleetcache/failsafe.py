@@ -6,9 +6,12 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from functools import partial, wraps
+from typing import Any, TypeVar
 
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError
+
+from fleetcache.errors import ConnectionInterrupted
 
 T = TypeVar("T")
 
@@ -43,3 +46,19 @@ class Failsafe:
 
 
 RAISE = Failsafe()
+
+
+def omit_exception(method: Callable[..., Any] | None = None, return_value: Any = None) -> Any:
+    """Decorate a method of a backend of your own: trouble that the settings ignore is answered by *return_value*."""
+    if method is None:
+        return partial(omit_exception, return_value=return_value)
+
+    @wraps(method)
+    def decorated(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except (ConnectionInterrupted, *TROUBLE) as error:
+            key = args[0] if args else kwargs.get("key")
+            return self.failsafe.instead(error, return_value, lambda: (key if isinstance(key, str) else None,))
+
+    return decorated

@@ -71,7 +71,7 @@ class Pipeline(Twinned):
     """
 
     def __init__(self, of: Core, *, transaction: bool) -> None:
-        self.recorder: Core = of.face(runtime=RECORDING, still=None)
+        self.recorder: Core = of.face(runtime=RECORDING)
         self.transaction = transaction
         self.operations: list[Coroutine[Any, Any, Any]] = []
         self.wait_by(AWAITING, BLOCKING)

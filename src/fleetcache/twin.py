@@ -12,7 +12,7 @@ from __future__ import annotations
 import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
-from functools import update_wrapper
+from functools import cache, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 P = ParamSpec("P")
@@ -23,9 +23,10 @@ T = TypeVar("T")
 class Twinned:
     """An object that waits through ``runtime``, and has a twin, ``still``, that blocks.
 
-    The faces of one object have the same attributes: what is set on one is set on all.  Only
-    ``runtime`` and ``still`` differ.  (One ``__dict__`` for all would say it more simply, but CPython finds
-    attributes and methods faster in an instance that has its own.)
+    The faces of one object have the same attributes: what is set on one is set on both.  Only
+    ``runtime`` and ``still`` differ, and methods that somebody replaced on the object, to watch its
+    calls: a face must not run what was made of the other's.  (One ``__dict__`` for both would say it
+    more simply, but CPython finds attributes and methods faster in an instance that has its own.)
     """
 
     runtime: Any
@@ -33,11 +34,7 @@ class Twinned:
     _faces: list[Self]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        self = object.__new__(cls)
-        still = object.__new__(cls)
-        for face, twin in (self, still), (still, None):
-            object.__setattr__(face, "still", twin)
-            object.__setattr__(face, "_faces", [self, still] if face is self else self._faces)
+        self: Self = join(object.__new__(cls), object.__new__(cls))
         return self
 
     def wait_by(self, awaiting: Any, still: Any) -> None:
@@ -45,29 +42,59 @@ class Twinned:
         object.__setattr__(self, "runtime", awaiting)
         object.__setattr__(self.still, "runtime", still)
 
-    def face(self, **own: Any) -> Self:
-        """Return another face of this object as it is now, which differs in *own*."""
-        face = object.__new__(type(self))
-        for name, value in {**vars(self), **own}.items():
+    def face(self, kind: Any = None, **own: Any) -> Self:
+        """Return an object of its own, without a twin: this one as it is now, which differs in *own*."""
+        face: Self = join(object.__new__(kind or type(self)))
+        for name, value in {"runtime": self.runtime, **self._attributes(), **own}.items():
             object.__setattr__(face, name, value)
         return face
 
     def __copy__(self) -> Self:
         """Return an object of its own, with faces of its own."""
         copy = type(self).__new__(type(self))
-        for name, value in vars(self).items():
-            if name not in {"still", "runtime", "_faces", "_client"}:
-                setattr(copy, name, value)
+        for name, value in self._attributes().items():
+            setattr(copy, name, value)
         copy.wait_by(self.runtime, self.runtime if self.still is None else self.still.runtime)
         return copy
 
+    def _attributes(self) -> dict[str, Any]:
+        """Return what other objects made of this one are given."""
+        return {name: value for name, value in vars(self).items() if not self._is_method(name) and name not in OWN}
+
+    def _is_method(self, name: str) -> bool:
+        kind: Any = type(self)
+        return name in methods(kind)
+
+    def _sharers(self, name: str) -> list[Self]:
+        """Return the faces on which the attribute *name* is the same."""
+        return [self] if self._is_method(name) else self._faces
+
     def __setattr__(self, name: str, value: Any) -> None:
-        for face in self._faces:
+        for face in self._sharers(name):
             object.__setattr__(face, name, value)
 
     def __delattr__(self, name: str) -> None:
-        for face in self._faces:
+        for face in self._sharers(name):
             object.__delattr__(face, name)
+
+
+OWN = frozenset(("still", "runtime", "_faces", "_raising"))
+"""Attributes that make a face what it is."""
+
+
+@cache
+def methods(kind: type) -> frozenset[str]:
+    """Return the names of what an object of *kind* can do."""
+    return frozenset(name for name in dir(kind) if callable(getattr(kind, name, None)))
+
+
+def join(face: Any, *twin: Any) -> Any:
+    """Make *face* and its twin, if it has one, the faces of one object; return *face*."""
+    faces = [face, *twin]
+    for each, still in zip(faces, (*twin, None), strict=True):
+        object.__setattr__(each, "_faces", faces)
+        object.__setattr__(each, "still", still)
+    return face
 
 
 @types.coroutine

@@ -6,8 +6,9 @@ from typing import Any
 
 from fleetcache.django.backend import RedisCache
 from fleetcache.django.middleware import FenceMiddleware
+from fleetcache.failsafe import omit_exception
 
-__all__ = ["FenceMiddleware", "RedisCache", "get_redis_connection"]
+__all__ = ["FenceMiddleware", "RedisCache", "get_redis_connection", "omit_exception"]
 
 
 def get_redis_connection(alias: str = "default", write: bool = True) -> Any:

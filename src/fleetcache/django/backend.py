@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache as memoized
 from typing import Any, Self
 
@@ -48,6 +49,7 @@ class RedisCache(Cache, BaseCache):
         try:
             with_client(RedisCache, params)
             super().__init__(location, params, defaults=stand_ins())
+            self._server, self._params = location, params
         except SettingsError as error:
             wrong = ImproperlyConfigured(str(error).replace("cache settings", alias_of(location, params), 1))
             # Django's own check makes every cache.  With this app installed, a check of ours
@@ -74,6 +76,9 @@ class RedisCache(Cache, BaseCache):
             payloads: list[bytes | int] = await sync_to_async(self.codec.encode_all)(values, integers=integers)
             return payloads
 
+    def _client_kind(self) -> Any:
+        return with_client(RedisCache, self._params)
+
     def get_backend_timeout(self, timeout: Any = DJANGO_DEFAULT) -> int | None:
         """Return *timeout* in whole seconds, as Django's Redis backend does; times here are kept to the millisecond."""
         milliseconds = self.milliseconds(timeout)
@@ -82,6 +87,36 @@ class RedisCache(Cache, BaseCache):
     def added_in_outage(self, key: Any) -> bool:
         """A session counts as added: else Django would try 10,000 other keys, and fail the request."""
         return str(key).startswith(SESSIONS)
+
+    # --- what code that was written for other backends looks for ----------------------------------
+
+    def get_master_client(self) -> Any:
+        """Return a raw client to the primary, for django-rq and django-defender, as django-redis-cache's."""
+        return self.get_client()
+
+    @property
+    def _ignore_exceptions(self) -> bool:
+        return self.failsafe.ignore
+
+    @_ignore_exceptions.setter
+    def _ignore_exceptions(self, ignore: bool) -> None:
+        self.failsafe = replace(self.failsafe, ignore=ignore)
+
+    @property
+    def _log_ignored_exceptions(self) -> bool:
+        return self.failsafe.log is not None
+
+    @property
+    def _default_scan_itersize(self) -> int:
+        return self.settings.options.scan_itersize
+
+    @property
+    def _client_cls(self) -> Any:
+        return self.settings.options.client_class
+
+    @_client_cls.setter
+    def _client_cls(self, client: Any) -> None:
+        raise AttributeError(f"the client is named in the settings: OPTIONS['CLIENT_CLASS'] = {client!r}")
 
 
 def entries() -> Iterator[tuple[str, dict[str, Any], type[RedisCache]]]:
