@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.connecting import address_of, wanted
-from fleetcache.exchange.wire import packed
+from fleetcache.exchange.wire import packed, words
 from fleetcache.twin import complete
 
 TAKEN = 1
@@ -33,10 +33,12 @@ class Queue(Server):
             raise TypeError(
                 "a redis-py pipeline cannot answer now: pass client= only to writes, or use cache.pipeline()"
             )
-        for verb, *parts in commands:
+        for command in commands:
+            # As bytes: redis-py may hand a number to hiredis, see `pack`.
+            verb, *parts = words(command)
             if verb == b"EVALSHA":
                 # The owner could not send it again if the server did not know the script.
-                self.pipeline.execute_command("EVAL", parts[0].lua, *parts[1:])
+                self.pipeline.execute_command("EVAL", command[1].lua, *parts[1:])
             else:
                 # Under its plain name, so that redis-py shapes the reply as its owner expects.
                 self.pipeline.execute_command(verb.decode(), *parts)

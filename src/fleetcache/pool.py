@@ -16,8 +16,9 @@ from redis.exceptions import RedisError
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedSSLConnection
 
 from fleetcache.errors import SettingsError
-from fleetcache.exchange.connecting import arguments
+from fleetcache.exchange.connecting import arguments, parameters
 from fleetcache.exchange.credentials import Credentials
+from fleetcache.exchange.wire import PACKER
 from fleetcache.settings import Options, connection_options, flag, imported, masked_url, nearest
 
 TRANSLATED = {"valkey": "redis", "valkeys": "rediss"}
@@ -127,6 +128,8 @@ class ConnectionFactory:
             check_query(url)
         try:
             pool = pool_class.from_url(**params)
+            if "command_packer" in parameters(pool.connection_class):
+                pool.connection_kwargs.setdefault("command_packer", PACKER)  # of raw clients, too
             # Not connected: but what the connection would refuse is heard of now, not at the first use.
             pool.connection_class(**arguments(pool, pool.connection_class))
         except (ValueError, TypeError, RedisError) as error:

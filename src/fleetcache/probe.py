@@ -19,7 +19,7 @@ from redis.exceptions import AskError, MovedError, NoPermissionError, RedisError
 from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, SettingsError, UnsupportedServer
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.connecting import address_of, connect
-from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, refusal
+from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, pack, refusal
 from fleetcache.near.tracking import PRIMARY, too_old
 from fleetcache.pool import ConnectionFactory
 from fleetcache.settings import NETWORKED, Options, Settings, from_url, masked_url, watched
@@ -154,7 +154,7 @@ class Line:
 
     def send(self, *command: str | int) -> None:
         """Send a command, whose reply is read later."""
-        self._conversation.tell(hiredis.pack_command(command))
+        self._conversation.tell(pack(command))
 
     def reply(self) -> Any:
         """Return the next reply."""

@@ -32,6 +32,7 @@ from fleetcache.errors import (
     TooManyConnections,
     UnsupportedServer,
 )
+from fleetcache.exchange.wire import PACKER
 
 try:
     VERSION = version("fleetcache")
@@ -64,6 +65,8 @@ def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
     kwargs = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith("maint")}
     # Of ours alone: told to speak RESP3, a raw client of the pool would return other types than sites know.
     kwargs.setdefault("protocol", 3)
+    if "command_packer" in parameters(connection_class):
+        kwargs.setdefault("command_packer", PACKER)
     if kwargs.keys().isdisjoint(("driver_info", "lib_name", "lib_version")):
         kwargs |= {name: value for name, value in LIBRARY.items() if name in parameters(connection_class)}
     if hasattr(pool, "of_sentinel"):  # the clients that redis-py makes of them try for seconds; there are others to ask

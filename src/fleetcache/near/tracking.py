@@ -37,7 +37,7 @@ from typing import Any
 import hiredis
 from redis.exceptions import AskError, MovedError, NoPermissionError, OutOfMemoryError, ReadOnlyError
 
-from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, refusal
+from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, pack, refusal
 from fleetcache.keys import MAX_LENGTH, doubtful
 from fleetcache.near.journal import Journal
 from fleetcache.near.store import ENDED, PACKED, Epoch, Store
@@ -287,7 +287,7 @@ class Tracking:
             self._ask(now)
 
     def _send(self, command: tuple[str, ...], then: Callable[[Any, float, float], None], now: float) -> None:
-        self.outgoing += hiredis.pack_command(command)
+        self.outgoing += pack(command)
         self._expected.append((then, now))
 
     # --- what the server says ---------------------------------------------------------------------

@@ -28,6 +28,7 @@ from redis.exceptions import ExecAbortError, NoScriptError, ResponseError
 
 from fleetcache.exchange import Command, Reply, Script, Server
 from fleetcache.exchange.processes import lock_across_forks
+from fleetcache.exchange.wire import words as in_words
 
 
 class Hash(dict[bytes, bytes]):
@@ -53,17 +54,6 @@ SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
 
 # What words say ---------------------------------------------------------------------------------
-
-
-def packed(part: object) -> bytes:
-    """Return *part* as it would be on the wire, a script as its name."""
-    if isinstance(part, bytes):
-        return part
-    if isinstance(part, str):
-        return (part.name if isinstance(part, Script) else part).encode()
-    if isinstance(part, (int, float)) and not isinstance(part, bool):
-        return str(part).encode()
-    raise TypeError(f"A command part must be str, int, float or bytes, not {type(part).__name__}.")
 
 
 def whole(word: bytes, refusal: str = NOT_AN_INTEGER, *, least: int = SMALLEST) -> int:
@@ -665,7 +655,10 @@ class MemoryServer(Server):
         self._database = Database()
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        batch = [[packed(part) for part in command] for command in commands]
+        batch = [
+            in_words(tuple([part.name if isinstance(part, Script) else part for part in command]))
+            for command in commands
+        ]
         with _batches:
             self._database.now = round(self._clock() * 1000)
             conversation = Conversation(self._database)
