@@ -5,12 +5,18 @@ SECONDS ?= 20
 BIN := .venv/bin
 
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 demo: .venv/demo ## Run a Django site on django-redis, on fleetcache, with its near cache, and on all (SECONDS=20 of load; some 20 s more).
 	@$(BIN)/python demo/run.py --seconds $(SECONDS)
 
-test: ## Run all tests, on the oldest and the newest Python found with their Django (ARGS= for pytest).
+test: ## Run every test on the newest Python found, with few combinations of values: some four minutes.
+	@$(PYTHON) tests/matrix.py
+
+test-all: ## Run everything, on the oldest and the newest Python found with their Django: some 20 minutes.
+	@$(PYTHON) tests/matrix.py --all
+
+test-one: ## Run pytest with ARGS, such as ARGS="tests/test_cache.py -k touch", on the newest Python found.
 	@$(PYTHON) tests/matrix.py $(ARGS)
 
 check: .venv/check ## Lint, check types and the direction of imports.
@@ -46,5 +52,5 @@ clean: ## Remove everything that make has made.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[django,server]' -r $<
 	@touch $@
 
-.PHONY: help demo test check bench docs soak clean
+.PHONY: help demo test test-all test-one check bench docs soak clean
 .PRECIOUS: .venv/bin/python

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from tests import nearby
 from tests.faces import FACES, Face
+from tests.selection import sample
 
 from fleetcache import Cache
 from fleetcache.errors import ServerNotFound
@@ -30,7 +30,6 @@ from fleetcache.testing import (
 from fleetcache.topology.embedded import EmbeddedServer
 
 listener.IDLE = 0.0  # near caches of tests sleep after MAX_TTL, which tests make short
-Running = TypeVar("Running", bound=EmbeddedServer)
 Ask = Callable[[str], Any]
 
 TRANSPORTS: dict[str, Callable[[Ask, int], str]] = {
@@ -68,13 +67,15 @@ def _copies_are_used(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def redis_debian() -> Iterator[EmbeddedServer]:
     """The Redis of the distribution, the oldest that is supported."""
-    yield from _or_skip(redis_server())
+    with redis_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def tls() -> Iterator[TLSServer]:
     """A Redis with TLS on ``tls_port``."""
-    yield from _or_skip(tls_server())
+    with tls_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -89,18 +90,6 @@ def watched_servers() -> Iterator[WatchedServers]:
     """A primary and a replica under three Sentinels."""
     with sentinels(replicas=1) as servers:
         yield servers
-
-
-def _or_skip(server: AbstractContextManager[Running]) -> Iterator[Running]:
-    """Run *server*; without its program skip, or fail if ``FLEETCACHE_REQUIRE_ALL=1`` says so."""
-    with ExitStack() as stack:
-        try:
-            running = stack.enter_context(server)
-        except ServerNotFound as error:
-            if os.environ.get("FLEETCACHE_REQUIRE_ALL") == "1":
-                pytest.fail(str(error))
-            pytest.skip(str(error))
-        yield running
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -138,6 +127,44 @@ def cache(make: Callable[..., Face], request: pytest.FixtureRequest) -> Face:
     Marked ``together``, a test has all its names in one slot of a cluster.
     """
     return make(KEY_PREFIX=f"{{{next(_prefixes)}}}") if request.node.get_closest_marker("together") else make()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option by which `make test` is short."""
+    parser.addoption("--sample", action="store_true", help="run every test, but not with every combination of values")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what ``--sample`` has no time for, and let what measures time run again if the machine was busy."""
+    for item in items:
+        if item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.flaky(reruns=2))
+    if config.getoption("--sample"):
+        chosen = sample(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Skip a test whose fixture needs a program that is not on this machine."""
+    return (yield from _skipping_without_program())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Skip a test that needs a program that is not on this machine."""
+    return (yield from _skipping_without_program())
+
+
+def _skipping_without_program() -> Generator[None, Any, Any]:
+    """Turn `ServerNotFound` into a skip; with ``FLEETCACHE_REQUIRE_ALL=1`` it is a failure."""
+    try:
+        return (yield)
+    except ServerNotFound as error:
+        if os.environ.get("FLEETCACHE_REQUIRE_ALL") == "1":
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.hookimpl(tryfirst=True)

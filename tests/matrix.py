@@ -1,56 +1,32 @@
-"""Run the tests on the oldest and the newest supported Python that this machine has.
+"""Run the tests, each Python in an environment of its own under .venvs, with the Django that goes with it.
 
-Each Python gets an environment of its own under .venvs, with the Django that goes with it.  What
-could not be run is said at the end; with FLEETCACHE_REQUIRE_ALL=1 it fails.  What is the same on
-every Python is run on the newest only; with FLEETCACHE_ON_ALL=1 on each.  Arguments are pytest's,
-and make one plain run of it on each.  Needs nothing but the standard library.
+    python tests/matrix.py              every test on the newest Python here, with few combinations of values
+    python tests/matrix.py --all        everything, on the oldest and the newest Python; what CI runs
+    python tests/matrix.py ARGUMENTS    one run of pytest with these arguments, on the newest Python
+
+The tests say by their marks what they need: `alone`, `few`, `newest`, `also` (pyproject.toml describes them).
+What could not be run is listed at the end; with FLEETCACHE_REQUIRE_ALL=1 it is a failure.  Needs nothing but the standard
+library.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parent.parent
 DJANGO = {"3.11": "5.2.19", "3.12": "6.0.10", "3.13": "6.1.3", "3.14": "6.1.3"}
 REQUIRED = ("3.11", "3.13")
-TIMED = (
-    "tests/near/test_store.py",  # first: it measures memory
-    "tests/faults/",
-    "tests/near/test_foreign_writes.py",
-    "tests/near/test_listener.py",
-    "tests/near/test_servers.py",
-    "tests/test_embedded.py",
-    "tests/test_mixed_fleet.py",
-)
-"""These measure time and run by themselves; the others run two at a time."""
-ON_NEWEST = (
-    "tests/differential/test_mixed.py",
-    "tests/faults/test_coherence.py",
-    "tests/faults/test_mutants.py",
-    "tests/topology/test_managed.py",
-    "tests/topology/test_replicas.py",
-    "tests/topology/test_sentinel.py",
-)
-"""These take long, and find the same on every Python."""
-NEAR = ("tests/contract", "tests/differential")
-"""These run once more with a near cache, on the newest Python."""
-ELSEWHERE = {
-    "cluster": ("tests/contract", "tests/differential/test_cases.py", "tests/differential/test_mended.py"),
-    "sentinel": ("tests/contract",),
-}
-"""These run once more on a cluster, and under Sentinels, on the newest Python."""
-FOUNDATION = ("tests/test_cache.py", "tests/test_locks.py")
-"""Of these, what is on a cluster or under Sentinels runs once more with the oldest server, on the newest Python."""
-REQUIRE_ALL = os.environ.get("FLEETCACHE_REQUIRE_ALL") == "1"
-ON_ALL = os.environ.get("FLEETCACHE_ON_ALL") == "1"
+NO_TEST = 5
+"""pytest's exit code if no test was selected."""
 
 
 def version_of(python: str) -> str:
@@ -73,99 +49,107 @@ def candidates() -> Iterator[str]:
     yield from map(str, sorted(root.glob("versions/3.*/bin/python")))
 
 
-def found() -> dict[str, str]:
-    """Return the interpreters by their version, those that are supported."""
+def interpreters() -> dict[str, str]:
+    """Return the interpreters by their version, those that are supported, the oldest first."""
     pythons: dict[str, str] = {}
     for python in candidates():
         version = version_of(python)
         if version in DJANGO:
             pythons.setdefault(version, python)
-    return pythons
+    return dict(sorted(pythons.items(), key=lambda item: [int(part) for part in re.findall(r"\d+", item[0])]))
 
 
-def environment(version: str, python: str) -> Path:
-    """Return the interpreter of an environment with everything installed."""
-    place = HOME / ".venvs" / f"py{version}-django{DJANGO[version]}"
-    inside = place / "bin" / "python"
-    stamp = place / "installed"
-    wanted = (HOME / "requirements/test.txt").read_text() + (HOME / "pyproject.toml").read_text()
-    if stamp.exists() and stamp.read_text() == wanted:
-        return inside
-    print(f"-- making {place.relative_to(HOME)}", flush=True)
-    subprocess.run([python, "-m", "venv", place], check=True)
-    pip = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run(
-        [*pip, "--editable", f"{HOME}[all]", f"django=={DJANGO[version]}", "-r", HOME / "requirements/test.txt"],
-        check=True,
+@dataclass
+class Environment:
+    """An environment of a Python of this *version*."""
+
+    version: str
+    place: Path
+
+    @classmethod
+    def make(cls, version: str, python: str) -> Environment:
+        """Return the environment with everything installed."""
+        made = cls(version, HOME / ".venvs" / f"py{version}-django{DJANGO[version]}")
+        stamp = made.place / "installed"
+        requirements = HOME / "requirements/test.txt"
+        wanted = requirements.read_text() + (HOME / "pyproject.toml").read_text()
+        if not stamp.exists() or stamp.read_text() != wanted:
+            print(f"-- making {made.place.relative_to(HOME)}", flush=True)
+            subprocess.run([python, "-m", "venv", made.place], check=True)
+            pip = [made.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            packages = ["--editable", f"{HOME}[all]", f"django=={DJANGO[version]}", "-r", requirements]
+            subprocess.run([*pip, *packages], check=True)
+            stamp.write_text(wanted)
+        return made
+
+    @property
+    def python(self) -> Path:
+        return self.place / "bin" / "python"
+
+    def passes(self, *arguments: str, **variables: str) -> bool:
+        """Run pytest with *arguments* and environment *variables*; return whether all went well."""
+        set_to = " ".join(f"{name}={value}" for name, value in variables.items())
+        print(f"\n-- Python {self.version}: {set_to} pytest {shlex.join(arguments)}", flush=True)
+        command = [self.python, "-X", "dev", "-m", "pytest", *arguments]
+        ran = subprocess.run(command, cwd=HOME, env={**os.environ, "COLUMNS": "120", **variables}, check=False)
+        return ran.returncode in {0, NO_TEST}
+
+    def passes_side_by_side(self, marks: str, *arguments: str, workers: int = 2, **variables: str) -> bool:
+        """Run the tests that have these *marks* in some workers."""
+        # The option -n would start workers without -X dev.
+        worker = f"{workers}*popen//python={shlex.quote(str(self.python))} -X dev"
+        return self.passes("-m", marks, "--dist", "worksteal", "--tx", worker, *arguments, **variables)
+
+
+def sample(python: Environment) -> bool:
+    """Run every test, but not with every combination of values."""
+    # Most of them wait for servers, so that two processors have time for three.
+    return all(
+        [
+            python.passes_side_by_side("not alone", "--sample", "-q", workers=3),
+            python.passes("-m", "alone", "--sample", "-q"),
+        ]
     )
-    stamp.write_text(wanted)
-    return inside
 
 
-def passed(python: Path, *arguments: str, **environment: str) -> bool:
-    """Run pytest, and return whether all went well."""
-    command = [python, "-X", "dev", "-m", "pytest", *arguments]
-    return subprocess.run(command, cwd=HOME, env={**os.environ, "COLUMNS": "120", **environment}).returncode == 0
-
-
-def all_passed(python: Path, *, newest: bool) -> bool:
-    """Run all tests, whatever fails, and return whether all went well."""
-    # The option -n would start workers without -X dev.
-    two_at_a_time = ("--dist", "loadfile", "--tx", f"2*popen//python={shlex.quote(str(python))} -X dev")
-    everything = newest or ON_ALL
-    left_out = [f"--ignore={place}" for place in ON_NEWEST if not everything]
-    runs = [
-        passed(python, *two_at_a_time, *left_out, *(f"--ignore={place}" for place in TIMED)),
-        passed(python, *left_out, *TIMED),
-    ]
-    if everything:
-        runs.append(passed(python, *two_at_a_time, *NEAR, FLEETCACHE_NEAR="1"))
-        runs += [passed(python, *two_at_a_time, *tests, FLEETCACHE_ON=place) for place, tests in ELSEWHERE.items()]
+def everything(python: Environment, *, newest: bool) -> bool:
+    """Run all tests, on the newest Python also those that find the same on every one, whatever fails."""
+    here = "" if newest else " and not newest"
+    runs = [python.passes_side_by_side(f"not alone{here}"), python.passes("-m", f"alone{here}")]
+    if newest:
+        runs.append(python.passes_side_by_side("also(near=True)", FLEETCACHE_NEAR="1"))
+        for place in ("cluster", "sentinel"):
+            runs.append(python.passes_side_by_side(f"also(on='{place}')", FLEETCACHE_ON=place))
         if oldest := shutil.which("redis-server"):
             there = ("-k", "cluster or sentinel")
-            runs.append(passed(python, *two_at_a_time, *FOUNDATION, *there, FLEETCACHE_SERVER=oldest))
+            runs.append(python.passes_side_by_side("also(server='oldest')", *there, FLEETCACHE_SERVER=oldest))
     return all(runs)
 
 
-def failures() -> list[str]:
-    """Return the tests that failed in the last run."""
-    noted = HOME / ".pytest_cache/v/cache/lastfailed"
-    return list(json.loads(noted.read_text())) if noted.exists() else []
-
-
-def hurried(tests: list[str]) -> bool:
-    """Whether *tests* are a few that measure time while servers die; on a busy machine they may run again, alone."""
-    again = 0 < len(tests) <= 3 and all(test.startswith((*TIMED, "tests/topology/")) for test in tests)
-    if again:
-        print(f"-- once more, alone: {', '.join(tests)}", flush=True)
-    return again
-
-
 def main() -> int:
-    """Test on each Python, and return how many runs failed."""
-    pythons = found()
+    """Run what the command line asks for, and return the exit code."""
+    arguments, began = sys.argv[1:], time.monotonic()
+    pythons = interpreters()
     if not pythons:
         print(f"No Python of {', '.join(DJANGO)} was found.")
         return 1
-    chosen = [version for version in REQUIRED if version in pythons] or [max(pythons, key=_number)]
-    failed = []
-    for version in chosen:
-        print(f"-- Python {version}, Django {DJANGO[version]}", flush=True)
-        inside = environment(version, pythons[version])
-        arguments = sys.argv[1:]
-        went_well = passed(inside, *arguments) if arguments else all_passed(inside, newest=version == chosen[-1])
-        if not went_well and not (hurried(failures()) and passed(inside, "--last-failed")):
-            failed.append(version)
-    missing = [version for version in REQUIRED if version not in chosen]
-    for version in chosen:
-        print(f"-- Python {version}, Django {DJANGO[version]}: {'FAILED' if version in failed else 'passed'}")
-    for version in missing:
-        print(f"-- Python {version}, Django {DJANGO[version]}: not run, there is no python{version} here")
-    return len(failed) + (len(missing) if REQUIRE_ALL else 0)
-
-
-def _number(version: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", version)]
+    newest = list(pythons)[-1]
+    if arguments != ["--all"]:
+        environment = Environment.make(newest, pythons[newest])
+        passed = environment.passes(*arguments) if arguments else sample(environment)
+        outcomes = {newest: "passed" if passed else "FAILED"}
+    else:
+        outcomes = {}
+        chosen = [version for version in REQUIRED if version in pythons] or [newest]
+        for version in chosen:
+            passed = everything(Environment.make(version, pythons[version]), newest=version == chosen[-1])
+            outcomes[version] = "passed" if passed else "FAILED"
+        outcomes |= {each: f"not run, there is no python{each} here" for each in REQUIRED if each not in chosen}
+    for version, outcome in outcomes.items():
+        print(f"-- Python {version}, Django {DJANGO[version]}: {outcome}")
+    print(f"-- {time.monotonic() - began:.0f} s")
+    missing = any(outcome.startswith("not run") for outcome in outcomes.values())
+    return int("FAILED" in outcomes.values() or (missing and os.environ.get("FLEETCACHE_REQUIRE_ALL") == "1"))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from fleetcache import DEFAULT_TIMEOUT
 from fleetcache import commands as c
 from fleetcache.errors import InvalidTimeout, UnreadableValue, UnstorableValue
 
+pytestmark = pytest.mark.also(server="oldest")
+
 # --- values -------------------------------------------------------------------------------------------
 
 

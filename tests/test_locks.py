@@ -11,6 +11,8 @@ import redis
 from redis.exceptions import LockError, LockNotOwnedError
 from tests.faces import AWAITING, BLOCKING, settled
 
+pytestmark = pytest.mark.also(server="oldest")
+
 
 async def test_one_holder_at_a_time(cache):
     """While a lock is held nobody else gets it; released, the next one does."""

@@ -25,6 +25,8 @@ from tests.fleet.workers import BACKENDS, FLEET, PATIENCE, Driver, Ledger, Missi
 from fleetcache.topology.embedded import EmbeddedServer
 from fleetcache.twin import complete
 
+pytestmark = pytest.mark.alone
+
 SECONDS = float(os.environ.get("FLEET_SECONDS", "6"))
 ROUNDS = {"pickle": 0.5, "zlib": 0.25, "json": 0.25}
 """Which part of the time the fleet works with each serializer and compressor."""

@@ -16,11 +16,12 @@ from tests.coherence import keys
 from fleetcache.testing import FaultProxy, clients, cluster, redis_server, sentinels, valkey_server
 from fleetcache.testing.clusters import ClusterNode, ServerCluster, run
 from fleetcache.testing.proxy import Link
+from fleetcache.testing.servers import program
 from fleetcache.topology.cluster import slot_of
 from fleetcache.topology.embedded import EmbeddedServer, find_binary
 
 SERVERS = {"valkey": valkey_server, "redis": redis_server}
-BINARIES: dict[str, Callable[[], Path]] = {"valkey": find_binary, "redis": lambda: Path("/usr/bin/redis-server")}
+BINARIES: dict[str, Callable[[], Path]] = {"valkey": find_binary, "redis": lambda: program("redis-server")}
 
 ONCE = Retry(NoBackoff(), 0)
 """What a writer sends twice draws two versions, of which it learns one."""

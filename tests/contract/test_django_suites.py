@@ -21,6 +21,8 @@ from .run import Outcome
 from .sdist import django_tests
 from .suites import SUITES
 
+pytestmark = [pytest.mark.also(near=True), pytest.mark.also(on="cluster"), pytest.mark.also(on="sentinel")]
+
 ROOT = Path(__file__).parents[2]
 
 # They sleep more than they work, but what sleeps for a second must not come late by another.

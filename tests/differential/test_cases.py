@@ -8,6 +8,8 @@ from . import counting, keys, structures, values
 from .setups import CLIENTS, VARIANTS
 from .sides import Case, agreeing
 
+pytestmark = [pytest.mark.also(near=True), pytest.mark.also(on="cluster")]
+
 CASES = [*values.case, *counting.case, *keys.case, *structures.case]
 
 

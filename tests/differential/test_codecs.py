@@ -9,6 +9,8 @@ from .setups import COMPRESSORS, SERIALIZERS
 from .sides import Case, agreeing
 from .test_cases import CASES
 
+pytestmark = pytest.mark.also(near=True)
+
 FORMATS = ("pickle", "json", "msgpack")
 COMBINATIONS = [f"{serializer}/{compressor}" for serializer in FORMATS for compressor in COMPRESSORS]
 PROTOCOLS = [f"{serializer}/identity" for serializer in SERIALIZERS if serializer not in FORMATS]

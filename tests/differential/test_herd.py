@@ -6,6 +6,8 @@ import pytest
 
 from .sides import Cache, agreeing
 
+pytestmark = pytest.mark.also(near=True)
+
 
 @pytest.mark.parametrize("face", ["blocking", "awaiting"])
 @pytest.mark.parametrize("roll", [1, 30, 59, 60])

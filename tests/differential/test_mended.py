@@ -14,6 +14,8 @@ from .outcomes import Raised, shape
 from .sides import Cache, Entry, Result, Setup, plainly
 from .test_cases import CASES
 
+pytestmark = [pytest.mark.also(near=True), pytest.mark.also(on="cluster")]
+
 ENTRIES = [
     pytest.param(entry, name, id=f"{entry.name}-{name}")
     for entry in MENDED

@@ -11,6 +11,8 @@ from .sides import Case, Setup, agreeing
 from .test_cases import CASES, RUNS
 from .test_codecs import COMBINATIONS, PROTOCOLS, VALUED
 
+pytestmark = [pytest.mark.also(near=True), pytest.mark.newest]
+
 MEMBERS_IN_GZIP = {
     # The entry "gzip" of MENDED: their members are other bytes at any other time, and so than ours.
     "adding_scores",

@@ -27,6 +27,8 @@ from .conftest import close_their_pools
 from .setups import Setups
 from .sides import Cache, OurCache, agreeing, plainly
 
+pytestmark = pytest.mark.also(near=True)
+
 COVERED: dict[str, set[str]] = {}
 """Which tests are about an option or setting."""
 

@@ -29,6 +29,8 @@ from .mended import MENDED, NOT_CARRIED_OVER
 from .setups import CLIENTS
 from .test_cases import RUNS
 
+pytestmark = pytest.mark.also(near=True)
+
 THEIRS = {"default": DefaultClient, "herd": HerdClient, "shard": ShardClient, "sentinel": SentinelClient}
 OURS = {
     "default": clients.DefaultClient,

@@ -18,7 +18,7 @@ from fleetcache.exchange.breaker import Breaker
 
 from .load import HASTY, LIMIT, SLACK
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = [pytest.mark.timeout(30), pytest.mark.alone]
 
 # --- the breaker alone --------------------------------------------------------------------------------
 

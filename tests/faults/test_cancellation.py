@@ -14,7 +14,7 @@ from fleetcache import Cache
 
 from .load import HASTY, LIMIT
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = [pytest.mark.timeout(40), pytest.mark.alone]
 TASKS = 500
 
 

@@ -12,7 +12,7 @@ from tests.coherence.load import BOTH, TASKS, THREADS
 from tests.coherence.runs import run
 from tests.coherence.scenarios import SCENARIOS
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.few(1), pytest.mark.alone, pytest.mark.newest]
 
 # Each face, each server and each number of processes has its turn; a soak combines them all.
 FACES = (THREADS, TASKS, BOTH)

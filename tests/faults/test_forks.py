@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.timeout(60),
     # Python warns of forking with threads; this is about what happens to those who do.
     pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
+    pytest.mark.alone,
 ]
 
 

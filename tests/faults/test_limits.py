@@ -16,7 +16,7 @@ from fleetcache.errors import ServerTimeout, TooManyConnections
 
 from .load import HASTY, SLACK, Load
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = [pytest.mark.timeout(30), pytest.mark.alone]
 
 
 def connected(raw) -> int:

@@ -17,7 +17,7 @@ from fleetcache import Cache
 
 from .load import HASTY, PATIENT
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.alone]
 
 
 @pytest.fixture

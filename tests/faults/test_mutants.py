@@ -9,7 +9,7 @@ from tests.coherence.mutants import MUTANTS
 from tests.coherence.runs import run
 from tests.coherence.scenarios import SCENARIOS
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.few(1), pytest.mark.alone, pytest.mark.newest]
 
 SEEDS = 8
 """In so many runs at most each must be noticed."""

@@ -16,7 +16,7 @@ from fleetcache.topology.embedded import EmbeddedServer
 
 from .load import HASTY, LIMIT, SLACK, Load
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.alone]
 
 Deed = Callable[[EmbeddedServer, FaultProxy], object]
 

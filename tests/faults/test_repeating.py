@@ -20,7 +20,7 @@ from fleetcache.testing import FaultProxy
 
 from .load import HASTY
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = [pytest.mark.timeout(30), pytest.mark.alone]
 
 
 def test_every_counter_is_exact(face, mortal, proxy):

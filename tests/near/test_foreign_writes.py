@@ -16,6 +16,8 @@ from fleetcache.topology.embedded import EmbeddedServer
 
 from .conftest import Copies, copied, copy, eventually, one_face, until
 
+pytestmark = pytest.mark.alone
+
 LUA = "return redis.call('SET', KEYS[1], ARGV[1])"
 
 

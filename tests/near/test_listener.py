@@ -21,6 +21,8 @@ from fleetcache.testing import FaultProxy, tracked
 
 from .conftest import calls, copied, copy, listeners, one_face, sockets, until
 
+pytestmark = pytest.mark.alone
+
 # One for all --------------------------------------------------------------------------------------
 
 

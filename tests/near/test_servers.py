@@ -23,6 +23,8 @@ from fleetcache.topology.embedded import EmbeddedServer, find_binary
 
 from .conftest import Copies, calls, copied, copy, listeners, one_face, until
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("transport", ["valkey-tcp", "redis-tcp", "redis-unix", "redis-tls"])
 @one_face

@@ -20,6 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from fleetcache.near.store import CELL, ENDED, GHOSTS, LARGEST, PACKED, Entry, Epoch, Queue, Store
 
+pytestmark = pytest.mark.alone
+
 FOR_EVER = inf
 
 

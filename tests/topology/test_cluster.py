@@ -47,6 +47,8 @@ from fleetcache.testing import FaultProxy, ServerCluster, cluster
 from fleetcache.testing.clusters import free_ports, role, run, wait_for
 from fleetcache.topology.cluster import MOMENT, Redirect, may_ask_again, redirected, slot_of, units
 
+pytestmark = pytest.mark.flaky(reruns=2)
+
 _numbers = count(1)
 
 
@@ -436,6 +438,7 @@ def test_a_primary_stops_under_load(whole, servers):
     assert load.slowest < 1.1
 
 
+@pytest.mark.few(1)
 async def test_a_node_joins_and_leaves(fresh, servers):
     """A node that got slots is used, and its connections go when it has left."""
     cache = fresh()

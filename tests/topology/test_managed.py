@@ -41,6 +41,8 @@ from fleetcache.testing import FaultProxy, cluster, sentinels, tls_server, valke
 from fleetcache.testing.clusters import run, wait_for
 from fleetcache.testing.servers import certify
 
+pytestmark = [pytest.mark.flaky(reruns=2), pytest.mark.newest]
+
 _numbers = count(1)
 SECRET = "hunter-2"
 
@@ -158,6 +160,7 @@ def all_work(nodes: Any, user: str = "default", others: int = 0) -> bool:
 # --- passwords ------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("ends", [False, True], ids=["sessions go on", "sessions end"])
 def test_a_password_rotates_under_load(place, ends):
     """The new password is added, then handed out, then the old one is removed: no caller notices in either face."""
@@ -347,6 +350,7 @@ def put(text: str, place: Path) -> None:
     os.replace(place.with_suffix(".new"), place)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("near", [False, True])
 def test_certificates_rotate_under_load(tmp_path, near):
     """New connections take the files as they are: of the authorities, of the client's certificate and of its key."""
@@ -618,6 +622,7 @@ def crowded(request: pytest.FixtureRequest) -> Iterator[tuple[Any, Cache]]:
             yield [server], Cache(server.tcp_url())
 
 
+@pytest.mark.few(1)
 def test_idle_connections_are_closed(crowded):
     """A server that closes connections after a second of silence is not noticed, not even by writes that run once."""
     nodes, cache = crowded
@@ -643,6 +648,7 @@ def test_idle_connections_are_closed(crowded):
     assert mine == found == [1, 1, 2, 2, 3, 3]
 
 
+@pytest.mark.few(1)
 def test_connections_are_killed_under_load(crowded):
     """Only writes that may have run and must not run twice come to an error, which says so."""
     nodes, cache = crowded

@@ -26,6 +26,8 @@ from fleetcache.topology import replicas
 from fleetcache.topology.cluster import MOMENT, slot_of
 from fleetcache.topology.embedded import EmbeddedServer
 
+pytestmark = [pytest.mark.flaky(reruns=2), pytest.mark.newest]
+
 _numbers = count(1)
 
 KEYS = [f"key{number}" for number in range(30)]
@@ -174,6 +176,7 @@ async def test_who_is_asked(fresh, trio, read_from):
         assert min(others) > 20
 
 
+@pytest.mark.few(1)
 async def test_the_nearest_is_asked(fresh, trio):
     """The server that answers first gets nearly all reads, and loses them when another becomes faster."""
     cache = fresh(trio.url(), "nearest")
@@ -308,6 +311,7 @@ async def test_a_replica_hangs(fresh, trio):
     assert 1 <= late <= 2 + (time.monotonic() - began)
 
 
+@pytest.mark.few(1)
 async def test_replicas_that_lost_their_primary(fresh, trio):
     """Replicas that would rather say MASTERDOWN than old news are left alone, and the primary answers."""
     cache = fresh(trio.url())
@@ -332,6 +336,7 @@ async def test_replicas_that_lost_their_primary(fresh, trio):
     trio.primary.restart()
 
 
+@pytest.mark.few(1)
 async def test_all_replicas_die(fresh, trio):
     """The primary answers; of "primary" nobody else does."""
     cache, strict = fresh(trio.url()), fresh(trio.url(), "primary")
@@ -511,6 +516,7 @@ async def test_a_slot_moves_away_from_a_replica(fresh, servers):
     assert asked("get") == [1]
 
 
+@pytest.mark.few(1)
 async def test_a_replica_of_a_cluster_dies(fresh, servers, monkeypatch):
     """Its primary answers, and nobody notices; when it is back, it is asked again."""
     cache = fresh(servers.url())
@@ -609,6 +615,7 @@ async def test_a_primary_becomes_a_replica(fresh, servers):
     assert asked("get") == [1, 1]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("read_from", ["replica", "nearest"])
 def test_a_failover_under_load(whole, servers, read_from):
     """A replica takes over by command, and nobody sees an error or a value that never was."""

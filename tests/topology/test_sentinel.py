@@ -21,6 +21,8 @@ from fleetcache.exchange.sentinels import Sentinels
 from fleetcache.testing import WatchedServers, sentinels
 from fleetcache.testing.clusters import Sentinel, free_ports, role, run, wait_for
 
+pytestmark = [pytest.mark.flaky(reruns=2), pytest.mark.newest]
+
 _numbers = count(1)
 
 
@@ -165,6 +167,7 @@ async def test_replicas(fresh, servers, kind, options):
 # --- servers that come and go ---------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("how", ["COORDINATED", ""])
 def test_a_failover_under_load(whole, servers, asked, how):
     """Another server becomes the primary by command, and nobody sees an error, or a wrong value if it is coordinated."""
@@ -181,6 +184,7 @@ def test_a_failover_under_load(whole, servers, asked, how):
     assert len(asked) < 20
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("fault", ["kill", "pause"])
 def test_a_primary_fails_under_load(whole, servers, asked, fault):
     """Errors come in time and only while no primary is known; a second after there is one, all is well."""
@@ -222,6 +226,7 @@ def test_sentinels_fail_under_load(whole, servers):
     assert load.slowest < 1
 
 
+@pytest.mark.few(1)
 async def test_idle_connections_to_the_old_primary(fresh, servers):
     """What hangs costs one call its time: other idle connections to the same server are not tried."""
     cache = fresh(SOCKET_TIMEOUT=0.5 + next(_numbers) / 10000)

@@ -8,7 +8,10 @@ from tests.topology.test_cluster import elsewhere
 from fleetcache.testing import cluster, redis_server, sentinels
 from fleetcache.testing.clusters import role, run, wait_for
 
+pytestmark = pytest.mark.flaky(reruns=2)
 
+
+@pytest.mark.few(1)
 @pytest.mark.parametrize("program", ["valkey", "redis"])
 def test_a_cluster(program, request):
     """It serves when it is there; slots move with their entries, replicas take over, nodes come and go."""

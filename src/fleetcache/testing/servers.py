@@ -20,9 +20,11 @@ def valkey_server(**options: Any) -> EmbeddedServer:
     return EmbeddedServer(**{"port": True, **options})
 
 
-def redis_server(**options: Any) -> EmbeddedServer:
+@contextmanager
+def redis_server(**options: Any) -> Iterator[EmbeddedServer]:
     """Run the ``redis-server`` on PATH; *options* are those of ``EmbeddedServer``."""
-    return valkey_server(**{"binary": program("redis-server"), **options})
+    with valkey_server(**{"binary": program("redis-server"), **options}) as server:
+        yield server
 
 
 @contextmanager
