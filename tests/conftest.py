@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from tests import nearby
 from tests.faces import FACES, Face
-from tests.selection import sample
 
 from fleetcache import Cache
 from fleetcache.errors import ServerNotFound
@@ -28,6 +27,8 @@ from fleetcache.testing import (
     valkey_server,
 )
 from fleetcache.topology.embedded import EmbeddedServer
+
+pytest_plugins = ("tests.selection",)
 
 listener.IDLE = 0.0  # near caches of tests sleep after MAX_TTL, which tests make short
 Ask = Callable[[str], Any]
@@ -127,22 +128,6 @@ def cache(make: Callable[..., Face], request: pytest.FixtureRequest) -> Face:
     Marked ``together``, a test has all its names in one slot of a cluster.
     """
     return make(KEY_PREFIX=f"{{{next(_prefixes)}}}") if request.node.get_closest_marker("together") else make()
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option by which `make test` is short."""
-    parser.addoption("--sample", action="store_true", help="run every test, but not with every combination of values")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what ``--sample`` has no time for, and let what measures time run again if the machine was busy."""
-    for item in items:
-        if item.get_closest_marker("alone"):
-            item.add_marker(pytest.mark.flaky(reruns=2))
-    if config.getoption("--sample"):
-        chosen = sample(items)
-        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
-        items[:] = chosen
 
 
 @pytest.hookimpl(wrapper=True)

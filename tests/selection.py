@@ -17,6 +17,23 @@ import pytest
 Value = tuple[str, Hashable]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option by which `make test` is short."""
+    parser.addoption("--sample", action="store_true", help="run every test, but not with every combination of values")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what ``--sample`` has no time for, and let what measures time run again if the machine was busy."""
+    for item in items:
+        if item.get_closest_marker("alone"):
+            item.add_marker(pytest.mark.flaky(reruns=2))
+    if config.getoption("--sample"):
+        chosen = sample(items)
+        kept = set(chosen)
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = chosen
+
+
 def sample(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     """Return the *items* to run: those without parameters, and of each other test function some."""
     chosen: list[pytest.Item] = []

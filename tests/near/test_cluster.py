@@ -27,7 +27,7 @@ AWAY = (redis.ConnectionError, redis.exceptions.ClusterDownError)
 
 _numbers = count(1)
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.flaky(reruns=2)]
 
 
 @pytest.fixture(scope="module")
