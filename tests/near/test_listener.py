@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from tests.forks import ended_well, in_child
 
 from fleetcache import Cache
+from fleetcache.near import listener as listening
 from fleetcache.near.tracking import Tracking
 from fleetcache.testing import FaultProxy, tracked
 
@@ -26,15 +28,15 @@ pytestmark = pytest.mark.alone
 # One for all --------------------------------------------------------------------------------------
 
 
-def listening(raw: Any, near: Any) -> int:
-    """Return how many connections to the server are told what changes; those of one near cache while there is one."""
+def told(raw: Any) -> int:
+    """Return how many connections to the server are told what changes."""
     return sum("B" in client["flags"] for client in raw.client_list())
 
 
 @one_face
 async def test_one_listener_for_all(near, raw, copies):
     """However many threads, tasks, loops and objects read, there is one thread, and one connection."""
-    connections = listening(raw, near)
+    connections = told(raw)
     await near.set("key", "value")
     settings = near.settings
     params = {"KEY_PREFIX": settings.key_prefix, "OPTIONS": {"NEAR": True}}
@@ -55,7 +57,7 @@ async def test_one_listener_for_all(near, raw, copies):
         thread.join()
 
     assert seen == ["value"] * 8 * 2 * 50
-    assert listening(raw, near) == connections
+    assert told(raw) == connections
     assert {cache.near for cache in made} == {near.near}
     (listener,) = listeners(near.near)
     assert listener.thread.is_alive()
@@ -78,14 +80,14 @@ def test_nothing_is_done_before_the_first_read(valkey):
 async def test_sleep(copies, raw):
     """Who is not read does not listen; the next read begins anew, and finds what was written meanwhile."""
     near = copies(near={"MAX_TTL": 0.1})
-    connections = listening(raw, near)
+    connections = told(raw)
     await near.set("key", 1)
     await copied(near, "key")
     (listener,) = listeners(near.near)
     until(lambda: listener.thread is None)
     assert near.near.state == "asleep"
     assert near.near.why.endswith("nobody reads")
-    until(lambda: listening(raw, near) == connections - 1)
+    until(lambda: told(raw) == connections - 1)
     raw.set(near.make_key("key"), 2)
 
     assert await near.get("key") == 2
@@ -119,7 +121,7 @@ async def test_a_listener_that_fails_starts_anew(near, raw, caplog):
 
     with caplog.at_level(logging.ERROR, "fleetcache.near"):
         listener.tracking.tick = fail
-        until(lambda: near.near.counts.epochs.get("failure"))
+        until(lambda: near.near.counts.epochs.get("interrupt"))
     raw.set(near.make_key("key"), 2)
 
     assert await near.get("key") == 2
@@ -128,8 +130,37 @@ async def test_a_listener_that_fails_starts_anew(near, raw, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_an_interrupt_while_announcements_are_applied(near, raw, monkeypatch):
-    """Ctrl-C, or a time limit's signal, in the middle of a reader's look loses no announcement."""
+@one_face
+async def test_a_listener_that_goes_on_failing(near, monkeypatch, caplog):
+    """What fails each time, such as for want of descriptors, is told once, and tried again ever more slowly."""
+    monkeypatch.setattr(listening, "RETRIES", (0.001, 0.001))
+    connects = near.near.counts.connects
+
+    class Selector:
+        def __init__(self) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    with caplog.at_level(logging.DEBUG, "fleetcache.near"):
+        monkeypatch.setattr(listening.selectors, "DefaultSelector", Selector)
+        listeners(near.near)[0].tracking.tick = lambda now: 1 // 0  # which ends the connection that is there
+        until(lambda: near.near.counts.connects > connects + 10)
+        monkeypatch.undo()
+        del listeners(near.near)[0].tracking.tick
+        until(lambda: near.whole.get("key") is None and near.near.state == "live")
+
+    assert (
+        sum("Too many open files" in each.getMessage() or "EMFILE" in each.getMessage() for each in caplog.records) <= 1
+    )
+    assert sum(each.exc_info is not None for each in caplog.records) == 2
+
+
+class SoftLimit(Exception):
+    """What a time limit's signal raises: Celery's, RQ's."""
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SoftLimit, TimeoutError], ids=lambda kind: kind.__name__)
+async def test_an_interrupt_while_announcements_are_applied(near, raw, monkeypatch, interrupt):
+    """Ctrl-C, or a time limit's signal, in the middle of a reader's look passes, and loses no announcement."""
     await near.set("key", 1)
     await copied(near, "key")
     (listener,) = listeners(near.near)
@@ -139,12 +170,12 @@ async def test_an_interrupt_while_announcements_are_applied(near, raw, monkeypat
     def interrupted(self: Any, name: str) -> None:
         if name == near.make_key("key") and threading.current_thread() is threading.main_thread():
             monkeypatch.setattr(Tracking, "invalidated", invalidated)
-            raise KeyboardInterrupt
+            raise interrupt
         invalidated(self, name)
 
     monkeypatch.setattr(Tracking, "invalidated", interrupted)
     raw.set(near.make_key("key"), 2)
-    with suppress(KeyboardInterrupt):
+    with pytest.raises(interrupt):
         deadline = time.monotonic() + 2
         while await near.get("key") == 1:
             assert time.monotonic() < deadline
@@ -440,12 +471,12 @@ async def test_nothing_is_left(copies, raw):
     await near.set("key", 1)
     await copied(near, "key")
     (listener,) = listeners(near.near)
-    connections, open_sockets = listening(raw, near), sockets()
+    connections, open_sockets = told(raw), sockets()
 
     near.near.close()
 
     until(lambda: listener.thread is None)
-    until(lambda: listening(raw, near) == connections - 1)
+    until(lambda: told(raw) == connections - 1)
     assert sockets() <= open_sockets - 1
     assert near.near.state == "asleep"
     raw.set(near.make_key("key"), 2)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import redis
 from redis.exceptions import RedisError
-from tests.near.conftest import copied, copy, eventually, until
+from tests.near.conftest import copied, copy, eventually, one_face, until
 
-from fleetcache.testing import valkey_server
+from fleetcache.exchange.wire import refusal
+from fleetcache.near.tracking import Refused, insist
+from fleetcache.testing import FaultProxy, valkey_server
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -66,6 +70,36 @@ async def test_a_primary_becomes_a_replica(copies, mortal, client, valkey):
 
     assert cache.near.copy(cache.make_key("a")) is None
     assert cache.near.stats()["epochs"]
+
+
+@one_face
+async def test_a_name_moves_away_from_a_replica(copies, mortal, client):
+    """While a name leads to what was the primary there are no copies; seconds after it leads to the new one there are."""
+    with valkey_server() as successor, FaultProxy(mortal.socket) as name:
+        cache = copies(name.url(), NEAR)
+        await cache.set("a", 1)
+        await copied(cache, "a")
+        client.replicaof("127.0.0.1", successor.port)
+        until(lambda: "replica" in cache.near.why)
+        tried = cache.near.counts.connects
+        until(lambda: cache.near.counts.connects > tried + 1)
+
+        name.repoint(successor.socket)
+        began = time.monotonic()
+        await cache.set("a", 2)
+        until(lambda: cache.whole.get("a") == 2 and cache.near.state == "live")
+
+        assert time.monotonic() - began < 4
+        assert await copied(cache, "a") == 2
+
+
+@pytest.mark.parametrize("code", ["NOAUTH", "MISCONF", "LOADING", "MASTERDOWN", "BUSY", "READONLY", "DENIED"])
+def test_what_passes_is_no_last_word(code):
+    """A refusal that can be over in a moment is a connection that failed, so it is tried again within seconds."""
+    with pytest.raises(RedisError):
+        insist("INFO", refusal(f"{code} some text"))
+    with pytest.raises(Refused, match="INFO is refused"):
+        insist("INFO", refusal("ERR unknown command 'INFO'"))
 
 
 async def test_a_user_is_deleted(copies, mortal, client):

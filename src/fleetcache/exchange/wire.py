@@ -169,9 +169,9 @@ def refusal(text: str) -> exceptions.RedisError:
     return error
 
 
-def new_reader() -> Any:
+def new_reader(**text: str) -> Any:
     """Return a parser of replies, which gives a refusal as an exception and ``NEED_DATA`` for want of bytes."""
-    return hiredis.Reader(protocolError=exceptions.InvalidResponse, replyError=refusal, notEnoughData=NEED_DATA)
+    return hiredis.Reader(protocolError=exceptions.InvalidResponse, replyError=refusal, notEnoughData=NEED_DATA, **text)
 
 
 def facts_in(about: Reply) -> dict[str, str]:

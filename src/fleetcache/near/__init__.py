@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from os.path import commonprefix
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from fleetcache.errors import SettingsError
@@ -111,7 +112,8 @@ class Near:
     def _give_up(self) -> None:
         self.store.clear()
         for listener in list(self.listeners.values()):
-            listener.tracking.end_epoch("interrupted")
+            # What was sent may not agree any more with what is noted of it.
+            listener.give_up("interrupt", State.DEAD, "interrupted")
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -168,10 +170,13 @@ class Near:
     def fence(self) -> None:
         """Wait until every write that was acknowledged before now is known here."""
         began = clock()
-        passed = {listener: threading.Event() for listener in list(self.listeners.values())}
-        waits = [listener for listener, event in passed.items() if listener.fence(began, event.set)]
+        # No Event: who is interrupted within its methods leaves its lock held, for who would set it.
+        passed: dict[Listener, SimpleQueue[None]] = {listener: SimpleQueue() for listener in [*self.listeners.values()]}
+        waits = [listener for listener, queue in passed.items() if listener.fence(began, partial(queue.put, None))]
         for listener in waits:  # all have been asked by now
-            if not passed[listener].wait(max(began + listener.patience - clock(), 0)):
+            try:
+                passed[listener].get(timeout=max(began + listener.patience - clock(), 0))
+            except Empty:
                 listener.fall_back()
 
     async def afence(self) -> None:

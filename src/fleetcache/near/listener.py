@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -58,18 +59,24 @@ IDLE = 60.0
 LATE = 0.003
 """Seconds without a look by a reader after which the thread looks, or another reader insists."""
 
-REFUSED_FOR = 60.0
-"""Seconds until a server that does not offer what is needed is asked again."""
+REFUSED_FOR = (1.0, 60.0)
+"""Seconds until a server that does not offer what is needed is asked again, and at most; doubled each time."""
 
 UNSURE = "no other server says who the primary is"
 
 RETRIES = (0.05, 1.0)
 """Seconds until the first attempt to connect again, and at most; doubled each time, and never the same in two processes."""
 
+MANY = 16
+"""Doublings after which it is always the most."""
+
 chance = random.SystemRandom()
 """Differs between forked workers, and does not disturb those who seed the module's own."""
 
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+BROKEN = (OSError, RedisError, MemoryError)
+"""What sockets raise, the parser, and a protocol that was not kept."""
 
 # One that goes on while the machine sleeps, where there is one.
 clock: Callable[[], float] = time.monotonic
@@ -90,10 +97,13 @@ class Listener:
     def _start_afresh(self, changes: Changes) -> None:
         self.changes = changes
         self.thread: threading.Thread | None = None
+        """The one that listens; any other ends."""
+        self.failed = ""
+        """What the log has been told of a bug."""
         self.probing = False
         self.sock: Any = None
         self.plain = True
-        self.wake = threading.Event()
+        self.wake: SimpleQueue[None] = SimpleQueue()
         self.closed = self.server is None
         self.checked = self.assured = NEVER
         """When it was last looked who the primary is, and when that succeeded."""
@@ -110,17 +120,22 @@ class Listener:
             if self.thread is not None or self.closed:
                 return
             self.tracking.used = self.assured = clock()
-            self.thread = self._started(self._run, "fleetcache near")
+            self.thread = threading.Thread(target=self._run, name="fleetcache near", daemon=True)
+            started = False
+            try:
+                started = self._begin(self.thread)
+            finally:
+                if not started:  # one that begins all the same, after an interrupt, ends at once
+                    self.thread = None
 
-    def _started(self, work: Callable[[], None], name: str) -> threading.Thread | None:
-        """Return a thread that does *work*, None if there cannot be one now."""
-        thread = threading.Thread(target=work, name=name, daemon=True)
+    def _begin(self, thread: threading.Thread) -> bool:
+        """Start *thread*; return whether there can be one now."""
         try:
             thread.start()
         except RuntimeError as error:  # the interpreter is shutting down, or the machine allows no more
             self.tracking.why = str(error)
-            return None
-        return thread
+            return False
+        return True
 
     def look(self, now: float) -> None:
         """Apply what has been announced, unless another thread is at it."""
@@ -145,7 +160,7 @@ class Listener:
             for _ in range(SLICE):
                 size = receive(buffer)
                 if not size:
-                    raise ConnectionError("the server hung up")  # noqa: TRY301 - as if the socket had said so
+                    raise ConnectionError("the server hung up")
                 tracking.received(bytes(memoryview(buffer)[:size]), now)
                 if size < CHUNK and self.plain:
                     break  # that was all
@@ -157,13 +172,11 @@ class Listener:
             self._hang_up()
             tracking.refuse(str(refusal))
             return False
-        except Exception as error:  # noqa: BLE001 - a reader must not fail for it, whatever it is
-            self._give_up("connection", State.DEAD, f"{type(error).__name__}: {error}")
+        except BROKEN as error:
+            if is_interrupt(error):
+                raise  # like all that a signal's handler raises; the change was cut short, which is `Changes`' to mend
+            self.give_up("connection", State.DEAD, f"{type(error).__name__}: {error}")
             return False
-        except BaseException:
-            # Ctrl-C, or a signal's time limit: something was read, and will never be applied.
-            self._give_up("interrupt", State.DEAD, "interrupted")
-            raise
         tracking.caught_up(now)
         self.flush()
         return False
@@ -177,7 +190,9 @@ class Listener:
             with suppress(*NOT_NOW):
                 del outgoing[: self.sock.send(outgoing)]
         except OSError as error:
-            self._give_up("connection", State.DEAD, f"{type(error).__name__}: {error}")
+            if is_interrupt(error):
+                raise
+            self.give_up("connection", State.DEAD, f"{type(error).__name__}: {error}")
 
     @property
     def patience(self) -> float:
@@ -191,7 +206,7 @@ class Listener:
         """Ask the server for all that it has acknowledged before *now*; call *then* when it is known."""
         waits = bool(self.changes.make(self._fence, now, then))
         if waits:
-            self.wake.set()
+            self.rouse()
         return waits
 
     def _fence(self, now: float, then: Callable[[], object]) -> bool:
@@ -206,25 +221,10 @@ class Listener:
     # --- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        shortest, longest = RETRIES
-        delay = shortest
-        while True:
-            try:
-                connection = self._connect()
-            except Refused as refusal:
-                self.changes.make(self.tracking.refuse, str(refusal))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
-                self.changes.make(self.tracking.lost, "connection", State.DEAD, str(error))
-            else:
-                try:
-                    self._listen()
-                except Exception as error:
-                    log.exception("%s: the near cache's listener failed, and starts anew", self.tracking.address)
-                    self.changes.make(self._give_up, "failure", State.DEAD, f"{type(error).__name__}: {error}")
-                finally:
-                    connection.disconnect()
-                if self.tracking.lived:
-                    delay = shortest
+        rests = {State.OFF: REFUSED_FOR, State.ASIDE: (ASIDE, ASIDE)}
+        tried, last = 0, None
+        while self.thread is threading.current_thread():
+            self._live()
             if not self.closed:
                 self._look_around()  # whoever is away may have a successor
             self.tracking.speak()
@@ -235,17 +235,46 @@ class Listener:
                 if self.closed or self._is_idle(clock()):
                     self.thread = None
                     return
-            rests = {State.OFF: REFUSED_FOR, State.ASIDE: ASIDE}
-            self._rest(rests.get(state, delay) * chance.uniform(0.5, 1.5))
-            delay = min(2 * delay, longest)
+            if self.tracking.lived or state is not last:
+                tried, last = 0, state
+            shortest, longest = rests.get(state, RETRIES)
+            self._rest(min(shortest * 2**tried, longest) * chance.uniform(0.5, 1.5))
+            tried = min(tried + 1, MANY)
+
+    def _live(self) -> None:
+        """Connect, and listen for as long as that goes well."""
+        try:
+            connection = self._connect()
+        except Refused as refusal:
+            self.changes.make(self.tracking.refuse, str(refusal))
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+            self.changes.make(self.tracking.lost, "connection", State.DEAD, str(error))
+            return
+        try:
+            self._listen()
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            if why != self.failed:  # once: it may fail like that for as long as it tries
+                self.failed = why
+                log.exception("%s: the near cache's listener failed, and starts anew", self.tracking.address)
+            self.changes.make(self.give_up, "failure", State.DEAD, why)
+        finally:
+            connection.disconnect()
 
     def _is_idle(self, now: float) -> bool:
         """Whether nobody has read for so long that every copy has expired; the next read begins anew."""
         return now - self.tracking.used > max(IDLE, self.tracking.options.max_ttl)
 
     def _rest(self, seconds: float) -> None:
-        self.wake.wait(seconds)
-        self.wake.clear()
+        with suppress(Empty):
+            self.wake.get(timeout=seconds)
+
+    def rouse(self) -> None:
+        """Let the thread go on if it rests."""
+        # No Event: an interrupt within its methods, or a handler that calls them again, would leave its lock held.
+        if self.wake.empty():
+            self.wake.put(None)
 
     def _connect(self) -> Any:
         """Connect, and ask for announcements; return the connection."""
@@ -304,7 +333,7 @@ class Listener:
             if not self.changes.make_patiently(self.drain, clock()):
                 return
             time.sleep(0)  # let those who wait for the lock have it
-        self.changes.make(self._give_up, "overload", State.ASIDE, "more is written than can be applied here")
+        self.changes.make(self.give_up, "overload", State.ASIDE, "more is written than can be applied here")
 
     def _turn(self, now: float) -> float:
         """Do what is due, and return when more is."""
@@ -317,7 +346,7 @@ class Listener:
         unsure = now > self.checked + (tracking.options.t_topo if tracking.state is State.LIVE else DOUBT)
         if not self.probing and (unsure or tracking.canary_due(now)) and self.sock is sock:
             self.probing = True  # `_probe` says when it is done, which may be before the thread is noted
-            if not self._started(self._probe, "fleetcache canary"):
+            if not self._begin(threading.Thread(target=self._probe, name="fleetcache canary", daemon=True)):
                 self.probing = False
         return now if due is None else float(due)
 
@@ -330,15 +359,15 @@ class Listener:
         if self.closed or self.sock is None:
             return now
         if self._is_idle(now):
-            self._give_up("idle", State.ASLEEP, "nobody reads")
+            self.give_up("idle", State.ASLEEP, "nobody reads")
             return now
         if self._is_unsure(now):
-            self._give_up("silence", State.DEAD, UNSURE)
+            self.give_up("silence", State.DEAD, UNSURE)
             return now
         try:
             until = tracking.tick(now)
         except TimeoutError as error:
-            self._give_up("silence", State.DEAD, str(error))
+            self.give_up("silence", State.DEAD, str(error))
             return now
         self.drain(now)  # TLS may hold back what the selector does not see
         tracking.settle()
@@ -391,19 +420,22 @@ class Listener:
         for part in about:
             facts |= facts_in(part)
         if not self.tracking.met(facts.get("run_id", ""), facts.get("role", "")):
-            self._give_up("another server", State.DEAD, "the primary is another server now")
+            self.give_up("another server", State.DEAD, "the primary is another server now")
 
     # --- ends -------------------------------------------------------------------------------------
 
     def met(self, run_id: str) -> None:
         """A new ordinary connection leads to the server *run_id*."""
         self.changes.make(self._met, run_id)
+        if self.sock is None:
+            self.rouse()  # another server may do what the last did not
 
     def _met(self, run_id: str) -> None:
         if not self.tracking.met(run_id):
-            self._give_up("another server", State.DEAD, "the primary is another server now")
+            self.give_up("another server", State.DEAD, "the primary is another server now")
 
-    def _give_up(self, reason: str, state: State, why: str) -> None:
+    def give_up(self, reason: str, state: State, why: str) -> None:
+        """Let go of the connection, and of all copies.  A change."""
         self._hang_up()
         self.tracking.lost(reason, state, why)
 
@@ -411,15 +443,18 @@ class Listener:
         """Let go of the socket; the thread, which may be waiting for it, closes it."""
         sock, self.sock = self.sock, None
         if sock is not None:
-            with suppress(OSError):
+            try:
                 sock.shutdown(socket.SHUT_RDWR)
+            except OSError as error:
+                if is_interrupt(error):
+                    raise
 
     def close(self) -> None:
         """Stop listening for good."""
         self.closed = True
         self._unwatch()
-        self.changes.make(self._give_up, "closed", State.ASLEEP, "closed")
-        self.wake.set()
+        self.changes.make(self.give_up, "closed", State.ASLEEP, "closed")
+        self.rouse()
 
     def _unwatch(self) -> None:
         if (server := remote(self.server)) is not None:
@@ -431,6 +466,11 @@ class Listener:
             self.sock.close()  # this process's copy only
         self._start_afresh(changes)
         self.tracking.after_fork()
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether *error* is a TimeoutError of a signal's handler: those of sockets have a number."""
+    return isinstance(error, TimeoutError) and error.errno is None
 
 
 def remote(server: Server | None) -> RemoteServer | None:

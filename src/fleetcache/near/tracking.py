@@ -34,10 +34,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import hiredis
 from redis.exceptions import AskError, MovedError, NoPermissionError, OutOfMemoryError, ReadOnlyError
 
-from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, pack, refusal
+from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, new_reader, pack
 from fleetcache.keys import MAX_LENGTH, doubtful
 from fleetcache.near.journal import Journal
 from fleetcache.near.store import ENDED, PACKED, Epoch, Store
@@ -179,7 +178,7 @@ class Tracking:
 
     def _forget_connection(self) -> None:
         self.outgoing = bytearray()
-        self.reader = hiredis.Reader(encoding="utf-8", errors="replace", replyError=refusal, notEnoughData=NEED_DATA)
+        self.reader = new_reader(encoding="utf-8", errors="replace")
         self._expected: deque[tuple[Callable[[Any, float, float], None], float]] = deque()
         self.longest = self.options.max_ttl
         """For how many seconds a copy may be kept."""
@@ -226,9 +225,11 @@ class Tracking:
         while (reply := self.reader.gets()) is not NEED_DATA:
             if type(reply) is Push:
                 self._announced(reply, now)
-            else:
+            elif self._expected:
                 then, sent = self._expected.popleft()
                 then(reply, sent, now)
+            else:
+                raise ConnectionError("the server sent a reply that nobody asked for")
 
     def looking(self, now: float) -> None:
         """Somebody is about to read what has come; until that is done, others are served by the lease alone."""
@@ -306,7 +307,9 @@ class Tracking:
 
     def _ranked(self, reply: Any, sent: float, now: float) -> None:
         if facts_in(insist("INFO", reply)).get("role", "") not in PRIMARY:
-            raise (Refused if self.holds is None else ConnectionError)("this server is a replica")
+            raise ConnectionError(
+                "this server is a replica"
+            )  # it may be promoted, or another take its place, any moment
 
     def _timed(self, reply: Any, sent: float, now: float) -> None:
         if self.holds is not None and isinstance(reply, (MovedError, AskError)):
@@ -327,12 +330,17 @@ class Tracking:
 
     def _announced(self, push: Any, now: float) -> None:
         """Something changed: *push* is ``invalidate`` and a list of names, or None for all."""
-        if push[0] != "invalidate":
+        if push[:1] != ["invalidate"]:
             return
-        if push[1] is None:
+        names = push[1] if len(push) > 1 else None
+        if names is None:
             self.flushed()
             return
-        for name in push[1]:
+        if not isinstance(names, list):
+            raise ConnectionError(f"the server announced a {type(names).__name__} in place of names")
+        for name in names:
+            if type(name) is not str:
+                raise ConnectionError(f"the server announced a {type(name).__name__} in place of a name")
             self.counts.pushes += 1
             self.invalidated(name)
             if CANARY in name:
@@ -602,8 +610,11 @@ IN_ORDER = (AskError, OutOfMemoryError)
 NO_WRITES = ("MISCONF", "NOREPLICAS")
 """Answers as good as any: that the slot is on its way, or that nothing can be written just now."""
 
-PASSING = ("BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
-"""How refusals begin that are no last word."""
+PASSING = (
+    *("BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "NOAUTH", "WRONGPASS", "DENIED"),
+    *("OOM", "MISCONF", "NOREPLICAS", "INPROG", "UNKILLABLE"),
+)
+"""How refusals begin that are no last word: what is in the way passes."""
 
 
 class Refused(Exception):
