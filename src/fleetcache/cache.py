@@ -31,7 +31,7 @@ from fleetcache.failsafe import RAISE, TROUBLE, Failsafe
 from fleetcache.foreign import behind
 from fleetcache.keys import CacheKey, default_key_function, escaped, unique
 from fleetcache.near import CANARY, PACKED, Near, announced, clock, open_near
-from fleetcache.pipeline import Pipeline
+from fleetcache.pipeline import OPERATIONS, Pipeline
 from fleetcache.pool import frozen
 from fleetcache.recipes.loading import Loading
 from fleetcache.recipes.locks import Lock
@@ -57,6 +57,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     objects with the same settings.  Making one sends nothing.
     """
 
+    operations = OPERATIONS
     _raising: Mapping[str, Self] = MappingProxyType({})
     """`client` and `strict` of this face, once they were asked for."""
 
@@ -373,6 +374,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     incr = blocking(aincr)
 
     async def _add(self, name: str, delta: Any, default: Any, expiry: int | None, client: Any) -> Any:
+        await self.runtime.alone()
         while True:
             payload = await self.ask((c.GET_NOW, name), MISSING, client)
             if payload is MISSING:
@@ -420,6 +422,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
 
     async def _move(self, old: str, new: str) -> bool | None:
         """Move an entry to another server or slot: write there, then delete here."""
+        await self.runtime.alone()
         try:
             payload, left = await self.ask_several([(c.GET_NOW, old), (c.PTTL_NOW, old)], None)
         except ResponseError as error:
@@ -553,6 +556,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     async def _primaries(self, client: Any) -> Sequence[Server]:
         if client is not None:
             return [behind(client)]
+        if self.topology.moves:
+            await self.runtime.alone()  # who the primaries are is asked first
         try:
             return await self.topology.survey(self.runtime)
         except TROUBLE as error:  # whoever asks the server hears the same
@@ -571,6 +576,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
 
     async def akeys(self, search: str, version: Any = None, client: Any = None) -> list[str]:
         """Return all keys that match the glob *search*, each once."""
+        await self.runtime.alone()
         return unique([key async for key in self.aiter_keys(search, None, client, version)])
 
     keys = blocking(akeys)
@@ -605,6 +611,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     delete_pattern = blocking(adelete_pattern)
 
     async def _unlink(self, pattern: str, itersize: int | None = None, client: Any = None) -> int | None:
+        await self.runtime.alone()
         servers = await self._primaries(client)
         cursor, replies = 0, list[Any]()
         while True:

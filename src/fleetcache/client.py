@@ -175,6 +175,7 @@ class HerdClient(DefaultClient):
         self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
     ) -> bool:
         """Store the value again, for *timeout* seconds; return whether there was one."""
+        await self.runtime.alone()
         name = self.name(key, version)
         payload = await self.ask((c.GET_NOW, name), None, client)
         value = self._fresh(self.value(payload, name, MISSING), MISSING)

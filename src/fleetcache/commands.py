@@ -34,6 +34,8 @@ INFO = _reading("INFO", key=0)
 FLUSHDB = _same_again("FLUSHDB", key=0, writes=EVERYTHING)
 MULTI, EXEC = _same_again("MULTI", key=0), _same_again("EXEC", key=0)  # as harmless as what they enclose
 EVALSHA, EVAL = Verb("EVALSHA", key=3), Verb("EVAL", key=3)
+UNSETTLED = (EVALSHA,)
+"""What an operation may ask the server again about the same entry after the reply to: see `pipeline`."""
 
 # Hashes.
 HSET, HSETNX, HDEL = Verb("HSET"), Verb("HSETNX"), Verb("HDEL")

@@ -75,6 +75,9 @@ class Core(Twinned):
     head: str | None = None
     """What the name of a plain key begins with, in the cache's own prefix and version, if there may be copies near."""
 
+    operations: frozenset[str] = frozenset()
+    """What can stand in a pipeline; a class with operations of its own adds their names."""
+
     warns = False
     """Whether names that memcached would refuse are passed to `validate_key`."""
 

@@ -4,25 +4,90 @@ An operation is a coroutine that asks and then makes a value of the reply.  A pi
 of them over a runtime that only takes the question down, sends all questions together, and lets
 the coroutines go on with their replies.  So every operation of the cache works in a pipeline, and
 none is written again.
+
+Each takes effect where it stands.  Whoever asks more than once says so first (`Recording.alone`): it
+begins when those before it have ended, and those behind it wait for its end.  The reply to a few commands
+(``UNSETTLED``) may make an operation ask again although it seldom does.  What would change the same entry waits for
+that reply; what reads it alone is sent along, and sent again if it came too early.
 """
 
 from __future__ import annotations
 
-import inspect
 import types
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from functools import cache
-from typing import Any, Self
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from enum import Enum
+from typing import Any, Final, Literal, Self, TypeAlias
 
 from redis.exceptions import RedisError
 
 from fleetcache import commands as c
 from fleetcache.core import Core
-from fleetcache.exchange import Command, Reply, Server
+from fleetcache.exchange import EVERYTHING, Command, Reply, Server
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Plan
 from fleetcache.interrupts import let_pass
 from fleetcache.topology.replicas import Reader
 from fleetcache.twin import Twinned, blocking
+
+OPERATIONS = frozenset(
+    {
+        *(
+            "get",
+            "set",
+            "add",
+            "get_many",
+            "set_many",
+            "delete",
+            "delete_many",
+            "has_key",
+            "get_or_set",
+            "get_with_ttl",
+        ),
+        *(
+            "incr",
+            "decr",
+            "incr_version",
+            "decr_version",
+            "touch",
+            "ttl",
+            "pttl",
+            "persist",
+            "expire",
+            "pexpire",
+            "expire_at",
+            "pexpire_at",
+        ),
+        *("scan", "keys", "delete_pattern", "clear"),
+        *("hset", "hsetnx", "hget", "hmget", "hgetall", "hvals", "hkeys", "hlen", "hexists", "hdel", "hincrby"),
+        *("sadd", "srem", "scard", "smembers", "sdiff", "sinter", "sunion", "sdiffstore", "sinterstore", "sunionstore"),
+        *("sismember", "smismember", "smove", "spop", "srandmember", "sscan"),
+        *(
+            "zadd",
+            "zcard",
+            "zcount",
+            "zincrby",
+            "zpopmax",
+            "zpopmin",
+            "zrange",
+            "zrevrange",
+            "zrangebyscore",
+            "zrevrangebyscore",
+        ),
+        *("zrank", "zrevrank", "zrem", "zremrangebyscore", "zremrangebyrank", "zscore"),
+        *("lpush", "rpush", "lpop", "rpop", "llen", "lrange", "lindex", "lset", "lrem", "ltrim"),
+    }
+)
+"""What can stand in a pipeline."""
+
+
+class Aside(Enum):
+    """What an operation may yield that is no question."""
+
+    ALONE = "it will ask more than once"
+
+
+ALONE: Final = Aside.ALONE
+Question: TypeAlias = Plan | Literal[Aside.ALONE]
 
 
 class Recording:
@@ -31,13 +96,22 @@ class Recording:
     blocks = False
     records = True
 
+    def __init__(self, *, once: bool) -> None:
+        self.once = once
+
     @types.coroutine
-    def exchange(self, server: Server, commands: Sequence[Command]) -> Generator[Plan, list[list[Reply]], list[Reply]]:
+    def alone(self) -> Generator[Question, None, None]:
+        yield ALONE
+
+    @types.coroutine
+    def exchange(
+        self, server: Server, commands: Sequence[Command]
+    ) -> Generator[Question, list[list[Reply]], list[Reply]]:
         (replies,) = yield [(server, commands)]
         return replies
 
     @types.coroutine
-    def exchange_all(self, plan: Plan) -> Generator[Plan, list[list[Reply]], list[list[Reply]]]:
+    def exchange_all(self, plan: Plan) -> Generator[Question, list[list[Reply]], list[list[Reply]]]:
         return (yield plan)
 
     async def sleep(self, seconds: float) -> None:
@@ -47,14 +121,16 @@ class Recording:
         return make()
 
 
-RECORDING = Recording()
+class Results(list[Any]):
+    """What the operations of a pipeline returned, in order.
 
+    ``errors`` has the exceptions of those that failed, by their place.  They stand in the list too, where they could be
+    taken for values: a cache may hold exceptions.
+    """
 
-@cache
-def operations(cls: Any) -> frozenset[str]:
-    """Return the operations of a cache that can stand in a pipeline: those with two faces."""
-    pairs = ((name, getattr(cls, f"a{name}", None)) for name in dir(cls) if not name.startswith("_"))
-    return frozenset(name for name, awaiting in pairs if inspect.iscoroutinefunction(awaiting) and name != "lock")
+    def __init__(self, count: int) -> None:
+        super().__init__([None] * count)
+        self.errors: dict[int, Exception] = {}
 
 
 class Pipeline(Twinned):
@@ -66,20 +142,25 @@ class Pipeline(Twinned):
             pipe.set("a", 1).incr("b", default=0).get("c")
             stored, count, value = pipe.execute()
 
+    They take effect in their order; on several servers, in their order on each.  An operation that asks a server
+    more than once (`get_or_set`, `keys`, `delete_pattern`, `clear` with a prefix) has its round trips to itself.
+
     With *transaction* nobody else's command runs in between; then every operation must be of one
     step, and all of one server, or one slot of a cluster.
     """
 
     def __init__(self, of: Core, *, transaction: bool) -> None:
-        self.recorder: Core = of.face(runtime=RECORDING)
+        self.recorder: Core = of.face(runtime=Recording(once=transaction), still=None)
         self.transaction = transaction
         self.operations: list[Coroutine[Any, Any, Any]] = []
         self.wait_by(AWAITING, BLOCKING)
 
     def __getattr__(self, name: str) -> Callable[..., Pipeline]:
         recorder = self.__dict__.get("recorder")
-        if recorder is None or name not in operations(recorder.__class__):
-            raise AttributeError(f"a pipeline has no operation {name!r}")
+        if recorder is None or name not in recorder.operations:
+            known = recorder is not None and not name.startswith("_") and hasattr(recorder, name)
+            hint = f": call cache.{name} itself" if known else ""
+            raise AttributeError(f"a pipeline has no operation {name!r}{hint}")
         operation = getattr(recorder, f"a{name}")
 
         def collect(*args: Any, **kwargs: Any) -> Pipeline:
@@ -94,91 +175,40 @@ class Pipeline(Twinned):
     def __bool__(self) -> bool:
         return True
 
-    async def aexecute(self, *, raise_on_error: bool = True) -> list[Any]:
+    async def aexecute(self, *, raise_on_error: bool = True) -> Results:
         """Run what was collected, and return the results in order.
 
-        The first error is raised when all have run; without *raise_on_error* errors are results.
+        The first error is raised when all have run; without *raise_on_error* errors are results, and stand in
+        the results' ``errors`` as well.
         """
-        operations = list(self.operations)
-        self.operations.clear()
-        results: list[Any] = [None] * len(operations)
-        asking: dict[int, Plan] = {}
-        for place, operation in enumerate(operations):
-            self._step(place, operation.send, None, results, asking)
-        while asking:
-            asked, asking = asking, {}
-            try:
-                answers = await self._ask(asked)
-            except BaseException:
-                for operation in operations:
-                    operation.close()  # now: what it does at its end must not wait for the garbage collector
-                raise
-            for place, answer in answers.items():
-                operation = operations[place]
-                step = operation.throw if isinstance(answer, Exception) else operation.send
-                self._step(place, step, answer, results, asking)
-            if asking and self.transaction:
-                raise TypeError("a transaction takes only operations of one step")
-        if raise_on_error:
-            for result in results:
-                if isinstance(result, Exception):
-                    raise result
-        return results
+        run = Run(self, self.operations)
+        self.operations = []
+        await run.all()
+        if raise_on_error and run.results.errors:
+            raise run.results.errors[min(run.results.errors)]
+        return run.results
 
     execute = blocking(aexecute)
 
-    @staticmethod
-    def _step(
-        place: int, step: Callable[[Any], Plan], answer: Any, results: list[Any], asking: dict[int, Plan]
-    ) -> None:
-        """Let one operation go on until it asks again, or ends."""
-        try:
-            asking[place] = step(answer)
-        except StopIteration as finished:
-            results[place] = finished.value
-        except Exception as error:  # noqa: BLE001 - it is this operation's result
-            let_pass(error)
-            results[place] = error
-
-    async def _ask(self, asked: dict[int, Plan]) -> dict[int, list[list[Reply]] | Exception]:
-        """Send all questions, one write per server, and return each operation's replies, or error."""
-        reads = all(command[0].reads for plan in asked.values() for _, commands in plan for command in commands)
-        batches: dict[Server, list[Command]] = {}
-        spans: dict[int, list[tuple[Server, slice]]] = {}
-        for place, plan in asked.items():
-            spans[place] = []
-            for server, commands in plan:
-                if isinstance(server, Reader) and not reads:
-                    server = server.primary  # noqa: PLW2901 - a replica would not know what is written here
-                batch = batches.setdefault(server, [])
-                spans[place].append((server, slice(len(batch), len(batch) + len(commands))))
-                batch.extend(commands)
-        exchange = self._exchange_whole if self.transaction else self._exchange
-        outcomes = dict(zip(batches, await exchange(list(batches.items())), strict=True))
-        answers: dict[int, list[list[Reply]] | Exception] = {}
-        for place, own in spans.items():
-            failed = [outcome for server, _ in own if isinstance(outcome := outcomes[server], Exception)]
-            answers[place] = failed[0] if failed else [outcomes[server][span] for server, span in own]
-        return answers
-
-    async def _exchange(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
+    async def exchange(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
         """Return what each server replies, or the error with which it fails."""
+        one = not self.recorder.topology.splits  # what has moved is asked of another one
+        batches = [(server, _knowing(commands, one=one)) for server, commands in batches]
         try:
             return list(await self.runtime.exchange_all(batches))
         except (RedisError, OSError) as error:
+            let_pass(error)
             return [error] * len(batches)
 
-    async def _exchange_whole(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
+    async def exchange_whole(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
         """Return what the server replies to a transaction, as if each command stood alone."""
         names = [part[part[0].key] for _, commands in batches for part in commands if part[0].key]
         self.recorder.together(names, "a transaction")
         if len(batches) > 1:
             raise TypeError("a transaction takes only operations that are of one server")
         ((server, commands),) = batches
-        # EVALSHA may miss its script, and then half of the transaction would have run.
-        whole = [(c.EVAL, part[1].lua, *part[2:]) if part[0] is c.EVALSHA else part for part in commands]
-        inside = [part for part in whole if part[0] is not c.MULTI and part[0] is not c.EXEC]
-        (outcome,) = await self._exchange([(server, [(c.MULTI,), *inside, (c.EXEC,)])])
+        inside = [part for part in commands if part[0] is not c.MULTI and part[0] is not c.EXEC]
+        (outcome,) = await self.exchange([(server, [(c.MULTI,), *inside, (c.EXEC,)])])
         if isinstance(outcome, Exception):
             return [outcome]
         replies = outcome[-1]
@@ -201,6 +231,174 @@ class Pipeline(Twinned):
         for operation in self.operations:
             operation.close()
         self.operations.clear()
+
+
+class Run:
+    """One execution of a pipeline's operations."""
+
+    def __init__(self, pipeline: Pipeline, operations: Sequence[Coroutine[Any, Any, Any]]) -> None:
+        self.pipeline = pipeline
+        self.operations = operations
+        self.results = Results(len(operations))
+        self.asked: dict[int, Plan] = {}
+        """Questions that will be sent together, by the places of their operations."""
+        self.unsettled: set[str] = set()
+        """Names of entries about which one of them may ask again."""
+        self.wrote = False
+
+    async def all(self) -> None:
+        """Run every operation to its end."""
+        try:
+            for place in range(len(self.operations)):
+                await self._begin(place)
+            await self._flush()
+        finally:
+            for operation in self.operations:
+                operation.close()  # now: what one does at its end must not wait for the garbage collector
+
+    async def _begin(self, place: int) -> None:
+        question = self._step(place)
+        if question is ALONE:
+            if self.pipeline.transaction:
+                raise TypeError(
+                    f"{self._name(place)} asks the server more than once here, and a transaction takes only operations "
+                    f"of one step. Nothing was sent"
+                )
+            await self._flush()
+            await self._finish(place, question)
+        elif question is not None:
+            if self.unsettled and _waits(question, self.unsettled):
+                await self._flush()
+            self.asked[place] = question
+            if _may_ask_again(question):
+                self.unsettled.update(_entries(question))
+
+    async def _flush(self) -> None:
+        """Send what was asked, and let the operations go on in their order."""
+        asked, self.asked = self.asked, {}
+        self.unsettled.clear()
+        answers = await self._ask(asked) if asked else {}
+        early: dict[int, Plan] = {}
+        changed: set[str] = set()
+        for place, question in asked.items():
+            if changed and _is_repeatable(question) and _touches(question, changed):
+                early[place] = question
+            elif (following := self._step(place, answers[place])) is not None:
+                await self._ask_again(early)
+                changed.update(_entries(question))
+                await self._finish(place, following)
+        await self._ask_again(early)
+
+    async def _ask_again(self, early: dict[int, Plan]) -> None:
+        """Ask once more what was asked before others had changed it."""
+        if early:
+            answers = await self._ask(early)
+            for place in early:
+                await self._finish(place, self._step(place, answers[place]))
+            early.clear()
+
+    async def _finish(self, place: int, question: Question | None) -> None:
+        """Let one operation ask on until it ends."""
+        while question is not None:
+            if self.pipeline.transaction:
+                question = self._step(
+                    place, TypeError(f"{self._name(place)} needed a second step, after the transaction")
+                )
+            elif question is ALONE:
+                question = self._step(place)
+            else:
+                answers = await self._ask({place: question})
+                question = self._step(place, answers[place])
+
+    def _name(self, place: int) -> str:
+        operation: Any = self.operations[place]
+        return str(operation.__name__).removeprefix("a")
+
+    def _step(self, place: int, answer: Any = None) -> Question | None:
+        """Let one operation go on; return what it asks, or None if it has ended."""
+        operation = self.operations[place]
+        go_on: Callable[[Any], Question] = operation.throw if isinstance(answer, Exception) else operation.send
+        try:
+            return go_on(answer)
+        except StopIteration as finished:
+            self.results[place] = finished.value
+        except Exception as error:  # noqa: BLE001 - it is this operation's result
+            let_pass(error)
+            self.results[place] = self.results.errors[place] = error
+        return None
+
+    async def _ask(self, asked: dict[int, Plan]) -> dict[int, list[list[Reply]] | Exception]:
+        """Send all questions, one write per server, and return each operation's replies, or error."""
+        reads = all(command[0].reads for plan in asked.values() for _, commands in plan for command in commands)
+        self.wrote |= not reads
+        batches: dict[Server, list[Command]] = {}
+        spans: dict[int, list[tuple[Server, slice]]] = {}
+        for place, plan in asked.items():
+            spans[place] = []
+            for server, commands in plan:
+                if isinstance(server, Reader) and self.wrote:
+                    server = server.primary  # noqa: PLW2901 - a replica would not know what is written here
+                batch = batches.setdefault(server, [])
+                spans[place].append((server, slice(len(batch), len(batch) + len(commands))))
+                batch.extend(commands)
+        pipeline = self.pipeline
+        exchange = pipeline.exchange_whole if pipeline.transaction else pipeline.exchange
+        outcomes = dict(zip(batches, await exchange(list(batches.items())), strict=True))
+        answers: dict[int, list[list[Reply]] | Exception] = {}
+        for place, own in spans.items():
+            failed = [outcome for server, _ in own if isinstance(outcome := outcomes[server], Exception)]
+            answers[place] = failed[0] if failed else [outcomes[server][span] for server, span in own]
+        return answers
+
+
+def _commands(question: Plan) -> Iterable[Command]:
+    return (command for _, commands in question for command in commands)
+
+
+def _may_ask_again(question: Plan) -> bool:
+    return any(command[0] is verb for command in _commands(question) for verb in c.UNSETTLED)
+
+
+def _entries(question: Plan) -> Iterable[str]:
+    """Yield the name of the first entry of each command in *question*."""
+    return (str(command[command[0].key]) for command in _commands(question) if command[0].key)
+
+
+def _touches(question: Plan, names: AbstractSet[str]) -> bool:
+    """Whether *question* is about one of *names*, or all there are."""
+    return any(
+        command[0].writes == EVERYTHING or not names.isdisjoint(c.named(command)) for command in _commands(question)
+    )
+
+
+def _is_repeatable(question: Plan) -> bool:
+    """Whether *question* may be asked too early and asked again: it is about one entry, and changes no value."""
+    names = {name for command in _commands(question) for name in c.named(command)}
+    return len(names) == 1 and all(
+        not command[0].writes or (command[0] is c.PEXPIRE and command[2] > 0) for command in _commands(question)
+    )
+
+
+def _waits(question: Plan, names: AbstractSet[str]) -> bool:
+    """Whether *question* may not be sent before others have been settled that are about *names*."""
+    # Operations that may ask again look first whether the entry is what they were told.  (Those that count up and
+    # down past 2**63 in one exchange are told sums of another order.)
+    return not _is_repeatable(question) and not _may_ask_again(question) and _touches(question, names)
+
+
+def _knowing(commands: Sequence[Command], *, one: bool) -> list[Command]:
+    """Return *commands* with each script sent whole: for *one* server at its first use only.
+
+    A refusal of a script by its digest would come when those behind it have run.
+    """
+    sent: set[Any] = set()
+    whole: list[Command] = []
+    for command in commands:
+        if command[0] is c.EVALSHA and not (one and command[1] in sent):
+            sent.add(command[1])
+            command = (c.EVAL, command[1].lua, *command[2:])  # noqa: PLW2901
+        whole.append(command)
+    return whole
 
 
 def _nested(commands: Sequence[Command], replies: Sequence[Reply]) -> list[Reply]:

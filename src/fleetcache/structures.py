@@ -257,6 +257,7 @@ class Sets(Structure):
 
         *match* is encoded as a member is, and then taken as a glob.
         """
+        await self.runtime.alone()
         return {member async for member in self.asscan_iter(key, match, count, version, client)}
 
     sscan = blocking(asscan)

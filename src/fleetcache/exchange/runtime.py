@@ -22,6 +22,15 @@ class Runtime(Protocol):
     records: bool
     """Whether it only takes questions down, to be sent together."""
 
+    once: bool
+    """Whether no second question can be asked."""
+
+    async def alone(self) -> None:
+        """Let everything that was asked before end, and let nothing else be asked until the operation has ended.
+
+        Whoever asks more than once says so before it asks, or a pipeline could not keep its order.
+        """
+
     def exchange(self, server: Server, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
         """Return the server's replies to *commands*."""
 
@@ -39,7 +48,10 @@ class Blocking:
     """Waits by blocking the thread; its coroutines never suspend."""
 
     blocks = True
-    records = False
+    records = once = False
+
+    async def alone(self) -> None:
+        pass
 
     async def exchange(self, server: Server, commands: Sequence[Command]) -> list[Reply]:
         return server.exchange(commands)
@@ -89,7 +101,10 @@ class Awaiting:
     """Waits by giving way to the other tasks of the running loop."""
 
     blocks = False
-    records = False
+    records = once = False
+
+    async def alone(self) -> None:
+        pass
 
     def exchange(self, server: Server, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
         return server.aexchange(commands)

@@ -29,6 +29,8 @@ class Loading(Core):
         The value that was stored first is what every caller gets.  Awaiting, *default* may be a
         coroutine function.
         """
+        if self.runtime.records:
+            await self.runtime.alone()
         value = await self.aget(key, MISSING, version)
         if value is not MISSING:
             return value
