@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from fleetcache.keys import default_key_function
-from fleetcache.settings import SCHEMES, NearOptions, Options, Settings, names
+from fleetcache.settings import NearOptions, Options, Settings, names
+from fleetcache.urls import SCHEMES
 
 PAGE = Path(__file__).with_name("settings.md")
 

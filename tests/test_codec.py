@@ -433,7 +433,6 @@ def test_what_a_value_raises_itself() -> None:
     [
         (PickleSerializer, {"PICKLE_VERSION": pickle.HIGHEST_PROTOCOL + 1}),
         (PickleSerializer, {"PICKLE_VERSION": "newest"}),
-        (PickleSerializer, {"PICKLE_VERSION": None}),
         (MsgspecSerializer, {"MSGSPEC_TYPE": "nowhere.to.be.found"}),
         (MsgspecSerializer, {"MSGSPEC_TYPE": 5}),
         (ZlibCompressor, {"COMPRESS_LEVEL": 10}),

@@ -22,6 +22,7 @@ from redis.exceptions import DataError, ResponseError
 
 from fleetcache import commands as c
 from fleetcache.codec import Codec
+from fleetcache.codec.serializers import BaseSerializer
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
 from fleetcache.errors import UnreadableValue
 from fleetcache.exchange import Server
@@ -35,13 +36,14 @@ from fleetcache.pipeline import OPERATIONS, Pipeline
 from fleetcache.pool import frozen
 from fleetcache.recipes.loading import Loading
 from fleetcache.recipes.locks import Lock
-from fleetcache.settings import Settings, clustered, from_url, watched
+from fleetcache.settings import Settings, from_url
 from fleetcache.stats import Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.topology import Topology
 from fleetcache.topology.opening import aclose_idle, close_idle, in_both_roles, open_cluster, open_servers
 from fleetcache.topology.standalone import Standalone
 from fleetcache.twin import blocking, complete, iterating, join
+from fleetcache.urls import clustered, watched
 
 FOLLOWED = frozenset(Core.__annotations__) - {"failsafe"}
 """What is set on a cache is set on its client as well."""
@@ -125,7 +127,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         options = settings.options
         written = options.given
         serializer = options.serializer
-        if callable(serializer) and "serializer" in written:
+        takes_options = isinstance(serializer, type) and issubclass(serializer, BaseSerializer)
+        if "serializer" in written and callable(serializer) and not takes_options:
             serializer = serializer()  # Django's dialect: a class or a function
         return Codec(serializer, options.compressor, written)
 

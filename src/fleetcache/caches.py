@@ -14,7 +14,9 @@ from typing import Any
 
 from fleetcache.cache import Cache
 from fleetcache.errors import InvalidCacheBackendError, SettingsError
-from fleetcache.settings import from_url, imported
+from fleetcache.kinds import imported
+from fleetcache.masking import quoted
+from fleetcache.settings import from_url, located
 
 DEFAULT_ALIAS = "default"
 VARIABLE = "FLEETCACHE_URL"
@@ -27,6 +29,19 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
         for name, url in environment.items()
         if name == VARIABLE or name.startswith(f"{VARIABLE}_")
     }
+
+
+def client_class(params: Mapping[str, Any]) -> type[Cache]:
+    """Return the class that *params* name as ``CLIENT_CLASS``."""
+    options = params.get("OPTIONS")
+    written = options.get("CLIENT_CLASS") if isinstance(options, Mapping) else None
+    kind = Cache if written is None else imported(written)
+    if not (isinstance(kind, type) and issubclass(kind, Cache)):
+        raise SettingsError(
+            f"OPTIONS['CLIENT_CLASS']: {quoted(written)} is not derived from fleetcache.client.DefaultClient. "
+            f"docs/migration.md says how a client written for django-redis is carried over"
+        )
+    return kind
 
 
 class CacheHandler:
@@ -43,9 +58,9 @@ class CacheHandler:
 
     def configure(self, settings: Mapping[str, Any] | str) -> None:
         """Replace the settings; caches handed out before stay as they are."""
-        entries = {DEFAULT_ALIAS: settings} if isinstance(settings, str) else dict(settings)
+        entries = dict(settings) if isinstance(settings, Mapping) else {DEFAULT_ALIAS: settings}
         for alias, entry in entries.items():
-            if not isinstance(entry, (str, Mapping)):
+            if isinstance(entry, (list, tuple, int, float)) or entry is None:
                 raise SettingsError(f"CACHES[{alias!r}]: a dict or a URL is expected, not {type(entry).__name__}")
         self._entries = entries
         self._made = ContextVar("fleetcache")
@@ -74,16 +89,20 @@ class CacheHandler:
         if alias not in self.settings:
             known = ", ".join(map(repr, self.settings)) or f"none: call configure(), or set {VARIABLE}"
             raise InvalidCacheBackendError(f"There is no cache {alias!r}. Configured are {known}")
-        entry = self.settings[alias]
-        location, params = from_url(entry) if isinstance(entry, str) else (entry.get("LOCATION"), dict(entry))
+        try:
+            return self._open(alias, self.settings[alias])
+        except InvalidCacheBackendError:
+            raise
+        except SettingsError as error:
+            raise located(error, f"CACHES[{alias!r}]") from error
+
+    def _open(self, alias: str, entry: Any) -> Cache:
+        location, params = (entry.get("LOCATION"), dict(entry)) if isinstance(entry, Mapping) else from_url(entry)
         params.pop("LOCATION", None)
         backend = params.pop("BACKEND", None)
         if backend is not None and "RedisCache" not in str(backend):
             raise InvalidCacheBackendError(f"CACHES[{alias!r}]: BACKEND {backend!r} is not fleetcache's")
-        options = params.get("OPTIONS") or {}
-        kind = imported(options.get("CLIENT_CLASS", "fleetcache.client.DefaultClient"))
-        cache: Cache = kind(location, params, alias=alias)
-        return cache
+        return client_class(params)(location, params, alias=alias)
 
     def __contains__(self, alias: str) -> bool:
         return alias in self.settings

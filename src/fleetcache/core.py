@@ -171,7 +171,11 @@ class Core(Twinned):
         if self.settings.options.unreadable == "raise":
             raise error
         self.stats.unreadable += 1
-        log.warning("%s: unreadable, taken as missing: %s", masked(name), error, extra={"event": "unreadable"})
+        log.warning("%s: unreadable, taken as missing: %s", self.masked(name), error, extra={"event": "unreadable"})
+
+    def masked(self, name: str) -> str:
+        """Return *name* for a message."""
+        return masked(name, self.key_prefix if self.key_func is default_key_function else None)
 
     def value(self, payload: bytes | None, name: str, default: Any = None) -> Any:
         """Return the value in *payload*, or *default* if there is none."""
@@ -416,6 +420,6 @@ class Core(Twinned):
         """Refuse an operation whose names do not live together."""
         if not self.topology.together(names):
             raise CrossServer(
-                f"{operation}: {', '.join(map(masked, names))} live on different servers or slots. "
+                f"{operation}: {', '.join(map(self.masked, names))} live on different servers or slots. "
                 f"Give them a common part in braces, such as {{user:1}}, which alone decides where"
             )

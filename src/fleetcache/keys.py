@@ -60,12 +60,16 @@ def _shown(key: Any) -> str:
     return text if len(text) <= 24 else f"{text[:20]}…"
 
 
-def masked(name: str | bytes) -> str:
-    """Return *name* for a log: enough to tell entries apart, too little to learn who they are about."""
+def masked(name: str | bytes, prefix: str | None = None) -> str:
+    """Return *name* for a log: enough to tell entries apart, too little to learn who they are about.
+
+    Only of a name that `default_key_function` made with this *prefix* is it known where the key begins.
+    """
     text = name.decode(errors="replace") if isinstance(name, bytes) else name
     digest = blake2b(text.encode(errors="replace"), digest_size=4).hexdigest()
-    *place, key = text.split(":", 2)
-    return f"{':'.join([*place, key[:3]])}…#{digest}"
+    place = re.match(rf"{re.escape(prefix)}:[^:]*:", text) if prefix is not None else None
+    beginning = place.end() if place else 0
+    return f"{text[: beginning + 3]}…#{digest}"
 
 
 def default_reverse(name: str) -> str:

@@ -8,10 +8,13 @@ django-redis', overrides the same methods.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
+from redis.connection import AbstractConnection
 from redis.exceptions import RedisError
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedSSLConnection
 
@@ -19,7 +22,10 @@ from fleetcache.errors import SettingsError
 from fleetcache.exchange.connecting import arguments, parameters
 from fleetcache.exchange.credentials import Credentials
 from fleetcache.exchange.wire import PACKER
-from fleetcache.settings import Options, connection_options, flag, imported, masked_url, nearest
+from fleetcache.kinds import flag, imported
+from fleetcache.masking import masked_url, shown, without_frames
+from fleetcache.settings import Options, connection_options, passed_on, unknown_parameter
+from fleetcache.urls import secured
 
 TRANSLATED = {"valkey": "redis", "valkeys": "rediss"}
 
@@ -30,19 +36,33 @@ _credentials: dict[int, Credentials] = {}
 def frozen(value: Any) -> Hashable:
     """Return *value* as something that equals another exactly if it means the same."""
     if isinstance(value, Mapping):
-        return tuple(sorted((str(name), frozen(item)) for name, item in value.items()))
+        return frozenset((str(name), frozen(item)) for name, item in value.items())
     if isinstance(value, (list, tuple)):
         return tuple(frozen(item) for item in value)
-    if isinstance(value, (str, bytes, int, float, type(None))):
-        return (type(value).__name__, value)
-    return ("object", id(value))
+    if isinstance(value, (set, frozenset)):
+        return (frozenset, frozenset(frozen(item) for item in value))
+    if isinstance(value, partial):
+        return (partial, frozen(value.func), frozen(value.args), frozen(value.keywords))
+    try:
+        hash(value)
+    except TypeError:
+        if is_dataclass(value):
+            return (type(value), tuple(frozen(getattr(value, each.name)) for each in fields(value)))
+        if isinstance(value, bytearray):
+            return (bytearray, bytes(value))
+        return ("object", id(value))
+    # By its own idea of equality, which without one is identity; 1, 1.0 and True are three.
+    return (type(value), value)
 
 
 def credentials(provider: Any) -> Credentials:
     """Return what asks *provider*, an object or its dotted path: the same for the same one, so that pools are shared."""
-    provider = imported(provider)
+    if not isinstance(provider, str) or "." in provider:  # else it is no path, and may be a password
+        provider = imported(provider)
     if isinstance(provider, type) or not hasattr(provider, "get_credentials"):
-        what = f"the class {provider.__name__}" if isinstance(provider, type) else f"a {type(provider).__name__}"
+        what = (
+            f"the class {provider.__name__}" if isinstance(provider, type) else shown("credential_provider", provider)
+        )
         raise SettingsError(f"credential_provider must be an object with get_credentials(), not {what}")
     made = Credentials(provider)
     known = _credentials.setdefault(id(provider), made)  # one step, so all threads have the same
@@ -52,14 +72,51 @@ def credentials(provider: Any) -> Credentials:
 
 
 def check_query(url: str) -> None:
-    """Refuse a parameter in *url* that no redis-py connection takes."""
+    """Refuse a parameter in *url* that no redis-py connection takes, or a limit that is none."""
     known = {*connection_options(), "db", "max_connections", "is_master"}
-    for name, _ in parse_qsl(urlsplit(url).query):
+    query = urlsplit(url).query
+    for name, value in parse_qsl(query):
         if name not in known:
             raise SettingsError(
-                f"LOCATION {masked_url(url)!r}: unknown parameter {name!r}.{nearest(name, known)} "
+                f"LOCATION {masked_url(url)!r}: {unknown_parameter(query, name, known)} "
                 f"What is no connection option belongs in OPTIONS"
             )
+        if name == "max_connections":
+            passed_on(f"LOCATION {masked_url(url)!r}", {name: value})
+
+
+def check_class(connection_class: Any) -> None:
+    """Refuse a class whose connections have no socket that could be ours."""
+    kinds = getattr(connection_class, "__mro__", (connection_class,))
+    if any(str(getattr(kind, "__module__", "")).partition(".")[0] == "fakeredis" for kind in kinds):
+        raise SettingsError(
+            "connection_class: fakeredis leads to no server that fleetcache could talk to. For tests without a server "
+            "write memory:// in LOCATION"
+        )
+    if not (isinstance(connection_class, type) and issubclass(connection_class, AbstractConnection)):
+        raise SettingsError(
+            f"connection_class must be derived from redis.Connection: {type(connection_class).__name__}"
+        )
+
+
+def check_secured(url: str, connection_class: type, params: Mapping[str, Any]) -> None:
+    """Refuse options of TLS where nothing is encrypted, and a check of the host's name where nothing is checked."""
+    said = {name: value for name, value in params.items() if name == "ssl" or name.startswith("ssl_")}
+    scheme = url.partition("://")[0]
+    if said and not issubclass(connection_class, redis.SSLConnection):
+        raise SettingsError(
+            f"{min(said)} is for TLS, and {scheme}:// is not encrypted. Write rediss:// in LOCATION, or leave the option out"
+        )
+    if said.get("ssl_check_hostname") and unchecked(params):
+        raise SettingsError(
+            "ssl_check_hostname needs a certificate that is checked. Leave it out, or leave ssl_cert_reqs out"
+        )
+
+
+def unchecked(params: Mapping[str, Any]) -> bool:
+    """Whether *params* say that no certificate is looked at."""
+    found = params.get("ssl_cert_reqs", "required")
+    return found == "none" or not (found or found == "")
 
 
 class ConnectionFactory:
@@ -76,22 +133,26 @@ class ConnectionFactory:
         """Return the arguments of the pool for *url*."""
         settings = self.settings
         scheme, mark, rest = url.partition("://")
+        ours = {
+            "username": settings.username,
+            "password": settings.password,
+            "max_connections": settings.max_connections,
+            "parser_class": settings.parser_class,
+        }
         params: dict[str, Any] = {
             **settings.connection,
             "url": f"{TRANSLATED.get(scheme, scheme)}{mark}{rest}",
-            "username": settings.username,
-            "password": settings.password,
+            **{name: value for name, value in ours.items() if value is not None},
+            # None is no limit: left out, redis-py would put in its own.
             "socket_timeout": settings.socket_timeout,
             "socket_connect_timeout": settings.socket_connect_timeout,
-            "max_connections": settings.max_connections,
-            "parser_class": settings.parser_class,
             **settings.connection_pool_kwargs,
         }
+        if (secured(url) or params.get("ssl")) and not unchecked({**params, **dict(parse_qsl(urlsplit(url).query))}):
+            params.setdefault("ssl_check_hostname", True)  # which is redis-py's default only since 6.0
         if params.get("credential_provider") is not None:
             params["credential_provider"] = credentials(params["credential_provider"])
-        # None as a limit, or as a name, is said, or redis-py puts in its own; other absent values are left out.
-        said = ("timeout", "driver_info")
-        return {name: value for name, value in params.items() if value is not None or name.endswith(said)}
+        return params
 
     def connect(self, url: str) -> Any:
         """Return a raw client for *url*; nothing is sent yet."""
@@ -128,12 +189,18 @@ class ConnectionFactory:
             check_query(url)
         try:
             pool = pool_class.from_url(**params)
-            if "command_packer" in parameters(pool.connection_class):
+            kind = pool.connection_class
+            check_class(kind)
+            pool.connection_kwargs.update(passed_on("", pool.connection_kwargs))
+            check_secured(url, kind, pool.connection_kwargs)
+            if "command_packer" in parameters(kind):
                 pool.connection_kwargs.setdefault("command_packer", PACKER)  # of raw clients, too
             # Not connected: but what the connection would refuse is heard of now, not at the first use.
-            pool.connection_class(**arguments(pool, pool.connection_class))
+            kind(**arguments(pool, kind))
+        except SettingsError as error:
+            raise SettingsError(f"LOCATION {masked_url(url)!r}: {error}") from None
         except (ValueError, TypeError, RedisError) as error:
-            raise SettingsError(f"LOCATION {masked_url(url)}: {error}") from error
+            raise SettingsError(f"LOCATION {masked_url(url)!r}: {error}") from without_frames(error)
         return pool
 
 
@@ -154,6 +221,8 @@ class SentinelConnectionFactory(ConnectionFactory):
             for name in ("socket_timeout", "socket_connect_timeout")
         }
         own = {**limits, **(self.settings.sentinel_kwargs or {})}
+        if own.get("ssl") and not unchecked(own):
+            own.setdefault("ssl_check_hostname", True)
         self._sentinel = Sentinel(list(sentinels), sentinel_kwargs=own, **shared)  # type: ignore[no-untyped-call]
 
     def get_connection_pool(self, params: dict[str, Any]) -> Any:

@@ -20,10 +20,12 @@ from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, Settin
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.connecting import address_of, connect
 from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, pack, refusal
+from fleetcache.masking import masked_url
 from fleetcache.near.tracking import PRIMARY, too_old
 from fleetcache.pool import ConnectionFactory
-from fleetcache.settings import NETWORKED, Options, Settings, from_url, masked_url, watched
+from fleetcache.settings import Options, Settings, from_url
 from fleetcache.topology.opening import service_client
+from fleetcache.urls import NETWORKED, clustered, watched
 
 LAGS = 20
 FENCES = 200
@@ -73,6 +75,10 @@ class Report:
     def conclusion(self) -> str:
         """One line for people."""
         if self.works:
+            if any(check.name == "primaries" for check in self.checks):
+                return (
+                    "The near cache works with this node. Ask one node of each of the cluster's other primaries, too."
+                )
             return "The near cache works here."
         missing = self.missing[0]
         return f"The near cache is off here: {missing.name}: {missing.found}. {missing.remedy}."
@@ -128,7 +134,8 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
                 asked = line(plain)
                 _who(report, asked.ask("HELLO"), asked.ask("INFO", "server"))
             report.note("RESP3", False, str(error.__cause__), TRACKING_OFFERED)
-        inquiry = _Inquiry(report, listener, line, pool.connection_kwargs.get("username") or "default")
+        user = pool.connection_kwargs.get("username") or "default"
+        inquiry = _Inquiry(report, listener, line, user, cluster=clustered(settings.location))
         try:
             inquiry.run()
         except (ServerGone, ServerTimeout) as error:
@@ -193,8 +200,11 @@ class Arrivals(hiredis.Reader):  # type: ignore[misc]  # it has no types
 class _Inquiry:
     """What is asked, in order; the first thing that is missing ends it."""
 
-    def __init__(self, report: Report, listener: Line, line: Callable[[], Line], user: str) -> None:
+    def __init__(
+        self, report: Report, listener: Line, line: Callable[[], Line], user: str, *, cluster: bool = False
+    ) -> None:
         self.report = report
+        self.cluster = cluster
         self.listener = listener
         self.line = line
         self.user = user
@@ -240,6 +250,7 @@ class _Inquiry:
         note, listener = self.report.note, self.listener
         greeting, introduction = listener.ask("HELLO"), listener.ask("INFO", "server")
         facts = _who(self.report, greeting, introduction)
+        self._mode(facts.get("redis_mode", "cluster" if self.cluster else "standalone"))
         protocol = _pairs(greeting).get("proto", 3)  # which it was greeted with
         note("RESP3", protocol == 3, f"the connection speaks RESP{protocol}", "Leave out the option `protocol`")
         self.allow("INFO", introduction, "+info")
@@ -258,6 +269,21 @@ class _Inquiry:
         same = facts_in(self.writer.ask("INFO", "server")).get("run_id", "") == run_id
         found = "both connections lead to it" if same else "connections lead to several"
         note("same server", same, found, "Give the URL of one server, not that of a balancer")
+
+    def _mode(self, mode: str) -> None:
+        """One server is asked as one, and a node of a cluster as one of several."""
+        if mode == "sentinel":
+            self.report.note("mode", False, "the server is a Sentinel", "Write redis+sentinel://host:26379/service/0")
+        if mode != "cluster":
+            if self.cluster:
+                self.report.note("cluster", False, "the server is no node of a cluster", "Write redis:// in the URL")
+            return
+        size = facts_in(self.listener.ask("CLUSTER", "INFO")).get("cluster_size", "an unknown number of")
+        if not self.cluster and size != "1":
+            found = f"the server is a node of a cluster with {size} primaries"
+            self.report.note("cluster", False, found, "Write redis+cluster:// in the URL")
+        if size != "1":
+            self.report.note("primaries", None, f"{size} has the cluster, and the one at this address was asked")
 
     def tracking(self) -> None:
         """The server says that it will announce changes."""

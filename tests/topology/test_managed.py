@@ -316,7 +316,7 @@ NAMED = Tokens("named")
 
 @pytest.mark.parametrize(
     ("provider", "message"),
-    [(Tokens, "not the class Tokens"), (7, "not a int"), ("no.such.thing", "cannot be imported")],
+    [(Tokens, "not the class Tokens"), (7, "not an int"), ("no.such.thing", "cannot be imported")],
 )
 def test_what_is_no_provider(provider, message):
     """What cannot be asked is refused before anything is sent."""

@@ -10,11 +10,11 @@ from fleetcache.errors import SettingsError
 
 
 def whole(options: Mapping[str, Any], name: str, default: int, *, least: int | None = None) -> int:
-    """Return option *name*, which has to be a whole number, of at least *least*."""
-    found = options.get(name, default)
+    """Return option *name*, which has to be a whole number, of at least *least*; None is what was left out."""
+    found = options.get(name)
     try:
-        number = int(found)
-    except (TypeError, ValueError, OverflowError) as error:
+        number = default if found is None else int(found)
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise SettingsError(f"{name} has to be a whole number, not {found!r}") from error
     if least is not None and number < least:
         raise SettingsError(f"{name} has to be at least {least}, not {found!r}")

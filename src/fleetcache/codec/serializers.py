@@ -189,7 +189,8 @@ class MsgspecSerializer(BaseSerializer):
     def __init__(self, options: Mapping[str, Any]) -> None:
         super().__init__(options)
         msgspec = library(self.wire, extra="serializers")
-        kind = options.get("MSGSPEC_TYPE", Any)
+        kind = options.get("MSGSPEC_TYPE")
+        kind = Any if kind is None else kind
         try:
             kind = pkgutil.resolve_name(kind) if isinstance(kind, str) else kind
             self._decode = msgspec.Decoder(kind).decode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -18,10 +19,11 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from fleetcache.cache import Cache
+from fleetcache.caches import client_class
 from fleetcache.core import DEFAULT_TIMEOUT
 from fleetcache.errors import SettingsError
 from fleetcache.exchange.runtime import AWAITING
-from fleetcache.settings import Options, Settings, imported, table
+from fleetcache.settings import Options, Settings, located, table
 
 STAND_INS = [setting for described in table(Options).values() if (setting := described.metadata["setting"])]
 """Settings of the project that stand in for absent OPTIONS."""
@@ -51,7 +53,7 @@ class RedisCache(Cache, BaseCache):
             super().__init__(location, params, defaults=stand_ins())
             self._server, self._params = location, params
         except SettingsError as error:
-            wrong = ImproperlyConfigured(str(error).replace("cache settings", alias_of(location, params), 1))
+            wrong = ImproperlyConfigured(str(located(error, alias_of(location, params))))
             # Django's own check makes every cache.  With this app installed, a check of ours
             # reports what is wrong, and the error waits for the first use.
             if not (apps.ready and apps.is_installed("fleetcache.django")):
@@ -136,7 +138,7 @@ def settings_of(alias: str, entry: Mapping[str, Any]) -> Settings:
 def alias_of(location: Any, params: Mapping[str, Any]) -> str:
     """Return where in CACHES these settings stand, which Django does not tell a backend."""
     for alias, entry in settings.CACHES.items():
-        if {"LOCATION": "", **entry} == {**params, "LOCATION": location}:
+        if {"LOCATION": "", **entry, "BACKEND": ""} == {**params, "LOCATION": location, "BACKEND": ""}:
             return f"CACHES[{alias!r}]"
     return "cache settings"
 
@@ -167,7 +169,9 @@ setting_changed.connect(lambda **_: stand_ins.cache_clear(), weak=False)
 
 def check_embedded(found: Settings) -> None:
     """Refuse to start a server of our own in production."""
-    if settings.DEBUG or found.options.allow_embedded:
+    # Test runners set DEBUG to False, and this.
+    in_tests = hasattr(sys.modules.get("django.core.mail"), "outbox")
+    if settings.DEBUG or in_tests or found.options.allow_embedded:
         return
     if any(url.startswith("embedded:") for url in found.location):
         raise SettingsError(
@@ -178,18 +182,12 @@ def check_embedded(found: Settings) -> None:
 
 def with_client(backend: Any, params: Mapping[str, Any] | None) -> Any:
     """Return *backend* with the operations of the client class that *params* name."""
-    written = ((params or {}).get("OPTIONS") or {}).get("CLIENT_CLASS")
-    return backend if written is None else _with_client(backend, written)
+    client: Any = client_class(params or {})
+    return _with_client(backend, client)
 
 
 @memoized
-def _with_client(backend: Any, written: Any) -> Any:
-    client = imported(written)
-    if not (isinstance(client, type) and issubclass(client, Cache)):
-        raise SettingsError(
-            f"OPTIONS['CLIENT_CLASS']: {written!r} is not derived from fleetcache.client.DefaultClient. "
-            f"docs/migration.md says how a client written for django-redis is carried over"
-        )
+def _with_client(backend: Any, client: Any) -> Any:
     if issubclass(backend, client):
         return backend
     return type(backend.__name__, (backend, client), {"__module__": backend.__module__})

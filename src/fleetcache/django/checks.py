@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from fleetcache.django.backend import STAND_INS, RedisCache, check_embedded, entries, settings_of, with_client
 from fleetcache.errors import SettingsError
 from fleetcache.near import announced
+from fleetcache.settings import located
 
 
 def check_caches(**kwargs: Any) -> list[CheckMessage]:
@@ -28,7 +29,7 @@ def _check(alias: str, entry: Mapping[str, Any], backend: type[RedisCache]) -> l
         kind.open(read)
         announced(read)
     except SettingsError as error:
-        return [Error(str(error), obj=f"CACHES[{alias!r}]", id="fleetcache.E001")]
+        return [Error(str(located(error, f"CACHES[{alias!r}]")), obj=f"CACHES[{alias!r}]", id="fleetcache.E001")]
     return []
 
 

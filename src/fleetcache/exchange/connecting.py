@@ -21,7 +21,8 @@ from typing import Any
 import redis
 import redis.asyncio
 from redis import exceptions
-from redis.sentinel import SentinelConnectionPool
+from redis.cluster import REDIS_ALLOWED_KEYS
+from redis.sentinel import SentinelConnectionPool, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from fleetcache.errors import (
     AccessDenied,
@@ -29,10 +30,15 @@ from fleetcache.errors import (
     NoSuchDatabase,
     ServerGone,
     ServerTimeout,
+    SettingsError,
     TooManyConnections,
     UnsupportedServer,
 )
 from fleetcache.exchange.wire import PACKER
+from fleetcache.masking import without_frames
+
+OF_CLUSTERS = frozenset(REDIS_ALLOWED_KEYS)
+"""What ``redis.RedisCluster`` passes on to its connections; it leaves out all else without a word."""
 
 try:
     VERSION = version("fleetcache")
@@ -44,14 +50,31 @@ if hasattr(redis, "DriverInfo"):  # redis-py 7.2
 
 
 @cache
-def parameters(connection_class: type) -> frozenset[str]:
-    """Return the keyword arguments that a redis-py connection class takes."""
-    names: set[str] = set()
-    for cls in connection_class.__mro__:
+def defaults(connection_class: type) -> Mapping[str, Any]:
+    """Return the keyword arguments that a redis-py connection class takes, with what stands in for each."""
+    found: dict[str, Any] = {}
+    for cls in reversed(connection_class.__mro__):
         if "__init__" in vars(cls):
             # Some redis-py releases wrap __init__ in decorators that hide its signature.
-            names.update(inspect.signature(inspect.unwrap(vars(cls)["__init__"])).parameters)
-    return frozenset(names - {"self", "kwargs", "args"})
+            signature = inspect.signature(inspect.unwrap(vars(cls)["__init__"]))
+            found |= {name: parameter.default for name, parameter in signature.parameters.items()}
+    return {name: default for name, default in found.items() if name not in {"self", "kwargs", "args"}}
+
+
+def parameters(connection_class: type) -> frozenset[str]:
+    """Return the names of the keyword arguments that a redis-py connection class takes."""
+    return frozenset(defaults(connection_class))
+
+
+NEVER_NONE = {"parser_class", "protocol", "retry_on_error", "socket_read_size", "socket_type"}
+"""Arguments of redis-py's connections that cannot be None, or mean by it what they mean without it."""
+
+
+def says_none(name: str) -> bool:
+    """Whether None says something to redis-py's connections as the argument *name*, which leaving it out would not."""
+    if name.endswith(("_timeout", "driver_info")):
+        return True
+    return name not in NEVER_NONE and defaults(redis.SSLConnection).get(name) is not None
 
 
 def wanted(pool: Any) -> tuple[str, ...]:
@@ -74,6 +97,13 @@ def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
     if connection_class is not pool.connection_class:
         # From the blocking to the awaiting family: parser and retry classes differ between them.
         accepted = parameters(connection_class)
+        usual = defaults(pool.connection_class)
+        lost = [name for name in kwargs if name not in accepted and kwargs[name] != usual.get(name)]
+        if lost := sorted(name for name in lost if name.startswith("ssl_")):
+            raise SettingsError(
+                f"{address_of(pool)}: {lost[0]}: redis.asyncio {redis.__version__} does not know it, so a connection "
+                f"for awaiting callers would be less secure. Use the blocking methods, or leave the option out"
+            )
         kwargs = {name: value for name, value in kwargs.items() if name in accepted}
         for name in ("parser_class", "retry", "event_dispatcher", "himport_registry", "connection_pool"):
             kwargs.pop(name, None)
@@ -105,6 +135,10 @@ def explained(error: Exception, pool: Any) -> Exception:
     if hasattr(pool, "of_sentinel"):
         where = "what a Sentinel wants: OPTIONS['SENTINEL_KWARGS'] = {'username': …, 'password': …}"
     text = str(error)
+    if isinstance(error, SettingsError):
+        return error
+    if isinstance(error, (ImportError, TypeError, ValueError)):
+        return SettingsError(f"{address}: redis-py cannot connect with these settings: {text}")
     if isinstance(error, AccessDenied):
         return AccessDenied(f"{address}: {text}")
     if "max number of clients" in text:
@@ -115,6 +149,12 @@ def explained(error: Exception, pool: Any) -> Exception:
             name = getattr(provider, "name", type(provider).__name__)
             return AccessDenied(f"{address}: the server refused, twice, what credential_provider {name} returned")
         user = pool.connection_kwargs.get("username") or "default"
+        if pool.connection_kwargs.get("username") and not pool.connection_kwargs.get("password"):
+            # Nearly always the password stands in the user's place, so that is not named.
+            return AccessDenied(
+                f"{address}: the server wants a password, and there is only the name of a user. If that is the "
+                f"password, write redis://:password@host, with a colon. Check {where}"
+            )
         given = "refused the password" if pool.connection_kwargs.get("password") else "wants a password"
         return AccessDenied(f"{address}: the server {given} of user {user!r}. Check {where}")
     if isinstance(error, exceptions.InvalidResponse):
@@ -139,6 +179,9 @@ def explained(error: Exception, pool: Any) -> Exception:
     return error
 
 
+CANNOT_CONNECT = (exceptions.RedisError, OSError, AttributeError, ImportError, TypeError, ValueError)
+
+
 # --- blocking -------------------------------------------------------------------------------------
 
 
@@ -151,8 +194,8 @@ def connect(pool: Any, place: tuple[str, int] | None = None) -> Any:
             connect()
         except exceptions.ConnectionError:  # killed while it was made, or its token has just ended
             connect()
-    except (exceptions.RedisError, OSError, AttributeError) as error:
-        raise explained(error, pool) from error
+    except CANNOT_CONNECT as error:
+        raise explained(error, pool) from without_frames(error)
     return connection
 
 
@@ -172,8 +215,23 @@ class UnixConnection(redis.asyncio.UnixDomainSocketConnection):
             self._reader, self._writer = await asyncio.open_unix_connection(path=self.path)
 
 
+COUNTERPARTS = {
+    redis.Connection,
+    redis.SSLConnection,
+    redis.UnixDomainSocketConnection,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+}
+"""The connection classes of which redis.asyncio has the like."""
+
+
 def awaiting_class(connection_class: type) -> type:
     """Return the ``redis.asyncio`` class that connects as *connection_class* does."""
+    if connection_class not in COUNTERPARTS:
+        raise SettingsError(
+            f"connection_class {connection_class.__name__}: redis.asyncio has none that connects as it does, so it is "
+            f"for the blocking methods alone"
+        )
     if issubclass(connection_class, redis.UnixDomainSocketConnection):
         return UnixConnection
     if issubclass(connection_class, redis.SSLConnection):
@@ -190,8 +248,8 @@ async def aconnect(pool: Any, place: tuple[str, int] | None = None) -> Any:
             return await _connected(kind(**{**arguments(pool, kind), **there}))
         except exceptions.ConnectionError:  # as above
             return await _connected(kind(**{**arguments(pool, kind), **there}))
-    except (exceptions.RedisError, OSError, AttributeError) as error:
-        raise explained(error, pool) from error
+    except CANNOT_CONNECT as error:
+        raise explained(error, pool) from without_frames(error)
 
 
 async def _connected(connection: Any) -> Any:

@@ -13,6 +13,7 @@ go on side by side, and is gone when the test process is, however that ends::
 from fleetcache.testing.clusters import ClusterNode, ServerCluster, WatchedServers, cluster, sentinels
 from fleetcache.testing.proxy import FaultProxy, clients, tracked, untracked
 from fleetcache.testing.servers import TLSServer, redis_server, tls_server, valkey_server
+from fleetcache.topology.memory import empty_memory
 
 __all__ = [
     "ClusterNode",
@@ -22,6 +23,7 @@ __all__ = [
     "WatchedServers",
     "clients",
     "cluster",
+    "empty_memory",
     "redis_server",
     "sentinels",
     "tls_server",

@@ -26,8 +26,8 @@ import subprocess
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
@@ -99,6 +99,36 @@ def free_ports(count: int) -> list[int]:
     return found
 
 
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Say what the system refuses at *path*, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise ServerNotStarted(
+            f"{error.filename or path}: {error.strerror}. embedded:// needs a directory that it may write to: run in "
+            f"another one, or name a server in LOCATION"
+        ) from error
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def check_ours(directory: Path) -> None:
+    """Refuse a *directory* in which somebody else could put files for us to write to."""
+    found = directory.stat()
+    if found.st_uid != os.geteuid():
+        fault = f"belongs to another user ({found.st_uid})"
+    elif found.st_mode & 0o022:
+        fault = f"may be written to by other users (mode {found.st_mode & 0o777:o})"
+    else:
+        return
+    raise ServerNotStarted(
+        f"{directory}: it {fault}, who could read what is cached, or put links there. Delete it, or run in another directory"
+    )
+
+
 class _Server:
     """What own and shared servers have in common: a directory, a socket in it, and their start."""
 
@@ -114,7 +144,8 @@ class _Server:
         self.arguments = tuple(arguments)
         self.scratch: Path | None = None
         self.directory = Path(directory).absolute() if directory else self._make_scratch()
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _refusals(self.directory):
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.log = self.directory / "server.log"
         self.socket = self.directory / "server.sock"
         if len(os.fsencode(self.socket)) > LONGEST_SOCKET_PATH:
@@ -163,7 +194,8 @@ class _Server:
         command = [str(self.binary), "--unixsocket", str(self.socket), "--unixsocketperm", "700"]
         command += ["--pidfile", str(self.directory / "server.pid"), "--appendonly", "no"]
         if self.data:
-            self.data.parent.mkdir(parents=True, exist_ok=True)
+            with _refusals(self.data.parent):
+                self.data.parent.mkdir(parents=True, exist_ok=True)
             command += ["--dir", str(self.data.parent), "--dbfilename", self.data.name]
             # A full disk must not keep the server from ending.
             command += ["--save", "60", "1", "--shutdown-on-sigterm", "save", "force"]
@@ -172,7 +204,7 @@ class _Server:
         # Nothing is lost by KILL without data, and the server heeds TERM up to 0.1 s late.
         last_signal = "TERM" if self.data else "KILL"
         warden_command = ["/bin/sh", "-c", WARDEN, "warden", last_signal, str(self.scratch or "")]
-        with self.log.open("wb") as log:
+        with _refusals(self.log), open(self.log, "wb", opener=_no_link) as log:
             warden = subprocess.Popen(
                 [*warden_command, *command, *listening, *self.arguments],
                 stdin=lifeline,
@@ -308,7 +340,8 @@ class SharedServer(_Server):
         import fcntl  # there is, or that would have been refused
 
         self._fifo = self.directory / "lifeline"
-        with (self.directory / "lock").open("a") as file:
+        check_ours(self.directory)
+        with _refusals(self.directory), open(self.directory / "lock", "a", opener=_no_link) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # keeps out other threads as well
             try:
                 if not self._join():

@@ -29,6 +29,7 @@ from redis.exceptions import ExecAbortError, NoScriptError, ResponseError
 from fleetcache.exchange import Command, Reply, Script, Server
 from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.wire import words as in_words
+from fleetcache.masking import masked_url
 
 
 class Hash(dict[bytes, bytes]):
@@ -646,11 +647,12 @@ _batches = lock_across_forks()  # one for all servers: none would be faster alon
 class MemoryServer(Server):
     """One database of a server that lives in this process, and dies with it.
 
-    *clock* tells the time in seconds; it stands still while a batch runs.
+    *clock* tells the time in seconds, by default that of the process, which tests may freeze; it stands still while a
+    batch runs.
     """
 
-    def __init__(self, name: str = "", *, clock: Callable[[], float] = time.time) -> None:
-        self.address = f"memory://{name}"
+    def __init__(self, name: str = "", *, clock: Callable[[], float] | None = None) -> None:
+        self.address = masked_url(f"memory://{name}")
         self._clock = clock
         self._database = Database()
 
@@ -660,12 +662,18 @@ class MemoryServer(Server):
             for command in commands
         ]
         with _batches:
-            self._database.now = round(self._clock() * 1000)
+            # Looked up each time, or who freezes it would be too late.
+            self._database.now = round((self._clock or time.time)() * 1000)
             conversation = Conversation(self._database)
             return [attempt(conversation.take, words) for words in batch]
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         return self.exchange(commands)
+
+    def empty(self) -> None:
+        """Forget everything."""
+        with _batches:
+            self._database = Database()
 
     def client(self) -> Any:
         raise NotImplementedError(
@@ -681,3 +689,9 @@ def memory_server(name: str) -> MemoryServer:
     """Return this process's server called *name*, the same one each time."""
     # setdefault() is one step, so two threads cannot get two servers.
     return _servers.setdefault(name, MemoryServer(name))
+
+
+def empty_memory() -> None:
+    """Empty every ``memory://`` server of this process."""
+    for server in list(_servers.values()):
+        server.empty()

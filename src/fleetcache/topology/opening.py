@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import redis
 
 from fleetcache.errors import SettingsError
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.breaker import Breaker
+from fleetcache.exchange.connecting import OF_CLUSTERS
 from fleetcache.exchange.server import RemoteServer
+from fleetcache.kinds import SENTINEL_PORT
+from fleetcache.masking import masked_url, without_frames
 from fleetcache.pool import ConnectionFactory, SentinelConnectionFactory, frozen
-from fleetcache.settings import Options, clustered, masked_url, watched
+from fleetcache.settings import Options
 from fleetcache.topology import Topology
 from fleetcache.topology.cluster import Cluster, Node
 from fleetcache.topology.embedded import shared_server
 from fleetcache.topology.memory import memory_server
-
-SENTINEL_PORT = 26379
+from fleetcache.urls import clustered, watched
 
 _servers: dict[Hashable, RemoteServer] = {}
 _clusters: dict[Hashable, Cluster] = {}
@@ -106,8 +110,17 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
 
     def client() -> Any:
         params = makes.make_connection_params(plain[0])
-        params["address_remap"] = options.address_remap
-        return redis.RedisCluster.from_url(**{name: value for name, value in params.items() if value is not None})
+        # Its nodes' pools are told what it would leave out without a word.
+        if told := {
+            name: params.pop(name) for name in list(params) if name.startswith("ssl_") and name not in OF_CLUSTERS
+        }:
+            params["connection_pool_class"] = partial(redis.ConnectionPool, **told)
+        if options.address_remap is not None:
+            params["address_remap"] = options.address_remap
+        try:
+            return redis.RedisCluster.from_url(**params)
+        except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
+            raise without_frames(error)  # noqa: B904 - it is the same
 
     # Servers are the process's, one for each configuration: so is their cluster.
     made = Cluster(starts, connect, client, options.read_from, options.address_remap)  # type: ignore[arg-type]
@@ -122,7 +135,8 @@ def _open(url: str, options: Options, factory: Any) -> Server:
     if watched(url):
         return remote(service_client(url, options), url, options)
     if place.scheme == "embedded":
-        return OnDemand(url, lambda: _embedded(url, options, factory))
+        embedded_database(url)
+        return OnDemand(masked_url(url), lambda: _embedded(url, options, factory))
     return remote(factory.connect(url), url, options)
 
 
@@ -131,15 +145,24 @@ def _refuse_cluster(url: str) -> None:
         raise SettingsError(f"LOCATION {masked_url(url)!r}: a cluster is for DefaultClient, HerdClient, ClusterClient")
 
 
+def embedded_database(url: str) -> int:
+    """Return the number of the database in *url*, whose query may say nothing else."""
+    for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+        if name != "db" or not (value.isascii() and value.isdigit()):
+            raise SettingsError(f"LOCATION {masked_url(url)!r}: ?db=1 is all that may be said of it there")
+        return int(value)
+    return 0
+
+
 def _embedded(url: str, options: Options, factory: Any) -> Server:
     """Start the project's own server, or join the one that another process started."""
     place = urlsplit(url)
-    database = int(parse_qs(place.query).get("db", ["0"])[0])
-    data = Path(place.path) if place.path.strip("/") else None
+    database = embedded_database(url)
+    data = Path(unquote(place.path)) if place.path.strip("/") else None
     directory = Path.cwd() / ".fleetcache"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    (directory / ".gitignore").write_text("*\n")
     running = shared_server(directory, data)
+    with suppress(FileExistsError), (directory / ".gitignore").open("x") as file:
+        file.write("*\n")
     return remote(factory.connect(running.url(database)), url, options)
 
 

@@ -1,0 +1,321 @@
+"""What a setting may be: each function here reads one kind of value, from Python, a URL or the environment.
+
+They raise TypeError or ValueError with what is expected; whoever calls them says what was found, and where.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from importlib import import_module
+from itertools import pairwise
+from typing import Any
+
+from fleetcache.errors import SettingsError
+from fleetcache.masking import quoted
+from fleetcache.urls import nearest, text_of
+
+SERIALIZERS = {
+    "pickle": "fleetcache.codec.serializers.PickleSerializer",
+    "json": "fleetcache.codec.serializers.JSONSerializer",
+    "msgpack": "fleetcache.codec.serializers.MSGPackSerializer",
+    "msgspec": "fleetcache.codec.serializers.MsgspecSerializer",
+    "msgspec-json": "fleetcache.codec.serializers.MsgspecJSONSerializer",
+}
+COMPRESSORS = {
+    "identity": "fleetcache.codec.compressors.IdentityCompressor",
+    "zlib": "fleetcache.codec.compressors.ZlibCompressor",
+    "gzip": "fleetcache.codec.compressors.GzipCompressor",
+    "lzma": "fleetcache.codec.compressors.LzmaCompressor",
+    "xz": "fleetcache.codec.compressors.LzmaCompressor",
+    "lz4": "fleetcache.codec.compressors.Lz4Compressor",
+    "zstd": "fleetcache.codec.compressors.ZStdCompressor",
+}
+"""What SERIALIZER and COMPRESSOR may be called without a path."""
+
+PATHS = {
+    "django_redis.cache.RedisCache": "fleetcache.django.RedisCache",
+    "django_redis.client.DefaultClient": "fleetcache.client.DefaultClient",
+    "django_redis.client.default.DefaultClient": "fleetcache.client.DefaultClient",
+    "django_redis.client.ShardClient": "fleetcache.client.ShardClient",
+    "django_redis.client.sharded.ShardClient": "fleetcache.client.ShardClient",
+    "django_redis.client.HerdClient": "fleetcache.client.HerdClient",
+    "django_redis.client.herd.HerdClient": "fleetcache.client.HerdClient",
+    "django_redis.client.SentinelClient": "fleetcache.client.SentinelClient",
+    "django_redis.client.sentinel.SentinelClient": "fleetcache.client.SentinelClient",
+    "django_redis.serializers.base.BaseSerializer": "fleetcache.codec.serializers.BaseSerializer",
+    "django_redis.serializers.pickle.PickleSerializer": "fleetcache.codec.serializers.PickleSerializer",
+    "django_redis.serializers.json.JSONSerializer": "fleetcache.codec.serializers.JSONSerializer",
+    "django_redis.serializers.msgpack.MSGPackSerializer": "fleetcache.codec.serializers.MSGPackSerializer",
+    "django_redis.compressors.base.BaseCompressor": "fleetcache.codec.compressors.BaseCompressor",
+    "django_redis.compressors.identity.IdentityCompressor": "fleetcache.codec.compressors.IdentityCompressor",
+    "django_redis.compressors.zlib.ZlibCompressor": "fleetcache.codec.compressors.ZlibCompressor",
+    "django_redis.compressors.gzip.GzipCompressor": "fleetcache.codec.compressors.GzipCompressor",
+    "django_redis.compressors.lzma.LzmaCompressor": "fleetcache.codec.compressors.LzmaCompressor",
+    "django_redis.compressors.lz4.Lz4Compressor": "fleetcache.codec.compressors.Lz4Compressor",
+    "django_redis.compressors.zstd.ZStdCompressor": "fleetcache.codec.compressors.ZStdCompressor",
+    "django_redis.pool.ConnectionFactory": "fleetcache.pool.ConnectionFactory",
+    "django_redis.pool.SentinelConnectionFactory": "fleetcache.pool.SentinelConnectionFactory",
+    "django_redis.util.default_reverse_key": "fleetcache.keys.default_reverse",
+}
+"""django-redis' dotted paths, and what stands for them here; django-redis need not be installed."""
+
+
+def imported(path: Any) -> Any:
+    """Return what a dotted path names; anything but a string is returned as it is."""
+    if not isinstance(path, str):
+        return path
+    if quoted(path) != repr(path):
+        raise SettingsError(f"{quoted(path)} cannot be imported")
+    path = PATHS.get(path, path)
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        near = nearest(path, [*PATHS, *PATHS.values()])
+        raise SettingsError(f"{path!r} cannot be imported{'.' + near if near else f': {error}'}") from error
+
+
+def made_by(what: str) -> Callable[[Any], Any]:
+    """Return what reads a class or function, or its dotted path; *what* says of what."""
+
+    def read(value: Any) -> Any:
+        found = imported(value)
+        if not callable(found):
+            raise TypeError(f"{what}, or its dotted path, is expected")
+        return found
+
+    return read
+
+
+def built_in(names: Mapping[str, str], *methods: str) -> Callable[[Any], Any]:
+    """Return what reads one of the built-in classes by its short name, a class by its dotted path, or an object."""
+    known = f"Built in are {', '.join(map(repr, names))}"
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str) and "." not in value:
+            value = value.lower()
+            if value not in names:
+                raise SettingsError(f"{quoted(value)} is unknown.{nearest(value, names)} {known}")
+            value = names[value]
+        try:
+            found = imported(value)
+        except SettingsError as error:
+            raise SettingsError(f"{error} {known}") from error.__cause__
+        if not (callable(found) or all(callable(getattr(found, method, None)) for method in methods)):
+            raise TypeError(f"a class with {' and '.join(methods)}, or its dotted path, is expected. {known}")
+        return found
+
+    return read
+
+
+SWITCHES = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off", ""), False)
+
+
+def flag(value: Any) -> bool:
+    """Return a switch, which a URL spells as text."""
+    if isinstance(value, str) and value.lower() in SWITCHES:
+        return SWITCHES[value.lower()]
+    if not isinstance(value, (bool, int)):
+        raise TypeError("a switch is True or False")
+    return bool(value)
+
+
+def whole(least: int, most: int = 2**31 - 1) -> Callable[[Any], int]:
+    """Return what reads a whole number from *least* to *most*."""
+
+    def read(value: Any) -> int:
+        try:
+            number = None if isinstance(value, bool) else int(value)
+        except (TypeError, ValueError, ArithmeticError):
+            number = None
+        if number is None or (number != value and not isinstance(value, str)) or not least <= number <= most:
+            raise ValueError(f"a whole number from {least} to {most} is expected")
+        return number
+
+    return read
+
+
+LONGEST_WAIT = 2_000_000.0
+"""Seconds: what the system's calls can wait for, in milliseconds of 31 bits."""
+
+LONGEST_LIFE = 9e15
+"""Seconds: what the server can add to its clock, in milliseconds of 63 bits."""
+
+
+def seconds(value: Any) -> float | None:
+    """Return a number of seconds, None for None."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    try:
+        number = math.nan if isinstance(value, bool) else float(math.nan if value is None else value)
+    except (TypeError, ValueError, ArithmeticError):
+        number = math.nan
+    if value is not None and not math.isfinite(number):
+        raise TypeError("a number of seconds is expected")
+    return None if value is None else number
+
+
+def limit(value: Any) -> float | None:
+    """Return a limit in seconds; None and 0 mean none."""
+    number = seconds(value)
+    if number is not None and not 0 <= number <= LONGEST_WAIT:
+        raise ValueError(f"0 to {LONGEST_WAIT:.0f} seconds are expected; None is no limit")
+    return number or None
+
+
+def lifetime(value: Any) -> float | None:
+    """Return how long entries live, in seconds; None means for ever."""
+    number = None if value == "None" else seconds(value)
+    if number is not None and not 0 <= number <= LONGEST_LIFE:
+        raise ValueError(f"0 to {LONGEST_LIFE:g} seconds are expected; None is for ever")
+    return int(number) if number is not None and number.is_integer() else number
+
+
+def at_least(least: float, most: float = LONGEST_WAIT) -> Callable[[Any], float]:
+    """Return what reads a number of seconds of *least* or more, and *most* or less."""
+
+    def read(value: Any) -> float:
+        number = seconds(value)
+        if number is None:
+            raise TypeError("a number of seconds is expected")
+        if number < least:
+            raise ValueError(f"{least:g} seconds or more are expected")
+        if number > most:
+            raise ValueError(f"{most:.0f} seconds or fewer are expected")
+        return number
+
+    return read
+
+
+def more_than_none(value: Any) -> float:
+    """Return a number of seconds above 0."""
+    number = at_least(0)(value)
+    if not number:
+        raise ValueError("more than 0 seconds are expected")
+    return number
+
+
+UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1024, "MI": 1024**2, "GI": 1024**3}
+
+
+def size(value: Any) -> int:
+    """Return a number of bytes, which text may give as ``64MB`` (of 1000 kB each) or ``64MiB`` (of 1024 KiB)."""
+    if type(value) is int:
+        return value
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMG]I?)?B)?\s*", value.upper()) if isinstance(value, str) else None
+    if not found:
+        raise ValueError("a size is a number of bytes, or text such as '64MB' or '64MiB'")
+    return int(float(found[1]) * UNITS[found[2] or ""])
+
+
+def sized(least: int, why: str = "") -> Callable[[Any], int]:
+    """Return what reads a size of *least* bytes or more; *why* so many."""
+
+    def read(value: Any) -> int:
+        found = size(value)
+        if found < least:
+            raise ValueError(f"{least} bytes or more are expected{why}")
+        if found > LARGEST_SIZE:
+            raise ValueError(f"{LARGEST_SIZE} bytes or fewer are expected")
+        return found
+
+    return read
+
+
+LARGEST_SIZE = 2**50
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return a dict of further options."""
+    if not isinstance(value, Mapping):
+        raise TypeError("a dict is expected")
+    return value
+
+
+def one_of(*words: str | None) -> Callable[[Any], Any]:
+    """Return what reads a choice among *words*."""
+
+    def read(value: Any) -> Any:
+        if value not in words:
+            raise ValueError(f"one of {', '.join(map(repr, words))} is expected")
+        return value
+
+    return read
+
+
+def prefix_list(value: Any) -> tuple[str, ...]:
+    """Return prefixes of names, of which none begins with another."""
+    if isinstance(value, str):
+        raise TypeError(f"a list is expected: [{value!r}]")
+    if not isinstance(value, (list, tuple)) or not all(isinstance(prefix, str) for prefix in value):
+        raise TypeError("a list of texts is expected")
+    if "" in value:
+        raise ValueError(
+            "the server would announce every key of every application. Name the prefixes, or leave PREFIXES out"
+        )
+    # Servers answer overlapping prefixes with one reply too many, or announce a key twice.
+    for before, after in pairwise(sorted(value)):
+        if before == after:
+            raise ValueError(f"{before!r} is there twice. Keep one")
+        if after.startswith(before):
+            raise ValueError(f"{after!r} begins with {before!r}. Keep {before!r}, which covers both")
+    return tuple(value)
+
+
+def globs(value: Any) -> tuple[str, ...]:
+    """Return globs of keys."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(glob, str) for glob in value):
+        raise TypeError("a list of texts is expected, such as ['login:*']")
+    return tuple(value)
+
+
+def prefix(value: Any) -> str:
+    """Return the text of a prefix, as Django puts it into names: None too."""
+    if value is None:
+        return "None"
+    if isinstance(value, (bytes, bytearray)):
+        raise TypeError("text is expected")
+    return text_of(value)
+
+
+def version(value: Any) -> Any:
+    """Return a version: a number, a text, or None, whatever Django puts into names."""
+    if isinstance(value, (bytes, bytearray, bool, Mapping, list, tuple, set, frozenset)):
+        raise TypeError("a whole number is expected")
+    return value
+
+
+def sentinels(value: Any) -> tuple[tuple[str, int], ...]:
+    """Return the ``(host, port)`` of each of some Sentinels, which may be written as text."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(SENTINELS_WANTED)
+    return tuple(_sentinel(each) for each in value)
+
+
+SENTINELS_WANTED = "a list such as [('10.0.0.1', 26379), ('10.0.0.2', 26379)] is expected"
+SENTINEL_PORT = 26379
+
+
+def _sentinel(value: Any) -> tuple[str, int]:
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(?:\[([\w:.%]+)\]|([^\s:@/\[\]]+))(?::(\d+))?\s*", value)
+        if not found:
+            raise ValueError(f"{SENTINELS_WANTED}; a password belongs in SENTINEL_KWARGS")
+        value = (found[1] or found[2], found[3] or SENTINEL_PORT)
+    if not (isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], str) and value[0]):
+        raise TypeError(SENTINELS_WANTED)
+    return value[0], whole(1, 65535)(value[1])
+
+
+def cert_reqs(value: Any) -> str:
+    """Return how strictly a certificate is checked, in redis-py's words; of its releases not all take ssl's numbers."""
+    if value is True:
+        value = "required"
+    if not isinstance(value, str):
+        value = {None: "none", 0: "none", 1: "optional", 2: "required"}.get(value)
+    return str(one_of("none", "optional", "required")(value))

@@ -1,0 +1,120 @@
+"""What may be shown of settings: everything that a message, a log line or a repr quotes comes from here.
+
+A password that is written wrongly is where nobody looks for one: in the path, the port or the name of a parameter. So
+nothing is searched for passwords.  A URL is masked by its structure, and what has none is not quoted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+SECRETIVE = re.compile("PASS|USER|KWARGS|CREDENTIAL|SECRET|TOKEN|AUTH|CA_DATA", re.IGNORECASE)
+"""Names of settings whose values are not quoted."""
+
+PLAIN = frozenset(
+    [
+        "client_name",
+        "db",
+        "is_master",
+        "key_prefix",
+        "max_connections",
+        "near",
+        "protocol",
+        "service_name",
+        "socket_connect_timeout",
+        "socket_timeout",
+        "timeout",
+        "version",
+        "ssl_ca_certs",
+        "ssl_cert_reqs",
+        "ssl_check_hostname",
+    ]
+)
+"""Parameters of a URL whose values are quoted."""
+
+WORD = re.compile(r"[A-Za-z_]\w*")
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+HOST = r"(?:[^\s:@/?#,\[\]]+|\[[\w:.%]+\])(?::\d*)?"
+PLACE = re.compile(rf"(?:{HOST}(?:,\s*{HOST})*)?(?:/[^?#]*)?", re.DOTALL)
+BARE = re.compile(r"(?:localhost|[\w.-]+:\d+|\[[\da-fA-F:.]+\](?::\d+)?|[\w-]+(?:\.[\w-]+)+|\.{0,2}/.*)", re.DOTALL)
+USER = re.compile(r"[\w.-]*")
+PASSWORD = re.compile(r"[^\s:@/?#,;|]+")
+
+
+def masked_url(url: str) -> str:
+    """Return *url* without the secrets in it, whether or not it is a URL.
+
+    What stands before the last ``@`` is hidden; of a URL as it should be the name of the user is shown.
+    """
+    head, at, tail = url.rpartition("@")
+    scheme, found, rest = (head if at else url).partition("://")
+    if not found or not SCHEME.fullmatch(scheme):
+        scheme, found, rest = "", "", head
+    place, mark, query = tail.partition("?")
+    shown = f"{place}{mark}{_masked_query(query)}"
+    if at:
+        return f"{scheme}{found}{_masked_user(rest) if found else '***'}@{shown}"
+    start = f"{scheme}{found}"
+    place = place.removeprefix(start)
+    if (PLACE if start else BARE).fullmatch(place):
+        return shown
+    return f"{start}***"
+
+
+def _masked_user(text: str) -> str:
+    """Return what is shown of ``user:password``."""
+    user, colon, password = text.partition(":")
+    if not colon:
+        return "***"
+    # Behind an unescaped special character, or without a password, the user may be a part of the password, or all of it.
+    known = not user or (USER.fullmatch(user) and PASSWORD.fullmatch(password))
+    return f"{user}:***" if known else "***"
+
+
+def _masked_query(query: str) -> str:
+    parameters = (parameter.partition("=") for parameter in query.split("&")) if query else ()
+    return "&".join(_masked_parameter(name, equals, value) for name, equals, value in parameters)
+
+
+def _masked_parameter(name: str, equals: str, value: str) -> str:
+    if name in PLAIN and "://" not in value:
+        return f"{name}{equals}{value}"
+    return f"{name}=***" if equals and WORD.fullmatch(name) else "***"
+
+
+def quoted(name: Any) -> str:
+    """Return the name of a setting, or a dotted path, for a message; what cannot be one is not quoted."""
+    text = str(name)
+    if isinstance(name, str) and re.search(r"[@?&=#\s]|://", text):
+        return "a text that is no name"
+    return repr(name)
+
+
+def shown(name: str, value: Any) -> str:
+    """Return the *value* of the setting *name* for a message: by its type alone if a secret may be in it."""
+    kind = type(value).__name__
+    if value is not None and not SECRETIVE.search(name):
+        if isinstance(value, str):
+            return repr(masked_url(value) if re.search("@|://", value) else value)
+        if _is_plain(value) and not re.search("@|://", text := repr(value)):
+            return text
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}" if value is not None else "None"
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(item, (int, float)) for item in value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(isinstance(item, (str, bytes, int, float)) or item is None for item in value)
+    return True
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """Return *error* without the frames it came through, nor those of its causes: their locals hold passwords."""
+    chain = [error]
+    for told in chain:
+        told.__traceback__ = None
+        chain += [cause for cause in (told.__cause__, told.__context__) if cause is not None and cause not in chain]
+    return error
