@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from random import randint
+from time import time
 from typing import Any
 
 from fleetcache import commands as c
@@ -93,13 +93,13 @@ class HerdClient(DefaultClient):
             lifetime = timeout  # the number itself, as django-redis writes it
         elif timeout in self.default_marks:
             lifetime = self.default_timeout
-        return Herded(value, lifetime + int(time.time())), lifetime + self.settings.options.herd_timeout
+        return Herded(value, lifetime + int(time())), lifetime + self.settings.options.herd_timeout
 
     def _fresh(self, value: Any, stale: Any) -> Any:
         """Return the value itself, or *stale* if this caller should renew it."""
         if type(value) is not Herded:
             return value
-        late = int(time.time()) - value.soft_expiry
+        late = int(time()) - value.soft_expiry
         limit = self.settings.options.herd_timeout
         if late > 0 and (late >= limit or late + randint(1, limit) >= limit):
             return stale

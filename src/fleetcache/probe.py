@@ -161,7 +161,8 @@ class Line:
 
     def send(self, *command: str | int) -> None:
         """Send a command, whose reply is read later."""
-        self._conversation.tell(pack(command))
+        verb, *parts = command
+        self._conversation.tell(pack((str(verb).encode(), *parts)))
 
     def reply(self) -> Any:
         """Return the next reply."""

@@ -142,7 +142,7 @@ def test_own_serializer_and_compressor(make, setups) -> None:
 
 
 @about("PICKLE_VERSION")
-@pytest.mark.parametrize("version", ["highest", None, 99])
+@pytest.mark.parametrize("version", ["highest", 99])
 def test_wrong_pickle_version(make, version: Any) -> None:
     """A protocol that does not exist is told."""
     refused(make, {"PICKLE_VERSION": version})
