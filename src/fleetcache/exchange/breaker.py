@@ -1,7 +1,8 @@
 """A circuit breaker: the hundredth caller of an outage waits microseconds, not a timeout.
 
-After ``failures`` failures in a row, calls are refused at once.  Every ``cooldown`` seconds one
-caller may try; when it succeeds, everybody may.  (Nygard, *Release It!*, chapter 5.)
+A time-out, or ``failures`` other failures in a row, shuts everybody out.  Then the server is probed
+beside the callers until it answers, which lets everybody in.  (Nygard, *Release It!*, chapter 5.)
+Where nobody probes, one caller may try every ``cooldown`` seconds.
 
 Calls overlap, so some bring old news: a call that waited through a whole outage fails after others
 have found the server well again, and a reply may be read after others have found it gone.  An
@@ -15,7 +16,10 @@ import logging
 from dataclasses import dataclass
 from time import monotonic
 
+from redis.exceptions import TimeoutError
+
 from fleetcache.errors import CircuitOpen, ConnectionLost
+from fleetcache.exchange.probing import Prober
 
 log = logging.getLogger("fleetcache.server")
 
@@ -33,21 +37,23 @@ class Breaker:
     next_try: float = 0.0
     away_since: float = 0.0
     last_error: str = ""
+    prober: Prober | None = None
+    """Asks the server while it is away."""
 
     @property
     def open(self) -> bool:
-        """Whether calls are refused right now; a look, which takes nobody's turn to try."""
-        return self.failed and self.strikes >= self.failures and monotonic() < self.next_try
+        """Whether calls are refused."""
+        return self.failed and self.strikes >= self.failures
 
     def admit(self) -> None:
         """Let the caller try, or raise `CircuitOpen`.  Needed only while ``failed``."""
-        if self.strikes < self.failures:
+        if not self.open:
             return
         now = monotonic()
-        if now < self.next_try:
+        if (self.prober is not None and self.prober.watches(self, now)) or now < self.next_try:
             raise CircuitOpen(
                 f"{self.address}: away for {now - self.away_since:.1f} s, "
-                f"tried again in {self.next_try - now:.1f} s. Last error: {self.last_error}"
+                f"tried again in {max(self.next_try - now, 0):.1f} s. Last error: {self.last_error}"
             )
         # This caller tries; the others wait for its news, or for the next turn.
         self.next_try = now + self.cooldown
@@ -57,20 +63,27 @@ class Breaker:
         if not self.failed:
             if era != self.era:
                 return
+            self.strikes = 0
             self.failed = True
             self.era += 1
-            self.strikes = 0
             self.away_since = monotonic()
             log.warning("%s: lost: %s", self.address, error, extra={"event": "outage"})
         self.last_error = f"{type(error).__name__}: {error}"  # the text: a traceback would hold its frames
         # A connection that broke says nothing about the next one, and a whole crowd can be on it.
         if isinstance(error, ConnectionLost):
             return
-        self.strikes += 1
+        was_open, slow = self.open, isinstance(error, TimeoutError)
+        # Time-outs are not counted: each costs a caller all the time there is.
+        self.strikes = max(self.strikes + 1, self.failures * slow)
         now = monotonic()
+        if self.prober is not None:
+            if self.open and not was_open:
+                # It may be a single connection that was forgotten on the way, or a single slow command.
+                self.next_try = now if slow else now + self.cooldown
+                self.prober.start(self, now)
         # A try that took long earns a rest, unless somebody else has had a turn meanwhile: many that
         # hang, and fail one after another, must not put off the next for ever.
-        if self.strikes >= self.failures and now >= self.next_try:
+        elif self.open and now >= self.next_try:
             self.next_try = now + self.cooldown
 
     def success(self, era: int) -> None:
@@ -79,6 +92,12 @@ class Breaker:
             self.failed = False
             self.era += 1
             self.strikes = 0
+            if self.prober is not None:
+                self.prober.wake.set()
             log.warning(
                 "%s: back after %.1f s", self.address, monotonic() - self.away_since, extra={"event": "recovery"}
             )
+
+    def forget(self) -> None:
+        """Nobody has asked for long: let the next caller find out."""
+        self.strikes = 0

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Any, TypeAlias
 
 from redis.exceptions import AuthenticationError, ExecAbortError, ReadOnlyError
@@ -36,6 +37,7 @@ from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import aconnect, address_of, connect
 from fleetcache.exchange.multiplexed import Multiplexed
+from fleetcache.exchange.probing import Prober
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.sentinels import PATIENCE, Place, Sentinel, Sentinels
 from fleetcache.exchange.wire import ABOUT, facts_in, packed
@@ -121,6 +123,7 @@ class RemoteServer(Server):
         self.lines: dict[asyncio.AbstractEventLoop, Multiplexed] = {}
         self.connecting: dict[asyncio.AbstractEventLoop, asyncio.Task[Multiplexed]] = {}
         self.permits = threading.Semaphore(self.max_connections) if self.max_connections else None
+        self.breaker.prober = Prober(weakref.WeakMethod(self.probe))
         if self.sentinels is not None:
             self.sentinels.turn = threading.RLock()
 
@@ -262,6 +265,8 @@ class RemoteServer(Server):
         if self.permits is not None:
             self.permits.release()
         self._note(error, era)
+        if conversation is not None and conversation.used and isinstance(error, ServerTimeout):
+            complete(self._second_opinion(BLOCKING))
 
     def dial(self) -> Any:
         """Return a connection of redis-py's to the server, for a talk of one's own."""
@@ -292,6 +297,27 @@ class RemoteServer(Server):
             self.refused = str(error)
             log.error("%s", error, extra={"event": "refused"})  # once: it will be said of every connection
 
+    def probe(self) -> None:
+        """Find out whether the server is back, over a connection of its own, and tell the breaker."""
+        era = self.breaker.era
+        try:
+            conversation: Conversation = complete(self._open(BLOCKING))
+            try:
+                conversation.ask(PING, 1)
+            finally:
+                conversation.close()
+        except Exception as error:  # noqa: BLE001 - whatever it is, callers will meet it
+            self._note(error, era)
+            if is_outage(error):
+                return
+        self.breaker.success(era)  # a server that refuses us is there
+
+    async def _second_opinion(self, runtime: Runtime) -> None:
+        """Wait a moment for a probe, after a time-out on an old connection: it alone may have been forgotten."""
+        until = monotonic() + MOMENT
+        while self.breaker.open and monotonic() < until:
+            await runtime.sleep(MOMENT / 20)
+
     def close_idle(self) -> None:
         """Close the connections that nobody is using."""
         while (conversation := self._idle()) is not None:
@@ -313,6 +339,7 @@ class RemoteServer(Server):
         era = self.breaker.era
         data, count = packed(commands), len(commands)
         loop = asyncio.get_running_loop()
+        old = True
         try:
             for attempt in (1, 2):
                 line = self.lines.get(loop)
@@ -322,6 +349,7 @@ class RemoteServer(Server):
                 if line is not None and not line.waiting and not harmless(commands) and line.is_stale():
                     line.close()
                 if line is None or line.error is not None:
+                    old = False
                     line = await self._line()
                     last = attempt == 2 or self.sentinels is None
                 if line.writable is not None:
@@ -341,6 +369,8 @@ class RemoteServer(Server):
                     break
         except BaseException as error:
             self._note(error, era)
+            if old and isinstance(error, ServerTimeout):
+                await self._second_opinion(AWAITING)
             raise
         if self.breaker.failed:
             self.breaker.success(era)
