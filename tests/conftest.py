@@ -15,6 +15,7 @@ from tests.faces import FACES, Face
 
 from fleetcache import Cache
 from fleetcache.errors import ServerNotFound
+from fleetcache.exchange import probing
 from fleetcache.near import listener
 from fleetcache.testing import (
     ServerCluster,
@@ -31,6 +32,7 @@ from fleetcache.topology.embedded import EmbeddedServer
 pytest_plugins = ("tests.selection",)
 
 listener.IDLE = 0.0  # near caches of tests sleep after MAX_TTL, which tests make short
+probing.IDLE = 3.0  # servers of tests that end are not asked for long
 Ask = Callable[[str], Any]
 
 TRANSPORTS: dict[str, Callable[[Ask, int], str]] = {

@@ -30,6 +30,15 @@ PATIENT = {"socket_timeout": 10, "socket_connect_timeout": 10}
 WORKERS = {"blocking": 8, "awaiting": 200}
 
 
+def wait_until_admitted(cache: Any, limit: float = 2.0) -> float:
+    """Wait until a probe has found the server of *cache* well again; return how many seconds that took."""
+    started = time.monotonic()
+    while cache.topology.primaries[0].away:
+        assert time.monotonic() - started < limit, "callers are still refused"
+        time.sleep(0.002)
+    return time.monotonic() - started
+
+
 @dataclass
 class Ledger:
     """What may be read back from one worker's keys."""

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
-from contextlib import closing
+import warnings
+from collections.abc import Callable
+from contextlib import closing, suppress
+from itertools import pairwise
 from statistics import median
 
 import pytest
 from tests.faces import Face, settled
 
 from fleetcache import Cache
+from fleetcache import commands as c
 from fleetcache.errors import CircuitOpen, ConnectionLost, NeverSent, ServerGone, ServerTimeout
+from fleetcache.exchange import Verb, probing
 from fleetcache.exchange import breaker as module
 from fleetcache.exchange.breaker import Breaker
 
-from .load import HASTY, LIMIT, SLACK
+from .load import HASTY, LIMIT, SLACK, wait_until_admitted
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.alone]
 
@@ -184,7 +193,7 @@ async def test_breaker_options(face, mortal):
     assert type(await settled(cache.get("a"))) is NeverSent
     assert type(await settled(cache.get("a"))) is CircuitOpen
     mortal.restart()
-    time.sleep(0.05)
+    assert wait_until_admitted(cache.whole) < 0.05 + SLACK / 2
     assert await cache.get("a") is None
 
 
@@ -273,22 +282,238 @@ def test_shards_are_away_together(mortal):
     assert took <= 2 * LIMIT + SLACK / 2
 
 
-def test_a_crowd_at_the_end_of_an_outage(mortal):
-    """Threads that come while the one who tries is under way are refused, not queued."""
-    cache = Cache(mortal.tcp_url(), {"OPTIONS": {**HASTY, "BREAKER_FAILURES": 1, "BREAKER_COOLDOWN": 0.1}})
+# --- probes -------------------------------------------------------------------------------------------
+
+
+def wait_for(condition: Callable[[], object], limit: float = 5.0) -> None:
+    until = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("how", ["stopped", "silent", "unreachable"])
+@pytest.mark.parametrize("ignore", [False, True])
+async def test_a_time_out_shuts_everybody_out(face, mortal, proxy, journal, how, ignore):
+    """One call waits for a server that does not answer; no other one does, however long that lasts."""
+    url = mortal.tcp_url() if how == "stopped" else proxy.url()
+    cache = Face(Cache(url, {"OPTIONS": {**HASTY, "BREAKER_COOLDOWN": 0.1, "IGNORE_EXCEPTIONS": ignore}}), face)
+    await cache.set("a", 1)
+    await at_once(cache, 5)
+    {"stopped": mortal.pause, "silent": proxy.hold, "unreachable": proxy.blackhole}[how]()
+    if how == "unreachable":
+        proxy.reset()
+    took = []
+
+    until = time.monotonic() + 1.2
+    while time.monotonic() < until:
+        started = time.monotonic()
+        await settled(cache.get("a"))
+        took.append(time.monotonic() - started)
+        await asyncio.sleep(0.01)
+    mortal.resume()
+    proxy.heal()
+    back = wait_until_admitted(cache.whole)
+
+    slow = [seconds for seconds in took if seconds > 0.1]
+    assert len(slow) == 1
+    assert slow[0] <= LIMIT + SLACK
+    assert median(took) < 0.001
+    assert back < 1
+    assert await cache.get("a") == 1
+    assert journal.events == ["outage", "recovery"]
+
+
+async def at_once(cache: Face, count: int) -> None:
+    """Let so many callers have a connection each, or share the loop's."""
+    server = cache.whole.topology.primaries[0]
+    if cache.face == "blocking":
+        for told in [server.tell([(c.GET, "a")]) for _ in range(count)]:
+            server.hear(told)
+    else:
+        await asyncio.gather(*(cache.get("a") for _ in range(count)))
+
+
+def test_a_probe_that_hangs_delays_no_other(mortal, proxy):
+    """With a long timeout and a server that drops what it is sent, a new probe begins each cooldown, and finds it back."""
+    options = {"SOCKET_TIMEOUT": 30, "SOCKET_CONNECT_TIMEOUT": 30, "BREAKER_COOLDOWN": 0.1}
+    cache = Cache(proxy.url(), {"OPTIONS": options})
+    breaker = cache.topology.primaries[0].breaker
+    proxy.blackhole()
+    breaker.failure(ServerTimeout("as if thirty seconds had passed"), breaker.era)
+    wait_for(lambda: proxy.accepted >= 5)
+    assert breaker.open
+
+    proxy.heal()
+
+    assert wait_until_admitted(cache) < 0.1 + SLACK
+    assert cache.set("a", 1) is True
+    assert proxy.accepted < 20
+
+
+def test_callers_are_refused_while_a_probe_is_under_way(mortal):
+    """Whoever comes meanwhile is refused at once, not queued."""
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": {**HASTY, "BREAKER_COOLDOWN": 0.1}})
     cache.set("a", 1)
     mortal.pause()
     with pytest.raises(ServerTimeout):
         cache.get("a")
-    time.sleep(0.1)
-    trying = threading.Thread(target=lambda: pytest.raises(ServerTimeout, cache.get, "a"))
-    trying.start()
-    time.sleep(0.02)
 
-    started = time.monotonic()
-    with pytest.raises(CircuitOpen):
-        cache.get("a")
-
-    assert time.monotonic() - started < 0.05
-    trying.join(5)
+    took = []
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        started = time.monotonic()
+        with pytest.raises(CircuitOpen):
+            cache.get("a")
+        took.append(time.monotonic() - started)
+        time.sleep(0.002)
     mortal.resume()
+
+    assert median(took) < 0.001
+    assert max(took) < LIMIT
+
+
+def test_a_slow_command_shuts_nobody_out_for_long(mortal):
+    """A time-out of a single command, by a server that is well, is over with the first probe, at once."""
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": {**HASTY, "BREAKER_COOLDOWN": 30}})
+    cache.set("a", 1)
+
+    with pytest.raises(ServerTimeout):
+        cache.topology.primaries[0].exchange([(Verb("BLPOP"), "nothing", 5)])
+
+    assert cache.get("a") == 1
+
+
+def test_threads_end_with_the_outage(mortal):
+    """After the recovery no thread of it is left."""
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": {**HASTY, "BREAKER_FAILURES": 1, "BREAKER_COOLDOWN": 0.05}})
+    mortal.kill()
+    with pytest.raises(NeverSent):
+        cache.get("a")
+    probe = f"fleetcache probe 127.0.0.1:{mortal.port}/0"
+    assert probe in {thread.name for thread in threading.enumerate()}
+
+    mortal.restart()
+    wait_until_admitted(cache)
+
+    wait_for(lambda: probe not in {thread.name for thread in threading.enumerate()})
+
+
+@pytest.mark.parametrize("why", ["no thread can start", "threads do not run", "forked"])
+def test_without_threads_callers_try(mortal, monkeypatch, why):
+    """Where threads do not run, one caller tries each cooldown, and recovery is seen all the same."""
+    monkeypatch.setattr(probing, "LATE", 0.1)
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": {**HASTY, "BREAKER_FAILURES": 1, "BREAKER_COOLDOWN": 0.1}})
+    mortal.kill()
+    if why == "no thread can start":
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+    elif why == "threads do not run":
+        monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
+    with pytest.raises(NeverSent):
+        cache.get("a")
+    if why == "forked":  # a thread of the parent's, which the child believes to run
+        prober = cache.topology.primaries[0].breaker.prober
+        prober.over = True
+        wait_for(lambda: prober.turn.acquire(blocking=False))
+        prober.over = False
+    kinds = []
+    until = time.monotonic() + 0.7
+    while time.monotonic() < until:
+        kinds.append(type(raised(cache)))
+        time.sleep(0.005)
+    mortal.restart()
+    time.sleep(0.3)
+
+    assert kinds[0] is CircuitOpen
+    assert 2 <= kinds.count(NeverSent) <= 8
+    assert cache.get("a") is None
+
+
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def raised(cache: Cache) -> Exception:
+    try:
+        return cache.get("a")
+    except Exception as error:
+        return error
+
+
+def test_a_forked_child_probes_for_itself(mortal):
+    """A child of a process that probes has no thread of its parent's, and finds the server back by its own."""
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": {**HASTY, "BREAKER_FAILURES": 1, "BREAKER_COOLDOWN": 0.1}})
+    mortal.kill()
+    with pytest.raises(NeverSent):
+        cache.get("a")
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a process with threads forks
+        child = os.fork()
+    if not child:
+        with suppress(Exception):
+            os.read(reading, 1)
+            refused = type(raised(cache)) is CircuitOpen
+            wait_until_admitted(cache)
+            os._exit(0 if refused and cache.get("a") is None else 1)
+        os._exit(2)
+    mortal.restart()
+    os.write(writing, b"x")
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert wait_until_admitted(cache) < 1
+    os.close(reading)
+    os.close(writing)
+
+
+def test_nobody_asks(monkeypatch, clock):
+    """The longer nobody asks, the rarer are probes; after an hour the next caller tries by itself."""
+    asked = []
+    breaker = Breaker("here", failures=1)
+    breaker.prober = probing.Prober(lambda: lambda: asked.append(clock.now))
+    monkeypatch.setattr(probing, "monotonic", clock)
+    monkeypatch.setattr(probing, "IDLE", 3600.0)
+    monkeypatch.setattr(breaker.prober.wake, "wait", lambda seconds: setattr(clock, "now", clock.now + seconds))
+    monkeypatch.setattr(breaker.prober, "_started", lambda _, work, *arguments: work(*arguments) or threading.Thread())
+    began = clock.now
+
+    fail(breaker)
+
+    rests = [later - sooner for sooner, later in pairwise(asked)]
+    assert rests[:5] == [1] * 5
+    assert max(rests) < 400
+    assert len(asked) < 100
+    assert began + 3000 < asked[-1] <= began + 3600
+    breaker.admit()
+
+
+PROGRAM = """
+import sys, threading
+from fleetcache import Cache
+from fleetcache import commands as c
+from fleetcache.errors import ServerGone, ServerTimeout
+cache = Cache(sys.argv[1], {"OPTIONS": {"SOCKET_TIMEOUT": 0.1, "SOCKET_CONNECT_TIMEOUT": 0.1}})
+for _ in range(4):
+    try:
+        cache.get("a")
+    except (ServerGone, ServerTimeout):
+        pass
+assert [thread for thread in threading.enumerate() if "probe" in thread.name]
+"""
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_process_ends_in_an_outage(mortal, how):
+    """It neither waits for its probes, nor complains."""
+    url = mortal.tcp_url()
+    mortal.kill() if how == "killed" else mortal.pause()
+    started = time.monotonic()
+
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, url], capture_output=True, text=True, timeout=20
+    )
+
+    mortal.resume()
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.replace(url, "").count("\n") <= 1, done.stderr  # the outage itself
+    assert time.monotonic() - started < 5

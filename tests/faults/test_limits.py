@@ -14,7 +14,7 @@ from tests.faces import Face, settled
 from fleetcache import Cache
 from fleetcache.errors import ServerTimeout, TooManyConnections
 
-from .load import HASTY, SLACK, Load
+from .load import HASTY, SLACK, Load, wait_until_admitted
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.alone]
 
@@ -170,6 +170,7 @@ def test_places_come_back_from_every_failure(proxy):
             with suppress(RedisError, ValueError):
                 operation("missing")
         proxy.heal()
+        wait_until_admitted(cache)
         assert cache.get("a") == 1
 
     assert cache.topology.primaries[0].permits._value == 2

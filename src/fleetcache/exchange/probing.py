@@ -39,6 +39,7 @@ RARER = 0.1
 class Watched(Protocol):
     """What a `Prober` must know of a breaker, and tell it."""
 
+    address: str
     cooldown: float
     next_try: float
 
@@ -69,7 +70,7 @@ class Prober:
         self.asked = now
         self.wake.set()
         if not self.over and self.turn.acquire(blocking=False):
-            self.thread = self._started(self._run, breaker)
+            self.thread = self._started(breaker, self._run, breaker)
             if self.thread is None:
                 self.turn.release()
 
@@ -86,9 +87,10 @@ class Prober:
         return self.turn.locked()
 
     @staticmethod
-    def _started(work: Callable[..., None], *arguments: object) -> threading.Thread | None:
+    def _started(breaker: Watched, work: Callable[..., object], *arguments: object) -> threading.Thread | None:
         """Return a thread that does *work*, None if there cannot be one now."""
-        thread = threading.Thread(target=work, args=arguments, name="fleetcache probe", daemon=True)
+        name = f"fleetcache probe {breaker.address}"
+        thread = threading.Thread(target=work, args=arguments, name=name, daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the interpreter is shutting down, or the machine allows no more
@@ -107,17 +109,15 @@ class Prober:
                     breaker.forget()
                     return
                 breaker.next_try = now + max(breaker.cooldown, SHORTEST, RARER * (now - self.asked))
-                self._begin(probe)
+                self._begin(breaker, probe)
                 del probe
         finally:
             self.turn.release()
 
-    def _begin(self, probe: Callable[[], object]) -> None:
+    def _begin(self, breaker: Watched, probe: Callable[[], object]) -> None:
         self.trying = [thread for thread in self.trying if thread.is_alive()]
-        if len(self.trying) < AT_ONCE:
-            thread = self._started(probe)  # type: ignore[arg-type]
-            if thread is not None:
-                self.trying.append(thread)
+        if len(self.trying) < AT_ONCE and (thread := self._started(breaker, probe)):
+            self.trying.append(thread)
 
     def stop(self) -> None:
         """End the thread, and wait for it; a probe that hangs is left alone."""

@@ -40,7 +40,7 @@ from fleetcache.exchange.multiplexed import Multiplexed
 from fleetcache.exchange.probing import Prober
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.sentinels import PATIENCE, Place, Sentinel, Sentinels
-from fleetcache.exchange.wire import ABOUT, facts_in, packed
+from fleetcache.exchange.wire import ABOUT, PING, facts_in, packed
 from fleetcache.twin import complete
 
 Told: TypeAlias = tuple[Conversation, Sequence[Command], int]
@@ -50,6 +50,9 @@ log = logging.getLogger("fleetcache.server")
 
 ENDED = frozenset((ReadOnlyError, AuthenticationError))
 """Refusals of a connection that has become useless: it leads to no primary, or nobody is logged in any more."""
+
+MOMENT = 0.05
+"""Seconds for which a caller whose old connection timed out waits to hear whether the server is well."""
 
 REFUSED = (AuthenticationError, NoSuchDatabase, UnsupportedServer)
 

@@ -151,6 +151,7 @@ class Packer:
 
 
 PACKER = Packer()
+PING = pack((b"PING",))
 ABOUT = pack((b"INFO", "server", "replication"))
 
 
