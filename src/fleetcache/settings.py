@@ -176,14 +176,15 @@ class Options:
     socket_timeout: float | None = option(5.0, limit, "socket_timeout", none=True)
     """Seconds for one exchange. None or 0: no limit."""
     socket_connect_timeout: float | None = option(5.0, limit, "socket_connect_timeout", none=True)
-    """Seconds for connecting."""
+    """Seconds for connecting, to whichever of a name's addresses."""
     max_connections: int | None = option(None, whole(1), "max_connections")
     """How many connections blocking callers of one process may use at once; more get a `TooManyConnections`,
     unless the pool class is `redis.BlockingConnectionPool`. Tasks share one per event loop."""
     breaker_failures: int = option(3, whole(1))
-    """After this many failures in a row calls fail at once, without being tried."""
+    """After this many failures in a row, or one time-out, calls fail at once, without being tried. See
+    [Outages](outages.md#the-breaker)."""
     breaker_cooldown: float = option(1.0, at_least(0))
-    """Then one call is let through every so many seconds."""
+    """How often, in seconds, the server is then probed in the background, until it answers."""
     connection_factory: Any = option(None, made_by("a class"), setting="DJANGO_REDIS_CONNECTION_FACTORY")
     """What makes connection pools: a class derived from `fleetcache.pool.ConnectionFactory`."""
     connection_pool_class: Any = option(None, made_by("a class"), "pool_class")
