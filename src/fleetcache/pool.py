@@ -25,7 +25,7 @@ from fleetcache.exchange.wire import PACKER
 from fleetcache.kinds import flag, imported
 from fleetcache.masking import masked_url, shown, without_frames
 from fleetcache.settings import Options, connection_options, passed_on, unknown_parameter
-from fleetcache.urls import secured
+from fleetcache.urls import is_lazy, secured
 
 TRANSLATED = {"valkey": "redis", "valkeys": "rediss"}
 
@@ -43,6 +43,8 @@ def frozen(value: Any) -> Hashable:
         return (frozenset, frozenset(frozen(item) for item in value))
     if isinstance(value, partial):
         return (partial, frozen(value.func), frozen(value.args), frozen(value.keywords))
+    if is_lazy(value):
+        return (str, str(value))
     try:
         hash(value)
     except TypeError:

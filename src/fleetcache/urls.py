@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {first[close[0]]!r}?" if close else ""
 
 
+def is_lazy(value: Any) -> bool:
+    """Whether *value* is a text of Django's that is made when it is looked at, as translations are."""
+    django = sys.modules.get("django.utils.functional")  # where there is none, there is no such text
+    return django is not None and isinstance(value, django.Promise)
+
+
 def text_of(value: Any) -> str:
     """Return the text of *value*: of a string, a lazy one, bytes, a path, a number, or an object that is a URL or a secret."""
     if isinstance(value, str):
@@ -41,7 +48,8 @@ def text_of(value: Any) -> str:
         if callable(found := getattr(value, method, None)):
             return text_of(found())
     kind: Any = type(value)
-    if kind.__str__ is object.__str__ or isinstance(value, (bool, type, Mapping, list, tuple, set, frozenset)):
+    nameless = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
+    if nameless or isinstance(value, (bool, type, Mapping, list, tuple, set, frozenset)):
         raise TypeError("text is expected")
     return str(value)
 
@@ -68,10 +76,9 @@ def servers(where: str, location: Any) -> tuple[str, ...]:
 
 def _texts(where: str, location: Any) -> list[str]:
     """Return the texts of *location*, of which each may be a URL."""
-    several = isinstance(location, Iterable) and not hasattr(location, "geturl")
-    several = several and not isinstance(location, (Mapping, set, frozenset, bytes, bytearray))
-    # Any text has this method, a lazy one and a URL object that is a sequence of characters included.
-    given = list(location) if several and not hasattr(location, "encode") else [location]
+    several = isinstance(location, Iterable) and not (is_lazy(location) or hasattr(location, "geturl"))
+    several = several and not isinstance(location, (str, bytes, bytearray, Mapping, set, frozenset))
+    given = list(location) if several else [location]
     found: list[str] = []
     for each in given:
         try:

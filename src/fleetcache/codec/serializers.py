@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 from fleetcache.codec.options import library, whole
 from fleetcache.errors import SettingsError
+from fleetcache.urls import is_lazy
 
 
 class Serializer(Protocol):
@@ -75,12 +76,6 @@ class PickleSerializer(BaseSerializer):
     loads = staticmethod(cast("Callable[[bytes], Any]", pickle.loads))
 
 
-def _is_lazy(value: Any) -> bool:
-    """Whether *value* is text that Django makes when it is needed."""
-    django = sys.modules.get("django.utils.functional")  # there is none where Django is not imported
-    return django is not None and isinstance(value, django.Promise)
-
-
 def _plain(value: Any) -> Any:
     """Return *value* as the plain data that it is by another name: of a derived type, or lazy."""
     match value:
@@ -100,7 +95,7 @@ def _plain(value: Any) -> Any:
             return decimal.Decimal(value)
         case uuid.UUID():
             return uuid.UUID(int=value.int)
-    if _is_lazy(value):
+    if is_lazy(value):
         return str(value)
     raise TypeError(f"{type(value).__qualname__} is no plain data")
 
@@ -132,7 +127,7 @@ class JSONEncoder(json.JSONEncoder):
                 return _iso_duration(o)
             case decimal.Decimal() | uuid.UUID():
                 return str(o)
-        return str(o) if _is_lazy(o) else super().default(o)
+        return str(o) if is_lazy(o) else super().default(o)
 
 
 class JSONSerializer(BaseSerializer):
