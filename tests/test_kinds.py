@@ -27,7 +27,6 @@ from django.test import override_settings
 from django.utils.functional import lazystr
 
 from fleetcache import Cache, CacheHandler, SettingsError
-
 from fleetcache.client import HerdClient, SentinelClient
 from fleetcache.codec import compressors, serializers
 from fleetcache.django.checks import check_caches
@@ -211,7 +210,18 @@ URL = "redis://127.0.0.1:6379/1"
 
 @pytest.mark.parametrize(
     "location",
-    [URL, URL.encode(), Dsn(URL), Secret(URL), lazystr(URL), urlsplit(URL), [Dsn(URL)], (URL,), iter([URL]), [b"", URL]],
+    [
+        URL,
+        URL.encode(),
+        Dsn(URL),
+        Secret(URL),
+        lazystr(URL),
+        urlsplit(URL),
+        [Dsn(URL)],
+        (URL,),
+        iter([URL]),
+        [b"", URL],
+    ],
     ids=["str", "bytes", "object", "secret", "lazy", "split", "objects", "tuple", "iterator", "an empty one"],
 )
 def test_what_is_a_url(location):
@@ -299,7 +309,9 @@ def test_an_entry_of_another_type(params, fault):
     assert fault in refusal(**params)
 
     caches = {"pages": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": "memory://kinds", **params}}
-    with override_settings(CACHES={"default": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": "memory://"}, **caches}):
+    with override_settings(
+        CACHES={"default": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": "memory://"}, **caches}
+    ):
         (error,) = check_caches()
         assert fault in error.msg
         assert error.msg.startswith("CACHES['pages']")
@@ -331,7 +343,11 @@ def test_the_alias_is_named(location, written):
         assert error.msg.startswith("CACHES['default']")
 
 
-@pytest.mark.parametrize("password", ["right", b"right", lazystr("right"), Secret("right"), Dsn("right")], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "password",
+    ["right", b"right", lazystr("right"), Secret("right"), Dsn("right")],
+    ids=lambda value: type(value).__name__,
+)
 def test_a_password_of_any_kind_of_text(password):
     """Whatever has a text is one, in each place; what has none is refused without being shown."""
     for written in ({"PASSWORD": password}, {"password": password}, {"CONNECTION_POOL_KWARGS": {"password": password}}):
@@ -375,7 +391,9 @@ def test_a_number_out_of_range(name):
             assert "expected" in refusal("redis://host", OPTIONS={"CONNECTION_POOL_KWARGS": {name.lower(): value}})
 
 
-@pytest.mark.parametrize("query", ["socket_timeout=-1", "socket_timeout=inf", "socket_connect_timeout=nan", "max_connections=0", "db=-1"])
+@pytest.mark.parametrize(
+    "query", ["socket_timeout=-1", "socket_timeout=inf", "socket_connect_timeout=nan", "max_connections=0", "db=-1"]
+)
 def test_a_number_out_of_range_in_a_url(query):
     """Nor does the query of a URL get past."""
     assert "expected" in refusal(f"redis://host?{query}")
@@ -492,7 +510,12 @@ def test_what_is_equal(one, other, same):
 
 @pytest.mark.parametrize(
     "written",
-    [["10.0.0.1:26380", "h2"], "10.0.0.1:26380,h2", [("10.0.0.1", "26380"), ["h2", 26379]], ("10.0.0.1:26380", ("h2", 26379))],
+    [
+        ["10.0.0.1:26380", "h2"],
+        "10.0.0.1:26380,h2",
+        [("10.0.0.1", "26380"), ["h2", 26379]],
+        ("10.0.0.1:26380", ("h2", 26379)),
+    ],
     ids=["texts", "one text", "pairs", "mixed"],
 )
 def test_sentinels(written):
@@ -502,11 +525,26 @@ def test_sentinels(written):
 
 
 @pytest.mark.parametrize(
-    "written", [5, [5], ["h:port"], ["h:0"], [("h", 1, 2)], [("h",)], [("", 1)], [("h", 70000)], {"h": 1}, [None], ["redis://h:1"]]
+    "written",
+    [
+        5,
+        [5],
+        ["h:port"],
+        ["h:0"],
+        [("h", 1, 2)],
+        [("h",)],
+        [("", 1)],
+        [("h", 70000)],
+        {"h": 1},
+        [None],
+        ["redis://h:1"],
+    ],
 )
 def test_sentinels_that_are_none(written):
     """The error shows how they are written."""
-    assert re.search(r"SENTINELS.*\('10\.0\.0\.1', 26379\)|1 to 65535", refusal("redis://s/0", OPTIONS={"SENTINELS": written}))
+    assert re.search(
+        r"SENTINELS.*\('10\.0\.0\.1', 26379\)|1 to 65535", refusal("redis://s/0", OPTIONS={"SENTINELS": written})
+    )
 
 
 @pytest.mark.parametrize("scheme", ["redis", "valkey", "unix", "redis+cluster"])

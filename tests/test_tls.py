@@ -58,7 +58,10 @@ async def test_a_certificate_of_whom_it_trusts(secured, tls):
 async def test_a_certificate_of_somebody_else(secured, other_ca):
     """Without the authority, or with another one, nothing connects, unless that is said."""
     for options in ({}, {"ssl_ca_certs": str(other_ca)}):
-        for strictness in ({}, *({"ssl_cert_reqs": word} for word in ("required", ssl.CERT_REQUIRED, ssl.CERT_OPTIONAL, True))):
+        for strictness in (
+            {},
+            *({"ssl_cert_reqs": word} for word in ("required", ssl.CERT_REQUIRED, ssl.CERT_OPTIONAL, True)),
+        ):
             assert isinstance(await settled(secured(**options, **strictness).set("a", 1)), ServerGone)
 
 
@@ -120,7 +123,11 @@ async def test_the_name_of_the_nodes_of_a_cluster(face):
         assert await right.set("a", 1) is True
         with right.whole.get_client() as raw:
             assert raw.ping()
-            (kept,) = {node.redis_connection.connection_pool.connection_kwargs["ssl_min_version"] for node in raw.get_nodes() if node.redis_connection}
+            (kept,) = {
+                node.redis_connection.connection_pool.connection_kwargs["ssl_min_version"]
+                for node in raw.get_nodes()
+                if node.redis_connection
+            }
             assert kept == ssl.TLSVersion.TLSv1_2
         assert isinstance(await settled(wrong.set("a", 1)), ServerGone)
         with pytest.raises(redis.exceptions.RedisClusterException):
@@ -155,7 +162,12 @@ async def test_what_only_blocking_connections_know(secured, tls, face, name):
         if face == "awaiting":
             assert type(error) is SettingsError
             assert name in str(error)
-        assert error is not True or name in {"ssl_ca_path", "ssl_password", "ssl_ocsp_context", "ssl_ocsp_expected_cert"}
+        assert error is not True or name in {
+            "ssl_ca_path",
+            "ssl_password",
+            "ssl_ocsp_context",
+            "ssl_ocsp_expected_cert",
+        }
     if "validate" in name:
         assert await secured(ssl_ca_certs=str(tls.ca), **{name: False}).set("a", 1) is True  # as if left out
 

@@ -10,7 +10,6 @@ import decimal
 import json
 import pickle
 import pkgutil
-import sys
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, cast
