@@ -115,5 +115,5 @@ class UnsupportedServer(ConnectionInterrupted, redis.ConnectionError):
 
 def is_outage(error: BaseException) -> bool:
     """Whether *error* means that the server is away; one that refuses us is not."""
-    away = (redis.ConnectionError, redis.TimeoutError, OSError)
+    away = (redis.ConnectionError, redis.TimeoutError)  # a builtin TimeoutError is a time limit of the caller's
     return isinstance(error, away) and not isinstance(error, (redis.AuthenticationError, UnsupportedServer))

@@ -15,7 +15,7 @@ from fleetcache.errors import ConnectionInterrupted
 
 T = TypeVar("T")
 
-TROUBLE = (ConnectionError, TimeoutError, ResponseError, OSError)
+TROUBLE = (ConnectionError, TimeoutError, ResponseError)
 """What may be ignored: the server is away, or refuses."""
 
 

@@ -196,8 +196,7 @@ class Pipeline(Twinned):
         batches = [(server, _knowing(commands, one=one)) for server, commands in batches]
         try:
             return list(await self.runtime.exchange_all(batches))
-        except (RedisError, OSError) as error:
-            let_pass(error)
+        except RedisError as error:
             return [error] * len(batches)
 
     async def exchange_whole(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:

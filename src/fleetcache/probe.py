@@ -185,8 +185,9 @@ class Line:
         return any(len(push) > 1 and push[0] == "invalidate" and name in (push[1] or ()) for push in pushed)
 
     def _next(self) -> Any:
-        arrived = self._reader.gets()
-        return self._conversation.hear(1)[0] if arrived is NEED_DATA else arrived
+        while (arrived := self._reader.gets()) is NEED_DATA:
+            self._conversation.receive()
+        return arrived
 
 
 class Arrivals(hiredis.Reader):  # type: ignore[misc]  # it has no types

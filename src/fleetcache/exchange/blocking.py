@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 import struct
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 from redis.exceptions import InvalidResponse
 
 from fleetcache.errors import ConnectionLost, ServerGone, ServerTimeout
 from fleetcache.exchange import Reply
 from fleetcache.exchange.connecting import socket_of
+from fleetcache.exchange.strangers import is_strange
 from fleetcache.exchange.wire import NEED_DATA, Push, new_reader
 
 CHUNK = 65536
-KERNEL_TIMEOUTS = hasattr(socket, "SO_RCVTIMEO") and hasattr(socket, "AF_UNIX")
+RESTED = 0.001
+"""Seconds: what has not been used for so long is looked at first, which takes a system call."""
+KERNEL_TIMEOUTS = hasattr(socket, "SO_RCVTIMEO") and hasattr(socket, "AF_UNIX") and hasattr(select, "poll")
 
 
 class Conversation:
@@ -25,7 +29,22 @@ class Conversation:
     A conversation that raised is of no further use: a reply may still be on its way.
     """
 
-    __slots__ = ("address", "buffer", "connection", "home", "kernel", "reader", "sock", "timeout", "told", "used")
+    __slots__ = (
+        "__weakref__",
+        "address",
+        "buffer",
+        "connection",
+        "home",
+        "kernel",
+        "limit",
+        "poll",
+        "reader",
+        "seat",
+        "sock",
+        "timeout",
+        "told",
+        "used",
+    )
 
     def __init__(self, connection: Any, timeout: float | None, address: str) -> None:
         self.connection = connection
@@ -34,106 +53,148 @@ class Conversation:
         self.used = False
         self.home: Any = None
         """Where it is given back to, by ``append``."""
-        self.told = 0.0
+        self.seat: Any = None
+        """What it counts by under MAX_CONNECTIONS."""
+        self.told = monotonic()
+        """When it was used last."""
         self.sock = socket_of(connection)
         self.reader = new_reader()
         self.buffer = bytearray(CHUNK)
         # A Python timeout costs a poll() before each send and recv; the kernel's own costs nothing.
         # Not under TLS, whose reads would spin on it, nor under gevent: both have other socket classes.
         self.kernel = KERNEL_TIMEOUTS and type(self.sock).__module__ == "socket"
+        self.poll: Any = None
         if self.kernel:
             self.sock.settimeout(None)
+        if self.kernel or (KERNEL_TIMEOUTS and type(self.sock).__module__ == "ssl"):
+            self.poll = select.poll()
+            self.poll.register(self.sock, select.POLLIN)
         self._limit(timeout)
 
     def ask(self, data: bytes, count: int) -> list[Reply]:
         """Send *count* commands and return their replies: `tell` and `hear` for the usual case, a single read."""
         started = monotonic()
+        if started - self.told > RESTED and self.is_stale():
+            raise ConnectionLost(f"{self.address}: the server closed the connection while it was idle")
+        self.told = started
+        reader = self.reader
+        replies: list[Reply] = []
         try:
             if len(data) > CHUNK:
-                self._send(data, started)
+                self._send(data)
             else:
                 self.sock.sendall(data)
             size = self.sock.recv_into(self.buffer)
-            self.reader.feed(self.buffer, 0, size)
-            reply = self.reader.gets()
-            replies = [reply]
-            while len(replies) < count and reply is not NEED_DATA and type(reply) is not Push:
-                reply = self.reader.gets()
-                replies.append(reply)
+            reader.feed(self.buffer, 0, size)
+            if count == 1:  # written out: it is most of what is asked
+                reply = reader.gets()
+                if reply is not NEED_DATA and type(reply) is not Push and not reader.has_data():
+                    return [reply]
+                if reply is not NEED_DATA and type(reply) is not Push:
+                    replies.append(reply)
+            if self._take(replies, count, size):
+                return replies
         except (OSError, InvalidResponse) as error:
-            raise self._explained(error) from error
-        if reply is NEED_DATA or type(reply) is Push:
-            self.told = started
-            replies[-1:] = self.hear(count - len(replies) + 1)
-        return replies
+            self._explain(error)
+        return self.hear(count, replies)
 
     def tell(self, data: bytes) -> None:
         """Send *data*, which holds whole commands."""
         self.told = monotonic()
         try:
-            self._send(data, self.told)
+            self._send(data)
         except OSError as error:
-            raise self._explained(error) from error
+            self._explain(error)
 
-    def _send(self, data: bytes, started: float) -> None:
+    def _send(self, data: bytes) -> None:
         """Send *data* within one limit; the kernel would give each part of it the whole."""
         if not self.kernel or self.timeout is None or len(data) <= CHUNK:
             self.sock.sendall(data)
             return
-        left, hurried = memoryview(data), False
+        left = memoryview(data)
         while left := left[self.sock.send(left) :]:
-            hurried = self._hurry(started) or hurried
-        if hurried:
-            self._limit(self.timeout)
+            self._hurry()
+        self._relax()
 
-    def hear(self, count: int) -> list[Reply]:
-        """Return the next *count* replies."""
-        receive, feed, take, buffer = self.sock.recv_into, self.reader.feed, self.reader.gets, self.buffer
-        replies: list[Reply] = []
+    def hear(self, count: int, replies: list[Reply] | None = None) -> list[Reply]:
+        """Return the next *count* replies, of which *replies* are here."""
+        replies = [] if replies is None else replies
+        size = 0
+        if self.timeout is not None:
+            # Other servers may have been waited for since; to read what has come takes a moment still.
+            self.told = max(self.told, monotonic() - 0.9 * self.timeout)
+        while not self._take(replies, count, size):
+            size = self.receive()
+        self._relax()
+        return replies
+
+    def receive(self) -> int:
+        """Wait for what comes next, give it to the parser, and return how many bytes it was."""
         try:
-            started = self.told
-            if self.timeout is not None:
-                # Other servers may have been waited for since; to read what has come takes a moment still.
-                started = max(started, monotonic() - 0.9 * self.timeout)
-            hurried = self._hurry(started)
-            while True:
-                size = receive(buffer)
-                if not size:
-                    raise ConnectionLost(f"{self.address}: the server closed the connection before it replied")
-                feed(buffer, 0, size)
-                while (reply := take()) is not NEED_DATA:
-                    if type(reply) is Push:
-                        continue
-                    replies.append(reply)
-                    if len(replies) == count:
-                        if hurried:
-                            self._limit(self.timeout)
-                        return replies
-                hurried = self._hurry(started) or hurried
+            self._hurry()
+            size: int = self.sock.recv_into(self.buffer)
+            self.reader.feed(self.buffer, 0, size)
         except (OSError, InvalidResponse) as error:
-            raise self._explained(error) from error
+            self._explain(error)
+        if not size:
+            raise ConnectionLost(f"{self.address}: the server closed the connection before it replied")
+        return size
 
-    def _explained(self, error: Exception) -> Exception:
-        """Return an error of the socket, or of the parser, as ours."""
+    def _take(self, replies: list[Reply], count: int, size: int) -> bool:
+        """Move what the parser has to *replies*, and return whether these are *count*; *size* bytes came last.
+
+        What comes after the last reply is nobody's: then some reply was nobody's, and the others
+        may be those to other commands.
+        """
+        take = self.reader.gets
+        try:
+            while (reply := take()) is not NEED_DATA:
+                if type(reply) is not Push:
+                    replies.append(reply)
+        except InvalidResponse as error:
+            self._explain(error)
+        if len(replies) < count:
+            return False
+        if len(replies) > count or (self.reader.has_data() and not self._pushed(size)):
+            raise ServerGone(f"{self.address}: replied to more than it was asked")
+        return True
+
+    def _pushed(self, size: int) -> bool:
+        """Whether what follows the last reply in the last *size* bytes can be the beginning of a push."""
+        return self.buffer.find(b"\r\n>", 0, size) >= 0
+
+    def _explain(self, error: Exception) -> NoReturn:
+        """Raise an error of the socket, or of the parser, as ours; any other as it is."""
+        late = self.timeout is not None and monotonic() - self.told >= 0.9 * self.timeout
+        if is_strange(error, late=late, home=type(self.sock).__module__.partition(".")[0]):
+            raise error
         if isinstance(error, (TimeoutError, BlockingIOError)):
-            return ServerTimeout(f"{self.address}: no reply within {self.timeout} s")
+            raise ServerTimeout(f"{self.address}: no reply within {self.timeout} s") from error
         if isinstance(error, InvalidResponse):
-            return ServerGone(f"{self.address}: sent something that is no reply: {error}")
-        return ConnectionLost(f"{self.address}: {error}")
+            raise ServerGone(f"{self.address}: sent something that is no reply: {error}") from error
+        raise ConnectionLost(f"{self.address}: {error}") from error
+
+    @property
+    def rested(self) -> bool:
+        """Whether it has been idle for a while, so that a look at it is due."""
+        return monotonic() - self.told > RESTED
 
     def is_stale(self) -> bool:
         """Whether the server hung up, or said something nobody asked for, since the last reply."""
-        if not self.kernel:
-            self.sock.settimeout(0)
+        if self.poll is not None and not self.poll.poll(0):
+            return False
+        if self.kernel:
+            return True
+        self.sock.settimeout(0)
         try:
-            self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT if self.kernel else 0)
+            self.sock.recv(1)
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
-        except OSError:
-            return True
+        except OSError as error:
+            if is_strange(error, late=True):
+                raise
         finally:
-            if not self.kernel:
-                self._limit(self.timeout)
+            self._limit(self.timeout)
         return True
 
     def close(self) -> None:
@@ -144,19 +205,22 @@ class Conversation:
         """Close this process's copy of the socket; the connection belongs to the parent."""
         self.sock.close()
 
-    def _hurry(self, started: float) -> bool:
+    def _hurry(self) -> None:
         """A reply that trickles in must not have the whole timeout for each of its drops."""
         if self.timeout is None:
-            return False
-        left = started + self.timeout - monotonic()
+            return
+        left = self.told + self.timeout - monotonic()
         if left <= 0:
-            raise TimeoutError
-        if left > 0.9 * self.timeout:
-            return False
-        self._limit(left)
-        return True
+            raise TimeoutError("timed out")
+        if left <= 0.9 * self.timeout:
+            self._limit(left)
+
+    def _relax(self) -> None:
+        if self.limit != self.timeout:
+            self._limit(self.timeout)
 
     def _limit(self, seconds: float | None) -> None:
+        self.limit = seconds
         if not self.kernel:
             self.sock.settimeout(seconds)
             return

@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
+from redis.exceptions import RedisError
+
 from fleetcache.exchange import Command, Reply, Server
 
 Plan: TypeAlias = Sequence[tuple[Server, Sequence[Command]]]
@@ -90,10 +92,10 @@ class Blocking:
 
 
 def attempt(action: Callable[[Any], Any], argument: Any) -> Any:
-    """Return what *action* returns, or the exception it raises."""
+    """Return what *action* returns, or what a server raises, to be raised when all have been read."""
     try:
         return action(argument)
-    except Exception as error:  # noqa: BLE001 - raised later, when all have been read
+    except RedisError as error:
         return error
 
 

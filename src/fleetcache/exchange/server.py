@@ -39,6 +39,7 @@ from fleetcache.exchange.connecting import aconnect, address_of, connect
 from fleetcache.exchange.multiplexed import Multiplexed
 from fleetcache.exchange.probing import Prober
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
+from fleetcache.exchange.seats import Counter, Seat, Seats
 from fleetcache.exchange.sentinels import PATIENCE, Place, Sentinel, Sentinels
 from fleetcache.exchange.wire import ABOUT, PING, facts_in, packed
 from fleetcache.twin import complete
@@ -121,14 +122,19 @@ class RemoteServer(Server):
         return Sentinels(self.address, self.pool.service_name, self.pool.is_master, known, self.timeout or PATIENCE)
 
     def _start_afresh(self) -> None:
-        self.idle: deque[Conversation] = deque()
-        self.open: set[Conversation] = set()
+        self.seats = Seats(self.max_connections) if self.max_connections else None
+        self._open_counter()
+        self.open: set[weakref.ref[Conversation]] = set()
         self.lines: dict[asyncio.AbstractEventLoop, Multiplexed] = {}
         self.connecting: dict[asyncio.AbstractEventLoop, asyncio.Task[Multiplexed]] = {}
-        self.permits = threading.Semaphore(self.max_connections) if self.max_connections else None
         self.breaker.prober = Prober(weakref.WeakMethod(self.probe))
         if self.sentinels is not None:
             self.sentinels.turn = threading.RLock()
+
+    def _open_counter(self) -> None:
+        """Let connections be given back to a new place from now on."""
+        self.idle: deque[Conversation] = deque()
+        self.home = Counter(self.idle, self.seats) if self.seats is not None and self.patience != 0 else self.idle
 
     @property
     def away(self) -> bool:
@@ -142,7 +148,7 @@ class RemoteServer(Server):
         That is `tell` and `hear`, with the usual case written out: commands that may run twice, and
         an idle connection.
         """
-        if not self.idle or self.permits is not None or self.breaker.failed or not harmless(commands):
+        if not self.idle or self.breaker.failed or not harmless(commands):
             return self.hear(self.tell(commands))
         era = self.breaker.era
         data = packed(commands)  # first: what cannot be packed must not cost a connection
@@ -165,7 +171,7 @@ class RemoteServer(Server):
 
     def confide(self, commands: Sequence[Command]) -> list[Reply]:
         """`exchange`, over a connection of its own that is none of the callers' share."""
-        conversation = self._connect()
+        conversation = self._connect(None)
         try:
             return conversation.ask(packed(commands), len(commands))
         finally:
@@ -202,13 +208,15 @@ class RemoteServer(Server):
         The other idle connections are no better.
         """
         conversation, commands, era = told
+        seat, conversation.seat = conversation.seat, None
         self._hang_up(conversation)
         self.close_idle()
         try:
-            conversation = self._connect()
+            conversation = self._connect(seat)
             conversation.used = False
             conversation.tell(packed(commands))
         except BaseException as error:
+            conversation.seat = seat
             self._give_up(conversation, error, era)
             raise
         return conversation, commands, era
@@ -232,8 +240,6 @@ class RemoteServer(Server):
             # one tries anew.
             self._hang_up(conversation)
             self.close_idle()
-        if self.permits is not None:
-            self.permits.release()
         if self.breaker.failed:
             self.breaker.success(era)
         return replies
@@ -244,31 +250,36 @@ class RemoteServer(Server):
 
     def _borrow(self, era: int, *, cautious: bool) -> Conversation:
         """Return an idle connection or a new one; *cautious* pays a look whether it still lives."""
-        if self.permits is not None and not self.permits.acquire(timeout=self.patience):
-            raise TooManyConnections(
-                f"{self.address}: all {self.max_connections} connections are in use. "
-                f"Raise max_connections, or let callers wait with redis.BlockingConnectionPool"
-            )
-        while (conversation := self._idle()) is not None:
-            if not (cautious and conversation.is_stale()):
-                return conversation
-            self._hang_up(conversation)
+        until = None if self.patience is None else monotonic() + self.patience
+        while True:
+            while (conversation := self._idle()) is not None:
+                if not ((cautious or conversation.rested) and conversation.is_stale()):
+                    return conversation
+                self._hang_up(conversation)
+            seat = None
+            if self.seats is None or (seat := self.seats.take()) is not None:
+                break
+            if until is not None and monotonic() >= until:
+                raise TooManyConnections(
+                    f"{self.address}: all {self.max_connections} connections are in use. "
+                    f"Raise max_connections, or let callers wait with redis.BlockingConnectionPool"
+                )
+            self.seats.wait(until)
         try:
-            return self._connect()
+            return self._connect(seat)
         except BaseException as error:
-            self._give_up(None, error, era)
+            if self.seats is not None:
+                self.seats.leave(seat)
+            self._note(error, era)
             raise
 
-    def _give_up(self, conversation: Conversation | None, error: BaseException, era: int) -> None:
-        """Let a connection go that failed its caller, and the caller's place with it."""
-        if conversation is not None:
-            self._hang_up(conversation)
-            if isinstance(error, ServerTimeout):
-                self.close_idle()  # a balancer that forgot one silently has forgotten those that idled longer
-        if self.permits is not None:
-            self.permits.release()
+    def _give_up(self, conversation: Conversation, error: BaseException, era: int) -> None:
+        """Let a connection go that failed its caller."""
+        self._hang_up(conversation)
+        if isinstance(error, ServerTimeout):
+            self.close_idle()  # a balancer that forgot one silently has forgotten those that idled longer
         self._note(error, era)
-        if conversation is not None and conversation.used and isinstance(error, ServerTimeout):
+        if conversation.used and isinstance(error, ServerTimeout):
             complete(self._second_opinion(BLOCKING))
 
     def dial(self) -> Any:
@@ -277,16 +288,21 @@ class RemoteServer(Server):
             return connect(self.pool)
         return complete(self._open(BLOCKING)).connection
 
-    def _connect(self) -> Conversation:
+    def _connect(self, seat: Seat | None) -> Conversation:
         conversation: Conversation = complete(self._open(BLOCKING))
         conversation.used = self.sentinels is not None  # a new one, too, may lead to a primary that is about to be none
-        self.open.add(conversation)
-        conversation.home = self.idle  # only now: whoever is met elsewhere begins a new one
+        conversation.seat = seat
+        # Weakly: one that an interrupt has taken from its caller is nobody's, and hangs up as it is collected.
+        self.open.add(weakref.ref(conversation, self.open.discard))
+        conversation.home = self.home  # only now: whoever is met elsewhere begins a new one
         return conversation
 
     def _hang_up(self, conversation: Conversation) -> None:
-        self.open.discard(conversation)
+        self.open.discard(weakref.ref(conversation))
         conversation.close()
+        if self.seats is not None:
+            self.seats.leave(conversation.seat)
+            self.seats.ring()
 
     def _note(self, error: BaseException, era: int) -> None:
         if is_outage(error) and not isinstance(error, TooManyConnections):
@@ -477,15 +493,21 @@ class RemoteServer(Server):
         """Note that a new connection led to the server *run_id*; the connections to another one go."""
         if run_id and run_id != self.run_id:
             self.run_id = run_id
-            self.renew()
-            for met in list(self.watchers):
-                met(run_id)
+            try:
+                self.renew()
+                for met in list(self.watchers):
+                    met(run_id)
+            except BaseException:
+                self.run_id = ""  # an interrupt: the next connection tells
+                raise
 
     def renew(self) -> None:
         """Let go of all connections: of those in use, as soon as they have their replies."""
-        idle, self.idle = self.idle, deque()
-        for conversation in list(self.open):
-            conversation.home = Shredder(self)
+        idle = self.idle
+        self._open_counter()
+        for known in list(self.open):
+            if (conversation := known()) is not None:
+                conversation.home = Shredder(self)
         while idle:
             with suppress(IndexError):
                 self._hang_up(idle.pop())
@@ -498,11 +520,12 @@ class RemoteServer(Server):
 
     def after_fork(self) -> None:
         """Let go of the parent's connections; the parent goes on using them."""
-        for conversation in self.open:
+        conversations = [conversation for known in self.open if (conversation := known()) is not None]
+        for conversation in conversations:
             conversation.abandon()
         for line in self.lines.values():
             line.abandon()
-        INHERITED.append((self.open, self.lines))
+        INHERITED.append((conversations, self.lines))
         self._start_afresh()
 
 

@@ -57,7 +57,7 @@ def _pieces(command: Command) -> Sequence[bytes]:
     count = len(command)
     pieces: list[bytes] = []
     try:
-        if count == 5 and command[3] == "PX":  # in half of the time that it takes hiredis
+        if count == 5 and command[3] == "PX" and type(command[0]) is Verb:  # in half of the time that it takes hiredis
             verb, name, payload, _, lifetime = command
             name = name.encode() if type(name) is str else in_bytes(name)
             if type(payload) is not bytes:

@@ -93,7 +93,7 @@ class Reader(Server):
         """Return the replies of *server*, or what it failed with."""
         try:
             return await runtime.exchange(server, commands)
-        except Exception as error:  # noqa: BLE001 - raised later, or not
+        except redis.RedisError as error:
             return error
 
     def _answers(self, server: Server, began: float, found: Any) -> bool:
