@@ -100,10 +100,9 @@ def join(face: Any, *twin: Any) -> Any:
 @types.coroutine
 def _running() -> Generator[Any, Coroutine[Any, Any, Any], Any]:
     """Run one coroutine after another: take each by ``send``, and yield its result."""
-    result = None
+    operation = yield
     while True:
-        operation = yield result
-        result = yield from operation
+        operation = yield (yield from operation)  # held by no name: a runner at rest must keep no result alive
 
 
 _runners: list[Any] = []

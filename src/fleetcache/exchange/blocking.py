@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any
 
 from redis.exceptions import InvalidResponse
 
@@ -95,7 +95,9 @@ class Conversation:
             if self._take(replies, count, size):
                 return replies
         except (OSError, InvalidResponse) as error:
-            self._explain(error)
+            if self._is_strange(error):
+                raise
+            raise self._explained(error) from error
         return self.hear(count, replies)
 
     def tell(self, data: bytes) -> None:
@@ -104,7 +106,9 @@ class Conversation:
         try:
             self._send(data)
         except OSError as error:
-            self._explain(error)
+            if self._is_strange(error):
+                raise
+            raise self._explained(error) from error
 
     def _send(self, data: bytes) -> None:
         """Send *data* within one limit; the kernel would give each part of it the whole."""
@@ -135,7 +139,9 @@ class Conversation:
             size: int = self.sock.recv_into(self.buffer)
             self.reader.feed(self.buffer, 0, size)
         except (OSError, InvalidResponse) as error:
-            self._explain(error)
+            if self._is_strange(error):
+                raise
+            raise self._explained(error) from error
         if not size:
             raise ConnectionLost(f"{self.address}: the server closed the connection before it replied")
         return size
@@ -152,7 +158,9 @@ class Conversation:
                 if type(reply) is not Push:
                     replies.append(reply)
         except InvalidResponse as error:
-            self._explain(error)
+            if self._is_strange(error):
+                raise
+            raise self._explained(error) from error
         if len(replies) < count:
             return False
         if len(replies) > count or (self.reader.has_data() and not self._pushed(size)):
@@ -163,16 +171,18 @@ class Conversation:
         """Whether what follows the last reply in the last *size* bytes can be the beginning of a push."""
         return self.buffer.find(b"\r\n>", 0, size) >= 0
 
-    def _explain(self, error: Exception) -> NoReturn:
-        """Raise an error of the socket, or of the parser, as ours; any other as it is."""
+    def _is_strange(self, error: Exception) -> bool:
+        """Whether neither the socket nor the parser has raised *error*."""
         late = self.timeout is not None and monotonic() - self.told >= 0.9 * self.timeout
-        if is_strange(error, late=late, home=type(self.sock).__module__.partition(".")[0]):
-            raise error
+        return is_strange(error, late=late, home=type(self.sock).__module__.partition(".")[0])
+
+    def _explained(self, error: Exception) -> Exception:
+        """Return an error of the socket, or of the parser, as ours."""
         if isinstance(error, (TimeoutError, BlockingIOError)):
-            raise ServerTimeout(f"{self.address}: no reply within {self.timeout} s") from error
+            return ServerTimeout(f"{self.address}: no reply within {self.timeout} s")
         if isinstance(error, InvalidResponse):
-            raise ServerGone(f"{self.address}: sent something that is no reply: {error}") from error
-        raise ConnectionLost(f"{self.address}: {error}") from error
+            return ServerGone(f"{self.address}: sent something that is no reply: {error}")
+        return ConnectionLost(f"{self.address}: {error}")
 
     @property
     def rested(self) -> bool:
@@ -191,7 +201,7 @@ class Conversation:
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except OSError as error:
-            if is_strange(error, late=True):
+            if self._is_strange(error):
                 raise
         finally:
             self._limit(self.timeout)

@@ -3,7 +3,7 @@
 A redis-py pool is used as an address book: its connection class and keyword arguments open,
 secure and authenticate a connection, and find a Sentinel's primary.  Then its socket, or
 transport, is ours.  Everything here that redis-py does not document stands in this module:
-``Connection._sock``, ``asyncio.Connection._reader`` and ``._writer``, and what asyncio does not
+``Connection._sock`` and ``._parser``, ``asyncio.Connection._reader`` and ``._writer``, and what asyncio does not
 document of the streams and transports beneath.
 """
 
@@ -200,7 +200,15 @@ def connect(pool: Any, place: tuple[str, int] | None = None) -> Any:
 
 
 def socket_of(connection: Any) -> Any:
-    """Return the connected socket of a ``redis.Connection``."""
+    """Return the connected socket of a ``redis.Connection``, from now on without redis-py's parser.
+
+    The parser refers to itself, and its finalizer would run at a time of the garbage collector's
+    choosing: what a signal's handler raises in there is lost.
+    """
+    parser = connection._parser
+    for name, value in vars(parser).items():
+        if getattr(value, "__self__", None) is parser:
+            setattr(parser, name, None)
     return connection._sock
 
 
