@@ -171,7 +171,7 @@ class RemoteServer(Server):
 
     def confide(self, commands: Sequence[Command]) -> list[Reply]:
         """`exchange`, over a connection of its own that is none of the callers' share."""
-        conversation = self._connect(None)
+        conversation = self._connect()
         try:
             return conversation.ask(packed(commands), len(commands))
         finally:
@@ -288,7 +288,7 @@ class RemoteServer(Server):
             return connect(self.pool)
         return complete(self._open(BLOCKING)).connection
 
-    def _connect(self, seat: Seat | None) -> Conversation:
+    def _connect(self, seat: Seat | None = None) -> Conversation:
         conversation: Conversation = complete(self._open(BLOCKING))
         conversation.used = self.sentinels is not None  # a new one, too, may lead to a primary that is about to be none
         conversation.seat = seat
