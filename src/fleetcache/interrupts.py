@@ -44,7 +44,10 @@ def let_pass(error: BaseException) -> None:
     """Raise what interrupted the code that raised *error*, if anything did."""
     interrupt = interruption(error)
     if interrupt is not None:
-        raise interrupt
+        try:
+            raise interrupt
+        finally:
+            del error, interrupt  # by which this frame, and so all that its traceback holds, would refer to itself
 
 
 def is_stated(error: BaseException) -> bool:

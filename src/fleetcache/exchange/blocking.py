@@ -14,8 +14,8 @@ from redis.exceptions import InvalidResponse
 from fleetcache.errors import ConnectionLost, ServerGone, ServerTimeout
 from fleetcache.exchange import Reply
 from fleetcache.exchange.connecting import socket_of
-from fleetcache.exchange.strangers import is_strange
 from fleetcache.exchange.wire import NEED_DATA, Push, new_reader
+from fleetcache.interrupts import interruption
 
 CHUNK = 65536
 RESTED = 0.001
@@ -95,7 +95,7 @@ class Conversation:
             if self._take(replies, count, size):
                 return replies
         except (OSError, InvalidResponse) as error:
-            if self._is_strange(error):
+            if self._interrupts(error):
                 raise
             raise self._explained(error) from error
         return self.hear(count, replies)
@@ -106,7 +106,7 @@ class Conversation:
         try:
             self._send(data)
         except OSError as error:
-            if self._is_strange(error):
+            if self._interrupts(error):
                 raise
             raise self._explained(error) from error
 
@@ -139,7 +139,7 @@ class Conversation:
             size: int = self.sock.recv_into(self.buffer)
             self.reader.feed(self.buffer, 0, size)
         except (OSError, InvalidResponse) as error:
-            if self._is_strange(error):
+            if self._interrupts(error):
                 raise
             raise self._explained(error) from error
         if not size:
@@ -158,7 +158,7 @@ class Conversation:
                 if type(reply) is not Push:
                     replies.append(reply)
         except InvalidResponse as error:
-            if self._is_strange(error):
+            if self._interrupts(error):
                 raise
             raise self._explained(error) from error
         if len(replies) < count:
@@ -171,10 +171,14 @@ class Conversation:
         """Whether what follows the last reply in the last *size* bytes can be the beginning of a push."""
         return self.buffer.find(b"\r\n>", 0, size) >= 0
 
-    def _is_strange(self, error: Exception) -> bool:
+    def _interrupts(self, error: Exception) -> bool:
         """Whether neither the socket nor the parser has raised *error*."""
-        late = self.timeout is not None and monotonic() - self.told >= 0.9 * self.timeout
-        return is_strange(error, late=late, home=type(self.sock).__module__.partition(".")[0])
+        if interruption(error) is not None:
+            return True
+        if not isinstance(error, TimeoutError) or error.errno is not None:
+            return False
+        # gevent's limit on a whole block looks as the socket's does, but is not due at the same time.
+        return self.timeout is None or monotonic() - self.told < 0.9 * self.timeout
 
     def _explained(self, error: Exception) -> Exception:
         """Return an error of the socket, or of the parser, as ours."""
@@ -201,7 +205,7 @@ class Conversation:
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except OSError as error:
-            if self._is_strange(error):
+            if self._interrupts(error):
                 raise
         finally:
             self._limit(self.timeout)

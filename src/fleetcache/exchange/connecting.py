@@ -35,6 +35,7 @@ from fleetcache.errors import (
     UnsupportedServer,
 )
 from fleetcache.exchange.wire import PACKER
+from fleetcache.interrupts import let_pass
 from fleetcache.masking import without_frames
 
 OF_CLUSTERS = frozenset(REDIS_ALLOWED_KEYS)
@@ -192,9 +193,11 @@ def connect(pool: Any, place: tuple[str, int] | None = None) -> Any:
         connect = connection.connect if place is None else partial(connection.connect_to, place)
         try:
             connect()
-        except exceptions.ConnectionError:  # killed while it was made, or its token has just ended
+        except exceptions.ConnectionError as error:  # killed while it was made, or its token has just ended
+            let_pass(error)
             connect()
     except CANNOT_CONNECT as error:
+        let_pass(error)
         raise explained(error, pool) from without_frames(error)
     return connection
 
