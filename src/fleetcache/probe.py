@@ -252,7 +252,7 @@ class _Inquiry:
         note, listener = self.report.note, self.listener
         greeting, introduction = listener.ask("HELLO"), listener.ask("INFO", "server")
         facts = _who(self.report, greeting, introduction)
-        self._mode(facts.get("redis_mode", "cluster" if self.cluster else "standalone"))
+        self.mode(_mode(greeting, facts) or ("cluster" if self.cluster else "standalone"))
         protocol = _pairs(greeting).get("proto", 3)  # which it was greeted with
         note("RESP3", protocol == 3, f"the connection speaks RESP{protocol}", "Leave out the option `protocol`")
         self.allow("INFO", introduction, "+info")
@@ -272,7 +272,7 @@ class _Inquiry:
         found = "both connections lead to it" if same else "connections lead to several"
         note("same server", same, found, "Give the URL of one server, not that of a balancer")
 
-    def _mode(self, mode: str) -> None:
+    def mode(self, mode: str) -> None:
         """One server is asked as one, and a node of a cluster as one of several."""
         if mode == "sentinel":
             self.report.note("mode", False, "the server is a Sentinel", "Write redis+sentinel://host:26379/service/0")
@@ -285,7 +285,7 @@ class _Inquiry:
             found = f"the server is a node of a cluster with {size} primaries"
             self.report.note("cluster", False, found, "Write redis+cluster:// in the URL")
         if size != "1":
-            self.report.note("primaries", None, f"{size} has the cluster, and the one at this address was asked")
+            self.report.note("primaries", None, f"one of {size} was asked")
 
     def tracking(self) -> None:
         """The server says that it will announce changes."""
@@ -355,9 +355,14 @@ def _who(report: Report, greeting: Any, introduction: Any) -> dict[str, str]:
         if "server" in greeted:  # whoever may not call INFO is told this much
             report.server = f"{str(greeted['server']).capitalize()} {greeted.get('version', '')}"
     report.note("server", None, report.server)
-    if facts.get("redis_mode", "standalone") != "standalone":
-        report.note("mode", None, facts["redis_mode"])
+    if (mode := _mode(greeting, facts)) not in {"", "standalone"}:
+        report.note("mode", None, mode)
     return facts
+
+
+def _mode(greeting: Any, facts: Mapping[str, str]) -> str:
+    """Return as what the server runs: standalone, cluster or sentinel; "" if it does not tell."""
+    return str(_pairs(greeting).get("mode") or facts.get("redis_mode") or facts.get("server_mode") or "")
 
 
 def _pairs(reply: Any) -> dict[str, Any]:

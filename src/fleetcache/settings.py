@@ -130,15 +130,16 @@ class Options:
     """Which client: `DefaultClient`, `SentinelClient`, `ClusterClient`, `ShardClient`, `HerdClient`, or one
     derived from them."""
     serializer: Any = option(SERIALIZERS["pickle"], built_in(SERIALIZERS, "dumps", "loads"), "serializer")
-    """What turns values into bytes. Under the lower-case name a class is made without arguments, as Django does."""
+    """What turns values into bytes: `"pickle"`, `"json"`, `"msgpack"`, `"msgspec"`, `"msgspec-json"`, or a class or its path.
+    Under the lower-case name a class of yours is made without arguments, as Django does."""
     compressor: Any = option(COMPRESSORS["identity"], built_in(COMPRESSORS, "compress", "decompress"), "compressor")
-    """What makes the bytes fewer. Values in any known format stay readable whatever stands here."""
+    """What makes the bytes fewer: `"zlib"`, `"zstd"`, `"lz4"`, `"gzip"`, `"lzma"`, `"identity"`, or a class or its path. Values in any known format stay readable whatever stands here."""
     compress_min_length: int | None = option(None, whole(0))
     """Payloads of so many bytes or fewer stay as they are (15; xz: 100)."""
     compress_level: int | None = option(None, whole(-(2**31)))
     """The compressor's level or preset."""
     max_value_bytes: int | None = option(None, sized(1))
-    """A payload that decompresses to more is unreadable (default 256 MiB)."""
+    """A payload that decompresses to more is unreadable (default 256 MiB): bytes, or text such as `"64MB"`."""
     pickle_version: int | None = option(None, whole(-1))
     """The pickle protocol written; -1 is the highest. Any protocol is read."""
     msgspec_type: Any = option(None, imported)
@@ -190,7 +191,8 @@ class Options:
     connection_pool_class: Any = option(None, made_by("a class"), "pool_class")
     """A redis-py pool class."""
     connection_pool_kwargs: Mapping[str, Any] = option({}, mapping)
-    """Further arguments of the pool and its connections."""
+    """Further arguments of the pool and its connections. A `connection_class` of yours is for the blocking methods only:
+    the awaiting ones raise a `SettingsError`."""
     redis_client_class: Any = option("redis.Redis", made_by("a class"))
     """The class of raw clients (`get_redis_connection`)."""
     redis_client_kwargs: Mapping[str, Any] = option({}, mapping)
@@ -198,7 +200,7 @@ class Options:
     parser_class: Any = option(None, made_by("a class"), "parser_class")
     """redis-py's parser for the handshake and for raw clients; the cache itself parses with hiredis."""
     sentinels: Sequence[tuple[str, int]] = option((), sentinels, "sentinels")
-    """`(host, port)` of the Sentinels, for `SentinelClient`."""
+    """`(host, port)` of the Sentinels, for `SentinelClient`; or texts, such as `["10.0.0.1:26379"]`."""
     sentinel_kwargs: Mapping[str, Any] | None = option(None, mapping, "sentinel_kwargs", secret=True)
     """Arguments of the connections to the Sentinels."""
     address_remap: Any = option(None, made_by("a function"), "address_remap")
