@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import AsyncExitStack, ExitStack
+from datetime import timedelta
 from time import monotonic
 
 import pytest
 import redis
 from redis.exceptions import LockError, LockNotOwnedError
 from tests.faces import AWAITING, BLOCKING, settled
+from tests.forks import ended_well, in_child
+
+from fleetcache import Cache
+from fleetcache.core import DEFAULT_TIMEOUT
+from fleetcache.errors import InvalidTimeout
 
 pytestmark = pytest.mark.also(server="oldest")
 
@@ -53,7 +60,7 @@ async def test_with_gives_up(cache):
 
 async def test_waiting_for_a_lock(cache):
     """acquire() waits for the holder's lifetime to end, and no longer than its patience."""
-    await cache.lock("lock", timeout=0.05).acquire()
+    await cache.lock("lock", timeout=0.2).acquire()
     waiting = cache.lock("lock", timeout=10, sleep=0.01)
 
     assert await waiting.acquire(blocking_timeout=0.01) is False
@@ -194,3 +201,99 @@ async def test_alock_is_lock(cache):
 
     async with lock:
         assert lock.owned() is True
+
+
+async def test_lifetimes(cache, make):
+    """A lock lives as long as it is told, or as the cache's entries do; never for no time at all."""
+    for timeout in (None, DEFAULT_TIMEOUT):
+        for_ever = make(TIMEOUT=None).lock("lock", timeout=timeout)
+        await for_ever.acquire()
+        assert await for_ever.cache.attl("lock") is None
+        await for_ever.release()
+    usual = cache.lock("lock", timeout=DEFAULT_TIMEOUT)
+    await usual.acquire()
+    assert 298 <= await cache.ttl("lock") <= 300
+    await usual.release()
+    for timeout in (0, -1, 0.0001, timedelta(0), "soon"):
+        with pytest.raises(InvalidTimeout):
+            cache.lock("lock", timeout=timeout)
+
+
+async def test_one_lock_object_in_two_tasks(cache):
+    """A task does not release what another one holds, though both use one object; once that has ended, anybody may."""
+    lock = cache.lock("lock", timeout=0.1)
+    slow, quick = asyncio.Event(), asyncio.Event()
+
+    async def too_slow() -> Exception | None:
+        await lock.acquire()
+        slow.set()
+        await quick.wait()
+        return await settled(lock.release())
+
+    async def next_holder() -> bool:
+        await slow.wait()
+        await lock.acquire(sleep=0.01)
+        quick.set()
+        await asyncio.sleep(0.05)
+        return await lock.owned()
+
+    lost, _ = await asyncio.gather(too_slow(), next_holder())
+    assert isinstance(lost, LockError)
+    other = cache.lock("other", timeout=10)
+    assert await asyncio.create_task(_acquired(other)) is True
+    assert await other.owned() is True
+    await other.release()
+
+
+async def _acquired(lock) -> bool:
+    return await lock.acquire()
+
+
+@pytest.mark.parametrize("thread_local", [True, False])
+def test_a_forked_child_does_not_hold_its_parents_locks(valkey, thread_local):
+    """A child neither owns nor releases what its parent holds, not even at the end of the parent's block."""
+    cache = Cache(valkey.tcp_url(), {"KEY_PREFIX": f"fork{thread_local}"})
+    lock = cache.lock("lock", timeout=10, thread_local=thread_local)
+
+    def child() -> None:
+        assert lock.owned() is False
+        lock.__exit__(None, None, None)
+        with pytest.raises(LockError):
+            lock.release()
+        assert cache.lock("own", timeout=10).acquire()
+
+    with lock:
+        assert ended_well(in_child(child))
+        assert lock.owned() is True
+    assert lock.locked() is False
+    cache.delete("own")
+
+
+def test_a_token_may_be_handed_over(valkey):
+    """``lock.local.token`` may be set, as with redis-py's: to release here what was acquired elsewhere."""
+    cache = Cache(valkey.tcp_url(), {"KEY_PREFIX": "handed"})
+    first, second = cache.lock("lock", timeout=10), cache.lock("lock", timeout=10)
+    first.acquire()
+
+    second.local.token = first.local.token
+
+    assert second.owned() is True
+    second.release()
+    assert first.locked() is False
+
+
+def test_a_lock_in_an_exit_stack(valkey):
+    """Whatever looks the ends of blocks up on the class finds them."""
+    cache = Cache(valkey.tcp_url(), {"KEY_PREFIX": "stack"})
+    with ExitStack() as stack:
+        lock = stack.enter_context(cache.lock("lock", timeout=10))
+        assert lock.owned() is True
+    assert lock.locked() is False
+
+    async def awaited() -> None:
+        async with AsyncExitStack() as stack:
+            lock = await stack.enter_async_context(cache.lock("lock", timeout=10))
+            assert await lock.aowned() is True
+        assert await lock.alocked() is False
+
+    asyncio.run(awaited())

@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import Enum
 from functools import partial
 from math import isfinite
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Self, TypeAlias
 
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
@@ -83,6 +83,11 @@ class Core(Twinned):
 
     default_marks: tuple[object, ...] = (DEFAULT_TIMEOUT,)
     """What stands for the cache's own timeout; Django has a mark of its own."""
+
+    @property
+    def strict(self) -> Self:
+        """The cache with every exception raised."""
+        raise NotImplementedError
 
     # --- names and times --------------------------------------------------------------------------
 

@@ -7,20 +7,102 @@ algorithm of https://redis.io/docs/latest/develop/clients/patterns/distributed-l
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import os
 import threading
-from contextlib import suppress
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, Self
 from uuid import uuid4
 
-from redis.exceptions import LockError, LockNotOwnedError
+from redis.exceptions import DataError, LockError, LockNotOwnedError, RedisError, ResponseError
 
 from fleetcache import commands as c
 from fleetcache.core import Core
+from fleetcache.errors import (
+    AccessDenied,
+    CircuitOpen,
+    InvalidTimeout,
+    NeverSent,
+    TooManyConnections,
+    UnsupportedServer,
+)
 from fleetcache.exchange import Reply
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
-from fleetcache.twin import Twinned, blocking
+from fleetcache.failsafe import TROUBLE
+from fleetcache.recipes.leftovers import LEFTOVERS, Leftover
+from fleetcache.twin import Twinned, blocking, complete
+
+NEVER_RAN = (ResponseError, DataError, NeverSent, CircuitOpen, TooManyConnections, AccessDenied, UnsupportedServer)
+"""Errors after which no lock can have been given."""
+
+MOMENT = 0.25
+"""How many seconds an interrupt may be kept waiting while a lock is given back."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who acquired a lock with *token*: a process, and a task unless threads may share the lock."""
+
+    token: bytes
+    process: int
+    task: Callable[[], asyncio.Task[Any] | None] | None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another process asks now, which was forked, or another task while the holder runs."""
+        task = self.task and self.task()
+        return self.process != os.getpid() or not (task is None or task.done() or task is running_task())
+
+
+def running_task() -> asyncio.Task[Any] | None:
+    """Return the task that this code runs in, if any."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
+class Leaving:
+    """A method that ends a block: *leave*, or if an interrupt comes as that is called, before its first line, a guard.
+
+    An exception there would leave the lock behind, and nobody who could release it.  But whoever runs the
+    block then drops this method, and with it the guard, a generator, whose end Python runs before it goes.
+    """
+
+    def __init__(self, leave: Callable[..., Any]) -> None:
+        self.leave = leave
+        self.awaited = inspect.iscoroutinefunction(leave)
+
+    def __get__(self, lock: Any, owner: Any = None) -> Any:
+        if lock is None:
+            return self
+        guard = self._guard(lock if self.awaited else lock.still or lock)
+        next(guard)
+        return partial(self._aleave if self.awaited else self._leave, lock, guard)
+
+    def __call__(self, lock: Any, *exception: object) -> Any:
+        return self.leave(lock, *exception)
+
+    def _leave(self, lock: Any, guard: Iterator[None], *exception: object) -> None:
+        self.leave(lock, *exception)
+        next(guard, None)
+
+    async def _aleave(self, lock: Any, guard: Iterator[None], *exception: object) -> None:
+        await self.leave(lock, *exception)
+        next(guard, None)
+
+    @staticmethod
+    def _guard(lock: Any) -> Iterator[None]:
+        try:
+            yield
+        except GeneratorExit as end:
+            lock.let_go(end)
 
 
 class Lock(Twinned):
@@ -28,6 +110,9 @@ class Lock(Twinned):
 
     It is released on exit, or *timeout* seconds after it was acquired, whichever is first; without
     a timeout a crashed holder blocks the others for ever.  The other arguments are those of `Cache.lock`.
+
+    A lock is held by the thread that acquired it, unless *thread_local* is false, and in a task by that task
+    for as long as it runs.  A forked child does not hold its parent's locks.
     """
 
     def __init__(
@@ -44,11 +129,14 @@ class Lock(Twinned):
         self.cache = cache
         self.name = name
         self.timeout = timeout
-        self.lifetime = max(1, cache.milliseconds(timeout) or 0) if timeout else None
+        self.lifetime = cache.milliseconds(timeout)
+        if self.lifetime is not None and self.lifetime < 1:
+            raise InvalidTimeout(f"a lock lives for a millisecond or longer, or for ever (None), not {timeout!r} s")
         self.sleep = sleep
         self.blocking = blocking
         self.blocking_timeout = blocking_timeout
         self.client = client
+        self.thread_local = thread_local
         self.local: Any = threading.local() if thread_local else SimpleNamespace()
         self.wait_by(AWAITING, BLOCKING)
 
@@ -58,8 +146,21 @@ class Lock(Twinned):
 
     @property
     def token(self) -> bytes | None:
-        """What the key holds while this lock is held, by this thread if locks are thread-local."""
-        return getattr(self.local, "token", None)
+        """What the key holds while this lock is held by its caller."""
+        holder = self._holder()
+        return None if holder is not None and holder.elsewhere else getattr(self.local, "token", None)
+
+    def _holder(self) -> Holder | None:
+        """Who acquired the lock, if it was this object that was asked: others may have set ``local.token``."""
+        holder: Holder | None = getattr(self.local, "holder", None)
+        return holder if holder is not None and holder.token == getattr(self.local, "token", None) else None
+
+    def _hold(self, token: bytes | None) -> None:
+        """Note that the caller holds the lock with *token*, or that nobody does."""
+        if token is not None:
+            task = running_task() if self.thread_local else None
+            self.local.holder = Holder(token, os.getpid(), weakref.ref(task) if task is not None else None)
+        self.local.token = token
 
     async def aacquire(
         self,
@@ -70,43 +171,117 @@ class Lock(Twinned):
     ) -> bool:
         """Return whether the lock is held now; arguments left out are those of the constructor.
 
-        It is tried every *sleep* seconds, for *blocking_timeout* seconds at most.
+        It is tried every *sleep* seconds, for *blocking_timeout* seconds at most.  If it raises, the lock is
+        not held: what the server may have given is given back, as soon as it answers.
         """
         sleep = self.sleep if sleep is None else sleep
         blocking = self.blocking if blocking is None else blocking
         patience = self.blocking_timeout if blocking_timeout is None else blocking_timeout
-        mine = uuid4().hex.encode() if token is None else token.encode() if isinstance(token, str) else token
         give_up = None if patience is None else monotonic() + patience
         lifetime = () if self.lifetime is None else ("PX", self.lifetime)
-        while True:
-            try:
-                taken = await self._cache().ask((c.ACQUIRE, self.name, mine, *lifetime, "NX"), False, self.client)
-            except BaseException as error:
-                # Cancelled while the server may have given it: a lock that nobody knows of would stay for ever.
-                if not isinstance(error, (Exception, GeneratorExit)):
-                    with suppress(Exception):
-                        await self._cache().run(c.RELEASE, self.name, mine, instead=0, client=self.client)
-                raise
-            if taken:
-                self.local.token = mine
-                return True
-            # False is said for an outage that is ignored, None for a lock that is held.
-            if taken is False or not blocking or (give_up is not None and monotonic() + sleep > give_up):
-                return False
-            await self.runtime.sleep(sleep)
+        mine = uuid4().hex.encode() if token is None else token.encode() if isinstance(token, str) else token
+        if token is not None:
+            LEFTOVERS.forget(mine)
+        asked = False
+        try:
+            while True:
+                asked = True
+                taken = await self._cache().strict.ask((c.ACQUIRE, self.name, mine, *lifetime, "NX"), None, self.client)
+                if taken:
+                    self._hold(mine)
+                    return True
+                asked = False
+                if not blocking or (give_up is not None and monotonic() + sleep > give_up):
+                    return False
+                await self.runtime.sleep(sleep)
+        except BaseException as error:
+            if asked and not isinstance(error, NEVER_RAN):
+                await self._give_back(mine, error)
+            if isinstance(error, TROUBLE):
+                return bool(self._cache().instead(error, False, ((c.ACQUIRE, self.name),)))
+            raise
 
-    acquire = blocking(aacquire)
+    def acquire(
+        self,
+        sleep: float | None = None,
+        blocking: bool | None = None,
+        blocking_timeout: float | None = None,
+        token: str | bytes | None = None,
+    ) -> bool:
+        held = self.token
+        try:
+            return complete((self.still or self).aacquire(sleep, blocking, blocking_timeout, token))
+        except BaseException as error:
+            (self.still or self).let_go(error, but=held)  # the interrupt came when it was held already
+            raise
+
+    acquire.__doc__ = aacquire.__doc__
 
     async def arelease(self) -> None:
-        """Give the lock up, or raise if it is no longer held."""
+        """Give the lock up, or raise if it is no longer held.
+
+        If the server cannot be asked that raises too, and the lock is given up as soon as it answers.
+        """
         token = self.token
         if token is None:
             raise LockError("Cannot release a lock that's not owned or is already unlocked.", self.name)
-        self.local.token = None
-        if not await self._cache().run(c.RELEASE, self.name, token, instead=1, client=self.client):
+        try:
+            self._hold(None)
+            released = await self._cache().strict.run(c.RELEASE, self.name, token, instead=None, client=self.client)
+        except BaseException as error:
+            await self._give_back(token, error)
+            if isinstance(error, TROUBLE):
+                self._cache().instead(error, None, ((c.ACQUIRE, self.name),))
+                return
+            raise
+        if not released:
             raise LockNotOwnedError("Cannot release a lock that's no longer owned", self.name)
 
-    release = blocking(arelease)
+    def release(self) -> None:
+        try:
+            complete((self.still or self).arelease())
+        except BaseException as error:
+            (self.still or self).let_go(error)
+            raise
+
+    release.__doc__ = arelease.__doc__
+
+    async def _give_back(self, token: bytes, error: BaseException) -> None:
+        """See to it that *token* holds no lock, after an exchange about it that ended in *error*."""
+        if getattr(self.local, "token", None) == token:
+            self.local.token = None
+        if self.runtime.blocks or isinstance(error, (GeneratorExit, RedisError)):
+            self._entrust(token, error)
+            return
+        released = False
+        try:
+            async with asyncio.timeout(MOMENT):  # behind the acquisition, on the same connection
+                released = await self._cache().strict.run(c.RELEASE, self.name, token, instead=None, client=self.client)
+        except (RedisError, TimeoutError):
+            pass
+        finally:
+            if not released:
+                self._entrust(token, error)
+
+    def let_go(self, error: BaseException, but: bytes | None = None) -> None:
+        """Give back what the caller holds, *but* not that, because *error* ends it."""
+        token = self.token
+        if token is not None and token != but:
+            self.local.token = None
+            self._entrust(token, error)
+
+    def _entrust(self, token: bytes, error: BaseException) -> None:
+        """Have *token* released by the process's thread; after an interrupt wait a moment for it."""
+        cache = self.cache.still or self.cache
+        name, client = self.name, self.client  # and not the lock itself, whose thread may end
+
+        def release() -> Any:
+            return complete(cache.strict.run(c.RELEASE, name, token, instead=None, client=client))
+
+        leftover = Leftover(token, release, self.lifetime and self.lifetime / 1000)
+        LEFTOVERS.add(leftover)
+        if self.runtime.blocks and not isinstance(error, RedisError):
+            leftover.tried.wait(MOMENT)
 
     async def aextend(self, additional_time: float, replace_ttl: bool = False) -> bool:
         """Hold the lock *additional_time* seconds longer, or from now on if *replace_ttl*."""
@@ -130,18 +305,18 @@ class Lock(Twinned):
             raise LockNotOwnedError(f"Cannot {what} a lock that's no longer owned", self.name)
         return True
 
-    async def _holder(self) -> Reply:
+    async def _held_by(self) -> Reply:
         return await self._cache().ask((c.GET_NOW, self.name), None, self.client)
 
     async def alocked(self) -> bool:
         """Return whether anybody holds the lock."""
-        return await self._holder() is not None
+        return await self._held_by() is not None
 
     locked = blocking(alocked)
 
     async def aowned(self) -> bool:
         """Return whether this lock is held by its caller."""
-        return self.token is not None and await self._holder() == self.token
+        return self.token is not None and await self._held_by() == self.token
 
     owned = blocking(aowned)
 
@@ -150,13 +325,22 @@ class Lock(Twinned):
             return self
         raise LockError("Unable to acquire lock within the time specified", self.name)
 
+    @Leaving
     def __exit__(self, *_: object) -> None:
-        self.release()
+        if not self._inherited():
+            self.release()
 
     async def __aenter__(self) -> Self:
         if await self.aacquire():
             return self
         raise LockError("Unable to acquire lock within the time specified", self.name)
 
+    @Leaving
     async def __aexit__(self, *_: object) -> None:
-        await self.arelease()
+        if not self._inherited():
+            await self.arelease()
+
+    def _inherited(self) -> bool:
+        """Whether the lock is the parent's of this process, which was forked while it was held."""
+        holder = self._holder()
+        return holder is not None and holder.process != os.getpid()

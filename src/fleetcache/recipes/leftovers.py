@@ -1,0 +1,130 @@
+"""Tokens that may hold a lock although nobody does.
+
+Whoever hears an exception from `acquire` has no lock, but the server may have given it: an interrupt came before
+the reply was read, or the reply was lost.  Without a timeout such a lock would stay for ever, as one whose release
+was lost would.  So a thread of the process releases the token as soon as the server answers, and ends when no
+tokens are left.
+
+A token that is not found is looked for again, because its acquisition went out on another connection and may
+arrive later.  A network repeats what it could not deliver after pauses that double, so it may be as late as the
+server was away.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from redis.exceptions import RedisError
+
+MOST = 1000
+"""How many tokens are remembered; beyond that the oldest are forgotten."""
+
+LATE, LONGEST = 5.0, 3600.0
+"""How many seconds at least, and at most, a token is looked for."""
+
+FIRST, LAST = 0.002, 2.0
+"""The pauses between two tries, in seconds: each is twice as long as the one before."""
+
+
+class Leftover:
+    """A token that shall hold no lock; *release* asks the server to release it, and returns whether it held one."""
+
+    def __init__(self, token: bytes, release: Callable[[], Any], lifetime: float | None) -> None:
+        self.token = token
+        self.release = release
+        self.since = self.due = monotonic()
+        self.until = self.since + min(lifetime or LONGEST, LONGEST)
+        self.pause = FIRST
+        self.answered = False
+        self.busy = threading.Lock()
+        self.gone = False
+        self.tried = threading.Event()
+
+    def settle(self) -> None:
+        """Release the token if that can be done now; else say when it is due again."""
+        with self.busy:
+            if self.gone:
+                return
+            try:
+                settled = bool(self.release())
+                if not self.answered:
+                    self.answered = True
+                    now = monotonic()
+                    self.until = min(self.until, now + max(LATE, now - self.since))
+            except (RedisError, OSError):
+                settled = False
+            except Exception:  # noqa: BLE001 - another try would fare no better
+                settled = True
+            self.due = monotonic() + self.pause
+            self.pause = min(2 * self.pause, LAST)
+            self.gone = settled or self.due > self.until
+            self.tried.set()
+
+
+class Leftovers:
+    """The leftovers of this process, and the thread that sees to them while there are some."""
+
+    def __init__(self) -> None:
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self.process = os.getpid()
+        self.all: list[Leftover] = []
+        self.changing = threading.RLock()
+        self.wake = threading.Event()
+        self.thread: threading.Thread | None = None
+
+    def add(self, leftover: Leftover) -> None:
+        """See to *leftover*."""
+        if self.process != os.getpid():
+            self._start_afresh()  # what the parent left over is the parent's
+        with self.changing:
+            self.all = [*self.all[1 - MOST :], leftover]
+            try:
+                if self.thread is None:
+                    thread = threading.Thread(target=self._see_to_all, name="fleetcache-locks", daemon=True)
+                    thread.start()
+                    self.thread = thread
+            except RuntimeError:  # no thread can be started any more
+                leftover.settle()
+        self.wake.set()
+
+    def forget(self, token: bytes) -> None:
+        """Leave *token* alone: it may hold a lock again."""
+        for leftover in list(self.all):
+            if leftover.token == token:
+                with leftover.busy:
+                    leftover.gone = True
+
+    def _see_to_all(self) -> None:
+        while True:
+            self.wake.clear()
+            for leftover in list(self.all):
+                if leftover.due <= monotonic():
+                    leftover.settle()
+            with self.changing:
+                self.all = [leftover for leftover in self.all if not leftover.gone]
+                if not self.all:
+                    self.thread = None
+                    return
+                due = min(leftover.due for leftover in self.all)
+            self.wake.wait(max(0, due - monotonic()))
+
+    def end(self) -> None:
+        """Forget all of them, and let the thread end; the process does."""
+        with self.changing:
+            for leftover in self.all:
+                leftover.gone = True
+            thread = self.thread
+        self.wake.set()
+        if thread is not None:
+            thread.join(LAST / 20)
+
+
+LEFTOVERS = Leftovers()
+atexit.register(LEFTOVERS.end)
