@@ -191,8 +191,8 @@ class Options:
     connection_pool_class: Any = option(None, made_by("a class"), "pool_class")
     """A redis-py pool class."""
     connection_pool_kwargs: Mapping[str, Any] = option({}, mapping)
-    """Further arguments of the pool and its connections. A `connection_class` of yours is for the blocking methods only:
-    the awaiting ones raise a `SettingsError`."""
+    """Further arguments of the pool and its connections, for both faces; a `connection_class` is a blocking one of
+    redis-py's, or derives from one."""
     redis_client_class: Any = option("redis.Redis", made_by("a class"))
     """The class of raw clients (`get_redis_connection`)."""
     redis_client_kwargs: Mapping[str, Any] = option({}, mapping)

@@ -63,8 +63,9 @@ def test_two_hundred_loops(mortal, raw, sockets):
 
     wait_until(lambda: others(raw) == 0)
     assert sockets() <= before
-    assert cache.topology.primaries[0].connecting == {}
-    assert len(cache.topology.primaries[0].lines) <= 1
+    gc.collect()
+    assert dict(cache.topology.primaries[0].connecting) == {}
+    assert len(cache.topology.primaries[0].lines) == 0
 
 
 def test_async_to_sync(mortal, raw, sockets):
@@ -153,12 +154,13 @@ def test_a_loop_closed_while_it_connects(mortal, proxy, sockets):
     for _ in range(10):
         with pytest.raises(TimeoutError):
             asyncio.run(asyncio.wait_for(cache.aget("a"), 0.02))
-    assert cache.topology.primaries[0].connecting == {}
     proxy.heal()
 
     in_loop(use(cache, 1))
 
     wait_until(lambda: sockets() <= before)
+    gc.collect()
+    assert dict(cache.topology.primaries[0].connecting) == {}
 
 
 def test_a_loop_that_outlives_the_server(mortal, raw, sockets):

@@ -1,28 +1,23 @@
 """redis-py connects; fleetcache talks.
 
 A redis-py pool is used as an address book: its connection class and keyword arguments open,
-secure and authenticate a connection, and find a Sentinel's primary.  Then its socket, or
-transport, is ours.  Everything here that redis-py does not document stands in this module:
-``Connection._sock`` and ``._parser``, ``asyncio.Connection._reader`` and ``._writer``, and what asyncio does not
-document of the streams and transports beneath.
+secure and authenticate a connection, and find a Sentinel's primary.  Then its socket is ours,
+for both faces.  What redis-py does not document stands in this module: ``Connection._sock``
+and ``._parser``.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import socket
 from collections.abc import Mapping
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
-from types import SimpleNamespace
 from typing import Any
 
 import redis
-import redis.asyncio
 from redis import exceptions
 from redis.cluster import REDIS_ALLOWED_KEYS
-from redis.sentinel import SentinelConnectionPool, SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.sentinel import SentinelConnectionPool
 
 from fleetcache.errors import (
     AccessDenied,
@@ -95,19 +90,6 @@ def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
         kwargs |= {name: value for name, value in LIBRARY.items() if name in parameters(connection_class)}
     if hasattr(pool, "of_sentinel"):  # the clients that redis-py makes of them try for seconds; there are others to ask
         kwargs.pop("retry", None)
-    if connection_class is not pool.connection_class:
-        # From the blocking to the awaiting family: parser and retry classes differ between them.
-        accepted = parameters(connection_class)
-        usual = defaults(pool.connection_class)
-        lost = [name for name in kwargs if name not in accepted and kwargs[name] != usual.get(name)]
-        if lost := sorted(name for name in lost if name.startswith("ssl_")):
-            raise SettingsError(
-                f"{address_of(pool)}: {lost[0]}: redis.asyncio {redis.__version__} does not know it, so a connection "
-                f"for awaiting callers would be less secure. Use the blocking methods, or leave the option out"
-            )
-        kwargs = {name: value for name, value in kwargs.items() if name in accepted}
-        for name in ("parser_class", "retry", "event_dispatcher", "himport_registry", "connection_pool"):
-            kwargs.pop(name, None)
     return kwargs
 
 
@@ -183,9 +165,6 @@ def explained(error: Exception, pool: Any) -> Exception:
 CANNOT_CONNECT = (exceptions.RedisError, OSError, AttributeError, ImportError, TypeError, ValueError)
 
 
-# --- blocking -------------------------------------------------------------------------------------
-
-
 def connect(pool: Any, place: tuple[str, int] | None = None) -> Any:
     """Return a connected, authenticated ``redis.Connection`` to where *pool* leads, or a Sentinel: to *place*."""
     try:
@@ -213,100 +192,3 @@ def socket_of(connection: Any) -> Any:
         if getattr(value, "__self__", None) is parser:
             setattr(parser, name, None)
     return connection._sock
-
-
-# --- awaiting -------------------------------------------------------------------------------------
-
-
-class UnixConnection(redis.asyncio.UnixDomainSocketConnection):
-    """redis-py's own greets the server twice, and calls whatever goes wrong a ``ConnectionError``."""
-
-    async def _connect(self) -> None:
-        async with asyncio.timeout(self.socket_connect_timeout):
-            self._reader, self._writer = await asyncio.open_unix_connection(path=self.path)
-
-
-COUNTERPARTS = {
-    redis.Connection,
-    redis.SSLConnection,
-    redis.UnixDomainSocketConnection,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-}
-"""The connection classes of which redis.asyncio has the like."""
-
-
-def awaiting_class(connection_class: type) -> type:
-    """Return the ``redis.asyncio`` class that connects as *connection_class* does."""
-    if connection_class not in COUNTERPARTS:
-        raise SettingsError(
-            f"connection_class {connection_class.__name__}: redis.asyncio has none that connects as it does, so it is "
-            f"for the blocking methods alone"
-        )
-    if issubclass(connection_class, redis.UnixDomainSocketConnection):
-        return UnixConnection
-    if issubclass(connection_class, redis.SSLConnection):
-        return redis.asyncio.SSLConnection
-    return redis.asyncio.Connection
-
-
-async def aconnect(pool: Any, place: tuple[str, int] | None = None) -> Any:
-    """Return a connected ``redis.asyncio`` connection of the running loop; see `connect`."""
-    try:
-        kind = awaiting_class(pool.connection_class)
-        there = {} if place is None else {"host": place[0], "port": place[1]}
-        try:
-            return await _connected(kind(**{**arguments(pool, kind), **there}))
-        except exceptions.ConnectionError:  # as above
-            return await _connected(kind(**{**arguments(pool, kind), **there}))
-    except CANNOT_CONNECT as error:
-        raise explained(error, pool) from without_frames(error)
-
-
-async def _connected(connection: Any) -> Any:
-    """Connect, or leave nothing open: redis-py forgets its streams when it is cancelled, among others."""
-    try:
-        await connection.connect()
-    except BaseException:
-        if connection._writer is not None:
-            connection._writer.transport.abort()
-            let_go(connection)
-        raise
-    return connection
-
-
-CLOSED = SimpleNamespace(is_closing=lambda: True)
-"""What a stream writer is left with for a transport."""
-
-
-def take_transport(connection: Any, protocol: asyncio.Protocol) -> asyncio.Transport:
-    """Hand the transport of a ``redis.asyncio`` connection over to *protocol*, and return it."""
-    transport: asyncio.Transport = connection._writer.transport
-    # A stream writer that is collected closes its transport, and warns; this one has none any more.
-    connection._writer._transport = CLOSED
-    transport.set_protocol(protocol)
-    protocol.connection_made(transport)
-    return transport
-
-
-def let_go(connection: Any) -> None:
-    """Make redis-py forget the streams of a connection whose transport was closed."""
-    connection._reader = connection._writer = None
-
-
-def close_raw(transport: asyncio.Transport) -> None:
-    """Close the socket under a transport whose loop is gone, or belongs to the parent process.
-
-    The transport's own ``close`` would schedule a callback on the dead loop, or take the socket
-    out of an epoll set that a forked child shares with its parent.
-    """
-    sock = transport.get_extra_info("socket")
-    raw = getattr(sock, "_sock", sock)
-    if isinstance(raw, socket.socket):  # uvloop shows no real one, and closes it with the loop
-        raw.close()
-    # Otherwise they warn that nobody has closed them.
-    secured: Any = getattr(transport, "_ssl_protocol", None)
-    for layer in (transport, getattr(secured, "_transport", None)):
-        for name, closed in (("_sock", None), ("_closed", True)):
-            if hasattr(layer, name):
-                setattr(layer, name, closed)

@@ -15,8 +15,6 @@ from fleetcache.exchange.server import SERVERS
 
 log = logging.getLogger("fleetcache.server")
 
-INHERITED = getattr(CredentialProvider, "get_credentials_async", None)  # redis-py 5.3
-
 
 class Done:
     """What may be awaited or not: a provider awaits its listener if a coroutine started it."""
@@ -45,14 +43,10 @@ class Credentials(CredentialProvider):
 
     def get_credentials(self) -> Any:
         with self._blamed():
+            if type(self.provider).get_credentials is CredentialProvider.get_credentials:
+                # It can only be awaited; a loop waits for it here, or in the thread that connects for a loop.
+                return self._checked(asyncio.run(self.provider.get_credentials_async()))
             return self._checked(self.provider.get_credentials())
-
-    async def get_credentials_async(self) -> Any:
-        with self._blamed():
-            if getattr(type(self.provider), "get_credentials_async", INHERITED) is INHERITED:
-                # redis-py's own calls the blocking method in the loop, and warns each time.
-                return self._checked(await asyncio.to_thread(self.provider.get_credentials))
-            return self._checked(await self.provider.get_credentials_async())
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:

@@ -3,156 +3,351 @@
 Commands issued in one turn of the loop leave in one write; the server answers in order, so the
 replies resolve the waiting futures in order.  A task that stops waiting leaves its place in the
 queue behind: its reply is read and thrown away, and nobody else can be given it.
+
+The loop only says when the socket can be read or written.  What is read and written passes through
+no transport of asyncio's, which would lose bytes to an exception that a signal's handler raises
+between its ``recv`` and our parser.  Here such an exception ends the connection, and nobody is
+given another's reply.
 """
 
 from __future__ import annotations
 
 import asyncio
 import select
+import ssl
+import weakref
 from collections import deque
-from collections.abc import AsyncGenerator
-from typing import Any
+from collections.abc import Sequence
+from itertools import islice
+from time import monotonic
+from typing import TypeAlias
 
 from redis.exceptions import InvalidResponse
 
 from fleetcache.errors import ConnectionLost, NeverSent, ServerGone, ServerTimeout
-from fleetcache.exchange import Reply
-from fleetcache.exchange.connecting import close_raw, let_go, take_transport
-from fleetcache.exchange.wire import NEED_DATA, Push, new_reader
+from fleetcache.exchange import Command, Reply
+from fleetcache.exchange.blocking import Conversation
+from fleetcache.exchange.wire import NEED_DATA, Push, packed
 
 BUSY = 0.05
 """A timer that comes this many seconds late speaks of the loop rather than of the server."""
 
+TICK = 0.25
+"""How often, in seconds, the watchdog looks while somebody waits."""
 
-class Multiplexed(asyncio.Protocol):
-    """One connection that any number of tasks of one loop use at once."""
+TURNS = 8
+"""How often a full buffer is read before the loop's other work has its turn."""
 
-    def __init__(self, connection: Any, timeout: float | None, address: str) -> None:
-        self.connection = connection
-        self.timeout = timeout
-        self.address = address
+AT_ONCE = 4
+"""How many large commands of a loop are under way at the same time."""
+
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+Waiter: TypeAlias = tuple[asyncio.Future[list[Reply]], int, float, Sequence[Command]]
+"""Who waits: the future, for how many replies, since when, and to what."""
+
+
+class Overtaken(Exception):
+    """Said to `aexchange` alone: the line is held up by somebody else's reply; the command may be asked anew on another."""
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+
+
+class Multiplexed:
+    """One connection that any number of tasks of one loop use at once.
+
+    The loop alone keeps it: whoever else refers to it does so weakly, so that a loop that was
+    forgotten is collected, and its connection is closed with it.
+    """
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.connection = conversation.connection
+        self.transport = conversation.sock
+        """The socket, plain or secured."""
+        self.reader = conversation.reader
+        self.buffer = memoryview(conversation.buffer)
+        self.timeout = conversation.timeout
+        self.address = conversation.address
         self.loop = asyncio.get_running_loop()
-        self.reader = new_reader()
         self.error: Exception | None = None
         self.outgoing: list[bytes] = []
-        self.waiting: deque[tuple[asyncio.Future[list[Reply]], int, float]] = deque()
+        """What is asked in this turn of the loop."""
+        self.unsent: deque[bytes | memoryview] = deque()
+        """What the kernel did not take, one piece for each waiter; ``begun``: of the first, a part has left."""
+        self.begun = False
+        self.waiting: deque[Waiter] = deque()
         self.replies: list[Reply] = []
         self.retired = False
-        self.farewell: AsyncGenerator[None, None] | None = None
-        self.watchdog: asyncio.TimerHandle | None = None
-        self.excused: asyncio.Future[list[Reply]] | None = None
+        """Whether it takes no new callers."""
+        self.due = 0.0
+        """When the watchdog comes."""
+        self.excused = False
+        self.heard = 0.0
         self.writable: asyncio.Future[None] | None = None
-        self.transport = take_transport(connection, self)
+        self.room = asyncio.Semaphore(AT_ONCE)
+        self.spares: list[Multiplexed] = []
+        """Idle connections for large commands, which end with this one."""
+        self.transport.setblocking(False)
+        self.secured = isinstance(self.transport, ssl.SSLSocket)
+        # The socket survives the line by a moment, so that it is closed and does not complain.
+        weakref.finalize(self, self.transport.close)
+        self.loop.add_reader(self.transport.fileno(), self._readable)
 
-    @property
-    def closed(self) -> bool:
-        """Whether no further command can be sent."""
-        return self.error is not None or self.transport.is_closing()
-
-    def ask(self, data: bytes, count: int) -> asyncio.Future[list[Reply]]:
-        """Queue *data*, which holds *count* commands, and return the future of their replies."""
+    def ask(self, data: bytes, commands: Sequence[Command], since: float | None = None) -> asyncio.Future[list[Reply]]:
+        """Queue *data*, which holds *commands*, and return the future of their replies."""
         if self.error is not None:
             raise NeverSent(*self.error.args)
-        future: asyncio.Future[list[Reply]] = self.loop.create_future()
-        if not self.outgoing:
-            self.loop.call_soon(self._flush)
-        self.outgoing.append(data)
-        now = self.loop.time()
-        self.waiting.append((future, count, now))
-        if self.watchdog is None and self.timeout is not None:
-            self.watchdog = self.loop.call_at(now + self.timeout, self._watch)
+        loop = self.loop
+        now = monotonic()
+        future: asyncio.Future[list[Reply]] = asyncio.Future(loop=loop)
+        try:
+            self.waiting.append((future, len(commands), now if since is None else since, commands))
+            if not self.outgoing:
+                loop.call_soon(self._flush)
+            self.outgoing.append(data)
+            if now > self.due and self.timeout is not None:
+                self._watch_at(now + min(TICK, self.timeout))
+        except BaseException:
+            future.cancel()  # nobody will look at its error
+            self._interrupted()
+            raise
         return future
 
     def is_stale(self) -> bool:
         """Whether the server hung up while nobody waited, and the loop has had no time to notice."""
-        if self.closed or self.waiting or not hasattr(select, "poll"):
+        if self.retired or self.waiting or not hasattr(select, "poll"):
             return False
         poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        poll.register(self.transport.fileno(), select.POLLIN)
         return bool(poll.poll(0))
+
+    def spare(self) -> Multiplexed | None:
+        """Return an idle connection for what is large, None if there is none."""
+        if self.retired:
+            raise NeverSent(f"{self.address}: the connection of this event loop has ended")
+        while self.spares:
+            spare = self.spares.pop()
+            if not spare.retired and not spare.is_stale():
+                return spare
+            spare.close()
+        return None
+
+    def keep(self, spare: Multiplexed) -> None:
+        """Take a connection back that carried something large, or for the first time."""
+        if self.retired or spare.retired or spare.waiting:
+            spare.close()
+        else:
+            self.spares.append(spare)
 
     async def may_write(self) -> None:
         """Wait while the server takes no more bytes; a crowd must not fill our memory."""
         while self.writable is not None:
             await asyncio.shield(self.writable)
 
+    # --- what the loop calls --------------------------------------------------------------------------
+
     def _flush(self) -> None:
-        # What cannot be written any more stays, so that `fail` knows it was never sent.
-        if self.outgoing and not self.closed:
-            self.transport.write(b"".join(self.outgoing))
-            self.outgoing.clear()
-
-    def _watch(self) -> None:
-        """Replies come in order, so the oldest waiter alone tells whether the server is late."""
-        self.watchdog = None
-        if not self.waiting or self.timeout is None:
+        """Write what was asked in this turn of the loop."""
+        if self.error is not None or not self.outgoing:
             return
-        now, due = self.loop.time(), self.waiting[0][2] + self.timeout
-        if now - due > BUSY and self.excused is not self.waiting[0][0]:
-            # The loop was busy elsewhere, and could neither send nor hear: it gets once what it missed.
-            self.excused = self.waiting[0][0]
-            self.watchdog = self.loop.call_at(now + min(now - due, self.timeout), self._watch)
-        elif now >= due:
-            self.fail(ServerTimeout(f"{self.address}: no reply within {self.timeout} s"))
-        else:
-            self.watchdog = self.loop.call_at(due, self._watch)
-
-    # asyncio calls the rest.
-
-    def data_received(self, data: bytes) -> None:
-        take, waiting, replies = self.reader.gets, self.waiting, self.replies
         try:
-            self.reader.feed(data)
-            while (reply := take()) is not NEED_DATA:
-                if type(reply) is Push:
-                    continue
-                future, count, _ = waiting[0]
-                replies.append(reply)
-                if len(replies) == count:
-                    waiting.popleft()
-                    if not future.done():
-                        future.set_result(replies)
-                    replies = self.replies = []
-            if self.retired and not waiting:
-                self.close()
+            pieces, self.outgoing = self.outgoing, []
+            if self.unsent:
+                self.unsent.extend(pieces)
+                return
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            try:
+                size = self.transport.send(data)
+            except WOULD_BLOCK:
+                size = 0
+            if size < len(data):
+                self._keep(pieces, size)
+                self.writable = asyncio.Future(loop=self.loop)
+                self.loop.add_writer(self.transport.fileno(), self._go_on)
+        except OSError as error:
+            self._broken(error)
+        except BaseException:
+            self._interrupted()
+            raise
+
+    def _keep(self, pieces: list[bytes], size: int) -> None:
+        """Keep of *pieces*, of which *size* bytes have left, the rest."""
+        self.unsent.extend(pieces)
+        while len(self.unsent[0]) <= size:
+            size -= len(self.unsent.popleft())
+        self.begun = size > 0
+        self.unsent[0] = memoryview(self.unsent[0])[size:]
+
+    def _go_on(self) -> None:
+        """Write more of what the kernel did not take."""
+        unsent = self.unsent
+        try:
+            while unsent and self.error is None:
+                size = self.transport.send(unsent[0])
+                self.begun = size < len(unsent[0])
+                if self.begun:
+                    unsent[0] = memoryview(unsent[0])[size:]
+                else:
+                    unsent.popleft()
+            if self.error is None:
+                self.loop.remove_writer(self.transport.fileno())
+                self._resume()
+        except WOULD_BLOCK:
+            return
+        except OSError as error:
+            self._broken(error)
+        except BaseException:
+            self._interrupted()
+            raise
+
+    def _broken(self, error: OSError) -> None:
+        """Nothing more can be written: the server's last words, if there are any, say why."""
+        if error.errno is None and not isinstance(error, ssl.SSLError):  # it is a signal handler's, not the socket's
+            self._interrupted()
+            raise error
+        self._readable()
+        if self.error is None:
+            self.fail(self._lost(str(error)))
+
+    def _readable(self) -> None:
+        """Read what has come, and give it to those who wait for it."""
+        if self.error is not None:
+            self.fail(self.error)  # an interrupt had hindered it
+            return
+        try:
+            for _ in range(TURNS):
+                size = self.transport.recv_into(self.buffer)
+                if not size:
+                    self.fail(self._lost("the server closed the connection"))
+                    return
+                self.heard = monotonic()
+                self.reader.feed(self.buffer[:size])
+                self._hand_out()
+                if self.error is not None or (
+                    size < len(self.buffer) and not (self.secured and self.transport.pending())
+                ):
+                    return
+            self.loop.call_soon(self._readable)
+        except WOULD_BLOCK:
+            return
         except (InvalidResponse, IndexError) as error:
             self.fail(ServerGone(f"{self.address}: sent something that is no reply: {error}"))
+        except OSError as error:
+            if error.errno is None and not isinstance(error, ssl.SSLError):
+                self._interrupted()
+                raise
+            self.fail(self._lost(str(error)))
+        except BaseException:
+            self._interrupted()
+            raise
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self.fail(ConnectionLost(f"{self.address}: the server closed the connection before it replied"))
-        let_go(self.connection)
+    def _hand_out(self) -> None:
+        take, waiting, replies = self.reader.gets, self.waiting, self.replies
+        while (reply := take()) is not NEED_DATA:
+            if type(reply) is Push:
+                continue
+            future, count, _, _ = waiting[0]
+            replies.append(reply)
+            if len(replies) == count:
+                if not future.done():
+                    future.set_result(replies)
+                waiting.popleft()  # only now: an interrupt must find whom to tell
+                replies = self.replies = []
+        if not waiting and (self.retired or self.reader.has_data()):
+            self.close()
 
-    def pause_writing(self) -> None:
-        self.writable = self.loop.create_future()
+    def _watch_at(self, moment: float) -> None:
+        self.due = moment
+        # Weakly: what was hung up does not live on until its time is over.
+        self.loop.call_later(moment - monotonic(), watch, weakref.ref(self))
 
-    def resume_writing(self) -> None:
-        if self.writable is not None:
+    def _watch(self) -> None:
+        """Tell those whose time is over.  The line takes no new callers then, and ends with the last who waits."""
+        now, timeout = monotonic(), self.timeout
+        if self.error is not None or timeout is None or not self.waiting:
+            return
+        self._flush()  # an interrupt may have lost its turn
+        if now - self.due > BUSY and not self.excused:
+            # The loop was busy elsewhere, and could neither send nor hear: it gets once what it missed.
+            self.excused = True
+            self._watch_at(now + min(now - self.due, timeout))
+            return
+        self.excused = False
+        # While a reply is arriving, the server is not away.
+        flowing = now - self.heard < timeout / 2
+        waiting = [waiter for waiter in self.waiting if not waiter[0].done()]
+        late = [waiter for waiter in waiting if now >= waiter[2] + timeout]
+        for place, (future, _, _, commands) in enumerate(late):
+            slow = f"the reply to {verb(commands)} was still arriving after" if flowing else "no reply within"
+            error = ServerTimeout(f"{self.address}: {slow} {timeout} s")
+            error.noted = flowing or place > 0  # type: ignore[attr-defined]  # the breaker counts one for all
+            future.set_exception(error)
+            self.retired = True
+        for future, _, since, commands in waiting if late and flowing else ():
+            if not future.done() and all([command[0].harmless for command in commands]):  # noqa: C419
+                future.set_exception(Overtaken(since))
+        left = [since for future, _, since, _ in waiting if not future.done()]
+        if left:
+            self._watch_at(min(min(left) + timeout, now + TICK))
+        else:
+            self.close()
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def _resume(self) -> None:
+        if self.writable is not None and not self.writable.done():
             self.writable.set_result(None)
-            self.writable = None
+        self.writable = None
 
-    def fail(self, error: Exception) -> None:
+    def _lost(self, why: str) -> ConnectionLost:
+        """Return the loss of this connection as an error, which names the command that the server read last."""
+        told = ""
+        if self.waiting:
+            commands = self.waiting[0][3]
+            told = f" to {verb(commands)} ({len(packed(commands))} bytes)"
+        return ConnectionLost(f"{self.address}: {why} before it replied{told}")
+
+    def _interrupted(self) -> None:
+        """Whatever an exception has hindered here: end the connection, and blame nobody."""
+        self.fail(
+            ConnectionLost(f"{self.address}: dropped, because an exception interrupted the event loop"), blameless=True
+        )
+
+    def fail(self, error: Exception, *, blameless: bool = False) -> None:
         """Hang up, and let *error* be everybody's answer."""
         if self.error is None:
             self.error = error
-        if self.watchdog is not None:
-            self.watchdog.cancel()
-            self.watchdog = None
-        sent = len(self.waiting) - len(self.outgoing)
-        self.outgoing.clear()
-        for place, (future, _, _) in enumerate(self.waiting):
+        self.retired = True
+        if self.transport.fileno() >= 0:
+            self.loop.remove_reader(self.transport.fileno())
+            self.loop.remove_writer(self.transport.fileno())
+            self.transport.close()
+        # Of what stands at the end of the queue, nothing has left.
+        sent = len(self.waiting) - len(self.outgoing) - len(self.unsent) + self.begun
+        noted = blameless
+        for place, (future, _, _, _) in enumerate(self.waiting):
             if not future.done():
                 # One exception each: a shared one would collect every waiter's traceback.
                 kind = type(error) if place < sent else NeverSent
                 failure = kind(*error.args)
-                failure.noted = place > 0  # type: ignore[attr-defined]  # the breaker counts one for all
+                failure.noted = noted  # type: ignore[attr-defined]  # the breaker counts one for all
+                noted = True
                 future.set_exception(failure)
         self.waiting.clear()
-        self.resume_writing()
-        self.transport.abort()
+        self.outgoing.clear()
+        self.unsent.clear()
+        self._resume()
+        self._dismiss()
+
+    def _dismiss(self) -> None:
+        while self.spares:
+            self.spares.pop().close()
 
     def retire(self) -> None:
-        """Hang up as soon as those who wait have their replies."""
+        """Take no new callers, and hang up as soon as those who wait have their replies."""
         self.retired = True
+        self._dismiss()
         if not self.waiting:
             self.close()
 
@@ -161,8 +356,58 @@ class Multiplexed(asyncio.Protocol):
         self.fail(ServerGone(f"{self.address}: this cache was closed"))
 
     def abandon(self) -> None:
-        """Hang up from outside: the loop is closed, or belongs to the parent of this process."""
+        """Close this process's copy of the socket: the connection, and the loop that watches it, are its parent's."""
         self.error = ServerGone(f"{self.address}: the event loop of this connection is gone")
-        self.waiting.clear()
-        close_raw(self.transport)
-        let_go(self.connection)
+        self.retired = True
+        self.transport.close()
+        for spare in self.spares:
+            spare.abandon()
+
+
+class Lines:
+    """The connection of each event loop, which the loop alone keeps."""
+
+    def __init__(self) -> None:
+        # A line keeps its loop, so no other loop can be at that address.
+        self._known: dict[int, weakref.ref[Multiplexed]] = {}
+
+    def get(self, loop: asyncio.AbstractEventLoop) -> Multiplexed | None:
+        """Return the connection of *loop*, None if it has none."""
+        known = self._known.get(id(loop))
+        return None if known is None else known()
+
+    def __getitem__(self, loop: asyncio.AbstractEventLoop) -> Multiplexed:
+        line = self.get(loop)
+        if line is None:
+            raise KeyError(loop)
+        return line
+
+    def add(self, line: Multiplexed) -> None:
+        """From now on *line* is its loop's."""
+        self._known[id(line.loop)] = weakref.ref(line)
+        for place, known in list(self._known.items()):
+            if known() is None:
+                self._known.pop(place, None)
+
+    def values(self) -> list[Multiplexed]:
+        """Return the connections that take new callers."""
+        lines = [known() for known in list(self._known.values())]
+        return [line for line in lines if line is not None and not line.retired]
+
+    def __len__(self) -> int:
+        return len(self.values())
+
+
+def watch(line: weakref.ref[Multiplexed]) -> None:
+    """Let the watchdog of *line* look, if it is still there."""
+    watched = line()
+    if watched is not None:
+        watched._watch()
+
+
+def verb(commands: Sequence[Command]) -> str:
+    """Return what *commands* are called in a message: never with a key or a value."""
+    if not commands:
+        return "the greeting"
+    names = list(dict.fromkeys(command[0].decode() for command in islice(commands, 100)))
+    return " ".join(names[:3]) + " …" * (len(names) > 3)

@@ -8,15 +8,13 @@ to the server: they are its parent's.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from time import monotonic
 from typing import Any, TypeAlias
 
@@ -24,6 +22,7 @@ from redis.exceptions import AuthenticationError, ExecAbortError, ReadOnlyError
 from redis.sentinel import SentinelConnectionPool
 
 from fleetcache.errors import (
+    ConnectionLost,
     NeverSent,
     NoSuchDatabase,
     ServerGone,
@@ -35,8 +34,8 @@ from fleetcache.errors import (
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
-from fleetcache.exchange.connecting import aconnect, address_of, connect
-from fleetcache.exchange.multiplexed import Multiplexed
+from fleetcache.exchange.connecting import address_of, connect
+from fleetcache.exchange.multiplexed import Lines, Multiplexed, Overtaken
 from fleetcache.exchange.probing import Prober
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.seats import Counter, Seat, Seats
@@ -57,6 +56,9 @@ MOMENT = 0.05
 
 REFUSED = (AuthenticationError, NoSuchDatabase, UnsupportedServer)
 
+APART = 512 * 1024
+"""Commands that are sent together, and have more bytes than this, share an awaiting connection with nobody."""
+
 
 def harmless(commands: Sequence[Command]) -> bool:
     """Whether all of *commands* may run twice."""
@@ -71,15 +73,6 @@ def untouched(commands: Sequence[Command], replies: Sequence[Reply]) -> bool:
         command[0].harmless or isinstance(reply, (*ENDED, ExecAbortError))
         for command, reply in zip(commands, replies, strict=True)
     )
-
-
-async def farewell(line: Multiplexed) -> AsyncGenerator[None, None]:
-    """Wait, parked in the loop, for its ``shutdown_asyncgens()``, and hang up then."""
-    try:
-        yield
-    finally:
-        line.close()
-        await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
 
 
 class RemoteServer(Server):
@@ -125,8 +118,8 @@ class RemoteServer(Server):
         self.seats = Seats(self.max_connections) if self.max_connections else None
         self._open_counter()
         self.open: set[weakref.ref[Conversation]] = set()
-        self.lines: dict[asyncio.AbstractEventLoop, Multiplexed] = {}
-        self.connecting: dict[asyncio.AbstractEventLoop, asyncio.Task[Multiplexed]] = {}
+        self.lines = Lines()
+        self.connecting: weakref.WeakValueDictionary[int, asyncio.Future[Multiplexed]] = weakref.WeakValueDictionary()
         self.breaker.prober = Prober(weakref.WeakMethod(self.probe))
         if self.sentinels is not None:
             self.sentinels.turn = threading.RLock()
@@ -286,10 +279,10 @@ class RemoteServer(Server):
         """Return a connection of redis-py's to the server, for a talk of one's own."""
         if self.sentinels is None:
             return connect(self.pool)
-        return complete(self._open(BLOCKING)).connection
+        return self._open().connection
 
     def _connect(self, seat: Seat | None = None) -> Conversation:
-        conversation: Conversation = complete(self._open(BLOCKING))
+        conversation = self._open()
         conversation.used = self.sentinels is not None  # a new one, too, may lead to a primary that is about to be none
         conversation.seat = seat
         # Weakly: one that an interrupt has taken from its caller is nobody's, and hangs up as it is collected.
@@ -320,7 +313,7 @@ class RemoteServer(Server):
         """Find out whether the server is back, over a connection of its own, and tell the breaker."""
         era = self.breaker.era
         try:
-            conversation: Conversation = complete(self._open(BLOCKING))
+            conversation = self._open()
             try:
                 conversation.ask(PING, 1)
             finally:
@@ -356,36 +349,44 @@ class RemoteServer(Server):
         if self.breaker.failed:
             self.breaker.admit()
         era = self.breaker.era
-        data, count = packed(commands), len(commands)
+        data = packed(commands)
         loop = asyncio.get_running_loop()
         old = True
+        since: float | None = None
+        tries = 0
         try:
-            for attempt in (1, 2):
+            while True:
                 line = self.lines.get(loop)
                 # A connection that was made for this call and dies is an outage; an older one may
                 # have been dead for long, or leads to a primary that no longer is one.
-                last = attempt == 2
+                last = tries == 1
                 if line is not None and not line.waiting and not harmless(commands) and line.is_stale():
                     line.close()
-                if line is None or line.error is not None:
+                if line is None or line.retired:
                     old = False
                     line = await self._line()
-                    last = attempt == 2 or self.sentinels is None
+                    last = last or self.sentinels is None
                 if line.writable is not None:
                     await line.may_write()
                 try:
-                    replies = await line.ask(data, count)
+                    if len(data) > APART:
+                        replies = await self._apart(line, data, commands)
+                    else:
+                        replies = await line.ask(data, commands, since)
+                except Overtaken as overtaken:
+                    since = overtaken.since
+                    continue
                 except ServerGone as error:
                     if last or not (isinstance(error, NeverSent) or harmless(commands)):
                         raise
+                    tries += 1
                     continue
                 if ENDED.isdisjoint(map(type, replies)):
                     break
-                if self.lines.get(loop) is line:
-                    del self.lines[loop]
                 line.retire()
                 if last or not untouched(commands, replies):
                     break
+                tries += 1
         except BaseException as error:
             self._note(error, era)
             if old and isinstance(error, ServerTimeout):
@@ -399,48 +400,86 @@ class RemoteServer(Server):
         """Return the loop's connection; callers that come while it is made share the making."""
         loop = asyncio.get_running_loop()
         line = self.lines.get(loop)
-        if line is not None and line.error is None:
+        if line is not None and not line.retired:
             return line
-        making = self.connecting.get(loop)
-        if making is None:
-            making = self.connecting[loop] = loop.create_task(self._aconnect(loop))
-            making.add_done_callback(lambda task: self._made(loop, task))
+        making = self.connecting.get(id(loop))
+        if making is None or making.done():
+            making = self.connecting[id(loop)] = self._aconnect(loop, self._begin)
+        return await self._arrival(making)
+
+    def _begin(self, line: Multiplexed) -> None:
+        self.lines.add(line)  # of now: `renew` may have begun new ones meanwhile
+
+    async def _apart(self, line: Multiplexed, data: bytes, commands: Sequence[Command]) -> list[Reply]:
+        """Return the replies to what is large, which travels beside *line* and shares a connection with nobody.
+
+        It holds nobody up, and if the server hangs up on it, it does so on nobody else.
+        """
+        async with line.room:
+            while (own := line.spare()) is None:
+                await self._arrival(self._aconnect(line.loop, line.keep))
+            try:
+                return await own.ask(data, commands)
+            except ConnectionLost as error:
+                raise too_large(error) from error
+            finally:
+                line.keep(own)
+
+    def _aconnect(
+        self, loop: asyncio.AbstractEventLoop, keep: Callable[[Multiplexed], None]
+    ) -> asyncio.Future[Multiplexed]:
+        """Begin to make a connection for *loop*, which *keep* is given, and return its future.
+
+        A thread makes it, as for the blocking face: with the same options and the same security, and out of the
+        reach of signals, whose handlers run in the main thread.
+        """
+        making: asyncio.Future[Multiplexed] = asyncio.Future(loop=loop)
+
+        def connect() -> None:
+            made: Conversation | BaseException
+            try:
+                made = self._open()
+            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+                made = error
+            try:
+                loop.call_soon_threadsafe(arrive, made)
+            except RuntimeError:  # the loop was closed
+                if isinstance(made, Conversation):
+                    made.close()
+
+        def arrive(made: Conversation | BaseException) -> None:
+            try:
+                if isinstance(made, Conversation):
+                    line = Multiplexed(made)
+                    keep(line)
+                    making.set_result(line)
+            except BaseException as error:
+                made = error
+                raise
+            finally:
+                if isinstance(made, BaseException) and not making.done():
+                    making.set_exception(made)
+                    making.exception()  # looked at, so that asyncio does not complain when all waiters left
+
         try:
-            return await asyncio.shield(making)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if making.cancelled() and not (task is not None and task.cancelling()):
-                raise ServerGone(f"{self.address}: connecting was cancelled") from None
-            raise
+            threading.Thread(target=connect, name="fleetcache connects", daemon=True).start()
+        except RuntimeError:  # there can be no more threads, or the interpreter ends
+            connect()
+        return making
 
-    async def _aconnect(self, loop: asyncio.AbstractEventLoop) -> Multiplexed:
-        line: Multiplexed = await self._open(AWAITING)
-        line.farewell = farewell(line)
-        await anext(line.farewell)
-        self.lines[loop] = line
-        self._sweep()
-        return line
-
-    def _made(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Multiplexed]) -> None:
-        self.connecting.pop(loop, None)
-        if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not complain when all waiters left
+    async def _arrival(self, making: asyncio.Future[Multiplexed]) -> Multiplexed:
+        """Wait for a connection that is being made, though not for ever: an interrupt may have lost the news."""
+        done, _ = await asyncio.wait((making,), timeout=self.timeout and 4 * self.timeout + PATIENCE)
+        if not done:
+            self.connecting.pop(id(making.get_loop()), None)
+            raise ServerTimeout(f"{self.address}: no answer while connecting")
+        return making.result()
 
     async def aclose(self) -> None:
         """Close the running loop's connection, as soon as those who wait have their replies."""
-        line = self.lines.pop(asyncio.get_running_loop(), None)
+        line = self.lines.get(asyncio.get_running_loop())
         if line is not None:
             line.retire()
-            await asyncio.sleep(0)  # the transport closes its socket in the loop's next turn
-
-    def _sweep(self) -> None:
-        """Drop the connections of loops that were closed without a farewell."""
-        for loop in list(self.connecting):
-            if loop.is_closed():
-                self.connecting.pop(loop, None)
-        for loop in list(self.lines):
-            if loop.is_closed() and (line := self.lines.pop(loop, None)) is not None:
-                line.abandon()
 
     def client(self) -> Any:
         """Return the raw redis-py client."""
@@ -448,21 +487,17 @@ class RemoteServer(Server):
 
     # --- new connections --------------------------------------------------------------------------
 
-    async def _open(self, runtime: Runtime) -> Any:
-        """Return a new `Conversation` or `Multiplexed`, which leads to the right server."""
+    def _open(self) -> Conversation:
+        """Return a new connection, which leads to the right server."""
         if self.sentinels is None:
-            return await self._reach(runtime)
-        return await self.sentinels.lead(runtime, partial(self._reach, runtime))
+            return complete(self._reach())
+        return complete(self.sentinels.lead(BLOCKING, self._reach))
 
-    async def _reach(self, runtime: Runtime, place: Place | None = None) -> Any:
-        if runtime.blocks:
-            made: Any = Conversation(connect(self.pool, place), self.timeout, self.address)
-        else:
-            made = Multiplexed(await aconnect(self.pool, place), self.timeout, self.address)
+    async def _reach(self, place: Place | None = None) -> Conversation:
+        made = Conversation(connect(self.pool, place), self.timeout, self.address)
         if words := [self.greeting] * bool(self.greeting) + [ABOUT] * self.inquires:
             try:
-                replies = made.ask(b"".join(words), len(words))
-                self._met((replies if runtime.blocks else await replies)[-1])
+                self._met(made.ask(b"".join(words), len(words))[-1])
             except BaseException:
                 made.close()
                 raise
@@ -511,10 +546,10 @@ class RemoteServer(Server):
         while idle:
             with suppress(IndexError):
                 self._hang_up(idle.pop())
-        for loop, line in list(self.lines.items()):
-            if self.lines.pop(loop, None) is line:
-                with suppress(RuntimeError):  # the loop is closed, and its connection with it
-                    loop.call_soon_threadsafe(line.retire)
+        lines, self.lines = self.lines, Lines()
+        for line in lines.values():
+            with suppress(RuntimeError):  # the loop is closed, and its connection with it
+                line.loop.call_soon_threadsafe(line.retire)
 
     # --- processes --------------------------------------------------------------------------------
 
@@ -525,8 +560,16 @@ class RemoteServer(Server):
             conversation.abandon()
         for line in self.lines.values():
             line.abandon()
-        INHERITED.append((conversations, self.lines))
         self._start_afresh()
+
+
+def too_large(error: ConnectionLost) -> ConnectionLost:
+    """Return the loss of a connection that a large command had for itself, which tells nothing about the server."""
+    told = ConnectionLost(
+        f"{error}. Is that more than the server takes (proto-max-bulk-len, client-query-buffer-limit)?"
+    )
+    told.noted = True  # type: ignore[attr-defined]
+    return told
 
 
 class Shredder:
@@ -541,8 +584,6 @@ class Shredder:
 
 
 SERVERS: weakref.WeakSet[RemoteServer] = weakref.WeakSet()
-INHERITED: list[Any] = []
-"""What a child got from its parent: kept, because collecting a transport would touch its loop."""
 
 
 def _after_fork() -> None:
@@ -550,13 +591,5 @@ def _after_fork() -> None:
         server.after_fork()
 
 
-def _at_exit() -> None:
-    """Hang up for loops that nobody shut down, before their collection complains of it."""
-    for server in list(SERVERS):
-        for line in list(server.lines.values()):
-            line.abandon()
-
-
-atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

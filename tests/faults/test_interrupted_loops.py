@@ -1,0 +1,224 @@
+"""Signals raise in the middle of an event loop that is used again: nobody gets another's value, and nothing is left.
+
+``FLEETCACHE_INTERRUPTS=2000`` makes an ordeal of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any, Self
+
+import pytest
+
+from fleetcache import Cache
+
+from .load import PATIENT
+
+INTERRUPTS = int(os.environ.get("FLEETCACHE_INTERRUPTS", "60"))
+TASKS = 12
+
+pytestmark = [
+    pytest.mark.timeout(60 + INTERRUPTS / 4, method="thread"),  # the other method needs the timer
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # redis-py's __del__ is met, too
+]
+
+
+class TimeLimit(Exception):
+    """What a job queue raises in a job that takes too long."""
+
+
+class Interrupts:
+    """A timer that raises *error*, at a random instant of what `run` runs."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+        self.armed = False
+        self.raised = 0
+
+    def __enter__(self) -> Self:
+        self.before = signal.signal(signal.SIGALRM, self._raise)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self.before)
+
+    def _raise(self, *_: object) -> None:
+        if self.armed:
+            self.armed = False
+            self.raised += 1
+            raise self.error("interrupted")
+
+    def run(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run *loop* until it is interrupted, or a little longer if the loop catches what was raised."""
+        ends = [loop.call_later(seconds, loop.stop) for seconds in (0.006, 0.05)]  # one may be lost
+        try:
+            self.armed = True
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.004))
+            loop.run_forever()
+        except self.error:
+            pass
+        finally:
+            self.armed = False
+            for end in ends:
+                end.cancel()
+
+
+class Ordeal:
+    """Tasks of one loop that check every value, and what became of them after each interrupt."""
+
+    def __init__(self, cache: Cache, error: type[BaseException]) -> None:
+        self.cache = cache
+        self.interrupts = Interrupts(error)
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_debug(False)  # it is ten times slower
+        self.loop.set_exception_handler(lambda loop, context: None)
+        self.wrong: list[Any] = []
+        self.hung: list[Any] = []
+        self.errors: list[BaseException] = []
+        self.lost: list[asyncio.Task[Any]] = []
+        """Tasks that asyncio itself never wakes: the exception was raised while it scheduled them."""
+        self.reads = 0
+
+    def run(self, interrupts: int) -> None:
+        with self.interrupts:
+            self._finish([self.loop.create_task(self._begin())])
+            while self.interrupts.raised < interrupts:
+                tasks = [self.loop.create_task(self._work(number)) for number in range(TASKS)]
+                self.interrupts.run(self.loop)
+                self._finish(tasks)
+                self._finish([self.loop.create_task(self._look())])
+
+    def _finish(self, tasks: list[asyncio.Task[Any]]) -> None:
+        """Let *tasks* end without further interrupts."""
+        started, seen = time.monotonic(), {}
+        while pending := [task for task in tasks if not task.done()]:
+            self.loop.run_until_complete(asyncio.wait(pending, timeout=0.02))
+            for task in pending:
+                # One that nothing but a turn of the loop is missing to, and that has had many.
+                if task._fut_waiter is None or task._fut_waiter.done():
+                    seen.setdefault((task, task._fut_waiter), []).append(task)
+            for task in [task for (task, _), looks in seen.items() if len(looks) > 4 and not task.done()]:
+                self.lost.append(task)
+                tasks.remove(task)
+                seen = {}
+            if time.monotonic() - started > 5:
+                self.hung += pending
+                return
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                if not isinstance(error, self.interrupts.error):
+                    self.errors.append(error)
+
+    async def _begin(self) -> None:
+        await self.cache.aset_many({f"key{number}": value(number) for number in range(TASKS)}, None)
+
+    async def _look(self) -> None:
+        """Nothing is left of an interrupt: whoever comes later has its own values."""
+        self._check([await self.cache.aget(f"key{number}") for number in range(TASKS)], range(TASKS))
+
+    async def _work(self, number: int) -> None:
+        for step in range(4):
+            other = (number * 7 + step) % TASKS
+            self._check([await self.cache.aget(f"key{number}")], [number])
+            found = await self.cache.aget_many([f"key{other}", f"key{number}"])
+            self._check([found.get(f"key{other}"), found.get(f"key{number}")], [other, number])
+            await self.cache.aset(f"own{number}", [number, step])
+            if (await self.cache.aget(f"own{number}", [number]))[0] != number:
+                self.wrong.append(("own", number))
+            await self.cache.attl(f"key{other}")
+
+    def _check(self, found: list[Any], numbers: Any) -> None:
+        self.reads += len(found)
+        right = [value(number) for number in numbers]
+        if found != right:
+            self.wrong.append((found, right))
+
+    def end(self, *steps: Coroutine[Any, Any, Any]) -> None:
+        """Take *steps* in the loop, and close it."""
+        for step in steps:
+            self.loop.run_until_complete(step)
+        left = [task for task in asyncio.all_tasks(self.loop) if task not in self.lost]
+        self.loop.close()
+        assert left == []
+
+
+def value(number: int) -> list[Any]:
+    """Return what key *number* holds: small ones, and some of several segments."""
+    return [number, "v" * (20_000 if number == 3 else number)]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeLimit, TimeoutError])
+@pytest.mark.parametrize("place", ["valkey-tcp", "valkey-unix", "redis-tls", "shards", "cluster", "sentinel", "near"])
+def test_an_interrupted_loop(request, place, error):
+    """Whatever a signal's handler raises, wherever it does: no task reads another's value, hangs or stays behind."""
+    cache = cache_at(place, request)
+    ordeal = Ordeal(cache, error)
+    connected = clients(cache)
+
+    ordeal.run(INTERRUPTS)
+
+    print(f"{ordeal.interrupts.raised} interrupts, {ordeal.reads} reads, {len(ordeal.lost)} tasks that asyncio lost")
+    assert ordeal.wrong == []
+    assert ordeal.hung == []
+    assert [error for error in ordeal.errors if not benign(error)] == []
+    ordeal.end(cache.aclose())
+    deadline = time.monotonic() + 3
+    while clients(cache) > connected and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert clients(cache) <= connected
+    assert len(ordeal.lost) < 0.2 * ordeal.interrupts.raised + 5
+
+
+def benign(error: BaseException) -> bool:
+    """Whether an interrupted loop may have made this error: of a command that cannot be repeated."""
+    return "interrupted the event loop" in str(error)
+
+
+def cache_at(place: str, request: pytest.FixtureRequest) -> Cache:
+    """Return a cache of this test's own."""
+    options: dict[str, Any] = {**PATIENT, "CLOSE_CONNECTION": True}
+    if place == "redis-tls":
+        options["CONNECTION_POOL_KWARGS"] = {}
+    params = {"KEY_PREFIX": f"loops-{random.getrandbits(40):x}", "OPTIONS": options}
+    valkey = request.getfixturevalue("valkey")
+    match place:
+        case "shards":
+            return Cache(
+                [valkey.tcp_url(11), valkey.tcp_url(12)],
+                {**params, "OPTIONS": {**options, "CLIENT_CLASS": "fleetcache.client.ShardClient"}},
+            )
+        case "near":
+            options["NEAR"] = True
+            return Cache(valkey.tcp_url(9), params)
+        case "cluster":
+            return Cache(request.getfixturevalue("valkey_cluster").url(), params)
+        case "sentinel":
+            return Cache(request.getfixturevalue("watched_servers").url(), params)
+        case "redis-tls":
+            return Cache(request.getfixturevalue("tls").tls_url(), params)
+    return Cache(valkey.tcp_url(10) if place == "valkey-tcp" else valkey.url(10), params)
+
+
+def clients(cache: Cache) -> int:
+    """Return how many ordinary clients the servers of *cache* have."""
+    cache.get("anything")
+    found = 0
+    for server in cache.topology.primaries:
+        raw = server.client()
+        found += len(
+            [
+                client
+                for client in raw.client_list()
+                if client["lib-name"] == "fleetcache"
+                and "pubsub" not in client["cmd"]
+                and client["cmd"] != "client|tracking"
+            ]
+        )
+    return found
