@@ -53,11 +53,10 @@ CONNECTION = {
     "ssl_certfile, ssl_keyfile, ssl_password": "The client's own certificate.",
     "ssl_cert_reqs": "Whether the server's certificate is checked: `\"required\"`, `\"optional\"`, or `\"none\"`, which `None` means too.",
     "ssl_check_hostname": "Whether the certificate has to name the host: True, with every redis-py.",
-    "ssl_validate_ocsp, ssl_validate_ocsp_stapled": "For the blocking methods only: redis.asyncio has nothing like them, so the awaiting ones "
-    "raise a `SettingsError`. With old releases of redis-py so it is with `ssl_ca_path` and `ssl_password`.",
+    "ssl_validate_ocsp, ssl_validate_ocsp_stapled": "Whether the server's certificate was revoked.",
     "ssl_min_version, ssl_ciphers": "Which TLS.",
     "socket_keepalive, socket_keepalive_options": "TCP keep-alive.",
-    "retry, retry_on_timeout, retry_on_error": "redis-py's retries, in raw clients and while blocking callers connect. "
+    "retry, retry_on_timeout, retry_on_error": "redis-py's retries, in raw clients and while a connection is made. "
     "What fleetcache repeats is said in [Outages](outages.md#what-is-repeated).",
     "health_check_interval, decode_responses, encoding": "Of raw clients only; the cache is not affected.",
 }

@@ -92,7 +92,13 @@ class Multiplexed:
         self.secured = isinstance(self.transport, ssl.SSLSocket)
         # The socket survives the line by a moment, so that it is closed and does not complain.
         weakref.finalize(self, self.transport.close)
-        self.loop.add_reader(self.transport.fileno(), self._readable)
+        try:
+            self.loop.add_reader(self.transport.fileno(), self._readable)
+        except NotImplementedError as error:  # Windows' own
+            raise RuntimeError(
+                f"{type(self.loop).__name__} cannot watch sockets, as awaiting callers need it. "
+                f"Run the program in an asyncio.SelectorEventLoop"
+            ) from error
 
     def ask(self, data: bytes, commands: Sequence[Command], since: float | None = None) -> asyncio.Future[list[Reply]]:
         """Queue *data*, which holds *commands*, and return the future of their replies."""
