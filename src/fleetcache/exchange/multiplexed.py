@@ -28,6 +28,7 @@ from fleetcache.errors import ConnectionLost, NeverSent, ServerGone, ServerTimeo
 from fleetcache.exchange import Command, Reply
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.wire import NEED_DATA, Push, packed
+from fleetcache.interrupts import interruption
 
 BUSY = 0.05
 """A timer that comes this many seconds late speaks of the loop rather than of the server."""
@@ -209,7 +210,7 @@ class Multiplexed:
 
     def _broken(self, error: OSError) -> None:
         """Nothing more can be written: the server's last words, if there are any, say why."""
-        if error.errno is None and not isinstance(error, ssl.SSLError):  # it is a signal handler's, not the socket's
+        if interruption(error) is not None:
             self._interrupted()
             raise error
         self._readable()
@@ -238,9 +239,12 @@ class Multiplexed:
         except WOULD_BLOCK:
             return
         except (InvalidResponse, IndexError) as error:
+            if interruption(error) is not None:
+                self._interrupted()
+                raise
             self.fail(ServerGone(f"{self.address}: sent something that is no reply: {error}"))
         except OSError as error:
-            if error.errno is None and not isinstance(error, ssl.SSLError):
+            if interruption(error) is not None:
                 self._interrupted()
                 raise
             self.fail(self._lost(str(error)))
