@@ -158,8 +158,8 @@ class Ordeal:
 def due(task: asyncio.Future[Any]) -> bool:
     """Whether all that *task* waits for has come."""
     waits_for = getattr(task, "_fut_waiter", task)
-    children = [child for child in getattr(waits_for, "_children", ()) if not child.done()]
-    return waits_for is None or waits_for.done() or (bool(children) and all(map(due, children)))
+    children = getattr(waits_for, "_children", None)
+    return waits_for is None or waits_for.done() or (children is not None and all(map(due, children)))
 
 
 def value(number: int) -> list[Any]:
