@@ -257,6 +257,18 @@ def test_what_is_no_url(location, fault):
     assert "LOCATION" in message
 
 
+def test_none_in_a_url():
+    """A URL spells None as text, for whatever may be None."""
+    names = ("max_connections", "serializer", "socket_timeout", "ssl_ca_certs", "timeout", "key_function", "password")
+    cache = Cache.from_url("redis://host?" + "&".join(f"{name}=None" for name in names))
+
+    assert (cache.default_timeout, cache.settings.options.socket_timeout) == (None, None)
+    assert "password" not in cache.topology.servers[0].pool.connection_kwargs
+    for nothing in (None, True, {}):
+        with pytest.raises(SettingsError, match="a URL is expected"):
+            Cache.from_url(nothing)
+
+
 @pytest.mark.parametrize("url", [Dsn(URL), URL.encode(), lazystr(URL)], ids=["object", "bytes", "lazy"])
 def test_a_url_for_an_entry(url):
     """Of a whole entry too."""
@@ -293,9 +305,17 @@ def test_a_prefix(prefix, name):
         ({"OPTIONS": {5: 1}}, "unknown option 5"),
         ({"OPTIONS": {"CLIENT_CLASS": 3}}, "CLIENT_CLASS"),
         ({"OPTIONS": {"CLIENT_CLASS": dict}}, "is not derived from"),
-        ({"OPTIONS": {"CONNECTION_POOL_CLASS": 3}}, "CONNECTION_POOL_CLASS cannot be 3: a class, or its dotted path"),
+        (
+            {"OPTIONS": {"CONNECTION_POOL_CLASS": 3}},
+            "CONNECTION_POOL_CLASS cannot be 3: a class of redis-py's pools, or its dotted path",
+        ),
         ({"OPTIONS": {"CONNECTION_FACTORY": 3}}, "CONNECTION_FACTORY cannot be 3"),
         ({"OPTIONS": {"REDIS_CLIENT_CLASS": 3}}, "REDIS_CLIENT_CLASS cannot be 3"),
+        ({"OPTIONS": {"CONNECTION_POOL_CLASS": "redis.Redis"}}, "has no attribute"),
+        ({"OPTIONS": {"CONNECTION_FACTORY": "builtins.dict"}}, "CONNECTION_FACTORY cannot be 'builtins.dict'"),
+        ({"OPTIONS": {"REDIS_CLIENT_CLASS": "builtins.dict"}}, "REDIS_CLIENT_CLASS: <class 'dict'> makes no clients"),
+        ({"OPTIONS": {"REDIS_CLIENT_KWARGS": {"bogus": 1}}}, "REDIS_CLIENT_KWARGS: "),
+        ({"OPTIONS": {"protocol": INF}}, "LOCATION 'redis://h'"),
         ({"OPTIONS": {"PARSER_CLASS": 3}}, "PARSER_CLASS cannot be 3"),
         ({"OPTIONS": {"ADDRESS_REMAP": 3}}, "ADDRESS_REMAP cannot be 3: a function"),
         ({"OPTIONS": {"SENTINEL_KWARGS": 3}}, "SENTINEL_KWARGS cannot be an int: a dict is expected"),
@@ -306,9 +326,9 @@ def test_a_prefix(prefix, name):
 )
 def test_an_entry_of_another_type(params, fault):
     """Each works, or is an error that names the alias and the setting; under Django it is one of the system check."""
-    assert fault in refusal(**params)
+    assert fault in refusal("redis://h", **params)
 
-    caches = {"pages": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": "memory://kinds", **params}}
+    caches = {"pages": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": "redis://h", **params}}
     with override_settings(
         CACHES={"default": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": "memory://"}, **caches}
     ):

@@ -78,12 +78,12 @@ def imported(path: Any) -> Any:
         raise SettingsError(f"{path!r} cannot be imported{'.' + near if near else f': {error}'}") from error
 
 
-def made_by(what: str) -> Callable[[Any], Any]:
-    """Return what reads a class or function, or its dotted path; *what* says of what."""
+def made_by(what: str, method: str = "__call__") -> Callable[[Any], Any]:
+    """Return what reads *what*, a class or function with *method*, or its dotted path."""
 
     def read(value: Any) -> Any:
         found = imported(value)
-        if not callable(found):
+        if not (callable(found) and callable(getattr(found, method, None))):
             raise TypeError(f"{what}, or its dotted path, is expected")
         return found
 
@@ -196,6 +196,11 @@ def more_than_none(value: Any) -> float:
     if not number:
         raise ValueError("more than 0 seconds are expected")
     return number
+
+
+def pause(value: Any) -> float:
+    """Return how many seconds to wait until something is done again."""
+    return at_least(0.05)(more_than_none(value))
 
 
 UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1024, "MI": 1024**2, "GI": 1024**3}

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-SECRETIVE = re.compile("PASS|USER|KWARGS|CREDENTIAL|SECRET|TOKEN|AUTH|CA_DATA", re.IGNORECASE)
+SECRETIVE = re.compile("PASS|USER|KWARGS|SENTINELS|CREDENTIAL|SECRET|TOKEN|AUTH|CA_DATA", re.IGNORECASE)
 """Names of settings whose values are not quoted."""
 
 PLAIN = frozenset(
@@ -37,7 +37,7 @@ PLAIN = frozenset(
 WORD = re.compile(r"[A-Za-z_]\w*")
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 HOST = r"(?:[^\s:@/?#,\[\]]+|\[[\w:.%]+\])(?::\d*)?"
-PLACE = re.compile(rf"(?:{HOST}(?:,\s*{HOST})*)?(?:/[^?#]*)?", re.DOTALL)
+PLACE = re.compile(rf"(?:{HOST}(?:,\s*{HOST})*)?(?:/[^?#&=;]*)?", re.DOTALL)
 BARE = re.compile(r"(?:localhost|[\w.-]+:\d+|\[[\da-fA-F:.]+\](?::\d+)?|[\w-]+(?:\.[\w-]+)+|\.{0,2}/.*)", re.DOTALL)
 USER = re.compile(r"[\w.-]*")
 PASSWORD = re.compile(r"[^\s:@/?#,;|]+")
@@ -52,6 +52,8 @@ def masked_url(url: str) -> str:
     scheme, found, rest = (head if at else url).partition("://")
     if not found or not SCHEME.fullmatch(scheme):
         scheme, found, rest = "", "", head
+    if at and re.search("[/?#]", rest):
+        return f"{scheme}{found}***"  # which part the last @ ends is anybody's guess
     place, mark, query = tail.partition("?")
     shown = f"{place}{mark}{_masked_query(query)}"
     if at:
@@ -79,7 +81,7 @@ def _masked_query(query: str) -> str:
 
 
 def _masked_parameter(name: str, equals: str, value: str) -> str:
-    if name in PLAIN and "://" not in value:
+    if name in PLAIN and re.fullmatch(r"[\w.,:/-]*", value):
         return f"{name}{equals}{value}"
     return f"{name}=***" if equals and WORD.fullmatch(name) else "***"
 

@@ -23,7 +23,7 @@ from fleetcache.exchange.connecting import arguments, parameters
 from fleetcache.exchange.credentials import Credentials
 from fleetcache.exchange.wire import PACKER
 from fleetcache.kinds import flag, imported
-from fleetcache.masking import masked_url, shown, without_frames
+from fleetcache.masking import masked_url, quoted, shown, without_frames
 from fleetcache.settings import Options, connection_options, passed_on, unknown_parameter
 from fleetcache.urls import is_lazy, secured
 
@@ -167,7 +167,14 @@ class ConnectionFactory:
     def get_connection(self, params: dict[str, Any]) -> Any:
         """Return a raw client over the pool of *params*."""
         pool = self.get_or_create_connection_pool(params)
-        return self.settings.redis_client_class(connection_pool=pool, **self.settings.redis_client_kwargs)
+        kind = self.settings.redis_client_class
+        try:
+            raw = kind(connection_pool=pool, **self.settings.redis_client_kwargs)
+        except (ValueError, TypeError, RedisError) as error:
+            raise SettingsError(f"REDIS_CLIENT_KWARGS: {error}") from without_frames(error)
+        if getattr(raw, "connection_pool", None) is None:
+            raise SettingsError(f"REDIS_CLIENT_CLASS: {quoted(kind)} makes no clients like redis.Redis")
+        return raw
 
     def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
         """Return the process's pool for *params*, all of them: two aliases share one only if all agree."""
@@ -199,10 +206,9 @@ class ConnectionFactory:
                 pool.connection_kwargs.setdefault("command_packer", PACKER)  # of raw clients, too
             # Not connected: but what the connection would refuse is heard of now, not at the first use.
             kind(**arguments(pool, kind))
-        except SettingsError as error:
+        except (ValueError, TypeError, ArithmeticError, AttributeError, RedisError) as error:
+            # Its causes quote what they could not read, and the locals of its frames hold the password.
             raise SettingsError(f"LOCATION {masked_url(url)!r}: {error}") from None
-        except (ValueError, TypeError, RedisError) as error:
-            raise SettingsError(f"LOCATION {masked_url(url)!r}: {error}") from without_frames(error)
         return pool
 
 

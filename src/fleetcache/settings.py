@@ -33,6 +33,7 @@ from fleetcache.kinds import (
     mapping,
     more_than_none,
     one_of,
+    pause,
     prefix,
     prefix_list,
     sentinels,
@@ -86,9 +87,9 @@ class NearOptions:
     t_live: float = option(1.0, at_least(0.05))
     """How many seconds a copy may be out of date at most. A copy that the server has not vouched for within
     them is not used. At least 0.05."""
-    canary: float = option(10.0, more_than_none)
+    canary: float = option(10.0, pause)
     """Every so many seconds a small entry is written, whose announcement has to come back."""
-    t_topo: float = option(15.0, more_than_none)
+    t_topo: float = option(15.0, pause)
     """Every so many seconds it is asked, of another server where there is one, who the primary is, and which slots
     it holds."""
     absent: bool = option(True, flag)
@@ -186,9 +187,11 @@ class Options:
     [Outages](outages.md#the-breaker)."""
     breaker_cooldown: float = option(1.0, at_least(0))
     """How often, in seconds, the server is then probed in the background, until it answers."""
-    connection_factory: Any = option(None, made_by("a class"), setting="DJANGO_REDIS_CONNECTION_FACTORY")
+    connection_factory: Any = option(
+        None, made_by("a class like ConnectionFactory", "connect"), setting="DJANGO_REDIS_CONNECTION_FACTORY"
+    )
     """What makes connection pools: a class derived from `fleetcache.pool.ConnectionFactory`."""
-    connection_pool_class: Any = option(None, made_by("a class"), "pool_class")
+    connection_pool_class: Any = option(None, made_by("a class of redis-py's pools", "from_url"), "pool_class")
     """A redis-py pool class."""
     connection_pool_kwargs: Mapping[str, Any] = option({}, mapping)
     """Further arguments of the pool and its connections, for both faces; a `connection_class` is a blocking one of
@@ -298,16 +301,16 @@ def _read(where: str, name: str, described: Field[Any], value: Any) -> dict[str,
 class _Connection:
     """Arguments of redis-py's connections that are no options of ours, and that it does not check itself."""
 
+    port: int = option(6379, whole(1, 65535))
     db: int = option(0, whole(0))
+    timeout: float | None = option(20.0, lambda value: None if value is None else at_least(0)(value), none=True)
     health_check_interval: float = option(0, at_least(0))
     ssl_cert_reqs: str = option("required", cert_reqs, none=True)
 
 
 CHECKED = {
-    described.name: described
-    for kind in (Options, _Connection)
-    for described in fields(kind)
-    if described.name in connection_options() | {"max_connections"}
+    **{each.name: each for each in fields(Options) if each.name in connection_options() | {"max_connections"}},
+    **{each.name: each for each in fields(_Connection)},
 }
 """What is read of the arguments for redis-py's connections, wherever they are written."""
 
@@ -341,6 +344,8 @@ class Settings:
     ) -> Settings:
         """Return the settings of a ``CACHES`` entry, given as Django hands it to a backend."""
         where = f"CACHES[{alias!r}]" if alias else "cache settings"
+        if not isinstance(params, Mapping):
+            raise SettingsError(f"{where}: a dict is expected, not {shown('KWARGS', params)}")
         known, apart = table(cls), ("LOCATION", "OPTIONS")
         found: dict[str, Any] = {}
         for name, value in params.items():
@@ -381,7 +386,10 @@ def from_url(url: Any) -> tuple[str, dict[str, Any]]:
     place, _, query = url.partition("?")
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name in own:
-            params[name.upper()] = int(value) if name == "version" and value.isdecimal() else value
+            written = int(value) if name == "version" and value.isdecimal() else value
+            params[name.upper()] = None if value == "None" else written
+        elif value == "None" and name in options.keys() | connection_options():
+            params["OPTIONS"][options.get(name, name)] = None
         elif name in options and name not in connection_options():
             params["OPTIONS"][options[name]] = value
         elif name in connection_options() or name == "db":

@@ -49,7 +49,7 @@ def text_of(value: Any) -> str:
             return text_of(found())
     kind: Any = type(value)
     nameless = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
-    if nameless or isinstance(value, (bool, type, Mapping, list, tuple, set, frozenset)):
+    if nameless or value is None or isinstance(value, (bool, type, Mapping, list, tuple, set, frozenset)):
         raise TypeError("text is expected")
     return str(value)
 
@@ -137,6 +137,8 @@ def _fault(scheme: str, url: str) -> str:
         return "no server has port 0"
     if "+" in scheme and (not place.hostname or re.search(",.*:.*@", place.netloc)):
         return "a host is missing, or stands before the @; in a password , is written %2C"
+    if scheme == "unix" and (place.hostname or not place.path.strip("/")):
+        return "a socket has a path and no host: unix:///run/valkey.sock?db=1"
     if scheme not in NETWORKED:
         return ""
     database = place.path.strip("/")
