@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedSSLConnection
 
 from fleetcache.errors import SettingsError
-from fleetcache.exchange.connecting import arguments, parameters
+from fleetcache.exchange.connecting import DEADLINE, arguments, parameters
 from fleetcache.exchange.credentials import Credentials
 from fleetcache.exchange.wire import PACKER
 from fleetcache.kinds import flag, imported
@@ -145,9 +145,7 @@ class ConnectionFactory:
             **settings.connection,
             "url": f"{TRANSLATED.get(scheme, scheme)}{mark}{rest}",
             **{name: value for name, value in ours.items() if value is not None},
-            # None is no limit: left out, redis-py would put in its own.
-            "socket_timeout": settings.socket_timeout,
-            "socket_connect_timeout": settings.socket_connect_timeout,
+            **self._limits(),
             **settings.connection_pool_kwargs,
         }
         if (secured(url) or params.get("ssl")) and not unchecked({**params, **dict(parse_qsl(urlsplit(url).query))}):
@@ -155,6 +153,12 @@ class ConnectionFactory:
         if params.get("credential_provider") is not None:
             params["credential_provider"] = credentials(params["credential_provider"])
         return params
+
+    def _limits(self) -> dict[str, float | None]:
+        """Return the time limits that the site has set, None for no limit; raw clients have redis-py's otherwise."""
+        names = ("socket_timeout", "socket_connect_timeout")
+        given = self.settings.given.keys()
+        return {name: getattr(self.settings, name) for name in names if not given.isdisjoint((name, name.upper()))}
 
     def connect(self, url: str) -> Any:
         """Return a raw client for *url*; nothing is sent yet."""
@@ -225,8 +229,9 @@ class SentinelConnectionFactory(ConnectionFactory):
             shared.pop(name, None)
         # Some may hang, and all can still be asked in time.
         limits = {
-            name: shared[name] and shared[name] / len(sentinels)
+            name: limit and limit / len(sentinels)
             for name in ("socket_timeout", "socket_connect_timeout")
+            for limit in (shared.get(name, DEADLINE),)
         }
         own = {**limits, **(self.settings.sentinel_kwargs or {})}
         if own.get("ssl") and not unchecked(own):

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
 from fleetcache.errors import SettingsError
-from fleetcache.exchange.connecting import parameters, says_none
+from fleetcache.exchange.connecting import DEADLINE, parameters, says_none
 from fleetcache.keys import KeyFunction, default_key_function
 from fleetcache.kinds import (
     COMPRESSORS,
@@ -175,10 +175,10 @@ class Options:
     """The ACL user. The URL's has precedence."""
     password: str | None = option(None, text_of, "password", secret=True)
     """Its password. The URL's has precedence."""
-    socket_timeout: float | None = option(5.0, limit, "socket_timeout", none=True)
-    """Seconds for one exchange. None or 0: no limit."""
-    socket_connect_timeout: float | None = option(5.0, limit, "socket_connect_timeout", none=True)
-    """Seconds for connecting, to whichever of a name's addresses."""
+    socket_timeout: float | None = option(DEADLINE, limit, "socket_timeout", none=True)
+    """Seconds for one exchange. None or 0: no limit. Raw clients have redis-py's own limit unless this is set."""
+    socket_connect_timeout: float | None = option(DEADLINE, limit, "socket_connect_timeout", none=True)
+    """Seconds for connecting, to whichever of a name's addresses; for raw clients as above."""
     max_connections: int | None = option(None, whole(1), "max_connections")
     """How many connections blocking callers of one process may use at once; more get a `TooManyConnections`,
     unless the pool class is `redis.BlockingConnectionPool`. Tasks share one per event loop."""

@@ -79,9 +79,15 @@ def wanted(pool: Any) -> tuple[str, ...]:
     return ("_",) if name is not None and name.default is name.empty else ()
 
 
+DEADLINE = 5.0
+"""How many seconds connecting, and an exchange, may take where a site says nothing."""
+
+
 def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
     """Return what *pool* would pass to a connection, without its push-driven maintenance mode."""
     kwargs = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith("maint")}
+    # Of ours alone: raw clients block for as long as their commands say, and listen for ever.
+    kwargs = {"socket_timeout": DEADLINE, "socket_connect_timeout": DEADLINE, **kwargs}
     # Of ours alone: told to speak RESP3, a raw client of the pool would return other types than sites know.
     kwargs.setdefault("protocol", 3)
     if "command_packer" in parameters(connection_class):

@@ -34,7 +34,7 @@ from fleetcache.errors import (
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
-from fleetcache.exchange.connecting import address_of, connect
+from fleetcache.exchange.connecting import DEADLINE, address_of, connect
 from fleetcache.exchange.multiplexed import Lines, Multiplexed, Overtaken
 from fleetcache.exchange.probing import Prober
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
@@ -93,7 +93,7 @@ class RemoteServer(Server):
         self.raw = raw
         self.pool = raw.connection_pool
         self.address = address_of(self.pool)
-        self.timeout: float | None = self.pool.connection_kwargs.get("socket_timeout")
+        self.timeout: float | None = self.pool.connection_kwargs.get("socket_timeout", DEADLINE)
         self.breaker = breaker or Breaker(self.address)
         self.breaker.address = self.address
         self.max_connections = max_connections
