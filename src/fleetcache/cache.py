@@ -29,7 +29,7 @@ from fleetcache.exchange import Server
 from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, TROUBLE, Failsafe
-from fleetcache.foreign import behind
+from fleetcache.foreign import behind, is_pipeline
 from fleetcache.keys import CacheKey, default_key_function, escaped, unique
 from fleetcache.near import CANARY, PACKED, Near, announced, clock, open_near
 from fleetcache.pipeline import OPERATIONS, Pipeline
@@ -218,13 +218,33 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         lifetime = () if expiry is None else ("PX", expiry)
         if nx and xx:
             raise DataError("nx and xx exclude each other")
-        if nx or xx:
-            command: tuple[Any, ...] = (c.SET_IF, name, payload, *lifetime, "NX" if nx else "XX")
-        else:
-            command = (c.SET, name, payload, *lifetime)
-        return bool(await self.ask(command, nx and self.added_in_outage(key), client))
+        if nx:
+            return await self._set_new(name, payload, lifetime, self.added_in_outage(key), client)
+        command = (c.SET_IF, name, payload, *lifetime, "XX") if xx else (c.SET, name, payload, *lifetime)
+        return bool(await self.ask(command, False, client))
 
     set = blocking(aset)
+
+    async def _set_new(
+        self, name: str, payload: bytes | int, lifetime: tuple[Any, ...], instead: bool, client: Any
+    ) -> bool:
+        """Store *payload* if there is nothing that can be read, and return whether it was stored."""
+        if self.settings.options.unreadable == "raise" or self.runtime.once or is_pipeline(client):
+            return bool(await self.ask((c.SET_IF, name, payload, *lifetime, "NX"), instead, client))
+        while True:
+            try:
+                there = await self.ask((c.ADD, name, payload, *lifetime, "NX", "GET"), MISSING, client)
+            except ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                return False  # it is no value, but it is there
+            if there is MISSING or there is None:
+                return instead if there is MISSING else True
+            if self.decoded(there, name) is not MISSING:
+                return False
+            stored = await self.run(c.SWAP, name, there, payload, *lifetime, instead=MISSING, client=client)
+            if stored:
+                return instead if stored is MISSING else True
 
     def added_in_outage(self, key: Any) -> bool:
         """What `add` returns while the server is away and that is ignored."""
@@ -233,7 +253,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     async def aadd(
         self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
     ) -> bool:
-        """Store *value* if there is none, and return whether it was stored."""
+        """Store *value* if there is none, or none that can be read, and return whether it was stored."""
         return await self.aset(key, value, timeout, version, client, nx=True)
 
     add = blocking(aadd)
@@ -320,7 +340,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     delete_many = blocking(adelete_many)
 
     async def ahas_key(self, key: Any, version: Any = None, client: Any = None, *, fresh: bool = False) -> bool:
-        """Return whether *key* has a value; *fresh* as with `aget`."""
+        """Return whether there is an entry for *key*, which is not read; *fresh* as with `aget`."""
         name = self.name(key, version)
         near = self.near
         if near is None or client is not None:
@@ -387,11 +407,12 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
                 raise ValueError(f"Key {name!r} not found")
             total = (default if value is MISSING else value) + delta
             (new,) = await self.encoded((total,))
+            lifetime = () if expiry is None else ("PX", expiry)
             if payload is None:
-                lifetime = () if expiry is None else ("PX", expiry)
                 stored = await self.ask((c.SET_IF, name, new, *lifetime, "NX"), MISSING, client)
             else:
-                stored = await self.run(c.SWAP, name, payload, new, instead=MISSING, client=client)
+                words = lifetime if value is MISSING else ("KEEPTTL",)
+                stored = await self.run(c.SWAP, name, payload, new, *words, instead=MISSING, client=client)
             if stored:
                 return None if stored is MISSING else total
 

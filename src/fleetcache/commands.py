@@ -25,6 +25,7 @@ MGET_NOW, EXISTS_NOW = _same_again("MGET", writes=0), _same_again("EXISTS", writ
 EXISTS, TTL, PTTL = _reading("EXISTS"), _reading("TTL"), _reading("PTTL")
 SET = _same_again("SET")
 SET_IF = Verb("SET")  # with NX or XX: a second run would answer otherwise, if not on another server
+ADD = Verb("SET")  # with NX GET, which answers what is there
 ACQUIRE = Verb("SET")  # of a lock: two servers would let in two holders
 DEL, UNLINK, RENAME = Verb("DEL", writes=ALL), Verb("UNLINK", writes=ALL), Verb("RENAME", writes=2)
 PERSIST = Verb("PERSIST")
@@ -34,7 +35,7 @@ INFO = _reading("INFO", key=0)
 FLUSHDB = _same_again("FLUSHDB", key=0, writes=EVERYTHING)
 MULTI, EXEC = _same_again("MULTI", key=0), _same_again("EXEC", key=0)  # as harmless as what they enclose
 EVALSHA, EVAL = Verb("EVALSHA", key=3), Verb("EVAL", key=3)
-UNSETTLED = (EVALSHA,)
+UNSETTLED = (EVALSHA, ADD)
 """What an operation may ask the server again about the same entry after the reply to: see `pipeline`."""
 
 # Hashes.
@@ -112,7 +113,7 @@ SWAP = Script.of(
     "swap",
     """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+redis.call('SET', KEYS[1], ARGV[2], unpack(ARGV, 3))
 return 1
 """,
 )

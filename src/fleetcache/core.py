@@ -172,11 +172,12 @@ class Core(Twinned):
             return MISSING
 
     def note_unreadable(self, error: UnreadableValue, name: str) -> None:
-        """Count and log a payload that cannot be read, and is taken as missing; or raise, if so set."""
+        """Count a payload that cannot be read and is taken as missing, and log it once a minute; or raise, if so set."""
         if self.settings.options.unreadable == "raise":
             raise error
         self.stats.unreadable += 1
-        log.warning("%s: unreadable, taken as missing: %s", self.masked(name), error, extra={"event": "unreadable"})
+        if self.stats.said.is_new(name):
+            log.warning("%s: unreadable, taken as missing: %s", self.masked(name), error, extra={"event": "unreadable"})
 
     def masked(self, name: str) -> str:
         """Return *name* for a message."""
@@ -234,7 +235,7 @@ class Core(Twinned):
         verbs = [verb for verb, *_ in commands]
         if any(verb is c.ACQUIRE for verb in verbs):
             raise error  # two servers would give one lock to two holders
-        if isinstance(error, CircuitOpen) or all(verb.harmless or verb is c.SET_IF for verb in verbs):
+        if isinstance(error, CircuitOpen) or all(verb.harmless or verb is c.SET_IF or verb is c.ADD for verb in verbs):
             other = self.topology.another(commands[0], tried)
             if other is not None:
                 return other

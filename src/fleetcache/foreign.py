@@ -91,9 +91,14 @@ async def arrived(found: Any) -> Any:
     return await found if isawaitable(found) else found
 
 
+def is_pipeline(client: Any) -> bool:
+    """Whether *client* is a pipeline of redis-py, which answers its owner, and later."""
+    return isinstance(client, (redis.client.Pipeline, redis.asyncio.client.Pipeline))
+
+
 def behind(client: Any) -> Queue | BorrowedServer:
     """Return what *client* is to us."""
-    if isinstance(client, (redis.client.Pipeline, redis.asyncio.client.Pipeline)):
+    if is_pipeline(client):
         return Queue(client)
     if isinstance(getattr(client, "connection_pool", None), (redis.ConnectionPool, redis.asyncio.ConnectionPool)):
         return BorrowedServer(client)

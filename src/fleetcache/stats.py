@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
+
+MINUTE = 60.0
+MOST = 1000
+
+
+class Said:
+    """What was logged within the last minute: it is not logged again, and no more than 1000 lines of a kind are."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, float] = {}
+
+    def is_new(self, what: str) -> bool:
+        """Whether *what* is to be logged now."""
+        now, times = monotonic(), self.times
+        if now < times.get(what, -MINUTE) + MINUTE:
+            return False
+        for old, at in list(times.items()):  # in the order of their times; a copy, as other threads come here too
+            if now < at + MINUTE:
+                break
+            times.pop(old, None)
+        if len(times) >= MOST:
+            return False
+        times[what] = now
+        return True
 
 
 @dataclass
@@ -11,3 +36,6 @@ class Stats:
 
     unreadable: int = 0
     """Payloads that could not be turned into a value, and were taken as missing."""
+
+    said: Said = field(default_factory=Said)
+    """The names of those that were logged."""

@@ -299,7 +299,7 @@ class Database:
         return [value if isinstance(value, bytes) else None for value in values]
 
     def SET(self, key: bytes, value: bytes, *words: bytes) -> Reply:
-        found = options(words, NX=0, XX=0, KEEPTTL=0, PX=1)
+        found = options(words, NX=0, XX=0, GET=0, KEEPTTL=0, PX=1)
         deadline = None
         if "PX" in found:
             (amount,) = map(whole, found["PX"])
@@ -307,14 +307,15 @@ class Database:
             if amount <= 0:
                 raise ResponseError("invalid expire time in 'set' command")
             deadline = self._deadline(amount, "set")
+        before = self.GET(key) if "GET" in found else None
         exists = self._alive(key) is not None
         if ("NX" in found and exists) or ("XX" in found and not exists):
-            return None
+            return before
         if "KEEPTTL" in found:
             self._keep(key, value)
         else:
             self._replace(key, value, deadline)
-        return b"OK"
+        return before if "GET" in found else b"OK"
 
     def INCRBY(self, key: bytes, delta: bytes) -> Reply:
         step, before = whole(delta), self._find(key, bytes)
@@ -585,10 +586,10 @@ def incr(database: Database, key: bytes, delta: bytes, default: bytes, milliseco
     return total if abs(total) < 2**53 else database.GET(key)
 
 
-def swap(database: Database, key: bytes, old: bytes, new: bytes) -> Reply:
+def swap(database: Database, key: bytes, old: bytes, new: bytes, *words: bytes) -> Reply:
     if database.GET(key) != old:
         return 0
-    database.SET(key, new, b"KEEPTTL")
+    database.SET(key, new, *words)
     return 1
 
 
