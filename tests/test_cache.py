@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+import copy
+import numbers
+import pickle
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from time import time
+from typing import Any
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import DataError, ResponseError
 from tests.faces import AWAITING
 from tests.nearby import CANARY
 
-from fleetcache import DEFAULT_TIMEOUT
+from fleetcache import DEFAULT_TIMEOUT, Cache
 from fleetcache import commands as c
 from fleetcache.errors import InvalidTimeout, UnreadableValue, UnstorableValue
 
@@ -436,6 +441,138 @@ async def test_a_timeout_that_is_none(cache, timeout):
             await refused
     assert await cache.get_many(["key", "new"]) == {"key": 1}
     assert await cache.ttl("key") in (99, 100)
+
+
+class Seconds(int):
+    """An integer by another name."""
+
+
+@numbers.Real.register
+class Measured:
+    """A real number that Python does not know, as numpy's float32."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __float__(self) -> float:
+        return self.value
+
+
+@numbers.Integral.register
+class Counted:
+    """An integer that Python does not know, as numpy's int64; sums of it overflow."""
+
+    def __index__(self) -> int:
+        return 60
+
+    def __mul__(self, other: Any) -> Any:
+        return Counted()
+
+
+@pytest.mark.parametrize(
+    "timeout",
+    [60, 60.0, Seconds(60), Fraction(120, 2), Decimal(60), Measured(60.0), Counted(), 10**6],
+    ids=lambda timeout: f"{type(timeout).__name__} {timeout if isinstance(timeout, int) else ''}",
+)
+async def test_any_real_number_is_a_timeout(cache, timeout):
+    """A timeout may be a number of any class, and of any size that the server can count."""
+    expected = 10**6 if timeout == 10**6 else 60
+
+    assert await cache.set("a", 1, timeout) is True
+    assert await cache.ttl("a") in (expected - 1, expected)
+    assert await cache.set_many({"b": 1}, timeout) == []
+    assert await cache.expire("b", timeout) is True
+    assert await cache.incr("n", default=0, timeout=timeout) == 1
+    assert [await cache.ttl(key) in (expected - 1, expected) for key in "bn"] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "when",
+    [float("inf"), float("nan"), None, date(2030, 1, 1), "tomorrow", Decimal("sNaN"), 1e308, 10**5000],
+    ids=["inf", "nan", "None", "date", "text", "sNaN", "1e308", "thousands of digits"],
+)
+async def test_a_moment_that_is_none(cache, when):
+    """What cannot be a moment is refused, and nothing is changed."""
+    await cache.set("key", 1, 100)
+
+    for refused in (cache.expire_at("key", when), cache.pexpire_at("key", when)):
+        with pytest.raises(InvalidTimeout, match="a moment is a datetime"):
+            await refused
+    assert await cache.ttl("key") in (99, 100)
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+async def test_set_many_tells_what_a_transaction_refused(cache, make):
+    """An error within EXEC is raised, or with IGNORE_EXCEPTIONS its keys are those that were not stored."""
+    await cache.set_many({"a": "old", "b": "old"}, None)
+    beyond = (2**63 - 1) // 1000  # from now on it is more than the server counts
+
+    with pytest.raises(ResponseError, match="invalid expire time"):
+        await cache.set_many({"a": "new", "b": "new"}, beyond)
+    for transaction in (False, True):
+        pipe = cache.pipeline(transaction=transaction)
+        pipe.set_many({"a": "new"}, beyond)
+        with pytest.raises(ResponseError, match="invalid expire time"):
+            await pipe.execute()
+    tolerant = make(KEY_PREFIX=cache.key_prefix, IGNORE_EXCEPTIONS=True)
+    assert await tolerant.set_many({"a": "new", "b": "new"}, beyond) == ["a", "b"]
+    assert await cache.get_many("ab") == {"a": "old", "b": "old"}
+
+
+async def test_a_wrong_type_names_entry_and_operation(cache):
+    """The server says neither which entry is of another kind nor what was asked of it; the message does, without the key."""
+    await cache.rpush("secret-list", 1)
+
+    for asked, call in (
+        ("GET", cache.get("secret-list")),
+        ("SADD", cache.sadd("secret-list", 1)),
+        ("incr", cache.incr("secret-list")),
+    ):
+        with pytest.raises(ResponseError, match=rf"WRONGTYPE .*\({asked} of .*…#[0-9a-f]+\)") as caught:
+            await call
+        assert "secret-list" not in str(caught.value)
+
+
+async def test_a_count_begins_with_a_number(cache):
+    """incr() refuses a default that is no number, and begins with whatever is one."""
+    with pytest.raises(TypeError, match="default has to be a number, not str"):
+        await cache.incr("a", default="x")
+    assert await cache.get("a") is None
+    assert await cache.incr("a", default=1.5, timeout=60) == 2.5
+    assert await cache.get("a") == 2.5
+    assert await cache.ttl("a") in (59, 60)
+    assert await cache.incr("b", default=2**63) == 2**63 + 1
+    assert await cache.incr("c", default=False) == 1
+
+
+async def test_names_that_cannot_be_sent(cache):
+    """A lone surrogate is no text that could be sent: DataError, whatever holds the entry."""
+    for call in (
+        cache.get("\ud800"),
+        cache.set("\ud800", 1),
+        cache.get_many(["a", "\ud800"]),
+        cache.set_many({"\ud800": 1}),
+        cache.delete_many(["\ud800"]),
+        cache.hset("a", "\ud800", 1),
+        cache.keys("\ud800*"),
+        cache.lock("\ud800").acquire(),
+    ):
+        with pytest.raises(DataError):
+            await call
+
+
+def test_caches_are_not_pickled():
+    """A cache or a lock says why it cannot be pickled; a deep copy of a cache uses the same connections."""
+    cache = Cache("memory://pickled")
+
+    for each in (cache, cache.lock("a"), cache.pipeline()):
+        with pytest.raises(TypeError, match="cannot be pickled: its connections belong to this process"):
+            pickle.dumps(each)
+    other = copy.deepcopy(cache)
+    other.key_prefix = "other"
+    assert (other.topology, cache.key_prefix) == (cache.topology, "")
 
 
 # --- keys and versions --------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
+from numbers import Number
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -39,6 +40,7 @@ from fleetcache.recipes.locks import Lock
 from fleetcache.settings import Settings, from_url
 from fleetcache.stats import Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
+from fleetcache.times import moment
 from fleetcache.topology import Topology
 from fleetcache.topology.opening import aclose_idle, close_idle, in_both_roles, open_cluster, open_servers
 from fleetcache.topology.standalone import Standalone
@@ -380,8 +382,11 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         name = self.name(key, version)
         if ignore_key_check and default is None:
             default = 0
+        if not (default is None or isinstance(default, Number)):
+            raise TypeError(f"incr: default has to be a number, not {type(default).__name__}")
         expiry = self.milliseconds(timeout)
-        if type(delta) is int and -(2**63) <= delta < 2**63:
+        start = 0 if default is None else default
+        if type(delta) is type(start) is int and abs(delta) < 2**63 and abs(start) < 2**63:
             first = ("" if default is None else default, "" if expiry is None else expiry)
             try:
                 total = await self.run(c.INCR, name, delta, *first, instead=MISSING, client=client)
@@ -531,15 +536,13 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
 
     async def aexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
         """Let *key* live until *when*, a datetime or seconds since 1970; return whether it was there."""
-        moment = int(when.timestamp() if isinstance(when, datetime) else when)
-        return bool(await self.ask((c.EXPIREAT, self.name(key, version), moment), False, client))
+        return bool(await self.ask((c.EXPIREAT, self.name(key, version), moment(when)), False, client))
 
     expire_at = blocking(aexpire_at)
 
     async def apexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
         """Let *key* live until *when*, a datetime or milliseconds since 1970; return whether it was there."""
-        moment = int(when.timestamp() * 1000 if isinstance(when, datetime) else when)
-        return bool(await self.ask((c.PEXPIREAT, self.name(key, version), moment), False, client))
+        return bool(await self.ask((c.PEXPIREAT, self.name(key, version), moment(when, unit=1000)), False, client))
 
     pexpire_at = blocking(apexpire_at)
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
-from decimal import Decimal
 from enum import Enum
 from functools import partial
-from math import isfinite
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
 from fleetcache import commands as c
 from fleetcache.codec import Codec
-from fleetcache.errors import CircuitOpen, CrossServer, InvalidTimeout, UnreadableValue, is_outage
+from fleetcache.errors import CircuitOpen, CrossServer, UnreadableValue, is_outage
 from fleetcache.exchange import Command, Reply, Script, Server, Verb
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
@@ -34,6 +32,7 @@ from fleetcache.near import PACKED, Near, clock
 from fleetcache.near.store import Entry
 from fleetcache.settings import Settings
 from fleetcache.stats import Stats
+from fleetcache.times import LARGEST, milliseconds
 from fleetcache.topology import Topology
 from fleetcache.twin import Twinned
 
@@ -89,6 +88,10 @@ class Core(Twinned):
         """The cache with every exception raised."""
         raise NotImplementedError
 
+    def __deepcopy__(self, memo: Any) -> Self:
+        """Return an object of its own on the same connections."""
+        return self.__copy__()
+
     # --- names and times --------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -139,20 +142,13 @@ class Core(Twinned):
 
     def milliseconds(self, timeout: Timeout, unit: int = 1000) -> int | None:
         """Return *timeout* in milliseconds, None for ever; numbers count *unit* milliseconds each."""
-        if type(timeout) is int:
-            return timeout * unit
+        if type(timeout) is int and -LARGEST <= (found := timeout * unit) <= LARGEST:
+            return found
         if timeout is None:
             return None
-        if timeout in self.default_marks:
+        if any(timeout is mark for mark in self.default_marks):
             return self.milliseconds(self.default_timeout)
-        if isinstance(timeout, timedelta):
-            return int(timeout.total_seconds() * 1000)
-        if isinstance(timeout, (int, float, Decimal)) and isfinite(timeout):
-            return int(timeout * unit)
-        raise InvalidTimeout(
-            f"a timeout is a number of seconds, a timedelta, or None for ever, not {timeout!r} "
-            f"({type(timeout).__name__})"
-        )
+        return milliseconds(timeout, unit)
 
     # --- values -----------------------------------------------------------------------------------
 
@@ -217,11 +213,11 @@ class Core(Twinned):
                 (reply,) = await self.runtime.exchange(server, (command,))
             if isinstance(reply, RedisError):
                 if not isinstance(reply, NoScriptError):
-                    raise reply
+                    raise self.refusal(reply, command)
                 # A script is sent whole only to a server that does not know it yet.
                 (reply,) = await self.runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
                 if isinstance(reply, RedisError):
-                    raise reply
+                    raise self.refusal(reply, command)
         except TROUBLE as error:
             return self.instead(error, instead, (command,))
         finally:
@@ -300,12 +296,24 @@ class Core(Twinned):
         try:
             if isinstance(answer, Exception):
                 raise answer
-            for reply in answer:
-                if isinstance(reply, RedisError):
-                    raise reply
+            refused = next((reply for reply in answer if isinstance(reply, RedisError)), None)
+            if refused is not None:
+                raise self.refusal(refused, commands[answer.index(refused)])
+            if commands[-1][0] is c.EXEC:  # what is refused within a transaction stands in its reply
+                for command, reply in zip(commands[1:], answer[-1] or (), strict=False):
+                    if isinstance(reply, RedisError):
+                        raise self.refusal(reply, command)
         except TROUBLE as error:
             return [self.instead(error, instead, commands)] * len(commands)
         return answer
+
+    def refusal(self, reply: RedisError, command: Command) -> RedisError:
+        """Return the server's refusal of *command*, which does not name the entry of another kind itself."""
+        if not str(reply).startswith("WRONGTYPE"):
+            return reply
+        asked = command[1].name if isinstance(command[1], Script) else command[0].decode()
+        names = ", ".join(self.masked(str(name)) for name in c.named(command)[:3])
+        return type(reply)(f"{reply} ({asked} of {names})")
 
     def instead(self, error: Exception, instead: Any, commands: Iterable[Command]) -> Any:
         """Return *instead*, what *commands* bring if *error* may be ignored; else raise it."""
@@ -363,7 +371,7 @@ class Core(Twinned):
                 replies = await self.runtime.exchange(server, commands)
             payload = replies[0]
             if isinstance(payload, RedisError):
-                raise payload
+                raise self.refusal(payload, commands[0])
             if departed and type(replies) is list:
                 left = replies[1]
         except TROUBLE as error:

@@ -8,6 +8,8 @@ from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
+from redis.exceptions import DataError
+
 from fleetcache.errors import InvalidKey
 
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
@@ -53,6 +55,14 @@ def check(key: Any) -> None:
             f"a key must be a string, not {type(key).__name__}: {_shown(key)}. "
             f"Use str(key), or bytes.decode() for bytes"
         )
+
+
+def in_utf8(name: str) -> bytes:
+    """Return *name* as the server knows it."""
+    try:
+        return name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"a name cannot be sent: {error}") from error
 
 
 def _shown(key: Any) -> str:

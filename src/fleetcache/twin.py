@@ -57,6 +57,13 @@ class Twinned:
         copy.wait_by(self.runtime, self.runtime if self.still is None else self.still.runtime)
         return copy
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to be pickled."""
+        raise TypeError(
+            f"a {type(self).__name__} cannot be pickled: its connections belong to this process. Pass what it is made of, "
+            f"such as a cache's URL or alias and a lock's key, and make it anew there"
+        )
+
     def _attributes(self) -> dict[str, Any]:
         """Return what other objects made of this one are given."""
         return {name: value for name, value in vars(self).items() if not self._is_method(name) and name not in OWN}

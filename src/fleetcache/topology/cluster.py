@@ -31,6 +31,7 @@ from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.server import RemoteServer, harmless
 from fleetcache.exchange.wire import pack
+from fleetcache.keys import in_utf8
 from fleetcache.topology import Share, Topology
 from fleetcache.topology.replicas import UNABLE, Reader
 from fleetcache.twin import complete
@@ -56,7 +57,7 @@ _turn = lock_across_forks()
 
 def slot_of(name: str | bytes) -> int:
     """Return the slot of *name*; of the text between its first braces alone, if there is some."""
-    data = name.encode() if isinstance(name, str) else name
+    data = in_utf8(name) if isinstance(name, str) else name
     return key_slot(data) if b"{" in data else crc_hqx(data, 0) % SLOTS
 
 
@@ -265,7 +266,10 @@ class Cluster(Topology):
         if 0 < at < len(command):
             slots, name = self.readers if command[0].reads else self.slots, command[at]
             if type(name) is str and "{" not in name:  # written out: every call comes by here
-                return slots[crc_hqx(name.encode(), 0) % SLOTS]
+                try:
+                    return slots[crc_hqx(name.encode(), 0) % SLOTS]
+                except UnicodeEncodeError:
+                    pass  # `slot_of` tells
             return slots[slot_of(name)]
         return self.primaries[0] if self.primaries else self.somewhere
 

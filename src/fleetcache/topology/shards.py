@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 from fleetcache.exchange import Command, Server
+from fleetcache.keys import in_utf8
 from fleetcache.topology import Share, Topology
 
 POINTS = 128
@@ -21,7 +22,7 @@ hash_tag = re.compile(r".*\{(.*)\}.*")
 
 
 def _hash(text: str) -> str:
-    return sha256(text.encode()).hexdigest()
+    return sha256(in_utf8(text)).hexdigest()
 
 
 class Shards(Topology):
