@@ -145,7 +145,7 @@ def test_the_name_of_the_servers_of_a_service():
     assert sentinel.connection_pool.connection_kwargs["ssl_check_hostname"] is True
 
 
-BLOCKING_ONLY = sorted(
+NOT_OF_ASYNCIO = sorted(
     name
     for name in parameters(redis.SSLConnection) - parameters(redis.asyncio.SSLConnection)
     if name in {"ssl_ca_path", "ssl_password"} or "ocsp" in name
@@ -153,7 +153,7 @@ BLOCKING_ONLY = sorted(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # redis-py forgets a socket
-@pytest.mark.parametrize("name", BLOCKING_ONLY)
+@pytest.mark.parametrize("name", NOT_OF_ASYNCIO)
 async def test_what_redis_asyncio_does_not_know(secured, tls, face, name):
     """Awaiting callers have it all the same: their connections are made as those of blocking ones."""
     for options in ways(name, True if "validate" in name else "/nowhere"):

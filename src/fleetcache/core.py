@@ -259,12 +259,12 @@ class Core(Twinned):
         return [(verb, name) for name in names] if self.topology.splits else ((verb, *names),)
 
     def joined(self, verb: Verb, replies: Sequence[Reply]) -> Reply:
-        """Return the replies to what `about` made as the one reply to *verb*: a list, or a count."""
+        """Return the replies to what `about` made as the one reply to *verb*: a list, or a count, None if part of it is not known."""
         if not self.topology.splits:
             return replies[0]
         if verb == b"MGET":
             return [payload for reply in replies for payload in reply or (None,)]
-        return sum(replies)
+        return None if None in replies else sum(replies)
 
     async def ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
         """Return the replies of several servers, asked at once; *instead* for each of one that is away."""
