@@ -128,6 +128,7 @@ OPTIONS = {
     "PASSWORD as a dict": {"PASSWORD": {"value": SECRET}},
     "PASSWORD as bytes": {"PASSWORD": SECRET.encode()},
     "PASSWORD as bytes that are no text": {"PASSWORD": SECRET.encode() + b"\xff"},
+    "PASSWORD of an environment that is no UTF-8": {"PASSWORD": SECRET + "\udcff"},
     "password in a pool": {"CONNECTION_POOL_KWARGS": {"password": SECRET, "bogus": 1}},
     "password in a pool, beside a fault": {"CONNECTION_POOL_KWARGS": {"password": SECRET, "socket_timeout": "x"}},
     "password in a pool, as a list": {"CONNECTION_POOL_KWARGS": {"password": [SECRET]}},

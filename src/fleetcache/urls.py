@@ -37,13 +37,11 @@ def is_lazy(value: Any) -> bool:
 
 def text_of(value: Any) -> str:
     """Return the text of *value*: of a string, a lazy one, bytes, a path, a number, or an object that is a URL or a secret."""
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, (bytes, bytearray)):
+    if isinstance(value, (str, bytes, bytearray)):
         try:
-            return value.decode()
-        except UnicodeDecodeError:
-            raise TypeError("the bytes are no UTF-8") from None
+            return value.encode().decode() if isinstance(value, str) else value.decode()
+        except UnicodeError:
+            raise TypeError("text of UTF-8 is expected") from None  # the cause would quote it
     for method in ("get_secret_value", "geturl"):  # pydantic's secrets; what urllib.parse.urlsplit returns
         if callable(found := getattr(value, method, None)):
             return text_of(found())
