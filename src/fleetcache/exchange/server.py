@@ -238,8 +238,7 @@ class RemoteServer(Server):
         return replies
 
     def drop(self, told: Told) -> None:
-        conversation, _, era = told
-        self._give_up(conversation, ServerGone(f"{self.address}: nobody reads the replies"), era)
+        self._hang_up(told[0])  # an interrupt: it says nothing about the server
 
     def _borrow(self, era: int, *, cautious: bool) -> Conversation:
         """Return an idle connection or a new one; *cautious* pays a look whether it still lives."""
