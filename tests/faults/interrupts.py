@@ -62,7 +62,9 @@ class Alarm:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(SOON, LATE))
 
 
-def interrupt(work: Callable[[], None], kind: type[BaseException], count: int, look: Callable[[], None]) -> Counter[str]:
+def interrupt(
+    work: Callable[[], None], kind: type[BaseException], count: int, look: Callable[[], None]
+) -> Counter[str]:
     """Interrupt *work*, which is run again and again, *count* times by *kind*; return what became of them.
 
     After each of them *look* may count what it left behind.
@@ -110,6 +112,7 @@ class Ordeal:
         cache.set_many(self.right, None)
         cache.set("number", 0, None)
         self.least = 0
+        self.lock: Any = None
 
     def work(self) -> None:
         """Use the cache as a request would, and compare."""
@@ -128,15 +131,17 @@ class Ordeal:
             found = pipe.get(NAMES[0]).ttl(NAMES[1]).get(NAMES[2]).execute()
         if (found[0], found[2]) != (self.right[NAMES[0]], self.right[NAMES[2]]):
             self.harm["wrong in a pipeline"] += 1
-        lock = cache.lock("lock", blocking=False)
-        if lock.acquire():
-            lock.release()
+        self.lock = cache.lock("lock", blocking=False)
+        if self.lock.acquire():
+            self.lock.release()
         else:
             self.harm["lock left"] += 1
             cache.delete("lock")
 
     def look(self) -> None:
         """Count the places and connections that nobody gave back; other threads may have some for a moment."""
+        if self.lock is not None and self.lock.token is not None:
+            self.lock.release()  # it was interrupted while it was held, and its holder knows
         until = time.monotonic() + 1
         while (held := self.held()) and time.monotonic() < until:
             time.sleep(0.001)
@@ -168,7 +173,9 @@ def control(count: int) -> dict[str, dict[str, int]]:
 def ordeal(name: str, locations: Any, options: dict[str, Any], count: int) -> dict[str, dict[str, int]]:
     """Interrupt the users of the cache at *locations*, and return what became of the interrupts, and the harm."""
     logging.disable(logging.CRITICAL)
-    cache = (ShardClient if name == "shards" else Cache)(locations, {"OPTIONS": {"MAX_CONNECTIONS": PLACES, "SOCKET_TIMEOUT": 5, **options}})
+    cache = (ShardClient if name == "shards" else Cache)(
+        locations, {"OPTIONS": {"MAX_CONNECTIONS": PLACES, "SOCKET_TIMEOUT": 5, **options}}
+    )
     found = {}
     for kind in KINDS:
         victim = Ordeal(cache)
@@ -224,7 +231,14 @@ def main() -> int:
                 began = time.monotonic()
                 code, found = in_a_process(name, place, {"NEAR": near}, asked.count)
                 bad = bad or code != 0 or bool(harm_in(found))
-                print(name, "with NEAR" if near else "", f"exit {code}", found, f"{time.monotonic() - began:.0f} s", flush=True)
+                print(
+                    name,
+                    "with NEAR" if near else "",
+                    f"exit {code}",
+                    found,
+                    f"{time.monotonic() - began:.0f} s",
+                    flush=True,
+                )
     return int(bad)
 
 

@@ -56,7 +56,7 @@ class Leftover:
                     self.answered = True
                     now = monotonic()
                     self.until = min(self.until, now + max(LATE, now - self.since))
-            except (RedisError, OSError):
+            except RedisError:
                 settled = False
             except Exception:  # noqa: BLE001 - another try would fare no better
                 settled = True
