@@ -41,9 +41,9 @@ def test_an_interrupt_harms_nobody(place, near, request):
 
     code, found = in_a_process(name, place, {"NEAR": near}, COUNT)
 
-    heard = {kind: outcomes["heard"] for kind, outcomes in found.items()}
+    finalized = sum(outcomes.get("in a finalizer", 0) for outcomes in found.values())
     assert (code, harm_in(found)) == (0, {}), found
-    assert all(number >= 0.97 * COUNT for number in heard.values()), found
+    assert finalized <= 4 + COUNT // 50, found
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from fleetcache.interrupts import let_pass
+
 MOST = 1000
 """How many tokens are remembered; beyond that the oldest are forgotten."""
 
@@ -58,7 +60,8 @@ class Leftover:
                     self.until = min(self.until, now + max(LATE, now - self.since))
             except RedisError:
                 settled = False
-            except Exception:  # noqa: BLE001 - another try would fare no better
+            except Exception as error:  # noqa: BLE001 - another try would fare no better
+                let_pass(error)
                 settled = True
             self.due = monotonic() + self.pause
             self.pause = min(2 * self.pause, LAST)
