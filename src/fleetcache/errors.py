@@ -34,6 +34,10 @@ class ServerNotStarted(FleetcacheError):
     """``embedded://`` started a server program that ended, or did not answer; see its log."""
 
 
+class UnusableFile(SettingsError, redis.ConnectionError):
+    """A certificate, a key or an authority that the settings name cannot be read; the message says which and why."""
+
+
 # --- the call is wrong ----------------------------------------------------------------------------
 
 
@@ -89,6 +93,13 @@ class NeverSent(ServerGone):
     """The server could not be reached, so nothing was sent; asking again is safe, whatever is asked."""
 
 
+class NotPrimary(NeverSent):
+    """The server that is called the primary has become a replica, so nothing was sent."""
+
+    primary: tuple[str, int] | None = None
+    """Whose replica it is."""
+
+
 class ConnectionLost(ServerGone):
     """The server hung up before it replied; a write may or may not have happened."""
 
@@ -116,4 +127,5 @@ class UnsupportedServer(ConnectionInterrupted, redis.ConnectionError):
 def is_outage(error: BaseException) -> bool:
     """Whether *error* means that the server is away; one that refuses us is not."""
     away = (redis.ConnectionError, redis.TimeoutError)  # a builtin TimeoutError is a time limit of the caller's
-    return isinstance(error, away) and not isinstance(error, (redis.AuthenticationError, UnsupportedServer))
+    refused = (redis.AuthenticationError, UnsupportedServer, SettingsError)
+    return isinstance(error, away) and not isinstance(error, refused)

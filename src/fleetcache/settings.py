@@ -207,8 +207,8 @@ class Options:
     sentinel_kwargs: Mapping[str, Any] | None = option(None, mapping, "sentinel_kwargs", secret=True)
     """Arguments of the connections to the Sentinels."""
     address_remap: Any = option(None, made_by("a function"), "address_remap")
-    """For a cluster whose nodes are reached at other addresses than they announce: a function of `(host, port)`,
-    or its path, that returns where to connect."""
+    """For a cluster, or a service under Sentinels, whose servers are reached at other addresses than they announce: a
+    function of `(host, port)`, or its path, that returns where to connect. Raw clients of a service know nothing of it."""
     allow_embedded: bool = option(False, flag)
     """Start an `embedded://` server even where Django's DEBUG is off."""
     near: NearOptions | None = option(None, NearOptions.read, "near")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,9 +17,17 @@ from tests.topology.load import Load
 
 from fleetcache import Cache
 from fleetcache.client import ClusterClient, HerdClient, SentinelClient
-from fleetcache.errors import AccessDenied, CircuitOpen, NeverSent, ServerTimeout, SettingsError, UnsupportedServer
+from fleetcache.errors import (
+    AccessDenied,
+    CircuitOpen,
+    NeverSent,
+    NotPrimary,
+    ServerTimeout,
+    SettingsError,
+    UnsupportedServer,
+)
 from fleetcache.exchange.sentinels import Sentinels
-from fleetcache.testing import WatchedServers, sentinels
+from fleetcache.testing import WatchedServers, sentinels, valkey_server
 from fleetcache.testing.clusters import Sentinel, free_ports, role, run, wait_for
 
 pytestmark = [pytest.mark.flaky(reruns=2), pytest.mark.newest]
@@ -51,9 +60,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     ask = Sentinels._ask
 
-    async def noting(self: Sentinels, runtime: Any, server: Any) -> Any:
+    def noting(self: Sentinels, server: Any) -> Any:
         found.append(server.address)
-        return await ask(self, runtime, server)
+        return ask(self, server)
 
     monkeypatch.setattr(Sentinels, "_ask", noting)
     return found
@@ -131,7 +140,7 @@ async def test_sentinels_that_are_not_there_are_passed_over(fresh, servers):
 
 
 async def test_a_sentinel_that_is_behind(fresh, servers):
-    """A server that a Sentinel calls the primary, but that is a replica, is not used: the next Sentinel is asked."""
+    """A server that a Sentinel calls the primary, but that is a replica, is not used: its own primary is, if it is one."""
     wrong, right = next(each for each in servers.servers if each is not servers.primary), servers.primary
     with ExitStack() as stack:
         watching = [
@@ -141,10 +150,66 @@ async def test_a_sentinel_that_is_behind(fresh, servers):
         cache = fresh(f"redis+sentinel://{behind},{ahead}/other")
         misled = fresh(f"redis+sentinel://{behind}/other")
 
-        assert await cache.set("a", 1) is True
-        assert cache.whole.topology.primary.sentinels.last == ("127.0.0.1", right.port)
-        with pytest.raises(NeverSent, match="is a replica"):
-            await misled.get("a")
+        for each in cache, misled:
+            assert await each.set("a", 1) is True
+            assert each.whole.topology.primary.sentinels.last == ("127.0.0.1", right.port)
+
+
+async def test_a_replica_that_follows_nobody(fresh):
+    """Where a Sentinel names a replica, and its primary is away, that is no failure of the server: nobody is shut out."""
+    with valkey_server() as server, socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        run(server, "REPLICAOF", "127.0.0.1", unused.getsockname()[1])
+        with Sentinel([f"monitor other 127.0.0.1 {server.port} 9"]) as sentinel:
+            cache = fresh(f"redis+sentinel://127.0.0.1:{sentinel.port}/other")
+            for _ in range(5):
+                with pytest.raises(NotPrimary, match="is a replica"):
+                    await cache.get("a")
+            assert not cache.whole.topology.primary.away
+            run(server, "REPLICAOF", "NO", "ONE")
+            assert await settled_within(cache, 1) is None
+
+
+async def settled_within(cache, seconds):
+    until = time.monotonic() + seconds
+    while isinstance(found := await settled(cache.get("a")), Exception) and time.monotonic() < until:
+        pass
+    return found
+
+
+async def test_addresses_are_remapped(fresh, servers):
+    """ADDRESS_REMAP says where a server is reached that a Sentinel, or a replica, names by another address."""
+    wrong, right = next(each for each in servers.servers if each is not servers.primary), servers.primary
+    named = []
+
+    def remap(place):
+        named.append(place)
+        return {9: ("127.0.0.1", right.port), 10: ("127.0.0.1", wrong.port)}.get(place[1], place)
+
+    with ExitStack() as stack:
+        lost, behind = (stack.enter_context(Sentinel([f"monitor other 127.0.0.1 {port} 9"])) for port in (9, 10))
+        for sentinel in lost, behind:
+            cache = fresh(f"redis+sentinel://127.0.0.1:{sentinel.port}/other", ADDRESS_REMAP=remap)
+            assert await cache.set("a", 1) is True
+            assert cache.whole.topology.primary.sentinels.last == ("127.0.0.1", right.port)
+    assert named == [("127.0.0.1", 9), ("127.0.0.1", 10), ("127.0.0.1", right.port)]
+
+
+async def test_discovery_has_a_bound(fresh, servers):
+    """Sentinels and servers that hang cost SOCKET_TIMEOUT and SOCKET_CONNECT_TIMEOUT together at most."""
+    cache = fresh(SOCKET_TIMEOUT=0.6 + next(_numbers) / 10000, SOCKET_CONNECT_TIMEOUT=0.3)
+    hanging = [*servers.sentinels[:2], *servers.servers]
+    for each in hanging:
+        each.pause()
+    try:
+        began = time.monotonic()
+        with pytest.raises(ServerTimeout):
+            await cache.get("a")
+        assert time.monotonic() - began < 0.9 + 0.5
+    finally:
+        for each in hanging:
+            each.resume()
+    servers.settle()
 
 
 @pytest.mark.parametrize(("kind", "options"), [(SentinelClient, {}), (Cache, {"READ_FROM": "replica"})])
@@ -185,6 +250,26 @@ def test_a_failover_under_load(whole, servers, asked, how):
 
 
 @pytest.mark.few(1)
+@pytest.mark.parametrize("near", [False, True])
+def test_failovers_again_and_again(whole, servers, near):
+    """However often the primary changes in an orderly way, no call fails, with a near cache neither.
+
+    For some moments all Sentinels name a server that is a replica already.
+    """
+    options = {"NEAR": {"T_TOPO": 2}} if near else {}
+    for _ in range(3):
+        before = servers.primary
+        # A fail-over that follows another one at once may be undone, with what was written meanwhile.
+        with Load(whole(SOCKET_TIMEOUT=4 + next(_numbers) / 10000, **options), lossy=True) as load:
+            time.sleep(0.2)
+            servers.failover("COORDINATED")
+            wait_for(lambda was=before: role(was)[0] == b"slave", "the old one follows")
+            time.sleep(0.3)
+        servers.settle()
+
+        assert (load.wrong, load.errors) == ([], [])
+
+
 @pytest.mark.parametrize("fault", ["kill", "pause"])
 def test_a_primary_fails_under_load(whole, servers, asked, fault):
     """Errors come in time and only while no primary is known; a second after there is one, all is well."""
@@ -206,7 +291,7 @@ def test_a_primary_fails_under_load(whole, servers, asked, fault):
     assert all(isinstance(error, (NeverSent, CircuitOpen, ServerTimeout)) for _, error in load.errors)
     assert all(failed <= when < promoted + 2 for when, _ in load.errors)
     assert load.slowest < 2.5 * timeout
-    assert len(asked) < 50
+    assert len(asked) < 100
 
 
 def test_sentinels_fail_under_load(whole, servers):
@@ -380,7 +465,7 @@ def test_urls():
     (server,) = cache.topology.servers
     assert server.address == "My-Service (primary)/4"
     known = [each.server.address for each in server.sentinels.known]
-    assert known == ["h1:26380/0", "h2:26379/0", "::1:7/0"]
+    assert known == ["h1:26380/0", "h2:26379/0", "[::1]:7/0"]
     kwargs = server.pool.connection_kwargs
     assert (kwargs["username"], kwargs["password"], kwargs["db"]) == ("user", "p,w", 4)
     assert (kwargs["ssl_cert_reqs"], kwargs["client_name"]) == ("none", "me")

@@ -100,6 +100,13 @@ class Conversation:
             raise self._explained(error) from error
         return self.hear(count, replies)
 
+    def hasten(self, timeout: float | None) -> None:
+        """From now on an exchange takes *timeout* seconds at most."""
+        if timeout is not None and timeout <= 0:
+            raise ServerTimeout(f"{self.address}: no answer while connecting")
+        self.timeout = timeout
+        self._limit(timeout)
+
     def tell(self, data: bytes) -> None:
         """Send *data*, which holds whole commands."""
         self.told = monotonic()

@@ -18,7 +18,7 @@ from time import monotonic
 
 from redis.exceptions import TimeoutError
 
-from fleetcache.errors import CircuitOpen, ConnectionLost
+from fleetcache.errors import CircuitOpen, ConnectionLost, NotPrimary
 from fleetcache.exchange.probing import Prober
 
 log = logging.getLogger("fleetcache.server")
@@ -69,8 +69,9 @@ class Breaker:
             self.away_since = monotonic()
             log.warning("%s: lost: %s", self.address, error, extra={"event": "outage"})
         self.last_error = f"{type(error).__name__}: {error}"  # the text: a traceback would hold its frames
-        # A connection that broke says nothing about the next one, and a whole crowd can be on it.
-        if isinstance(error, ConnectionLost):
+        # A connection that broke says nothing about the next one, and a whole crowd can be on it.  And a server
+        # that has become a replica is well: the next question may find the primary.
+        if isinstance(error, (ConnectionLost, NotPrimary)):
             return
         was_open, slow = self.open, isinstance(error, TimeoutError)
         # Time-outs are not counted: each costs a caller all the time there is.

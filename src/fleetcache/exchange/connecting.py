@@ -9,10 +9,14 @@ and ``._parser``.
 from __future__ import annotations
 
 import inspect
+import re
+import ssl
 from collections.abc import Mapping
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from math import inf
+from time import monotonic
+from typing import Any, TypeAlias
 
 import redis
 from redis import exceptions
@@ -28,13 +32,17 @@ from fleetcache.errors import (
     SettingsError,
     TooManyConnections,
     UnsupportedServer,
+    UnusableFile,
 )
+from fleetcache.exchange.diagnosis import SHORTLY, bracketed, speaks_plainly, speaks_tls, unusable_file
 from fleetcache.exchange.wire import PACKER
 from fleetcache.interrupts import let_pass
 from fleetcache.masking import without_frames
 
 OF_CLUSTERS = frozenset(REDIS_ALLOWED_KEYS)
 """What ``redis.RedisCluster`` passes on to its connections; it leaves out all else without a word."""
+
+Place: TypeAlias = tuple[str, int]
 
 try:
     VERSION = version("fleetcache")
@@ -107,84 +115,276 @@ def address_of(pool: Any) -> str:
     elif "path" in kwargs:
         place = kwargs["path"]
     else:
-        place = "{}:{}".format(*place_of(pool))
+        host, port = place_of(pool)
+        place = f"{bracketed(host)}:{port}"
     return f"{place}/{kwargs.get('db') or 0}"
 
 
-def place_of(pool: Any) -> tuple[str, int]:
+def place_of(pool: Any) -> Place:
     """Return the host and port that *pool* leads to."""
     kwargs = pool.connection_kwargs
     return kwargs.get("host", "localhost"), int(kwargs.get("port", 6379))
 
 
-def explained(error: Exception, pool: Any) -> Exception:
+class TooLate(Exception):
+    """The time for making a connection is over: no ``Retry`` of redis-py's tries again."""
+
+
+TIMED_OUT = (exceptions.TimeoutError, TimeoutError, TooLate)
+
+
+def explained(error: Exception, pool: Any, connection: Any = None, place: Place | None = None) -> Exception:
     """Return a connecting error as one that says where, and what to do about it."""
     address = address_of(pool)
-    where = "OPTIONS['PASSWORD'], OPTIONS['USERNAME'] or the URL"
-    if hasattr(pool, "of_sentinel"):
-        where = "what a Sentinel wants: OPTIONS['SENTINEL_KWARGS'] = {'username': …, 'password': …}"
     text = str(error)
-    if isinstance(error, SettingsError):
+    if isinstance(error, (SettingsError, NeverSent, ServerTimeout)):  # explained already
         return error
     if isinstance(error, (ImportError, TypeError, ValueError)):
         return SettingsError(f"{address}: redis-py cannot connect with these settings: {text}")
     if isinstance(error, AccessDenied):
         return AccessDenied(f"{address}: {text}")
+    if any(each.startswith("DENIED") for each in (text, *getattr(connection, "refusals", ()))):
+        return AccessDenied(
+            f"{address}: the server is in protected mode, and serves only clients on its own machine. Give it a "
+            f"password (requirepass), or set protected-mode to no where nobody else reaches it"
+        )
     if "max number of clients" in text:
         return TooManyConnections(f"{address}: the server serves as many clients as its maxclients allows")
     if isinstance(error, exceptions.AuthenticationError) or "WRONGPASS" in text or "NOAUTH" in text:
-        provider = pool.connection_kwargs.get("credential_provider")
-        if provider is not None:
-            name = getattr(provider, "name", type(provider).__name__)
-            return AccessDenied(f"{address}: the server refused, twice, what credential_provider {name} returned")
-        user = pool.connection_kwargs.get("username") or "default"
-        if pool.connection_kwargs.get("username") and not pool.connection_kwargs.get("password"):
-            # Nearly always the password stands in the user's place, so that is not named.
-            return AccessDenied(
-                f"{address}: the server wants a password, and there is only the name of a user. If that is the "
-                f"password, write redis://:password@host, with a colon. Check {where}"
-            )
-        given = "refused the password" if pool.connection_kwargs.get("password") else "wants a password"
-        return AccessDenied(f"{address}: the server {given} of user {user!r}. Check {where}")
+        return _denied(pool, address)
+    if isinstance(error, exceptions.ResponseError):
+        return _refused(error, address, getattr(connection, "handshake_metadata", {}))
+    if wrong := _other_language(error, pool, place):
+        return wrong
     if isinstance(error, exceptions.InvalidResponse):
         return ServerGone(f"{address}: sent something that is no reply: {text}")
-    if isinstance(error, exceptions.ResponseError):
-        if "DB index" in text or "SELECT is not allowed" in text:
-            return NoSuchDatabase(
-                f"{address}: the server has no such database ({text}). Choose another number in LOCATION"
-            )
-        if "HELLO" in text or "NOPROTO" in text or "unknown command" in text:
-            return UnsupportedServer(
-                f"{address}: the server does not speak RESP3 ({text}). fleetcache is made for Redis 7.0+ and "
-                f'Valkey 7.2+; OPTIONS["protocol"] = 2 makes do without RESP3, and without the near cache'
-            )
-        return error
-    if isinstance(error, (exceptions.TimeoutError, TimeoutError)):
+    if isinstance(error, TIMED_OUT):
         return ServerTimeout(f"{address}: no answer while connecting")
     if isinstance(error, (exceptions.ConnectionError, OSError)):
+        host, port = place or place_of(pool)
+        text = text.replace(f"{host}:{port}", f"{bracketed(host)}:{port}")
         return NeverSent(f"{address}: {text or type(error).__name__}")
     if isinstance(error, AttributeError):  # redis-py's, for want of a map in the reply to HELLO
         return UnsupportedServer(f"{address}: the server answers HELLO 3, but not as RESP3 has it ({text})")
     return error
 
 
-CANNOT_CONNECT = (exceptions.RedisError, OSError, AttributeError, ImportError, TypeError, ValueError)
+def _denied(pool: Any, address: str) -> AccessDenied:
+    where = "OPTIONS['PASSWORD'], OPTIONS['USERNAME'] or the URL"
+    if hasattr(pool, "of_sentinel"):
+        where = "what a Sentinel wants: OPTIONS['SENTINEL_KWARGS'] = {'username': …, 'password': …}"
+    provider = pool.connection_kwargs.get("credential_provider")
+    if provider is not None:
+        name = getattr(provider, "name", type(provider).__name__)
+        return AccessDenied(f"{address}: the server refused, twice, what credential_provider {name} returned")
+    user = pool.connection_kwargs.get("username") or "default"
+    if pool.connection_kwargs.get("username") and not pool.connection_kwargs.get("password"):
+        # Nearly always the password stands in the user's place, so that is not named.
+        return AccessDenied(
+            f"{address}: the server wants a password, and there is only the name of a user. If that is the "
+            f"password, write redis://:password@host, with a colon. Check {where}"
+        )
+    given = "refused the password" if pool.connection_kwargs.get("password") else "wants a password"
+    return AccessDenied(f"{address}: the server {given} of user {user!r}. Check {where}")
 
 
-def connect(pool: Any, place: tuple[str, int] | None = None) -> Any:
-    """Return a connected, authenticated ``redis.Connection`` to where *pool* leads, or a Sentinel: to *place*."""
+def _refused(error: Exception, address: str, greeting: Any) -> Exception:
+    """Return what to make of a refused command of the greeting, named by that command."""
+    text = str(error).partition(", with args")[0]
+    found = re.search(r"unknown command [`']?(\w+)", text)
+    command = found[1].upper() if found else ""
+    if mode_in(greeting) == "sentinel":
+        return a_sentinel(address)
+    if "DB index" in text or "SELECT is not allowed" in text:
+        fix = "Choose another number in LOCATION"
+        if mode_in(greeting) == "cluster":
+            fix = "It is a node of a cluster: write redis+cluster:// in LOCATION, without a number"
+        return NoSuchDatabase(f"{address}: the server has no such database ({text}). {fix}")
+    if command == "SELECT":
+        return NoSuchDatabase(
+            f"{address}: the server refuses SELECT ({text}), so only database 0 can be used. Leave the number out of LOCATION"
+        )
+    if command == "HELLO" or "NOPROTO" in text:
+        return UnsupportedServer(
+            f"{address}: the server does not speak RESP3 ({text}). fleetcache is made for Redis 7.0+ and "
+            f'Valkey 7.2+; OPTIONS["protocol"] = 2 makes do without RESP3, and without the near cache'
+        )
+    return type(error)(f"{address}: refused while connecting: {text}")
+
+
+def mode_in(greeting: Any) -> str:
+    """Return what the reply to HELLO calls the server: standalone, cluster or sentinel; nothing if it does not tell."""
+    found = greeting.get(b"mode", greeting.get("mode", b"")) if isinstance(greeting, Mapping) else b""
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def a_sentinel(address: str) -> UnsupportedServer:
+    """Return the error of who takes a Sentinel for a server."""
+    place = address.partition("/")[0]
+    return UnsupportedServer(
+        f"{address}: the server is a Sentinel, which holds no data. Write redis+sentinel://{place}/service/0 in "
+        f"LOCATION, with the name of the service that it watches"
+    )
+
+
+def _other_language(error: Exception, pool: Any, place: Place | None) -> Exception | None:
+    """Return what says that one side speaks TLS and the other does not, or that a file for TLS is of no use."""
+    address, options = address_of(pool), pool.connection_kwargs
+    if "path" in options or hasattr(pool, "proved"):
+        return None
+    cause = error.__context__ or error
+    own = hasattr(pool, "of_sentinel")
+    timed_out = isinstance(error, TIMED_OUT)
+    if issubclass(pool.connection_class, redis.SSLConnection):
+        if not timed_out and isinstance(cause, (OSError, ValueError)) and (wrong := unusable_file(options)):
+            return UnusableFile(f"{address}: {wrong}")
+        if (timed_out or isinstance(cause, ssl.SSLError)) and speaks_plainly(place or place_of(pool)):
+            fix = "Leave ssl out of OPTIONS['SENTINEL_KWARGS']" if own else "Write redis instead of rediss in LOCATION"
+            return (ServerTimeout if timed_out else NeverSent)(f"{address}: the server does not speak TLS. {fix}")
+    elif _hung_up(error) and speaks_tls(place or place_of(pool)):
+        fix = "Set ssl in OPTIONS['SENTINEL_KWARGS']" if own else "Write rediss instead of redis in LOCATION"
+        return NeverSent(f"{address}: the server speaks TLS only. {fix}")
+    return None
+
+
+def _hung_up(error: Exception) -> bool:
+    """Whether the server was there, and ended the connection, or said what is no reply."""
+    if isinstance(error, exceptions.InvalidResponse):
+        return True
+    cause = error.__context__ or error
+    ended = not isinstance(cause, OSError) or isinstance(cause, (ConnectionResetError, BrokenPipeError))
+    return ended and isinstance(error, exceptions.ConnectionError)
+
+
+CANNOT_CONNECT = (exceptions.RedisError, OSError, AttributeError, ImportError, TypeError, ValueError, TooLate)
+
+
+def time_to_connect(pool: Any) -> float | None:
+    """Return the seconds that making a connection may take, greetings and all; None for no limit."""
+    replying, connecting = (pool.connection_kwargs.get(f"socket_{what}timeout", DEADLINE) for what in ("", "connect_"))
+    connecting = connecting or replying
+    return connecting + replying if connecting and replying else None
+
+
+def connect(pool: Any, place: Place | None = None, until: float = inf) -> Any:
+    """Return a connected, authenticated ``redis.Connection`` to where *pool* leads, or a Sentinel: to *place*.
+
+    *until* is a moment; at the latest it is given up then.
+    """
+    connection = None
     try:
-        connection = pool.connection_class(**arguments(pool, pool.connection_class))
+        connection = hurried(pool.connection_class)(**arguments(pool, pool.connection_class))
+        connection.begin(until, proved=hasattr(pool, "proved"))
         connect = connection.connect if place is None else partial(connection.connect_to, place)
         try:
             connect()
         except exceptions.ConnectionError as error:  # killed while it was made, or its token has just ended
             let_pass(error)
             connect()
+        except exceptions.TimeoutError as error:
+            if not connection.suspected:
+                raise
+            if wrong := _other_language(error, pool, place):
+                raise wrong from without_frames(error)
+            connection.suspicious = False
+            connect()
     except CANNOT_CONNECT as error:
         let_pass(error)
-        raise explained(error, pool) from without_frames(error)
+        raise explained(error, pool, connection, place) from without_frames(error)
+    connection.calm_down()
+    if mode_in(getattr(connection, "handshake_metadata", None)) == "sentinel" and not hasattr(pool, "of_sentinel"):
+        connection.disconnect()
+        raise a_sentinel(address_of(pool))
+    pool.proved = True
     return connection
+
+
+class Hasty:
+    """A socket whose reads and writes have one deadline together, while redis-py greets the server."""
+
+    def __init__(self, sock: Any, until: float) -> None:
+        self.sock = sock
+        self.until = until
+
+    def __getattr__(self, name: str) -> Any:
+        if name in {"recv", "recv_into", "sendall"}:
+            left = self.until - monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            self.sock.settimeout(left)
+        return getattr(self.sock, name)
+
+
+@cache
+def hurried(kind: Any) -> Any:
+    """Return the connection class *kind* with one deadline for all that making a connection takes."""
+
+    class Hurried(kind):  # type: ignore[misc]
+        connecting_until: float | None = None
+        until = inf
+        limit: float | None = None
+        suspicious = False
+        suspected = False
+        _sock: Any
+
+        def begin(self, until: float, *, proved: bool) -> None:
+            """From now on time counts, for *connect* until the moment *until*."""
+            self.refusals: list[str] = []
+            self.suspicious = not proved
+            self.limit = self.socket_connect_timeout
+            self.until = until
+
+        @property
+        def socket_connect_timeout(self) -> float | None:  # redis-py gives it to each address of a name
+            if self.connecting_until is None:
+                given: float | None = vars(self).get("_socket_connect_timeout", self.limit)
+                return given
+            if (left := self.connecting_until - monotonic()) <= 0:
+                raise TimeoutError("timed out")
+            return left
+
+        @socket_connect_timeout.setter
+        def socket_connect_timeout(self, seconds: float | None) -> None:
+            self.limit = self._socket_connect_timeout = seconds
+
+        def _connect(self) -> Any:
+            if monotonic() >= self.until:
+                raise TooLate("timed out")
+            if self.limit:
+                self.connecting_until = min(monotonic() + self.limit, self.until)
+            try:
+                sock = super()._connect()
+            finally:
+                self.connecting_until = None
+            seconds = self.socket_timeout
+            return Hasty(sock, min(self.until, monotonic() + seconds)) if seconds else sock
+
+        def _wrap_socket_with_ssl(self, sock: Any) -> Any:
+            if self.until < inf:
+                # A server that speaks no TLS is silent: at first it is not given long before it is asked.
+                self.suspected = self.suspicious
+                left = min(self.until - monotonic(), SHORTLY if self.suspicious else inf)
+                sock.settimeout(max(min(left, self.socket_timeout), 0.001))
+            return super()._wrap_socket_with_ssl(sock)
+
+        def read_response(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().read_response(*args, **kwargs)
+            except exceptions.ResponseError as error:
+                self.refusals.append(str(error))  # redis-py passes over some
+                raise
+
+        def calm_down(self) -> None:
+            """Give the socket out, with its usual timeout."""
+            hasty: Any = self._sock
+            if isinstance(hasty, Hasty):
+                self._sock = hasty.sock
+                hasty.sock.settimeout(self.socket_timeout)
+                if getattr(self._parser, "_sock", None) is not None:
+                    self._parser._sock = hasty.sock
+
+    Hurried.__name__ = Hurried.__qualname__ = kind.__name__
+    return Hurried
 
 
 def socket_of(connection: Any) -> Any:

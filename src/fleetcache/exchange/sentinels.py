@@ -1,31 +1,33 @@
 """Where the servers of a service are: Sentinels say so, and the primary itself has to agree.
 
 Whoever connects asks a Sentinel first.  One that was cut off, or has not heard of a fail-over yet,
-may name a server that is gone or is a replica by now; then the next is asked, and this one last from
-then on.  (https://valkey.io/topics/sentinel-clients/)
+may name a server that is gone; then the next is asked, and this one last from then on.  Or it names one that has just become
+a replica, as all Sentinels do for some moments of a fail-over; that one itself says who the primary is.  (https://valkey.io/topics/sentinel-clients/)
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from random import sample
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
 from redis import exceptions as redis
 
-from fleetcache.errors import NeverSent, ServerTimeout, UnsupportedServer, is_outage
+from fleetcache.errors import NeverSent, NotPrimary, ServerTimeout, UnsupportedServer, is_outage
 from fleetcache.exchange import Reply, Verb
-from fleetcache.exchange.runtime import Runtime
 
 T = TypeVar("T")
 Place: TypeAlias = tuple[str, int]
+Remap: TypeAlias = Callable[[Place], Place]
 
 MOMENT = 0.2
 """No Sentinel is asked again within so many seconds, however many want to connect."""
+SOON = 0.05
+"""The same, if its last answer was wrong: the right one is about to come."""
 PATIENCE = 5.0
 """Seconds after which no further server is tried, where there is no SOCKET_TIMEOUT."""
 UP = {"s_down", "o_down", "disconnected"}.isdisjoint
@@ -51,54 +53,74 @@ class Sentinels:
     service: str
     primary: bool
     known: Sequence[Sentinel]
-    timeout: float
+    remap: Remap | None = None
     last: Place | None = None
     turn: Any = field(default_factory=threading.RLock)
 
-    async def lead(self, runtime: Runtime, to: Callable[[Place], Awaitable[T]]) -> T:
-        """Return what *to* makes of the first place a Sentinel names that proves right."""
-        until = monotonic() + self.timeout
+    def lead(self, to: Callable[[Place], T], until: float = inf) -> T:
+        """Return what *to* makes of the first place a Sentinel names that proves right; ask nobody after *until*."""
+        until = monotonic() + PATIENCE if until == inf else until
         tried: dict[Place, Exception] = {}
         for sentinel in sorted(self.known, key=lambda each: each.doubted):
-            said = await self._said(runtime, sentinel)
+            self._hurry(until)
+            said = self._said(sentinel)
             for place in () if isinstance(said, Exception) else said:
-                if place in tried:
-                    continue
-                if monotonic() > until:
-                    raise ServerTimeout(f"{self.address}: not found within {self.timeout} s")
-                try:
-                    found = await to(place)
-                except (redis.ConnectionError, redis.TimeoutError) as error:
-                    if not is_outage(error):
-                        raise
-                    tried[place] = error
-                else:
-                    self.last = place
+                if (found := self._follow(place, to, tried, until)) is not None:
+                    if self.last != place and self.last is not None:
+                        sentinel.said = (self.last,)  # it will go on saying what is wrong for a while
                     return found
             sentinel.doubted = monotonic()
+            if any(isinstance(error, NotPrimary) for error in tried.values()):
+                sentinel.rests_until = min(sentinel.rests_until, monotonic() + SOON)
         # While no Sentinel is there, nobody makes another server the primary.
         if self.last and all(isinstance(each.said, Exception) for each in self.known) and monotonic() < until:
-            return await to(self.last)
+            return to(self.last)
         raise next(iter(tried.values()), None) or self._nobody_knows()
 
-    async def _said(self, runtime: Runtime, sentinel: Sentinel) -> Sequence[Place] | Exception:
-        with self.turn if runtime.blocks else nullcontext():  # tasks share their loop's connecting
+    def _follow(
+        self, place: Place | None, to: Callable[[Place], T], tried: dict[Place, Exception], until: float
+    ) -> T | None:
+        """Return what *to* makes of *place*, or if that is a replica by now, of its primary; None if neither is right."""
+        while place is not None and place not in tried:
+            self._hurry(until)
+            try:
+                found = to(place)
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                if not is_outage(error):
+                    raise
+                tried[place] = error
+                place = self._remapped(error.primary) if isinstance(error, NotPrimary) and error.primary else None
+            else:
+                self.last = place
+                return found
+        return None
+
+    def _hurry(self, until: float) -> None:
+        if monotonic() > until:
+            raise ServerTimeout(f"{self.address}: not found in time, because Sentinels or servers do not answer")
+
+    def _remapped(self, place: Place) -> Place:
+        return place if self.remap is None else self.remap(place)
+
+    def _said(self, sentinel: Sentinel) -> Sequence[Place] | Exception:
+        with self.turn:
             if monotonic() >= sentinel.rests_until:
-                sentinel.said = await self._ask(runtime, sentinel.server)
+                said = self._ask(sentinel.server)
+                sentinel.said = said if isinstance(said, Exception) else [self._remapped(place) for place in said]
                 sentinel.rests_until = monotonic() + MOMENT
             return sentinel.said
 
-    async def _ask(self, runtime: Runtime, server: Any) -> Sequence[Place] | Exception:
+    def _ask(self, server: Any) -> Sequence[Place] | Exception:
         questions = [(ASK, "GET-MASTER-ADDR-BY-NAME", self.service)]
         if not self.primary:
             questions.append((ASK, "REPLICAS", self.service))
         try:
-            found, *others = await runtime.exchange(server, questions)
+            found, *others = server.exchange(questions)
         except (redis.ConnectionError, redis.TimeoutError) as error:
             return error
         finally:
             # It may be long until it is asked again.
-            server.close_idle() if runtime.blocks else await server.aclose()
+            server.close_idle()
         if isinstance(found, Exception):
             if "unknown command" not in str(found):
                 return found

@@ -15,18 +15,21 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from math import inf
 from time import monotonic
 from typing import Any, TypeAlias
 
-from redis.exceptions import AuthenticationError, ExecAbortError, ReadOnlyError
+from redis.exceptions import AuthenticationError, ExecAbortError, ReadOnlyError, ResponseError
 from redis.sentinel import SentinelConnectionPool
 
 from fleetcache.errors import (
     ConnectionLost,
     NeverSent,
-    NoSuchDatabase,
+    NotPrimary,
     ServerGone,
     ServerTimeout,
+    SettingsError,
     TooManyConnections,
     UnsupportedServer,
     is_outage,
@@ -34,12 +37,12 @@ from fleetcache.errors import (
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
-from fleetcache.exchange.connecting import DEADLINE, address_of, connect
+from fleetcache.exchange.connecting import DEADLINE, address_of, connect, time_to_connect
 from fleetcache.exchange.multiplexed import Lines, Multiplexed, Overtaken
 from fleetcache.exchange.probing import Prober
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.seats import Counter, Seat, Seats
-from fleetcache.exchange.sentinels import PATIENCE, Place, Sentinel, Sentinels
+from fleetcache.exchange.sentinels import Place, Remap, Sentinel, Sentinels
 from fleetcache.exchange.wire import ABOUT, PING, facts_in, packed
 from fleetcache.twin import complete
 
@@ -54,7 +57,8 @@ ENDED = frozenset((ReadOnlyError, AuthenticationError))
 MOMENT = 0.05
 """Seconds for which a caller whose old connection timed out waits to hear whether the server is well."""
 
-REFUSED = (AuthenticationError, NoSuchDatabase, UnsupportedServer)
+REFUSED = (AuthenticationError, ResponseError, UnsupportedServer, SettingsError)
+"""What a server, or the settings, can have against a connection; replies are never raised here."""
 
 APART = 512 * 1024
 """Commands that are sent together, and have more bytes than this, share an awaiting connection with nobody."""
@@ -89,6 +93,7 @@ class RemoteServer(Server):
         max_connections: int | None = None,
         patience: float | None = 0.0,
         greeting: bytes = b"",
+        remap: Remap | None = None,
     ) -> None:
         self.raw = raw
         self.pool = raw.connection_pool
@@ -103,6 +108,8 @@ class RemoteServer(Server):
         self.run_id = ""
         self.greeting = greeting
         """A packed command that every connection begins with."""
+        self.remap = remap
+        """Where a place that a Sentinel names is reached."""
         self.sentinels = self._sentinels() if isinstance(self.pool, SentinelConnectionPool) else None
         self._start_afresh()
         SERVERS.add(self)
@@ -112,7 +119,7 @@ class RemoteServer(Server):
         for raw in self.pool.sentinel_manager.sentinels:
             raw.connection_pool.of_sentinel = True
             known.append(Sentinel(RemoteServer(raw)))
-        return Sentinels(self.address, self.pool.service_name, self.pool.is_master, known, self.timeout or PATIENCE)
+        return Sentinels(self.address, self.pool.service_name, self.pool.is_master, known, self.remap)
 
     def _start_afresh(self) -> None:
         self.seats = Seats(self.max_connections) if self.max_connections else None
@@ -468,7 +475,8 @@ class RemoteServer(Server):
 
     async def _arrival(self, making: asyncio.Future[Multiplexed]) -> Multiplexed:
         """Wait for a connection that is being made, though not for ever: an interrupt may have lost the news."""
-        done, _ = await asyncio.wait((making,), timeout=self.timeout and 4 * self.timeout + PATIENCE)
+        limit = time_to_connect(self.pool)
+        done, _ = await asyncio.wait((making,), timeout=limit and limit + DEADLINE)
         if not done:
             self.connecting.pop(id(making.get_loop()), None)
             raise ServerTimeout(f"{self.address}: no answer while connecting")
@@ -488,15 +496,20 @@ class RemoteServer(Server):
 
     def _open(self) -> Conversation:
         """Return a new connection, which leads to the right server."""
+        limit = time_to_connect(self.pool)
+        until = inf if limit is None else monotonic() + limit
         if self.sentinels is None:
-            return complete(self._reach())
-        return complete(self.sentinels.lead(BLOCKING, self._reach))
+            return self._reach(until)
+        return self.sentinels.lead(partial(self._reach, until), until)
 
-    async def _reach(self, place: Place | None = None) -> Conversation:
-        made = Conversation(connect(self.pool, place), self.timeout, self.address)
+    def _reach(self, until: float, place: Place | None = None) -> Conversation:
+        made = Conversation(connect(self.pool, place, until), self.timeout, self.address)
         if words := [self.greeting] * bool(self.greeting) + [ABOUT] * self.inquires:
             try:
+                if until < inf:
+                    made.hasten(until - monotonic())
                 self._met(made.ask(b"".join(words), len(words))[-1])
+                made.hasten(self.timeout)
             except BaseException:
                 made.close()
                 raise
@@ -519,8 +532,11 @@ class RemoteServer(Server):
 
     def _met(self, about: Reply) -> None:
         facts = facts_in(about)
-        if self.sentinels is not None and facts.get("role") == "slave":
-            raise NeverSent(f"{self.address}: the server that a Sentinel names for it is a replica")
+        if self.sentinels is not None and self.sentinels.primary and facts.get("role") == "slave":
+            error = NotPrimary(f"{self.address}: the server that a Sentinel names for it is a replica")
+            if "master_host" in facts and facts.get("master_port", "").isdigit():
+                error.primary = facts["master_host"], int(facts["master_port"])
+            raise error
         self.meet(facts.get("run_id", ""))
 
     def meet(self, run_id: str) -> None:

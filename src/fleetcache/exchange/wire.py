@@ -155,12 +155,25 @@ PING = pack((b"PING",))
 ABOUT = pack((b"INFO", "server", "replication"))
 
 
+UNKNOWN = re.compile(r"unknown command [`'](\w+)[`']")
+
+
+def _without_arguments(text: str) -> str:
+    """Return a refusal without the key and the value that a server puts into it if it does not know the command."""
+    found = UNKNOWN.match(text)
+    if found is None:
+        return text
+    sentinel = found[1].upper() in {"GET", "SET", "MGET", "MULTI"}
+    hint = ". If the server is a Sentinel, write redis+sentinel://host:port/service/0 in LOCATION" if sentinel else ""
+    return f"{found[0]}{hint}"
+
+
 def refusal(text: str) -> exceptions.RedisError:
     """Return the server's error message as the exception redis-py would raise for it."""
     code, _, rest = text.partition(" ")
     kind = REFUSALS.get(code, exceptions.ResponseError)
     if kind is exceptions.ResponseError:
-        return kind(text.removeprefix("ERR "))
+        return kind(_without_arguments(text.removeprefix("ERR ")))
     try:
         error = kind(rest if code in {"ASK", "MOVED"} else text)  # whose classes parse "slot host:port"
     except ValueError:

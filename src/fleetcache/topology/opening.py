@@ -175,10 +175,17 @@ def remote(raw: Any, url: str, options: Options) -> RemoteServer:
         limit = pool.max_connections
     patience = pool.timeout if waits else 0.0
     raw_kind = (options.redis_client_class, frozen(options.redis_client_kwargs))
-    policy = (limit, patience, options.breaker_failures, options.breaker_cooldown, raw_kind)
+    policy = (
+        limit,
+        patience,
+        options.breaker_failures,
+        options.breaker_cooldown,
+        raw_kind,
+        frozen(options.address_remap),
+    )
     if (pool, policy) not in _servers:
         breaker = Breaker("", options.breaker_failures, options.breaker_cooldown)
-        made = RemoteServer(raw, breaker, max_connections=limit, patience=patience)
+        made = RemoteServer(raw, breaker, max_connections=limit, patience=patience, remap=options.address_remap)
         _servers.setdefault((pool, policy), made)  # one step, so all threads have the same
     return _servers[pool, policy]
 
