@@ -154,7 +154,14 @@ def test_names_exist(page: Path) -> None:
         assert found is not None, name
 
 
-LOGGERS = {"fleetcache.server", "fleetcache.codec", "fleetcache.near", "fleetcache.E001", "fleetcache.W001"}
+LOGGERS = {
+    "fleetcache.server",
+    "fleetcache.codec",
+    "fleetcache.near",
+    "fleetcache.E001",
+    "fleetcache.W001",
+    "fleetcache.W002",
+}
 
 
 @each_page

@@ -31,8 +31,9 @@ from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, TROUBLE, Failsafe
 from fleetcache.foreign import behind, is_pipeline
-from fleetcache.keys import CacheKey, default_key_function, escaped, unique
+from fleetcache.keys import CacheKey, default_key_function, unique
 from fleetcache.near import CANARY, PACKED, Near, announced, clock, open_near
+from fleetcache.patterns import pattern_of, pattern_of_all
 from fleetcache.pipeline import OPERATIONS, Pipeline
 from fleetcache.pool import frozen
 from fleetcache.recipes.loading import Loading
@@ -655,7 +656,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         """Empty the database, or with a KEY_PREFIX remove all that stands under it, in every version."""
         scope = self.settings.options.clear
         if scope == "prefix" or (scope == "auto" and self.key_prefix):
-            await self._unlink(self.key_func("*", escaped(self.key_prefix), "*"), client=client)
+            await self._unlink(pattern_of_all(self.key_func, self.key_prefix), client=client)
         else:
             await self.ask_all([(server, ((c.FLUSHDB,),)) for server in await self._primaries(client)], None)
 
@@ -731,7 +732,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             return pattern
         prefix = self.key_prefix if prefix is None else prefix
         version = self.version if version is None else version
-        return CacheKey(self.key_func(pattern, escaped(prefix), escaped(str(version))))
+        return CacheKey(pattern_of(self.key_func, pattern, prefix, version))
 
     def encode(self, value: Any, *, allow_int: bool = True) -> bytes | int:
         """Return the payload of *value*."""

@@ -166,7 +166,8 @@ class Options:
     """How many entries the server looks at in one step of `scan`, `keys`, `iter_keys`, `delete_pattern`, `clear`."""
     clear: str = option("auto", one_of("auto", "database", "prefix"))
     """What `clear()` removes: the whole `database`, or all versions under KEY_PREFIX. `auto`: by prefix if
-    there is one."""
+    there is one. Prefixes that
+    lie within each other, such as `shop` and `shop:1`, need databases of their own."""
     close_connection: bool = option(False, flag, setting="DJANGO_REDIS_CLOSE_CONNECTION")
     """Close idle connections at the end of each request. Connections in use are never closed."""
     herd_timeout: int = option(60, whole(1), setting="CACHE_HERD_TIMEOUT")

@@ -11,26 +11,48 @@ from django.core.checks import CheckMessage, Error, Warning
 
 from fleetcache.django.backend import STAND_INS, RedisCache, check_embedded, entries, settings_of, with_client
 from fleetcache.errors import SettingsError
+from fleetcache.keys import default_key_function
 from fleetcache.near import announced
-from fleetcache.settings import located
+from fleetcache.settings import Settings, located
 
 
 def check_caches(**kwargs: Any) -> list[CheckMessage]:
     """Report what fleetcache's caches would refuse at their first use."""
-    return [error for found in entries() for error in _check(*found)] + _misspelled()
+    places: dict[str, tuple[Settings, set[str]]] = {}
+    wrong = [error for found in entries() for error in _check(*found, places)]
+    return wrong + _nested(places) + _misspelled()
 
 
-def _check(alias: str, entry: Mapping[str, Any], backend: type[RedisCache]) -> list[CheckMessage]:
+def _check(
+    alias: str, entry: Mapping[str, Any], backend: type[RedisCache], places: dict[str, tuple[Settings, set[str]]]
+) -> list[CheckMessage]:
     try:
         read = settings_of(alias, entry)
         check_embedded(read)
         kind = with_client(backend, entry)
         kind.make_codec(read)
-        kind.open(read)
+        places[alias] = read, {server.address for server in kind.open(read).servers}
         announced(read)
     except SettingsError as error:
         return [Error(str(located(error, f"CACHES[{alias!r}]")), obj=f"CACHES[{alias!r}]", id="fleetcache.E001")]
     return []
+
+
+def _nested(places: Mapping[str, tuple[Settings, set[str]]]) -> list[CheckMessage]:
+    """Warn of caches that share a database, and whose prefixes contain each other."""
+    plain = {alias: found for alias, found in places.items() if found[0].key_function is default_key_function}
+    return [
+        Warning(
+            f"CACHES[{inner!r}]: the KEY_PREFIX {within.key_prefix!r} lies within that of CACHES[{outer!r}], {around.key_prefix!r}, "
+            f"in the same database: {outer!r} can read entries of {inner!r}, lists them, and clear() removes them.",
+            hint="Give one of the two another prefix, such as one without a colon, or another database.",
+            obj=f"CACHES[{inner!r}]",
+            id="fleetcache.W002",
+        )
+        for outer, (around, here) in plain.items()
+        for inner, (within, there) in plain.items()
+        if around.key_prefix and within.key_prefix.startswith(f"{around.key_prefix}:") and here & there
+    ]
 
 
 def _misspelled() -> list[CheckMessage]:

@@ -1,0 +1,66 @@
+"""Globs by which the server finds a cache's entries, also where the site names them by a function of its own.
+
+Nothing is known of such a function but what it returns.  So a glob is only used that was seen to find what it should,
+and for `clear` to leave alone what belongs to others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import product
+from os.path import commonprefix
+from typing import Any
+
+from fleetcache.errors import SettingsError
+from fleetcache.keys import KeyFunction, default_key_function, escaped, special
+from fleetcache.topology.memory import glob
+
+KEY, VERSION = "k7e1y", 70413
+"""A key and a version that stand out in a name."""
+KEYS = ("a", "Z", "0", "user:1", "a b/c%d", KEY)
+VERSIONS = (1, 23, VERSION)
+
+
+def pattern_of(function: KeyFunction, pattern: str, prefix: str, version: Any) -> str:
+    """Return the glob for the names of the keys that match *pattern*."""
+    if function is default_key_function:
+        return function(pattern, escaped(prefix), escaped(str(version)))
+    wanted = special.findall(pattern)
+    if not wanted:
+        return escaped(function(pattern, prefix, version))
+    text = str(version)
+    quoted = escaped(prefix), escaped(text) if special.search(text) else version  # a number may be formatted as one
+    found, fixed = function(pattern, *quoted), function(KEY, *quoted)
+    if fixed != escaped(function(KEY, prefix, version)) or len(special.findall(found)) != len(wanted) + len(
+        special.findall(fixed)
+    ):
+        raise SettingsError(
+            f"KEY_FUNCTION does not leave the special characters of the pattern {pattern!r}, or of the KEY_PREFIX, as they are, so "
+            f"no glob for the server can be made of it. Pass the glob of names itself, as a fleetcache.keys.CacheKey"
+        )
+    return found
+
+
+def pattern_of_all(function: KeyFunction, prefix: str) -> str:
+    """Return the glob for all names under *prefix*, in every version, and none under another."""
+    if function is default_key_function:
+        return function("*", escaped(prefix), "*")
+    own = [function(key, prefix, version) for key, version in product(KEYS, VERSIONS)]
+    others = [function(KEY, other, 1) for other in (f"{prefix}x", f"x{prefix}", "x")]
+    for found in _candidates(function, prefix, own):
+        matches = glob(found.encode()).fullmatch
+        if all(matches(name.encode()) for name in own) and not any(matches(name.encode()) for name in others):
+            return found
+    raise SettingsError(
+        f"clear: KEY_FUNCTION makes names by which the entries under the KEY_PREFIX {prefix!r} cannot be told from others, so "
+        f"nothing was removed. Set OPTIONS['CLEAR'] = 'database' to empty the whole database instead, or let all names begin with the prefix"
+    )
+
+
+def _candidates(function: KeyFunction, prefix: str, own: list[str]) -> Iterator[str]:
+    with suppress(TypeError, ValueError):  # which may say that a version is a number
+        yield function("*", escaped(prefix), "*")
+    # The function may change what it is given, as quote() does, but not this key and version.
+    yield function(KEY, escaped(prefix), VERSION).replace(KEY, "*").replace(str(VERSION), "*")
+    yield f"{escaped(commonprefix(own))}*"  # noqa: RUF071 - of strings
