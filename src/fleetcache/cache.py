@@ -16,7 +16,7 @@ import logging
 from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from numbers import Number
-from types import MappingProxyType
+from types import GenericAlias, MappingProxyType
 from typing import Any, Self
 
 from redis.exceptions import DataError, ResponseError
@@ -63,6 +63,9 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     """
 
     operations = OPERATIONS
+    __class_getitem__: Any = classmethod(GenericAlias)
+    """django-redis' clients and backend are generic."""
+
     _raising: Mapping[str, Self] = MappingProxyType({})
     """`client` and `strict` of this face, once they were asked for."""
 

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 
 from fleetcache.django.backend import STAND_INS, RedisCache, check_embedded, entries, settings_of, with_client
+from fleetcache.django.standin import BOTH, both_installed
 from fleetcache.errors import SettingsError
 from fleetcache.keys import default_key_function
 from fleetcache.near import announced
@@ -20,7 +21,8 @@ def check_caches(**kwargs: Any) -> list[CheckMessage]:
     """Report what fleetcache's caches would refuse at their first use."""
     places: dict[str, tuple[Settings, set[str]]] = {}
     wrong = [error for found in entries() for error in _check(*found, places)]
-    return wrong + _nested(places) + _misspelled()
+    both = [Error(BOTH, id="fleetcache.E002")] if both_installed() else []
+    return wrong + _nested(places) + _misspelled() + both
 
 
 def _check(

@@ -1,0 +1,3 @@
+from fleetcache.structures import SortedSets as SortedSetMixin
+
+__all__ = ["SortedSetMixin"]

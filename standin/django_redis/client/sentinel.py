@@ -1,0 +1,3 @@
+from fleetcache.client import SentinelClient
+
+__all__ = ["SentinelClient"]

@@ -1,0 +1,3 @@
+from fleetcache.client import ShardClient
+
+__all__ = ["ShardClient"]

@@ -1,0 +1,3 @@
+from fleetcache.codec.compressors import BaseCompressor
+
+__all__ = ["BaseCompressor"]

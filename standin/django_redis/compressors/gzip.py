@@ -1,0 +1,3 @@
+from fleetcache.codec.compressors import GzipCompressor
+
+__all__ = ["GzipCompressor"]

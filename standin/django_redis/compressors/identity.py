@@ -1,0 +1,3 @@
+from fleetcache.codec.compressors import IdentityCompressor
+
+__all__ = ["IdentityCompressor"]

@@ -1,0 +1,3 @@
+from fleetcache.codec.compressors import LzmaCompressor
+
+__all__ = ["LzmaCompressor"]

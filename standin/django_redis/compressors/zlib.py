@@ -1,0 +1,3 @@
+from fleetcache.codec.compressors import ZlibCompressor
+
+__all__ = ["ZlibCompressor"]

@@ -1,0 +1,3 @@
+from fleetcache.codec.compressors import ZStdCompressor
+
+__all__ = ["ZStdCompressor"]

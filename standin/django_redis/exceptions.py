@@ -1,0 +1,3 @@
+from fleetcache.errors import CompressorError, ConnectionInterrupted
+
+__all__ = ["CompressorError", "ConnectionInterrupted"]

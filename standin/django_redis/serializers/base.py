@@ -1,0 +1,3 @@
+from fleetcache.codec.serializers import BaseSerializer
+
+__all__ = ["BaseSerializer"]

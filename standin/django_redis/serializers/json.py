@@ -1,0 +1,3 @@
+from fleetcache.codec.serializers import JSONSerializer
+
+__all__ = ["JSONSerializer"]

@@ -1,0 +1,3 @@
+from fleetcache.codec.serializers import MSGPackSerializer
+
+__all__ = ["MSGPackSerializer"]

@@ -1,0 +1,3 @@
+from fleetcache.codec.serializers import PickleSerializer
+
+__all__ = ["PickleSerializer"]
