@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import inspect
 from typing import Any
 from unittest import mock
 
@@ -25,7 +26,6 @@ from fleetcache.client import DefaultClient
 from fleetcache.core import DEFAULT_TIMEOUT
 from fleetcache.django import RedisCache, omit_exception
 from fleetcache.errors import ConnectionInterrupted
-from fleetcache.pipeline import operations
 from fleetcache.twin import blocking
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -46,7 +46,7 @@ def watch(cache: Any) -> list[str]:
 
         setattr(cache, name, watched)
 
-    for name in operations(type(cache)):
+    for name in (name for name in dir(cache) if inspect.iscoroutinefunction(getattr(cache, f"a{name}", None))):
         replace(name)
         replace(f"a{name}")
     cache._watched = True
