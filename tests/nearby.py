@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fleetcache import Cache
@@ -98,6 +99,19 @@ def stop_listening() -> None:
     """Leave the servers before they end, which would be worth a warning."""
     for near in list(NEARS):
         near.close()
+
+
+@contextmanager
+def at_rest() -> Iterator[None]:
+    """Let nobody listen who did, so that no thread wakes up meanwhile; new near caches may."""
+    listeners = [each for near in NEARS for each in near.listeners.values() if each.thread is not None]
+    for each in listeners:
+        each.close()
+    while any(each.thread is not None for each in listeners):
+        time.sleep(0.001)
+    yield
+    for each in listeners:
+        each.closed = False
 
 
 def hits() -> int:

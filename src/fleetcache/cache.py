@@ -27,10 +27,10 @@ from fleetcache.codec.serializers import BaseSerializer
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
 from fleetcache.errors import UnreadableValue
 from fleetcache.exchange import Server
-from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, TROUBLE, Failsafe
 from fleetcache.foreign import behind, is_pipeline
+from fleetcache.forks import Guard
 from fleetcache.keys import CacheKey, default_key_function, unique
 from fleetcache.near import CANARY, PACKED, Near, announced, clock, open_near
 from fleetcache.patterns import pattern_of, pattern_of_all
@@ -52,7 +52,7 @@ FOLLOWED = frozenset(Core.__annotations__) - {"failsafe"}
 """What is set on a cache is set on its client as well."""
 
 _shared: dict[Hashable, tuple[Any, ...]] = {}
-_sharing = lock_across_forks()
+_sharing = Guard()
 
 
 class Cache(Loading, Hashes, Sets, SortedSets, Lists):
@@ -103,7 +103,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
             # for a thread that imports them and makes one too.
             settings = Settings.read(location, params, alias=alias, defaults=defaults)
             topology, codec, beginnings = cls.open(settings), cls.make_codec(settings), announced(settings)
-            with _sharing:
+            with _sharing.lock:
                 if key not in _shared:
                     made = (settings, topology, codec, Stats(), open_near(settings, beginnings, topology, cls.warns))
                     # The arguments are kept, because some of their parts are identified by address.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from random import randint
 from time import time
 from typing import Any
 
@@ -13,6 +12,7 @@ from fleetcache.codec import Codec
 from fleetcache.codec.herding import Herded, HerdSerializer
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import SettingsError
+from fleetcache.forks import chance
 from fleetcache.settings import Settings
 from fleetcache.topology import Topology
 from fleetcache.topology.opening import in_both_roles, open_cluster, open_servers, remote, service_client
@@ -101,7 +101,7 @@ class HerdClient(DefaultClient):
             return value
         late = int(time()) - value.soft_expiry
         limit = self.settings.options.herd_timeout
-        if late > 0 and (late >= limit or late + randint(1, limit) >= limit):
+        if late > 0 and (late >= limit or late + chance.randint(1, limit) >= limit):
             return stale
         return value.value
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import monotonic
 
+from fleetcache.forks import in_children
+
 MINUTE = 60.0
 MOST = 1000
 
@@ -30,7 +32,7 @@ class Said:
         return True
 
 
-@dataclass
+@dataclass(eq=False)
 class Stats:
     """Counters since the process began."""
 
@@ -39,3 +41,10 @@ class Stats:
 
     said: Said = field(default_factory=Said)
     """The names of those that were logged."""
+
+    def __post_init__(self) -> None:
+        in_children(self.after_fork)
+
+    def after_fork(self) -> None:
+        """Begin to count, in a child."""
+        self.unreadable = 0

@@ -17,6 +17,8 @@ from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
+from fleetcache.forks import OURS, own
+
 LATE = 1.0
 """Seconds after which a probe that was due, and has not begun, is no longer waited for."""
 
@@ -131,6 +133,8 @@ PROBERS: weakref.WeakSet[Prober] = weakref.WeakSet()
 
 
 def _at_exit() -> None:
+    if not OURS:
+        own()
     for prober in list(PROBERS):
         with suppress(RuntimeError):
             prober.stop()

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from random import sample
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
@@ -19,6 +18,7 @@ from redis import exceptions as redis
 
 from fleetcache.errors import NeverSent, NotPrimary, ServerTimeout, UnsupportedServer, is_outage
 from fleetcache.exchange import Reply, Verb
+from fleetcache.forks import chance
 
 T = TypeVar("T")
 Place: TypeAlias = tuple[str, int]
@@ -131,7 +131,7 @@ class Sentinels:
         if found is None:
             return ()
         replicas = replicas_in(others[0]) if others else []
-        return [*sample(replicas, len(replicas)), place_in(*found)]
+        return [*chance.sample(replicas, len(replicas)), place_in(*found)]
 
     def _nobody_knows(self) -> Exception:
         errors = [each.said for each in self.known if isinstance(each.said, Exception)]

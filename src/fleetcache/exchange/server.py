@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import weakref
 from collections import deque
@@ -44,6 +43,7 @@ from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.seats import Counter, Seat, Seats
 from fleetcache.exchange.sentinels import Place, Remap, Sentinel, Sentinels
 from fleetcache.exchange.wire import ABOUT, PING, facts_in, packed
+from fleetcache.forks import OURS, in_children, own
 from fleetcache.twin import complete
 
 Told: TypeAlias = tuple[Conversation, Sequence[Command], int]
@@ -113,6 +113,7 @@ class RemoteServer(Server):
         self.sentinels = self._sentinels() if isinstance(self.pool, SentinelConnectionPool) else None
         self._start_afresh()
         SERVERS.add(self)
+        in_children(self.after_fork)
 
     def _sentinels(self) -> Sentinels:
         known = []
@@ -148,7 +149,7 @@ class RemoteServer(Server):
         That is `tell` and `hear`, with the usual case written out: commands that may run twice, and
         an idle connection.
         """
-        if not self.idle or self.breaker.failed or not harmless(commands):
+        if not OURS or not self.idle or self.breaker.failed or not harmless(commands):
             return self.hear(self.tell(commands))
         era = self.breaker.era
         data = packed(commands)  # first: what cannot be packed must not cost a connection
@@ -171,6 +172,8 @@ class RemoteServer(Server):
 
     def confide(self, commands: Sequence[Command]) -> list[Reply]:
         """`exchange`, over a connection of its own that is none of the callers' share."""
+        if not OURS:
+            own()
         conversation = self._connect()
         try:
             return conversation.ask(packed(commands), len(commands))
@@ -179,6 +182,8 @@ class RemoteServer(Server):
 
     def tell(self, commands: Sequence[Command]) -> Told:
         """Send *commands* on a connection that is alive, a new one if need be."""
+        if not OURS:
+            own()
         if self.breaker.failed:
             self.breaker.admit()
         era = self.breaker.era
@@ -283,6 +288,8 @@ class RemoteServer(Server):
 
     def dial(self) -> Any:
         """Return a connection of redis-py's to the server, for a talk of one's own."""
+        if not OURS:
+            own()
         if self.sentinels is None:
             return connect(self.pool)
         return self._open().connection
@@ -338,6 +345,8 @@ class RemoteServer(Server):
 
     def close_idle(self) -> None:
         """Close the connections that nobody is using."""
+        if not OURS:
+            own()
         while (conversation := self._idle()) is not None:
             self._hang_up(conversation)
 
@@ -352,6 +361,8 @@ class RemoteServer(Server):
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         """Return the replies to *commands*, letting other tasks run until they are here."""
+        if not OURS:
+            own()
         if self.breaker.failed:
             self.breaker.admit()
         era = self.breaker.era
@@ -484,6 +495,8 @@ class RemoteServer(Server):
 
     async def aclose(self) -> None:
         """Close the running loop's connection, as soon as those who wait have their replies."""
+        if not OURS:
+            own()
         line = self.lines.get(asyncio.get_running_loop())
         if line is not None:
             line.retire()
@@ -553,6 +566,8 @@ class RemoteServer(Server):
 
     def renew(self) -> None:
         """Let go of all connections: of those in use, as soon as they have their replies."""
+        if not OURS:
+            own()
         idle = self.idle
         self._open_counter()
         for known in list(self.open):
@@ -570,12 +585,14 @@ class RemoteServer(Server):
 
     def after_fork(self) -> None:
         """Let go of the parent's connections; the parent goes on using them."""
-        conversations = [conversation for known in self.open if (conversation := known()) is not None]
+        conversations = [conversation for known in list(self.open) if (conversation := known()) is not None]
+        lines, making = self.lines, self.connecting
+        INHERITED.append((conversations, lines, making))
+        self._start_afresh()
         for conversation in conversations:
             conversation.abandon()
-        for line in self.lines.values():
+        for line in lines.values():
             line.abandon()
-        self._start_afresh()
 
 
 def too_large(error: ConnectionLost) -> ConnectionLost:
@@ -599,12 +616,3 @@ class Shredder:
 
 
 SERVERS: weakref.WeakSet[RemoteServer] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for server in list(SERVERS):
-        server.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -9,7 +9,6 @@ A cache looks into ``copies`` by itself, without a call; everything else goes th
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,6 +18,7 @@ from typing import Any
 
 from fleetcache.errors import SettingsError
 from fleetcache.exchange import Server
+from fleetcache.forks import in_children
 from fleetcache.keys import default_key_function
 from fleetcache.near.changes import Changes
 from fleetcache.near.listener import Listener, clock
@@ -60,6 +60,7 @@ class Near:
                 self.only = self.listener("").tracking
         topology.watch(self._moved)
         NEARS.append(self)
+        in_children(self.after_fork)
 
     def _listener(self, server: Server | None) -> Listener:
         address = server.address if server else ""
@@ -251,11 +252,10 @@ class Near:
 
     def after_fork(self) -> None:
         """In a child: begin with nothing, and leave the parent's connections alone."""
-        self.changes = Changes(self._void, self._give_up)
         self.store.clear()
         self.counts.__init__()  # type: ignore[misc]  # the parent's
         for listener in (self.nowhere, *self.listeners.values()):
-            listener.after_fork(self.changes)
+            listener.after_fork()
 
 
 def open_near(settings: Settings, prefixes: Sequence[str], topology: Topology, warns: bool = False) -> Near | None:
@@ -294,12 +294,3 @@ def announced(settings: Settings) -> tuple[str, ...]:
 
 NEARS: list[Near] = []
 """Every near cache of the process.  There are as many as configurations, and they stay."""
-
-
-def _after_fork() -> None:
-    for near in NEARS:
-        near.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -7,32 +7,38 @@ So it is when a change is cut short, by Ctrl-C or by a time limit's exception.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+from fleetcache.forks import OURS, Guard, own
 
 PAUSE = 0.0005
 """Seconds between two tries of one that must not hold the lock while it waits for the interpreter."""
 
 
-class Changes:
+class Changes(Guard):
     """Guards the store, and what is known of the primaries."""
 
     def __init__(self, void: Callable[[], None], give_up: Callable[[], None]) -> None:
-        self.lock = threading.RLock()
-        self.busy = False
-        """Whether a change is being made."""
         self._void = void
         """Ends every epoch, at any moment whatever."""
         self._give_up = give_up
         """Puts everything in order, with no copies."""
+        super().__init__()
+
+    def _renew(self) -> None:
+        super()._renew()
+        self.busy = False
+        """Whether a change is being made."""
         self._torn = False
 
     def make(self, action: Callable[..., Any], *args: Any, must: bool = True) -> Any:
         """Return what *action* returns; None in the middle of another change.  Without *must* it may be left out."""
+        if not OURS:
+            own()
         # No acquire() in front of a try: an exception that a signal's handler raises could come in between.
-        with self.lock:
+        with self._lock:
             if self.busy:
                 if must:
                     self._torn = True

@@ -9,7 +9,6 @@ Event loops need nothing of their own: the socket never belongs to one.
 from __future__ import annotations
 
 import logging
-import random
 import selectors
 import socket
 import ssl
@@ -29,6 +28,7 @@ from fleetcache.exchange.connecting import socket_of
 from fleetcache.exchange.runtime import BLOCKING
 from fleetcache.exchange.server import RemoteServer
 from fleetcache.exchange.wire import facts_in
+from fleetcache.forks import OURS, chance, own
 from fleetcache.near.changes import Changes
 from fleetcache.near.tracking import CANARY_LIFE, DOUBT, NEVER, Refused, State, Tracking
 from fleetcache.topology import Topology
@@ -70,9 +70,6 @@ RETRIES = (0.05, 1.0)
 MANY = 16
 """Doublings after which it is always the most."""
 
-chance = random.SystemRandom()
-"""Differs between forked workers, and does not disturb those who seed the module's own."""
-
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 BROKEN = (OSError, RedisError, MemoryError)
@@ -91,11 +88,12 @@ class Listener:
         self.server = server
         self.tracking = tracking
         self.topology = topology
-        self.buffer = bytearray(CHUNK)
-        self._start_afresh(changes)
-
-    def _start_afresh(self, changes: Changes) -> None:
         self.changes = changes
+        self.buffer = bytearray(CHUNK)
+        self.closed = self.server is None
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
         self.thread: threading.Thread | None = None
         """The one that listens; any other ends."""
         self.failed = ""
@@ -104,7 +102,6 @@ class Listener:
         self.sock: Any = None
         self.plain = True
         self.wake: SimpleQueue[None] = SimpleQueue()
-        self.closed = self.server is None
         self.checked = self.assured = NEVER
         """When it was last looked who the primary is, and when that succeeded."""
         self.looked = NEVER
@@ -114,6 +111,8 @@ class Listener:
 
     def start(self) -> None:
         """Begin to listen; at once if it has begun."""
+        if not OURS:
+            own()
         if self.thread is not None or self.closed:
             return
         with self.changes.lock:
@@ -139,6 +138,8 @@ class Listener:
 
     def look(self, now: float) -> None:
         """Apply what has been announced, unless another thread is at it."""
+        if not OURS:
+            own()
         # Whoever is at it for long may be waiting for the interpreter, and gets it when this thread waits.
         if not self.changes.busy or now - self.looked > LATE:
             self.changes.make(self._look, now, must=False)
@@ -460,11 +461,12 @@ class Listener:
         if (server := remote(self.server)) is not None:
             server.unwatch(self.met)
 
-    def after_fork(self, changes: Changes) -> None:
+    def after_fork(self) -> None:
         """Forget the parent's connection and thread; the first read begins anew."""
-        if self.sock is not None:
-            self.sock.close()  # this process's copy only
-        self._start_afresh(changes)
+        sock = self.sock
+        self._start_afresh()
+        if sock is not None:
+            sock.close()  # this process's copy only
         self.tracking.after_fork()
 
 

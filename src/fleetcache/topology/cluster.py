@@ -16,8 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from os import getpid
-from random import sample
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -27,10 +25,10 @@ from redis.crc import key_slot
 from fleetcache.errors import CircuitOpen, NeverSent, ServerGone, ServerTimeout, TooManyConnections, UnsupportedServer
 from fleetcache.exchange import Command, Reply, Server, Verb
 from fleetcache.exchange.connecting import place_of
-from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.server import RemoteServer, harmless
 from fleetcache.exchange.wire import pack
+from fleetcache.forks import Guard, chance, in_children
 from fleetcache.keys import in_utf8
 from fleetcache.topology import Share, Topology
 from fleetcache.topology.replicas import UNABLE, Reader
@@ -51,8 +49,6 @@ LEARN = (Verb("CLUSTER", harmless=True, key=0), "SLOTS")
 READONLY = pack((b"READONLY",))
 """Without it, a replica sends whoever asks to its primary."""
 ASKING = (Verb("ASKING", harmless=True, key=0),)
-
-_turn = lock_across_forks()
 
 
 def slot_of(name: str | bytes) -> int:
@@ -259,7 +255,8 @@ class Cluster(Topology):
         self.trouble: Exception | None = None
         """Why the map could not be learnt last time; None if nobody has tried to the end."""
         self.timeout = self.starts[0].remote.timeout or PATIENCE
-        self.process, self.busy, self.rest = getpid(), 0.0, 0.0
+        self.turn, self.busy, self.rest = Guard(), 0.0, 0.0
+        in_children(self.after_fork)
 
     def route(self, command: Command) -> Server:
         at = command[0].key
@@ -404,18 +401,16 @@ class Cluster(Topology):
         """
         due = waits = True
         while waits:
-            with _turn:
+            with self.turn.lock:
                 now = monotonic()
-                # Who asked in the parent of a forked process will not come back here.
-                busy = now < self.busy and self.process == getpid()
+                busy = now < self.busy
                 due = due and now >= self.rest and not busy
                 unknown = not self.primaries and self.trouble is None
                 mine = not busy and (
                     due or unknown or (insists and tried is not None and tried.address == self.witness)
                 )
                 if mine:
-                    self.process, self.busy, self.witness = getpid(), now + 2 * self.timeout, ""
-                    self.trouble = None
+                    self.busy, self.witness, self.trouble = now + 2 * self.timeout, "", None
             if waits := busy and best is None:  # a slot that moved is known already
                 await runtime.sleep(0.005)
         if mine:
@@ -427,6 +422,15 @@ class Cluster(Topology):
         if not self.primaries:
             self._complain()
 
+    def after_fork(self) -> None:
+        """In a child, count anew; and learn the map anew if a thread of the parent's was at it, which is not here."""
+        self.raw = None
+        self.counts.clear()
+        if self.busy:
+            self.busy = self.rest = 0.0
+            self.slots = self.readers = [self.somewhere] * SLOTS
+            self.primaries = []
+
     def _complain(self) -> NoReturn:
         trouble = self.trouble or ServerGone(f"{self.starts[0].address}: no node says who holds which slot")
         # One each: a shared one would collect tracebacks.
@@ -437,7 +441,7 @@ class Cluster(Topology):
         trouble = any(node.remote.breaker.failed for node in nodes)
         # If some are away, all may be, and others in their places, to whom the first addresses lead.
         others = sorted(
-            (node for node in sample(nodes, len(nodes)) if node is not tried),
+            (node for node in chance.sample(nodes, len(nodes)) if node is not tried),
             key=lambda node: (node.remote.breaker.failed, (node in self.starts) != trouble),
         )
         until = monotonic() + self.timeout

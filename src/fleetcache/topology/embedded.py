@@ -33,6 +33,7 @@ from typing import Self
 from urllib.parse import quote
 
 from fleetcache.errors import ServerNotFound, ServerNotStarted, SettingsError
+from fleetcache.forks import OURS, in_children, own
 
 StrPath = str | os.PathLike[str]
 
@@ -267,7 +268,7 @@ class EmbeddedServer(_Server):
         super().__init__(directory, data, binary, arguments)
         self.port = free_ports(1)[0] if port is True else int(port)
         self._begin()
-        _own.add(self)
+        in_children(self._disown)
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
@@ -275,6 +276,8 @@ class EmbeddedServer(_Server):
     @property
     def runs(self) -> bool:
         """Whether the server has not ended."""
+        if not OURS:
+            own()
         return self._warden.poll() is None
 
     def tcp_url(self, db: int = 0) -> str:
@@ -412,12 +415,4 @@ def _remove(scratch: Path, owner: int) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _disown_all() -> None:
-    for server in list(_own):
-        server._disown()
-
-
 _joined: set[SharedServer] = set()
-_own: weakref.WeakSet[EmbeddedServer] = weakref.WeakSet()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown_all)

@@ -16,7 +16,7 @@ import heapq
 import inspect
 import math
 import operator
-import random
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, KeysView, Sequence
@@ -27,8 +27,8 @@ from typing import Any, TypeAlias, TypeVar
 from redis.exceptions import ExecAbortError, NoScriptError, ResponseError
 
 from fleetcache.exchange import Command, Reply, Script, Server
-from fleetcache.exchange.processes import lock_across_forks
 from fleetcache.exchange.wire import words as in_words
+from fleetcache.forks import Guard, chance, in_children
 from fleetcache.masking import masked_url
 
 
@@ -476,7 +476,7 @@ class Database:
     def SPOP(self, key: bytes, count: bytes | None = None) -> Reply:
         size = 1 if count is None else natural(count)
         members = self._open(key, set)
-        taken = random.sample([*members], min(size, len(members)))
+        taken = chance.sample([*members], min(size, len(members)))
         self._keep(key, members.difference(taken))
         return some(taken, count)
 
@@ -484,9 +484,9 @@ class Database:
         size = 1 if count is None else whole(count)
         members = [*self._open(key, set)]
         if size < 0:
-            taken = random.choices(members, k=-size) if members else []
+            taken = chance.choices(members, k=-size) if members else []
         else:
-            taken = random.sample(members, min(size, len(members)))
+            taken = chance.sample(members, min(size, len(members)))
         return some(taken, count)
 
     # Sorted sets
@@ -642,7 +642,13 @@ class Conversation:
         return b"QUEUED"
 
 
-_batches = lock_across_forks()  # one for all servers: none would be faster alone, under the GIL
+_batches = Guard()  # one for all servers: none would be faster alone, under the GIL
+if hasattr(os, "register_at_fork"):
+    # Python's own forks wait for a batch to end; those of C cannot.
+    os.register_at_fork(
+        before=lambda: _batches.lock.acquire(),  # noqa: PLW0108 - a child has another lock, for its own children
+        after_in_parent=lambda: _batches.lock.release(),  # noqa: PLW0108
+    )
 
 
 class MemoryServer(Server):
@@ -656,24 +662,36 @@ class MemoryServer(Server):
         self.address = masked_url(f"memory://{name}")
         self._clock = clock
         self._database = Database()
+        self._torn = False
+        """Whether a batch is being run, or was cut short."""
+        in_children(self.after_fork)
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         batch = [
             in_words(tuple([part.name if isinstance(part, Script) else part for part in command]))
             for command in commands
         ]
-        with _batches:
+        with _batches.lock:
             # Looked up each time, or who freezes it would be too late.
             self._database.now = round((self._clock or time.time)() * 1000)
             conversation = Conversation(self._database)
-            return [attempt(conversation.take, words) for words in batch]
+            self._torn = True
+            replies = [attempt(conversation.take, words) for words in batch]
+            self._torn = False
+            return replies
+
+    def after_fork(self) -> None:
+        """In a child, keep what is there; but begin with nothing if a thread of the parent's was changing it."""
+        if self._torn:
+            self._database = Database()
+        self._torn = False
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         return self.exchange(commands)
 
     def empty(self) -> None:
         """Forget everything."""
-        with _batches:
+        with _batches.lock:
             self._database = Database()
 
     def client(self) -> Any:

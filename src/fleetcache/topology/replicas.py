@@ -11,7 +11,6 @@ shortest counts, and is forgotten little by little.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import choice, sample
 from time import monotonic
 from typing import Any
 
@@ -19,6 +18,7 @@ from redis import exceptions as redis
 
 from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime, attempt
+from fleetcache.forks import chance
 from fleetcache.twin import complete
 
 LOST = (redis.ConnectionError, redis.TimeoutError)
@@ -112,7 +112,7 @@ class Reader(Server):
     async def _elsewhere(self, runtime: Runtime, tried: Server, commands: Sequence[Command], found: Any) -> list[Reply]:
         """Return what another server replies to *commands*, which *tried* did not answer: *found* is why."""
         others = [server for server in self.servers if server is not tried and server not in self.resting]
-        for other in (*sample(others, len(others)), self.primary):
+        for other in (*chance.sample(others, len(others)), self.primary):
             if isinstance(found, Exception) and not isinstance(found, LOST):
                 break  # the server is not at fault
             self.resting[tried] = monotonic() + REST
@@ -135,14 +135,14 @@ class Reader(Server):
                     return server, 0.0
             for servers in (self.preferred, self.servers):
                 if well := [server for server in servers if server not in self.resting]:
-                    return choice(well), 0.0
+                    return chance.choice(well), 0.0
             return self.primary, 0.0
         if self.nearest:
             self.turn += 1
             at, later = divmod(self.turn, TIMED)
             if self.turn <= FIRST * len(self.servers) or not later:
                 return self.servers[(at or later) % len(self.servers)], monotonic()
-        return choice(self.preferred), 0.0
+        return chance.choice(self.preferred), 0.0
 
     def _time(self, server: Server, took: float) -> None:
         times = self.times

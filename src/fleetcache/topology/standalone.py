@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import choice
 
 from fleetcache.exchange import Command, Server
+from fleetcache.forks import chance
 from fleetcache.topology import Share, Topology
 from fleetcache.topology.replicas import Reader
 
@@ -35,7 +35,7 @@ class Standalone(Topology):
 
     def another(self, command: Command, tried: Server) -> Server | None:
         if tried is self.primary and self.writes_elsewhere and self.replicas and not command[0].reads:
-            return choice([server for server in self.replicas if not server.away] or self.replicas)
+            return chance.choice([server for server in self.replicas if not server.away] or self.replicas)
         return None
 
     def home(self, name: str) -> Server:
