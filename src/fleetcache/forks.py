@@ -22,7 +22,14 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
+
+ctypes: ModuleType | None
+try:
+    import ctypes
+except ImportError:  # some Pythons are built without it
+    ctypes = None
 
 MADV_WIPEONFORK = 18
 
@@ -47,21 +54,21 @@ class SameProcess:
 
 def _page() -> Any:
     """Return what is true once it is set so, and false again in every child."""
-    try:
-        import ctypes
-
-        if sys.platform == "linux":
-            page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            page.madvise(MADV_WIPEONFORK)
-            try:
-                page.madvise(-1)
-            except OSError:
-                # Its own truth is looked at faster than the page's first byte.
-                return ctypes.c_bool.from_buffer(page)
-            # An emulator that takes any advice, and heeds none.
-    except (ImportError, OSError):
-        pass
+    if sys.platform == "linux" and ctypes is not None:
+        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        # An emulator that takes any advice heeds none.
+        if takes(page, MADV_WIPEONFORK) and not takes(page, -1):
+            return ctypes.c_bool.from_buffer(page)  # whose truth is looked at faster than the page's first byte
     return SameProcess()
+
+
+def takes(page: mmap.mmap, advice: int) -> bool:
+    """Whether the kernel takes *advice* about *page*."""
+    try:
+        page.madvise(advice)
+    except OSError:
+        return False
+    return True
 
 
 OURS = _page()
@@ -101,6 +108,22 @@ def own() -> None:
         OURS.value = True
         for other in set(_owning) - {pid}:
             _owning.pop(other, None)
+
+
+def keep(*inherited: Any) -> None:
+    """Let *inherited*, which is the parent's, never be collected in this child, not even at its end.
+
+    A transport would touch its loop; and CPython 3.13 crashes over a thread that is not here.
+    """
+    if not any(inherited):
+        return
+    if ctypes is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+    else:
+        KEPT.append(inherited)
+
+
+KEPT: list[Any] = []
 
 
 class Guard:

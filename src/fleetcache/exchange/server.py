@@ -43,7 +43,7 @@ from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.seats import Counter, Seat, Seats
 from fleetcache.exchange.sentinels import Place, Remap, Sentinel, Sentinels
 from fleetcache.exchange.wire import ABOUT, PING, facts_in, packed
-from fleetcache.forks import OURS, in_children, own
+from fleetcache.forks import OURS, in_children, keep, own
 from fleetcache.twin import complete
 
 Told: TypeAlias = tuple[Conversation, Sequence[Command], int]
@@ -586,12 +586,12 @@ class RemoteServer(Server):
     def after_fork(self) -> None:
         """Let go of the parent's connections; the parent goes on using them."""
         conversations = [conversation for known in list(self.open) if (conversation := known()) is not None]
-        lines, making = self.lines, self.connecting
-        INHERITED.append((conversations, lines, making))
+        lines = self.lines.values()
+        keep(conversations, lines, self.connecting, self.breaker.prober)
         self._start_afresh()
         for conversation in conversations:
             conversation.abandon()
-        for line in lines.values():
+        for line in lines:
             line.abandon()
 
 

@@ -28,7 +28,7 @@ from fleetcache.exchange.connecting import socket_of
 from fleetcache.exchange.runtime import BLOCKING
 from fleetcache.exchange.server import RemoteServer
 from fleetcache.exchange.wire import facts_in
-from fleetcache.forks import OURS, chance, own
+from fleetcache.forks import OURS, chance, keep, own
 from fleetcache.near.changes import Changes
 from fleetcache.near.tracking import CANARY_LIFE, DOUBT, NEVER, Refused, State, Tracking
 from fleetcache.topology import Topology
@@ -464,6 +464,7 @@ class Listener:
     def after_fork(self) -> None:
         """Forget the parent's connection and thread; the first read begins anew."""
         sock = self.sock
+        keep(self.thread)
         self._start_afresh()
         if sock is not None:
             sock.close()  # this process's copy only

@@ -13,7 +13,6 @@ server was away.
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -21,6 +20,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from fleetcache.forks import OURS, in_children, keep, own
 from fleetcache.interrupts import let_pass
 
 MOST = 1000
@@ -73,19 +73,22 @@ class Leftovers:
     """The leftovers of this process, and the thread that sees to them while there are some."""
 
     def __init__(self) -> None:
+        self.thread: threading.Thread | None = None
         self._start_afresh()
+        in_children(self._start_afresh)
 
     def _start_afresh(self) -> None:
-        self.process = os.getpid()
+        """Begin with none: what a child's parent left over is the parent's."""
+        keep(self.thread)
         self.all: list[Leftover] = []
         self.changing = threading.RLock()
         self.wake = threading.Event()
-        self.thread: threading.Thread | None = None
+        self.thread = None
 
     def add(self, leftover: Leftover) -> None:
         """See to *leftover*."""
-        if self.process != os.getpid():
-            self._start_afresh()  # what the parent left over is the parent's
+        if not OURS:
+            own()
         with self.changing:
             self.all = [*self.all[1 - MOST :], leftover]
             try:
@@ -99,6 +102,8 @@ class Leftovers:
 
     def forget(self, token: bytes) -> None:
         """Leave *token* alone: it may hold a lock again."""
+        if not OURS:
+            own()
         for leftover in list(self.all):
             if leftover.token == token:
                 with leftover.busy:
@@ -120,6 +125,8 @@ class Leftovers:
 
     def end(self) -> None:
         """Forget all of them, and let the thread end; the process does."""
+        if not OURS:
+            own()
         with self.changing:
             for leftover in self.all:
                 leftover.gone = True
