@@ -22,6 +22,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from itertools import count
 from types import ModuleType
 from typing import Any
 
@@ -77,7 +78,8 @@ OURS = _page()
 chance = random.Random()
 """Random numbers that differ between forked processes, and do not disturb those who seed the module's own."""
 
-_renewals: dict[int, weakref.ref[Callable[[], object]]] = {}
+_renewals: dict[int, Callable[[], object]] = {}
+_numbers = count()
 _owning: dict[int, Any] = {}
 """The lock of each process that is becoming an owner: of one that has not ended by a fork in the middle of it."""
 
@@ -88,9 +90,16 @@ def in_children(renew: Callable[[], object]) -> None:
     It must begin anew whatever state it finds, and replace locks, never take them.  A method is called as long as
     its object lives.
     """
-    kind: Any = weakref.WeakMethod if inspect.ismethod(renew) else weakref.ref
-    reference = kind(renew, lambda gone: _renewals.pop(id(gone), None))
-    _renewals[id(reference)] = reference
+    number = next(_numbers)
+    if not inspect.ismethod(renew):
+        _renewals[number] = renew
+        return
+
+    def forget(_: Any, pop: Callable[..., object] = _renewals.pop) -> None:
+        pop(number, None)
+
+    owner, method = weakref.ref(renew.__self__, forget), renew.__func__
+    _renewals[number] = lambda: None if (it := owner()) is None else method(it)
 
 
 def own() -> None:
@@ -99,12 +108,10 @@ def own() -> None:
     # A lock of its own for each process, since the parent's may be held for ever.  A handler that interrupts this
     # and uses a cache does all of it.
     with _owning.setdefault(pid, threading.RLock()):
-        for reference in list(_renewals.values()):
+        for renew in list(_renewals.values()):
             if OURS:
                 return
-            renew = reference()
-            if renew is not None:
-                renew()
+            renew()
         OURS.value = True
         for other in set(_owning) - {pid}:
             _owning.pop(other, None)
