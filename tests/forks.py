@@ -9,8 +9,12 @@ import traceback
 import warnings
 from collections.abc import Callable
 
-FORKS: dict[str, Callable[[], int]] = {"python": os.fork, "c": ctypes.PyDLL(None).fork}
-"""Who forks: Python, which runs its hooks, or C code that Python does not hear of."""
+FORKS: dict[str, Callable[[], int]] = {
+    "python": os.fork,
+    "c": ctypes.PyDLL(None).fork,
+    "uwsgi": ctypes.CDLL(None).fork,
+}
+"""Who forks: Python, which runs its hooks, or C code that Python does not hear of; as uWSGI it lets the interpreter go before."""
 
 
 def in_child(work: Callable[[], object], by: str = "python") -> int:
