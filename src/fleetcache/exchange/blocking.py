@@ -14,7 +14,7 @@ from redis.exceptions import InvalidResponse
 from fleetcache.errors import ConnectionLost, ServerGone, ServerTimeout
 from fleetcache.exchange import Reply
 from fleetcache.exchange.connecting import socket_of
-from fleetcache.exchange.wire import NEED_DATA, Push, new_reader
+from fleetcache.exchange.wire import NEED_DATA, Push, ends, new_reader
 from fleetcache.interrupts import interruption
 
 CHUNK = 65536
@@ -119,12 +119,17 @@ class Conversation:
 
     def _send(self, data: bytes) -> None:
         """Send *data* within one limit; the kernel would give each part of it the whole."""
-        if not self.kernel or self.timeout is None or len(data) <= CHUNK:
-            self.sock.sendall(data)
-            return
-        left = memoryview(data)
-        while left := left[self.sock.send(left) :]:
-            self._hurry()
+        try:
+            if not self.kernel or self.timeout is None or len(data) <= CHUNK:
+                self.sock.sendall(data)
+                return
+            left = memoryview(data)
+            while left := left[self.sock.send(left) :]:
+                self._hurry()
+        except (BrokenPipeError, ConnectionResetError) as error:
+            # Who reads on hears why: the server's last words, if there are any, or that it hung up.
+            if self._interrupts(error):
+                raise
         self._relax()
 
     def hear(self, count: int, replies: list[Reply] | None = None) -> list[Reply]:
@@ -135,7 +140,11 @@ class Conversation:
             # Other servers may have been waited for since; to read what has come takes a moment still.
             self.told = max(self.told, monotonic() - 0.9 * self.timeout)
         while not self._take(replies, count, size):
-            size = self.receive()
+            try:
+                size = self.receive()
+            except ConnectionLost:
+                if not ends(replies, count):
+                    raise
         self._relax()
         return replies
 

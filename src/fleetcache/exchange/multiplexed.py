@@ -27,7 +27,7 @@ from redis.exceptions import InvalidResponse
 from fleetcache.errors import ConnectionLost, NeverSent, ServerGone, ServerTimeout
 from fleetcache.exchange import Command, Reply
 from fleetcache.exchange.blocking import Conversation
-from fleetcache.exchange.wire import NEED_DATA, Push, packed
+from fleetcache.exchange.wire import NEED_DATA, Push, ends, packed
 from fleetcache.interrupts import interruption
 
 BUSY = 0.05
@@ -226,7 +226,7 @@ class Multiplexed:
             for _ in range(TURNS):
                 size = self.transport.recv_into(self.buffer)
                 if not size:
-                    self.fail(self._lost("the server closed the connection"))
+                    self._hung_up("the server closed the connection")
                     return
                 self.heard = monotonic()
                 self.reader.feed(self.buffer[:size])
@@ -247,10 +247,17 @@ class Multiplexed:
             if interruption(error) is not None:
                 self._interrupted()
                 raise
-            self.fail(self._lost(str(error)))
+            self._hung_up(str(error))
         except BaseException:
             self._interrupted()
             raise
+
+    def _hung_up(self, why: str) -> None:
+        if self.waiting and ends(self.replies, self.waiting[0][1]):
+            future = self.waiting.popleft()[0]
+            if not future.done():
+                future.set_result(self.replies)
+        self.fail(self._lost(why))
 
     def _hand_out(self) -> None:
         take, waiting, replies = self.reader.gets, self.waiting, self.replies

@@ -203,6 +203,8 @@ class RemoteServer(Server):
         conversation, commands, era = told
         if isinstance(error, ServerGone) and conversation.used and harmless(commands):
             return False
+        if isinstance(error, ConnectionLost):
+            doubt_size(error, packed(commands))
         self._give_up(conversation, error, era)
         return True
 
@@ -438,7 +440,8 @@ class RemoteServer(Server):
             try:
                 return await own.ask(data, commands)
             except ConnectionLost as error:
-                raise too_large(error) from error
+                doubt_size(error, data)
+                raise
             finally:
                 line.keep(own)
 
@@ -595,13 +598,12 @@ class RemoteServer(Server):
             line.abandon()
 
 
-def too_large(error: ConnectionLost) -> ConnectionLost:
-    """Return the loss of a connection that a large command had for itself, which tells nothing about the server."""
-    told = ConnectionLost(
-        f"{error}. Is that more than the server takes (proto-max-bulk-len, client-query-buffer-limit)?"
-    )
-    told.noted = True  # type: ignore[attr-defined]
-    return told
+def doubt_size(error: ConnectionLost, data: bytes) -> None:
+    """Say of the loss of a connection what may have caused it, if *data* is large: then it tells nothing of the server."""
+    if len(data) > APART:
+        why = "Is that more than the server takes (proto-max-bulk-len, client-query-buffer-limit)?"
+        error.args = (f"{error}. {len(data)} bytes were sent. {why}",)
+        error.noted = True  # type: ignore[attr-defined]
 
 
 class Shredder:

@@ -173,6 +173,8 @@ def refusal(text: str) -> exceptions.RedisError:
     code, _, rest = text.partition(" ")
     kind = REFUSALS.get(code, exceptions.ResponseError)
     if kind is exceptions.ResponseError:
+        if text.endswith("invalid bulk length"):
+            text += ": a value is larger than the server's proto-max-bulk-len allows"
         return kind(_without_arguments(text.removeprefix("ERR ")))
     try:
         error = kind(rest if code in {"ASK", "MOVED"} else text)  # whose classes parse "slot host:port"
@@ -181,6 +183,19 @@ def refusal(text: str) -> exceptions.RedisError:
     if code in {"CROSSSLOT", "MOVED"}:  # seen only by who does not know of the cluster
         error.args = (f"{text}: the server is a node of a cluster. Write redis+cluster:// in LOCATION",)
     return error
+
+
+def ends(replies: list[Reply], count: int) -> bool:
+    """Whether *replies* end with the server's reason to hang up, which then stands for the rest of *count* too.
+
+    What follows a command that is against the protocol is not looked at.
+    """
+    if not replies or not str(replies[-1]).startswith("Protocol error"):
+        return False
+    if not isinstance(replies[-1], exceptions.ResponseError):
+        return False
+    replies += [replies[-1]] * (count - len(replies))
+    return True
 
 
 def new_reader(**text: str) -> Any:
