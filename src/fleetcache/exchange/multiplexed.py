@@ -39,6 +39,9 @@ TICK = 0.25
 TURNS = 8
 """How often a full buffer is read before the loop's other work has its turn."""
 
+PORTION = 65536
+"""How many bytes are written at once of what the kernel did not take; more than a record of TLS holds."""
+
 AT_ONCE = 4
 """How many large commands of a loop are under way at the same time."""
 
@@ -75,8 +78,9 @@ class Multiplexed:
         self.outgoing: list[bytes] = []
         """What is asked in this turn of the loop."""
         self.unsent: deque[bytes | memoryview] = deque()
-        """What the kernel did not take, one piece for each waiter; ``begun``: of the first, a part has left."""
-        self.begun = False
+        """What the kernel did not take, one piece for each waiter."""
+        self.begun = 0
+        """Of how many of these a part may have left."""
         self.waiting: deque[Waiter] = deque()
         self.replies: list[Reply] = []
         self.retired = False
@@ -163,13 +167,17 @@ class Multiplexed:
             if self.unsent:
                 self.unsent.extend(pieces)
                 return
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            try:
-                size = self.transport.send(data)
-            except WOULD_BLOCK:
-                size = 0
-            if size < len(data):
-                self._keep(pieces, size)
+            data = b"".join(pieces)
+            if len(data) <= PORTION:  # written out: it is most of what is sent
+                size = self._send(data, len(pieces))
+                if size == len(data):
+                    self.begun = 0
+                    return
+                self.unsent.extend(pieces)
+                self._drop(size)
+            else:
+                self.unsent.extend(pieces)
+            if not self._write():
                 self.writable = asyncio.Future(loop=self.loop)
                 self.loop.add_writer(self.transport.fileno(), self._go_on)
         except OSError as error:
@@ -178,35 +186,54 @@ class Multiplexed:
             self._interrupted()
             raise
 
-    def _keep(self, pieces: list[bytes], size: int) -> None:
-        """Keep of *pieces*, of which *size* bytes have left, the rest."""
-        self.unsent.extend(pieces)
-        while len(self.unsent[0]) <= size:
-            size -= len(self.unsent.popleft())
-        self.begun = size > 0
-        self.unsent[0] = memoryview(self.unsent[0])[size:]
-
     def _go_on(self) -> None:
         """Write more of what the kernel did not take."""
-        unsent = self.unsent
         try:
-            while unsent and self.error is None:
-                size = self.transport.send(unsent[0])
-                self.begun = size < len(unsent[0])
-                if self.begun:
-                    unsent[0] = memoryview(unsent[0])[size:]
-                else:
-                    unsent.popleft()
-            if self.error is None:
+            if self.error is None and self._write():
                 self.loop.remove_writer(self.transport.fileno())
                 self._resume()
-        except WOULD_BLOCK:
-            return
         except OSError as error:
             self._broken(error)
         except BaseException:
             self._interrupted()
             raise
+
+    def _write(self) -> bool:
+        """Write what is unsent, and return whether all has left."""
+        unsent = self.unsent
+        while unsent:
+            count, size = 0, 0
+            for piece in unsent:
+                count += 1
+                size += len(piece)
+                if size >= PORTION:
+                    break
+            size = self._send(unsent[0] if count == 1 else b"".join(islice(unsent, count)), count)
+            if not size:
+                return False
+            self._drop(size)
+        return True
+
+    def _send(self, portion: bytes | memoryview, count: int) -> int:
+        """Write *portion*, which is of *count* pieces, and return how much of it has left."""
+        if self.secured:
+            # OpenSSL has to be offered again what it refuses, and as much at least: a part of it may have left.
+            self.begun = max(self.begun, count)
+        try:
+            size: int = self.transport.send(portion)
+        except WOULD_BLOCK:
+            return 0
+        return size
+
+    def _drop(self, size: int) -> None:
+        """Forget the first *size* bytes of what is unsent."""
+        unsent = self.unsent
+        while unsent and len(unsent[0]) <= size:
+            size -= len(unsent.popleft())
+            self.begun = max(self.begun - 1, 0)
+        if size:
+            unsent[0] = memoryview(unsent[0])[size:]
+            self.begun = max(self.begun, 1)
 
     def _broken(self, error: OSError) -> None:
         """Nothing more can be written: the server's last words, if there are any, say why."""
@@ -385,12 +412,12 @@ class Lines:
     """The connection of each event loop, which the loop alone keeps."""
 
     def __init__(self) -> None:
-        # A line keeps its loop, so no other loop can be at that address.
-        self._known: dict[int, weakref.ref[Multiplexed]] = {}
+        self.known: dict[int, weakref.ref[Multiplexed]] = {}
+        """By the address of the loop, which is its own for as long as its line lives."""
 
     def get(self, loop: asyncio.AbstractEventLoop) -> Multiplexed | None:
         """Return the connection of *loop*, None if it has none."""
-        known = self._known.get(id(loop))
+        known = self.known.get(id(loop))
         return None if known is None else known()
 
     def __getitem__(self, loop: asyncio.AbstractEventLoop) -> Multiplexed:
@@ -401,14 +428,14 @@ class Lines:
 
     def add(self, line: Multiplexed) -> None:
         """From now on *line* is its loop's."""
-        self._known[id(line.loop)] = weakref.ref(line)
-        for place, known in list(self._known.items()):
+        self.known[id(line.loop)] = weakref.ref(line)
+        for place, known in list(self.known.items()):
             if known() is None:
-                self._known.pop(place, None)
+                self.known.pop(place, None)
 
     def values(self) -> list[Multiplexed]:
         """Return the connections that take new callers."""
-        lines = [known() for known in list(self._known.values())]
+        lines = [known() for known in list(self.known.values())]
         return [line for line in lines if line is not None and not line.retired]
 
     def __len__(self) -> int:

@@ -375,7 +375,8 @@ class RemoteServer(Server):
         tries = 0
         try:
             while True:
-                line = self.lines.get(loop)
+                known = self.lines.known.get(id(loop))  # `get`, written out
+                line = None if known is None else known()
                 # A connection that was made for this call and dies is an outage; an older one may
                 # have been dead for long, or leads to a primary that no longer is one.
                 last = tries == 1
@@ -400,7 +401,7 @@ class RemoteServer(Server):
                         raise
                     tries += 1
                     continue
-                if ENDED.isdisjoint(map(type, replies)):
+                if type(replies[0]) not in ENDED and (len(replies) == 1 or ENDED.isdisjoint(map(type, replies))):
                     break
                 line.retire()
                 if last or not untouched(commands, replies):
