@@ -87,6 +87,17 @@ class Aside(Enum):
 
 
 ALONE: Final = Aside.ALONE
+
+
+class Work:
+    """What an operation yields for want of something that whoever executes the pipeline has to make, or to await."""
+
+    def __init__(self, make: Callable[[], Any], refusal: Exception | None) -> None:
+        self.make = make
+        self.refusal = refusal
+        self.made: Any = None
+
+
 Question: TypeAlias = Plan | Literal[Aside.ALONE]
 
 
@@ -117,8 +128,11 @@ class Recording:
     async def sleep(self, seconds: float) -> None:
         raise TypeError("an operation that waits cannot stand in a pipeline")
 
-    async def produce(self, make: Callable[[], Any]) -> Any:
-        return make()
+    @types.coroutine
+    def produce(self, make: Callable[[], Any], refusal: Exception | None = None) -> Generator[Work, None, Any]:
+        work = Work(make, refusal)
+        yield work
+        return work.made
 
 
 class Results(list[Any]):
@@ -256,7 +270,7 @@ class Run:
                 operation.close()  # now: what one does at its end must not wait for the garbage collector
 
     async def _begin(self, place: int) -> None:
-        question = self._step(place)
+        question = await self._step(place)
         if question is ALONE:
             if self.pipeline.transaction:
                 raise TypeError(
@@ -282,7 +296,7 @@ class Run:
         for place, question in asked.items():
             if changed and _is_repeatable(question) and _touches(question, changed):
                 early[place] = question
-            elif (following := self._step(place, answers[place])) is not None:
+            elif (following := await self._step(place, answers[place])) is not None:
                 await self._ask_again(early)
                 changed.update(_entries(question))
                 await self._finish(place, following)
@@ -293,30 +307,42 @@ class Run:
         if early:
             answers = await self._ask(early)
             for place in early:
-                await self._finish(place, self._step(place, answers[place]))
+                await self._finish(place, await self._step(place, answers[place]))
             early.clear()
 
     async def _finish(self, place: int, question: Question | None) -> None:
         """Let one operation ask on until it ends."""
         while question is not None:
             if self.pipeline.transaction:
-                question = self._step(
+                question = await self._step(
                     place, TypeError(f"{self._name(place)} needed a second step, after the transaction")
                 )
             elif question is ALONE:
-                question = self._step(place)
+                question = await self._step(place)
             else:
                 answers = await self._ask({place: question})
-                question = self._step(place, answers[place])
+                question = await self._step(place, answers[place])
 
     def _name(self, place: int) -> str:
         operation: Any = self.operations[place]
         return str(operation.__name__).removeprefix("a")
 
-    def _step(self, place: int, answer: Any = None) -> Question | None:
+    async def _step(self, place: int, answer: Any = None) -> Question | None:
         """Let one operation go on; return what it asks, or None if it has ended."""
+        question = self._go_on(place, answer)
+        while isinstance(question, Work):
+            answer = None
+            try:
+                question.made = await self.pipeline.runtime.produce(question.make, question.refusal)
+            except Exception as error:  # noqa: BLE001 - the operation's affair
+                let_pass(error)
+                answer = error
+            question = self._go_on(place, answer)
+        return question
+
+    def _go_on(self, place: int, answer: Any) -> Question | Work | None:
         operation = self.operations[place]
-        go_on: Callable[[Any], Question] = operation.throw if isinstance(answer, Exception) else operation.send
+        go_on: Callable[[Any], Question | Work] = operation.throw if isinstance(answer, Exception) else operation.send
         try:
             return go_on(answer)
         except StopIteration as finished:

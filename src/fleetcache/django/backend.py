@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache as memoized
+from functools import partial
 from typing import Any, Self
 
 from asgiref.sync import sync_to_async
@@ -22,7 +23,6 @@ from fleetcache.cache import Cache
 from fleetcache.caches import client_class
 from fleetcache.core import DEFAULT_TIMEOUT
 from fleetcache.errors import SettingsError
-from fleetcache.exchange.runtime import AWAITING
 from fleetcache.settings import Options, Settings, located, table
 
 STAND_INS = [setting for described in table(Options).values() if (setting := described.metadata["setting"])]
@@ -72,10 +72,11 @@ class RedisCache(Cache, BaseCache):
         """Return the payloads of *values*; a queryset that must first be read is read in a thread."""
         try:
             return self.codec.encode_all(values, integers=integers)
-        except SynchronousOnlyOperation:
-            if self.runtime is not AWAITING:
+        except SynchronousOnlyOperation as error:
+            if self.runtime.blocks:
                 raise
-            payloads: list[bytes | int] = await sync_to_async(self.codec.encode_all)(values, integers=integers)
+            encode_all = partial(sync_to_async(self.codec.encode_all), values, integers=integers)
+            payloads: list[bytes | int] = await self.runtime.produce(encode_all, error)
             return payloads
 
     def _client_kind(self) -> Any:

@@ -42,8 +42,8 @@ class Runtime(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Let time pass."""
 
-    async def produce(self, make: Callable[[], Any]) -> Any:
-        """Return what a user's function makes."""
+    async def produce(self, make: Callable[[], Any], refusal: Exception | None = None) -> Any:
+        """Return what a user's function makes; raise *refusal* if that has to be awaited, and cannot be."""
 
 
 class Blocking:
@@ -82,12 +82,13 @@ class Blocking:
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - this is the blocking runtime
 
-    async def produce(self, make: Callable[[], Any]) -> Any:
+    async def produce(self, make: Callable[[], Any], refusal: Exception | None = None) -> Any:
         made = make()
         if inspect.iscoroutine(made):
             made.close()
-            name = getattr(make, "__qualname__", repr(make))
-            raise TypeError(f"{name} is a coroutine function; a blocking call cannot await it: use the a-method")
+            raise refusal or TypeError(
+                f"{made.__qualname__} is a coroutine function; a blocking call cannot await it: use the a-method"
+            )
         return made
 
 
@@ -126,7 +127,7 @@ class Awaiting:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-    async def produce(self, make: Callable[[], Any]) -> Any:
+    async def produce(self, make: Callable[[], Any], refusal: Exception | None = None) -> Any:
         made = make()
         return await made if inspect.isawaitable(made) else made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import CoroutineType
 from typing import Any
 
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
@@ -27,14 +28,18 @@ class Loading(Core):
         """Return the value of *key*; if there is none, store *default*, or what it returns if callable.
 
         The value that was stored first is what every caller gets.  Awaiting, *default* may be a
-        coroutine function.
+        coroutine function, or a coroutine, which runs only if there is no value.
         """
         if self.runtime.records:
             await self.runtime.alone()
         value = await self.aget(key, MISSING, version)
+        started = type(default) is CoroutineType  # isinstance() would make a lazy one
         if value is not MISSING:
+            if started:
+                default.close()  # or Python complains that nobody has awaited it
             return value
-        made = await self.runtime.produce(default) if callable(default) else default
+        make = (lambda: default) if started else default
+        made = await self.runtime.produce(make) if callable(make) else make
         if await self.aadd(key, made, timeout, version):
             return made
         # Somebody else was first, or the server is away, or the timeout says not to store.
