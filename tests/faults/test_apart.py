@@ -7,9 +7,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Self
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 from tests.faces import Face, settled
 
 from fleetcache import Cache
@@ -202,3 +203,65 @@ async def test_a_line_that_is_lost_says_by_which_command(mortal, proxy):
         assert "before it replied to" in str(error)
         assert "bytes)" in str(error)
         assert "secret" not in str(error)
+
+
+async def test_a_crowd_that_writes_much_over_tls(tls):
+    """What OpenSSL takes in pieces arrives whole, and nobody is told that nothing was sent of what has left."""
+    cache = Cache(tls.tls_url(), {"KEY_PREFIX": "crowd", "OPTIONS": {"socket_timeout": 10}})
+    values = {f"key{number}": bytes([number]) * (number * 7919 % 400_000) for number in range(100)}
+    await cache.aset("n", 0)
+
+    writing = [asyncio.create_task(cache.aset(key, value)) for key, value in values.items()]
+    counting = [asyncio.create_task(cache.aincr("n")) for _ in range(100)]
+
+    assert await asyncio.gather(*writing) == [True] * 100
+    assert sorted(await asyncio.gather(*counting)) == list(range(1, 101))
+    assert await cache.aget_many(values) == values
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"-MOVED x\r\n", b"-ASK\r\n", b"-MOVED 1 host:port\r\n", b"!7\r\nMOVED x\r\n", b"+OK\r\n" * 3, b"?what\r\n"]
+    + [b"%1\r\n*0\r\n", b":" + b"9" * 5000 + b"\r\n", b"*-5\r\n", b"\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"],
+)
+async def test_nonsense(face, nonsense, caplog):
+    """A reply that is none is an error of our own to who waits, and never one of asyncio's."""
+    with Babbler(nonsense) as babbler:
+        cache = Face(Cache(babbler.url, {"OPTIONS": {"SOCKET_TIMEOUT": 0.3, "protocol": 2}}), face)
+        for _ in range(3):
+            error = await settled(cache.get("a"))
+            assert isinstance(error, (RedisError, OSError)) or error is None, repr(error)
+        await asyncio.sleep(0.01)
+
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+class Babbler:
+    """A server that greets, and answers each GET with *nonsense*."""
+
+    def __init__(self, nonsense: bytes) -> None:
+        self.nonsense = nonsense
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self.server.getsockname()[1]}/0"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                threading.Thread(target=self._serve, args=(self.server.accept()[0],), daemon=True).start()
+            except OSError:
+                return
+
+    def _serve(self, client: socket.socket) -> None:
+        with client:
+            try:
+                while data := client.recv(65536):
+                    client.sendall(self.nonsense if b"GET" in data else b"+OK\r\n" * (data.count(b"*") or 1))
+            except OSError:
+                pass

@@ -146,6 +146,43 @@ def test_loops_closed_without_a_farewell(mortal, raw, sockets):
     assert sockets() <= before
 
 
+@pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("transport", ["tcp", "unix", "tls"])
+def test_loops_that_nobody_closes(mortal, tls, sockets, transport):
+    """Threads that come and go, each with a loop that it forgets, leave no connections: these are collected with the loops."""
+    url = tls.tls_url() if transport == "tls" else mortal.tcp_url() if transport == "tcp" else mortal.url()
+    cache = Cache(url, {"OPTIONS": PATIENT})
+    gc.collect()
+    before = sockets()
+
+    for number in range(30):
+        thread = threading.Thread(target=lambda: asyncio.new_event_loop().run_until_complete(use(cache, number)))
+        thread.start()
+        thread.join()
+    gc.collect()
+
+    wait_until(lambda: sockets() <= before)
+    assert len(cache.topology.primaries[0].lines) == 0
+
+
+def test_a_loop_that_rested(mortal, raw):
+    """A loop that is used again after others came and went has its connection still, or a new one."""
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": PATIENT})
+    loop = asyncio.new_event_loop()
+    loop.set_debug(False)
+    for number in range(5):
+        loop.run_until_complete(use(cache, number))
+        in_loop(use(cache, number))
+        gc.collect()
+    raw.client_kill_filter(skipme=True)
+    time.sleep(0.02)
+    loop.run_until_complete(use(cache, 9))
+    loop.close()
+
+    wait_until(lambda: others(raw) == 0)
+
+
 def test_a_loop_closed_while_it_connects(mortal, proxy, sockets):
     """A loop that ends in the middle of connecting leaves nothing, and the next one connects."""
     cache = Cache(proxy.url(), {"OPTIONS": {"socket_timeout": 5}})

@@ -9,12 +9,10 @@ import struct
 from time import monotonic
 from typing import Any
 
-from redis.exceptions import InvalidResponse
-
 from fleetcache.errors import ConnectionLost, ServerGone, ServerTimeout
 from fleetcache.exchange import Reply
 from fleetcache.exchange.connecting import socket_of
-from fleetcache.exchange.wire import NEED_DATA, Push, ends, new_reader
+from fleetcache.exchange.wire import NEED_DATA, NO_REPLY, Push, ends, new_reader
 from fleetcache.interrupts import interruption
 
 CHUNK = 65536
@@ -94,7 +92,7 @@ class Conversation:
                     replies.append(reply)
             if self._take(replies, count, size):
                 return replies
-        except (OSError, InvalidResponse) as error:
+        except (OSError, *NO_REPLY) as error:
             if self._interrupts(error):
                 raise
             raise self._explained(error) from error
@@ -154,7 +152,7 @@ class Conversation:
             self._hurry()
             size: int = self.sock.recv_into(self.buffer)
             self.reader.feed(self.buffer, 0, size)
-        except (OSError, InvalidResponse) as error:
+        except (OSError, *NO_REPLY) as error:
             if self._interrupts(error):
                 raise
             raise self._explained(error) from error
@@ -173,7 +171,7 @@ class Conversation:
             while (reply := take()) is not NEED_DATA:
                 if type(reply) is not Push:
                     replies.append(reply)
-        except InvalidResponse as error:
+        except NO_REPLY as error:
             if self._interrupts(error):
                 raise
             raise self._explained(error) from error
@@ -200,7 +198,7 @@ class Conversation:
         """Return an error of the socket, or of the parser, as ours."""
         if isinstance(error, (TimeoutError, BlockingIOError)):
             return ServerTimeout(f"{self.address}: no reply within {self.timeout} s")
-        if isinstance(error, InvalidResponse):
+        if isinstance(error, NO_REPLY):
             return ServerGone(f"{self.address}: sent something that is no reply: {error}")
         return ConnectionLost(f"{self.address}: {error}")
 

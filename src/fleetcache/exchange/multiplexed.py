@@ -22,12 +22,10 @@ from itertools import islice
 from time import monotonic
 from typing import TypeAlias
 
-from redis.exceptions import InvalidResponse
-
 from fleetcache.errors import ConnectionLost, NeverSent, ServerGone, ServerTimeout
 from fleetcache.exchange import Command, Reply
 from fleetcache.exchange.blocking import Conversation
-from fleetcache.exchange.wire import NEED_DATA, Push, ends, packed
+from fleetcache.exchange.wire import NEED_DATA, NO_REPLY, Push, ends, packed
 from fleetcache.interrupts import interruption
 
 BUSY = 0.05
@@ -236,13 +234,16 @@ class Multiplexed:
             self.begun = max(self.begun, 1)
 
     def _broken(self, error: OSError) -> None:
-        """Nothing more can be written: the server's last words, if there are any, say why."""
+        """Nothing more can be written."""
         if interruption(error) is not None:
             self._interrupted()
             raise error
-        self._readable()
-        if self.error is None:
-            self.fail(self._lost(str(error)))
+        if not isinstance(error, (BrokenPipeError, ConnectionResetError)):
+            self._hung_up(str(error))
+            return
+        # What is read until the end has the server's last words, if there are any.
+        self.retired = True
+        self.loop.remove_writer(self.transport.fileno())
 
     def _readable(self) -> None:
         """Read what has come, and give it to those who wait for it."""
@@ -265,7 +266,7 @@ class Multiplexed:
             self.loop.call_soon(self._readable)
         except WOULD_BLOCK:
             return
-        except (InvalidResponse, IndexError) as error:
+        except NO_REPLY as error:
             if interruption(error) is not None:
                 self._interrupted()
                 raise

@@ -185,6 +185,10 @@ def refusal(text: str) -> exceptions.RedisError:
     return error
 
 
+NO_REPLY = (exceptions.InvalidResponse, TypeError, ValueError, IndexError, MemoryError)
+"""What the parser raises at bytes that are no reply, such as a map whose key is a list; or who has none to give it to."""
+
+
 def ends(replies: list[Reply], count: int) -> bool:
     """Whether *replies* end with the server's reason to hang up, which then stands for the rest of *count* too.
 
