@@ -261,7 +261,7 @@ def test_few_leftovers_are_remembered_and_their_thread_ends():
     for number in range(2 * MOST):
         LEFTOVERS.add(Leftover(b"%d" % number, release, None))
     assert len(LEFTOVERS.all) <= MOST
-    assert sum(thread.name == "fleetcache-locks" for thread in threading.enumerate()) == 1
+    assert sum(thread.name == "fleetcache locks" for thread in threading.enumerate()) == 1
     allowed = True
 
     deadline = time.monotonic() + 5

@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Protocol
 
 from fleetcache.forks import OURS, own
+from fleetcache.threads import begun
 
 LATE = 1.0
 """Seconds after which a probe that was due, and has not begun, is no longer waited for."""
@@ -91,13 +92,7 @@ class Prober:
     @staticmethod
     def _started(breaker: Watched, work: Callable[..., object], *arguments: object) -> threading.Thread | None:
         """Return a thread that does *work*, None if there cannot be one now."""
-        name = f"fleetcache probe {breaker.address}"
-        thread = threading.Thread(target=work, args=arguments, name=name, daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # the interpreter is shutting down, or the machine allows no more
-            return None
-        return thread
+        return begun(f"probe {breaker.address}", work, *arguments)
 
     def _run(self, breaker: Watched) -> None:
         try:

@@ -9,6 +9,7 @@ A cache looks into ``copies`` by itself, without a call; everything else goes th
 from __future__ import annotations
 
 import asyncio
+import atexit
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -294,3 +295,12 @@ def announced(settings: Settings) -> tuple[str, ...]:
 
 NEARS: list[Near] = []
 """Every near cache of the process.  There are as many as configurations, and they stay."""
+
+
+def _at_exit() -> None:
+    """Stop listening, so that the threads end; `threads` waits for them."""
+    for near in NEARS:
+        near.close()
+
+
+atexit.register(_at_exit)

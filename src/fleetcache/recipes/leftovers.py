@@ -93,7 +93,7 @@ class Leftovers:
             self.all = [*self.all[1 - MOST :], leftover]
             try:
                 if self.thread is None:
-                    thread = threading.Thread(target=self._see_to_all, name="fleetcache-locks", daemon=True)
+                    thread = threading.Thread(target=self._see_to_all, name="fleetcache locks", daemon=True)
                     thread.start()
                     self.thread = thread
             except RuntimeError:  # no thread can be started any more

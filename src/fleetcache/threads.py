@@ -1,0 +1,53 @@
+"""The library's own threads end before their interpreter does: all are daemons, and named "fleetcache …".
+
+A daemon that goes on while its interpreter ends does no harm to a process, but CPython aborts one whose
+sub-interpreter has a thread left.  So what has threads stops them by ``atexit``, and here they are waited for; this module is
+imported before, so its turn comes after.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+from fleetcache.forks import OURS, in_children, own
+
+FAREWELL = 0.3
+"""Seconds that the end of an interpreter waits for threads that are just going; one that hangs in a connect is left alone."""
+
+_parents: set[threading.Thread] = set()
+"""Threads of a process from which this one was forked, by C code that did not tell Python."""
+
+
+def begun(name: str, work: Callable[..., object], *arguments: object) -> threading.Thread | None:
+    """Return a thread that does *work*; None if there cannot be one now."""
+    thread = threading.Thread(target=work, args=arguments, name=f"fleetcache {name}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter is shutting down, or the machine allows no more
+        return None
+    return thread
+
+
+def ours() -> list[threading.Thread]:
+    """Return the library's threads in this process."""
+    if not OURS:
+        own()
+    threads = {thread for thread in threading.enumerate() if thread.daemon and thread.name.startswith("fleetcache")}
+    return list(threads - _parents)
+
+
+def _after_fork() -> None:
+    _parents.update(threading.enumerate())
+
+
+def _at_exit() -> None:
+    until = monotonic() + FAREWELL
+    for thread in ours():
+        thread.join(max(0.0, until - monotonic()))
+
+
+in_children(_after_fork)
+atexit.register(_at_exit)
