@@ -14,6 +14,7 @@ from tests.faces import FACES, Face, settled
 
 from fleetcache import Cache
 from fleetcache import commands as c
+from fleetcache.client import ShardClient
 from fleetcache.errors import UnstorableValue
 from fleetcache.exchange.server import RemoteServer
 from fleetcache.twin import blocking
@@ -146,6 +147,24 @@ async def test_operations_take_effect_where_they_stand(known, cache, url):
             results[-1] = round(results[-1], -3)
         assert results == expected, name
         await cache.clear()
+
+
+@pytest.mark.parametrize("face", FACES)
+async def test_order_on_shards(face, valkey):
+    """On shards each server gets its operations in one write, in their order; what asks several times waits for all."""
+    cache = Face(ShardClient([valkey.tcp_url(11), valkey.tcp_url(12)], {"KEY_PREFIX": f"shards-{face}"}), face)
+    cache.get_server("a").script_flush()
+    keys = [f"key{number}" for number in range(10)]
+    pipe = cache.pipeline()
+    for key in keys:
+        pipe.set(key, 1.5).incr(key).get(key).expire(key, 60)
+    pipe.keys("*").delete_pattern("key*").set_many(dict.fromkeys(keys, 0)).get_many(keys)
+
+    results = await pipe.execute()
+
+    assert results[:40] == [True, 2.5, 2.5, True] * 10
+    assert sorted(results[40]) == sorted(keys)
+    assert results[41:] == [10, [], dict.fromkeys(keys, 0)]
 
 
 def chosen(dice: random.Random) -> tuple[str, tuple[Any, ...], dict[str, Any]]:

@@ -45,8 +45,10 @@ def _whole(number: Any, unit: int, text: str) -> int:
             found = int(float(number) * unit)
     except (ArithmeticError, ValueError):
         pass  # no number, infinite, or too large
-    if found is None or not -LARGEST <= found <= LARGEST:
+    if found is None:
         raise InvalidTimeout(f"{text}, not {_shown(number)} ({type(number).__name__})")
+    if not -LARGEST <= found <= LARGEST:
+        raise InvalidTimeout(f"{text}; {_shown(number)} is more than the server counts")
     return found
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import IntEnum
+from hashlib import sha256
 from typing import Any
 
 import redis
@@ -78,6 +79,11 @@ class Lucky(int):
 
 class Seat(IntEnum):
     FIVE = 53  # in MessagePack the one byte "5"
+
+
+def hidden(key, prefix, version):
+    """Name an entry by a digest."""
+    return sha256(f"{prefix}:{version}:{key}".encode()).hexdigest()
 
 
 # --- what is returned -----------------------------------------------------------------------------
@@ -191,6 +197,34 @@ def _(cache, clock):
     cache.clear()
     cache.has_key("a")
     cache.has_key(other)
+
+
+@mended(
+    "clear, names that hide the prefix",
+    "Other sites' keys stay: no glob tells them from the cache's own, so it is refused; the option CLEAR says otherwise.",
+    params={"KEY_PREFIX": "site", "KEY_FUNCTION": hidden},
+    theirs=[True, True, None, False, False],
+    ours=[True, True, ValueError, True, True],
+)
+def _(cache, clock):
+    cache.set("a", 1)
+    cache.set("b", 1)
+    cache.clear()
+    cache.has_key("a")
+    cache.has_key("b")
+
+
+@mended(
+    "keys, names that hide the key",
+    "A glob that the function changes is refused; there it silently finds nothing.",
+    params={"KEY_FUNCTION": hidden, "REVERSE_KEY_FUNCTION": str},
+    theirs=[True, [], 0],
+    ours=[True, ValueError, ValueError],
+)
+def _(cache, clock):
+    cache.set("a", 1)
+    cache.keys("*")
+    cache.delete_pattern("*")
 
 
 @mended(
