@@ -152,7 +152,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(their_herd, "random", SimpleNamespace(randint=clock.randint))
     monkeypatch.setattr(gzip, "time", SimpleNamespace(time=clock.time))
     monkeypatch.setattr(fleetcache.client, "time", clock.time)
-    monkeypatch.setattr(fleetcache.client, "randint", clock.randint)
+    monkeypatch.setattr(fleetcache.client, "chance", SimpleNamespace(randint=clock.randint))
     return clock
 
 
