@@ -97,6 +97,7 @@ def each_step_late(conn: socket.socket, command: list[bytes]) -> None:
     conn.sendall(HELLO if command[0] == b"HELLO" else b"+OK\r\n")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("answer", [in_drops, among_pushes, each_step_late])
 @pytest.mark.parametrize("retry", [None, redis.retry.Retry(redis.backoff.NoBackoff(), 3)])
 async def test_a_greeting_has_one_deadline(face, answer, retry):
@@ -108,10 +109,12 @@ async def test_a_greeting_has_one_deadline(face, answer, retry):
         error = await settled(cache.get("a"))
         took = time.monotonic() - started
 
-    assert isinstance(error, ServerTimeout), error
+    # Old releases of redis-py take a push for the reply, and give up at once.
+    assert isinstance(error, (ServerTimeout, UnsupportedServer) if answer is among_pushes else ServerTimeout), error
     assert took <= 0.6 + SLACK
 
 
+@pytest.mark.alone
 async def test_the_question_who_is_there_is_within_the_deadline(face):
     """What a near cache or Sentinels ask of each new connection is part of making it."""
 
@@ -144,6 +147,7 @@ def silent_ports(count: int) -> Iterator[list[int]]:
         yield ports
 
 
+@pytest.mark.alone
 async def test_a_name_with_many_addresses(face, mortal, monkeypatch):
     """Addresses that do not answer share the time; one that refuses costs none, and the next one is tried."""
     addresses: list[int] = []
@@ -295,6 +299,7 @@ async def test_a_file_that_comes_late(face, tls, tmp_path):
     assert await cache.get("a") is None
 
 
+@pytest.mark.alone
 async def test_tls_and_a_server_without(face, mortal):
     """`rediss://` to a server that speaks no TLS says so within a second or so, and then at once."""
     url = mortal.tcp_url().replace("redis:", "rediss:")
