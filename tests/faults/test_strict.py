@@ -114,7 +114,8 @@ async def test_raise_for_and_key_functions(nowhere, face, params, other):
 
     assert isinstance(await settled(cache.incr("login:x")), ConnectionError)
     assert (await settled(cache.get("page")) is None) is other
-    assert isinstance(await settled(cache.keys("login:*")), ConnectionError)
+    if params.get("KEY_FUNCTION") is not hidden:  # no glob finds what that makes
+        assert isinstance(await settled(cache.keys("login:*")), ConnectionError)
 
 
 @pytest.mark.parametrize("wrong", ["login:*", [1], 5])
