@@ -44,7 +44,6 @@ loaded_by = os.getpid()
 cache.set_many({f"user:{number}": f"user:{number}" for number in range(NAMES)}, None)
 assert all(cache.get(f"user:{number}") == f"user:{number}" for number in range(NAMES))
 cache.fence()
-wakings = 0
 
 def rounds(count):
     wrong = 0
@@ -180,6 +179,17 @@ class Site:
                 visit.result()
         return outcome
 
+    def wait_until_others_answer(self, workers: set[int]) -> None:
+        """Return when none of *workers* can answer any more: the site was told to reload."""
+        deadline, calm = time.monotonic() + 20, 0
+        while calm < 10:
+            assert time.monotonic() < deadline
+            try:
+                calm = calm + 1 if self.ask(1)["pid"] not in workers else 0
+            except OSError:
+                calm = 0
+                time.sleep(0.05)
+
 
 @contextmanager
 def site(server: str, url: str, *, near: bool) -> Iterator[Site]:
@@ -191,6 +201,7 @@ def site(server: str, url: str, *, near: bool) -> Iterator[Site]:
         taken.close()
         command = [part.format(port=port, directory=directory) for part in SERVERS[server]]
         environment = {**os.environ, "SITE_URL": url, "SITE_NEAR": str(int(near)), "PYTHONUNBUFFERED": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # to reload, uWSGI runs Python without its environment
         log = Path(directory, "log")
         with log.open("wb") as output:
             process = subprocess.Popen(
