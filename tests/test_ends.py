@@ -62,6 +62,7 @@ def test_threads_are_ended(way, valkey):
     assert threads == "['MainThread']"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("way", ["near", "connecting"])
 def test_a_server_that_hangs(way):
     """It is not waited for."""

@@ -20,7 +20,7 @@ FEW = [
 ALL = [(server, place, near) for server in SERVERS for place in ("valkey", "valkey_cluster") for near in (False, True)]
 WHOLE = os.environ.get("FLEETCACHE_PREFORK") == "1"
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.few(2)]
 
 
 @pytest.mark.parametrize(("server", "place", "near"), ALL if WHOLE else FEW)
