@@ -784,6 +784,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     def _sharers(self, name: str) -> list[Self]:
         if name not in FOLLOWED:
             return super()._sharers(name)
+        if not self._raising:
+            return self._faces
         return self._faces + [raising for face in self._faces for raising in face._raising.values()]
 
     def get_client(self, write: bool = True, tried: Any = None) -> Any:

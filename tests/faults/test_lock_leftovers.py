@@ -13,6 +13,7 @@ from contextlib import suppress
 import pytest
 import redis
 from tests.faces import FACES, Face, settled
+from tests.forks import ended_well, in_child
 
 from fleetcache import Cache
 from fleetcache.errors import ServerTimeout
@@ -246,6 +247,26 @@ def test_a_token_that_is_acquired_again_is_left_alone(mortal):
     time.sleep(0.3)
 
     assert lock.owned()
+
+
+def test_a_child_leaves_its_parents_leftovers_alone(mortal):
+    """A child that was forked while its parent gives locks back does neither that nor wait for the parent's threads."""
+    cache, beside = Cache(mortal.tcp_url(), {"OPTIONS": HASTY}), Cache(mortal.url())
+    cache.get("a")
+    mortal.pause()
+    with pytest.raises(ServerTimeout):
+        cache.lock("lock").acquire()
+
+    def child() -> None:
+        LEFTOVERS.forget(b"token")
+        LEFTOVERS.end()
+        assert LEFTOVERS.thread is None
+
+    with LEFTOVERS.all[0].busy, LEFTOVERS.changing:  # as a thread might hold them
+        pid = in_child(child)
+    assert ended_well(pid)
+    mortal.resume()
+    assert free(beside)
 
 
 def test_few_leftovers_are_remembered_and_their_thread_ends():
