@@ -106,6 +106,22 @@ async def test_giving_up_leaves_the_connection_in_use(mortal, proxy):
     assert proxy.accepted == 1
 
 
+async def test_everybody_gave_up(mortal, proxy):
+    """A connection on which nobody waits for the replies any more is kept until these have had their time."""
+    cache = Cache(proxy.url(), {"OPTIONS": {"socket_timeout": 0.8}})
+    await cache.aset("a", 1)
+    for rest, accepted in ((0.4, 1), (1.2, 2)):
+        proxy.hold()
+        with pytest.raises((TimeoutError, asyncio.TimeoutError)):
+            async with asyncio.timeout(0.02):
+                await cache.aget("a")
+        await asyncio.sleep(rest)
+        proxy.heal()
+
+        assert await cache.aget("a") == 1
+        assert proxy.accepted == accepted
+
+
 async def test_whoever_connects_may_be_cancelled(mortal, proxy):
     """When the task that began to connect is cancelled, the others still get the connection."""
     cache = Cache(proxy.url(), {"OPTIONS": {"socket_timeout": 5}})

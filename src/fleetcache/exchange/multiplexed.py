@@ -333,8 +333,9 @@ class Multiplexed:
             if not future.done() and all([command[0].harmless for command in commands]):  # noqa: C419
                 future.set_exception(Overtaken(since))
         left = [since for future, _, since, _ in waiting if not future.done()]
-        if left:
-            self._watch_at(min(min(left) + timeout, now + TICK))
+        # Replies to those who gave up are read as long as anybody's.
+        if left or not (self.retired or now >= self.waiting[-1][2] + timeout):
+            self._watch_at(min([now + TICK, *(since + timeout for since in left)]))
         else:
             self.close()
 

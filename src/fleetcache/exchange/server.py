@@ -19,7 +19,7 @@ from math import inf
 from time import monotonic
 from typing import Any, TypeAlias
 
-from redis.exceptions import AuthenticationError, ExecAbortError, ReadOnlyError, ResponseError
+from redis.exceptions import AuthenticationError, ExecAbortError, ReadOnlyError, RedisError, ResponseError
 from redis.sentinel import SentinelConnectionPool
 
 from fleetcache.errors import (
@@ -435,16 +435,22 @@ class RemoteServer(Server):
 
         It holds nobody up, and if the server hangs up on it, it does so on nobody else.
         """
-        async with line.room:
-            while (own := line.spare()) is None:
-                await self._arrival(self._aconnect(line.loop, line.keep))
-            try:
-                return await own.ask(data, commands)
-            except ConnectionLost as error:
-                doubt_size(error, data)
-                raise
-            finally:
-                line.keep(own)
+        try:
+            async with line.room:
+                while (own := line.spare()) is None:
+                    await self._arrival(self._aconnect(line.loop, line.keep))
+                try:
+                    return await own.ask(data, commands)
+                except ConnectionLost as error:
+                    doubt_size(error, data)
+                    raise
+                finally:
+                    line.keep(own)
+        except (RedisError, asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException:
+            line.retire()  # an interrupt may have lost a place in the room
+            raise
 
     def _aconnect(
         self, loop: asyncio.AbstractEventLoop, keep: Callable[[Multiplexed], None]
