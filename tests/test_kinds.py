@@ -315,7 +315,7 @@ def test_a_prefix(prefix, name):
         ({"OPTIONS": {"CONNECTION_FACTORY": "builtins.dict"}}, "CONNECTION_FACTORY cannot be 'builtins.dict'"),
         ({"OPTIONS": {"REDIS_CLIENT_CLASS": "builtins.dict"}}, "REDIS_CLIENT_CLASS: <class 'dict'> makes no clients"),
         ({"OPTIONS": {"REDIS_CLIENT_KWARGS": {"bogus": 1}}}, "REDIS_CLIENT_KWARGS: "),
-        ({"OPTIONS": {"protocol": INF}}, "LOCATION 'redis://h'"),
+        ({"OPTIONS": {"protocol": INF}}, "protocol cannot be inf: a whole number from 2 to 3 is expected"),
         ({"OPTIONS": {"PARSER_CLASS": 3}}, "PARSER_CLASS cannot be 3"),
         ({"OPTIONS": {"ADDRESS_REMAP": 3}}, "ADDRESS_REMAP cannot be 3: a function"),
         ({"OPTIONS": {"SENTINEL_KWARGS": 3}}, "SENTINEL_KWARGS cannot be an int: a dict is expected"),

@@ -139,6 +139,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         return Codec(serializer, options.compressor, written)
 
     def __repr__(self) -> str:
+        if "topology" not in self.__dict__:  # the settings were refused, and a debugger looks
+            return f"<{type(self).__name__}>"
         servers = ", ".join(server.address for server in self.topology.primaries or self.topology.servers)
         return f"<{type(self).__name__} {servers}>"
 

@@ -303,6 +303,7 @@ class _Connection:
     """Arguments of redis-py's connections that are no options of ours, and that it does not check itself."""
 
     port: int = option(6379, whole(1, 65535))
+    protocol: int = option(3, whole(2, 3))
     db: int = option(0, whole(0))
     timeout: float | None = option(20.0, lambda value: None if value is None else at_least(0)(value), none=True)
     health_check_interval: float = option(0, at_least(0))
