@@ -170,15 +170,25 @@ def logged() -> Iterator[io.StringIO]:
 
 
 def told(error: BaseException) -> str:
-    """Return all that a logged traceback would say of *error* except the lines of code, and the locals of foreign frames."""
-    found = []
-    summary = traceback.TracebackException.from_exception(error, capture_locals=True)
-    while summary is not None:
-        found += list(summary.format_exception_only())
+    """Return all that a traceback says of *error* but the lines of code, and the locals of foreign frames in it."""
+    found, chain = [], []
+    while error is not None and error not in chain:
+        chain.append(error)
+        found += [repr(error), *traceback.format_exception_only(error)]
         # Our callers' frames hold what they gave us; a foreign one must not hold what was made of it.
-        found += [str(frame.locals) for frame in summary.stack if "/site-packages/" in frame.filename]
-        summary = summary.__cause__ or (None if summary.__suppress_context__ else summary.__context__)
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if "/site-packages/" in frame.f_code.co_filename:
+                found += [shown(value) for value in frame.f_locals.values()]
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "\n".join(found)
+
+
+def shown(value) -> str:
+    """Return what a debugger shows of *value*, which may be half made."""
+    try:
+        return repr(value)
+    except Exception:
+        return ""
 
 
 def seen(location, params, kind=Cache) -> Iterator[str]:

@@ -132,8 +132,13 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
             plain = pool_of(replace(settings.options, given={**settings.options.given, "protocol": 2}))
             with suppress(FleetcacheError, RedisError):  # it need not speak RESP2 either
                 asked = line(plain)
-                _who(report, asked.ask("HELLO"), asked.ask("INFO", "server"))
-            report.note("RESP3", False, str(error.__cause__), TRACKING_OFFERED)
+                greeting = asked.ask("HELLO")
+                _who(report, greeting, asked.ask("INFO", "server"))
+                if _mode(greeting, {}) == "sentinel":
+                    report.note(
+                        "role", False, "the server is a Sentinel", "Write redis+sentinel://host:26379/service/0"
+                    )
+            report.note("RESP3", False, str(error.__cause__ or error), TRACKING_OFFERED)
         user = pool.connection_kwargs.get("username") or "default"
         inquiry = _Inquiry(report, listener, line, user, cluster=clustered(settings.location))
         try:
@@ -274,8 +279,6 @@ class _Inquiry:
 
     def mode(self, mode: str) -> None:
         """One server is asked as one, and a node of a cluster as one of several."""
-        if mode == "sentinel":
-            self.report.note("mode", False, "the server is a Sentinel", "Write redis+sentinel://host:26379/service/0")
         if mode != "cluster":
             if self.cluster:
                 self.report.note("cluster", False, "the server is no node of a cluster", "Write redis:// in the URL")

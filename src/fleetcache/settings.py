@@ -368,11 +368,13 @@ class Settings:
 
 
 def located(error: SettingsError, where: str) -> SettingsError:
-    """Return *error* as one that says where, unless it does."""
+    """Return *error* as one that says where, if it does not."""
     text = str(error)
     if text.startswith("cache settings"):
-        return SettingsError(text.replace("cache settings", where, 1))
-    return error if text.startswith(("CACHES[", "DJANGO_REDIS_", "CACHE_HERD")) else SettingsError(f"{where}: {text}")
+        text = text.replace("cache settings", where, 1)
+    elif not text.startswith(("CACHES[", "DJANGO_REDIS_", "CACHE_HERD")):
+        text = f"{where}: {text}"
+    return SettingsError(text)
 
 
 def from_url(url: Any) -> tuple[str, dict[str, Any]]:

@@ -204,7 +204,9 @@ def _refused(error: Exception, address: str, greeting: Any) -> Exception:
         return NoSuchDatabase(
             f"{address}: the server refuses SELECT ({text}), so only database 0 can be used. Leave the number out of LOCATION"
         )
-    if command == "HELLO" or "NOPROTO" in text:
+    # Where nothing was said in reply to it, it is HELLO that has another name there.
+    renamed = bool(command) and not greeting and command not in {"AUTH", "CLIENT", "READONLY"}
+    if command == "HELLO" or renamed or "NOPROTO" in text:
         return UnsupportedServer(
             f"{address}: the server does not speak RESP3 ({text}). fleetcache is made for Redis 7.0+ and "
             f'Valkey 7.2+; OPTIONS["protocol"] = 2 makes do without RESP3, and without the near cache'
