@@ -141,7 +141,6 @@ SERVERS = {
     "uwsgi --threads=4": uwsgi("--threads=4"),
     "uwsgi --lazy-apps": uwsgi("--lazy-apps"),
     "uwsgi --py-call-uwsgi-fork-hooks": uwsgi("--py-call-uwsgi-fork-hooks"),
-    "uwsgi --py-call-osafterfork": uwsgi("--py-call-osafterfork"),
     "gunicorn --preload": gunicorn("--preload"),
     "gunicorn --preload --threads=4": gunicorn("--preload", "--threads=4"),
 }
