@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import NoneType
 
 from fleetcache.exchange import ALL, EVERYTHING, Command, Script, Verb
 
@@ -64,6 +65,32 @@ ZRANGEBYSCORE, ZREVRANGEBYSCORE = _reading("ZRANGEBYSCORE"), _reading("ZREVRANGE
 LPUSH, RPUSH, LPOP, RPOP = Verb("LPUSH"), Verb("RPUSH"), Verb("LPOP"), Verb("RPOP")
 LREM, LTRIM, LSET = Verb("LREM"), Verb("LTRIM"), _same_again("LSET")
 LLEN, LRANGE, LINDEX = _reading("LLEN"), _reading("LRANGE"), _reading("LINDEX")
+
+
+ANSWERS: dict[tuple[type, ...], str] = {
+    (bytes, NoneType): "GET SET RENAME FLUSHDB HGET LSET LTRIM LINDEX",
+    (int,): (
+        "EXISTS TTL PTTL DEL UNLINK PERSIST EXPIREAT PEXPIREAT PEXPIRE HSET HSETNX HDEL HLEN HEXISTS HINCRBY SADD SREM SMOVE "
+        "SCARD SISMEMBER SDIFFSTORE SINTERSTORE SUNIONSTORE ZREM ZREMRANGEBYSCORE ZREMRANGEBYRANK ZCARD ZCOUNT LPUSH RPUSH "
+        "LREM LLEN"
+    ),
+    (
+        list,
+    ): "MGET SCAN HMGET HVALS HKEYS SMISMEMBER SSCAN ZPOPMAX ZPOPMIN ZRANGE ZREVRANGE ZRANGEBYSCORE ZREVRANGEBYSCORE LRANGE",
+    (list, NoneType): "EXEC",
+    (dict, list): "HGETALL",
+    (set, list): "SMEMBERS SDIFF SINTER SUNION",
+    (bytes, list, set, NoneType): "SPOP SRANDMEMBER LPOP RPOP",
+    (int, float, bytes, NoneType): "ZADD ZINCRBY ZSCORE",
+    (int, list, NoneType): "ZRANK ZREVRANK",
+    (int, bytes, NoneType): "EVALSHA EVAL",
+}
+"""What commands are answered with, in RESP3 or RESP2; a server that says something else is none, or talks to somebody else."""
+
+for _verb in [each for each in vars().values() if isinstance(each, Verb)]:
+    _verb.answers = next(
+        (frozenset(kinds) for kinds, names in ANSWERS.items() if _verb.decode() in names.split()), _verb.answers
+    )
 
 
 def written(commands: Iterable[Command]) -> list[str] | None:

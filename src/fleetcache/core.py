@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
 from fleetcache import commands as c
 from fleetcache.codec import Codec
-from fleetcache.errors import CircuitOpen, CrossServer, UnreadableValue, is_outage
+from fleetcache.errors import CircuitOpen, CrossServer, ServerGone, UnreadableValue, is_outage
 from fleetcache.exchange import Command, Reply, Script, Server, Verb
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
@@ -211,13 +211,12 @@ class Core(Twinned):
             except ConnectionError as error:
                 server = self._another(server, (command,), error)
                 (reply,) = await self.runtime.exchange(server, (command,))
-            if isinstance(reply, RedisError):
-                if not isinstance(reply, NoScriptError):
-                    raise self.refusal(reply, command)
-                # A script is sent whole only to a server that does not know it yet.
-                (reply,) = await self.runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
-                if isinstance(reply, RedisError):
-                    raise self.refusal(reply, command)
+            if type(reply) not in command[0].answers:
+                if isinstance(reply, NoScriptError):
+                    # A script is sent whole only to a server that does not know it yet.
+                    (reply,) = await self.runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
+                if client is None or isinstance(reply, RedisError):  # a pipeline of redis-py's has no replies yet
+                    self.check(reply, command)
         except TROUBLE as error:
             return self.instead(error, instead, (command,))
         finally:
@@ -296,16 +295,25 @@ class Core(Twinned):
         try:
             if isinstance(answer, Exception):
                 raise answer
-            refused = next((reply for reply in answer if isinstance(reply, RedisError)), None)
-            if refused is not None:
-                raise self.refusal(refused, commands[answer.index(refused)])
-            if commands[-1][0] is c.EXEC:  # what is refused within a transaction stands in its reply
+            whole = commands[-1][0] is c.EXEC
+            for command, reply in zip(commands, answer, strict=False):
+                if type(reply) not in command[0].answers and not (whole and reply == b"QUEUED"):
+                    self.check(reply, command)
+            if whole:  # what is refused within a transaction stands in its reply
                 for command, reply in zip(commands[1:], answer[-1] or (), strict=False):
-                    if isinstance(reply, RedisError):
-                        raise self.refusal(reply, command)
+                    if type(reply) not in command[0].answers:
+                        self.check(reply, command)
         except TROUBLE as error:
             return [self.instead(error, instead, commands)] * len(commands)
         return answer
+
+    def check(self, reply: Reply, command: Command) -> None:
+        """Raise a refusal of *command*, or what is no reply to it at all."""
+        if isinstance(reply, RedisError):
+            raise self.refusal(reply, command)
+        kinds = command[0].answers
+        if kinds and type(reply) not in kinds:
+            raise ServerGone(f"the server replied to {command[0].decode()} with a {type(reply).__name__}")
 
     def refusal(self, reply: RedisError, command: Command) -> RedisError:
         """Return the server's refusal of *command*, which does not name the entry of another kind itself."""
@@ -370,9 +378,8 @@ class Core(Twinned):
             else:
                 replies = await self.runtime.exchange(server, commands)
             payload = replies[0]
-            if isinstance(payload, RedisError):
-                raise self.refusal(payload, commands[0])
-            if departed and type(replies) is list:
+            self.check(payload, commands[0])
+            if departed and type(replies) is list and type(replies[1]) is int:
                 left = replies[1]
         except TROUBLE as error:
             if not is_outage(error) or self.topology.route((c.GET, name)) is server:

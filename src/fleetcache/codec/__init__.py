@@ -118,7 +118,7 @@ class Codec:
 
     def decode_member(self, payload: bytes) -> Any:
         """Return the member of a sorted set in *payload*: serialised always, so never digits."""
-        if payload.isdigit() and getattr(self.serializer, "digits", False):
+        if isinstance(payload, bytes) and payload.isdigit() and getattr(self.serializer, "digits", False):
             try:
                 return self._loads(payload)
             except Exception as error:  # noqa: BLE001 - it is looked at there
@@ -208,6 +208,8 @@ class Codec:
         return payload
 
     def _complaint(self, payload: bytes, error: Exception) -> str:
+        if not isinstance(payload, bytes):
+            return f"a {type(payload).__name__} is no payload; the server replied to something else"
         # Foreign exceptions may quote the value, so only their class is told.
         reason = str(error) if isinstance(error, FleetcacheError) else type(error).__name__
         return (

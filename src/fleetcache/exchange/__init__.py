@@ -23,13 +23,15 @@ class Verb(bytes):
     ``reads``: a replica may answer it.  ``harmless``: running it twice leaves and answers what
     running it once does, so it may be repeated after a connection died with the reply unread.
     ``key`` is where the first key stands, 0 if there is none.  ``writes``: how many keys from
-    there on it may change, `ALL` of the command's, or `EVERYTHING` there is.
+    there on it may change, `ALL` of the command's, or `EVERYTHING` there is.  ``answers`` are the
+    types its reply may have.
     """
 
     reads: bool
     harmless: bool
     key: int
     writes: int
+    answers: frozenset[type] = frozenset()
 
     def __new__(
         cls,
