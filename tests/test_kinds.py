@@ -421,13 +421,13 @@ def test_a_number_out_of_range_in_a_url(query):
         Cache.from_url(f"redis://host?{query}")
 
 
-@pytest.mark.parametrize("timeout", [INF, NAN, -1, 1e18, 10**30, timedelta(-1), "inf", "abc", True], ids=repr)
+@pytest.mark.parametrize("timeout", [INF, NAN, 1e18, 10**30, -(10**30), "inf", "abc", True], ids=repr)
 def test_a_timeout_out_of_range(timeout):
-    """TIMEOUT is what the server can count; None is for ever and 0 is not at all."""
+    """TIMEOUT is what the server can count; None is for ever, and 0 or less is not at all."""
     assert "TIMEOUT cannot be" in refusal(TIMEOUT=timeout)
 
 
-@pytest.mark.parametrize("timeout", [0, "60", 10**12, timedelta.max, Decimal("1.5"), 0.001, None], ids=repr)
+@pytest.mark.parametrize("timeout", [0, -1, "60", 10**12, timedelta.max, Decimal("1.5"), 0.001, None], ids=repr)
 async def test_a_timeout_within_range(valkey, face, timeout):
     """Whatever passes, the server takes."""
     cache = Face(Cache(valkey.tcp_url(3), {"TIMEOUT": timeout, "KEY_PREFIX": "range"}), face)

@@ -17,7 +17,7 @@ from fleetcache.errors import CircuitOpen, CrossServer, ServerGone, UnreadableVa
 from fleetcache.exchange import Command, Reply, Script, Server, Verb
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
-from fleetcache.foreign import behind
+from fleetcache.foreign import TAKEN, behind
 from fleetcache.keys import (
     MAX_LENGTH,
     CacheKey,
@@ -215,8 +215,7 @@ class Core(Twinned):
                 if isinstance(reply, NoScriptError):
                     # A script is sent whole only to a server that does not know it yet.
                     (reply,) = await self.runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
-                if client is None or isinstance(reply, RedisError):  # a pipeline of redis-py's has no replies yet
-                    self.check(reply, command)
+                self.check(reply, command)
         except TROUBLE as error:
             return self.instead(error, instead, (command,))
         finally:
@@ -312,7 +311,7 @@ class Core(Twinned):
         if isinstance(reply, RedisError):
             raise self.refusal(reply, command)
         kinds = command[0].answers
-        if kinds and type(reply) not in kinds:
+        if kinds and type(reply) not in kinds and reply is not TAKEN:  # a pipeline of redis-py's has no reply yet
             raise ServerGone(f"the server replied to {command[0].decode()} with a {type(reply).__name__}")
 
     def refusal(self, reply: RedisError, command: Command) -> RedisError:

@@ -15,8 +15,13 @@ from fleetcache.exchange.connecting import address_of, wanted
 from fleetcache.exchange.wire import packed, words
 from fleetcache.twin import complete
 
-TAKEN = 1
-"""What a write comes to while its reply is still to come: any method can make a return value of it."""
+
+
+class Taken(int):
+    """What a write comes to while its reply is still to come: any method can make a return value of it."""
+
+
+TAKEN = Taken(1)
 
 
 class Queue(Server):

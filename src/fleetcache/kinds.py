@@ -167,10 +167,10 @@ def limit(value: Any) -> float | None:
 
 
 def lifetime(value: Any) -> float | None:
-    """Return how long entries live, in seconds; None means for ever."""
+    """Return how long entries live, in seconds; None means for ever, and 0 or less, as Django has it, not at all."""
     number = None if value == "None" else seconds(value)
-    if number is not None and not 0 <= number <= LONGEST_LIFE:
-        raise ValueError(f"0 to {LONGEST_LIFE:g} seconds are expected; None is for ever")
+    if number is not None and abs(number) > LONGEST_LIFE:
+        raise ValueError(f"{LONGEST_LIFE:g} seconds at most are expected; None is for ever")
     return int(number) if number is not None and number.is_integer() else number
 
 

@@ -129,7 +129,7 @@ class Lock(Twinned):
         self.cache = cache
         self.name = name
         self.timeout = timeout
-        self.lifetime = cache.milliseconds(timeout)
+        self.lifetime = cache.milliseconds(timeout or None)  # as redis-py has it, 0 is for ever too
         if self.lifetime is not None and self.lifetime < 1:
             raise InvalidTimeout(f"a lock lives for a millisecond or longer, or for ever (None), not {timeout!r} s")
         self.sleep = sleep
