@@ -35,63 +35,58 @@ LARGE = 32768  # benchmarks/growth.py: from here on hiredis' packing costs more 
 TEXT = frozenset((Verb, Script, str))
 
 
+NAMED = b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+STORING = b"*5\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
+
+
 def pack(command: Command) -> bytes:
-    """Return *command* as bytes."""
-    if len(command) == 2 and type(command[1]) is str:  # written out: it is most of what is sent
-        return _text(command)
-    return b"".join(_pieces(command))
+    """Return *command* as bytes.
+
+    The two shapes that are sent most are written out, in the time that hiredis takes.
+    """
+    try:
+        if len(command) == 2:
+            verb, name = command
+            if type(name) is str:
+                name = name.encode()
+                return NAMED % (len(verb), verb, len(name), name)
+        elif len(command) == 5 and command[3] == "PX":
+            verb, name, payload, _, life = command
+            if type(name) is str and type(payload) is bytes and type(life) is int and len(payload) < LARGE:
+                name, life = name.encode(), b"%d" % life
+                return STORING % (len(verb), verb, len(name), name, len(payload), payload, len(life), life)
+        return _packed_by_hiredis(command)
+    except (TypeError, ValueError) as error:
+        raise unsendable(command, error) from error
 
 
 def packed(commands: Sequence[Command]) -> bytes:
     """Return *commands* as the bytes of one write."""
     if len(commands) == 1:
         return pack(commands[0])
-    pieces: list[bytes] = []
-    for command in commands:
-        pieces += _pieces(command)
-    return b"".join(pieces)
+    return b"".join([pack(command) for command in commands])
 
 
-def _pieces(command: Command) -> Sequence[bytes]:
-    """Return the bytes of *command* in pieces, so that what is large is copied once, when they are joined."""
-    count = len(command)
-    pieces: list[bytes] = []
-    try:
-        if count == 5 and command[3] == "PX" and type(command[0]) is Verb:  # in half of the time that it takes hiredis
-            verb, name, payload, _, lifetime = command
-            name = name.encode() if type(name) is str else in_bytes(name)
-            if type(payload) is not bytes:
-                payload = in_bytes(payload)
-            lifetime = b"%d" % lifetime if type(lifetime) is int else in_bytes(lifetime)
-            return (
-                b"*5\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n" % (len(verb), verb, len(name), name, len(payload)),
-                payload,
-                b"\r\n$2\r\nPX\r\n$%d\r\n%b\r\n" % (len(lifetime), lifetime),
-            )
-        if count > 8 and TEXT.issuperset(map(type, command)):
-            return (_text(command),)
-        parts = [part if type(part) in TEXT else in_bytes(part) for part in command]
-        if sum(map(len, parts)) < LARGE:
-            return (_text(tuple(parts)),)
-        pieces.append(b"*%d\r\n" % count)
-        for part in map(in_bytes, parts):
-            pieces += (b"$%d\r\n" % len(part), part, b"\r\n")
-    except (TypeError, ValueError) as error:
-        raise unsendable(command, error) from error
-    return pieces
+def _packed_by_hiredis(command: Command) -> bytes:
+    """Return *command* as bytes; hiredis is given no number.
 
-
-def _text(command: Command) -> bytes:
-    """Return *command*, which holds no number, as bytes.
-
-    Of a number hiredis takes the ``repr()``, and crashes where that raises, as it does for very many digits,
+    Of a number it takes the ``repr()``, and crashes where that raises, as it does for very many digits,
     or when a signal's handler raises.
     """
-    try:
-        data: bytes = hiredis.pack_command(command)
-    except UnicodeEncodeError as error:
-        raise unsendable(command, error) from error
+    if not TEXT.issuperset(map(type, command)):
+        command = tuple([part if type(part) in TEXT else in_bytes(part) for part in command])
+        if any([len(part) >= LARGE for part in command]):  # noqa: C419 - a generator takes longer
+            return _in_pieces(words(command))
+    data: bytes = hiredis.pack_command(command)
     return data
+
+
+def _in_pieces(parts: Sequence[bytes]) -> bytes:
+    """Return the bytes of a command some part of which is large; hiredis would copy it again and again."""
+    pieces = [b"*%d\r\n" % len(parts)]
+    for part in parts:
+        pieces += (b"$%d\r\n" % len(part), part, b"\r\n")
+    return b"".join(pieces)
 
 
 def unsendable(command: Command, error: Exception) -> exceptions.DataError:
@@ -105,20 +100,6 @@ def words(command: Command) -> list[bytes]:
         return [in_bytes(part) for part in command]
     except (TypeError, ValueError) as error:
         raise unsendable(command, error) from error
-
-
-def _pack(command: Command) -> bytes:
-    if TEXT.issuperset(map(type, command)):
-        data: bytes = hiredis.pack_command(command)
-        return data
-    parts = [in_bytes(part) for part in command]
-    if max(map(len, parts)) <= LARGE:
-        data = hiredis.pack_command(tuple(parts))
-        return data
-    pieces = [b"*%d\r\n" % len(parts)]  # hiredis would copy it again and again
-    for part in parts:
-        pieces += (b"$%d\r\n" % len(part), part, b"\r\n")
-    return b"".join(pieces)
 
 
 def in_bytes(part: Any) -> bytes:
