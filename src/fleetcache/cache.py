@@ -26,7 +26,7 @@ from fleetcache.codec import Codec
 from fleetcache.codec.serializers import BaseSerializer
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
 from fleetcache.errors import UnreadableValue
-from fleetcache.exchange import Server
+from fleetcache.exchange import Server, Verb
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, TROUBLE, Failsafe
 from fleetcache.foreign import behind, is_pipeline
@@ -278,16 +278,30 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         if self.near is not None and client is None:
             near_by = await self._get_near(self.near, names, fresh=fresh or self.runtime.records)
             return {named[name]: value for name, value in near_by.items()}
-        payloads: list[bytes | None] = [None] * len(names)
-        for places, reply in await self.ask_many(c.MGET_NOW if fresh else c.MGET, names, None, client):
+        payloads = await self._payloads(c.MGET_NOW if fresh else c.MGET, names, client)
+        found = named
+        if None in payloads:
+            found = {
+                name: key for (name, key), payload in zip(named.items(), payloads, strict=True) if payload is not None
+            }
+            payloads = [payload for payload in payloads if payload is not None]
+        try:
+            return dict(zip(found.values(), self.codec.decode_all(payloads), strict=True))
+        except UnreadableValue:  # one by one, to say which
+            values = [self.decoded(payload, name) for name, payload in zip(found, payloads, strict=True)]
+        return {key: value for key, value in zip(found.values(), values, strict=True) if value is not MISSING}
+
+    async def _payloads(self, verb: Verb, names: list[str], client: Any) -> list[Any]:
+        """Return the payload of each of *names*, None where there is none, or its server is away."""
+        answers = await self.ask_many(verb, names, None, client)
+        if len(answers) == 1 and len(answers[0][1] or ()) == len(names):
+            payloads: list[Any] = answers[0][1]
+            return payloads
+        payloads = [None] * len(names)
+        for places, reply in answers:
             for place, payload in zip(places, reply or (), strict=False):
                 payloads[place] = payload
-        found = {name: payload for name, payload in zip(names, payloads, strict=True) if payload is not None}
-        try:
-            values = self.codec.decode_all(found.values())
-        except UnreadableValue:  # one by one, to say which
-            values = [self.decoded(payload, name) for name, payload in found.items()]
-        return {named[name]: value for name, value in zip(found, values, strict=True) if value is not MISSING}
+        return payloads
 
     get_many = blocking(aget_many)
 

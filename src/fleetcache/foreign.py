@@ -16,7 +16,6 @@ from fleetcache.exchange.wire import packed, words
 from fleetcache.twin import complete
 
 
-
 class Taken(int):
     """What a write comes to while its reply is still to come: any method can make a return value of it."""
 
