@@ -14,6 +14,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 
 from fleetcache import Cache
+from fleetcache.exchange import server
 
 from .load import HASTY, PATIENT
 
@@ -274,3 +275,14 @@ def test_nothing_is_said_at_the_end(valkey, tls):
 
     assert said == [""] * 5
     assert [program.returncode for program in programs] == [0] * 5
+
+
+async def test_a_loop_that_cannot_watch_sockets(valkey, monkeypatch):
+    """Where a loop cannot say when a socket can be read, as on Windows, a thread blocks for its callers."""
+    monkeypatch.setattr(server, "BLIND", (type(asyncio.get_running_loop()),))
+    cache = Cache(valkey.tcp_url(), {"KEY_PREFIX": "blind"})
+
+    await asyncio.gather(*(cache.aset(f"{number}", number) for number in range(20)))
+
+    assert await cache.aget_many([f"{number}" for number in range(20)]) == {f"{number}": number for number in range(20)}
+    assert not cache.topology.primaries[0].lines.values()

@@ -43,6 +43,9 @@ PORTION = 65536
 AT_ONCE = 4
 """How many large commands of a loop are under way at the same time."""
 
+BLIND: tuple[type[asyncio.AbstractEventLoop], ...] = tuple(filter(None, [getattr(asyncio, "ProactorEventLoop", None)]))
+"""Event loops that cannot say when a socket can be read: Windows' own."""
+
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 Waiter: TypeAlias = tuple[asyncio.Future[list[Reply]], int, float, Sequence[Command]]
@@ -95,13 +98,7 @@ class Multiplexed:
         self.secured = isinstance(self.transport, ssl.SSLSocket)
         # The socket survives the line by a moment, so that it is closed and does not complain.
         weakref.finalize(self, self.transport.close)
-        try:
-            self.loop.add_reader(self.transport.fileno(), self._readable)
-        except NotImplementedError as error:  # Windows' own
-            raise RuntimeError(
-                f"{type(self.loop).__name__} cannot watch sockets, as awaiting callers need it. "
-                f"Run the program in an asyncio.SelectorEventLoop"
-            ) from error
+        self.loop.add_reader(self.transport.fileno(), self._readable)
 
     def ask(self, data: bytes, commands: Sequence[Command], since: float | None = None) -> asyncio.Future[list[Reply]]:
         """Queue *data*, which holds *commands*, and return the future of their replies."""

@@ -37,7 +37,7 @@ from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import DEADLINE, address_of, connect, time_to_connect
-from fleetcache.exchange.multiplexed import Lines, Multiplexed, Overtaken
+from fleetcache.exchange.multiplexed import BLIND, Lines, Multiplexed, Overtaken
 from fleetcache.exchange.probing import Prober
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.seats import Counter, Seat, Seats
@@ -383,6 +383,8 @@ class RemoteServer(Server):
                 if line is not None and not line.waiting and not harmless(commands) and line.is_stale():
                     line.close()
                 if line is None or line.retired:
+                    if isinstance(loop, BLIND):
+                        return await asyncio.to_thread(self.exchange, commands)
                     old = False
                     line = await self._line()
                     last = last or self.sentinels is None
