@@ -16,7 +16,7 @@ from typing import Any
 from fleetcache import Cache
 from fleetcache.django import RedisCache
 from fleetcache.near import NEARS, Near
-from fleetcache.near.tracking import State
+from fleetcache.near.reads import State
 
 EVERYWHERE = os.environ.get("FLEETCACHE_NEAR") == "1"
 
@@ -76,10 +76,10 @@ class NearRedisCache(ReadTwice, RedisCache):
 def wait_until_live(near: Near, patience: float = 5.0) -> None:
     """Return when copies are kept and may be served, or if there is nobody to say so."""
     deadline = time.monotonic() + patience
-    for listener in near.listeners.values():
-        while listener.tracking.state is not State.LIVE and listener.tracking.state not in HOPELESS:
-            assert time.monotonic() < deadline, listener.tracking.why
-            listener.start()
+    for reads in list(near.reads.values()):
+        while reads.state is not State.LIVE and reads.state not in HOPELESS:
+            assert time.monotonic() < deadline, reads.tracking.why
+            reads.listener.serve(reads)
             time.sleep(0.0005)
 
 

@@ -13,7 +13,8 @@ What a client class of one's own overrides is the coroutine, and its face with i
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from numbers import Number
 from types import GenericAlias, MappingProxyType
@@ -30,7 +31,6 @@ from fleetcache.exchange import Server, Verb
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, TROUBLE, Failsafe
 from fleetcache.foreign import behind, is_pipeline
-from fleetcache.forks import Guard
 from fleetcache.keys import CacheKey, default_key_function, unique
 from fleetcache.near import CANARY, PACKED, Near, announced, clock, open_near
 from fleetcache.patterns import pattern_of, pattern_of_all
@@ -39,6 +39,7 @@ from fleetcache.pool import frozen
 from fleetcache.recipes.loading import Loading
 from fleetcache.recipes.locks import Lock
 from fleetcache.settings import Settings, from_url
+from fleetcache.sharing import Sharing
 from fleetcache.stats import Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.times import moment
@@ -51,8 +52,21 @@ from fleetcache.urls import clustered, watched
 FOLLOWED = frozenset(Core.__annotations__) - {"failsafe"}
 """What is set on a cache is set on its client as well."""
 
-_shared: dict[Hashable, tuple[Any, ...]] = {}
-_sharing = Guard()
+
+@dataclass(eq=False)
+class Shared:
+    """What all caches of one configuration in this process share."""
+
+    settings: Settings
+    topology: Topology
+    codec: Codec
+    stats: Stats
+    near: Near | None
+    made_of: tuple[Any, ...]
+    """The arguments, because some of their parts are identified by address."""
+
+
+_shared: Sharing[Shared] = Sharing()
 
 
 class Cache(Loading, Hashes, Sets, SortedSets, Lists):
@@ -81,8 +95,9 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         params = params or {}
         if near is not None:
             params = {**params, "OPTIONS": {**(params.get("OPTIONS") or {}), "NEAR": near}}
-        found = self.shared(location, params, alias, defaults)
-        self.settings, self.topology, self.codec, self.stats, self.near = found
+        common = self.common = self.shared(location, params, alias, defaults)
+        self.settings, self.topology, self.codec = common.settings, common.topology, common.codec
+        self.stats, self.near = common.stats, common.near
         self.key_prefix = self.settings.key_prefix
         self.version = self.settings.version
         self.key_func = self.settings.key_function
@@ -95,20 +110,18 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     @classmethod
     def shared(
         cls, location: Any, params: Mapping[str, Any], alias: str = "", defaults: Mapping[str, Any] | None = None
-    ) -> tuple[Settings, Topology, Codec, Stats, Near | None]:
+    ) -> Shared:
         """Return what all caches of these settings in this process share, made on first use."""
         key = (cls, frozen(location), frozen(params), frozen(defaults))
-        if key not in _shared:
+        found = _shared.get(key)
+        if found is None:
             # A site's modules are imported and its classes called without a lock: they may make caches, and wait
             # for a thread that imports them and makes one too.
             settings = Settings.read(location, params, alias=alias, defaults=defaults)
-            topology, codec, beginnings = cls.open(settings), cls.make_codec(settings), announced(settings)
-            with _sharing.lock:
-                if key not in _shared:
-                    made = (settings, topology, codec, Stats(), open_near(settings, beginnings, topology, cls.warns))
-                    # The arguments are kept, because some of their parts are identified by address.
-                    _shared[key] = (made, location, params, defaults)
-        found: tuple[Settings, Topology, Codec, Stats, Near | None] = _shared[key][0]
+            topology, codec = cls.open(settings), cls.make_codec(settings)
+            near = open_near(settings, announced(settings), topology, cls.warns)
+            made = Shared(settings, topology, codec, Stats(), near, (cls, location, params, defaults))
+            found = _shared.put(key, made)
         return found
 
     @classmethod

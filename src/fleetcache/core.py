@@ -359,15 +359,15 @@ class Core(Twinned):
         """Return the value called *name*, MISSING if there is none; keep a copy for the next reader."""
         name = str(name)  # of a CacheKey: the store is faster with plain names
         sent = clock()
-        tracking = near.only or near.tracking(name)
-        departed = tracking.depart(name, sent)
+        reads = near.only or near.reads_of(name)
+        departed = reads.depart(name, sent)
         if self.runtime.records:
             departed = 0  # a pipeline does not tell who has answered
-        if not departed or tracking.untracked:
+        if not departed:
             if not name.startswith(near.prefixes):  # it is none of the near cache's
                 return self.value(await self.ask((c.GET, name), None), name, MISSING)
             near.wake(name)
-        server = tracking.server or self.topology.home(name)
+        server = reads.server or self.topology.home(name)
         left = None  # unless that server itself has said it
         try:
             # Of the primary in any case: a replica may not know yet what was read before.
@@ -391,18 +391,18 @@ class Core(Twinned):
             except UnreadableValue as error:
                 self.note_unreadable(error, name)
                 left = None
-        near.changes.make(tracking.arrive, name, departed, value, payload, left, sent)
+        near.changes.make(reads.arrive, name, departed, value, payload, left, sent)
         return value
 
     async def fetch_many(self, near: Near, names: Sequence[str]) -> dict[str, Any]:
         """Return the values of those *names* that have one, in one round trip; copies are kept."""
         names = [str(name) for name in names]
         sent = clock()
-        trackings = [near.tracking(name) for name in names]
-        departures = [tracking.depart(name, sent) for tracking, name in zip(trackings, names, strict=True)]
+        reads = [near.reads_of(name) for name in names]
+        departures = [each.depart(name, sent) for each, name in zip(reads, names, strict=True)]
         promising = any(departures) and not self.runtime.records
-        for tracking, departed, name in zip(trackings, departures, names, strict=True):
-            if (not departed or tracking.untracked) and name.startswith(near.prefixes):
+        for departed, name in zip(departures, names, strict=True):
+            if not departed and name.startswith(near.prefixes):
                 near.wake(name)
         shares = self.topology.shares(names, reads=False)
         plan: list[tuple[Server, list[Command]]] = []
@@ -428,7 +428,7 @@ class Core(Twinned):
                     found[name] = value
                 elif payload is not None:
                     left = None  # noqa: PLW2901 - what cannot be read is not kept
-                arrivals.append((trackings[place], name, departures[place], value, payload, left, sent))
+                arrivals.append((reads[place], name, departures[place], value, payload, left, sent))
         near.changes.make(near.arrive, arrivals)
         return found
 

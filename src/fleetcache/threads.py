@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 
 from fleetcache.forks import OURS, in_children, own
@@ -46,7 +47,8 @@ def _after_fork() -> None:
 def _at_exit() -> None:
     until = monotonic() + FAREWELL
     for thread in ours():
-        thread.join(max(0.0, until - monotonic()))
+        with suppress(RuntimeError):  # it is just being started
+            thread.join(max(0.0, until - monotonic()))
 
 
 in_children(_after_fork)

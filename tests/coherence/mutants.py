@@ -9,19 +9,20 @@ from typing import Any
 
 from fleetcache import near
 from fleetcache.exchange import Server
-from fleetcache.near import Near
+from fleetcache.near import Near, listener
 from fleetcache.near.listener import Listener, clock
+from fleetcache.near.reads import NEVER, Reads
 from fleetcache.near.store import PACKED, Entry
-from fleetcache.near.tracking import FRESH, NEVER, Tracking
-from fleetcache.topology import opening
+from fleetcache.near.tracking import FRESH, Tracking
+from fleetcache.topology import Topology, opening
 from fleetcache.topology.cluster import Cluster
 
 
-class NoToken(Tracking):
+class NoToken(Reads):
     """A read leaves a copy whatever was announced since it was sent."""
 
     def judge(self, name: str, departed: int, *arrived: Any) -> None:
-        super().judge(name, departed and self.journal.now, *arrived)
+        super().judge(name, departed and self.tracking.journal.now, *arrived)
 
 
 class NoOwnWriteDrop(Tracking):
@@ -31,11 +32,11 @@ class NoOwnWriteDrop(Tracking):
         pass
 
 
-class NoCompletedReadRule(Tracking):
+class NoCompletedReadRule(Reads):
     """A read that completes leaves a copy, whatever others have read since it was sent."""
 
     def judge(self, name: str, departed: int, *arrived: Any) -> None:
-        journal = self.journal
+        journal = self.tracking.journal
         written, *_ = journal._recent.get(name) or journal._older.get(name) or (0,)
         unwritten = departed >= max(written, journal._floor)
         super().judge(name, journal.now if unwritten else departed, *arrived)
@@ -107,7 +108,7 @@ class NoCanary(Tracking):
         pass
 
 
-class EndlessCopies(Tracking):
+class EndlessCopies(Reads):
     """Copies do not expire."""
 
     def judge(self, name: str, departed: int, value: Any, payload: Any, digest: int, left: int, sent: float) -> None:
@@ -134,9 +135,9 @@ class VouchedByTheOldOne(Near):
 
     def copy(self, name: str) -> Entry | None:
         now, entry = clock(), self.copies.get(name)
-        for listener in list(self.listeners.values()):
-            if entry is not None and entry.epoch is listener.tracking.epoch and now < entry.deadline:
-                listener.look(now)
+        for reads in list(self.reads.values()):
+            if entry is not None and entry.epoch is reads.tracking.epoch and now < entry.deadline:
+                reads.listener.look(now)
                 return entry if now < entry.epoch.until and self.copies.get(name) is entry else None
         return super().copy(name)
 
@@ -156,10 +157,21 @@ class AskingAnybody(Tracking):
         return True
 
 
-class ListeningOn(VouchedByTheOldOne):
+class ListeningOn(Listener):
     """Who was the primary is listened to for ever."""
 
-    def _moved(self, losers: Iterable[Server]) -> None:
+    @property
+    def wanted(self) -> bool:
+        return bool(self.tracking.readers)
+
+    def moved(self, losers: Iterable[Server]) -> None:
+        pass
+
+
+class KeepingOn(VouchedByTheOldOne):
+    """Whoever was the primary is not forgotten."""
+
+    def _forget_gone(self) -> None:
         pass
 
 
@@ -187,16 +199,24 @@ class SharedLease(Tracking):
             self.epoch.until = min(SharedLease.newest + self.options.t_live, self._caught_up + FRESH)
 
 
-class WrongNode(Near):
+class WrongNode(Listener):
     """All listeners listen to the same primary, and are content with it."""
 
-    def _listener(self, server: Server | None) -> Listener:
-        found = super()._listener(server)
-        if server is not None:
-            first = found.server = self.topology.primaries[0]
-            stranger = super()._listener(first)
-            found.tracking.own_name = stranger.tracking.own_name
-        return found
+    def __init__(self, server: Server | None, topology: Topology) -> None:
+        super().__init__(server, topology)
+        if server is None:
+            return
+        tracking = self.tracking
+        first = self.server = topology.primaries[0]
+
+        def own_name() -> str:
+            holds, tracking.holds = tracking.holds, lambda name: topology.home(name) is first
+            try:
+                return Tracking.own_name(tracking)
+            finally:
+                tracking.holds = holds
+
+        tracking.own_name = own_name  # type: ignore[method-assign]
 
 
 class FillsOnTheWay(Cluster):
@@ -206,21 +226,22 @@ class FillsOnTheWay(Cluster):
         return list(await super().settle(*asked))
 
 
-class AbsentCopies(Tracking):
+class AbsentCopies(Reads):
     """That an entry is missing is remembered, although another node may announce that it has come to be."""
 
     def judge(self, name: str, departed: int, value: Any, payload: Any, *arrived: Any) -> None:
-        holds = self.holds
+        holds = self.tracking.holds
         if payload is None and value is PACKED and holds is not None and holds(name):
-            self.holds = None
+            self.tracking.holds = None
         super().judge(name, departed, value, payload, *arrived)
-        self.holds = holds
+        self.tracking.holds = holds
 
 
 KINDS: dict[type, tuple[Any, str]] = {
-    Tracking: (Near, "tracking_class"),
+    Tracking: (Listener, "tracking_class"),
+    Reads: (Near, "reads_class"),
     Near: (near, "Near"),
-    Listener: (near, "Listener"),
+    Listener: (listener, "Listener"),
     Cluster: (opening, "Cluster"),
 }
 """Where what a mutant is a kind of is looked up by those who use it."""
@@ -247,7 +268,7 @@ MUTANTS: dict[str, tuple[type, ...]] = {
     )
 }
 MUTANTS["KeptAcrossMoves"] = (KeptAcrossMoves, VouchedByTheOldOne)
-MUTANTS["KeptAcrossPromotions"] = (AskingAnybody, ListeningOn)
+MUTANTS["KeptAcrossPromotions"] = (AskingAnybody, ListeningOn, KeepingOn)
 
 
 # Who renames a method makes a mutant harmless without knowing it.

@@ -61,8 +61,8 @@ class Copies:
     def close(self) -> None:
         for near in self.made:
             near.close()
-        for listener in [listener for near in self.made for listener in near.listeners.values()]:
-            until(lambda: listener.thread is None)
+        for listener in [reads.listener for near in self.made for reads in near.reads.values()]:
+            until(lambda: listener.thread is None or listener.tracking.readers)
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def copy(cache: Face, name: str) -> Any:
     """Return the copy of *name*, whether or not it may be served."""
     near = cache.near
     with near.lock:
-        near.tracking(name).settle()
+        near.reads_of(name).settle()
     return near.copies.get(name)
 
 

@@ -118,7 +118,7 @@ async def test_a_primary_is_silent(make, servers):
     stopped = servers.primaries[0]
     mine = [key for key in KEYS if servers.owner(slot(whole, key)) is stopped]
     others = [key for key in KEYS if key not in mine]
-    listener = whole.near.listener(str(whole.make_key(mine[0])))
+    listener = whole.near.reads_of(str(whole.make_key(mine[0]))).listener
     stopped.pause()
     try:
         until(lambda: listener.tracking.state == "suspect")
@@ -244,13 +244,13 @@ async def test_a_promotion(make, servers):
     await known(cache)
     old = servers.primaries[1]
     mine = next(key for key in KEYS if servers.owner(slot(cache, key)) is old)
-    listener = cache.near.listener(str(cache.make_key(mine)))
+    listener = cache.near.reads_of(str(cache.make_key(mine))).listener
     await copied(cache, mine)
     before = copy(cache, str(cache.make_key(mine)))
     began = time.monotonic()
     servers.failover(old)
 
-    until(lambda: listener.closed and listener.thread is None)
+    until(lambda: not listener.wanted and listener.thread is None)
 
     assert time.monotonic() - began < 5
     assert before.epoch.until == ENDED
@@ -287,25 +287,26 @@ async def test_a_change_of_primaries_within_another(make):
     """What interrupts who adopts a map, and adopts one as well, does no harm."""
     cache = make()
     await known(cache)
-    near = cache.near
+    near, topology = cache.near, cache.near.topology
+    kept, *gone = listeners(near)
+    give_up = gone[0].give_up
 
-    class Interrupted(dict[Any, Any]):
-        begun = False
+    def interrupted(*args: Any) -> None:
+        gone[0].give_up = give_up
+        topology._tell([each.server for each in gone])
+        give_up(*args)
 
-        def pop(self, *args: Any) -> Any:
-            if not self.begun:
-                self.begun = True
-                near._moved(())
-            return super().pop(*args)
-
-    primaries = near.topology.primaries
-    near.listeners = Interrupted(near.listeners)
-    near.topology.primaries = primaries[:1]
+    primaries = topology.primaries
+    gone[0].give_up = interrupted
+    topology.primaries = [kept.server]
     try:
-        near._moved(())
-        assert list(near.listeners) == primaries[:1]
+        topology._tell([each.server for each in gone])
+
+        assert listeners(near) == [kept]
+        until(lambda: [each.thread for each in gone] == [None, None])
     finally:
-        near.topology.primaries = primaries
+        topology.primaries = primaries
+    await known(cache)
 
 
 @one_face
@@ -314,8 +315,8 @@ async def test_nobody_else_answers(copies):
     with cluster(replicas=0, proxied=True) as servers:
         cache = copies(servers.url(), {**NEAR, "T_TOPO": 0.5}, live=False, SOCKET_TIMEOUT=0.2)
         await known(cache)
-        listener = cache.near.listener(str(cache.make_key(KEYS[0])))
-        mine = [key for key in KEYS if cache.near.listener(str(cache.make_key(key))) is listener]
+        listener = cache.near.reads_of(str(cache.make_key(KEYS[0]))).listener
+        mine = [key for key in KEYS if cache.near.reads_of(str(cache.make_key(key))).listener is listener]
         others = [node for node in servers.nodes if node.proxy and node.proxy.port != listener.server.place[1]]
         assert len(others) == 2
         for node in others:

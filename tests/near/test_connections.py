@@ -48,9 +48,9 @@ SLOW = {"CANARY": 100, "T_LIVE": 10}
 
 def quiet(near: Any) -> None:
     """See to it that no canary is what notices."""
-    until(lambda: near.near.counts.canaries >= 1)
+    until(lambda: near.near.events.canaries >= 1)
     with near.near.lock:
-        near.near.only._next_canary = float("inf")
+        near.near.only.tracking._next_canary = float("inf")
 
 
 async def test_a_connection_to_another_server_ends_the_epoch(copies, proxy, other, raw, elsewhere):
@@ -68,7 +68,7 @@ async def test_a_connection_to_another_server_ends_the_epoch(copies, proxy, othe
     assert await near.get("key", fresh=True) == "there"
 
     assert await near.get("other") == "there"
-    assert near.near.counts.epochs.get("another server") == 1
+    assert near.near.events.epochs.get("another server") == 1
     until(lambda: near.near.state == "live" and listener.tracking.run_id == elsewhere.info("server")["run_id"])
     assert await copied(near, "key") == "there"
     elsewhere.set(near.make_key("key"), 5)
@@ -126,7 +126,7 @@ async def test_the_listener_finds_the_new_server(copies, proxy, other, elsewhere
 
     proxy.upstream = other.socket
     proxy.reset(tracked)
-    until(lambda: near.near.only.run_id == elsewhere.info("server")["run_id"])
+    until(lambda: near.near.only.tracking.run_id == elsewhere.info("server")["run_id"])
     until(lambda: near.whole.near.state == "live" or near.whole.get("key", fresh=True))
 
     assert await near.get("key") == "there"
@@ -218,7 +218,7 @@ async def test_a_promoted_run_id_is_no_other_server(copies, proxy, valkey):
     assert await near.has_key("other") is False
     assert await near.get("key") == "value"
     assert near.near.counts.misses == misses
-    assert near.near.counts.epochs == {}
+    assert near.near.events.epochs == {}
 
 
 # Floods -------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ async def test_a_flood(copies, flood, face):
     flood(near.key_prefix)
     began, longest = time.monotonic(), 0.0
 
-    while time.monotonic() - began < (0.7 if near.near.counts.pushes > 1000 else 10):
+    while time.monotonic() - began < (0.7 if near.near.events.pushes > 1000 else 10):
         start = time.monotonic()
         assert await near.get("calm") == "value"
         longest = max(longest, time.monotonic() - start)
@@ -269,8 +269,8 @@ async def test_a_flood(copies, flood, face):
     flood.stop()
 
     assert longest < 0.5
-    assert near.near.counts.pushes > 1000
-    assert len(near.near.only.journal._recent) <= 2048
+    assert near.near.events.pushes > 1000
+    assert len(near.near.only.tracking.journal._recent) <= 2048
     until(lambda: near.whole.get("calm") == "value" and near.near.state == "live")
     assert await copied(near, "calm") == "value"
 
@@ -287,7 +287,7 @@ async def test_more_than_can_be_applied(copies, raw, monkeypatch, caplog):
 
     def overwhelm() -> Any:
         raw.mset({f"{near.make_key('key')}{number}": 1 for number in range(4000)} | {near.make_key("key"): 2})
-        return near.near.counts.epochs.get("overload")
+        return near.near.events.epochs.get("overload")
 
     until(overwhelm)
 

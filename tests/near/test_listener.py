@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import signal
 import subprocess
 import sys
 import textwrap
@@ -121,7 +122,7 @@ async def test_a_listener_that_fails_starts_anew(near, raw, caplog):
 
     with caplog.at_level(logging.ERROR, "fleetcache.near"):
         listener.tracking.tick = fail
-        until(lambda: near.near.counts.epochs.get("interrupt"))
+        until(lambda: near.near.events.epochs.get("interrupt"))
     raw.set(near.make_key("key"), 2)
 
     assert await near.get("key") == 2
@@ -134,7 +135,7 @@ async def test_a_listener_that_fails_starts_anew(near, raw, caplog):
 async def test_a_listener_that_goes_on_failing(near, monkeypatch, caplog):
     """What fails each time, such as for want of descriptors, is told once, and tried again ever more slowly."""
     monkeypatch.setattr(listening, "RETRIES", (0.001, 0.001))
-    connects = near.near.counts.connects
+    connects = near.near.events.connects
 
     class Selector:
         def __init__(self) -> None:
@@ -143,7 +144,7 @@ async def test_a_listener_that_goes_on_failing(near, monkeypatch, caplog):
     with caplog.at_level(logging.DEBUG, "fleetcache.near"):
         monkeypatch.setattr(listening.selectors, "DefaultSelector", Selector)
         listeners(near.near)[0].tracking.tick = lambda now: 1 // 0  # which ends the connection that is there
-        until(lambda: near.near.counts.connects > connects + 10)
+        until(lambda: near.near.events.connects > connects + 10)
         monkeypatch.undo()
         del listeners(near.near)[0].tracking.tick
         until(lambda: near.whole.get("key") is None and near.near.state == "live")
@@ -170,15 +171,20 @@ async def test_an_interrupt_while_announcements_are_applied(near, raw, monkeypat
     def interrupted(self: Any, name: str) -> None:
         if name == near.make_key("key") and threading.current_thread() is threading.main_thread():
             monkeypatch.setattr(Tracking, "invalidated", invalidated)
-            raise interrupt
+            signal.raise_signal(signal.SIGALRM)
         invalidated(self, name)
 
+    def limit(number: int, frame: Any) -> None:
+        raise interrupt
+
     monkeypatch.setattr(Tracking, "invalidated", interrupted)
+    before = signal.signal(signal.SIGALRM, limit)
     raw.set(near.make_key("key"), 2)
     with pytest.raises(interrupt):
         deadline = time.monotonic() + 2
         while await near.get("key") == 1:
             assert time.monotonic() < deadline
+    signal.signal(signal.SIGALRM, before)
 
     assert Tracking.invalidated is invalidated
     assert await near.get("key") == 2
@@ -226,7 +232,7 @@ def test_an_abandoned_fence(copies, valkey, face):
 
         assert time.monotonic() - began < 1
         assert cache.near.state == "live"
-        assert cache.near.counts.epochs == {}
+        assert cache.near.events.epochs == {}
 
 
 def test_fences_share_questions(copies, valkey, raw, face):
@@ -314,7 +320,7 @@ async def test_a_fence_that_the_connection_does_not_live_to_see(copies, valkey):
 
         thread = threading.Thread(target=fence)
         thread.start()
-        until(lambda: near.near.only.waiters)
+        until(lambda: near.near.only.tracking.waiters)
         proxy.reset(tracked)
         thread.join()
 
@@ -336,7 +342,7 @@ def test_fork(copies, valkey, kind, request):
     cache.fence()
     until(lambda: cache.get("key") == 1 and cache.near.store.hits > 3)
     (listener,) = listeners(cache.near)
-    sock, epochs, entry = listener.sock, dict(cache.near.counts.epochs), cache.near.copies[cache.make_key("key")]
+    sock, epochs, entry = listener.sock, dict(cache.near.events.epochs), cache.near.copies[cache.make_key("key")]
 
     def child() -> None:
         assert cache.near.copies == {}
@@ -356,7 +362,7 @@ def test_fork(copies, valkey, kind, request):
     assert ended_well(in_child(child))
 
     assert listener.sock is sock
-    assert cache.near.counts.epochs == epochs
+    assert cache.near.events.epochs == epochs
     assert entry.hits > 3
     cache.fence()
     assert cache.get("key") == 2
@@ -394,7 +400,7 @@ def test_fork_in_the_middle(copies, face):
         for thread in threads:
             thread.join()
     until(lambda: cache.near.state == "live")
-    assert cache.near.counts.epochs == {}
+    assert cache.near.events.epochs == {}
 
 
 # Ends ---------------------------------------------------------------------------------------------

@@ -81,8 +81,8 @@ async def test_a_name_moves_away_from_a_replica(copies, mortal, client):
         await copied(cache, "a")
         client.replicaof("127.0.0.1", successor.port)
         until(lambda: "replica" in cache.near.why)
-        tried = cache.near.counts.connects
-        until(lambda: cache.near.counts.connects > tried + 1)
+        tried = cache.near.events.connects
+        until(lambda: cache.near.events.connects > tried + 1)
 
         name.repoint(successor.socket)
         began = time.monotonic()

@@ -17,7 +17,7 @@ from tests.faces import Face, settled
 
 from fleetcache.client import SentinelClient, ShardClient
 from fleetcache.near import listener as listening
-from fleetcache.near.tracking import State
+from fleetcache.near.reads import State
 from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
 from fleetcache.topology.embedded import EmbeddedServer, find_binary
 
@@ -97,7 +97,7 @@ async def test_a_user_who_may_not(copies, raw, lines, command, monkeypatch):
     raw.execute_command("ACL", "SETUSER", user, "on", ">secret", "~*", "&*", "+@all", f"-{command}")
     near = copies(USERNAME=user, PASSWORD="secret", live=False)
     await near.get("key")
-    until(lambda: near.near.counts.connects >= 4)
+    until(lambda: near.near.events.connects >= 4)
 
     await works_without_copies(near, raw)
 
@@ -164,9 +164,9 @@ async def test_who_was_refused_asks_again(copies, monkeypatch):
     await near.get("key")
     until(lambda: near.near.state == "off")
     until(lambda: listener.thread is None)
-    refusals = near.near.counts.connects
+    refusals = near.near.events.connects
 
-    until(lambda: near.whole.get("key") is None and near.near.counts.connects > refusals, 2)
+    until(lambda: near.whole.get("key") is None and near.near.events.connects > refusals, 2)
 
 
 # Several servers ----------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ async def test_a_replica_is_no_primary(copies, replica, lines):
     near = copies(replica.url(9), live=False)
     await near.get("key")
 
-    until(lambda: near.near.counts.connects >= 4)  # it may be promoted at any moment
+    until(lambda: near.near.events.connects >= 4)  # it may be promoted at any moment
 
     assert near.near.state == "dead"
     assert "replica" in near.near.why
@@ -372,12 +372,14 @@ async def test_the_state_is_that_of_the_worst(copies, valkey):
     with valkey_server() as second:
         near = copies([valkey.url(9), second.url(9)], kind=ShardClient, live=False)
         first, _ = listeners(near.near)
-        first.start()
+        for reads in near.near.reads.values():
+            if reads.listener is first:
+                first.serve(reads)
         until(lambda: first.tracking.state is State.LIVE)
 
         assert near.near.state != "live"
-        for listener in listeners(near.near):
-            listener.start()
+        for reads in near.near.reads.values():
+            reads.listener.serve(reads)
         until(lambda: near.near.state == "live")
         second.kill()
         until(lambda: near.near.state == "dead")
@@ -520,7 +522,7 @@ async def test_lost_connections_are_logged_once_each(copies, lines):
         near = copies(server.tcp_url(), socket_timeout=0.5)
         await copied(near, "key")
         server.kill()
-        until(lambda: near.near.counts.connects >= 4)
+        until(lambda: near.near.events.connects >= 4)
         server.restart()
         until(lambda: len(lines()) >= 3)
 

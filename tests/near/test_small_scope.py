@@ -25,13 +25,14 @@ from fleetcache import near
 from fleetcache.exchange.wire import NEED_DATA, refusal
 from fleetcache.near import PACKED, Near
 from fleetcache.near.journal import Journal
+from fleetcache.near.reads import Counts, Reads, State
 from fleetcache.near.store import Epoch, Store
-from fleetcache.near.tracking import Counts, State, Tracking
+from fleetcache.near.tracking import Events, Tracking
 from fleetcache.settings import NearOptions
 
 pytestmark = pytest.mark.timeout(120)
 
-NAME, PREFIX, QUESTION = "p:a", "p:", "p:~near:q"
+NAME, PREFIX, OTHER, QUESTION = "p:a", "p:", "q:", "p:~near:q"
 OPTIONS = NearOptions()
 STEP = 0.6 * OPTIONS.t_live
 """How far the clock goes at a time."""
@@ -84,6 +85,8 @@ class Scope:
     """With no copy, ``warm`` with one, or ``armed``, when nothing is proven yet."""
     lifetime: float = inf
     """That of the value at the beginning."""
+    joins: int = 0
+    """How often the near cache joins another one, on whose connection it is told nothing before, and leaves it."""
     deaf: bool = False
     """Whether announcements get lost, from the beginning on."""
 
@@ -98,6 +101,7 @@ SCOPES = {
     "fences": Scope(8, readers=1, reads=1, foreign=1, waits=1, fences=2, begins="warm"),
     "unproven": Scope(10, readers=1, reads=1, foreign=1, fences=2, begins="armed"),
     "lifetimes": Scope(8, readers=1, waits=3, lifetime=STEP * 1.5, begins="warm"),
+    "joins": Scope(12, reads=3, foreign=2, joins=2),
     "deaf": Scope(8, readers=1, reads=1, foreign=1, waits=2, losses=1, begins="warm", deaf=True),
 }
 """What can happen together, in so many steps that few states or none would be new after them, or that it takes a second."""
@@ -121,7 +125,7 @@ class Reading:
 class World:
     """A server with one entry, whose values are the numbers of its versions, and a process that keeps it near."""
 
-    def __init__(self, scope: Scope, kind: type[Tracking]) -> None:
+    def __init__(self, scope: Scope, kind: type[Tracking | Reads]) -> None:
         self.scope = scope
         self.now = 0.0
         self.version = 1
@@ -136,9 +140,11 @@ class World:
         """What is under way from the server, with the version that each part announces."""
         self.fed = b""
         """The first half of something."""
-        self.connected = self.announces = False
+        self.connected = False
+        self.announces: tuple[str, ...] = ()
+        """The prefixes of what the server announces."""
         self.readers: tuple[Reading | None, ...] = (None,) * scope.readers
-        self.reads = self.foreign = self.flushes = self.waits = self.fences = self.losses = self.halves = 0
+        self.reads = self.foreign = self.flushes = self.waits = self.fences = self.losses = self.halves = self.joins = 0
         """How often these things have happened."""
         self.writing = 0
         """How far the own writer has come."""
@@ -152,8 +158,15 @@ class World:
         self.demanded = self.fenced = 0
         """The newest version that was acknowledged before the fence, and the same when it is passed."""
         self.waiting = False
-        self.tracking = kind("server", (PREFIX,), OPTIONS, Store(OPTIONS.max_bytes), Counts())
+        self.tracking: Any = (kind if issubclass(kind, Tracking) else Tracking)()
         self.tracking._me = "me"
+        listener: Any = SimpleNamespace(tracking=self.tracking, look=lambda now: None)
+        reader = kind if issubclass(kind, Reads) else Reads
+        self.reader = reader(listener, (PREFIX,), OPTIONS, Store(OPTIONS.max_bytes), Counts())
+        if scope.joins:
+            self.tracking.join(reader(listener, (OTHER,), OPTIONS, Store(OPTIONS.max_bytes), Counts()), self.now)
+        else:
+            self.tracking.join(self.reader, self.now)
         self.do("connect")
         self.prove(until=State.ARMED if scope.begins == "armed" else State.LIVE)
         if not scope.losses and scope.begins != "armed":
@@ -171,10 +184,15 @@ class World:
         for number, reading in enumerate(self.readers):
             if reading is not None:
                 yield "arrive" if reading.version else "execute", number
-        if tracking.pending:
+        if self.reader.pending:
             yield "settle", 0
         if self.foreign < scope.foreign:
             yield "write", 0
+        if self.reader in tracking.readers:
+            if scope.joins:
+                yield "leave", 0
+        elif self.joins < scope.joins:
+            yield "join", 0
         if self.flushes < scope.flushes:
             yield "flush", 0
         if scope.own and self.writing < 3:
@@ -226,7 +244,7 @@ class World:
 
     def depart(self, number: int) -> None:
         self.reads += 1
-        self._reads(number, Reading(self.tracking.depart(NAME, self.now), self.now))
+        self._reads(number, Reading(self.reader.depart(NAME, self.now), self.now))
 
     def execute(self, number: int) -> None:
         if self.now >= self.lives[self.version]:
@@ -239,12 +257,19 @@ class World:
     def arrive(self, number: int) -> None:
         read = self.readers[number]
         value = None if read.payload is None else read.version
-        self.tracking.arrive(NAME, read.departed, value, read.payload, read.left, read.sent)
+        self.reader.arrive(NAME, read.departed, value, read.payload, read.left, read.sent)
         self.seen = max(self.seen, read.version)
         self._reads(number, None)
 
     def settle(self, number: int = 0) -> None:
-        self.tracking.settle()
+        self.reader.settle()
+
+    def join(self, number: int = 0) -> None:
+        self.joins += 1
+        self.tracking.join(self.reader, self.now)
+
+    def leave(self, number: int = 0) -> None:
+        self.tracking.leave(self.reader)
 
     def _reads(self, number: int, reading: Reading | None) -> None:
         self.readers = (*self.readers[:number], reading, *self.readers[number + 1 :])
@@ -278,7 +303,7 @@ class World:
         if not present:
             self.absent = self.version
         self.lives = self.lives | {self.version: inf}
-        if self.announces and not self.scope.deaf:
+        if PREFIX in self.announces and not self.scope.deaf:
             self.queue += ((FLUSHED if flush else announcement(NAME), self.version),)
         if acknowledged:
             self._acknowledge(self.version)
@@ -317,7 +342,7 @@ class World:
 
     def lose(self, number: int = 0) -> None:
         self.losses += 1
-        self.connected = self.announces = False
+        self.connected, self.announces = False, ()
         self.queue, self.sent, self.fed, self.canary = (), b"", b"", ""
         self.tracking.lost("connection")
 
@@ -329,7 +354,7 @@ class World:
         """The server answers whatever it was sent."""
         for command in commands(self.sent):
             if command[1:2] == ("TRACKING",):
-                self.announces = True
+                self.announces += command[5::2]
             self.queue += ((REPLIES[command[:2]], 0),)
         self.sent = b""
 
@@ -354,7 +379,7 @@ class World:
     def write_canary(self, number: int = 0) -> None:
         self.canary = self.tracking.own_name()
         self.tracking.new_canary(self.canary, self.now)
-        if self.announces and not self.scope.deaf:
+        if self.canary.startswith(self.announces) and not self.scope.deaf:
             self.queue += ((announcement(self.canary), 0),)
 
     def acknowledge_canary(self, number: int = 0) -> None:
@@ -399,6 +424,8 @@ class World:
         self.settle()
         if not self.connected:
             self.do("connect")
+        if self.reader not in self.tracking.readers:
+            self.do("join")
         # What was sent before may be answered now, and what is announced may end copies.
         self.waits = max(self.waits, 1)
         self.prove()
@@ -413,7 +440,7 @@ class World:
         """Return the version that a hit returns now, None if no copy is served."""
         TIME[0] = self.now
         near = NEAR
-        near.copies, near.only, near.listeners[None].tracking = self.tracking.store.copies, self.tracking, self.tracking
+        near.copies, near.only = self.reader.store.copies, self.reader
         entry = near.copy(NAME)
         return None if entry is None else self.version_of(entry)
 
@@ -423,7 +450,7 @@ class World:
     def check(self) -> None:
         """Compare with the promises what can be served now, and what is kept."""
         tracking = self.tracking
-        entry = tracking.store.copies.get(NAME)
+        entry = self.reader.store.copies.get(NAME)
         self.served = False
         if entry is None:
             return
@@ -433,7 +460,7 @@ class World:
                 raise Broken(f"G6: version {kept} is kept, and {self.announced} was announced")
             if kept < self.version and not any(version > kept for _, version in self.queue):
                 raise Broken(f"G6: version {kept} is kept, and nothing will tell of {self.version}")
-        if NAME in tracking.pending:
+        if NAME in self.reader.pending:
             return  # a hit would settle it: another step
         found = self.hit()
         self.served = found is not None
@@ -455,12 +482,11 @@ class World:
         world.tracking = tracking = object.__new__(type(known))
         vars(tracking).update(vars(known))
         tracking.outgoing = bytearray()
-        tracking.pending = known.pending.copy()
         tracking.epoch = Epoch(known.epoch.until)
-        tracking.store = Store(OPTIONS.max_bytes)
-        for entry in known.store.copies.values():
-            epoch = tracking.epoch if entry.epoch is known.epoch else entry.epoch
-            tracking.store.put(entry.name, entry.value, entry.payload, entry.deadline, epoch)
+        tracking.counts = Events()
+        world.reader = self._clone_reader(known, tracking)
+        tracking.readers = [world.reader if each is self.reader else each for each in known.readers]
+        tracking._audience = {PREFIX: [world.reader]} if world.reader in tracking.readers else {}
         tracking.journal = type(known.journal)()
         for part in Journal.__slots__:
             of_its = getattr(known.journal, part)
@@ -474,11 +500,23 @@ class World:
         tracking._canary = known._canary and replace(known._canary)
         return world
 
+    def _clone_reader(self, known: Any, tracking: Any) -> Any:
+        reader = object.__new__(type(self.reader))
+        vars(reader).update(vars(self.reader))
+        reader.tracking, reader.counts = tracking, Counts()
+        reader.listener = SimpleNamespace(tracking=tracking, look=lambda now: None)
+        reader.pending = self.reader.pending.copy()
+        reader.store = Store(OPTIONS.max_bytes)
+        for entry in self.reader.store.copies.values():
+            epoch = tracking.epoch if entry.epoch is known.epoch else entry.epoch
+            reader.store.put(entry.name, entry.value, entry.payload, entry.deadline, epoch)
+        return reader
+
     def fingerprint(self) -> object:
         """Return what tells this state from others that can become different."""
         tracking, journal = self.tracking, self.tracking.journal
-        entry = tracking.store.copies.get(NAME)
-        pending = tracking.pending.get(NAME)
+        entry = self.reader.store.copies.get(NAME)
+        pending = self.reader.pending.get(NAME)
         written, read, known = journal._recent.get(NAME) or (0, 0, 0)
         # Of the journal's numbers only the order matters.
         numbers = {0, journal.now, journal._floor, written, read, pending[0] if pending else 0}
@@ -486,10 +524,15 @@ class World:
         rank = {number: place for place, number in enumerate(sorted(numbers))}
         canary = tracking._canary
         return (
-            tuple(value for name, value in vars(self).items() if name not in {"readers", "scope", "tracking", "lives"}),
+            tuple(
+                value
+                for name, value in vars(self).items()
+                if name not in {"readers", "reader", "scope", "tracking", "lives"}
+            ),
             # All readers are the same.
             tuple(sorted((rank[each.departed], each.sent, each.version, each.left) for each in self.readers if each)),
             (rank[journal.now], rank[journal._floor], rank[written], rank[read], known if read > written else 0),
+            (self.reader.covered, self.reader in tracking.readers),
             entry and (self.version_of(entry), entry.deadline, entry.epoch is tracking.epoch),
             pending and (rank[pending[0]], *pending[1:]),
             tuple(value for value in vars(tracking).values() if isinstance(value, (bool, float, str, tuple))),
@@ -510,8 +553,6 @@ TIME = [0.0]
 NEAR: Any = Near.__new__(Near)
 """The code of a hit, with whatever a state has; that another thread holds the lock, and hits go by the lease, is the worst case."""
 NEAR.changes = SimpleNamespace(make=lambda action, *args, **how: action(*args))
-NEAR.home = lambda name: None
-NEAR.listeners = {None: SimpleNamespace(look=lambda now: None)}
 
 
 @pytest.fixture(autouse=True)
@@ -520,7 +561,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(logging.getLogger("fleetcache.near"), "disabled", True)
 
 
-def explore(scope: Scope, kind: type[Tracking] = Tracking) -> tuple[int, int]:
+def explore(scope: Scope, kind: type[Tracking | Reads] = Tracking) -> tuple[int, int]:
     """Enter each state within *scope*; return how many there are, and in how many of them a copy is served."""
     first = World(scope, kind)
     ways: dict[object, tuple[object, tuple[str, int] | None]] = {first.fingerprint(): (None, None)}
@@ -629,17 +670,33 @@ class NoDropOnReturn(Tracking):
     """An own write is noted before it is sent only."""
 
     def wrote(self, name: str) -> None:
-        if name in self.store.copies or not self.journal._recent.get(name, (0,))[0]:
+        if any(name in reads.store.copies for reads in self.readers) or not self.journal._recent.get(name, (0,))[0]:
             super().wrote(name)
 
 
-class KeepsPending(Tracking):
+class KeepsPending(Reads):
     """What is still to be decided on outlives its epoch."""
 
-    def end_epoch(self, reason: str) -> None:
+    def forget(self) -> None:
         pending = self.pending.copy()
-        super().end_epoch(reason)
-        self.pending.update({name: (self.journal.now, *rest) for name, (_, *rest) in pending.items()})
+        super().forget()
+        self.pending.update({name: (self.tracking.journal.now, *rest) for name, (_, *rest) in pending.items()})
+
+
+class HastyPrefix(Tracking):
+    """What the server was asked to announce counts as announced before it has agreed."""
+
+    def _admit(self, reads: Reads) -> None:
+        announced, self.announced = self.announced, self.asked
+        super()._admit(reads)
+        self.announced = announced
+
+
+class KeepsOnLeaving(Reads):
+    """Copies outlive that nobody is told of them any more."""
+
+    def leave(self) -> None:
+        self.covered = False
 
 
 FOUND_IN = {
@@ -657,6 +714,8 @@ FOUND_IN = {
     HastyFence: "fences",
     NoDropOnReturn: "writes",
     KeepsPending: "losses",
+    HastyPrefix: "joins",
+    KeepsOnLeaving: "joins",
 }
 
 

@@ -65,7 +65,7 @@ class RedisCache(Cache, BaseCache):
     def shared(cls, *args: Any, **kwargs: Any) -> Any:
         """Return what all caches of these settings in this process share."""
         found = super().shared(*args, **kwargs)
-        check_embedded(found[0])
+        check_embedded(found.settings)
         return found
 
     async def encoded(self, values: Collection[Any], *, integers: bool = True) -> list[bytes | int]:

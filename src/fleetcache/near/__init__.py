@@ -1,7 +1,7 @@
 """Copies of values in the process, kept current by the servers' invalidations.
 
-One store and one listener per primary serve all cache objects of one configuration in a process,
-blocking and awaiting alike.  docs/guarantees.md says what is promised; `tracking` how it is kept.
+All cache objects of one configuration in a process have one store, blocking and awaiting alike, and all
+configurations on one server one listener.  docs/guarantees.md says what is promised; `tracking` how it is kept.
 
 A cache looks into ``copies`` by itself, without a call; everything else goes through `Near`.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -21,10 +22,10 @@ from fleetcache.errors import SettingsError
 from fleetcache.exchange import Server
 from fleetcache.forks import in_children
 from fleetcache.keys import default_key_function
-from fleetcache.near.changes import Changes
-from fleetcache.near.listener import Listener, clock
+from fleetcache.near.listener import CHANGES, RUNNING, Listener, clock, listener_of
+from fleetcache.near.reads import Counts, Reads, State
 from fleetcache.near.store import PACKED, Entry, Store
-from fleetcache.near.tracking import CANARY, Counts, State, Tracking
+from fleetcache.near.tracking import CANARY, Events
 from fleetcache.settings import NearOptions, Settings
 from fleetcache.topology import Topology
 
@@ -35,9 +36,9 @@ SAMPLES = ("a", "Z", "0", "user:1")
 
 
 class Near:
-    """The near cache of one configuration in this process."""
+    """The near cache of one configuration in this process; with others on the same servers it shares listeners."""
 
-    tracking_class = Tracking
+    reads_class = Reads
 
     def __init__(
         self, options: NearOptions, prefixes: Sequence[str], topology: Topology, *, warns: bool = False
@@ -47,75 +48,62 @@ class Near:
         self.store = Store(options.max_bytes)
         self.copies = self.store.copies
         self.counts = Counts()
-        self.changes = Changes(self._void, self._give_up)
+        self.past = Events()
+        """What happened at servers that are no primaries any more."""
+        self.changes = CHANGES
         self.warns = warns
         self.topology = topology
         self.home = topology.home
-        self.listeners: dict[Server, Listener] = {}
-        self.nowhere = self._listener(None)
-        self.only: Tracking | None = None
+        self.closed = False
+        self.reads: dict[Server, Reads] = {}
+        self.nowhere = self._reads(Listener(None, topology))
+        self.only: Reads | None = None
         if not topology.moves:
             for server in topology.primaries:
-                self._listen_to(server)
-            if len(self.listeners) == 1:
-                self.only = self.listener("").tracking
-        topology.watch(self._moved)
-        NEARS.append(self)
+                self._follow(server)
+            if len(self.reads) == 1:
+                (self.only,) = self.reads.values()
+        weakref.finalize(self, _leave, self.reads).atexit = False
+        NEARS.add(self)
         in_children(self.after_fork)
 
-    def _listener(self, server: Server | None) -> Listener:
-        address = server.address if server else ""
-        tracking = self.tracking_class(address, self.prefixes, self.options, self.store, self.counts)
-        tracking.server, tracking.warns = server, self.warns
-        if self.topology.moves:
-            tracking.holds = lambda name: self.home(name) is server
-        return Listener(server, tracking, self.changes, self.topology)
+    def _reads(self, listener: Listener) -> Reads:
+        return self.reads_class(listener, self.prefixes, self.options, self.store, self.counts, warns=self.warns)
 
-    def listener(self, name: str) -> Listener:
-        """Return who listens to the primary that holds *name*, or who never begins if that is not known."""
+    def reads_of(self, name: str) -> Reads:
+        """Return the reads of the primary that holds *name*; if that is not known, those of a listener that never starts."""
+        if self.only is not None:
+            return self.only
         server = self.home(name)
-        return self.listeners.get(server) or self._listen_to(server)
+        return self.reads.get(server) or self._follow(server)
 
-    def _listen_to(self, server: Server) -> Listener:
+    def _follow(self, server: Server) -> Reads:
         with self.lock:
-            if server in self.topology.primaries and server not in self.listeners:
-                self.listeners[server] = self._listener(server)
-            return self.listeners.get(server, self.nowhere)
+            if server in self.topology.primaries and server not in self.reads:
+                self._forget_gone()
+                self.reads[server] = self._reads(listener_of(server, self.topology))
+            return self.reads.get(server, self.nowhere)
 
-    def _moved(self, losers: Iterable[Server]) -> None:
-        """*losers* hold less than they did, or nothing any more."""
-        for server in losers:
-            if (listener := self.listeners.get(server)) is not None:
-                self.changes.make(listener.tracking.end_epoch, "moved")
-        with self.lock:
-            gone = [
-                self.listeners.pop(server, None) for server in {*self.listeners}.difference(self.topology.primaries)
-            ]
-        for listener in filter(None, gone):
-            listener.close()
+    def _forget_gone(self) -> None:
+        for gone in {*self.reads}.difference(self.topology.primaries):
+            self.past.add(self.reads.pop(gone).tracking.counts)
 
-    def tracking(self, name: str) -> Tracking:
-        """Return what is known of the primary that holds *name*."""
-        return self.only or self.listener(name).tracking
+    @property
+    def listeners(self) -> dict[Server, Listener]:
+        """Who listens to the primaries that have been read from."""
+        primaries = self.topology.primaries
+        return {server: reads.listener for server, reads in list(self.reads.items()) if server in primaries}
 
     def wake(self, name: str) -> None:
         """Begin to listen to the primary that holds *name*, unless it has begun."""
-        self.listener(name).start()
+        if not self.closed:
+            reads = self.reads_of(name)
+            reads.listener.serve(reads)
 
     @property
     def lock(self) -> Any:
         """What is held while anything is changed."""
         return self.changes.lock
-
-    def _void(self) -> None:
-        for listener in list(self.listeners.values()):
-            listener.tracking.void()
-
-    def _give_up(self) -> None:
-        self.store.clear()
-        for listener in list(self.listeners.values()):
-            # What was sent may not agree any more with what is noted of it.
-            listener.give_up("interrupt", State.DEAD, "interrupted")
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -123,10 +111,10 @@ class Near:
         """Return the copy of *name* if it may be served."""
         entry = self.copies.get(name)
         if entry is None:
-            tracking = self.tracking(name)
-            if name not in tracking.pending:
+            reads = self.reads_of(name)
+            if name not in reads.pending:
                 return None
-            self.changes.make(tracking.settle, must=False)
+            self.changes.make(reads.settle, must=False)
             entry = self.copies.get(name)
             if entry is None:
                 return None
@@ -136,36 +124,30 @@ class Near:
         if now < entry.epoch.until:
             return entry
         # Nobody has looked for announcements in the last millisecond.
-        listener = self.listener(name)
-        listener.look(now)
+        reads = self.reads_of(name)
+        reads.used = now
+        reads.listener.look(now)
         entry = self.copies.get(name)
         if entry is None or now >= entry.deadline:
             return None
-        return entry if now < entry.epoch.until or listener.tracking.vouches(entry.epoch, now) else None
+        return entry if now < entry.epoch.until or reads.tracking.vouches(entry.epoch, now) else None
 
     def arrive(self, arrivals: Iterable[tuple[Any, ...]]) -> None:
-        """Note reads that have completed: each a `Tracking`, and what its `arrive` is to be told."""
-        for tracking, *arrival in arrivals:
-            tracking.arrive(*arrival)
+        """Note reads that have completed: each a `Reads`, and what its `arrive` is to be told."""
+        for reads, *arrival in arrivals:
+            reads.arrive(*arrival)
 
     def wrote(self, names: Iterable[str] | None) -> None:
         """Note that this process writes *names*, None for all there are, or has done so."""
         # Caches of other configurations may have copies of the same entries.
-        for near in NEARS:
-            near.forget(names)
+        for listener in list(RUNNING):
+            listener.wrote(names)
 
-    def forget(self, names: Iterable[str] | None) -> None:
+    def forget(self, names: Iterable[str]) -> None:
         """Give up the copies of *names*, and whatever is being read of them."""
-        if names is None:
-            self.changes.make(self._forget_all)
-            return
         for name in names:
             if name.startswith(self.prefixes):
-                self.changes.make(self.tracking(name).wrote, name)
-
-    def _forget_all(self) -> None:
-        for listener in list(self.listeners.values()):
-            listener.tracking.end_epoch("own flush")
+                self.changes.make(self.reads_of(name).tracking.wrote, name)
 
     # --- fences -----------------------------------------------------------------------------------
 
@@ -173,7 +155,7 @@ class Near:
         """Wait until every write that was acknowledged before now is known here."""
         began = clock()
         # No Event: who is interrupted within its methods leaves its lock held, for who would set it.
-        passed: dict[Listener, SimpleQueue[None]] = {listener: SimpleQueue() for listener in [*self.listeners.values()]}
+        passed: dict[Listener, SimpleQueue[None]] = {listener: SimpleQueue() for listener in self._telling()}
         waits = [listener for listener, queue in passed.items() if listener.fence(began, partial(queue.put, None))]
         for listener in waits:  # all have been asked by now
             try:
@@ -202,7 +184,11 @@ class Near:
                 except TimeoutError:
                     listener.fall_back()
 
-        await asyncio.gather(*(pass_one(listener) for listener in list(self.listeners.values())))
+        await asyncio.gather(*(pass_one(listener) for listener in self._telling()))
+
+    def _telling(self) -> list[Listener]:
+        """Return who tells this near cache what changes; without any there are no copies."""
+        return [reads.listener for reads in list(self.reads.values()) if reads.covered]
 
     # --- looking at it ----------------------------------------------------------------------------
 
@@ -210,23 +196,31 @@ class Near:
     def state(self) -> State:
         """How far copies can be trusted; of several primaries, the one that is worst off."""
         order = list(State)
-        states = [listener.tracking.state for listener in list(self.listeners.values())]
-        return max(states, key=order.index, default=State.ASLEEP)
+        primaries = self.topology.primaries
+        states = [reads.state for server, reads in list(self.reads.items()) if server in primaries]
+        return State.ASLEEP if self.closed else max(states, key=order.index, default=State.ASLEEP)
 
     @property
     def why(self) -> str:
         """Why it is not live, "" if it is."""
-        return "; ".join(
-            f"{each.tracking.address}: {each.tracking.why}"
-            for each in list(self.listeners.values())
-            if each.tracking.why
-        )
+        if self.closed:
+            return "closed"
+        trackings = [listener.tracking for listener in self.listeners.values()]
+        return "; ".join(f"{each.address}: {each.why}" for each in trackings if each.why)
+
+    @property
+    def events(self) -> Events:
+        """What happened at the servers since the process began."""
+        found = Events()
+        for each in (self.past, *(reads.tracking.counts for reads in list(self.reads.values()))):
+            found.add(each)
+        return found
 
     def stats(self) -> dict[str, Any]:
         """Return what has been counted since the process began; see docs/guarantees.md."""
         hits = self.store.hits
         with self.lock:
-            counts, store = self.counts, self.store
+            counts, events, store = self.counts, self.events, self.store
             return {
                 "state": str(self.state),
                 "why": self.why,
@@ -239,24 +233,32 @@ class Near:
                 "refused": counts.refused,
                 "evictions": dict(store.evicted),
                 "invalidations": dict(counts.invalidations),
-                "pushes": counts.pushes,
-                "epochs": dict(counts.epochs),
-                "connects": counts.connects,
-                "canaries": counts.canaries,
-                "lag": {f"< {2 ** (bucket + 1)} us": count for bucket, count in enumerate(counts.lags) if count},
+                "pushes": events.pushes,
+                "epochs": events.epochs,
+                "connects": events.connects,
+                "canaries": events.canaries,
+                "touched": events.touched,
+                "lag": {f"< {2 ** (bucket + 1)} us": count for bucket, count in enumerate(events.lags) if count},
             }
 
     def close(self) -> None:
-        """Stop listening."""
-        for listener in list(self.listeners.values()):
-            listener.close()
+        """Stop listening for good."""
+        self.closed = True
+        for reads in list(self.reads.values()):
+            reads.listener.release(reads)
 
     def after_fork(self) -> None:
-        """In a child: begin with nothing, and leave the parent's connections alone."""
+        """In a child: begin with nothing."""
         self.store.clear()
         self.counts.__init__()  # type: ignore[misc]  # the parent's
-        for listener in (self.nowhere, *self.listeners.values()):
-            listener.after_fork()
+        self.past = Events()
+
+
+def _leave(followed: dict[Server, Reads]) -> None:
+    """Let the listeners know that a near cache is gone; at any moment whatever."""
+    for reads in list(followed.values()):
+        reads.listener.leaving.append(reads)
+        reads.listener.rouse()
 
 
 def open_near(settings: Settings, prefixes: Sequence[str], topology: Topology, warns: bool = False) -> Near | None:
@@ -293,13 +295,13 @@ def announced(settings: Settings) -> tuple[str, ...]:
     return (beginning,)
 
 
-NEARS: list[Near] = []
-"""Every near cache of the process.  There are as many as configurations, and they stay."""
+NEARS: weakref.WeakSet[Near] = weakref.WeakSet()
+"""Every near cache of the process that some cache has, or had lately."""
 
 
 def _at_exit() -> None:
     """Stop listening, so that the threads end; `threads` waits for them."""
-    for near in NEARS:
+    for near in list(NEARS):
         near.close()
 
 

@@ -13,6 +13,9 @@ from typing import Any
 
 from fleetcache.forks import OURS, Guard, own
 
+TRIES = 3
+"""So often it tries at most: a busy reader gives the interpreter away only where it waits for the kernel, in a change."""
+
 PAUSE = 0.0005
 """Seconds between two tries of one that must not hold the lock while it waits for the interpreter."""
 
@@ -66,6 +69,8 @@ class Changes(Guard):
 
     def make_patiently(self, action: Callable[..., Any], *args: Any) -> Any:
         """`make`, for a thread that is not urgent: one that waits for a lock has it before it has the interpreter back."""
-        while self.busy:
+        for _ in range(TRIES):
+            if not self.busy:
+                break
             time.sleep(PAUSE)
         return self.make(action, *args)

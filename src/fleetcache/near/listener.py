@@ -14,7 +14,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -28,9 +30,12 @@ from fleetcache.exchange.connecting import socket_of
 from fleetcache.exchange.runtime import BLOCKING
 from fleetcache.exchange.server import RemoteServer
 from fleetcache.exchange.wire import facts_in
-from fleetcache.forks import OURS, chance, keep, own
+from fleetcache.forks import OURS, chance, in_children, keep, own
+from fleetcache.interrupts import let_pass
 from fleetcache.near.changes import Changes
-from fleetcache.near.tracking import CANARY_LIFE, DOUBT, NEVER, Refused, State, Tracking
+from fleetcache.near.reads import NEVER, Reads, State
+from fleetcache.near.tracking import CANARY_LIFE, DOUBT, Refused, Tracking
+from fleetcache.sharing import tidy
 from fleetcache.topology import Topology
 from fleetcache.twin import complete
 
@@ -72,9 +77,6 @@ MANY = 16
 
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-BROKEN = (OSError, RedisError, MemoryError)
-"""What sockets raise, the parser, and a protocol that was not kept."""
-
 # One that goes on while the machine sleeps, where there is one.
 clock: Callable[[], float] = time.monotonic
 if hasattr(time, "CLOCK_BOOTTIME"):
@@ -82,16 +84,22 @@ if hasattr(time, "CLOCK_BOOTTIME"):
 
 
 class Listener:
-    """Drives the `Tracking` of one server of *topology*, by *changes* of the near cache; without a server, of none."""
+    """Drives the `Tracking` of one server of *topology*, for all near caches of the process; without a server, of none."""
 
-    def __init__(self, server: Server | None, tracking: Tracking, changes: Changes, topology: Topology) -> None:
+    tracking_class = Tracking
+
+    def __init__(self, server: Server | None, topology: Topology) -> None:
         self.server = server
-        self.tracking = tracking
         self.topology = topology
-        self.changes = changes
+        self.tracking = self.tracking_class(server)
+        if topology.moves:
+            self.tracking.holds = lambda name: topology.home(name) is server
+        self.changes = CHANGES
+        self.leaving: deque[Reads] = deque()
+        """Reads of near caches that are gone; a finalizer notes them, which may come at any moment."""
         self.buffer = bytearray(CHUNK)
-        self.closed = self.server is None
         self._start_afresh()
+        in_children(self.after_fork)
 
     def _start_afresh(self) -> None:
         self.thread: threading.Thread | None = None
@@ -107,18 +115,26 @@ class Listener:
         self.looked = NEVER
         """When a reader last looked."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody reads what this server holds."""
+        if not self.tracking.readers or self.server is None:
+            return False
+        return not self.topology.moves or self.server in self.topology.primaries
+
     # --- called by readers ------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin to listen; at once if it has begun."""
+    def serve(self, reads: Reads) -> None:
+        """Tell *reads* what is announced from now on, and begin to listen; at once if that is so."""
         if not OURS:
             own()
-        if self.thread is not None or self.closed:
+        if self.thread is not None and reads in self.tracking.readers:
             return
+        self.changes.make(self._serve, reads, clock(), must=False)
         with self.changes.lock:
-            if self.thread is not None or self.closed:
+            if self.thread is not None or not self.wanted:
                 return
-            self.tracking.used = self.assured = clock()
+            self.assured = clock()
             self.thread = threading.Thread(target=self._run, name="fleetcache near", daemon=True)
             started = False
             try:
@@ -126,6 +142,19 @@ class Listener:
             finally:
                 if not started:  # one that begins all the same, after an interrupt, ends at once
                     self.thread = None
+
+    def _serve(self, reads: Reads, now: float) -> None:
+        self._part()
+        if reads not in self.tracking.readers:
+            reads.used = now
+            self.tracking.join(reads, now)
+            self.flush()
+
+    def _part(self) -> None:
+        """Let those go whose near caches are gone.  A change."""
+        with suppress(IndexError):  # that was all
+            while True:
+                self.tracking.leave(self.leaving.popleft())
 
     def _begin(self, thread: threading.Thread) -> bool:
         """Start *thread*; return whether there can be one now."""
@@ -136,6 +165,24 @@ class Listener:
             return False
         return True
 
+    def release(self, reads: Reads) -> None:
+        """Tell *reads* no more; without any others, end, and let whoever comes later have another listener."""
+        self.changes.make(self.tracking.leave, reads)
+        if not self.tracking.readers:
+            if self.server is not None and LISTENERS.get(self.server) is self:
+                del LISTENERS[self.server]
+            self.changes.make(self.give_up, "closed", State.ASLEEP, "closed")
+            self.rouse()
+
+    def wrote(self, names: Iterable[str] | None) -> None:
+        """Note that this process writes *names*, None for all there are, or has done so."""
+        if names is None:
+            self.changes.make(self.tracking.end_epoch, "own flush")
+            return
+        for name in names:
+            if self.tracking.tells_of(name):
+                self.changes.make(self.tracking.wrote, name)
+
     def look(self, now: float) -> None:
         """Apply what has been announced, unless another thread is at it."""
         if not OURS:
@@ -145,7 +192,7 @@ class Listener:
             self.changes.make(self._look, now, must=False)
 
     def _look(self, now: float) -> None:
-        self.looked = self.tracking.used = now
+        self.looked = now
         if self.sock is None:
             return
         self.tracking.looking(now)
@@ -161,7 +208,7 @@ class Listener:
             for _ in range(SLICE):
                 size = receive(buffer)
                 if not size:
-                    raise ConnectionError("the server hung up")
+                    raise ConnectionError("the server hung up")  # noqa: TRY301 - as if the socket had said so
                 tracking.received(bytes(memoryview(buffer)[:size]), now)
                 if size < CHUNK and self.plain:
                     break  # that was all
@@ -173,9 +220,8 @@ class Listener:
             self._hang_up()
             tracking.refuse(str(refusal))
             return False
-        except BROKEN as error:
-            if is_interrupt(error):
-                raise  # like all that a signal's handler raises; the change was cut short, which is `Changes`' to mend
+        except Exception as error:  # noqa: BLE001 - a reader must not fail for it, whatever it is
+            let_pass(error)  # the change was cut short, which is `Changes`' to mend
             self.give_up("connection", State.DEAD, f"{type(error).__name__}: {error}")
             return False
         tracking.caught_up(now)
@@ -191,8 +237,7 @@ class Listener:
             with suppress(*NOT_NOW):
                 del outgoing[: self.sock.send(outgoing)]
         except OSError as error:
-            if is_interrupt(error):
-                raise
+            let_pass(error)
             self.give_up("connection", State.DEAD, f"{type(error).__name__}: {error}")
 
     @property
@@ -224,23 +269,45 @@ class Listener:
     def _run(self) -> None:
         rests = {State.OFF: REFUSED_FOR, State.ASIDE: (ASIDE, ASIDE)}
         tried, last = 0, None
+        RUNNING[self] = None
         while self.thread is threading.current_thread():
-            self._live()
-            if not self.closed:
+            if self.wanted:
+                self._live()
+            if self.wanted:
                 self._look_around()  # whoever is away may have a successor
+            tidy()
             self.tracking.speak()
             with self.changes.lock:
-                state = self.tracking.state
-                if self.closed:
-                    self._unwatch()  # once more: it may have been closed while it connected
-                if self.closed or self._is_idle(clock()):
+                if not self.changes.make(self._goes_on):
                     self.thread = None
                     return
+            state = self.tracking.state
             if self.tracking.lived or state is not last:
                 tried, last = 0, state
             shortest, longest = rests.get(state, RETRIES)
             self._rest(min(shortest * 2**tried, longest) * chance.uniform(0.5, 1.5))
             tried = min(tried + 1, MANY)
+
+    def _goes_on(self) -> bool:
+        """Whether there is somebody to listen for; if not, leave everything as it was before the first read."""
+        now = clock()
+        self._let_idle_go(now)
+        if self.wanted:
+            return True
+        for reads in self.tracking.readers:
+            self.tracking.leave(reads)
+        self._unwatch()
+        RUNNING.pop(self, None)
+        return False
+
+    def _let_idle_go(self, now: float) -> None:
+        """Let those go whose near caches are gone, or have not been read for so long that every copy has expired."""
+        self._part()
+        for reads in self.tracking.readers:
+            if now - reads.used > max(IDLE, reads.options.max_ttl):
+                self.tracking.leave(reads)
+        if not self.tracking.readers and self.tracking.state is not State.ASLEEP:
+            self.give_up("idle", State.ASLEEP, "nobody reads")
 
     def _live(self) -> None:
         """Connect, and listen for as long as that goes well."""
@@ -263,10 +330,6 @@ class Listener:
         finally:
             connection.disconnect()
 
-    def _is_idle(self, now: float) -> bool:
-        """Whether nobody has read for so long that every copy has expired; the next read begins anew."""
-        return now - self.tracking.used > max(IDLE, self.tracking.options.max_ttl)
-
     def _rest(self, seconds: float) -> None:
         with suppress(Empty):
             self.wake.get(timeout=seconds)
@@ -288,14 +351,21 @@ class Listener:
         if self._is_unsure(clock()):
             raise ConnectionError(UNSURE)
         server.watch(self.met)
+        self.topology.watch(self.moved)
         self.checked = clock()
         connection = server.dial()
-        sock = socket_of(connection)
-        sock.settimeout(0)
-        self.changes.make(self._connected, sock, self.tracking.own_name())
+        try:
+            sock = socket_of(connection)
+            sock.settimeout(0)
+            self.changes.make(self._connected, sock, self.tracking.own_name())
+        except BaseException:
+            connection.disconnect()
+            raise
         return connection
 
     def _connected(self, sock: Any, name: str) -> None:
+        if not self.wanted:
+            return  # since a moment ago
         self.sock = sock
         self.plain = type(sock) is socket.socket
         self.tracking.connected(clock(), name)
@@ -310,7 +380,7 @@ class Listener:
         with selectors.DefaultSelector() as selector:
             selector.register(sock, selectors.EVENT_READ)
             due = NEVER
-            while self.sock is sock and not self.closed:
+            while self.sock is sock:
                 now = clock()
                 if now >= due or self.tracking.agreed:
                     due = self._turn(now)
@@ -343,13 +413,26 @@ class Listener:
             # Ordinary connections that lead elsewhere go first: what they bring must not be kept.
             server.meet(tracking.run_id)
             self.changes.make_patiently(self._arm, sock, now)
+        if tracking.touching and now >= tracking.next_touch:
+            self._touch(now)
         due = self.changes.make_patiently(self._do_what_is_due, now)
         unsure = now > self.checked + (tracking.options.t_topo if tracking.state is State.LIVE else DOUBT)
         if not self.probing and (unsure or tracking.canary_due(now)) and self.sock is sock:
             self.probing = True  # `_probe` says when it is done, which may be before the thread is noted
             if not self._begin(threading.Thread(target=self._probe, name="fleetcache canary", daemon=True)):
                 self.probing = False
-        return now if due is None else float(due)
+        if due is None:
+            return now
+        return min(due, tracking.next_touch) if tracking.touching else float(due)
+
+    def _touch(self, now: float) -> None:
+        """Tell the server which copies are in use."""
+        tracking, began = self.tracking, time.thread_time()
+        entries = tracking.warm()
+        # The more copies there are, the longer it takes to look at them, for which a hundredth of the time is enough.
+        tracking.next_touch = now + max(tracking.options.touch or 0, 100 * (time.thread_time() - began))
+        if entries:
+            self.changes.make_patiently(tracking.touch, entries, clock())
 
     def _arm(self, sock: Any, now: float) -> None:
         if self.sock is sock and self.tracking.agreed:
@@ -357,10 +440,13 @@ class Listener:
 
     def _do_what_is_due(self, now: float) -> float:
         tracking = self.tracking
-        if self.closed or self.sock is None:
+        if self.sock is None:
             return now
-        if self._is_idle(now):
-            self.give_up("idle", State.ASLEEP, "nobody reads")
+        self._let_idle_go(now)
+        if self.sock is None:
+            return now
+        if tracking.outgrown:
+            self.give_up("other prefixes", State.CONNECTING, "other prefixes")
             return now
         if self._is_unsure(now):
             self.give_up("silence", State.DEAD, UNSURE)
@@ -371,15 +457,19 @@ class Listener:
             self.give_up("silence", State.DEAD, str(error))
             return now
         self.drain(now)  # TLS may hold back what the selector does not see
-        tracking.settle()
-        return min(until, now + CALM) if tracking.store.sweep(now) else until
+        more = False
+        for reads in tracking.readers:
+            reads.settle()
+            more = reads.store.sweep(now) or more
+        return min(until, now + CALM) if more else until
 
     def _probe(self) -> None:
         """Ask others who the primary is; write a canary if it is due, over a connection like the ordinary ones, and look where that leads."""
         try:
+            tidy()
             self._look_around()
             server = remote(self.server)
-            if server is None or self.closed:
+            if server is None or not self.wanted:
                 return
             name = ""
             if self.tracking.canary_due(clock()):
@@ -413,7 +503,7 @@ class Listener:
     def _probed(self, name: str, written: Sequence[Reply], about: Sequence[Reply]) -> None:
         for reply in written:
             if isinstance(reply, RedisError):
-                self.tracking.canary_refused(str(reply))
+                self.tracking.canary_refused(reply)
             else:
                 self.tracking.canary_written(name, clock())
                 self.flush()
@@ -428,7 +518,7 @@ class Listener:
     def met(self, run_id: str) -> None:
         """A new ordinary connection leads to the server *run_id*."""
         self.changes.make(self._met, run_id)
-        if self.sock is None:
+        if self.sock is None and self.tracking.last_met not in {"", run_id}:
             self.rouse()  # another server may do what the last did not
 
     def _met(self, run_id: str) -> None:
@@ -447,17 +537,18 @@ class Listener:
             try:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError as error:
-                if is_interrupt(error):
-                    raise
+                let_pass(error)
 
-    def close(self) -> None:
-        """Stop listening for good."""
-        self.closed = True
-        self._unwatch()
-        self.changes.make(self.give_up, "closed", State.ASLEEP, "closed")
-        self.rouse()
+    def moved(self, losers: Iterable[Server]) -> None:
+        """*losers* hold less than they did, or nothing any more."""
+        if any(loser is self.server for loser in losers):
+            self.changes.make(self.tracking.end_epoch, "moved")
+        if not self.wanted:
+            self.changes.make(self.give_up, "moved", State.ASLEEP, "it is no primary any more")
+            self.rouse()
 
     def _unwatch(self) -> None:
+        self.topology.unwatch(self.moved)
         if (server := remote(self.server)) is not None:
             server.unwatch(self.met)
 
@@ -471,9 +562,35 @@ class Listener:
         self.tracking.after_fork()
 
 
-def is_interrupt(error: BaseException) -> bool:
-    """Whether *error* is a TimeoutError of a signal's handler: those of sockets have a number."""
-    return isinstance(error, TimeoutError) and error.errno is None
+def listener_of(server: Server, topology: Topology) -> Listener:
+    """Return the process's listener of *server*, of *topology*."""
+    with CHANGES.lock:
+        found = LISTENERS.get(server)
+        if found is None:
+            found = LISTENERS[server] = Listener(server, topology)
+        return found
+
+
+LISTENERS: weakref.WeakValueDictionary[Server, Listener] = weakref.WeakValueDictionary()
+"""Each listener that a near cache, or its own thread, knows of."""
+
+RUNNING: dict[Listener, None] = {}
+"""Those that have a thread: without one there are no copies."""
+
+
+def _void() -> None:
+    for listener in list(RUNNING):
+        listener.tracking.void()
+
+
+def _give_up() -> None:
+    for listener in list(RUNNING):
+        # What was sent may not agree any more with what is noted of it.
+        listener.give_up("interrupt", State.DEAD, "interrupted")
+
+
+CHANGES = Changes(_void, _give_up)
+in_children(RUNNING.clear)
 
 
 def remote(server: Server | None) -> RemoteServer | None:

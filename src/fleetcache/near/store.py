@@ -113,7 +113,7 @@ class Entry:
     """
 
     __slots__ = (
-        "after", "before", "deadline", "epoch", "hits", "name", "payload", "queue", "seen", "value", "weight",
+        "after", "before", "deadline", "epoch", "hits", "name", "payload", "queue", "seen", "told", "value", "weight",
     )  # fmt: skip
 
     before: Entry
@@ -129,6 +129,7 @@ class Entry:
         self.weight = weight
         self.hits = 0
         self.seen = 0  # the hits that evictions have taken into account
+        self.told = 0  # the hits that the server has been told of
 
     def holds(self, value: Any, payload: Payload) -> bool:
         """Whether this is a copy of the same value."""
@@ -250,6 +251,22 @@ class Store:
             limit -= 1
         self._hand = hand
         return hand is not gone
+
+    def rid(self, epoch: Epoch) -> None:
+        """Remove every copy of *epoch*, and those that are of no use."""
+        for entry in list(self.copies.values()):
+            if entry.epoch is epoch or entry.epoch.until == ENDED:
+                self._evict(entry, "ended")
+
+    def warm(self, epoch: Epoch, hits: int) -> list[Entry]:
+        """Return the copies of *epoch* that were hit *hits* times or more since the server was told.  Needs no lock."""
+        return [
+            entry
+            for entry in list(self.copies.values())
+            if entry.hits - entry.told >= hits
+            and entry.epoch is epoch
+            and not (entry.value is PACKED and entry.payload is None)
+        ]
 
     def clear(self) -> None:
         """Empty everything at once and count from zero, as a forked child must, whatever its parent was doing."""

@@ -28,29 +28,42 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
-from redis.exceptions import AskError, MovedError, NoPermissionError, OutOfMemoryError, ReadOnlyError
+from redis.exceptions import (
+    AskError,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
 
+from fleetcache.exchange import Command
 from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, new_reader, pack
-from fleetcache.keys import MAX_LENGTH, doubtful
 from fleetcache.near.journal import Journal
-from fleetcache.near.store import ENDED, PACKED, Epoch, Store
+from fleetcache.near.reads import NEVER, Reads, State
+from fleetcache.near.store import ENDED, Entry, Epoch
 from fleetcache.settings import NearOptions
 
 log = logging.getLogger("fleetcache.near")
 
-NEVER, FOREVER = float("-inf"), float("inf")
+FOREVER = float("inf")
 
 FRESH = 0.001
 """Seconds after which a reader looks at the socket again before it is served."""
 
 LOOKING = 0.05
 """Seconds for which one that looks may be held up, waiting for the interpreter, before others look as well."""
+
+SPARE = 16
+"""Prefixes that may be announced for nobody, if no more are announced for somebody."""
+
+TOUCHES = 5000
+"""Copies that the server is told of at a time."""
 
 OUTSTANDING = 3
 """So many unanswered questions are enough: a server that is stopped must not be sent more and more."""
@@ -76,39 +89,11 @@ PRIMARY = {"", "master"}
 OLDEST = 7
 """Redis before 7.0 puts announcements into the middle of other replies."""
 
-BATCH = 32
-"""Reads that are decided on together: so many at a time take a third of what they take one by one."""
-
-LARGE = 16_384
-"""Bytes from which on a payload does not wait for others."""
-
-SCALARS = frozenset((str, bytes, int, float, bool))
-"""What is handed out as it is, because nobody can change it.  (None is told apart from nothing by its payload.)"""
-
-
-class State(StrEnum):
-    """How far a primary's copies can be trusted; the best comes first."""
-
-    LIVE = "live"
-    ARMED = "armed"
-    CONNECTING = "connecting"
-    ASLEEP = "asleep"
-    SUSPECT = "suspect"
-    ASIDE = "aside"
-    DEAD = "dead"
-    OFF = "off"
-
 
 @dataclass
-class Counts:
-    """What happened since the process began."""
+class Events:
+    """What happened on the connections to one primary since the process began."""
 
-    misses: int = 0
-    filled: int = 0
-    refused: int = 0
-    """Values that were read, and not kept because something came between."""
-    invalidations: dict[str, int] = field(default_factory=lambda: {"push": 0, "own write": 0, "overtaken": 0})
-    """Copies dropped, by cause."""
     pushes: int = 0
     """Names that were announced, copied here or not."""
     epochs: dict[str, int] = field(default_factory=dict)
@@ -119,10 +104,23 @@ class Counts:
     lags: list[int] = field(default_factory=lambda: [0] * 24)
     """How many canaries took less than 2, 4, 8, … microseconds from being sent to being heard of."""
 
+    touched: int = 0
+    """Names that the server was told to be in use."""
+
     def lag(self, seconds: float) -> None:
         """Count a canary's round trip."""
         bucket = min(max(int(seconds * 1e6), 1).bit_length() - 1, len(self.lags) - 1)
         self.lags[bucket] += 1
+
+    def add(self, other: Events) -> None:
+        """Count what happened at another primary as well."""
+        for name, count in other.epochs.items():
+            self.epochs[name] = self.epochs.get(name, 0) + count
+        self.pushes += other.pushes
+        self.connects += other.connects
+        self.canaries += other.canaries
+        self.touched += other.touched
+        self.lags = [mine + its for mine, its in zip(self.lags, other.lags, strict=True)]
 
 
 @dataclass
@@ -140,36 +138,38 @@ def too_old(version: str) -> bool:
     return major.isdigit() and int(major) < OLDEST
 
 
-class Tracking:
-    """What is known of one primary."""
+def shortest(prefixes: Iterable[str]) -> tuple[str, ...]:
+    """Return those of *prefixes* that begin with no other."""
+    found: list[str] = []
+    for prefix in sorted(prefixes):  # what begins with another comes after it
+        if not (found and prefix.startswith(found[-1])):
+            found.append(prefix)
+    return tuple(found)
 
-    server: Any = None
-    """Whom reads are sent to."""
+
+class Tracking:
+    """What is known of one primary, for all near caches that read it."""
 
     holds: Callable[[str], bool] | None = None
     """Says whether this primary is the one that holds a name, where that can change."""
 
-    warns = False
-    """Whether a name that other caches would refuse is warned of whenever it is used, and so must not be found near."""
-
-    def __init__(
-        self, address: str, prefixes: Sequence[str], options: NearOptions, store: Store, counts: Counts
-    ) -> None:
-        self.address = address
-        self.prefixes = tuple(prefixes)
-        self.options = options
-        self.store = store
-        self.counts = counts
+    def __init__(self, server: Any = None) -> None:
+        self.server = server
+        """Whom reads are sent to."""
+        self.address = server.address if server is not None else ""
+        self.counts = Events()
         self.epoch = Epoch()
         self.journal = Journal()
-        self.pending: dict[str, tuple[int, Any, bytes | None, int, Any, float]] = {}
-        """Reads that have completed, and are still to be decided on."""
+        self.readers: list[Reads] = []
+        """The near caches that are told what is announced."""
+        self._suit_readers()
         self.state = State.CONNECTING
         self.why = ""
         """Why it is not live."""
         self.lived = False
         """Whether this connection, or the last, has been live."""
-        self.used = NEVER
+        self.last_met = ""
+        """The run id of the server that was talked to last."""
         self.news: deque[tuple[int, State, str]] = deque(maxlen=100)
         self.waiters: list[tuple[float, Callable[[], object]]] = []
         self._names = 0
@@ -180,8 +180,13 @@ class Tracking:
         self.outgoing = bytearray()
         self.reader = new_reader(encoding="utf-8", errors="replace")
         self._expected: deque[tuple[Callable[[Any, float, float], None], float]] = deque()
-        self.longest = self.options.max_ttl
-        """For how many seconds a copy may be kept."""
+        self.asked: tuple[str, ...] = ()
+        """The prefixes that the server was told to announce, and of these those"""
+        self.announced: tuple[str, ...] = ()
+        """that it has agreed to."""
+        self._asking: tuple[tuple[str, ...], ...] = ()
+        self._barred: tuple[str, ...] = ()
+        """Prefixes under which the user may not write, or not look."""
         self.run_id = ""
         self.untracked = False
         """Whether copies are served that nobody vouches for."""
@@ -202,6 +207,83 @@ class Tracking:
         self._caught_up = NEVER
         self._canary: Canary | None = None
         self._next_canary = NEVER
+        self._touching = 0
+        """Unanswered commands that tell of copies in use."""
+        self.touches = True
+        """Whether the server takes them."""
+        self.next_touch = NEVER
+        for reads in self.readers:
+            self._admit(reads)
+
+    # --- the near caches --------------------------------------------------------------------------
+
+    def join(self, reads: Reads, now: float) -> None:
+        """From now on tell *reads* what is announced."""
+        self.readers = [*self.readers, reads]
+        self._suit_readers()
+        if self.state is State.OFF:
+            self._do_without()
+        self._admit(reads)
+        if self.asked and not self.outgrown:
+            self._ask_for(tuple(each for each in self.prefixes if not each.startswith(self.asked)), now)
+
+    def leave(self, reads: Reads) -> None:
+        """Tell *reads* no more."""
+        if reads in self.readers:
+            self.readers = [each for each in self.readers if each is not reads]
+            self._suit_readers()
+            reads.leave()
+
+    def _suit_readers(self) -> None:
+        """Find out for whom is what, and take the strictest that any of them asks for."""
+        self.prefixes = shortest(prefix for reads in self.readers for prefix in reads.prefixes)
+        audience: dict[str, list[Reads]] = {}
+        for reads in self.readers:
+            for prefix in reads.prefixes:
+                audience.setdefault(prefix, []).append(reads)
+        self._audience = audience
+        self._lengths = sorted({len(prefix) for prefix in audience})
+        asked = [reads.options for reads in self.readers] or [NearOptions()]
+        self.options = NearOptions(
+            t_live=min(options.t_live for options in asked),
+            t_topo=min(options.t_topo for options in asked),
+            canary=min(options.canary for options in asked),
+            max_ttl=max(options.max_ttl for options in asked),
+            touch=min((options.touch for options in asked if options.touch), default=None),
+        )
+
+    def _admit(self, reads: Reads) -> None:
+        """See whether reads may leave copies, and how long these live."""
+        options = reads.options
+        reads.longest = options.untracked_ttl if self.untracked else options.max_ttl
+        reads.covered = (
+            options.untracked_ttl > 0
+            if self.untracked
+            else all(prefix.startswith(self.announced) for prefix in reads.prefixes)
+        )
+
+    def audience(self, name: str) -> list[Reads]:
+        """Return the reads that may have left a copy of *name*."""
+        found: list[Reads] = []
+        for length in self._lengths:
+            found += self._audience.get(name[:length], ())
+        return found
+
+    def tells_of(self, name: str) -> bool:
+        """Whether there may be copies of *name*, from here."""
+        return bool(self.audience(name)) and (self.holds is None or self.holds(name))
+
+    @property
+    def outgrown(self) -> bool:
+        """Whether the connection announces too little, or far too much, which only a new one can change.
+
+        Servers refuse a prefix that another begins with, or that begins with another, and take none back; and they
+        compare each name that is written with all of them.
+        """
+        if any(each.startswith(self.prefixes) and each not in self.prefixes for each in self.asked):
+            return True
+        unused = sum(not any(prefix.startswith(each) for prefix in self.prefixes) for each in self.asked)
+        return unused > max(SPARE, len(self.asked) - unused)
 
     # --- the connection ---------------------------------------------------------------------------
 
@@ -212,12 +294,19 @@ class Tracking:
         self._forget_connection()
         self.lived = False
         self._question = ("SET", name, "", "XX")
-        prefixes = [part for prefix in self.prefixes for part in ("PREFIX", prefix)]
-        self._send(("CLIENT", "TRACKING", "ON", "BCAST", *prefixes), self._subscribed, now)
-        self._send(("INFO", "server"), self._named, now)
-        self._send(("INFO", "replication"), self._ranked, now)
-        self._send(("PTTL", name), self._timed, now)
+        self._ask_for(self.prefixes, now)
+        self._send((b"INFO", "server"), self._named, now)
+        self._send((b"INFO", "replication"), self._ranked, now)
+        self._send((b"PTTL", name), self._timed, now)
         self._ask(now)
+
+    def _ask_for(self, prefixes: tuple[str, ...], now: float) -> None:
+        """Ask the server to announce what begins with *prefixes* as well."""
+        if prefixes:  # with none it would announce everything
+            self.asked += prefixes
+            self._asking = (*self._asking, prefixes)
+            parts = [part for prefix in prefixes for part in ("PREFIX", prefix)]
+            self._send(("CLIENT", "TRACKING", "ON", "BCAST", *parts), self._subscribed, now)
 
     def received(self, data: Any, now: float) -> None:
         """Take in bytes from the server, as they come."""
@@ -257,6 +346,11 @@ class Tracking:
         """Begin with nothing, in a child; what waits, and what was counted, is the parent's."""
         self.waiters = []
         self.news.clear()
+        self.counts = Events()
+        readers, self.readers = self.readers, []
+        for reads in readers:
+            reads.after_fork()
+        self._suit_readers()
         self._name_itself()
         self.lost("fork", State.CONNECTING)
 
@@ -267,11 +361,13 @@ class Tracking:
     def refuse(self, why: str) -> None:
         """The server does not announce changes: do without copies, or with those that live shortly."""
         self.lost("refused", State.OFF, why)
-        if self.options.untracked_ttl:
-            self.armed = True
-            self.longest = self.options.untracked_ttl
-            self.untracked = True
-            self._extend()
+        self._do_without()
+
+    def _do_without(self) -> None:
+        self.untracked = self.armed = any(reads.options.untracked_ttl for reads in self.readers)
+        for reads in self.readers:
+            self._admit(reads)
+        self._extend()
 
     def tick(self, now: float) -> float:
         """Do what is due, and return when to call again."""
@@ -284,10 +380,10 @@ class Tracking:
 
     def pulse(self, now: float) -> None:
         """Ask for a new lease if it is time to."""
-        if now >= self._asked + self.options.t_live / 3 and len(self._expected) < OUTSTANDING:
+        if now >= self._asked + self.options.t_live / 3 and len(self._expected) - self._touching < OUTSTANDING:
             self._ask(now)
 
-    def _send(self, command: tuple[str, ...], then: Callable[[Any, float, float], None], now: float) -> None:
+    def _send(self, command: Command, then: Callable[[Any, float, float], None], now: float) -> None:
         self.outgoing += pack(command)
         self._expected.append((then, now))
 
@@ -295,6 +391,10 @@ class Tracking:
 
     def _subscribed(self, reply: Any, sent: float, now: float) -> None:
         insist("CLIENT TRACKING", reply)
+        (agreed, *rest) = self._asking
+        self.announced, self._asking = self.announced + agreed, (*rest,)
+        for reads in self.readers:
+            self._admit(reads)
 
     def _named(self, reply: Any, sent: float, now: float) -> None:
         facts = facts_in(insist("INFO", reply))
@@ -303,7 +403,7 @@ class Tracking:
             raise Refused("INFO does not tell the server's run id, by which a fail-over is noticed")
         if too_old(version):
             raise Refused(f"Redis {version} mixes invalidations into other replies; 7.0 or later is needed")
-        self.run_id = run_id
+        self.run_id = self.last_met = run_id
 
     def _ranked(self, reply: Any, sent: float, now: float) -> None:
         if facts_in(insist("INFO", reply)).get("role", "") not in PRIMARY:
@@ -314,8 +414,19 @@ class Tracking:
     def _timed(self, reply: Any, sent: float, now: float) -> None:
         if self.holds is not None and isinstance(reply, (MovedError, AskError)):
             raise reply  # the slot of this name has just moved, and with another name it will do
+        if isinstance(reply, NoPermissionError):
+            self._bar("PTTL", reply)
+            self._send((b"PTTL", self._question[1]), self._timed, now)
+            return
         insist("PTTL", reply)
         self.introduced = True
+
+    def _bar(self, command: str, reply: Exception) -> None:
+        """Ask about names under another prefix, since the user may not do *command* under this one; or say that no other is left."""
+        self._barred += tuple(prefix for prefix in self._free() if self._question[1].startswith(prefix))
+        if not self._free():
+            insist(command, reply)
+        self._question = ("SET", self.own_name(), "", "XX")
 
     @property
     def agreed(self) -> bool:
@@ -349,8 +460,14 @@ class Tracking:
     def invalidated(self, name: str) -> None:
         """The entry called *name* was changed, by whomever."""
         self.journal.write(name)
-        if self.store.drop(name):
-            self.counts.invalidations["push"] += 1
+        for reads in self.audience(name):
+            reads.drop(name, "push")
+
+    def wrote(self, name: str) -> None:
+        """Note that this process writes *name*, or has done so: no copy of before may be seen after."""
+        self.journal.write(name)
+        for reads in self.audience(name):
+            reads.drop(name, "own write")
 
     def flushed(self) -> None:
         """Everything was removed."""
@@ -362,7 +479,9 @@ class Tracking:
 
     def _answered(self, reply: Any, sent: float, now: float) -> None:
         if isinstance(reply, NoPermissionError):
-            insist("SET", reply)
+            self._bar("SET", reply)
+            self._ask(now)
+            return
         if isinstance(reply, (MovedError, ReadOnlyError)):
             raise ConnectionError("another server is the primary now")
         if isinstance(reply, Exception) and not (isinstance(reply, IN_ORDER) or str(reply).startswith(NO_WRITES)):
@@ -403,8 +522,8 @@ class Tracking:
         """Give up every copy, and every read that is under way."""
         self.void()
         self.journal.end()
-        self.pending.clear()
-        self.store.forget()
+        for reads in self.readers:
+            reads.forget()
         self.counts.epochs[reason] = self.counts.epochs.get(reason, 0) + 1
         self._extend()
 
@@ -437,12 +556,17 @@ class Tracking:
 
     def own_name(self) -> str:
         """Return a new name that no cache uses, under one of the prefixes, and of an entry that would be here."""
-        for _ in range(TRIES):
+        prefixes = self._free()
+        for _ in range(TRIES if prefixes else 0):
             self._names += 1
-            name = f"{self.prefixes[self._names % len(self.prefixes)]}{CANARY}{self._me}:{self._names}"
+            name = f"{prefixes[self._names % len(prefixes)]}{CANARY}{self._me}:{self._names}"
             if self.holds is None or self.holds(name):
                 return name
         raise Refused("no name that begins with the prefixes is in a slot of this server")
+
+    def _free(self) -> list[str]:
+        """Return the prefixes of names that are announced, and that the user may write."""
+        return [prefix for prefix in self.announced or self.prefixes if prefix not in self._barred]
 
     def new_canary(self, name: str, now: float) -> None:
         """Note that *name* is about to be written over the ordinary connections."""
@@ -456,11 +580,48 @@ class Tracking:
             if not self.proven or self.state is not State.LIVE:
                 self._ask(now)
 
-    def canary_refused(self, why: str) -> None:
+    def canary_refused(self, why: Exception) -> None:
         """The server did not take the canary."""
+        if self._canary is not None and isinstance(why, NoPermissionError):
+            barred = tuple(prefix for prefix in self._free() if self._canary.name.startswith(prefix))
+            self._barred += barred if len(barred) < len(self._free()) else ()
         self._canary = None
         if not self.proven:
             self._become(State.SUSPECT, f"no canary can be written: {why}")
+
+    # --- what is in use ---------------------------------------------------------------------------
+
+    @property
+    def touching(self) -> bool:
+        """Whether the server is told which entries are in use although it is not asked for them."""
+        return (
+            self.options.touch is not None
+            and self.touches
+            and self.state is State.LIVE
+            and any(reads.store.copies for reads in self.readers)
+        )
+
+    def warm(self) -> list[Entry]:
+        """Return the copies that it is to be told of.  Needs no lock."""
+        return [entry for reads in self.readers for entry in reads.warm()][:TOUCHES]
+
+    def touch(self, entries: Sequence[Entry], now: float) -> None:
+        """Tell the server that *entries* are in use, so that others are evicted before them.  TOUCH is announced to nobody."""
+        for entry in entries:
+            entry.told = entry.hits
+        names = [entry.name for entry in entries]
+        size = len(names) if self.holds is None else 1  # each is in a slot of its own
+        for first in range(0, len(names), size or 1):
+            self._touching += 1
+            self._send((b"TOUCH", *names[first : first + size]), self._touched, now)
+        self.counts.touched += len(names)
+
+    def _touched(self, reply: Any, sent: float, now: float) -> None:
+        self._touching -= 1
+        if isinstance(reply, ResponseError) and not isinstance(reply, (MovedError, AskError)) and self.touches:
+            self.touches = str(reply).startswith(PASSING)
+            if not self.touches:
+                self.news.append((logging.DEBUG, self.state, f"its server cannot be told what is in use: {reply}"))
 
     def _heard(self, name: str, now: float) -> None:
         """A canary was announced; another process's serves as well, so that a fleet does not write one each."""
@@ -529,72 +690,6 @@ class Tracking:
         waiters, self.waiters, self._fencing = self.waiters, [], False
         for _, then in waiters:
             then()
-
-    # --- what the caches do -----------------------------------------------------------------------
-
-    def depart(self, name: str, now: float) -> int:
-        """Note that a read of *name* is about to be sent; return what `arrive` is to be told, 0 if no copy can come of it."""
-        self.used = now
-        self.counts.misses += 1
-        return self.journal.now if self.armed and name.startswith(self.prefixes) else 0
-
-    def arrive(self, name: str, departed: int, value: Any, payload: bytes | None, left: Any, sent: float) -> None:
-        """Note that a read of *name*, sent at *sent*, brought *payload*, with *left* milliseconds to live.
-
-        *value* is what the payload holds.  With -2 left nothing is kept.  What this means is worked out
-        by `settle`, at once only if there is a copy, which it might contradict.
-        """
-        digest, large = hash(payload), payload is not None and len(payload) > LARGE
-        if payload is None or type(value) not in SCALARS:
-            value = PACKED  # decoded anew for each caller; this one's object is its own, and dies with it
-        else:
-            payload = None
-        known = name in self.store.copies or name in self.pending
-        if known or large or len(self.pending) >= BATCH:
-            self.settle()
-            self.judge(name, departed, value, payload, digest, left, sent)
-        elif departed:
-            self.pending[name] = (departed, value, payload, digest, left, sent)
-        else:
-            self.journal.read(name, 0, digest)
-
-    def settle(self) -> None:
-        """Decide on the reads that have completed."""
-        while self.pending:
-            name, arrival = self.pending.popitem()
-            self.judge(name, *arrival)
-
-    def judge(
-        self, name: str, departed: int, value: Any, payload: bytes | None, digest: int, left: Any, sent: float
-    ) -> None:
-        """Keep a copy of what was read if nothing came between, or else give up the copy that it contradicts."""
-        keep = self.journal.read(name, departed, digest)
-        absent = value is PACKED and payload is None
-        if type(left) is not int or (left == -2 and not absent):
-            keep = False
-        elif self.holds is not None and (absent or not self.holds(name)):
-            keep = False  # while a slot is on its way, what comes to be there is announced by another server
-        elif absent and not self.options.absent:
-            keep = False
-        if self.warns and keep:
-            keep = len(name) <= MAX_LENGTH and not doubtful(name)
-        if keep:
-            deadline = sent + (self.longest if left < 0 else min(self.longest, left / 1000))
-            if self.store.put(name, value, payload, deadline, self.epoch):
-                self.counts.filled += 1
-            return
-        self.counts.refused += departed > 0
-        copy = self.store.copies.get(name)
-        if copy is not None and not copy.holds(value, payload):
-            # Nobody knows which is newer.
-            self.store.drop(name)
-            self.counts.invalidations["overtaken"] += 1
-
-    def wrote(self, name: str) -> None:
-        """Note that this process writes *name*, or has done so: no copy of before may be seen after."""
-        self.journal.write(name)
-        if self.store.drop(name):
-            self.counts.invalidations["own write"] += 1
 
 
 def insist(command: str, reply: Any) -> Any:

@@ -60,3 +60,6 @@ class Topology:
 
     def watch(self, moved: Callable[[Iterable[Server]], None]) -> None:
         """From now on call *moved* with the servers that hold less than before, as soon as others do."""
+
+    def unwatch(self, moved: Callable[[Iterable[Server]], None]) -> None:
+        """Call *moved* no more."""

@@ -292,7 +292,11 @@ class Cluster(Topology):
         return self.primaries
 
     def watch(self, moved: Callable[[Iterable[Server]], None]) -> None:
-        self.watchers.append(moved)
+        if moved not in self.watchers:
+            self.watchers = [*self.watchers, moved]  # whoever goes through the old ones is not disturbed
+
+    def unwatch(self, moved: Callable[[Iterable[Server]], None]) -> None:
+        self.watchers = [each for each in self.watchers if each != moved]
 
     def client(self) -> Any:
         """Return a raw ``redis.RedisCluster``, which learns its own map when it is made."""

@@ -1,0 +1,180 @@
+"""Which reads of one near cache leave copies: those that one primary has answered, and that nothing has overtaken.
+
+A read takes the journal's number along, and when it is back the `Journal` says what came between.
+Whoever calls holds the near cache's lock, but for `Reads.depart`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from fleetcache.keys import MAX_LENGTH, doubtful
+from fleetcache.near.store import PACKED, Entry, Store
+from fleetcache.settings import NearOptions
+
+if TYPE_CHECKING:
+    from fleetcache.near.listener import Listener
+
+NEVER = float("-inf")
+
+BATCH = 32
+"""Reads that are decided on together: so many at a time take a third of what they take one by one."""
+
+LARGE = 16_384
+"""Bytes from which on a payload does not wait for others."""
+
+SCALARS = frozenset((str, bytes, int, float, bool))
+"""What is handed out as it is, because nobody can change it.  (None is told apart from nothing by its payload.)"""
+
+PAID = 10
+"""Hits for which the server is told of a copy's use once: that takes it less than a tenth of the time of a read."""
+
+
+class State(StrEnum):
+    """How far a primary's copies can be trusted; the best comes first."""
+
+    LIVE = "live"
+    ARMED = "armed"
+    CONNECTING = "connecting"
+    ASLEEP = "asleep"
+    SUSPECT = "suspect"
+    ASIDE = "aside"
+    DEAD = "dead"
+    OFF = "off"
+
+
+@dataclass
+class Counts:
+    """What happened to the reads and copies of a near cache since the process began."""
+
+    misses: int = 0
+    filled: int = 0
+    refused: int = 0
+    """Values that were read, and not kept because something came between."""
+    invalidations: dict[str, int] = field(default_factory=lambda: {"push": 0, "own write": 0, "overtaken": 0})
+    """Copies dropped, by cause."""
+
+
+class Reads:
+    """The reads of a near cache, of the primary that *listener* listens to."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        prefixes: Sequence[str],
+        options: NearOptions,
+        store: Store,
+        counts: Counts,
+        *,
+        warns: bool = False,
+    ) -> None:
+        self.listener = listener
+        self.tracking = tracking = listener.tracking
+        self.server = tracking.server
+        self.prefixes = tuple(prefixes)
+        self.options = options
+        self.store = store
+        self.counts = counts
+        self.warns = warns
+        """Whether a name that other caches would refuse is warned of whenever it is used, and so must not be found near."""
+        self.pending: dict[str, tuple[int, Any, bytes | None, int, Any, float]] = {}
+        """Reads that have completed, and are still to be decided on."""
+        self.covered = False
+        """Whether the server announces all that begins with the prefixes, or copies are kept although it does not."""
+        self.longest = options.max_ttl
+        """For how many seconds a copy may be kept."""
+        self.used = NEVER
+
+    def depart(self, name: str, now: float) -> int:
+        """Note that a read of *name* is about to be sent; return what `arrive` is to be told, 0 if no copy can come of it."""
+        self.used = now
+        self.counts.misses += 1
+        tracking = self.tracking
+        return tracking.journal.now if self.covered and tracking.armed and name.startswith(self.prefixes) else 0
+
+    def arrive(self, name: str, departed: int, value: Any, payload: bytes | None, left: Any, sent: float) -> None:
+        """Note that a read of *name*, sent at *sent*, brought *payload*, with *left* milliseconds to live.
+
+        *value* is what the payload holds.  With -2 left nothing is kept.  What this means is worked out
+        by `settle`, at once only if there is a copy, which it might contradict.
+        """
+        digest, large = hash(payload), payload is not None and len(payload) > LARGE
+        if payload is None or type(value) not in SCALARS:
+            value = PACKED  # decoded anew for each caller; this one's object is its own, and dies with it
+        else:
+            payload = None
+        known = name in self.store.copies or name in self.pending
+        if known or large or len(self.pending) >= BATCH:
+            self.settle()
+            self.judge(name, departed, value, payload, digest, left, sent)
+        elif departed:
+            self.pending[name] = (departed, value, payload, digest, left, sent)
+        else:
+            self.tracking.journal.read(name, 0, digest)
+
+    def settle(self) -> None:
+        """Decide on the reads that have completed."""
+        while self.pending:
+            name, arrival = self.pending.popitem()
+            self.judge(name, *arrival)
+
+    def judge(
+        self, name: str, departed: int, value: Any, payload: bytes | None, digest: int, left: Any, sent: float
+    ) -> None:
+        """Keep a copy of what was read if nothing came between, or else give up the copy that it contradicts."""
+        tracking = self.tracking
+        keep = tracking.journal.read(name, departed, digest) and self.covered
+        absent = value is PACKED and payload is None
+        if type(left) is not int or (left == -2 and not absent):
+            keep = False
+        elif tracking.holds is not None and (absent or not tracking.holds(name)):
+            keep = False  # while a slot is on its way, what comes to be there is announced by another server
+        elif absent and not self.options.absent:
+            keep = False
+        if self.warns and keep:
+            keep = len(name) <= MAX_LENGTH and not doubtful(name)
+        if keep:
+            deadline = sent + (self.longest if left < 0 else min(self.longest, left / 1000))
+            if self.store.put(name, value, payload, deadline, tracking.epoch):
+                self.counts.filled += 1
+            return
+        self.counts.refused += departed > 0
+        copy = self.store.copies.get(name)
+        if copy is not None and not copy.holds(value, payload):
+            # Nobody knows which is newer.
+            self.drop(name, "overtaken")
+
+    def drop(self, name: str, cause: str) -> None:
+        """Give up the copy of *name*, if there is one."""
+        if self.store.drop(name):
+            self.counts.invalidations[cause] += 1
+
+    def forget(self) -> None:
+        """Give up the reads that are under way, and the copies, whose epoch has ended."""
+        self.pending.clear()
+        self.store.forget()
+
+    def leave(self) -> None:
+        """Give up everything: announcements do not come here any more."""
+        self.covered = False
+        self.pending.clear()
+        self.store.rid(self.tracking.epoch)
+
+    @property
+    def state(self) -> State:
+        """How far the copies can be trusted."""
+        state = self.tracking.state
+        return State.CONNECTING if state in {State.LIVE, State.ARMED} and not self.covered else state
+
+    def after_fork(self) -> None:
+        """Begin with nothing, in a child, whatever the parent was in the middle of."""
+        self.covered = False
+        self.pending = {}
+        self.store.clear()
+
+    def warm(self) -> list[Entry]:
+        """Return the copies that were hit so often since the server was told that it is to be told again.  Needs no lock."""
+        return self.store.warm(self.tracking.epoch, PAID) if self.options.touch else []
