@@ -645,12 +645,12 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
         self, search: str, itersize: int | None = None, client: Any = None, version: Any = None
     ) -> AsyncIterator[str]:
         """Yield the keys that match the glob *search*, page by page; one may come twice."""
-        cursor = 0
+        cursor, pages = 0, c.Round()
         while True:
             cursor, page = await self.ascan(cursor, search, itersize, version, client)
             for key in page:
                 yield key
-            if not cursor:
+            if not cursor or not self.goes_on(pages, cursor):
                 return
 
     iter_keys = iterating(aiter_keys)
@@ -673,7 +673,7 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
     async def _unlink(self, pattern: str, itersize: int | None = None, client: Any = None) -> int | None:
         await self.runtime.alone()
         servers = await self._primaries(client)
-        cursor, replies = 0, list[Any]()
+        cursor, replies, pages = 0, list[Any](), c.Round()
         while True:
             server = servers[cursor % len(servers)]
             cursor, names = await self._page(cursor, pattern, itersize, client)
@@ -681,6 +681,8 @@ class Cache(Loading, Hashes, Sets, SortedSets, Lists):
                 replies.append(None)
             elif names:
                 replies += (await self.ask_all([(server, self.about(c.UNLINK, names))], None))[0]
+            if cursor and not self.goes_on(pages, cursor):
+                return None
             if not cursor:
                 return None if None in replies else sum(map(int, replies))
 

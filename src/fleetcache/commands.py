@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import NoneType
+from typing import Any
 
-from fleetcache.exchange import ALL, EVERYTHING, Command, Script, Verb
+from fleetcache.errors import ServerGone
+from fleetcache.exchange import ALL, EVERYTHING, Command, Reply, Script, Verb
 
 
 def _reading(name: str, *, key: int = 1) -> Verb:
@@ -74,23 +76,130 @@ ANSWERS: dict[tuple[type, ...], str] = {
         "SCARD SISMEMBER SDIFFSTORE SINTERSTORE SUNIONSTORE ZREM ZREMRANGEBYSCORE ZREMRANGEBYRANK ZCARD ZCOUNT LPUSH RPUSH "
         "LREM LLEN"
     ),
-    (
-        list,
-    ): "MGET SCAN HMGET HVALS HKEYS SMISMEMBER SSCAN ZPOPMAX ZPOPMIN ZRANGE ZREVRANGE ZRANGEBYSCORE ZREVRANGEBYSCORE LRANGE",
     (list, NoneType): "EXEC",
-    (dict, list): "HGETALL",
-    (set, list): "SMEMBERS SDIFF SINTER SUNION",
-    (bytes, list, set, NoneType): "SPOP SRANDMEMBER LPOP RPOP",
-    (int, float, bytes, NoneType): "ZADD ZINCRBY ZSCORE",
-    (int, list, NoneType): "ZRANK ZREVRANK",
-    (int, bytes, NoneType): "EVALSHA EVAL",
 }
-"""What commands are answered with, in RESP3 or RESP2; a server that says something else is none, or talks to somebody else."""
+"""What commands are answered with; a server that says something else is none, or talks to somebody else."""
+
+
+def _one_each(*kinds: type, first: int) -> Callable[[Reply, Command], bool]:
+    """Return whether a reply is a list of *kinds*, one for each part of the command from *first* on."""
+    known = frozenset(kinds)
+    return lambda reply, command: (
+        type(reply) is list and len(reply) == len(command) - first and known.issuperset(map(type, reply))
+    )
+
+
+def _is_some(reply: Reply, command: Command | None = None) -> bool:
+    """Whether *reply* is several payloads."""
+    return type(reply) in {list, set} and {bytes}.issuperset(map(type, reply))
+
+
+def _is_taken(reply: Reply, command: Command) -> bool:
+    """Whether *reply* is one payload, or several if *command* has a count; or nothing."""
+    return reply is None or (_is_some(reply) if len(command) > 2 else type(reply) is bytes)
+
+
+def _is_mapping(reply: Reply, command: Command) -> bool:
+    if type(reply) is dict:
+        return _is_some([*reply, *reply.values()])
+    return _is_some(reply) and len(reply) % 2 == 0
+
+
+def _is_whole(reply: Reply) -> bool:
+    return type(reply) is int or (type(reply) is bytes and len(reply) < 100 and reply.removeprefix(b"-").isdigit())
+
+
+def _is_score(reply: Reply, command: Command | None = None) -> bool:
+    """Whether *reply* is a number, which RESP2 spells as text, or nothing."""
+    if type(reply) is bytes:
+        try:
+            float(reply)
+        except ValueError:
+            return False
+    return type(reply) in {bytes, int, float, NoneType}
+
+
+def _is_page(reply: Reply, command: Command) -> bool:
+    """Whether *reply* is a cursor, of 64 bits, with some names."""
+    return (
+        type(reply) is list
+        and len(reply) == 2
+        and _is_whole(reply[0])
+        and 0 <= int(reply[0]) < 2**64
+        and type(reply[1]) is list
+        and _is_some(reply[1])
+    )
+
+
+def _is_scored(reply: Reply, command: Command | None = None) -> bool:
+    """Whether *reply* is members with their scores: in pairs, or one after another."""
+    if type(reply) is not list:
+        return False
+    pairs = reply if reply and type(reply[0]) is list else [reply[at : at + 2] for at in range(0, len(reply), 2)]
+    return all(
+        type(pair) is list and len(pair) == 2 and type(pair[0]) is bytes and pair[1] is not None and _is_score(pair[1])
+        for pair in pairs
+    )
+
+
+def _is_range(reply: Reply, command: Command) -> bool:
+    return _is_scored(reply) if command[-1] == "WITHSCORES" else type(reply) is list and _is_some(reply)
+
+
+def _is_rank(reply: Reply, command: Command) -> bool:
+    if reply is None or len(command) == 3:
+        return type(reply) in {int, NoneType}
+    return type(reply) is list and len(reply) == 2 and type(reply[0]) is int and _is_score(reply[1])
+
+
+def _is_added(reply: Reply, command: Command) -> bool:
+    return _is_score(reply) if "INCR" in command[2:] else type(reply) is int
+
+
+SUITS: dict[Callable[[Reply, Command], bool], str] = {
+    _one_each(bytes, NoneType, first=1): "MGET",
+    _one_each(bytes, NoneType, first=2): "HMGET",
+    _one_each(int, first=2): "SMISMEMBER",
+    _is_some: "HVALS HKEYS LRANGE SMEMBERS SDIFF SINTER SUNION",
+    _is_taken: "SPOP SRANDMEMBER LPOP RPOP",
+    _is_mapping: "HGETALL",
+    _is_page: "SCAN SSCAN",
+    _is_scored: "ZPOPMAX ZPOPMIN",
+    _is_range: "ZRANGE ZREVRANGE ZRANGEBYSCORE ZREVRANGEBYSCORE",
+    _is_rank: "ZRANK ZREVRANK",
+    _is_score: "ZINCRBY ZSCORE",
+    _is_added: "ZADD",
+    lambda reply, _: reply is None or _is_whole(reply): "EVALSHA EVAL",
+}
+"""The same for replies that have parts, or are text for a number, in RESP3 or RESP2."""
+
+
+def _among(table: dict[Any, str], verb: Verb) -> Any:
+    return next((found for found, names in table.items() if verb.decode() in names.split()), None)
+
 
 for _verb in [each for each in vars().values() if isinstance(each, Verb)]:
-    _verb.answers = next(
-        (frozenset(kinds) for kinds, names in ANSWERS.items() if _verb.decode() in names.split()), _verb.answers
-    )
+    _verb.answers = frozenset(_among(ANSWERS, _verb) or ())
+    _verb.suits = _among(SUITS, _verb)
+
+
+class Round:
+    """One walk through pages, whose cursors never come twice: a server that repeats them would never come to an end.
+
+    (R. P. Brent, "An improved Monte Carlo factorization algorithm", 1980: a circle is found without keeping all cursors.)
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.mark: int | None = None
+
+    def step(self, cursor: int) -> None:
+        """Go on to *cursor*, or raise ServerGone."""
+        if cursor == self.mark:
+            raise ServerGone("the server repeats the cursors of a scan, which would never end")
+        self.steps += 1
+        if self.steps & (self.steps - 1) == 0:
+            self.mark = cursor
 
 
 def written(commands: Iterable[Command]) -> list[str] | None:

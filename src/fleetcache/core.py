@@ -212,7 +212,7 @@ class Core(Twinned):
                 server = self._another(server, (command,), error)
                 (reply,) = await self.runtime.exchange(server, (command,))
             if type(reply) not in command[0].answers:
-                if isinstance(reply, NoScriptError):
+                if isinstance(reply, NoScriptError) and command[0] is c.EVALSHA:
                     # A script is sent whole only to a server that does not know it yet.
                     (reply,) = await self.runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
                 self.check(reply, command)
@@ -298,8 +298,12 @@ class Core(Twinned):
             for command, reply in zip(commands, answer, strict=False):
                 if type(reply) not in command[0].answers and not (whole and reply == b"QUEUED"):
                     self.check(reply, command)
-            if whole:  # what is refused within a transaction stands in its reply
-                for command, reply in zip(commands[1:], answer[-1] or (), strict=False):
+            if whole and answer[-1] is not None:  # what is refused within a transaction stands in its reply
+                if len(answer[-1]) != len(commands) - 2:
+                    raise ServerGone(
+                        f"the server replied to {len(commands) - 2} commands with {len(answer[-1])} replies"
+                    )
+                for command, reply in zip(commands[1:], answer[-1], strict=False):
                     if type(reply) not in command[0].answers:
                         self.check(reply, command)
         except TROUBLE as error:
@@ -310,13 +314,24 @@ class Core(Twinned):
         """Raise a refusal of *command*, or what is no reply to it at all."""
         if isinstance(reply, RedisError):
             raise self.refusal(reply, command)
-        kinds = command[0].answers
-        if kinds and type(reply) not in kinds and reply is not TAKEN:  # a pipeline of redis-py's has no reply yet
-            raise ServerGone(f"the server replied to {command[0].decode()} with a {type(reply).__name__}")
+        verb = command[0]
+        suits = type(reply) in verb.answers or (verb.suits(reply, command) if verb.suits else not verb.answers)
+        if not suits and reply is not TAKEN:  # a pipeline of redis-py's has no reply yet
+            raise ServerGone(
+                f"the server replied to {verb.decode()} with what is no reply to it: a {type(reply).__name__}"
+            )
+
+    def goes_on(self, pages: c.Round, cursor: int) -> bool:
+        """Whether a walk through *pages* goes on to *cursor*; not if the server is wrong, and that may be ignored."""
+        try:
+            pages.step(cursor)
+        except ServerGone as error:
+            return bool(self.instead(error, False, ()))
+        return True
 
     def refusal(self, reply: RedisError, command: Command) -> RedisError:
         """Return the server's refusal of *command*, which does not name the entry of another kind itself."""
-        if not str(reply).startswith("WRONGTYPE"):
+        if not str(reply).startswith("WRONGTYPE") or not c.named(command):
             return reply
         asked = command[1].name if isinstance(command[1], Script) else command[0].decode()
         names = ", ".join(self.masked(str(name)) for name in c.named(command)[:3])

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from fleetcache import commands as c
 from fleetcache.core import Core
+from fleetcache.errors import ServerGone
 from fleetcache.exchange import EVERYTHING, Command, Reply, Server
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Plan
 from fleetcache.interrupts import let_pass
@@ -225,7 +226,11 @@ class Pipeline(Twinned):
         if isinstance(outcome, Exception):
             return [outcome]
         replies = outcome[-1]
-        return [_nested(commands, replies) if isinstance(replies, list) else [replies] * len(commands)]
+        if isinstance(replies, Exception):
+            return [[replies] * len(commands)]
+        if not isinstance(replies, list) or len(replies) != len(inside):
+            return [ServerGone(f"{server.address}: replied to a transaction with what is no reply to it")]
+        return [_nested(commands, replies)]
 
     def __enter__(self) -> Self:
         return self

@@ -271,12 +271,12 @@ class Sets(Structure):
         name = self.name(key, version)
         pattern = ("MATCH", *await self.encoded((match,))) if match else ()
         size = ("COUNT", count) if count is not None else ()
-        cursor = 0
+        cursor, pages = 0, c.Round()
         while True:
             at, payloads = await self.ask((c.SSCAN, name, cursor, *pattern, *size), (0, []), client)
             for member in self.decoded_all(payloads, name):
                 yield member
-            if not (cursor := int(at)):
+            if not (cursor := int(at)) or not self.goes_on(pages, cursor):
                 return
 
     sscan_iter = iterating(asscan_iter)

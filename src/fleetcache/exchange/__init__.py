@@ -6,7 +6,7 @@ a *reply* is what the server said, with an error kept as a value until someone a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 from typing import Any, Protocol, Self, TypeAlias
 
@@ -24,7 +24,8 @@ class Verb(bytes):
     running it once does, so it may be repeated after a connection died with the reply unread.
     ``key`` is where the first key stands, 0 if there is none.  ``writes``: how many keys from
     there on it may change, `ALL` of the command's, or `EVERYTHING` there is.  ``answers`` are the
-    types its reply may have.
+    types its reply may have; where there is more to look at, as within lists, ``suits`` tells instead
+    whether a reply is one to a command.
     """
 
     reads: bool
@@ -32,6 +33,7 @@ class Verb(bytes):
     key: int
     writes: int
     answers: frozenset[type] = frozenset()
+    suits: Callable[[Reply, Command], bool] | None = None
 
     def __new__(
         cls,

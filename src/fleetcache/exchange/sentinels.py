@@ -16,8 +16,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from redis import exceptions as redis
 
-from fleetcache.errors import NeverSent, NotPrimary, ServerTimeout, UnsupportedServer, is_outage
+from fleetcache.errors import NeverSent, NotPrimary, ServerGone, ServerTimeout, UnsupportedServer, is_outage
 from fleetcache.exchange import Reply, Verb
+from fleetcache.exchange.wire import place_in
 from fleetcache.forks import chance
 
 T = TypeVar("T")
@@ -130,8 +131,11 @@ class Sentinels:
             )
         if found is None:
             return ()
-        replicas = replicas_in(others[0]) if others else []
-        return [*chance.sample(replicas, len(replicas)), place_in(*found)]
+        try:
+            replicas = replicas_in(others[0]) if others else []
+            return [*chance.sample(replicas, len(replicas)), place_in(*found)]
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            return ServerGone(f"{server.address}: sent no place of a server: {type(error).__name__}")
 
     def _nobody_knows(self) -> Exception:
         errors = [each.said for each in self.known if isinstance(each.said, Exception)]
@@ -145,10 +149,6 @@ class Sentinels:
             if not is_outage(error):
                 return type(error)(*error.args)  # one each: a shared one would collect tracebacks
         return NeverSent(f"{self.address}: no Sentinel could be asked: {'; '.join(map(str, errors))}")
-
-
-def place_in(host: bytes, port: bytes) -> Place:
-    return host.decode(), int(port)
 
 
 def replicas_in(reply: Reply) -> list[Place]:

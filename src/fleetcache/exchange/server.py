@@ -42,7 +42,7 @@ from fleetcache.exchange.probing import Prober
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.seats import Counter, Seat, Seats
 from fleetcache.exchange.sentinels import Place, Remap, Sentinel, Sentinels
-from fleetcache.exchange.wire import ABOUT, PING, facts_in, packed
+from fleetcache.exchange.wire import ABOUT, PING, facts_in, packed, place_in
 from fleetcache.forks import OURS, in_children, keep, own
 from fleetcache.twin import complete
 
@@ -559,8 +559,8 @@ class RemoteServer(Server):
         facts = facts_in(about)
         if self.sentinels is not None and self.sentinels.primary and facts.get("role") == "slave":
             error = NotPrimary(f"{self.address}: the server that a Sentinel names for it is a replica")
-            if "master_host" in facts and facts.get("master_port", "").isdigit():
-                error.primary = facts["master_host"], int(facts["master_port"])
+            with suppress(KeyError, ValueError):
+                error.primary = place_in(facts["master_host"], facts["master_port"])
             raise error
         self.meet(facts.get("run_id", ""))
 

@@ -159,12 +159,32 @@ def refusal(text: str) -> exceptions.RedisError:
         return kind(_without_arguments(text.removeprefix("ERR ")))
     try:
         error = kind(rest if code in {"ASK", "MOVED"} else text)  # whose classes parse "slot host:port"
+        if isinstance(error, exceptions.AskError):  # a MovedError is one
+            place_in(*error.node_addr)
+            range(SLOTS).index(error.slot_id)
     except ValueError:
         return exceptions.ResponseError(text)
     if code in {"CROSSSLOT", "MOVED"}:  # seen only by who does not know of the cluster
         error.args = (f"{text}: the server is a node of a cluster. Write redis+cluster:// in LOCATION",)
     return error
 
+
+HOST = re.compile(r"[\w.:%?-]{0,255}")
+
+
+def place_in(host: Any, port: Any) -> tuple[str, int]:
+    """Return the host, which may be unsaid, and the port in a reply, or raise ValueError if they are none."""
+    name = host.decode() if isinstance(host, bytes) else "" if host is None else host
+    if not isinstance(name, str) or not HOST.fullmatch(name) or not isinstance(port, (int, bytes, str)):
+        raise ValueError("a host and a port are expected")
+    name.encode("idna")  # what is too long for a name is a ValueError
+    if not 0 <= (number := int(port)) <= 65535:
+        raise ValueError(f"port {number}")
+    return name, number
+
+
+SLOTS = 16384
+"""What a cluster divides names into."""
 
 NO_REPLY = (exceptions.InvalidResponse, TypeError, ValueError, IndexError, MemoryError)
 """What the parser raises at bytes that are no reply, such as a map whose key is a list; or who has none to give it to."""

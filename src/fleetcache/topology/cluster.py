@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from redis import exceptions as redis
 from redis.crc import key_slot
@@ -27,14 +27,13 @@ from fleetcache.exchange import Command, Reply, Server, Verb
 from fleetcache.exchange.connecting import place_of
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.server import RemoteServer, harmless
-from fleetcache.exchange.wire import pack
+from fleetcache.exchange.wire import SLOTS, pack, place_in
 from fleetcache.forks import Guard, chance, in_children
 from fleetcache.keys import in_utf8
 from fleetcache.topology import Share, Topology
 from fleetcache.topology.replicas import UNABLE, Reader
 from fleetcache.twin import complete
 
-SLOTS = 16384
 HOPS = 16
 """So often is a command asked again at most: a cluster that never agrees must not keep a caller."""
 MOMENT = 0.2
@@ -455,9 +454,9 @@ class Cluster(Topology):
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 self.trouble = error
             else:
-                if reply and not isinstance(reply, Exception):
+                if (held := slots_in(reply)) is not None:
                     self.witness = node.address
-                    self._adopt(reply, node)
+                    self._adopt(held, node)
                     return
                 self.trouble = self._no_map(node, reply)
             if monotonic() > until:
@@ -474,15 +473,15 @@ class Cluster(Topology):
             )
         return reply if isinstance(reply, Exception) else ServerGone(f"{node.address}: sent no map of the slots")
 
-    def _adopt(self, reply: Reply, witness: Node) -> None:
+    def _adopt(self, held: Sequence[Held], witness: Node) -> None:
         """Take over the map that *witness* sent."""
         slots: list[Server] = [self.somewhere] * SLOTS
         readers = slots if self.read_from == "primary" else [*slots]
         shards: dict[tuple[Node, ...], Server] = {}
         primaries: dict[Server, None] = {}
         known: dict[tuple[str, int], Node] = {}
-        for first, last, *places in sorted(reply, key=lambda held: int(held[0])):
-            nodes = [self.node(host.decode() if host else "", int(port), witness) for host, port, *_ in places]
+        for first, last, places in held:
+            nodes = [self.node(host, port, witness) for host, port in places]
             slots[first : last + 1] = nodes[:1] * (last + 1 - first)
             if readers is not slots:
                 shard = (*nodes,)
@@ -512,6 +511,26 @@ class Cluster(Topology):
         if node is None:
             node = self.nodes.setdefault((host, port), Node(self, self.connect(host, port)))
         return node
+
+
+Held: TypeAlias = tuple[int, int, list[tuple[str, int]]]
+"""The first and the last of some slots, and where the nodes are that hold them, the primary's first."""
+
+
+def slots_in(reply: Reply) -> list[Held] | None:
+    """Return the map in the *reply* to CLUSTER SLOTS, in the order of its slots; None if there is none."""
+    if not isinstance(reply, list) or not 0 < len(reply) <= SLOTS:
+        return None
+    found: list[Held] = []
+    try:
+        for first, last, *places in reply:
+            nodes = [place_in(host, port) for host, port, *_ in places]
+            if not (type(first) is type(last) is int and 0 <= first <= last < SLOTS and nodes):
+                return None
+            found.append((first, last, nodes))
+    except (TypeError, ValueError):
+        return None
+    return sorted(found)
 
 
 def may_ask_again(commands: Sequence[Command], replies: Sequence[Reply]) -> bool:
