@@ -985,3 +985,28 @@ def test_herd_values_need_pickle(serializer: Any) -> None:
 def test_the_marker_keeps_its_length() -> None:
     """The trick with the names needs them to be equally long."""
     assert len(Marker.__module__) == len("django_redis.client.herd") == 0x18
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+def test_msgspec_json_refuses_numbers_that_json_does_not_have(number):
+    """They would read back as None; None itself is stored."""
+
+    @dataclasses.dataclass
+    class Point:
+        x: float
+
+    codec = Codec(MsgspecJSONSerializer)
+    for value in (number, [None, number], {"a": {"b": (number,)}}, Point(number)):
+        with pytest.raises(UnstorableValue, match="JSON has no"):
+            codec.encode(value)
+    for value in (None, [None, 1.5], {"a": None, "b": "null"}):
+        assert codec.decode(codec.encode(value)) == value
+
+
+def test_msgpack_reads_keys_that_are_tuples():
+    """They are packed without complaint, so they have to be readable."""
+    codec = Codec(MSGPackSerializer)
+    for value in ({(1, 2): 3}, [{(1, ("a",)): {1: None}}], {"a": {(): 1}}):
+        assert codec.decode(codec.encode(value)) == value
+    with pytest.raises(UnreadableValue):
+        codec.decode(b"\x81\x80\x01")  # a dict for a key

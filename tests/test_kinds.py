@@ -558,6 +558,7 @@ def test_sentinels(written):
         {"h": 1},
         [None],
         ["redis://h:1"],
+        [(":password@h", 1)],
     ],
 )
 def test_sentinels_that_are_none(written):

@@ -6,6 +6,8 @@ import asyncio
 import threading
 from contextlib import AsyncExitStack, ExitStack
 from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
 from time import monotonic
 
 import pytest
@@ -82,6 +84,23 @@ async def test_release_of_what_is_no_longer_held(cache):
     await next_holder.release()
     with pytest.raises(LockError):
         await next_holder.release()
+
+
+@pytest.mark.parametrize("unit", [timedelta(seconds=1), Decimal(1), Fraction(1)])
+async def test_waits_in_any_units(cache, unit):
+    """What a lock waits for, or is extended by, is whatever a timeout can be."""
+    lock = cache.lock("lock", timeout=unit * 10, sleep=unit / 100, blocking_timeout=unit / 20)
+    await lock.acquire()
+
+    assert await lock.extend(unit * 10) is True
+    assert 18 <= await cache.ttl("lock") <= 20
+    assert await cache.lock("lock", sleep=unit / 100, blocking_timeout=unit / 20).acquire() is False
+    for nonsense in (float("nan"), float("inf"), "x", None, [], 1e308):
+        with pytest.raises(InvalidTimeout):
+            await lock.extend(nonsense)
+    for nonsense in (float("nan"), "x", [], 1j):
+        with pytest.raises(InvalidTimeout):
+            await lock.acquire(blocking_timeout=nonsense)
 
 
 async def test_extend_and_reacquire(cache):

@@ -314,6 +314,8 @@ def _sentinel(value: Any) -> tuple[str, int]:
         value = (found[1] or found[2], found[3] or SENTINEL_PORT)
     if not (isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], str) and value[0]):
         raise TypeError(SENTINELS_WANTED)
+    if "@" in value[0]:
+        raise ValueError(f"{SENTINELS_WANTED}; a password belongs in SENTINEL_KWARGS")
     return value[0], whole(1, 65535)(value[1])
 
 

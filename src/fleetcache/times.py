@@ -21,6 +21,13 @@ def milliseconds(timeout: Any, unit: int = 1000) -> int:
     return _whole(timeout, unit, "a timeout is a number of seconds, a timedelta, or None for ever")
 
 
+def seconds(wait: Any) -> float:
+    """Return how long to wait, a ``timedelta`` or a number, as seconds; infinity is for ever."""
+    if type(wait) is float and wait == wait:  # noqa: PLR0124 - no number is not itself
+        return wait
+    return milliseconds(wait) / 1000
+
+
 def moment(when: Any, unit: int = 1) -> int:
     """Return *when*, a ``datetime`` or *unit*-ths of seconds since 1970, as such parts of seconds."""
     text = "a moment is a datetime, or a number of seconds (or milliseconds) since 1970"

@@ -8,10 +8,12 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import json
+import math
 import pickle
 import pkgutil
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, Protocol, cast
 
 from fleetcache.codec.options import library, whole
@@ -142,6 +144,24 @@ class JSONSerializer(BaseSerializer):
         return json.loads(payload.decode())
 
 
+def _keyed(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return a dict of *pairs* whose keys may be lists."""
+    return {_frozen(key): value for key, value in pairs}
+
+
+def _frozen(key: Any) -> Any:
+    return tuple(map(_frozen, key)) if isinstance(key, list) else key
+
+
+def _check_numbers(value: Any) -> None:
+    """Raise ValueError if there is a number in plain *value* that JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"JSON has no {value}")
+    if isinstance(value, (dict, list, tuple, set, frozenset)):
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_numbers(part)
+
+
 def _undigit(value: Any, packed: bytes) -> bytes:
     # MessagePack writes 53 as the one byte "5", which would read back as the integer 5.  The longer
     # form of 53 is as valid.  Plain integers come here only as members of sorted sets, which
@@ -164,7 +184,10 @@ class MSGPackSerializer(BaseSerializer):
 
     def loads(self, payload: bytes, /) -> Any:
         # Dicts with integer keys are packed without complaint, so they have to be readable.
-        return self._msgpack.unpackb(payload, raw=False, strict_map_key=False)
+        try:
+            return self._msgpack.unpackb(payload, raw=False, strict_map_key=False)
+        except TypeError:  # so are those with tuples, which come as lists
+            return self._msgpack.unpackb(payload, raw=False, strict_map_key=False, object_pairs_hook=_keyed)
 
 
 class MsgspecSerializer(BaseSerializer):
@@ -191,6 +214,7 @@ class MsgspecSerializer(BaseSerializer):
         except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise SettingsError(f"MSGSPEC_TYPE: {kind!r} is no type for msgspec: {error}") from error
         self._encode = msgspec.Encoder(enc_hook=_plain).encode
+        self._plainly = partial(library("msgspec", extra="serializers").to_builtins, enc_hook=_plain)
 
     def dumps(self, value: Any, /) -> bytes:
         return _undigit(value, self._encode(value))
@@ -208,4 +232,6 @@ class MsgspecJSONSerializer(MsgspecSerializer):
 
     def dumps(self, value: Any, /) -> bytes:
         encoded: bytes = self._encode(value)
+        if b"null" in encoded:  # what stands for a number that JSON does not have, too
+            _check_numbers(self._plainly(value))
         return encoded

@@ -36,6 +36,7 @@ from fleetcache.exchange import Reply
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import TROUBLE
 from fleetcache.recipes.leftovers import LEFTOVERS, Leftover
+from fleetcache.times import seconds
 from fleetcache.twin import Twinned, blocking, complete
 
 NEVER_RAN = (ResponseError, DataError, NeverSent, CircuitOpen, TooManyConnections, AccessDenied, UnsupportedServer)
@@ -174,10 +175,10 @@ class Lock(Twinned):
         It is tried every *sleep* seconds, for *blocking_timeout* seconds at most.  If it raises, the lock is
         not held: what the server may have given is given back, as soon as it answers.
         """
-        sleep = self.sleep if sleep is None else sleep
+        sleep = seconds(self.sleep if sleep is None else sleep)
         blocking = self.blocking if blocking is None else blocking
         patience = self.blocking_timeout if blocking_timeout is None else blocking_timeout
-        give_up = None if patience is None else monotonic() + patience
+        give_up = None if patience is None else monotonic() + seconds(patience)
         lifetime = () if self.lifetime is None else ("PX", self.lifetime)
         mine = uuid4().hex.encode() if token is None else token.encode() if isinstance(token, str) else token
         if token is not None:
@@ -283,9 +284,12 @@ class Lock(Twinned):
         if self.runtime.blocks and not isinstance(error, RedisError):
             leftover.tried.wait(MOMENT)
 
-    async def aextend(self, additional_time: float, replace_ttl: bool = False) -> bool:
+    async def aextend(self, additional_time: Any, replace_ttl: bool = False) -> bool:
         """Hold the lock *additional_time* seconds longer, or from now on if *replace_ttl*."""
-        return await self._renew("extend", int(additional_time * 1000), replace_ttl)
+        milliseconds = self.cache.milliseconds(additional_time)
+        if milliseconds is None:
+            raise InvalidTimeout("a lock is extended by a number of seconds, not for ever (None)")
+        return await self._renew("extend", milliseconds, replace_ttl)
 
     extend = blocking(aextend)
 
