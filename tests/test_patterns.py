@@ -162,3 +162,11 @@ def test_prefixes_that_contain_each_other_are_warned_of(outer, inner, warned):
     if warned:
         assert "'inner'" in found[0].msg
         assert "pw" not in found[0].msg
+
+
+def test_a_key_function_that_returns_no_text_is_named():
+    """Where a glob has to be made of what it returns, the error says what is wrong with it."""
+    cache = Cache("memory://bytes", {"KEY_PREFIX": "shop", "KEY_FUNCTION": lambda key, *_: str(key).encode()})
+    for operation in (cache.clear, lambda: cache.keys("*"), lambda: cache.delete_pattern("a")):
+        with pytest.raises(SettingsError, match="KEY_FUNCTION has to return text, not bytes"):
+            operation()

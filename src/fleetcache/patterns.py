@@ -28,10 +28,10 @@ def pattern_of(function: KeyFunction, pattern: str, prefix: str, version: Any) -
         return function(pattern, escaped(prefix), escaped(str(version)))
     wanted = special.findall(pattern)
     if not wanted:
-        return escaped(function(pattern, prefix, version))
+        return escaped(_text(function(pattern, prefix, version)))
     text = str(version)
     quoted = escaped(prefix), escaped(text) if special.search(text) else version  # a number may be formatted as one
-    found, fixed = function(pattern, *quoted), function(KEY, *quoted)
+    found, fixed = _text(function(pattern, *quoted)), function(KEY, *quoted)
     if fixed != escaped(function(KEY, prefix, version)) or len(special.findall(found)) != len(wanted) + len(
         special.findall(fixed)
     ):
@@ -42,11 +42,18 @@ def pattern_of(function: KeyFunction, pattern: str, prefix: str, version: Any) -
     return found
 
 
+def _text(name: Any) -> str:
+    """Return *name*, what a KEY_FUNCTION returned, or say that it is no text."""
+    if not isinstance(name, str):
+        raise SettingsError(f"KEY_FUNCTION has to return text, not {type(name).__name__}")
+    return name
+
+
 def pattern_of_all(function: KeyFunction, prefix: str) -> str:
     """Return the glob for all names under *prefix*, in every version, and none under another."""
     if function is default_key_function:
         return function("*", escaped(prefix), "*")
-    own = [function(key, prefix, version) for key, version in product(KEYS, VERSIONS)]
+    own = [_text(function(key, prefix, version)) for key, version in product(KEYS, VERSIONS)]
     others = [function(KEY, other, 1) for other in (f"{prefix}x", f"x{prefix}", "x")]
     for found in _candidates(function, prefix, own):
         matches = glob(found.encode()).fullmatch
