@@ -11,6 +11,7 @@ import atexit
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from time import monotonic
 
 from fleetcache.forks import OURS, in_children, own
@@ -20,6 +21,27 @@ FAREWELL = 0.3
 
 _parents: set[threading.Thread] = set()
 """Threads of a process from which this one was forked, by C code that did not tell Python."""
+
+
+class Bell:
+    """Wakes the one thread that waits for it.
+
+    No ``threading.Event``, whose methods are Python code: an interrupt within them, or a handler that calls them
+    again, leaves its lock held, and whoever rings next waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self._rung: SimpleQueue[None] = SimpleQueue()
+
+    def ring(self) -> None:
+        """Let the thread go on; at once if it does not wait yet."""
+        if self._rung.empty():
+            self._rung.put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Return when the bell has been rung, or after *seconds*."""
+        with suppress(Empty):
+            self._rung.get(timeout=max(seconds, 0))
 
 
 def begun(name: str, work: Callable[..., object], *arguments: object) -> threading.Thread | None:

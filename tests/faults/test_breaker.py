@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -349,6 +350,65 @@ def test_a_probe_that_hangs_delays_no_other(mortal, proxy):
     assert wait_until_admitted(cache) < 0.1 + SLACK
     assert cache.set("a", 1) is True
     assert proxy.accepted < 20
+
+
+def test_probes_have_a_limit_where_callers_have_none(mortal, proxy, monkeypatch):
+    """A server that took what it was sent, and said nothing, for many cooldowns is found well again afterwards."""
+    monkeypatch.setattr("fleetcache.exchange.server.DEADLINE", LIMIT)
+    options = {"SOCKET_TIMEOUT": None, "SOCKET_CONNECT_TIMEOUT": None, "BREAKER_COOLDOWN": 0.02}
+    cache = Cache(proxy.url(), {"OPTIONS": options})
+    cache.set("a", "a")
+    breaker = cache.topology.primaries[0].breaker
+    proxy.blackhole()
+    breaker.failure(ServerTimeout("as if it had been noticed"), breaker.era)
+    wait_for(lambda: proxy.accepted > probing.AT_ONCE)  # all that may hang at the same time do
+
+    proxy.heal()
+
+    wait_until_admitted(cache, 2 * LIMIT + SLACK)
+    assert cache.get("a") == "a"
+
+
+def test_an_interrupt_as_the_prober_starts(monkeypatch):
+    """A prober whose thread was never started is not waited for: a caller tries, and starts the next."""
+    breaker = Breaker("here", failures=1, cooldown=0.01)
+    breaker.prober = probing.Prober(lambda: lambda: breaker.success(breaker.era))
+    with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
+        interrupted.setattr(threading.Thread, "start", interrupt)
+        fail(breaker)
+    breaker.next_try = time.monotonic() - 2 * probing.LATE
+
+    breaker.admit()
+    with pytest.raises(CircuitOpen):
+        breaker.admit()
+
+    wait_for(lambda: not breaker.failed)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers")
+def test_signals_do_not_put_off_a_time_out(mortal):
+    """A timer that interrupts every wait does not make the kernel begin to count anew each time."""
+    cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
+    cache.set("a", "a")
+    mortal.pause()
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT / 8, LIMIT / 8)
+    threading.Timer(5 * LIMIT, mortal.resume).start()
+    try:
+        for operation in (lambda: cache.get("a"), lambda: cache.topology.primaries[0].probe()):
+            started = time.monotonic()
+            with suppress(ServerTimeout):
+                operation()
+            assert time.monotonic() - started <= 2 * LIMIT + SLACK
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    wait_until_admitted(cache, 5 * LIMIT + 2)
+    assert cache.get("a") == "a"
 
 
 def test_callers_are_refused_while_a_probe_is_under_way(mortal):

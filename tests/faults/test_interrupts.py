@@ -6,9 +6,11 @@ import gc
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from tests.faults.interrupts import harm_in, in_a_process
@@ -17,6 +19,7 @@ from fleetcache import Cache
 from fleetcache.commands import GET, SET, SET_IF
 from fleetcache.errors import ServerGone, ServerTimeout
 from fleetcache.exchange.wire import packed
+from fleetcache.threads import Bell
 
 COUNT = int(os.environ.get("FLEETCACHE_INTERRUPTS", "60"))
 
@@ -243,3 +246,43 @@ def test_hearing_takes_what_is_here():
 
     assert server.hear(told) == [b"1", b"2", b"3"]
     assert packed([(GET, "a")] * 3).count(b"GET") == 3
+
+
+def test_an_interrupt_leaves_no_bell_that_hangs():
+    """Whatever instruction an exception comes at: whoever rings, or waits, next is not held up."""
+
+    class Limit(Exception):
+        pass
+
+    left = 0
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal left
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left == 0:
+                raise Limit
+        return trace
+
+    def use(bell: Bell) -> None:
+        bell.ring()
+        bell.wait(0.001)
+
+    instant, interrupted = 0, True
+    while interrupted:
+        instant, bell, interrupted = instant + 1, Bell(), False
+        left = instant
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            use(bell)
+        except Limit:
+            interrupted = True
+        finally:
+            sys.settrace(before)
+        thread = threading.Thread(target=use, args=(bell,), daemon=True)
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive(), instant
+    assert instant > 20

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import select
+import signal
 import socket
 import ssl
 import struct
+from _signal import getsignal  # type: ignore[import-not-found]
 from time import monotonic
 from typing import Any
 
@@ -18,7 +20,14 @@ from fleetcache.interrupts import interruption
 CHUNK = 65536
 RESTED = 0.001
 """Seconds: what has not been used for so long is looked at first, which takes a system call."""
-KERNEL_TIMEOUTS = hasattr(socket, "SO_RCVTIMEO") and hasattr(socket, "AF_UNIX") and hasattr(select, "poll")
+TICK = int(getattr(signal, "SIGALRM", 0))
+KERNEL_TIMEOUTS = TICK > 0 and hasattr(socket, "SO_RCVTIMEO") and hasattr(socket, "AF_UNIX") and hasattr(select, "poll")
+
+
+def ticks() -> bool:
+    """Whether a timer of this process's is about to send a signal, perhaps again and again."""
+    # What signal.getsignal wraps takes a tenth of the time.
+    return bool(getsignal(TICK)) and signal.getitimer(signal.ITIMER_REAL)[0] > 0
 
 
 class Conversation:
@@ -75,6 +84,8 @@ class Conversation:
         if started - self.told > RESTED and self.is_stale():
             raise ConnectionLost(f"{self.address}: the server closed the connection while it was idle")
         self.told = started
+        if self.kernel and ticks():
+            self._count_by_python()
         reader = self.reader
         replies: list[Reply] = []
         try:
@@ -98,6 +109,11 @@ class Conversation:
             raise self._explained(error) from error
         return self.hear(count, replies)
 
+    def _count_by_python(self) -> None:
+        """From now on let Python count the time.  After each signal the kernel would begin to count anew."""
+        self.kernel = False
+        self._limit(self.timeout)
+
     def hasten(self, timeout: float | None) -> None:
         """From now on an exchange takes *timeout* seconds at most."""
         if timeout is not None and timeout <= 0:
@@ -108,6 +124,8 @@ class Conversation:
     def tell(self, data: bytes) -> None:
         """Send *data*, which holds whole commands."""
         self.told = monotonic()
+        if self.kernel and ticks():
+            self._count_by_python()
         try:
             self._send(data)
         except OSError as error:

@@ -94,7 +94,7 @@ class Breaker:
             self.era += 1
             self.strikes = 0
             if self.prober is not None:
-                self.prober.wake.set()
+                self.prober.wake.ring()
             log.warning(
                 "%s: back after %.1f s", self.address, monotonic() - self.away_since, extra={"event": "recovery"}
             )

@@ -352,21 +352,21 @@ def hurried(kind: Any) -> Any:
         def _connect(self) -> Any:
             if monotonic() >= self.until:
                 raise TooLate("timed out")
-            if self.limit:
-                self.connecting_until = min(monotonic() + self.limit, self.until)
+            if self.limit or self.until < inf:
+                self.connecting_until = min(monotonic() + (self.limit or inf), self.until)
             try:
                 sock = super()._connect()
             finally:
                 self.connecting_until = None
-            seconds = self.socket_timeout
-            return Hasty(sock, min(self.until, monotonic() + seconds)) if seconds else sock
+            until = min(self.until, monotonic() + (self.socket_timeout or inf))
+            return Hasty(sock, until) if until < inf else sock
 
         def _wrap_socket_with_ssl(self, sock: Any) -> Any:
             if self.until < inf:
                 # A server that speaks no TLS is silent: at first it is not given long before it is asked.
                 self.suspected = self.suspicious
                 left = min(self.until - monotonic(), SHORTLY if self.suspicious else inf)
-                sock.settimeout(max(min(left, self.socket_timeout), 0.001))
+                sock.settimeout(max(min(left, self.socket_timeout or inf), 0.001))
             return super()._wrap_socket_with_ssl(sock)
 
         def read_response(self, *args: Any, **kwargs: Any) -> Any:

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Protocol
 
 from fleetcache.forks import OURS, own
-from fleetcache.threads import begun
+from fleetcache.threads import Bell, begun
 
 LATE = 1.0
 """Seconds after which a probe that was due, and has not begun, is no longer waited for."""
@@ -63,7 +63,7 @@ class Prober:
         self.asked = 0.0
         self.over = False
         self.turn = threading.Lock()  # held by the thread
-        self.wake = threading.Event()
+        self.wake = Bell()
         self.thread: threading.Thread | None = None
         self.trying: list[threading.Thread] = []
         PROBERS.add(self)
@@ -71,22 +71,27 @@ class Prober:
     def start(self, breaker: Watched, now: float) -> None:
         """Begin to probe; if that has begun, look at the breaker's ``next_try`` again."""
         self.asked = now
-        self.wake.set()
+        self.wake.ring()
         if not self.over and self.turn.acquire(blocking=False):
-            self.thread = self._started(breaker, self._run, breaker)
+            self.thread = None
+            self.thread = self._started(breaker, self._run, breaker, self.turn)
             if self.thread is None:
                 self.turn.release()
 
     def watches(self, breaker: Watched, now: float) -> bool:
         """Whether a caller of *now* can rely on a probe that is due."""
         self.asked = now
-        if self.over or now > breaker.next_try + LATE:
+        if self.over:
+            return False
+        if now > breaker.next_try + LATE:
+            if self.thread is None:
+                self.turn = threading.Lock()  # an interrupt came as the thread was started
             return False
         if not self.turn.locked():
             self.start(breaker, now)
         elif breaker.next_try > now + breaker.cooldown:  # it was put off, for want of callers
             breaker.next_try = now
-            self.wake.set()
+            self.wake.ring()
         return self.turn.locked()
 
     @staticmethod
@@ -94,10 +99,9 @@ class Prober:
         """Return a thread that does *work*, None if there cannot be one now."""
         return begun(f"probe {breaker.address}", work, *arguments)
 
-    def _run(self, breaker: Watched) -> None:
+    def _run(self, breaker: Watched, turn: threading.Lock) -> None:
         try:
             while breaker.open and not self.over:
-                self.wake.clear()
                 now = monotonic()
                 if now < breaker.next_try:
                     self.wake.wait(breaker.next_try - now)
@@ -109,7 +113,7 @@ class Prober:
                 self._begin(breaker, probe)
                 del probe
         finally:
-            self.turn.release()
+            turn.release()
 
     def _begin(self, breaker: Watched, probe: Callable[[], object]) -> None:
         self.trying = [thread for thread in self.trying if thread.is_alive()]
@@ -119,7 +123,7 @@ class Prober:
     def stop(self) -> None:
         """End the thread, and wait for it; a probe that hangs is left alone."""
         self.over = True
-        self.wake.set()
+        self.wake.ring()
         if self.thread is not None:
             self.thread.join(FAREWELL)
 

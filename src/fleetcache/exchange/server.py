@@ -328,8 +328,10 @@ class RemoteServer(Server):
         """Find out whether the server is back, over a connection of its own, and tell the breaker."""
         era = self.breaker.era
         try:
-            conversation = self._open()
+            # However patient callers are: probes that hang for ever would be the last ones.
+            conversation = self._open(DEADLINE)
             try:
+                conversation.hasten(self.timeout or DEADLINE)
                 conversation.ask(PING, 1)
             finally:
                 conversation.close()
@@ -519,9 +521,9 @@ class RemoteServer(Server):
 
     # --- new connections --------------------------------------------------------------------------
 
-    def _open(self) -> Conversation:
-        """Return a new connection, which leads to the right server."""
-        limit = time_to_connect(self.pool)
+    def _open(self, patience: float | None = None) -> Conversation:
+        """Return a new connection, which leads to the right server; *patience* is for settings without a limit."""
+        limit = time_to_connect(self.pool) or patience
         until = inf if limit is None else monotonic() + limit
         if self.sentinels is None:
             return self._reach(until)

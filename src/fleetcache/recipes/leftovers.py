@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from fleetcache.forks import OURS, in_children, keep, own
 from fleetcache.interrupts import let_pass
+from fleetcache.threads import Bell
 
 MOST = 1000
 """How many tokens are remembered; beyond that the oldest are forgotten."""
@@ -45,7 +46,7 @@ class Leftover:
         self.answered = False
         self.busy = threading.Lock()
         self.gone = False
-        self.tried = threading.Event()
+        self.tried = Bell()
 
     def settle(self) -> None:
         """Release the token if that can be done now; else say when it is due again."""
@@ -66,7 +67,7 @@ class Leftover:
             self.due = monotonic() + self.pause
             self.pause = min(2 * self.pause, LAST)
             self.gone = settled or self.due > self.until
-            self.tried.set()
+            self.tried.ring()
 
 
 class Leftovers:
@@ -82,7 +83,7 @@ class Leftovers:
         keep(self.thread)
         self.all: list[Leftover] = []
         self.changing = threading.RLock()
-        self.wake = threading.Event()
+        self.wake = Bell()
         self.thread = None
 
     def add(self, leftover: Leftover) -> None:
@@ -98,7 +99,7 @@ class Leftovers:
                     self.thread = thread
             except RuntimeError:  # no thread can be started any more
                 leftover.settle()
-        self.wake.set()
+        self.wake.ring()
 
     def forget(self, token: bytes) -> None:
         """Leave *token* alone: it may hold a lock again."""
@@ -111,7 +112,6 @@ class Leftovers:
 
     def _see_to_all(self) -> None:
         while True:
-            self.wake.clear()
             for leftover in list(self.all):
                 if leftover.due <= monotonic():
                     leftover.settle()
@@ -131,7 +131,7 @@ class Leftovers:
             for leftover in self.all:
                 leftover.gone = True
             thread = self.thread
-        self.wake.set()
+        self.wake.ring()
         if thread is not None:
             thread.join(LAST / 20)
 
