@@ -591,7 +591,7 @@ def test_urls():
     """One URL may name several nodes; what stands before and after the hosts is theirs alike."""
     cache = Cache("rediss+cluster://user:p,w@h1:7000,h2,[::1]:7002/0?ssl_cert_reqs=none")
 
-    assert [start.address for start in cache.topology.starts] == ["h1:7000/0", "h2:6379/0", "::1:7002/0"]
+    assert [start.address for start in cache.topology.starts] == ["h1:7000/0", "h2:6379/0", "[::1]:7002/0"]
     pools = [start.remote.pool.connection_kwargs for start in cache.topology.starts]
     assert {(pool["username"], pool["password"], pool["ssl_cert_reqs"]) for pool in pools} == {("user", "p,w", "none")}
     assert "p,w" not in repr(cache)

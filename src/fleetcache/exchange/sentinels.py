@@ -27,7 +27,7 @@ Remap: TypeAlias = Callable[[Place], Place]
 
 MOMENT = 0.2
 """No Sentinel is asked again within so many seconds, however many want to connect."""
-SOON = 0.05
+SOON = 0.1
 """The same, if its last answer was wrong: the right one is about to come."""
 PATIENCE = 5.0
 """Seconds after which no further server is tried, where there is no SOCKET_TIMEOUT."""
