@@ -4,16 +4,22 @@ Time limits are raised into whatever runs: by a signal's handler (Celery's ``Sof
 ``JobTimeoutException``, the ``TimeoutError`` of ``signal.alarm``), or from another thread by ``PyThreadState_SetAsyncExc``.
 Most of them are an Exception like any other, so who catches Exception has to ask here before it is taken for an answer.
 
-A handler leaves its frame in the traceback, and is the only function that is given a frame as an argument. What
-another thread raises comes bare: without arguments, at an instruction that raises nothing.
+A handler leaves its frame in the traceback, and is known by its code, or as the only function that is given a frame as an
+argument. What another thread raises comes bare: without arguments, at an instruction that raises nothing.
 """
 
 from __future__ import annotations
 
 import dis
+import signal
+from _signal import getsignal  # type: ignore[import-not-found]  # what signal.getsignal wraps takes a tenth of the time
+from collections.abc import Set
+from functools import partial
 from pickle import PickleError
 from types import CodeType, FrameType, TracebackType
+from typing import Any
 
+SIGNALS = tuple(map(int, signal.valid_signals()))
 RAISE = dis.opmap["RAISE_VARARGS"]
 
 PLAIN = (
@@ -30,7 +36,8 @@ def interruption(error: BaseException | None) -> BaseException | None:
     while error is not None and id(error) not in known:
         known.add(id(error))
         steps = _steps(error)
-        if any(_handles_a_signal(step.tb_frame) for step in steps) or _is_bare(error):
+        handlers = _handlers() if steps else set()
+        if any(_handles_a_signal(step.tb_frame, handlers) for step in steps) or _is_bare(error):
             return error
         frames.update(step.tb_frame for step in steps)
         hidden = error.__cause__ or error.__context__
@@ -72,8 +79,23 @@ def _steps(error: BaseException) -> list[TracebackType]:
     return steps
 
 
-def _handles_a_signal(frame: FrameType) -> bool:
+def _handlers() -> set[CodeType]:
+    """Return the code of the functions that handle signals now."""
+    found = set()
+    for number in SIGNALS:
+        function: Any = getsignal(number)
+        while isinstance(function, partial):
+            function = function.func
+        if not hasattr(function, "__code__") and callable(function):
+            function = getattr(function, "__func__", type(function).__call__)
+        found.add(getattr(function, "__code__", None))
+    return found - {None}
+
+
+def _handles_a_signal(frame: FrameType, handlers: Set[CodeType]) -> bool:
     code: CodeType = frame.f_code
+    if code in handlers:
+        return True
     count = code.co_argcount + code.co_kwonlyargcount + 2
     for name in code.co_varnames[:count]:
         value = frame.f_locals.get(name)

@@ -92,9 +92,9 @@ class NearOptions:
     t_topo: float = option(15.0, pause)
     """Every so many seconds it is asked, of another server where there is one, who the primary is, and which slots
     it holds."""
-    touch: float | None = option(0.25, limit)
+    touch: float | None = option(0.25, limit, none=True)
     """How often, in seconds, the server is told which entries were read near, so that it evicts others (`TOUCH`). Each is
-    named at most once within them, and once for ten hits. 0: never."""
+    named at most once within them, and once for ten hits. 0 or None: never."""
     absent: bool = option(True, flag)
     """Also remember which entries are missing; on a cluster that is not done."""
     untracked_ttl: float = option(0.0, at_least(0))

@@ -1,4 +1,6 @@
-"""The library's own threads end before their interpreter does: all are daemons, and named "fleetcache …".
+"""The library's own threads: when they may begin, and that they end before their interpreter does.
+
+All are daemons, and named "fleetcache …".
 
 A daemon that goes on while its interpreter ends does no harm to a process, but CPython aborts one whose
 sub-interpreter has a thread left.  So what has threads stops them by ``atexit``, and here they are waited for; this module is
@@ -8,11 +10,13 @@ imported before, so its turn comes after.
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
+from typing import Any
 
 from fleetcache.forks import OURS, in_children, own
 
@@ -44,14 +48,31 @@ class Bell:
             self._rung.get(timeout=max(seconds, 0))
 
 
+def start(thread: threading.Thread) -> None:
+    """Start *thread*, or raise RuntimeError if there can be none now, or may be none."""
+    if loads_for_uwsgi():
+        raise RuntimeError("uWSGI loads the site here, and forks its workers; the thread begins in each of them")
+    thread.start()
+
+
 def begun(name: str, work: Callable[..., object], *arguments: object) -> threading.Thread | None:
     """Return a thread that does *work*; None if there cannot be one now."""
     thread = threading.Thread(target=work, args=arguments, name=f"fleetcache {name}", daemon=True)
     try:
-        thread.start()
+        start(thread)
     except RuntimeError:  # the interpreter is shutting down, or the machine allows no more
         return None
     return thread
+
+
+def loads_for_uwsgi() -> bool:
+    """Whether this is the process of uWSGI that loads a site and is then forked, in C, to make the workers.
+
+    A thread that has the interpreter at that moment, or waits for it, is not in the workers, and CPython would let them wait
+    for it for ever.
+    """
+    uwsgi: Any = sys.modules.get("uwsgi")
+    return uwsgi is not None and hasattr(uwsgi, "worker_id") and not uwsgi.worker_id() and not uwsgi.mule_id()
 
 
 def ours() -> list[threading.Thread]:

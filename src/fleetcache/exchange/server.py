@@ -44,6 +44,7 @@ from fleetcache.exchange.seats import Counter, Seat, Seats
 from fleetcache.exchange.sentinels import Place, Remap, Sentinel, Sentinels
 from fleetcache.exchange.wire import ABOUT, PING, facts_in, packed, place_in
 from fleetcache.forks import OURS, in_children, keep, own
+from fleetcache.threads import start
 from fleetcache.twin import complete
 
 Told: TypeAlias = tuple[Conversation, Sequence[Command], int]
@@ -493,7 +494,7 @@ class RemoteServer(Server):
                     making.exception()  # looked at, so that asyncio does not complain when all waiters left
 
         try:
-            threading.Thread(target=connect, name="fleetcache connects", daemon=True).start()
+            start(threading.Thread(target=connect, name="fleetcache connects", daemon=True))
         except RuntimeError:  # there can be no more threads, or the interpreter ends
             connect()
         return making

@@ -36,6 +36,7 @@ TEXT = frozenset((Verb, Script, str))
 
 
 NAMED = b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
+SHAPE = (Verb, str, bytes, int)
 STORING = b"*5\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
 
 
@@ -47,12 +48,12 @@ def pack(command: Command) -> bytes:
     try:
         if len(command) == 2:
             verb, name = command
-            if type(name) is str:
+            if type(name) is str and type(verb) is Verb:
                 name = name.encode()
                 return NAMED % (len(verb), verb, len(name), name)
         elif len(command) == 5 and command[3] == "PX":
             verb, name, payload, _, life = command
-            if type(name) is str and type(payload) is bytes and type(life) is int and len(payload) < LARGE:
+            if (type(verb), type(name), type(payload), type(life)) == SHAPE and len(payload) < LARGE:
                 name, life = name.encode(), b"%d" % life
                 return STORING % (len(verb), verb, len(name), name, len(payload), payload, len(life), life)
         return _packed_by_hiredis(command)

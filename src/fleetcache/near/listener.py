@@ -36,6 +36,7 @@ from fleetcache.near.changes import Changes
 from fleetcache.near.reads import NEVER, Reads, State
 from fleetcache.near.tracking import CANARY_LIFE, DOUBT, Refused, Tracking
 from fleetcache.sharing import tidy
+from fleetcache.threads import start
 from fleetcache.topology import Topology
 from fleetcache.twin import complete
 
@@ -159,7 +160,7 @@ class Listener:
     def _begin(self, thread: threading.Thread) -> bool:
         """Start *thread*; return whether there can be one now."""
         try:
-            thread.start()
+            start(thread)
         except RuntimeError as error:  # the interpreter is shutting down, or the machine allows no more
             self.tracking.why = str(error)
             return False

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 
 from fleetcache.forks import OURS, in_children, keep, own
 from fleetcache.interrupts import let_pass
-from fleetcache.threads import Bell
+from fleetcache.threads import Bell, start
 
 MOST = 1000
 """How many tokens are remembered; beyond that the oldest are forgotten."""
@@ -95,7 +95,7 @@ class Leftovers:
             try:
                 if self.thread is None:
                     thread = threading.Thread(target=self._see_to_all, name="fleetcache locks", daemon=True)
-                    thread.start()
+                    start(thread)
                     self.thread = thread
             except RuntimeError:  # no thread can be started any more
                 leftover.settle()
