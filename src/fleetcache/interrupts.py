@@ -13,7 +13,7 @@ from __future__ import annotations
 import dis
 import signal
 from _signal import getsignal  # type: ignore[import-not-found]  # what signal.getsignal wraps takes a tenth of the time
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pickle import PickleError
 from types import CodeType, FrameType, TracebackType
@@ -81,18 +81,19 @@ def _steps(error: BaseException) -> list[TracebackType]:
 
 def _handlers() -> set[CodeType]:
     """Return the code of the functions that handle signals now."""
-    found = set()
+    found: set[CodeType] = set()
     for number in SIGNALS:
         function: Any = getsignal(number)
         while isinstance(function, partial):
             function = function.func
-        if not hasattr(function, "__code__") and callable(function):
+        if callable(function) and not hasattr(function, "__code__"):  # a method, or an object that can be called
             function = getattr(function, "__func__", type(function).__call__)
-        found.add(getattr(function, "__code__", None))
-    return found - {None}
+        if hasattr(function, "__code__"):
+            found.add(function.__code__)
+    return found
 
 
-def _handles_a_signal(frame: FrameType, handlers: Set[CodeType]) -> bool:
+def _handles_a_signal(frame: FrameType, handlers: AbstractSet[CodeType]) -> bool:
     code: CodeType = frame.f_code
     if code in handlers:
         return True
