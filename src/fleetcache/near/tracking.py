@@ -71,6 +71,8 @@ OUTSTANDING = 3
 PATIENCE = 3.0
 """Seconds, or as many times ``t_live``, without an answer after which a connection is given up."""
 
+NOBODY: list[Reads] = []
+
 CANARY = "~near:"
 """What a canary's name has after the prefix: no key's name with a version."""
 
@@ -264,14 +266,16 @@ class Tracking:
 
     def audience(self, name: str) -> list[Reads]:
         """Return the reads that may have left a copy of *name*."""
-        found: list[Reads] = []
-        for length in self._lengths:
-            found += self._audience.get(name[:length], ())
-        return found
+        if len(self._lengths) == 1:  # written out: all that is announced comes by here
+            return self._audience.get(name[: self._lengths[0]], NOBODY)
+        return [reads for length in self._lengths for reads in self._audience.get(name[:length], NOBODY)]
 
     def tells_of(self, name: str) -> bool:
         """Whether there may be copies of *name*, from here."""
-        return bool(self.audience(name)) and (self.holds is None or self.holds(name))
+        for length in self._lengths:
+            if name[:length] in self._audience:
+                return self.holds is None or self.holds(name)
+        return False
 
     @property
     def outgrown(self) -> bool:
