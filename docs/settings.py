@@ -51,7 +51,7 @@ CONNECTION = {
     "driver_info": "A `redis.DriverInfo`: who `CLIENT SETINFO` says is connected, fleetcache by default; None: nothing is said.",
     "ssl_ca_certs, ssl_ca_path, ssl_ca_data": "Whom to trust, under `rediss://`.",
     "ssl_certfile, ssl_keyfile, ssl_password": "The client's own certificate.",
-    "ssl_cert_reqs": "Whether the server's certificate is checked: `\"required\"`, `\"optional\"`, or `\"none\"`, which `None` means too.",
+    "ssl_cert_reqs": 'Whether the server\'s certificate is checked: `"required"`, `"optional"`, or `"none"`, which `None` means too.',
     "ssl_check_hostname": "Whether the certificate has to name the host: True, with every redis-py.",
     "ssl_validate_ocsp, ssl_validate_ocsp_stapled": "Whether the server's certificate was revoked.",
     "ssl_min_version, ssl_ciphers": "Which TLS.",
