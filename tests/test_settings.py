@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import redis
 from tests.faces import Face, settled
 
 from fleetcache import Cache, CacheHandler, InvalidCacheBackendError, SettingsError
+from fleetcache import client as clients
 from fleetcache.client import SentinelClient
 from fleetcache.errors import (
     AccessDenied,
@@ -62,10 +64,13 @@ def test_an_empty_location(location):
         (f"redsi://:{SECRET}@host/1", "unknown URL scheme 'redsi'. Did you mean 'redis'?"),
         (f"http://user:{SECRET}@host/1", "unknown URL scheme 'http'."),
         (f"user:{SECRET}@127.0.0.1:6379", "'***@127.0.0.1:6379' is no URL."),
-        ("127.0.0.1:6379", "'127.0.0.1:6379' is no URL."),
+        ("127.0.0.1:6379", "'127.0.0.1:6379' is no URL. Did you mean 'redis://127.0.0.1:6379'?"),
+        ("localhost", "'localhost' is no URL. Did you mean 'redis://localhost'?"),
+        ("/run/valkey.sock", "'/run/valkey.sock' is no URL. Did you mean 'unix:///run/valkey.sock'?"),
+        (Path("/run/valkey.sock"), "'/run/valkey.sock' is no URL. Did you mean 'unix:///run/valkey.sock'?"),
         (["redis://fine", f"vlakey://:{SECRET}@host"], "unknown URL scheme 'vlakey'. Did you mean 'valkey'?"),
     ],
-    ids=["misspelled", "http", "bare, with password", "bare", "second of two"],
+    ids=["misspelled", "http", "bare, with password", "bare", "host", "socket", "path", "second of two"],
 )
 def test_an_unknown_url_scheme(url, fault):
     """The error names the scheme, the nearest one, and those that exist."""
@@ -98,6 +103,12 @@ def test_a_host_before_the_password(url):
         ({"SOCKET_TIMOUT": 1}, "unknown option 'SOCKET_TIMOUT'. Did you mean 'SOCKET_TIMEOUT'?"),
         ({"pasword": SECRET}, "unknown option 'pasword'. Did you mean 'PASSWORD'?"),
         ({"xyzzy": 1}, "unknown option 'xyzzy'."),
+        ({"ssl": True}, "unknown option 'ssl'. For TLS write rediss:// in LOCATION instead."),
+        (
+            {"CLIENT_CLASS": "HredClient"},
+            "CLIENT_CLASS: 'HredClient' is unknown. Did you mean 'HerdClient'? Built in are 'DefaultClient', "
+            "'SentinelClient', 'ClusterClient', 'ShardClient', 'HerdClient'",
+        ),
         ({"SOCKET_TIMEOUT": "soon"}, "SOCKET_TIMEOUT cannot be 'soon'"),
         ({"MAX_CONNECTIONS": [1]}, "MAX_CONNECTIONS cannot be [1]"),
         ({"IGNORE_EXCEPTIONS": "perhaps"}, "IGNORE_EXCEPTIONS cannot be 'perhaps'"),
@@ -217,6 +228,49 @@ def test_sentinels_are_needed():
     """A SentinelClient without SENTINELS says what is missing."""
     with pytest.raises(SettingsError, match=r"SENTINELS must be a list of \(host, port\)"):
         SentinelClient("redis://service/0")
+
+
+@pytest.mark.parametrize(
+    "location, kind",
+    [
+        ("redis://service/0", "DefaultClient"),
+        ("redis://service/0", "HerdClient"),
+        ("redis://service/0", "ShardClient"),
+        ("redis://service/0", "ClusterClient"),
+        ("redis+cluster://service", "DefaultClient"),
+    ],
+)
+def test_sentinels_that_nobody_asks(location, kind):
+    """SENTINELS are not silently ignored: the error says what asks them."""
+    options = {"CLIENT_CLASS": kind, "SENTINELS": [("127.0.0.1", 1)]}
+    assert refusal(location, OPTIONS=options) == (
+        "CACHES['pages']: SENTINELS needs CLIENT_CLASS SentinelClient or a redis+sentinel:// LOCATION"
+    )
+
+
+@pytest.mark.parametrize(
+    "location, options",
+    [
+        ("redis://service/0", {"CLIENT_CLASS": "SentinelClient"}),
+        ("redis://service/0", {"CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory"}),
+        ("redis+sentinel://127.0.0.1:1/service", {}),
+        ("memory://", {}),
+    ],
+    ids=["client", "factory", "URL", "no server"],
+)
+def test_sentinels_that_somebody_asks(location, options):
+    """A client, a factory or a URL that asks Sentinels takes them; tests may put memory:// in their place."""
+    entry = {"LOCATION": location, "OPTIONS": {**options, "SENTINELS": [("127.0.0.1", 1)]}}
+    assert CacheHandler({"pages": entry})["pages"]
+
+
+@pytest.mark.parametrize("name", clients.__all__)
+def test_a_client_by_its_name(name):
+    """CLIENT_CLASS takes the name of each client in fleetcache.client, in any case, as SERIALIZER does."""
+    location = {"SentinelClient": "redis+sentinel://127.0.0.1:1/s", "ClusterClient": "redis://127.0.0.1:1"}
+    for written in (name, name.lower()):
+        entry = {"LOCATION": location.get(name, "memory://"), "OPTIONS": {"CLIENT_CLASS": written}}
+        assert type(CacheHandler({"pages": entry})["pages"]) is getattr(clients, name)
 
 
 def test_both_dialects_say_the_same():

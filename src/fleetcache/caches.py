@@ -14,9 +14,8 @@ from typing import Any
 
 from fleetcache.cache import Cache
 from fleetcache.errors import InvalidCacheBackendError, SettingsError
-from fleetcache.kinds import imported
 from fleetcache.masking import quoted
-from fleetcache.settings import from_url, located
+from fleetcache.settings import Options, from_url, located, read_setting, table
 
 DEFAULT_ALIAS = "default"
 VARIABLE = "FLEETCACHE_URL"
@@ -35,7 +34,8 @@ def client_class(params: Mapping[str, Any]) -> type[Cache]:
     """Return the class that *params* name as ``CLIENT_CLASS``."""
     options = params.get("OPTIONS")
     written = options.get("CLIENT_CLASS") if isinstance(options, Mapping) else None
-    kind = Cache if written is None else imported(written)
+    described = table(Options)["CLIENT_CLASS"]
+    kind = read_setting("cache settings['OPTIONS']", "CLIENT_CLASS", described, written).get("client_class", Cache)
     if not (isinstance(kind, type) and issubclass(kind, Cache)):
         raise SettingsError(
             f"OPTIONS['CLIENT_CLASS']: {quoted(written)} is not derived from fleetcache.client.DefaultClient. "

@@ -33,7 +33,11 @@ COMPRESSORS = {
     "lz4": "fleetcache.codec.compressors.Lz4Compressor",
     "zstd": "fleetcache.codec.compressors.ZStdCompressor",
 }
-"""What SERIALIZER and COMPRESSOR may be called without a path."""
+CLIENTS = {
+    name: f"fleetcache.client.{name}"
+    for name in ("DefaultClient", "SentinelClient", "ClusterClient", "ShardClient", "HerdClient")
+}
+"""What SERIALIZER, COMPRESSOR and CLIENT_CLASS may be called without a path."""
 
 PATHS = {
     "django_redis.cache.RedisCache": "fleetcache.django.RedisCache",
@@ -93,22 +97,26 @@ def made_by(what: str, method: str = "__call__") -> Callable[[Any], Any]:
 def built_in(names: Mapping[str, str], *methods: str) -> Callable[[Any], Any]:
     """Return what reads one of the built-in classes by its short name, a class by its dotted path, or an object."""
     known = f"Built in are {', '.join(map(repr, names))}"
+    paths = {name.lower(): path for name, path in names.items()}
+    wanted = f"a class with {' and '.join(methods)}" if methods else "a class"
 
     def read(value: Any) -> Any:
         if isinstance(value, str) and "." not in value:
-            value = value.lower()
-            if value not in names:
+            if value.lower() not in paths:
                 raise SettingsError(f"{quoted(value)} is unknown.{nearest(value, names)} {known}")
-            value = names[value]
+            value = paths[value.lower()]
         try:
             found = imported(value)
         except SettingsError as error:
             raise SettingsError(f"{error} {known}") from error.__cause__
-        if not (callable(found) or all(callable(getattr(found, method, None)) for method in methods)):
-            raise TypeError(f"a class with {' and '.join(methods)}, or its dotted path, is expected. {known}")
+        if not (callable(found) or (methods and all(callable(getattr(found, method, None)) for method in methods))):
+            raise TypeError(f"{wanted}, or its dotted path, is expected. {known}")
         return found
 
     return read
+
+
+client_kind = built_in(CLIENTS)
 
 
 SWITCHES = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off", ""), False)

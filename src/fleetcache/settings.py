@@ -24,6 +24,7 @@ from fleetcache.kinds import (
     at_least,
     built_in,
     cert_reqs,
+    client_kind,
     flag,
     globs,
     imported,
@@ -109,7 +110,7 @@ class NearOptions:
         known = table(cls)
         if not isinstance(value, Mapping):
             try:
-                return cls(**_read("", "MAX_BYTES", known["MAX_BYTES"], value))
+                return cls(**read_setting("", "MAX_BYTES", known["MAX_BYTES"], value))
             except SettingsError as error:
                 raise ValueError(f"True, a size such as '64MB', or a dict is expected. {error}") from error
         found: dict[str, Any] = {}
@@ -118,7 +119,7 @@ class NearOptions:
                 raise SettingsError(
                     f"unknown name {quoted(name)}.{nearest(str(name), known)} Known: {', '.join(known)}"
                 )
-            found |= _read("", name, setting, written)
+            found |= read_setting("", name, setting, written)
         return cls(**found)
 
 
@@ -130,9 +131,9 @@ class Options:
     ``ssl_ca_certs``, ``credential_provider``, ``client_name``, …), is passed on to them.
     """
 
-    client_class: Any = option("fleetcache.client.DefaultClient", made_by("a class"))
-    """Which client: `DefaultClient`, `SentinelClient`, `ClusterClient`, `ShardClient`, `HerdClient`, or one
-    derived from them."""
+    client_class: Any = option("fleetcache.client.DefaultClient", client_kind)
+    """Which client: `"DefaultClient"`, `"SentinelClient"`, `"ClusterClient"`, `"ShardClient"`, `"HerdClient"`, or a
+    class derived from one of them, or its path."""
     serializer: Any = option(SERIALIZERS["pickle"], built_in(SERIALIZERS, "dumps", "loads"), "serializer")
     """What turns values into bytes: `"pickle"`, `"json"`, `"msgpack"`, `"msgspec"`, `"msgspec-json"`, or a class or its path.
     Under the lower-case name a class of yours is made without arguments, as Django does."""
@@ -207,7 +208,8 @@ class Options:
     parser_class: Any = option(None, made_by("a class"), "parser_class")
     """redis-py's parser for the handshake and for raw clients; the cache itself parses with hiredis."""
     sentinels: Sequence[tuple[str, int]] = option((), sentinels, "sentinels")
-    """`(host, port)` of the Sentinels, for `SentinelClient`; or texts, such as `["10.0.0.1:26379"]`."""
+    """`(host, port)` of the Sentinels, for `SentinelClient`; or texts, such as `["10.0.0.1:26379"]`. A client that asks no
+    Sentinel refuses them."""
     sentinel_kwargs: Mapping[str, Any] | None = option(None, mapping, "sentinel_kwargs", secret=True)
     """Arguments of the connections to the Sentinels."""
     address_remap: Any = option(None, made_by("a function"), "address_remap")
@@ -232,14 +234,14 @@ class Options:
         given: dict[str, Any] = {}
         for name, value in written.items():
             if name in known:
-                found = _read(where, name, known[name], value)
+                found = read_setting(where, name, known[name], value)
                 values |= found
                 if found:
                     given[name] = found[known[name].name] if known[name].name in FOR_CODECS else value
             elif name in connection_options():
                 connection[name] = given[name] = value
             elif name not in IGNORED:
-                near = nearest(str(name), [*known, *connection_options()])
+                near = HINTS.get(str(name).lower()) or nearest(str(name), [*known, *connection_options()])
                 raise SettingsError(
                     f"{where}: unknown option {quoted(name)}.{near} Options are listed in docs/settings.md"
                 )
@@ -247,7 +249,7 @@ class Options:
             if described.name in values:
                 continue
             if (setting := described.metadata["setting"]) in defaults:
-                values |= _read(setting, setting, described, defaults[setting])
+                values |= read_setting(setting, setting, described, defaults[setting])
             if described.name not in values and isinstance(described.default, str) and described.name in IMPORTED:
                 values[described.name] = imported(described.default)
         if "connection_pool_kwargs" in values:
@@ -262,6 +264,8 @@ class Options:
         return options
 
 
+HINTS = {"ssl": " For TLS write rediss:// in LOCATION instead."}
+"""What to write instead of a name that is none."""
 IGNORED = {"MAX_ENTRIES", "CULL_FREQUENCY"}  # Django's, for caches that have to be culled
 IMPORTED = {"client_class", "serializer", "compressor", "redis_client_class"}
 FOR_CODECS = {"compress_level", "compress_min_length", "max_value_bytes", "pickle_version", "msgspec_type"}
@@ -275,7 +279,7 @@ def passed_on(where: str, written: Mapping[str, Any]) -> dict[str, Any]:
         if value is None and not says_none(name):
             continue
         read = CHECKED.get(name)
-        found |= _read(where, name, read, value) if read is not None else {name: value}
+        found |= read_setting(where, name, read, value) if read is not None else {name: value}
     return found
 
 
@@ -288,7 +292,7 @@ def connection_options() -> frozenset[str]:
     return frozenset(name for name in names - own if not name.startswith(("maint", "orig", "oss", "himport")))
 
 
-def _read(where: str, name: str, described: Field[Any], value: Any) -> dict[str, Any]:
+def read_setting(where: str, name: str, described: Field[Any], value: Any) -> dict[str, Any]:
     """Return the field of a setting with what *value* stands for, or say that *name* cannot be that."""
     if value is None and not described.metadata["none"]:
         return {}
@@ -355,7 +359,7 @@ class Settings:
         found: dict[str, Any] = {}
         for name, value in params.items():
             if (setting := known.get(str(name).upper())) is not None:
-                found |= _read(where, setting.name.upper(), setting, value)
+                found |= read_setting(where, setting.name.upper(), setting, value)
             elif str(name).upper() not in apart and name != "BACKEND":
                 is_option = f" It is an option: {{'OPTIONS': {{{name!r}: …}}}}" if name in table(Options) else ""
                 near = is_option or nearest(str(name), [*known, *apart])
@@ -412,4 +416,4 @@ def unknown_parameter(query: str, name: str, known: Iterable[str]) -> str:
         return f"a password ends at a '?'; {ESCAPES}"
     if f"{name}=" not in query:
         return "a parameter without a value."
-    return f"unknown parameter {quoted(name)}.{nearest(name, known)}"
+    return f"unknown parameter {quoted(name)}.{HINTS.get(name.lower()) or nearest(name, known)}"

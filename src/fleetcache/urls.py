@@ -62,7 +62,7 @@ def servers(where: str, location: Any) -> tuple[str, ...]:
         if not found or scheme not in SCHEMES:
             known = bool(found) and re.fullmatch(r"[\w+.-]+", scheme)
             what = f"unknown URL scheme {scheme!r}" if known else f"{masked_url(url)!r} is no URL"
-            near = nearest(scheme, SCHEMES) if known else ""
+            near = nearest(scheme, SCHEMES) if known else _schemeless(url)
             raise SettingsError(f"{where}: LOCATION: {what}.{near} Known: {', '.join(f'{s}://' for s in SCHEMES)}")
         for one in _hosts(url):
             if fault := _fault(scheme, one):
@@ -70,6 +70,15 @@ def servers(where: str, location: Any) -> tuple[str, ...]:
     if 0 < sum(clustered([url]) for url in urls) < len(urls):
         raise SettingsError(f"{where}: LOCATION: either all URLs are of a cluster's nodes, or none")
     return tuple(urls)
+
+
+def _schemeless(url: str) -> str:
+    """Return a question after the URL that *url*, which has no scheme, may stand for, or nothing."""
+    if "://" in url or masked_url(url) != url:
+        return ""
+    if url.startswith(("/", "[")) or re.match(r"[\w.-]+(:\d+)?$", url):
+        return f" Did you mean {('unix://' if url.startswith('/') else 'redis://') + url!r}?"
+    return ""
 
 
 def _texts(where: str, location: Any) -> list[str]:

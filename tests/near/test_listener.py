@@ -13,12 +13,14 @@ import threading
 import time
 from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.forks import ended_well, in_child
 
 from fleetcache import Cache
 from fleetcache.near import listener as listening
+from fleetcache.near.reads import State
 from fleetcache.near.tracking import Tracking
 from fleetcache.testing import FaultProxy, tracked
 
@@ -153,6 +155,50 @@ async def test_a_listener_that_goes_on_failing(near, monkeypatch, caplog):
         sum("Too many open files" in each.getMessage() or "EMFILE" in each.getMessage() for each in caplog.records) <= 1
     )
     assert sum(each.exc_info is not None for each in caplog.records) == 2
+
+
+@pytest.mark.parametrize("where", ["connect", "receive"])
+@one_face
+async def test_a_bug_behind_an_outage(near, raw, monkeypatch, caplog, where):
+    """Dead already, it says once, as a warning or worse, that there is another reason."""
+    monkeypatch.setattr(listening, "RETRIES", (0.001, 0.001))
+    (listener,) = listeners(near.near)
+    tracking, connects = listener.tracking, near.near.events.connects
+
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    if where == "connect":
+        monkeypatch.setattr(listening, "socket_of", fail)
+    else:
+        monkeypatch.setattr(tracking, "_named", fail)
+    with caplog.at_level(logging.WARNING, "fleetcache.near"):
+        listener.changes.make(listener.give_up, "connection", State.DEAD, "the server is away")
+        until(lambda: near.near.events.connects > connects + 10)
+    monkeypatch.undo()
+
+    found = [each.getMessage() for each in caplog.records if each.name == "fleetcache.near"]
+    assert sum("near cache dead: the server is away" in each for each in found) == 1
+    assert sum("near cache dead: ZeroDivisionError: a bug" in each for each in found) == 1
+    assert len(found) == (3 if where == "connect" else 2)  # with the bug's traceback
+    until(lambda: near.whole.get("key") is None and near.near.state == "live")
+
+
+@one_face
+async def test_why_it_did_not_wake_up(near, monkeypatch, caplog):
+    """Asleep, it says as a warning, once, why it cannot become live again."""
+    monkeypatch.setattr(listening, "RETRIES", (0.001, 0.001))
+    (listener,) = listeners(near.near)
+    with caplog.at_level(logging.WARNING, "fleetcache.near"):
+        monkeypatch.setattr(listening, "socket_of", Mock(side_effect=OSError("no route")))
+        listener.changes.make(listener.give_up, "idle", State.ASLEEP, "nobody reads")
+        connects = near.near.events.connects
+        until(lambda: near.whole.get("key") is None and near.near.events.connects > connects + 5)
+        monkeypatch.undo()
+        until(lambda: near.whole.get("key") is None and near.near.state == "live")
+
+    found = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert [each.partition("near cache ")[2] for each in found] == ["dead: no route"]
 
 
 class SoftLimit(Exception):

@@ -26,4 +26,6 @@ def library(module: str, *, extra: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise SettingsError(f'{module} is not installed. Install it with: pip install "fleetcache[{extra}]"') from error
+        raise SettingsError(
+            f"{module} is not installed. Fleetcache's extra {extra!r} brings it: pip install '.[{extra}]' in a checkout"
+        ) from error

@@ -223,7 +223,8 @@ class Listener:
             return False
         except Exception as error:  # noqa: BLE001 - a reader must not fail for it, whatever it is
             let_pass(error)  # the change was cut short, which is `Changes`' to mend
-            self.give_up("connection", State.DEAD, f"{type(error).__name__}: {error}")
+            reason = "connection" if isinstance(error, (RedisError, OSError)) else "failure"
+            self.give_up(reason, State.DEAD, f"{type(error).__name__}: {error}")
             return False
         tracking.caught_up(now)
         self.flush()
@@ -317,19 +318,26 @@ class Listener:
         except Refused as refusal:
             self.changes.make(self.tracking.refuse, str(refusal))
             return
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+        except (RedisError, OSError) as error:
             self.changes.make(self.tracking.lost, "connection", State.DEAD, str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - a bug ends no thread
+            self._fail(error)
             return
         try:
             self._listen()
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            if why != self.failed:  # once: it may fail like that for as long as it tries
-                self.failed = why
-                log.exception("%s: the near cache's listener failed, and starts anew", self.tracking.address)
-            self.changes.make(self.give_up, "failure", State.DEAD, why)
+        except Exception as error:  # noqa: BLE001 - here, too
+            self._fail(error)
         finally:
             connection.disconnect()
+
+    def _fail(self, error: Exception) -> None:
+        """Start anew after *error*, which is no failure of the server."""
+        why = f"{type(error).__name__}: {error}"
+        if why != self.failed:  # once: it may fail like that for as long as it tries
+            self.failed = why
+            log.error("%s: the near cache's listener failed, and starts anew", self.tracking.address, exc_info=error)
+        self.changes.make(self.give_up, "failure", State.DEAD, why)
 
     def _rest(self, seconds: float) -> None:
         with suppress(Empty):

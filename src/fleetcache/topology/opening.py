@@ -137,7 +137,14 @@ def _open(url: str, options: Options, factory: Any) -> Server:
     if place.scheme == "embedded":
         embedded_database(url)
         return OnDemand(masked_url(url), lambda: _embedded(url, options, factory))
-    return remote(factory.connect(url), url, options)
+    raw = factory.connect(url)
+    if (
+        options.sentinels
+        and type(factory) is ConnectionFactory
+        and not hasattr(raw.connection_pool, "sentinel_manager")
+    ):
+        raise SettingsError("SENTINELS needs CLIENT_CLASS SentinelClient or a redis+sentinel:// LOCATION")
+    return remote(raw, url, options)
 
 
 def _refuse_cluster(url: str) -> None:
