@@ -113,6 +113,7 @@ def stored(payload: bytes | int) -> bytes:
     return payload if isinstance(payload, bytes) else str(payload).encode()
 
 
+@pytest.mark.few(1)
 @each_producer
 def test_golden_payloads_decode(file: Path) -> None:
     """What any recorded release wrote reads back as that release read it."""

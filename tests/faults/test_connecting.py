@@ -316,6 +316,7 @@ async def test_tls_and_a_server_without(face, mortal):
         assert "does not speak TLS. Write redis instead of rediss" in str(error)
 
 
+@pytest.mark.few(1)
 async def test_a_slow_server_with_tls(face, tls):
     """One that takes longer than that has all the time there is."""
     from fleetcache.testing import FaultProxy
@@ -355,6 +356,7 @@ async def test_a_sentinel_is_no_server(face, scheme, protocol):
             assert "secret" not in str(error)
 
 
+@pytest.mark.few(1)
 async def test_a_node_of_a_cluster_is_no_server(face):
     """The same for a cluster, and for the number of a database there."""
     with cluster(replicas=0) as servers:

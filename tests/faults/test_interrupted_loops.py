@@ -167,6 +167,7 @@ def value(number: int) -> list[Any]:
     return [number, "v" * (20_000 if number == 3 else number)]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, TimeLimit, TimeoutError])
 @pytest.mark.parametrize("place", ["valkey-tcp", "valkey-unix", "redis-tls", "shards", "cluster", "sentinel", "near"])
 def test_an_interrupted_loop(request, place, error):

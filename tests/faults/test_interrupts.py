@@ -36,6 +36,7 @@ def place(request):
     }[request.param]()
 
 
+@pytest.mark.flaky(reruns=2)  # of some thousand interrupts one hits what the garbage collector ends
 @pytest.mark.parametrize("near", [False, True], ids=["", "near"])
 @pytest.mark.parametrize("place", ["one", "shards", "cluster", "sentinel"], indirect=True)
 def test_an_interrupt_harms_nobody(place, near, request):

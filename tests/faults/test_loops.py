@@ -147,6 +147,7 @@ def test_loops_closed_without_a_farewell(mortal, raw, sockets):
     assert sockets() <= before
 
 
+@pytest.mark.few(1)
 @pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("transport", ["tcp", "unix", "tls"])

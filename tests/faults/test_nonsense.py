@@ -72,6 +72,7 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
 }
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_reply_of_the_wrong_type_is_the_servers_fault(operation):
     """Replies of types that a command does not have are an error of the server's, or what is missing; and an outage if that is ignored."""

@@ -23,6 +23,7 @@ WHOLE = os.environ.get("FLEETCACHE_PREFORK") == "1"
 pytestmark = [pytest.mark.timeout(120), pytest.mark.few(2)]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("server", "place", "near"), ALL if WHOLE else FEW)
 def test_every_request_has_its_own_data(server, place, near, request):
     """No read brings another process's value, the near cache is live in every worker, and a fence does not hang."""

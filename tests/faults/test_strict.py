@@ -125,6 +125,7 @@ def test_raise_for_is_a_list(wrong):
         Cache("redis://127.0.0.1:1/0", {"OPTIONS": {"RAISE_FOR": wrong}})
 
 
+@pytest.mark.few(1)
 async def test_a_dead_cluster(face):
     """What asks all primaries has its fallback on a cluster that cannot be found, too; strict, it raises."""
     with cluster(replicas=0) as servers:

@@ -260,6 +260,7 @@ async def test_a_promotion(make, servers):
     assert len(listeners(cache.near)) <= 3
 
 
+@pytest.mark.few(1)
 async def test_a_slot_that_nobody_holds(make, servers):
     """Who asks about it ends no copies of what others hold."""
     cache = make()

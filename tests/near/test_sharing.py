@@ -114,6 +114,7 @@ async def test_one_listener_for_a_service_and_for_shards(copies, watched_servers
 # Prefixes -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("server", ["valkey", "redis_debian"])
 @pytest.mark.parametrize("order", [["shop", "shop:1", "shop:2"], ["shop:2", "shop:1", "shop"], ["shop:1", "shop", "x"]])
 @one_face

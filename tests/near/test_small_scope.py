@@ -601,6 +601,7 @@ def named(move: tuple[str, int]) -> str:
     return f"{move[0]} {move[1]}" if move[0] in {"deliver", "execute", "arrive"} else move[0]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", SCOPES)
 def test_every_order(name):
     """Whatever comes after whatever, promises hold, and whatever happened, copies are served again after it."""
@@ -719,6 +720,7 @@ FOUND_IN = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("kind", FOUND_IN, ids=lambda kind: kind.__name__)
 def test_a_broken_rule_is_found(kind):
     """A protocol without one of its rules breaks a promise in some order of few events."""

@@ -367,6 +367,7 @@ def test_slots_move_under_load(whole, servers):
     assert load.slowest < 1
 
 
+@pytest.mark.few(1)
 async def test_a_slot_that_nobody_holds(fresh, servers):
     """Calls about it fail at once, and are no reason to learn the map again and again."""
     cache = fresh(SOCKET_TIMEOUT=2 + next(_numbers) / 10_000)
@@ -463,6 +464,7 @@ async def test_a_node_joins_and_leaves(fresh, servers):
     assert not there.lines
 
 
+@pytest.mark.few(1)
 async def test_one_node_is_away(fresh, servers):
     """What the others hold is there nevertheless: with IGNORE_EXCEPTIONS among many, and in a pipeline."""
     cache = fresh(IGNORE_EXCEPTIONS=True)

@@ -203,6 +203,7 @@ async def test_an_ended_token_is_asked_for_again(place, face):
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.few(2)
 def test_a_streaming_provider_renews_connections(place):
     """Each new token lets the older connections go, in use or idle, and no reply is lost."""
     provider = Stream(place.user)
@@ -533,6 +534,7 @@ async def test_a_database_wants_flushdb(single, face):
     await cache.clear()
 
 
+@pytest.mark.few(1)
 async def test_sentinels_with_users(face):
     """Sentinels and servers have users of their own, with few rights."""
     with sentinels() as watched:

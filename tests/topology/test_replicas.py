@@ -358,6 +358,7 @@ async def test_all_replicas_die(fresh, trio):
         trio.primary.restart()
 
 
+@pytest.mark.few(1)
 async def test_writes_stay_with_the_primary(fresh, trio):
     """No write goes to a replica, even if that would take it, nor anything else that is not a read."""
     cache = fresh(trio.url())
@@ -382,6 +383,7 @@ async def test_writes_stay_with_the_primary(fresh, trio):
             run(replica, "CONFIG", "SET", "replica-read-only", "yes")
 
 
+@pytest.mark.few(1)
 async def test_near(fresh, trio):
     """Copies come from the primary, whatever READ_FROM says; while it is away replicas answer and nothing is kept."""
     cache = fresh([server.tcp_url() for server in trio.servers], NEAR={"T_LIVE": 0.5}, BREAKER_COOLDOWN=0.2)
@@ -577,6 +579,7 @@ async def test_nobody_is_left_of_a_shard(whole, servers):
         servers.settle()
 
 
+@pytest.mark.few(1)
 async def test_replicas_of_a_cluster_lose_their_primary(fresh, servers):
     """A primary that is gone does not keep its replica from answering, and the heir is found."""
     cache = fresh(servers.url())

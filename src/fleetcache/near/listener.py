@@ -316,7 +316,8 @@ class Listener:
         try:
             connection = self._connect()
         except Refused as refusal:
-            self.changes.make(self.tracking.refuse, str(refusal))
+            if self.wanted:  # else the prefixes went with the last near cache that read under them
+                self.changes.make(self.tracking.refuse, str(refusal))
             return
         except (RedisError, OSError) as error:
             self.changes.make(self.tracking.lost, "connection", State.DEAD, str(error))
