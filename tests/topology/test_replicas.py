@@ -37,7 +37,9 @@ def know(primary: EmbeddedServer, others: list[EmbeddedServer]) -> None:
     """Wait until *others* know all that was written to *primary*."""
     offset = run(primary, "ROLE")[1]
     # One that was the primary until a fail-over may take a while to follow.
-    wait_for(lambda: all(role(each)[0] == b"slave" and role(each)[-1] >= offset for each in others), "the replicas know")
+    wait_for(
+        lambda: all(role(each)[0] == b"slave" and role(each)[-1] >= offset for each in others), "the replicas know"
+    )
 
 
 class Trio:
