@@ -14,7 +14,7 @@ from fleetcache.testing import redis_server, valkey_server
 
 from .conftest import calls, copied, copy, listeners, one_face, until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.flaky(reruns=2)]
 
 OFTEN = {"TOUCH": 0.05, "MAX_TTL": 3600, "CANARY": 3600}
 

@@ -36,10 +36,13 @@ KEYS = [f"key{number}" for number in range(30)]
 def know(primary: EmbeddedServer, others: list[EmbeddedServer]) -> None:
     """Wait until *others* know all that was written to *primary*."""
     offset = run(primary, "ROLE")[1]
-    # One that was the primary until a fail-over may take a while to follow.
-    wait_for(
-        lambda: all(role(each)[0] == b"slave" and role(each)[-1] >= offset for each in others), "the replicas know"
-    )
+
+    def follows(server: EmbeddedServer) -> bool:
+        said = run(server, "ROLE")
+        return bool(said[0] == b"slave" and said[-1] >= offset)
+
+    # One that was the primary until a fail-over may take a while.
+    wait_for(lambda: all(map(follows, others)), "the replicas know")
 
 
 class Trio:
