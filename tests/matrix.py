@@ -95,10 +95,10 @@ class Environment:
         return ran.returncode in {0, NO_TEST}
 
     def passes_side_by_side(self, marks: str, *arguments: str, workers: int = 2, **variables: str) -> bool:
-        """Run the tests that have these *marks* in some workers."""
+        """Run the tests that have these *marks* in some workers; who fails beside others runs once more, and is named."""
         # The option -n would start workers without -X dev.
         worker = f"{workers}*popen//python={shlex.quote(str(self.python))} -X dev"
-        return self.passes("-m", marks, "--dist", "worksteal", "--tx", worker, *arguments, **variables)
+        return self.passes("-m", marks, "--dist", "worksteal", "--tx", worker, "--reruns=1", *arguments, **variables)
 
 
 def sample(python: Environment) -> bool:
