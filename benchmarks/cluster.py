@@ -41,9 +41,9 @@ from benchmarks.contest import (
 )
 from benchmarks.foreign import Other, another
 from benchmarks.near import advancing
+from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import ServerCluster, cluster
 from fleetcache.topology.cluster import slot_of
-from fleetcache.topology.embedded import EmbeddedServer
 
 SINGLE = f"{OURS}, one server"
 REDIS_PY = "redis-py"

@@ -28,8 +28,8 @@ from benchmarks.contenders import BLOCKING, OURS, SMALL, TIMEOUT
 from benchmarks.contest import FULL, QUICK, Pace, arguments
 from benchmarks.foreign import alone, another, flood
 from benchmarks.near import COLD_KEYS, PREFIX, advancing, announced, cold, wait_until_live
+from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import cluster, redis_server, valkey_server
-from fleetcache.topology.embedded import EmbeddedServer
 
 FILE = Path(__file__).with_suffix(".json")
 LISTENERS = (0, 1, 10, 100, 500)

@@ -26,7 +26,7 @@ from typing import Protocol
 
 from benchmarks.contest import Pace, Table, show, times
 from fleetcache.near.store import PACKED, Epoch, Store
-from fleetcache.topology.embedded import EmbeddedServer
+from fleetcache.servers.embedded import EmbeddedServer
 
 NAMES = 20_000
 SHARES = (0.01, 0.1)

@@ -19,7 +19,7 @@ from benchmarks.contenders import OURS, aenter, enter
 from benchmarks.contest import Table, micros, repeat, show, times
 from benchmarks.near import MISS, MISSES, cold, dearer
 from benchmarks.remote import OPERATIONS
-from fleetcache.topology.embedded import EmbeddedServer
+from fleetcache.servers.embedded import EmbeddedServer
 
 LINES = 14
 AGET = "aget, 100 tasks"

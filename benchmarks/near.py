@@ -45,7 +45,7 @@ from benchmarks.contest import (
     times,
 )
 from benchmarks.foreign import alone, another, flood
-from fleetcache.topology.embedded import EmbeddedServer
+from fleetcache.servers.embedded import EmbeddedServer
 
 LOCMEM = "LocMemCache"
 BLOCKING_LOCMEM = "LocMemCache, blocking"

@@ -16,7 +16,7 @@ import redis
 from benchmarks import awaiting, cluster, eviction, growth, hotpath, near, remote, staleness
 from benchmarks.contenders import FLOOR, OURS
 from benchmarks.contest import FULL, Contest, Table, arguments, once, times
-from fleetcache.topology.embedded import EmbeddedServer
+from fleetcache.servers.embedded import EmbeddedServer
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 DISTRIBUTIONS = (

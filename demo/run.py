@@ -29,7 +29,7 @@ import redis
 from atlas import characters
 from load import VISITORS, Pages, Report, WrongPageError, fetch
 
-from fleetcache.topology.embedded import EmbeddedServer
+from fleetcache.servers.embedded import EmbeddedServer
 
 HERE = Path(__file__).parent
 PROC = Path("/proc")

@@ -17,6 +17,7 @@ from fleetcache import Cache
 from fleetcache.errors import ServerNotFound
 from fleetcache.exchange import probing
 from fleetcache.near import listener
+from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import (
     ServerCluster,
     TLSServer,
@@ -27,7 +28,6 @@ from fleetcache.testing import (
     tls_server,
     valkey_server,
 )
-from fleetcache.topology.embedded import EmbeddedServer
 
 pytest_plugins = ("tests.selection",)
 

@@ -28,7 +28,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetcache.codec import Codec, compressors, serializers
+from fleetcache.codec import compressors, serializers
 from fleetcache.codec.compressors import (
     BaseCompressor,
     GzipCompressor,
@@ -40,6 +40,7 @@ from fleetcache.codec.compressors import (
     ZStdCompressor,
 )
 from fleetcache.codec.herding import Herded, HerdSerializer, Marker
+from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import (
     BaseSerializer,
     JSONEncoder,
@@ -395,7 +396,7 @@ def test_nothing_imports_django() -> None:
     """The codecs work, JSON too, without Django being imported."""
     code = (
         "import sys, datetime, decimal\n"
-        "from fleetcache.codec import Codec\n"
+        "from fleetcache.codec.payloads import Codec\n"
         "from fleetcache.codec.serializers import JSONSerializer\n"
         "Codec(JSONSerializer).encode([datetime.date.today(), decimal.Decimal(1)])\n"
         "sys.exit(any(name.split('.')[0].startswith('django') for name in sys.modules))"

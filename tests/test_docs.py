@@ -25,8 +25,8 @@ from tests import django_settings
 from tests.coherence.scenarios import SCENARIOS
 
 from fleetcache import Cache, caches
+from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.settings import NearOptions, Options, Settings, connection_options
-from fleetcache.topology.embedded import EmbeddedServer
 
 django_settings.configure()
 

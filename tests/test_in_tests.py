@@ -24,8 +24,8 @@ configure()
 
 from fleetcache import Cache
 from fleetcache.errors import ServerNotStarted, SettingsError
+from fleetcache.servers.embedded import SharedServer, check_ours, free_ports
 from fleetcache.testing import empty_memory
-from fleetcache.topology.embedded import SharedServer, check_ours, free_ports
 
 SITE = {
     "settings.py": """

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from fleetcache import Cache
-from fleetcache.codec import Codec
 from fleetcache.codec.compressors import BaseCompressor, ZlibCompressor
+from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import BaseSerializer, JSONSerializer
 from fleetcache.errors import CompressorError, UnreadableValue
 
@@ -275,7 +275,7 @@ def test_a_process_that_lacks_memory() -> None:
     """A MemoryError of a process that has no more is told, not taken for a miss."""
     code = (
         "import pickle, resource, zlib\n"
-        "from fleetcache.codec import Codec\n"
+        "from fleetcache.codec.payloads import Codec\n"
         "payload = pickle.dumps([[] for _ in range(1_000_000)])\n"
         "packed = zlib.compress(payload)\n"
         "resource.setrlimit(resource.RLIMIT_AS, (int(open('/proc/self/statm').read().split()[0]) * 4096 + (20 << 20), -1))\n"

@@ -13,9 +13,9 @@ from redis.connection import UnixDomainSocketConnection
 from redis.exceptions import DataError, ExecAbortError, NoScriptError, ResponseError
 
 from fleetcache import commands as c
-from fleetcache.exchange import Command, Reply, Script, Verb
-from fleetcache.topology.embedded import EmbeddedServer
-from fleetcache.topology.memory import COMMANDS, SCRIPTS, MemoryServer, glob, memory_server
+from fleetcache.exchange.contract import Command, Reply, Script, Verb
+from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.servers.memory import COMMANDS, SCRIPTS, MemoryServer, glob, memory_server
 
 # A real server ----------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from tests.django_settings import configure
 from tests.fleet.estates import OURS, THEIRS, Difference, Entry, Estate, call
 from tests.fleet.workers import BACKENDS, FLEET, PATIENCE, Driver, Ledger, Mission, Report, Roads, work
 
-from fleetcache.topology.embedded import EmbeddedServer
+from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.twin import complete
 
 pytestmark = pytest.mark.alone

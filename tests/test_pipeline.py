@@ -16,7 +16,7 @@ from fleetcache import Cache
 from fleetcache import commands as c
 from fleetcache.client import ShardClient
 from fleetcache.errors import UnstorableValue
-from fleetcache.exchange.server import RemoteServer
+from fleetcache.servers.remote import RemoteServer
 from fleetcache.twin import blocking
 
 

@@ -83,7 +83,7 @@ def test_a_cluster_and_a_sentinel_pass_no_limit_either(valkey_cluster, watched_s
 def test_raw_clients_wait_and_the_cache_does_not(mortal_server, monkeypatch):
     """A raw client waits for as long as it is told and listens; a get over the same pool's address has 5 seconds."""
     monkeypatch.setattr("fleetcache.exchange.connecting.DEADLINE", 0.2)
-    monkeypatch.setattr("fleetcache.exchange.server.DEADLINE", 0.2)
+    monkeypatch.setattr("fleetcache.servers.remote.DEADLINE", 0.2)
     cache = Cache(mortal_server.tcp_url())
     raw = cache.get_client()
     assert cache.get("a") is None

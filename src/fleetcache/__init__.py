@@ -6,12 +6,15 @@ A map of the package, in the order in which a call passes through it:
     caches        ``caches[alias]`` for those without Django
     client, cache the operations: each once, as a coroutine, with its blocking face
     structures    hashes, sets, sorted sets, lists
-    recipes/      operations of more than one command: get_or_set, locks
+    loading/      get_or_set
+    locks/        locks, and what an interrupted caller left of them
     pipeline      many operations in one round trip
     core          what operations are made of: names, commands, replies, values
     codec/        values to bytes and back
     settings      what may be configured
+    near/         copies of values in the process
     topology/     which server is asked
+    servers/      what can be asked: a remote server, memory, an embedded one, a client of the caller
     exchange/     bytes on a connected socket, blocking and awaiting
     twin          one coroutine, two faces
     errors        everything raised, by whose fault it is

@@ -23,27 +23,27 @@ from typing import Any, Self
 from redis.exceptions import DataError, ResponseError
 
 from fleetcache import commands as c
-from fleetcache.codec import Codec
+from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import BaseSerializer
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
 from fleetcache.errors import UnreadableValue
-from fleetcache.exchange import Server, Verb
+from fleetcache.exchange.contract import Server, Verb
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, TROUBLE, Failsafe
-from fleetcache.foreign import behind, is_pipeline
 from fleetcache.keys import CacheKey, default_key_function, unique
-from fleetcache.near import CANARY, PACKED, Near, announced, clock, open_near
+from fleetcache.loading.get_or_set import Loading
+from fleetcache.locks.lock import Lock
+from fleetcache.near.near import CANARY, PACKED, Near, announced, clock, open_near
 from fleetcache.patterns import pattern_of, pattern_of_all
 from fleetcache.pipeline import OPERATIONS, Pipeline
 from fleetcache.pool import frozen
-from fleetcache.recipes.loading import Loading
-from fleetcache.recipes.locks import Lock
+from fleetcache.servers.borrowed import behind, is_pipeline
 from fleetcache.settings import Settings, from_url
 from fleetcache.sharing import Sharing
 from fleetcache.stats import Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.times import moment
-from fleetcache.topology import Topology
+from fleetcache.topology.contract import Topology
 from fleetcache.topology.opening import aclose_idle, close_idle, in_both_roles, open_cluster, open_servers
 from fleetcache.topology.standalone import Standalone
 from fleetcache.twin import blocking, complete, iterating, join

@@ -8,13 +8,13 @@ from typing import Any
 
 from fleetcache import commands as c
 from fleetcache.cache import Cache
-from fleetcache.codec import Codec
 from fleetcache.codec.herding import Herded, HerdSerializer
+from fleetcache.codec.payloads import Codec
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import SettingsError
 from fleetcache.forks import chance
 from fleetcache.settings import Settings
-from fleetcache.topology import Topology
+from fleetcache.topology.contract import Topology
 from fleetcache.topology.opening import in_both_roles, open_cluster, open_servers, remote, service_client
 from fleetcache.topology.shards import Shards
 from fleetcache.topology.standalone import Standalone

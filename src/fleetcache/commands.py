@@ -7,7 +7,7 @@ from types import NoneType
 from typing import Any
 
 from fleetcache.errors import ServerGone
-from fleetcache.exchange import ALL, EVERYTHING, Command, Reply, Script, Verb
+from fleetcache.exchange.contract import ALL, EVERYTHING, Command, Reply, Script, Verb
 
 
 def _reading(name: str, *, key: int = 1) -> Verb:

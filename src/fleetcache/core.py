@@ -12,28 +12,19 @@ from typing import Any, Final, Literal, Self, TypeAlias
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
 from fleetcache import commands as c
-from fleetcache.codec import Codec
+from fleetcache.codec.payloads import Codec
 from fleetcache.errors import CircuitOpen, CrossServer, ServerGone, UnreadableValue, is_outage
-from fleetcache.exchange import Command, Reply, Script, Server, Verb
+from fleetcache.exchange.contract import Command, Reply, Script, Server, Verb
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
-from fleetcache.foreign import TAKEN, behind
-from fleetcache.keys import (
-    MAX_LENGTH,
-    CacheKey,
-    KeyFunction,
-    check,
-    default_key_function,
-    doubtful,
-    key_within,
-    masked,
-)
-from fleetcache.near import PACKED, Near, clock
+from fleetcache.keys import MAX_LENGTH, CacheKey, KeyFunction, check, default_key_function, doubtful, key_within, masked
+from fleetcache.near.near import PACKED, Near, clock
 from fleetcache.near.store import Entry
+from fleetcache.servers.borrowed import TAKEN, behind
 from fleetcache.settings import Settings
 from fleetcache.stats import Stats
 from fleetcache.times import LARGEST, milliseconds
-from fleetcache.topology import Topology
+from fleetcache.topology.contract import Topology
 from fleetcache.twin import Twinned
 
 log = logging.getLogger("fleetcache.codec")

@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from fleetcache import commands as c
 from fleetcache.core import Core
 from fleetcache.errors import ServerGone
-from fleetcache.exchange import EVERYTHING, Command, Reply, Server
+from fleetcache.exchange.contract import EVERYTHING, Command, Reply, Server
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Plan
 from fleetcache.interrupts import let_pass
 from fleetcache.topology.replicas import Reader

@@ -20,10 +20,10 @@ from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedSSLC
 
 from fleetcache.errors import SettingsError
 from fleetcache.exchange.connecting import DEADLINE, arguments, parameters
-from fleetcache.exchange.credentials import Credentials
 from fleetcache.exchange.wire import PACKER
 from fleetcache.kinds import flag, imported
 from fleetcache.masking import masked_url, quoted, shown, without_frames
+from fleetcache.servers.credentials import Credentials
 from fleetcache.settings import Options, connection_options, passed_on, unknown_parameter
 from fleetcache.urls import is_lazy, secured
 

@@ -14,7 +14,7 @@ from redis.exceptions import DataError
 from fleetcache import commands as c
 from fleetcache.codec.compressors import IdentityCompressor
 from fleetcache.core import MISSING, Core
-from fleetcache.exchange import Command, Reply, Verb
+from fleetcache.exchange.contract import Command, Reply, Verb
 from fleetcache.twin import blocking, iterating
 
 Score = float | int | str

@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
-from fleetcache import near
-from fleetcache.exchange import Server
-from fleetcache.near import Near, listener
+from fleetcache.exchange.contract import Server
+from fleetcache.near import listener, near
 from fleetcache.near.listener import Listener, clock
+from fleetcache.near.near import Near
 from fleetcache.near.reads import NEVER, Reads
 from fleetcache.near.store import PACKED, Entry
 from fleetcache.near.tracking import FRESH, Tracking
-from fleetcache.topology import Topology, opening
+from fleetcache.topology import opening
 from fleetcache.topology.cluster import Cluster
+from fleetcache.topology.contract import Topology
 
 
 class NoToken(Reads):

@@ -13,12 +13,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from tests.coherence import keys
 
+from fleetcache.servers.embedded import EmbeddedServer, find_binary
 from fleetcache.testing import FaultProxy, clients, cluster, redis_server, sentinels, valkey_server
 from fleetcache.testing.clusters import ClusterNode, ServerCluster, run
 from fleetcache.testing.proxy import Link
 from fleetcache.testing.servers import program
 from fleetcache.topology.cluster import slot_of
-from fleetcache.topology.embedded import EmbeddedServer, find_binary
 
 SERVERS = {"valkey": valkey_server, "redis": redis_server}
 BINARIES: dict[str, Callable[[], Path]] = {"valkey": find_binary, "redis": lambda: program("redis-server")}

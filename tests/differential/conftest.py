@@ -19,8 +19,8 @@ from tests.django_settings import configure
 from tests.elsewhere import CANNOT, ON, WAYS
 
 import fleetcache.client
+from fleetcache.servers.embedded import EmbeddedServer, find_binary
 from fleetcache.testing import valkey_server
-from fleetcache.topology.embedded import EmbeddedServer, find_binary
 
 configure()
 

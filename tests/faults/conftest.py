@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import FaultProxy, valkey_server
-from fleetcache.topology.embedded import EmbeddedServer
 
 
 @pytest.fixture

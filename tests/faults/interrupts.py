@@ -27,7 +27,7 @@ from typing import Any
 
 from fleetcache import Cache
 from fleetcache.client import ShardClient
-from fleetcache.exchange.server import SERVERS
+from fleetcache.servers.remote import SERVERS
 from fleetcache.testing import cluster, sentinels, valkey_server
 
 SOON, LATE = 0.0001, 0.004

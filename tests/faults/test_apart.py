@@ -15,7 +15,7 @@ from tests.faces import Face, settled
 
 from fleetcache import Cache
 from fleetcache.errors import ConnectionLost, ServerTimeout
-from fleetcache.exchange.server import APART
+from fleetcache.servers.remote import APART
 from fleetcache.testing import valkey_server
 
 pytestmark = pytest.mark.timeout(40)

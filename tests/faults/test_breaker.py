@@ -22,9 +22,10 @@ from tests.faces import Face, settled
 from fleetcache import Cache
 from fleetcache import commands as c
 from fleetcache.errors import CircuitOpen, ConnectionLost, NeverSent, ServerGone, ServerTimeout
-from fleetcache.exchange import Verb, probing
 from fleetcache.exchange import breaker as module
+from fleetcache.exchange import probing
 from fleetcache.exchange.breaker import Breaker
+from fleetcache.exchange.contract import Verb
 
 from .load import HASTY, LIMIT, SLACK, wait_until_admitted
 
@@ -354,7 +355,7 @@ def test_a_probe_that_hangs_delays_no_other(mortal, proxy):
 
 def test_probes_have_a_limit_where_callers_have_none(mortal, proxy, monkeypatch):
     """A server that took what it was sent, and said nothing, for many cooldowns is found well again afterwards."""
-    monkeypatch.setattr("fleetcache.exchange.server.DEADLINE", LIMIT)
+    monkeypatch.setattr("fleetcache.servers.remote.DEADLINE", LIMIT)
     options = {"SOCKET_TIMEOUT": None, "SOCKET_CONNECT_TIMEOUT": None, "BREAKER_COOLDOWN": 0.02}
     cache = Cache(proxy.url(), {"OPTIONS": options})
     cache.set("a", "a")

@@ -22,7 +22,7 @@ from tests.conftest import TRANSPORTS
 
 from fleetcache import Cache
 from fleetcache.client import ShardClient
-from fleetcache.exchange import Verb
+from fleetcache.exchange.contract import Verb
 
 from .load import PATIENT
 

@@ -17,7 +17,7 @@ from tests.forks import ended_well, in_child
 
 from fleetcache import Cache
 from fleetcache.errors import ServerTimeout
-from fleetcache.recipes.leftovers import LEFTOVERS, MOST, Leftover
+from fleetcache.locks.leftovers import LEFTOVERS, MOST, Leftover
 
 from .load import HASTY, PATIENT
 

@@ -14,7 +14,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 
 from fleetcache import Cache
-from fleetcache.exchange import server
+from fleetcache.servers import remote as server
 
 from .load import HASTY, PATIENT
 

@@ -11,8 +11,8 @@ import redis
 
 from fleetcache import Cache
 from fleetcache.errors import CircuitOpen, ConnectionLost, NeverSent, ServerGone, ServerTimeout
+from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import FaultProxy
-from fleetcache.topology.embedded import EmbeddedServer
 
 from .load import HASTY, LIMIT, SLACK, Load
 

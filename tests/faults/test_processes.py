@@ -27,8 +27,8 @@ from tests.forks import ended_well, in_child
 from fleetcache import Cache, forks
 from fleetcache.client import ShardClient
 from fleetcache.errors import CircuitOpen, TooManyConnections
-from fleetcache.exchange.server import RemoteServer
-from fleetcache.topology import memory
+from fleetcache.servers import memory
+from fleetcache.servers.remote import RemoteServer
 
 pytestmark = [
     pytest.mark.timeout(60),

@@ -15,7 +15,7 @@ from tests.faces import AWAITING, Face, settled
 from fleetcache import Cache
 from fleetcache import commands as c
 from fleetcache.errors import ConnectionLost
-from fleetcache.exchange import Verb
+from fleetcache.exchange.contract import Verb
 from fleetcache.testing import FaultProxy
 
 from .load import HASTY, wait_until_admitted

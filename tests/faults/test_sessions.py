@@ -11,7 +11,7 @@ from importlib import import_module
 import pytest
 from tests.django_settings import configure
 
-from fleetcache.exchange.server import RemoteServer
+from fleetcache.servers.remote import RemoteServer
 
 from .load import HASTY, LIMIT, SLACK
 

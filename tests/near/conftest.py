@@ -17,8 +17,8 @@ from tests.faces import BLOCKING, Face
 from tests.nearby import wait_until_live
 
 from fleetcache import Cache
-from fleetcache.exchange.server import RemoteServer
 from fleetcache.near.listener import Listener
+from fleetcache.servers.remote import RemoteServer
 
 SETTINGS = {"VERSION", "TIMEOUT", "KEY_FUNCTION", "REVERSE_KEY_FUNCTION"}
 

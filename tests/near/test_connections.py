@@ -16,10 +16,10 @@ import redis
 from tests.faces import AWAITING
 
 from fleetcache.commands import GET_NOW
-from fleetcache.exchange.server import RemoteServer
 from fleetcache.near import listener as listening
+from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.servers.remote import RemoteServer
 from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
-from fleetcache.topology.embedded import EmbeddedServer
 
 from .conftest import copied, copy, listeners, one_face, sockets, until
 

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from fleetcache import Cache
+from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import redis_server, valkey_server
-from fleetcache.topology.embedded import EmbeddedServer
 
 from .conftest import Copies, copied, copy, eventually, one_face, until
 

@@ -18,8 +18,8 @@ from tests.faces import Face, settled
 from fleetcache.client import SentinelClient, ShardClient
 from fleetcache.near import listener as listening
 from fleetcache.near.reads import State
+from fleetcache.servers.embedded import EmbeddedServer, find_binary
 from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
-from fleetcache.topology.embedded import EmbeddedServer, find_binary
 
 from .conftest import Copies, calls, copied, copy, listeners, one_face, until
 

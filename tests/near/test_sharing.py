@@ -15,8 +15,8 @@ from tests.nearby import wait_until_live
 from fleetcache import Cache, sharing
 from fleetcache.cache import _shared
 from fleetcache.client import ShardClient
-from fleetcache.near import NEARS
 from fleetcache.near import listener as listening
+from fleetcache.near.near import NEARS
 from fleetcache.near.tracking import SPARE, shortest
 from fleetcache.testing import valkey_server
 

@@ -21,10 +21,10 @@ import hiredis
 import pytest
 from tests.coherence import mutants
 
-from fleetcache import near
 from fleetcache.exchange.wire import NEED_DATA, refusal
-from fleetcache.near import PACKED, Near
+from fleetcache.near import near
 from fleetcache.near.journal import Journal
+from fleetcache.near.near import PACKED, Near
 from fleetcache.near.reads import Counts, Reads, State
 from fleetcache.near.store import Epoch, Store
 from fleetcache.near.tracking import Events, Tracking

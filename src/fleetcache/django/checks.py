@@ -13,7 +13,7 @@ from fleetcache.django.backend import STAND_INS, RedisCache, check_embedded, ent
 from fleetcache.django.standin import BOTH, both_installed
 from fleetcache.errors import SettingsError
 from fleetcache.keys import default_key_function
-from fleetcache.near import announced
+from fleetcache.near.near import announced
 from fleetcache.settings import Settings, located
 
 

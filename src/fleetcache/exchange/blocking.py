@@ -12,8 +12,8 @@ from time import monotonic
 from typing import Any
 
 from fleetcache.errors import ConnectionLost, ServerGone, ServerTimeout
-from fleetcache.exchange import Reply
 from fleetcache.exchange.connecting import socket_of
+from fleetcache.exchange.contract import Reply
 from fleetcache.exchange.wire import NEED_DATA, NO_REPLY, Push, ends, new_reader
 from fleetcache.interrupts import interruption
 

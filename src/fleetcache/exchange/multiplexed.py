@@ -23,8 +23,8 @@ from time import monotonic
 from typing import TypeAlias
 
 from fleetcache.errors import ConnectionLost, NeverSent, ServerGone, ServerTimeout
-from fleetcache.exchange import Command, Reply
 from fleetcache.exchange.blocking import Conversation
+from fleetcache.exchange.contract import Command, Reply
 from fleetcache.exchange.wire import NEED_DATA, NO_REPLY, Push, ends, packed
 from fleetcache.interrupts import interruption
 

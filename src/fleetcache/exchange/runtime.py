@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 from redis.exceptions import RedisError
 
-from fleetcache.exchange import Command, Reply, Server
+from fleetcache.exchange.contract import Command, Reply, Server
 
 Plan: TypeAlias = Sequence[tuple[Server, Sequence[Command]]]
 

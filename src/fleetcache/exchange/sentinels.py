@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 from redis import exceptions as redis
 
 from fleetcache.errors import NeverSent, NotPrimary, ServerGone, ServerTimeout, UnsupportedServer, is_outage
-from fleetcache.exchange import Reply, Verb
+from fleetcache.exchange.contract import Reply, Verb
 from fleetcache.exchange.wire import place_in
 from fleetcache.forks import chance
 

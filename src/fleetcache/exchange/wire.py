@@ -9,7 +9,7 @@ from typing import Any
 import hiredis
 from redis import exceptions
 
-from fleetcache.exchange import Command, Reply, Script, Verb
+from fleetcache.exchange.contract import Command, Reply, Script, Verb
 
 NEED_DATA: Any = hiredis.Reader  # any object that is no reply
 Push = hiredis.PushNotification

@@ -18,26 +18,26 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from fleetcache import commands as c
-from fleetcache.exchange import Reply, Server
 from fleetcache.exchange.connecting import socket_of
+from fleetcache.exchange.contract import Reply, Server
 from fleetcache.exchange.runtime import BLOCKING
-from fleetcache.exchange.server import RemoteServer
 from fleetcache.exchange.wire import facts_in
 from fleetcache.forks import OURS, chance, in_children, keep, own
 from fleetcache.interrupts import let_pass
 from fleetcache.near.changes import Changes
+from fleetcache.near.clock import clock
 from fleetcache.near.reads import NEVER, Reads, State
 from fleetcache.near.tracking import CANARY_LIFE, DOUBT, Refused, Tracking
+from fleetcache.servers.remote import RemoteServer
 from fleetcache.sharing import tidy
 from fleetcache.threads import start
-from fleetcache.topology import Topology
+from fleetcache.topology.contract import Topology
 from fleetcache.twin import complete
 
 log = logging.getLogger("fleetcache.near")
@@ -77,11 +77,6 @@ MANY = 16
 """Doublings after which it is always the most."""
 
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-# One that goes on while the machine sleeps, where there is one.
-clock: Callable[[], float] = time.monotonic
-if hasattr(time, "CLOCK_BOOTTIME"):
-    clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class Listener:

@@ -42,7 +42,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from fleetcache.exchange import Command
+from fleetcache.exchange.contract import Command
 from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, new_reader, pack
 from fleetcache.near.journal import Journal
 from fleetcache.near.reads import NEVER, Reads, State

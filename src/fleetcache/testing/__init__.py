@@ -10,10 +10,10 @@ go on side by side, and is gone when the test process is, however that ends::
 `cluster()` and `sentinels()` run several servers that know each other.
 """
 
+from fleetcache.servers.memory import empty_memory
 from fleetcache.testing.clusters import ClusterNode, ServerCluster, WatchedServers, cluster, sentinels
 from fleetcache.testing.proxy import FaultProxy, clients, tracked, untracked
 from fleetcache.testing.servers import TLSServer, redis_server, tls_server, valkey_server
-from fleetcache.topology.memory import empty_memory
 
 __all__ = [
     "ClusterNode",

@@ -19,9 +19,9 @@ from urllib.parse import quote
 import redis
 
 from fleetcache.errors import ServerNotStarted
+from fleetcache.servers.embedded import PORTS, EmbeddedServer, free_ports
 from fleetcache.testing.proxy import FaultProxy
 from fleetcache.testing.servers import TLSServer, certify, program
-from fleetcache.topology.embedded import PORTS, EmbeddedServer, free_ports
 
 SLOTS = 16384
 PATIENCE = 20.0

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeAlias
 import hiredis
 
 from fleetcache.exchange.wire import NEED_DATA
-from fleetcache.topology.embedded import StrPath
+from fleetcache.servers.embedded import StrPath
 
 Address: TypeAlias = tuple[str, int] | StrPath
 Which: TypeAlias = "Callable[[Link], bool]"

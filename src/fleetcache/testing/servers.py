@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fleetcache.errors import ServerNotFound
-from fleetcache.topology.embedded import EmbeddedServer
+from fleetcache.servers.embedded import EmbeddedServer
 
 
 def valkey_server(**options: Any) -> EmbeddedServer:

@@ -23,14 +23,14 @@ from redis import exceptions as redis
 from redis.crc import key_slot
 
 from fleetcache.errors import CircuitOpen, NeverSent, ServerGone, ServerTimeout, TooManyConnections, UnsupportedServer
-from fleetcache.exchange import Command, Reply, Server, Verb
 from fleetcache.exchange.connecting import place_of
+from fleetcache.exchange.contract import Command, Reply, Server, Verb
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
-from fleetcache.exchange.server import RemoteServer, harmless
 from fleetcache.exchange.wire import SLOTS, pack, place_in
 from fleetcache.forks import Guard, chance, in_children
 from fleetcache.keys import in_utf8
-from fleetcache.topology import Share, Topology
+from fleetcache.servers.remote import RemoteServer, harmless
+from fleetcache.topology.contract import Share, Topology
 from fleetcache.topology.replicas import UNABLE, Reader
 from fleetcache.twin import complete
 

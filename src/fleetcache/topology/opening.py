@@ -12,18 +12,18 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 import redis
 
 from fleetcache.errors import SettingsError
-from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import OF_CLUSTERS
-from fleetcache.exchange.server import RemoteServer
+from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.kinds import SENTINEL_PORT
 from fleetcache.masking import masked_url, without_frames
 from fleetcache.pool import ConnectionFactory, SentinelConnectionFactory, frozen
+from fleetcache.servers.embedded import shared_server
+from fleetcache.servers.memory import memory_server
+from fleetcache.servers.remote import RemoteServer
 from fleetcache.settings import Options
-from fleetcache.topology import Topology
 from fleetcache.topology.cluster import Cluster, Node
-from fleetcache.topology.embedded import shared_server
-from fleetcache.topology.memory import memory_server
+from fleetcache.topology.contract import Topology
 from fleetcache.urls import clustered, watched
 
 _servers: dict[Hashable, RemoteServer] = {}

@@ -16,7 +16,7 @@ from typing import Any
 
 from redis import exceptions as redis
 
-from fleetcache.exchange import Command, Reply, Server
+from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime, attempt
 from fleetcache.forks import chance
 from fleetcache.twin import complete

@@ -13,9 +13,9 @@ from bisect import bisect
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
-from fleetcache.exchange import Command, Server
+from fleetcache.exchange.contract import Command, Server
 from fleetcache.keys import in_utf8
-from fleetcache.topology import Share, Topology
+from fleetcache.topology.contract import Share, Topology
 
 POINTS = 128
 hash_tag = re.compile(r".*\{(.*)\}.*")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fleetcache.exchange import Command, Server
+from fleetcache.exchange.contract import Command, Server
 from fleetcache.forks import chance
-from fleetcache.topology import Share, Topology
+from fleetcache.topology.contract import Share, Topology
 from fleetcache.topology.replicas import Reader
 
 

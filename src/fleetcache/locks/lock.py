@@ -32,10 +32,10 @@ from fleetcache.errors import (
     TooManyConnections,
     UnsupportedServer,
 )
-from fleetcache.exchange import Reply
+from fleetcache.exchange.contract import Reply
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import TROUBLE
-from fleetcache.recipes.leftovers import LEFTOVERS, Leftover
+from fleetcache.locks.leftovers import LEFTOVERS, Leftover
 from fleetcache.times import seconds
 from fleetcache.twin import Twinned, blocking, complete
 

@@ -10,8 +10,8 @@ import redis
 import redis.asyncio
 from redis.exceptions import ResponseError
 
-from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.connecting import address_of, wanted
+from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.exchange.wire import packed, words
 from fleetcache.twin import complete
 

@@ -33,10 +33,10 @@ from fleetcache.errors import (
     UnsupportedServer,
     is_outage,
 )
-from fleetcache.exchange import Command, Reply, Server
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import DEADLINE, address_of, connect, time_to_connect
+from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.exchange.multiplexed import BLIND, Lines, Multiplexed, Overtaken
 from fleetcache.exchange.probing import Prober
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime

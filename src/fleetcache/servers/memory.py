@@ -26,7 +26,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from redis.exceptions import ExecAbortError, NoScriptError, ResponseError
 
-from fleetcache.exchange import Command, Reply, Script, Server
+from fleetcache.exchange.contract import Command, Reply, Script, Server
 from fleetcache.exchange.wire import words as in_words
 from fleetcache.forks import Guard, chance, in_children
 from fleetcache.masking import masked_url

@@ -11,7 +11,7 @@ from typing import Any
 from redis.credentials import CredentialProvider
 
 from fleetcache.errors import AccessDenied
-from fleetcache.exchange.server import SERVERS
+from fleetcache.servers.remote import SERVERS
 
 log = logging.getLogger("fleetcache.server")
 

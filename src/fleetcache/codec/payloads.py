@@ -1,0 +1,243 @@
+"""Values to payloads and back.
+
+An integer is its digits, so that INCR works and every reader agrees.  Everything else is the
+serializer's bytes, compressed if a compressor is configured.  Both serializers and compressors
+write what django-redis writes.
+
+A payload is read by its first byte, through a table; no decoder is tried after another.  So
+compression may be switched on, off or over at any time, and old values stay readable::
+
+    0-9  -        digits, else the serializer
+    78            zlib       04  lz4      fd  xz
+    1f            gzip       28  zstd     each only with the rest of its signature
+    c1            reserved for an envelope of a later release
+    others        the serializer
+
+This needs a serializer whose output starts like none of these: a pickle starts with 80 or a
+letter, JSON with text, and a MessagePack value that starts like a signature is one byte long.
+Where a serializer or compressor is the user's own, nothing is known about its bytes, and
+django-redis' rule holds: decompress, and take the bytes as they are on ``CompressorError``.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache, partial
+from typing import Any, NoReturn, TypeVar
+
+from fleetcache.codec.compressors import KNOWN, MAX_VALUE_BYTES, Compressor, IdentityCompressor, LibraryCompressor
+from fleetcache.codec.options import whole
+from fleetcache.codec.serializers import PickleSerializer, Serializer
+from fleetcache.errors import FleetcacheError, SettingsError, UnreadableValue, UnstorableValue
+from fleetcache.interrupts import is_stated, let_pass
+
+__all__ = ["Codec", "Compressor", "Serializer"]
+
+Made = TypeVar("Made")
+Reader = Callable[[bytes], Any]
+
+ENVELOPE = 0xC1
+MINUS = 0x2D
+NUMERIC = b"-0123456789"
+
+# By these a serializer says that it cannot; what else is raised while it runs (a database error
+# from a lazy queryset, say) is the value's own affair.
+REFUSALS = (pickle.PickleError, TypeError, AttributeError, ValueError, OverflowError, RecursionError)
+
+# More digits than Python is willing to print (4300) go to the serializer.
+MAX_BITS = 14_000
+
+
+class Codec:
+    """Turns values into payloads and back.
+
+    *serializer* and *compressor* are instances, or classes that are given *options*.
+    """
+
+    def __init__(
+        self,
+        serializer: Serializer | Callable[[Mapping[str, Any]], Serializer] = PickleSerializer,
+        compressor: Compressor | Callable[[Mapping[str, Any]], Compressor] = IdentityCompressor,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        options = options or {}
+        self.serializer: Serializer = _made(serializer, options)
+        self.compressor: Compressor = _made(compressor, options)
+        self._dumps: Callable[[Any], bytes] = self.serializer.dumps
+        if type(self.serializer) is PickleSerializer:
+            self._dumps = partial(pickle.dumps, protocol=self.serializer.protocol)  # saves a frame a value
+        self._loads = self.serializer.loads
+        self._compress = None if type(self.compressor) is IdentityCompressor else self.compressor.compress
+        magic: tuple[bytes, ...] | bytes | None = getattr(self.compressor, "magic", None)
+        self._magic = (magic,) if isinstance(magic, bytes) else magic
+        self._distinct = bool(getattr(self.serializer, "distinct", False))
+        self._limit = whole(options, "MAX_VALUE_BYTES", MAX_VALUE_BYTES, least=1)
+        if self._magic and self._compress is not None:
+            _check_signature(self.compressor, self._magic)
+        self._readers = self._table()
+
+    def encode(self, value: Any, *, integers: bool = True) -> bytes | int:
+        """Return the payload of *value*; an integer is returned as it is, to be sent as digits.
+
+        Without *integers* they are serialised too, as members of sorted sets are.
+        """
+        if integers and type(value) is int and value.bit_length() < MAX_BITS:
+            return value
+        try:
+            payload = self._dumps(value)
+        except REFUSALS as error:
+            let_pass(error)
+            raise UnstorableValue(
+                f"{type(self.serializer).__name__} cannot store a {type(value).__qualname__}: "
+                f"{error}. Cache plain data, or configure a SERIALIZER that knows this type."
+            ) from error
+        return payload if self._compress is None else self._compress(payload)
+
+    def encode_all(self, values: Collection[Any], *, integers: bool = True) -> list[bytes | int]:
+        """Return the payloads of *values*."""
+        dumps = self._dumps
+        if self._compress is None:
+            try:
+                return [
+                    value if integers and type(value) is int and value.bit_length() < MAX_BITS else dumps(value)
+                    for value in values
+                ]
+            except REFUSALS as error:
+                let_pass(error)  # else one by one, to say which
+        return [self.encode(value, integers=integers) for value in values]
+
+    def decode_all(self, payloads: Iterable[bytes]) -> list[Any]:
+        """Return the values in *payloads*, or raise UnreadableValue if one of them cannot be read."""
+        readers = self._readers
+        try:
+            return [readers[payload[0]](payload) for payload in payloads]
+        except Exception as error:
+            let_pass(error)
+            raise UnreadableValue(f"one of several payloads: {type(error).__name__}") from error
+
+    def decode_member(self, payload: bytes) -> Any:
+        """Return the member of a sorted set in *payload*: serialised always, so never digits."""
+        if isinstance(payload, bytes) and payload.isdigit() and getattr(self.serializer, "digits", False):
+            try:
+                return self._loads(payload)
+            except Exception as error:  # noqa: BLE001 - it is looked at there
+                self._refuse(payload, error)
+        return self.decode(payload)
+
+    def decode(self, payload: bytes) -> Any:
+        """Return the value in *payload*, or raise UnreadableValue."""
+        try:
+            return self._readers[payload[0]](payload)
+        except Exception as error:  # noqa: BLE001 - it is looked at there
+            self._refuse(payload, error)
+
+    def _refuse(self, payload: bytes, error: Exception) -> NoReturn:
+        """Raise UnreadableValue for what a decoder raised, unless that is no verdict on *payload*."""
+        let_pass(error)
+        if isinstance(error, UnreadableValue) or (
+            isinstance(error, MemoryError) and not self._is_greedy(payload, error)
+        ):
+            raise error
+        raise UnreadableValue(self._complaint(payload, error)) from error
+
+    def _is_greedy(self, payload: bytes, error: MemoryError) -> bool:
+        """Whether *payload* announces more than it holds: a decoder in C takes the memory before it looks."""
+        if is_stated(error):
+            return False
+        try:
+            # More than any value of this length takes; if that can be had, the process is well.
+            bytearray((1 << 20) + 256 * len(self._opened(payload)))
+        except MemoryError:
+            return False
+        return True
+
+    def _table(self) -> tuple[Reader, ...]:
+        if self._distinct and self._magic is not None:
+            self._general = self._signed
+            table = [self._loads] * 256
+            for magic in (*self._magic, *(magic for kind in KNOWN for magic in kind.magic)):
+                table[magic[0]] = self._signed
+            table[ENVELOPE] = self._signed
+            # No pickle starts like a number, so there is nothing to tell apart.
+            free = all(table[first] == self._loads for first in NUMERIC)
+            number = int if free and isinstance(self.serializer, PickleSerializer) else self._number
+        else:
+            self._general = self._tried
+            number = self._number
+            table = [self._tried] * 256
+        for first in NUMERIC:
+            table[first] = number
+        return tuple(table)
+
+    def _number(self, payload: bytes) -> Any:
+        digits = payload.isdigit() or (payload[0] == MINUS and payload[1:].isdigit())
+        return int(payload) if digits else self._general(payload)
+
+    def _signed(self, payload: bytes) -> Any:
+        return self._loads(self._unpacked(payload))
+
+    def _tried(self, payload: bytes) -> Any:
+        return self._loads(self._opened(payload))
+
+    def _opened(self, payload: bytes) -> bytes:
+        """Return what the serializer wrote of *payload*."""
+        if self._distinct and self._magic is not None:
+            return self._unpacked(payload)
+        try:
+            return self.compressor.decompress(payload)
+        except Exception as error:
+            let_pass(error)
+            # A compressor written for django-redis may raise that package's class of this name.
+            if not any(kind.__name__ == "CompressorError" for kind in type(error).__mro__):
+                raise
+        return self._unpacked(payload) if self._distinct else payload
+
+    def _unpacked(self, payload: bytes) -> bytes:
+        """Return *payload* decompressed, if it starts like something compressed."""
+        if payload[0] == ENVELOPE:
+            raise UnreadableValue(
+                f"{len(payload)} bytes that start {_start(payload)}: written by a newer release "
+                f"of fleetcache. Upgrade this one, or let the value expire."
+            )
+        if payload.startswith(self._magic or ()):
+            return self.compressor.decompress(payload)
+        for kind in KNOWN:
+            if payload.startswith(kind.magic):
+                return _known(kind, self._limit).decompress(payload)  # type: ignore[arg-type]  # classes are hashable
+        return payload
+
+    def _complaint(self, payload: bytes, error: Exception) -> str:
+        if not isinstance(payload, bytes):
+            return f"a {type(payload).__name__} is no payload; the server replied to something else"
+        # Foreign exceptions may quote the value, so only their class is told.
+        reason = str(error) if isinstance(error, FleetcacheError) else type(error).__name__
+        return (
+            f"{type(self.serializer).__name__} cannot read {len(payload)} bytes that start {_start(payload)}: {reason}"
+        )
+
+
+def _made(given: Made | Callable[[Mapping[str, Any]], Made], options: Mapping[str, Any]) -> Made:
+    made: Made = given(options) if isinstance(given, type) else given  # type: ignore[assignment]
+    return made
+
+
+def _check_signature(compressor: Any, magic: tuple[bytes, ...]) -> None:
+    """Refuse a compressor whose output does not start as its *magic* says: nobody could read it."""
+    sample = bytes(4096)
+    packed = getattr(compressor, "pack", compressor.compress)(sample)
+    if packed != sample and not packed.startswith(magic):
+        raise SettingsError(
+            f"{type(compressor).__name__} writes bytes that start {_start(packed)}, but its magic says "
+            f"{' or '.join(each.hex(' ') for each in magic)}. Set magic to how all its output starts, or to None if that varies"
+        )
+
+
+@cache
+def _known(kind: type[LibraryCompressor], limit: int) -> Compressor:
+    return kind({"MAX_VALUE_BYTES": limit})
+
+
+def _start(payload: bytes) -> str:
+    # Enough to name any format, too little to show a value.
+    return payload[:4].hex(" ") or "nowhere"

@@ -1,0 +1,106 @@
+"""Bytes on a connected socket: the only place where sync and async differ.
+
+This page holds the words both sides use: a *command* is a tuple whose first part is a `Verb`;
+a *reply* is what the server said, with an error kept as a value until someone asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha1
+from typing import Any, Protocol, Self, TypeAlias
+
+Command: TypeAlias = tuple[Any, ...]
+Reply: TypeAlias = Any
+
+
+ALL, EVERYTHING = 2**31, -1
+
+
+class Verb(bytes):
+    """The name of a command, which knows what may be done with the command.
+
+    ``reads``: a replica may answer it.  ``harmless``: running it twice leaves and answers what
+    running it once does, so it may be repeated after a connection died with the reply unread.
+    ``key`` is where the first key stands, 0 if there is none.  ``writes``: how many keys from
+    there on it may change, `ALL` of the command's, or `EVERYTHING` there is.  ``answers`` are the
+    types its reply may have; where there is more to look at, as within lists, ``suits`` tells instead
+    whether a reply is one to a command.
+    """
+
+    reads: bool
+    harmless: bool
+    key: int
+    writes: int
+    answers: frozenset[type] = frozenset()
+    suits: Callable[[Reply, Command], bool] | None = None
+
+    def __new__(
+        cls,
+        name: str,
+        *,
+        reads: bool = False,
+        harmless: bool = False,
+        key: int = 1,
+        writes: int | None = None,
+    ) -> Self:
+        verb = super().__new__(cls, name.encode())
+        verb.reads = reads
+        verb.harmless = harmless or reads
+        verb.key = key
+        verb.writes = writes if writes is not None else 0 if reads or not key else 1
+        return verb
+
+
+class Script(str):  # noqa: SLOT000 - it has attributes
+    """A Lua script, written into a command as the digest by which the server knows it.
+
+    ``lua`` is its text, for a server that does not; both bear the script's ``name``.
+    """
+
+    name: str
+    lua: Script
+
+    @classmethod
+    def of(cls, name: str, lua: str) -> Script:
+        """Return the script *lua*."""
+        script = cls(sha1(lua.encode()).hexdigest())  # noqa: S324 - the server's choice
+        script.lua = cls(lua)
+        script.name = script.lua.name = name
+        return script
+
+
+class Server(Protocol):
+    """One server, wherever it runs: what a topology is made of.
+
+    Both faces run *commands* back to back, and return one reply each, in order.  A refusal by
+    the server is returned in its place as a ``redis.exceptions.ResponseError``; a server that
+    cannot be asked raises ``redis.exceptions.ConnectionError`` or ``TimeoutError``.
+    """
+
+    address: str
+
+    @property
+    def away(self) -> bool:
+        """Whether it failed a moment ago, and is not asked for now."""
+        return False
+
+    def exchange(self, commands: Sequence[Command]) -> list[Reply]: ...
+
+    def tell(self, commands: Sequence[Command]) -> Any:
+        """Send *commands*, so that several servers can be at work at once; `hear` returns the replies."""
+        return self.exchange(commands)
+
+    def hear(self, told: Any) -> list[Reply]:
+        """Return the replies to what `tell` sent.  Whoever tells must hear."""
+        replies: list[Reply] = told
+        return replies
+
+    def drop(self, told: Any) -> None:
+        """Let go of what `tell` sent and nobody will hear."""
+        del told
+
+    async def aexchange(self, commands: Sequence[Command]) -> list[Reply]: ...
+
+    def client(self) -> Any:
+        """Return a raw redis-py client of this server."""

@@ -1,0 +1,1 @@
+"""Operations that make a value where there is none."""

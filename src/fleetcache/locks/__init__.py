@@ -1,0 +1,1 @@
+"""Locks, and the locks that an interrupted caller has left behind."""

@@ -1,0 +1,309 @@
+"""Copies of values in the process, kept current by the servers' invalidations.
+
+All cache objects of one configuration in a process have one store, blocking and awaiting alike, and all
+configurations on one server one listener.  docs/guarantees.md says what is promised; `tracking` how it is kept.
+
+A cache looks into ``copies`` by itself, without a call; everything else goes through `Near`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import weakref
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from os.path import commonprefix
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from fleetcache.errors import SettingsError
+from fleetcache.exchange.contract import Server
+from fleetcache.forks import in_children
+from fleetcache.keys import default_key_function
+from fleetcache.near.clock import clock
+from fleetcache.near.listener import CHANGES, RUNNING, Listener, listener_of
+from fleetcache.near.reads import Counts, Reads, State
+from fleetcache.near.store import PACKED, Entry, Store
+from fleetcache.near.tracking import CANARY, Events
+from fleetcache.settings import NearOptions, Settings
+from fleetcache.topology.contract import Topology
+
+__all__ = ["CANARY", "PACKED", "Near", "announced", "clock", "open_near"]
+
+SAMPLES = ("a", "Z", "0", "user:1")
+"""Keys whose names show how a site's own KEY_FUNCTION begins them all."""
+
+
+class Near:
+    """The near cache of one configuration in this process; with others on the same servers it shares listeners."""
+
+    reads_class = Reads
+
+    def __init__(
+        self, options: NearOptions, prefixes: Sequence[str], topology: Topology, *, warns: bool = False
+    ) -> None:
+        self.options = options
+        self.prefixes = tuple(prefixes)
+        self.store = Store(options.max_bytes)
+        self.copies = self.store.copies
+        self.counts = Counts()
+        self.past = Events()
+        """What happened at servers that are no primaries any more."""
+        self.changes = CHANGES
+        self.warns = warns
+        self.topology = topology
+        self.home = topology.home
+        self.closed = False
+        self.reads: dict[Server, Reads] = {}
+        self.nowhere = self._reads(Listener(None, topology))
+        self.only: Reads | None = None
+        if not topology.moves:
+            for server in topology.primaries:
+                self._follow(server)
+            if len(self.reads) == 1:
+                (self.only,) = self.reads.values()
+        weakref.finalize(self, _leave, self.reads).atexit = False
+        NEARS.add(self)
+        in_children(self.after_fork)
+
+    def _reads(self, listener: Listener) -> Reads:
+        return self.reads_class(listener, self.prefixes, self.options, self.store, self.counts, warns=self.warns)
+
+    def reads_of(self, name: str) -> Reads:
+        """Return the reads of the primary that holds *name*; if that is not known, those of a listener that never starts."""
+        if self.only is not None:
+            return self.only
+        server = self.home(name)
+        return self.reads.get(server) or self._follow(server)
+
+    def _follow(self, server: Server) -> Reads:
+        with self.lock:
+            if server in self.topology.primaries and server not in self.reads:
+                self._forget_gone()
+                self.reads[server] = self._reads(listener_of(server, self.topology))
+            return self.reads.get(server, self.nowhere)
+
+    def _forget_gone(self) -> None:
+        for gone in {*self.reads}.difference(self.topology.primaries):
+            self.past.add(self.reads.pop(gone).tracking.counts)
+
+    @property
+    def listeners(self) -> dict[Server, Listener]:
+        """Who listens to the primaries that have been read from."""
+        primaries = self.topology.primaries
+        return {server: reads.listener for server, reads in list(self.reads.items()) if server in primaries}
+
+    def wake(self, name: str) -> None:
+        """Begin to listen to the primary that holds *name*, unless it has begun."""
+        if not self.closed:
+            reads = self.reads_of(name)
+            reads.listener.serve(reads)
+
+    @property
+    def lock(self) -> Any:
+        """What is held while anything is changed."""
+        return self.changes.lock
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def copy(self, name: str) -> Entry | None:
+        """Return the copy of *name* if it may be served."""
+        entry = self.copies.get(name)
+        if entry is None:
+            reads = self.reads_of(name)
+            if name not in reads.pending:
+                return None
+            self.changes.make(reads.settle, must=False)
+            entry = self.copies.get(name)
+            if entry is None:
+                return None
+        now = clock()
+        if now >= entry.deadline:
+            return None
+        if now < entry.epoch.until:
+            return entry
+        # Nobody has looked for announcements in the last millisecond.
+        reads = self.reads_of(name)
+        reads.used = now
+        reads.listener.look(now)
+        entry = self.copies.get(name)
+        if entry is None or now >= entry.deadline:
+            return None
+        return entry if now < entry.epoch.until or reads.tracking.vouches(entry.epoch, now) else None
+
+    def arrive(self, arrivals: Iterable[tuple[Any, ...]]) -> None:
+        """Note reads that have completed: each a `Reads`, and what its `arrive` is to be told."""
+        for reads, *arrival in arrivals:
+            reads.arrive(*arrival)
+
+    def wrote(self, names: Iterable[str] | None) -> None:
+        """Note that this process writes *names*, None for all there are, or has done so."""
+        # Caches of other configurations may have copies of the same entries.
+        for listener in list(RUNNING):
+            listener.wrote(names)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Give up the copies of *names*, and whatever is being read of them."""
+        for name in names:
+            if name.startswith(self.prefixes):
+                self.changes.make(self.reads_of(name).tracking.wrote, name)
+
+    # --- fences -----------------------------------------------------------------------------------
+
+    def fence(self) -> None:
+        """Wait until every write that was acknowledged before now is known here."""
+        began = clock()
+        # No Event: who is interrupted within its methods leaves its lock held, for who would set it.
+        passed: dict[Listener, SimpleQueue[None]] = {listener: SimpleQueue() for listener in self._telling()}
+        waits = [listener for listener, queue in passed.items() if listener.fence(began, partial(queue.put, None))]
+        for listener in waits:  # all have been asked by now
+            try:
+                passed[listener].get(timeout=max(began + listener.patience - clock(), 0))
+            except Empty:
+                listener.fall_back()
+
+    async def afence(self) -> None:
+        """Wait until every write that was acknowledged before now is known here."""
+        began, loop = clock(), asyncio.get_running_loop()
+
+        async def pass_one(listener: Listener) -> None:
+            passed = loop.create_future()
+
+            def let_pass() -> None:
+                if not passed.done():
+                    passed.set_result(None)
+
+            def tell() -> None:
+                with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                    loop.call_soon_threadsafe(let_pass)
+
+            if listener.fence(began, tell):
+                try:
+                    await asyncio.wait_for(passed, listener.patience)
+                except TimeoutError:
+                    listener.fall_back()
+
+        await asyncio.gather(*(pass_one(listener) for listener in self._telling()))
+
+    def _telling(self) -> list[Listener]:
+        """Return who tells this near cache what changes; without any there are no copies."""
+        return [reads.listener for reads in list(self.reads.values()) if reads.covered]
+
+    # --- looking at it ----------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """How far copies can be trusted; of several primaries, the one that is worst off."""
+        order = list(State)
+        primaries = self.topology.primaries
+        states = [reads.state for server, reads in list(self.reads.items()) if server in primaries]
+        return State.ASLEEP if self.closed else max(states, key=order.index, default=State.ASLEEP)
+
+    @property
+    def why(self) -> str:
+        """Why it is not live, "" if it is."""
+        if self.closed:
+            return "closed"
+        trackings = [listener.tracking for listener in self.listeners.values()]
+        return "; ".join(f"{each.address}: {each.why}" for each in trackings if each.why)
+
+    @property
+    def events(self) -> Events:
+        """What happened at the servers since the process began."""
+        found = Events()
+        for each in (self.past, *(reads.tracking.counts for reads in list(self.reads.values()))):
+            found.add(each)
+        return found
+
+    def stats(self) -> dict[str, Any]:
+        """Return what has been counted since the process began; see docs/guarantees.md."""
+        hits = self.store.hits
+        with self.lock:
+            counts, events, store = self.counts, self.events, self.store
+            return {
+                "state": str(self.state),
+                "why": self.why,
+                "hits": hits,
+                "misses": counts.misses,
+                "entries": store.entries,
+                "bytes": store.bytes,
+                "max_bytes": self.options.max_bytes,
+                "filled": counts.filled,
+                "refused": counts.refused,
+                "evictions": dict(store.evicted),
+                "invalidations": dict(counts.invalidations),
+                "pushes": events.pushes,
+                "epochs": events.epochs,
+                "connects": events.connects,
+                "canaries": events.canaries,
+                "touched": events.touched,
+                "lag": {f"< {2 ** (bucket + 1)} us": count for bucket, count in enumerate(events.lags) if count},
+            }
+
+    def close(self) -> None:
+        """Stop listening for good."""
+        self.closed = True
+        for reads in list(self.reads.values()):
+            reads.listener.release(reads)
+
+    def after_fork(self) -> None:
+        """In a child: begin with nothing."""
+        self.store.clear()
+        self.counts.__init__()  # type: ignore[misc]  # the parent's
+        self.past = Events()
+
+
+def _leave(followed: dict[Server, Reads]) -> None:
+    """Let the listeners know that a near cache is gone; at any moment whatever."""
+    for reads in list(followed.values()):
+        reads.listener.leaving.append(reads)
+        reads.listener.rouse()
+
+
+def open_near(settings: Settings, prefixes: Sequence[str], topology: Topology, warns: bool = False) -> Near | None:
+    """Return a near cache of the names that begin with *prefixes*, as `announced` returned them; None without any."""
+    options = settings.options.near
+    return Near(options, prefixes, topology, warns=warns) if options is not None and prefixes else None
+
+
+def announced(settings: Settings) -> tuple[str, ...]:
+    """Return what the names begin with that are kept near: what was set, or what all names of a cache begin with.
+
+    They are none if *settings* ask for no near cache, or need none.
+    """
+    options = settings.options.near
+    if options is None or all(url.startswith("memory:") for url in settings.location):
+        return ()
+    names = [settings.key_function(key, settings.key_prefix, settings.version) for key in SAMPLES]
+    if not all(isinstance(name, str) for name in names):
+        raise SettingsError("NEAR: KEY_FUNCTION has to return text; the server announces changes by text")
+    plain = settings.key_function is default_key_function
+    beginning = f"{settings.key_prefix}:" if plain else commonprefix(names)  # noqa: RUF071 - of strings
+    if options.prefixes:
+        if plain and not any(part.startswith(beginning) or beginning.startswith(part) for part in options.prefixes):
+            raise SettingsError(
+                f"NEAR: PREFIXES {options.prefixes!r}: no entry's name begins like that. They are names on the server, "
+                f"such as {names[-1]!r} for the key {SAMPLES[-1]!r}"
+            )
+        return options.prefixes
+    if not beginning:
+        raise SettingsError(
+            "NEAR: the names that KEY_FUNCTION makes have no common beginning, by which the server could tell which "
+            "changes to announce. Name some: OPTIONS['NEAR'] = {'PREFIXES': ['shop:']}"
+        )
+    return (beginning,)
+
+
+NEARS: weakref.WeakSet[Near] = weakref.WeakSet()
+"""Every near cache of the process that some cache has, or had lately."""
+
+
+def _at_exit() -> None:
+    """Stop listening, so that the threads end; `threads` waits for them."""
+    for near in list(NEARS):
+        near.close()
+
+
+atexit.register(_at_exit)

@@ -1,1 +1,0 @@
-"""Operations that are more than one command."""
