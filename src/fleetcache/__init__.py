@@ -4,11 +4,13 @@ A map of the package, in the order in which a call passes through it:
 
     django/       Django's face of it all; nothing else imports Django
     caches        ``caches[alias]`` for those without Django
-    client, cache the operations: each once, as a coroutine, with its blocking face
-    structures    hashes, sets, sorted sets, lists
+    client, cache a cache put together of its operations, servers, codec and near cache
     loading/      get_or_set
     locks/        locks, and what an interrupted caller left of them
     pipeline      many operations in one round trip
+    values        get, set, add, delete, incr: each once, as a coroutine, with its blocking face
+    keyspace      lifetimes, versions, scanning, clearing
+    structures    hashes, sets, sorted sets, lists
     core          what operations are made of: names, commands, replies, values
     codec/        values to bytes and back
     settings      what may be configured

@@ -5,24 +5,13 @@ from __future__ import annotations
 from types import CoroutineType
 from typing import Any
 
-from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
+from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.twin import blocking
+from fleetcache.values import Values
 
 
-class Loading(Core):
+class Loading(Values):
     """Operations that make a value where there is none."""
-
-    async def aget(
-        self, key: Any, default: Any = None, version: Any = None, client: Any = None, *, fresh: bool = False
-    ) -> Any:
-        """Return the value of *key*, or *default* if there is none."""
-        raise NotImplementedError
-
-    async def aadd(
-        self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
-    ) -> bool:
-        """Store *value* if there is none, and return whether it was stored."""
-        raise NotImplementedError
 
     async def aget_or_set(self, key: Any, default: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None) -> Any:
         """Return the value of *key*; if there is none, store *default*, or what it returns if callable.

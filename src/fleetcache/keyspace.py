@@ -1,0 +1,275 @@
+"""Operations on entries of whatever kind: their lifetimes and versions; finding them, and clearing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from fleetcache import commands as c
+from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
+from fleetcache.exchange.contract import Server
+from fleetcache.failsafe import TROUBLE
+from fleetcache.keys import CacheKey, default_key_function, unique
+from fleetcache.near.near import CANARY
+from fleetcache.patterns import pattern_of, pattern_of_all
+from fleetcache.servers.borrowed import behind
+from fleetcache.times import moment
+from fleetcache.twin import blocking, iterating
+
+
+class Keyspace(Core):
+    """Operations that do not look into an entry."""
+
+    # --- lifetimes --------------------------------------------------------------------------------
+
+    async def atouch(
+        self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
+    ) -> bool:
+        """Give *key* a new timeout, and return whether it was there (for None: and had one)."""
+        expiry = self.milliseconds(timeout)
+        return await self._expire(key, expiry, version, client)
+
+    touch = blocking(atouch)
+
+    async def aget_with_ttl(self, key: Any, default: Any = None, version: Any = None) -> tuple[Any, float | None]:
+        """Return the value of *key* and its seconds to live: None for ever, 0 with *default* if missing."""
+        name = self.name(key, version)
+        if self.near is None:
+            payload, left = await self.ask_several([(c.GET, name), (c.PTTL, name)], None)
+        else:
+            payload, left = await self.ask_several([(c.GET_NOW, name), (c.PTTL_NOW, name)], None)
+            self.near.forget((name,))  # a copy may be older than this
+        value = MISSING if payload is None else self.decoded(payload, name)
+        if value is MISSING:
+            return default, 0
+        return value, None if left == -1 else max(left, 0) / 1000
+
+    get_with_ttl = blocking(aget_with_ttl)
+
+    async def attl(self, key: Any, version: Any = None, client: Any = None) -> int | None:
+        """Return the seconds *key* has to live: None for ever, 0 if it is missing."""
+        return _left(await self.ask((c.TTL, self.name(key, version)), -2, client))
+
+    ttl = blocking(attl)
+
+    async def apttl(self, key: Any, version: Any = None, client: Any = None) -> int | None:
+        """Return the milliseconds *key* has to live: None for ever, 0 if it is missing."""
+        return _left(await self.ask((c.PTTL, self.name(key, version)), -2, client))
+
+    pttl = blocking(apttl)
+
+    async def apersist(self, key: Any, version: Any = None, client: Any = None) -> bool:
+        """Let *key* live for ever; return whether it had a timeout."""
+        return await self._expire(key, None, version, client)
+
+    persist = blocking(apersist)
+
+    async def aexpire(self, key: Any, timeout: Timeout, version: Any = None, client: Any = None) -> bool:
+        """Let *key* live for *timeout* seconds; return whether it was there."""
+        return await self._expire(key, self.milliseconds(timeout), version, client)
+
+    expire = blocking(aexpire)
+
+    async def apexpire(self, key: Any, timeout: Timeout, version: Any = None, client: Any = None) -> bool:
+        """Let *key* live for *timeout* milliseconds; return whether it was there."""
+        return await self._expire(key, self.milliseconds(timeout, unit=1), version, client)
+
+    pexpire = blocking(apexpire)
+
+    async def _expire(self, key: Any, milliseconds: int | None, version: Any, client: Any) -> bool:
+        name = self.name(key, version)
+        if milliseconds is None:
+            return bool(await self.ask((c.PERSIST, name), False, client))
+        return bool(await self.ask((c.PEXPIRE, name, milliseconds), False, client))
+
+    async def aexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
+        """Let *key* live until *when*, a datetime or seconds since 1970; return whether it was there."""
+        return bool(await self.ask((c.EXPIREAT, self.name(key, version), moment(when)), False, client))
+
+    expire_at = blocking(aexpire_at)
+
+    async def apexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
+        """Let *key* live until *when*, a datetime or milliseconds since 1970; return whether it was there."""
+        return bool(await self.ask((c.PEXPIREAT, self.name(key, version), moment(when, unit=1000)), False, client))
+
+    pexpire_at = blocking(apexpire_at)
+
+    # --- versions -----------------------------------------------------------------------------------
+
+    async def aincr_version(self, key: Any, delta: int = 1, version: Any = None, client: Any = None) -> Any:
+        """Move the value of *key* to a version higher by *delta*, timeout and all; return that version."""
+        version = self.version if version is None else version
+        old = self.name(key, version)
+        if isinstance(key, CacheKey):
+            key = self._reversed(key, self.name("", version))  # as a name it would stay where it is
+        new = self.name(key, version + delta)
+        if client is None and not self.topology.together((old, new)):
+            moved = await self._move(old, new)
+        else:
+            try:
+                moved = await self.ask((c.RENAME, old, new), None, client)
+            except ResponseError as error:
+                if "no such key" not in str(error):
+                    raise
+                moved = False
+        if moved is False:
+            raise ValueError(f"Key {old!r} not found")
+        return None if moved is None else version + delta
+
+    incr_version = blocking(aincr_version)
+
+    async def _move(self, old: str, new: str) -> bool | None:
+        """Move an entry to another server or slot: write there, then delete here."""
+        await self.runtime.alone()
+        try:
+            payload, left = await self.ask_several([(c.GET_NOW, old), (c.PTTL_NOW, old)], None)
+        except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                self.together((old, new), "moving what is no plain value")
+            raise
+        if payload is None:
+            return None if left is None else False
+        lifetime = ("PX", left) if left > 0 else ()
+        if not await self.ask((c.SET, new, payload, *lifetime), None):
+            return None
+        await self.ask((c.DEL, old), None)
+        return True
+
+    async def adecr_version(self, key: Any, delta: int = 1, version: Any = None, client: Any = None) -> Any:
+        """Move the value of *key* to a version lower by *delta*; return that version."""
+        return await self.aincr_version(key, -delta, version, client)
+
+    decr_version = blocking(adecr_version)
+
+    # --- looking around ---------------------------------------------------------------------------
+
+    async def ascan(
+        self, cursor: int = 0, search: str = "*", itersize: int | None = None, version: Any = None, client: Any = None
+    ) -> tuple[int, list[str]]:
+        """Return the next cursor, 0 at the end, and a page of keys that match the glob *search*.
+
+        A key that is there throughout is returned at least once.
+        """
+        head = self.name("", version)
+        cursor, names = await self._page(cursor, self.make_pattern(search, version), itersize, client)
+        # Others may have put names there that are no text.
+        found = [name.decode(errors="replace") for name in names or ()]
+        if self.key_func is not default_key_function:
+            found = [name for name in found if CANARY not in name]  # by the default function no pattern finds them
+        return cursor, [self._reversed(name, head) for name in found]
+
+    scan = blocking(ascan)
+
+    async def _page(
+        self, cursor: int, pattern: str, itersize: int | None, client: Any
+    ) -> tuple[int, list[bytes] | None]:
+        """Return the next cursor and a page of names, None of a server that is away.
+
+        A cursor counts through all servers in turn.
+        """
+        servers = (cursor and client is None and self.topology.primaries) or await self._primaries(client)
+        at, place = divmod(cursor, len(servers))
+        count = self.settings.options.scan_itersize if itersize is None else itersize
+        command = (c.SCAN, at, "MATCH", pattern, "COUNT", count)
+        (((at, found),),) = await self.ask_all([(servers[place], (command,))], (0, None))
+        place += int(at) == 0
+        return (int(at) * len(servers) + place if place < len(servers) else 0), found
+
+    async def _primaries(self, client: Any) -> Sequence[Server]:
+        if client is not None:
+            return [behind(client)]
+        if self.topology.moves:
+            await self.runtime.alone()  # who the primaries are is asked first
+        try:
+            return await self.topology.survey(self.runtime)
+        except TROUBLE as error:  # whoever asks the server hears the same
+            return self.failsafe.instead(error, self.topology.servers[:1], tuple)
+
+    def _reversed(self, name: str, head: str) -> str:
+        """Return the key within *name*, which begins with *head* unless the site names keys its own way."""
+        reverse = self.settings.reverse_key_function
+        if reverse is not None:
+            return reverse(name)
+        return name.removeprefix(head)
+
+    def reverse_key(self, name: str) -> str:
+        """Return the key within *name*, in the cache's own prefix and version."""
+        return self._reversed(name, self.name(""))
+
+    async def akeys(self, search: str, version: Any = None, client: Any = None) -> list[str]:
+        """Return all keys that match the glob *search*, each once."""
+        await self.runtime.alone()
+        return unique([key async for key in self.aiter_keys(search, None, client, version)])
+
+    keys = blocking(akeys)
+
+    async def aiter_keys(
+        self, search: str, itersize: int | None = None, client: Any = None, version: Any = None
+    ) -> AsyncIterator[str]:
+        """Yield the keys that match the glob *search*, page by page; one may come twice."""
+        cursor, pages = 0, c.Round()
+        while True:
+            cursor, page = await self.ascan(cursor, search, itersize, version, client)
+            for key in page:
+                yield key
+            if not cursor or not self.goes_on(pages, cursor):
+                return
+
+    iter_keys = iterating(aiter_keys)
+
+    def make_pattern(self, pattern: str, version: Any = None, prefix: str | None = None) -> CacheKey:
+        """Return a glob for the server; prefix and version stand for themselves."""
+        if isinstance(pattern, CacheKey):
+            return pattern
+        prefix = self.key_prefix if prefix is None else prefix
+        version = self.version if version is None else version
+        return CacheKey(pattern_of(self.key_func, pattern, prefix, version))
+
+    # --- many at once -----------------------------------------------------------------------------
+
+    async def adelete_pattern(
+        self,
+        pattern: str,
+        version: Any = None,
+        prefix: str | None = None,
+        client: Any = None,
+        itersize: int | None = None,
+    ) -> int | None:
+        """Delete the keys that match the glob *pattern*, page by page, and return how many there were."""
+        return await self._unlink(self.make_pattern(pattern, version, prefix), itersize, client)
+
+    delete_pattern = blocking(adelete_pattern)
+
+    async def _unlink(self, pattern: str, itersize: int | None = None, client: Any = None) -> int | None:
+        await self.runtime.alone()
+        servers = await self._primaries(client)
+        cursor, replies, pages = 0, list[Any](), c.Round()
+        while True:
+            server = servers[cursor % len(servers)]
+            cursor, names = await self._page(cursor, pattern, itersize, client)
+            if names is None:
+                replies.append(None)
+            elif names:
+                replies += (await self.ask_all([(server, self.about(c.UNLINK, names))], None))[0]
+            if cursor and not self.goes_on(pages, cursor):
+                return None
+            if not cursor:
+                return None if None in replies else sum(map(int, replies))
+
+    async def aclear(self, client: Any = None) -> None:
+        """Empty the database, or with a KEY_PREFIX remove all that stands under it, in every version."""
+        scope = self.settings.options.clear
+        if scope == "prefix" or (scope == "auto" and self.key_prefix):
+            await self._unlink(pattern_of_all(self.key_func, self.key_prefix), client=client)
+        else:
+            await self.ask_all([(server, ((c.FLUSHDB,),)) for server in await self._primaries(client)], None)
+
+    clear = blocking(aclear)
+
+
+def _left(reply: int) -> int | None:
+    """The server says -1 for "for ever" and -2 for "missing"."""
+    return None if reply == -1 else max(reply, 0)

@@ -1,0 +1,323 @@
+"""Operations on values: get, set, add, delete and count, of one key and of many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from numbers import Number
+from typing import Any
+
+from redis.exceptions import DataError, ResponseError
+
+from fleetcache import commands as c
+from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
+from fleetcache.errors import UnreadableValue
+from fleetcache.exchange.contract import Verb
+from fleetcache.keys import unique
+from fleetcache.near.near import PACKED, Near, clock
+from fleetcache.servers.borrowed import is_pipeline
+from fleetcache.twin import blocking, complete
+
+
+class Values(Core):
+    """Operations on plain values."""
+
+    async def aget(
+        self, key: Any, default: Any = None, version: Any = None, client: Any = None, *, fresh: bool = False
+    ) -> Any:
+        """Return the value of *key*, or *default* if there is none.  A stored None is a value.
+
+        With *fresh* the primary is asked, even if there is a copy near, or replicas answer reads.
+        """
+        name = self.name(key, version)
+        near = self.near
+        if near is not None and client is None:
+            if not (fresh or self.runtime.records) and (copy := near.copy(name)) is not None:
+                return self.served(copy, default)
+            value = await self.fetch(near, name)
+            return default if value is MISSING else value
+        payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None, client)
+        if near is not None:
+            near.forget((name,))  # a copy may be older than what this client was told
+        if payload is None:
+            return default
+        try:
+            return self.codec.decode(payload)
+        except UnreadableValue as error:
+            self.note_unreadable(error, name)
+            return default
+
+    def get(
+        self, key: Any, default: Any = None, version: Any = None, client: Any = None, *, fresh: bool = False
+    ) -> Any:
+        # By hand: a near hit takes less time than making a coroutine would.  See `Near.copy`.
+        if self.head is not None and type(key) is str and version is client is None and not fresh:
+            near: Any = self.near
+            name = self.head + key
+            copy = near.copies.get(name)
+            if copy is not None:
+                now = clock()
+                if now < copy.deadline and now < copy.epoch.until:
+                    if copy.value is PACKED:
+                        return self.served(copy, default)
+                    copy.hits += 1
+                    return copy.value
+            elif near.only is not None and name not in near.only.pending:
+                if self.warns:
+                    self._warn(name)
+                value = complete((self.still or self).fetch(near, name))
+                return default if value is MISSING else value
+        return complete(Values.aget(self.still or self, key, default, version, client, fresh=fresh))
+
+    get.__doc__ = aget.__doc__
+
+    async def aset(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: Any = None,
+        client: Any = None,
+        nx: bool = False,
+        xx: bool = False,
+    ) -> bool:
+        """Store *value* for *timeout* seconds, None for ever; return whether it was stored.
+
+        With *nx* only if there is none, with *xx* only if there is one.  A timeout of 0 or less
+        deletes instead, and tells whether there was something to delete.
+        """
+        name = self.name(key, version)
+        expiry = self.milliseconds(timeout)
+        if expiry is not None and expiry <= 0:
+            if nx:
+                missing = not await self.ask((c.EXISTS_NOW, name), False, client)
+                if self.near is not None:
+                    self.near.forget((name,))  # a copy may be older than this
+                return missing
+            return bool(await self.ask((c.DEL, name), False, client))
+        if self.runtime.blocks:
+            payload = self.codec.encode(value)
+        else:
+            (payload,) = await self.encoded((value,))
+        lifetime = () if expiry is None else ("PX", expiry)
+        if nx and xx:
+            raise DataError("nx and xx exclude each other")
+        if nx:
+            return await self._set_new(name, payload, lifetime, self.added_in_outage(key), client)
+        command = (c.SET_IF, name, payload, *lifetime, "XX") if xx else (c.SET, name, payload, *lifetime)
+        return bool(await self.ask(command, False, client))
+
+    set = blocking(aset)
+
+    async def _set_new(
+        self, name: str, payload: bytes | int, lifetime: tuple[Any, ...], instead: bool, client: Any
+    ) -> bool:
+        """Store *payload* if there is nothing that can be read, and return whether it was stored."""
+        if self.settings.options.unreadable == "raise" or self.runtime.once or is_pipeline(client):
+            return bool(await self.ask((c.SET_IF, name, payload, *lifetime, "NX"), instead, client))
+        while True:
+            try:
+                there = await self.ask((c.ADD, name, payload, *lifetime, "NX", "GET"), MISSING, client)
+            except ResponseError as error:
+                if "WRONGTYPE" not in str(error):
+                    raise
+                return False  # it is no value, but it is there
+            if there is MISSING or there is None:
+                return instead if there is MISSING else True
+            if self.decoded(there, name) is not MISSING:
+                return False
+            stored = await self.run(c.SWAP, name, there, payload, *lifetime, instead=MISSING, client=client)
+            if stored:
+                return instead if stored is MISSING else True
+
+    def added_in_outage(self, key: Any) -> bool:
+        """What `add` returns while the server is away and that is ignored."""
+        return False
+
+    async def aadd(
+        self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
+    ) -> bool:
+        """Store *value* if there is none, or none that can be read, and return whether it was stored."""
+        return await self.aset(key, value, timeout, version, client, nx=True)
+
+    add = blocking(aadd)
+
+    async def aget_many(
+        self, keys: Iterable[Any], version: Any = None, client: Any = None, *, fresh: bool = False
+    ) -> dict[Any, Any]:
+        """Return the values of those *keys* that have one, in one round trip; *fresh* as with `aget`."""
+        keys = list(keys or ())
+        if not keys:
+            return {}
+        named = dict(zip(self.names(keys, version), keys, strict=True))
+        names = list(named)
+        if self.near is not None and client is None:
+            near_by = await self._get_near(self.near, names, fresh=fresh or self.runtime.records)
+            return {named[name]: value for name, value in near_by.items()}
+        payloads = await self._payloads(c.MGET_NOW if fresh else c.MGET, names, client)
+        found = named
+        if None in payloads:
+            found = {
+                name: key for (name, key), payload in zip(named.items(), payloads, strict=True) if payload is not None
+            }
+            payloads = [payload for payload in payloads if payload is not None]
+        try:
+            return dict(zip(found.values(), self.codec.decode_all(payloads), strict=True))
+        except UnreadableValue:  # one by one, to say which
+            values = [self.decoded(payload, name) for name, payload in zip(found, payloads, strict=True)]
+        return {key: value for key, value in zip(found.values(), values, strict=True) if value is not MISSING}
+
+    async def _payloads(self, verb: Verb, names: list[str], client: Any) -> list[Any]:
+        """Return the payload of each of *names*, None where there is none, or its server is away."""
+        answers = await self.ask_many(verb, names, None, client)
+        if len(answers) == 1 and len(answers[0][1] or ()) == len(names):
+            payloads: list[Any] = answers[0][1]
+            return payloads
+        payloads = [None] * len(names)
+        for places, reply in answers:
+            for place, payload in zip(places, reply or (), strict=False):
+                payloads[place] = payload
+        return payloads
+
+    get_many = blocking(aget_many)
+
+    async def _get_near(self, near: Near, names: list[str], *, fresh: bool) -> dict[str, Any]:
+        """Return the values of those *names* that have one, from their copies where there are some."""
+        if fresh:
+            return await self.fetch_many(near, names)
+        copies = {name: copy for name in names if (copy := near.copy(name)) is not None}
+        found = {name: self.served(copy, MISSING) for name, copy in copies.items()}
+        if len(copies) < len(names):
+            found |= await self.fetch_many(near, [name for name in names if name not in copies])
+        return {name: found[name] for name in names if found.get(name, MISSING) is not MISSING}
+
+    async def aset_many(
+        self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
+    ) -> list[Any]:
+        """Store all of *data*, in one transaction per server unless that is a cluster; return the keys that were not stored."""
+        if not data:
+            return []
+        expiry = self.milliseconds(timeout)
+        names = self.names(data, version)
+        writes: list[tuple[Any, ...]]
+        if expiry is not None and expiry <= 0:
+            writes = [(c.DEL, name) for name in names]
+        else:
+            payloads = await self.encoded(data.values())
+            pairs = zip(names, payloads, strict=True)
+            if expiry is None:
+                writes = [(c.SET, name, payload) for name, payload in pairs]
+            else:
+                writes = [(c.SET, name, payload, "PX", expiry) for name, payload in pairs]
+        if client is not None:
+            return list(data) if None in await self.ask_several(writes, None, client) else []
+        # No transaction could be about several slots, and one for each key would be none.
+        first, last = ((), ()) if self.topology.splits else (((c.MULTI,),), ((c.EXEC,),))
+        shares = self.topology.shares(names, reads=False)
+        plan = [(server, [*first, *[writes[place] for place in places], *last]) for server, places in shares]
+        answers = zip(shares, await self.ask_all(plan, None), strict=True)
+        failed = {place for (_, places), replies in answers if replies[-1] is None for place in places}
+        return [key for place, key in enumerate(data) if place in failed] if failed else []
+
+    set_many = blocking(aset_many)
+
+    async def adelete(self, key: Any, version: Any = None, prefix: str | None = None, client: Any = None) -> bool:
+        """Delete *key*, and return whether there was something to delete."""
+        return bool(await self.ask((c.DEL, self.name(key, version, prefix)), False, client))
+
+    delete = blocking(adelete)
+
+    async def adelete_many(self, keys: Iterable[Any], version: Any = None, client: Any = None) -> int | None:
+        """Delete *keys* and return how many there were; None if *keys* is empty, as Django has it."""
+        names = unique(self.names(keys, version))
+        if not names:
+            return None
+        counts = [reply for _, reply in await self.ask_many(c.UNLINK, names, None, client)]
+        return None if None in counts else sum(map(int, counts))
+
+    delete_many = blocking(adelete_many)
+
+    async def ahas_key(self, key: Any, version: Any = None, client: Any = None, *, fresh: bool = False) -> bool:
+        """Return whether there is an entry for *key*, which is not read; *fresh* as with `aget`."""
+        name = self.name(key, version)
+        near = self.near
+        if near is None or client is not None:
+            return bool(await self.ask((c.EXISTS_NOW if fresh else c.EXISTS, name), False, client))
+        if not (fresh or self.runtime.records) and (copy := near.copy(name)) is not None:
+            copy.hits += 1
+            return copy.value is not PACKED or copy.payload is not None
+        found = bool(await self.ask((c.EXISTS_NOW, name), False))
+        near.forget((name,))  # a copy may be older than this
+        return found
+
+    has_key = blocking(ahas_key)
+
+    def __contains__(self, key: Any) -> bool:
+        return self.has_key(key)
+
+    # --- counters ---------------------------------------------------------------------------------
+
+    async def aincr(
+        self,
+        key: Any,
+        delta: Any = 1,
+        version: Any = None,
+        client: Any = None,
+        ignore_key_check: bool = False,
+        *,
+        default: int | None = None,
+        timeout: Timeout = None,
+    ) -> Any:
+        """Add *delta* to the number under *key*, and return the sum; its timeout stays as it is.
+
+        Without a number there, *default* is stored first, for *timeout* seconds, in the same
+        atomic step; without *default* that is a ValueError.  *ignore_key_check* is a default of 0.
+        Numbers that are no 64-bit integers are added here, and stored only if nobody else has
+        stored in between.
+        """
+        name = self.name(key, version)
+        if ignore_key_check and default is None:
+            default = 0
+        if not (default is None or isinstance(default, Number)):
+            raise TypeError(f"incr: default has to be a number, not {type(default).__name__}")
+        expiry = self.milliseconds(timeout)
+        start = 0 if default is None else default
+        if type(delta) is type(start) is int and abs(delta) < 2**63 and abs(start) < 2**63:
+            first = ("" if default is None else default, "" if expiry is None else expiry)
+            try:
+                total = await self.run(c.INCR, name, delta, *first, instead=MISSING, client=client)
+            except ResponseError as error:
+                if "not an integer or out of range" not in str(error) and "overflow" not in str(error):
+                    raise
+            else:
+                if total is None:
+                    raise ValueError(f"Key {name!r} not found")
+                return None if total is MISSING else int(total)
+        return await self._add(name, delta, default, expiry, client)
+
+    incr = blocking(aincr)
+
+    async def _add(self, name: str, delta: Any, default: Any, expiry: int | None, client: Any) -> Any:
+        await self.runtime.alone()
+        while True:
+            payload = await self.ask((c.GET_NOW, name), MISSING, client)
+            if payload is MISSING:
+                return None  # the server is away, and that is ignored
+            value = MISSING if payload is None else self.decoded(payload, name)
+            if value is MISSING and default is None:
+                raise ValueError(f"Key {name!r} not found")
+            total = (default if value is MISSING else value) + delta
+            (new,) = await self.encoded((total,))
+            lifetime = () if expiry is None else ("PX", expiry)
+            if payload is None:
+                stored = await self.ask((c.SET_IF, name, new, *lifetime, "NX"), MISSING, client)
+            else:
+                words = lifetime if value is MISSING else ("KEEPTTL",)
+                stored = await self.run(c.SWAP, name, payload, new, *words, instead=MISSING, client=client)
+            if stored:
+                return None if stored is MISSING else total
+
+    async def adecr(self, key: Any, delta: Any = 1, version: Any = None, client: Any = None) -> Any:
+        """Subtract *delta* from the number under *key*, and return the difference."""
+        return await self.aincr(key, -delta, version, client)
+
+    decr = blocking(adecr)
