@@ -1,4 +1,4 @@
-"""The commands fleetcache sends, and what may be done with each when a connection fails."""
+"""The commands that fleetcache sends, and the properties of each: reads, may be repeated, its names, its replies."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ def _reading(name: str, *, key: int = 1) -> Verb:
 
 
 def _same_again(name: str, *, key: int = 1, writes: int | None = None) -> Verb:
-    """A write that may be repeated: what it leaves and answers does not depend on how often it ran."""
+    """A write that may be repeated: the entry and the reply are the same however often it ran."""
     return Verb(name, harmless=True, key=key, writes=writes)
 
 
 # Strings and keys.
 GET = _reading("GET")
 MGET = _reading("MGET")
-# Of the primary: a replica may not know yet what a write depends on.
+# Reads that only the primary answers: a write depends on them, and a replica may be behind.
 GET_NOW, PTTL_NOW = _same_again("GET", writes=0), _same_again("PTTL", writes=0)
 MGET_NOW, EXISTS_NOW = _same_again("MGET", writes=0), _same_again("EXISTS", writes=0)
 EXISTS, TTL, PTTL = _reading("EXISTS"), _reading("TTL"), _reading("PTTL")
 SET = _same_again("SET")
-SET_IF = Verb("SET")  # with NX or XX: a second run would answer otherwise, if not on another server
-ADD = Verb("SET")  # with NX GET, which answers what is there
-ACQUIRE = Verb("SET")  # of a lock: two servers would let in two holders
+SET_IF = Verb("SET")  # with NX or XX: run twice on one server it answers differently; on another server it may run
+ADD = Verb("SET")  # with NX GET, which returns the value that is there
+ACQUIRE = Verb("SET")  # of a lock: on two servers it would admit two holders
 DEL, UNLINK, RENAME = Verb("DEL", writes=ALL), Verb("UNLINK", writes=ALL), Verb("RENAME", writes=2)
 PERSIST = Verb("PERSIST")
 EXPIREAT, PEXPIREAT, PEXPIRE = _same_again("EXPIREAT"), _same_again("PEXPIREAT"), _same_again("PEXPIRE")
 SCAN = _reading("SCAN", key=0)
 INFO = _reading("INFO", key=0)
 FLUSHDB = _same_again("FLUSHDB", key=0, writes=EVERYTHING)
-MULTI, EXEC = _same_again("MULTI", key=0), _same_again("EXEC", key=0)  # as harmless as what they enclose
+MULTI, EXEC = _same_again("MULTI", key=0), _same_again("EXEC", key=0)  # as harmless as the commands between them
 EVALSHA, EVAL = Verb("EVALSHA", key=3), Verb("EVAL", key=3)
 UNSETTLED = (EVALSHA, ADD)
-"""What an operation may ask the server again about the same entry after the reply to: see `pipeline`."""
+"""After the replies to these an operation may send a second command about the same entry: see `pipeline`."""
 
 # Hashes.
 HSET, HSETNX, HDEL = Verb("HSET"), Verb("HSETNX"), Verb("HDEL")
@@ -78,11 +78,11 @@ ANSWERS: dict[tuple[type, ...], str] = {
     ),
     (list, NoneType): "EXEC",
 }
-"""What commands are answered with; a server that says something else is none, or talks to somebody else."""
+"""The types of each command's reply.  A reply of another type belongs to another command, or to another protocol."""
 
 
 def _one_each(*kinds: type, first: int) -> Callable[[Reply, Command], bool]:
-    """Return whether a reply is a list of *kinds*, one for each part of the command from *first* on."""
+    """Return a check that a reply is a list of *kinds*, one for each part of the command from *first* on."""
     known = frozenset(kinds)
     return lambda reply, command: (
         type(reply) is list and len(reply) == len(command) - first and known.issuperset(map(type, reply))
@@ -90,12 +90,12 @@ def _one_each(*kinds: type, first: int) -> Callable[[Reply, Command], bool]:
 
 
 def _is_some(reply: Reply, command: Command | None = None) -> bool:
-    """Whether *reply* is several payloads."""
+    """Whether *reply* is a list or a set of payloads."""
     return type(reply) in {list, set} and {bytes}.issuperset(map(type, reply))
 
 
 def _is_taken(reply: Reply, command: Command) -> bool:
-    """Whether *reply* is one payload, or several if *command* has a count; or nothing."""
+    """Whether *reply* is None, one payload or, if *command* has a count, several."""
     return reply is None or (_is_some(reply) if len(command) > 2 else type(reply) is bytes)
 
 
@@ -110,7 +110,7 @@ def _is_whole(reply: Reply) -> bool:
 
 
 def _is_score(reply: Reply, command: Command | None = None) -> bool:
-    """Whether *reply* is a number, which RESP2 spells as text, or nothing."""
+    """Whether *reply* is None or a number; RESP2 sends numbers as text."""
     if type(reply) is bytes:
         try:
             float(reply)
@@ -120,7 +120,7 @@ def _is_score(reply: Reply, command: Command | None = None) -> bool:
 
 
 def _is_page(reply: Reply, command: Command) -> bool:
-    """Whether *reply* is a cursor, of 64 bits, with some names."""
+    """Whether *reply* is a cursor of 64 bits and a list of names."""
     return (
         type(reply) is list
         and len(reply) == 2
@@ -171,7 +171,7 @@ SUITS: dict[Callable[[Reply, Command], bool], str] = {
     _is_added: "ZADD",
     lambda reply, _: reply is None or _is_whole(reply): "EVALSHA EVAL",
 }
-"""The same for replies that have parts, or are text for a number, in RESP3 or RESP2."""
+"""Checks of replies that have parts, or send a number as text, in RESP3 or RESP2."""
 
 
 def _among(table: dict[Any, str], verb: Verb) -> Any:
@@ -184,9 +184,10 @@ for _verb in [each for each in vars().values() if isinstance(each, Verb)]:
 
 
 class Round:
-    """One walk through pages, whose cursors never come twice: a server that repeats them would never come to an end.
+    """One scan, page by page: it ends with an error if the server repeats a cursor, since the scan would never end.
 
-    (R. P. Brent, "An improved Monte Carlo factorization algorithm", 1980: a circle is found without keeping all cursors.)
+    (R. P. Brent, "An improved Monte Carlo factorization algorithm", 1980: a cycle is found without keeping all
+    cursors.)
     """
 
     def __init__(self) -> None:
@@ -203,7 +204,7 @@ class Round:
 
 
 def written(commands: Iterable[Command]) -> list[str] | None:
-    """Return the names that *commands* may change, None for everything."""
+    """Return the names that *commands* may change; None means every name."""
     names: list[str] = []
     for command in commands:
         verb = command[0]
@@ -219,18 +220,18 @@ SEVERAL = {
     **dict.fromkeys((b"SDIFFSTORE", b"SINTERSTORE", b"SUNIONSTORE"), ALL),
     **dict.fromkeys((b"RENAME", b"SMOVE"), 2),
 }
-"""How many names stand in commands that take more than one."""
+"""The number of names in the commands that take more than one."""
 
 
 def named(command: Command) -> Command:
-    """Return the names in *command*: of those that it is about, or the pattern that it looks for."""
+    """Return the names in *command*, or the pattern of a SCAN."""
     verb = command[0]
     if verb == b"SCAN":
         return command[3:4]
     return command[verb.key : verb.key + SEVERAL.get(verb, 1)] if verb.key else ()
 
 
-# Scripts.  `topology.memory` knows each of them in Python, by name.
+# Scripts.  `servers.memory` has each of them in Python, by name.
 INCR = Script.of(
     "incr",
     """
@@ -241,7 +242,7 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
 end
 local sum = redis.call('INCRBY', KEYS[1], ARGV[1])
 if sum > -2^53 and sum < 2^53 then return sum end
--- Lua made a double of it, and may have rounded it.
+-- Lua turned the sum into a double, which may have rounded it.
 return redis.call('GET', KEYS[1])
 """,
 )

@@ -1,7 +1,7 @@
-"""Everything fleetcache raises, by whose fault it is.
+"""Every exception of fleetcache, grouped by its cause: the settings, the call, the value or the server.
 
-An error of the server, or of the way to it, is also the ``redis.exceptions`` class that a caller
-of redis-py, django-redis or Django's backend already catches.
+An error of the server or the network also derives from the ``redis.exceptions`` class that callers
+of redis-py, django-redis or Django's backend already catch.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from redis import exceptions as redis
 
 
 class FleetcacheError(Exception):
-    """The root of all that fleetcache raises on its own account."""
+    """The base class of all exceptions of fleetcache."""
 
 
 # --- the settings are wrong -----------------------------------------------------------------------
 
 
 class SettingsError(FleetcacheError, ValueError):
-    """A setting is unknown, missing or of the wrong kind; the message names it and the fix."""
+    """A setting is unknown, missing or of the wrong kind; the message names the setting and the fix."""
 
 
 class InvalidCacheBackendError(SettingsError):
@@ -31,22 +31,22 @@ class ServerNotFound(FleetcacheError):
 
 
 class ServerNotStarted(FleetcacheError):
-    """``embedded://`` started a server program that ended, or did not answer; see its log."""
+    """``embedded://`` started a server program, but it ended or did not answer; see its log."""
 
 
 class UnusableFile(SettingsError, redis.ConnectionError):
-    """A certificate, a key or an authority that the settings name cannot be read; the message says which and why."""
+    """A file that the settings name (certificate, key or authority) cannot be read; the message says which and why."""
 
 
 # --- the call is wrong ----------------------------------------------------------------------------
 
 
 class InvalidKey(FleetcacheError, TypeError, ValueError):
-    """An object that cannot name a cache entry was given as a key."""
+    """The object passed as a key cannot name a cache entry."""
 
 
 class InvalidTimeout(FleetcacheError, redis.DataError, TypeError):
-    """A timeout is a number of seconds, a ``timedelta``, None (for ever) or left out."""
+    """The timeout is wrong: it must be a number of seconds, a ``timedelta``, None (for ever) or left out."""
 
 
 class CrossServer(FleetcacheError, ValueError):
@@ -57,7 +57,7 @@ class CrossServer(FleetcacheError, ValueError):
 
 
 class CompressorError(FleetcacheError):
-    """What a compressor raises for bytes that are not its own."""
+    """A compressor raises this for bytes that it did not write."""
 
 
 class UnreadableValue(FleetcacheError):
@@ -72,9 +72,9 @@ class UnstorableValue(FleetcacheError, pickle.PicklingError, TypeError):
 
 
 class ConnectionInterrupted(FleetcacheError):
-    """The server could not be asked, or did not answer: what django-redis' clients call all such errors.
+    """The server could not be reached or did not answer; django-redis raises this class for all such errors.
 
-    *connection* is accepted and forgotten.
+    *connection* is accepted, because django-redis passes it, and ignored.
     """
 
     def __init__(self, *args: object, connection: object = None) -> None:
@@ -82,7 +82,7 @@ class ConnectionInterrupted(FleetcacheError):
 
 
 class ServerGone(ConnectionInterrupted, redis.ConnectionError):
-    """The server could not be reached, or hung up before it replied."""
+    """The server could not be reached, or closed the connection before it replied."""
 
 
 class ServerTimeout(ConnectionInterrupted, redis.TimeoutError):
@@ -90,26 +90,26 @@ class ServerTimeout(ConnectionInterrupted, redis.TimeoutError):
 
 
 class NeverSent(ServerGone):
-    """The server could not be reached, so nothing was sent; asking again is safe, whatever is asked."""
+    """The server could not be reached, so nothing was sent; every command may safely be sent again."""
 
 
 class NotPrimary(NeverSent):
-    """The server that is called the primary has become a replica, so nothing was sent."""
+    """The server that should be the primary has become a replica, so nothing was sent."""
 
     primary: tuple[str, int] | None = None
-    """Whose replica it is."""
+    """The address of the primary that the replica follows."""
 
 
 class ConnectionLost(ServerGone):
-    """The server hung up before it replied; a write may or may not have happened."""
+    """The server closed the connection before it replied; a write may or may not have happened."""
 
 
 class CircuitOpen(ServerGone):
-    """The server failed a moment ago, so this call was not even tried."""
+    """The circuit breaker is open: the server failed a moment ago, so nothing was sent."""
 
 
 class TooManyConnections(ServerGone):
-    """``max_connections`` are in use, and none came back in time; or the server's ``maxclients`` are."""
+    """All ``max_connections`` are in use and none became free in time; or the server reached its ``maxclients``."""
 
 
 class AccessDenied(ConnectionInterrupted, redis.AuthenticationError):
@@ -121,11 +121,11 @@ class NoSuchDatabase(ConnectionInterrupted, redis.ResponseError):
 
 
 class UnsupportedServer(ConnectionInterrupted, redis.ConnectionError):
-    """The server does not speak RESP3 (it is older than Redis 6), or is no cluster where one is asked for."""
+    """The server does not speak RESP3 (it is older than Redis 6), or is no cluster although the URL says so."""
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether *error* means that the server is away; one that refuses us is not."""
+    """Whether *error* means that the server is away; a server that refuses us is not."""
     away = (redis.ConnectionError, redis.TimeoutError)  # a builtin TimeoutError is a time limit of the caller's
     refused = (redis.AuthenticationError, UnsupportedServer, SettingsError)
     return isinstance(error, away) and not isinstance(error, refused)

@@ -1,4 +1,4 @@
-"""What entries are called on the server: ``prefix:version:key``, as Django and django-redis say."""
+"""Names of entries on the server, ``prefix:version:key`` as in Django and django-redis; how logs mask them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fleetcache.errors import InvalidKey
 
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
 
-MAX_LENGTH = 250  # memcached's, and so what Django warns of
+MAX_LENGTH = 250  # memcached's limit, so Django warns of longer names
 
 
 def doubtful(name: str) -> bool:
-    """Whether *name* may hold what memcached refuses: white space or control characters."""
+    """Whether *name* may hold characters that memcached refuses: white space or control characters."""
     return " " in name or not name.isprintable()
 
 
@@ -26,7 +26,7 @@ special = re.compile(r"([*?\[\]\\])")
 
 
 class CacheKey(str):
-    """A name that is complete: it passes through every method as it is."""
+    """A complete name: every method uses it unchanged, without prefix and version."""
 
     __slots__ = ()
 
@@ -37,16 +37,16 @@ def default_key_function(key: Any, prefix: str, version: Any) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return *text* so that a glob pattern finds only itself."""
+    """Return *text* as a glob pattern that matches only this text."""
     return special.sub(r"\\\1", text)
 
 
 def check(key: Any) -> None:
-    """Refuse what has no text that would name it.
+    """Refuse a key whose ``str()`` would be no useful name.
 
-    Numbers, UUIDs, paths and lazy strings are fine: Django puts any object's text into the name,
-    and sites rely on it.  The text of None, of bytes or of a mutable container is an accident, and
-    an object without a text of its own would be named by its address.
+    Numbers, UUIDs, paths and lazy strings are accepted: Django puts the text of any object into the
+    name, and sites rely on that.  None, bytes or a mutable container as a key is a mistake, and the
+    text of an object without ``__str__`` holds its address in memory.
     """
     kind: Any = type(key)
     nameless = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
@@ -58,7 +58,7 @@ def check(key: Any) -> None:
 
 
 def in_utf8(name: str) -> bytes:
-    """Return *name* as the server knows it."""
+    """Return *name* in the bytes that the server knows."""
     try:
         return name.encode()
     except UnicodeEncodeError as error:
@@ -71,9 +71,9 @@ def _shown(key: Any) -> str:
 
 
 def masked(name: str | bytes, prefix: str | None = None) -> str:
-    """Return *name* for a log: enough to tell entries apart, too little to learn who they are about.
+    """Return *name* for a log: it tells entries apart, but does not show whose data they hold.
 
-    Only of a name that `default_key_function` made with this *prefix* is it known where the key begins.
+    Where the key begins is known only in a name that `default_key_function` made with this *prefix*.
     """
     text = name.decode(errors="replace") if isinstance(name, bytes) else name
     digest = blake2b(text.encode(errors="replace"), digest_size=4).hexdigest()
@@ -88,7 +88,7 @@ def default_reverse(name: str) -> str:
 
 
 def key_within(name: str, prefix: str, version: Any) -> str:
-    """Return the key, or the glob, within *name*, which *prefix* and some version stand before; else *name* itself."""
+    """Return the key, or the glob, in *name* after *prefix* and any version; without that prefix, *name* itself."""
     for head in (f"{prefix}:", f"{escaped(prefix)}:"):
         if name.startswith(head):
             rest = name.removeprefix(head)

@@ -1,7 +1,7 @@
 """Hashes, sets, sorted sets and lists.
 
 Fields of hashes are plain text.  Values and members are encoded as cache values are, integers as
-digits; only members of sorted sets are never digits, as django-redis has it.
+digits.  Members of sorted sets are the exception: they are always serialised, as in django-redis.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Cast = Callable[[Any], Any]
 
 
 class Structure(Core):
-    """What operations on several kinds of entries are made of."""
+    """The steps that operations on sets and lists share."""
 
     async def _give(self, verb: Verb, key: Any, values: tuple[Any, ...], version: Any, client: Any) -> int:
-        """Put in, take out or look up *values*, and return the count that the server answers."""
+        """Send *verb* with the name and *values*, and return the count that the server answers."""
         payloads = await self.encoded(values)
         return int(await self.ask((verb, self.name(key, version), *payloads), 0, client))
 
@@ -49,7 +49,7 @@ class Hashes(Core):
         version: Any = None,
         client: Any = None,
     ) -> int:
-        """Set *field*, or all fields of *mapping*; return how many were not there before."""
+        """Set *field*, or all fields of *mapping*; return how many are new."""
         fields = {} if field is None else {field: value}
         fields.update(mapping or {})
         if not fields:
@@ -131,7 +131,7 @@ class Hashes(Core):
     async def ahincrby(
         self, key: Any, field: Any, amount: int = 1, version: Any = None, client: Any = None
     ) -> int | None:
-        """Add *amount* to the integer in *field*, 0 if it is not there; return the sum."""
+        """Add *amount* to the integer in *field*, which counts as 0 if it is missing; return the sum."""
         return _number(await self.ask((c.HINCRBY, self.name(key, version), field, amount), None, client))
 
     hincrby = blocking(ahincrby)
@@ -141,7 +141,7 @@ class Sets(Structure):
     """Sets of hashable values."""
 
     async def asadd(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int:
-        """Add *values*, and return how many were not there before."""
+        """Add *values*, and return how many are new."""
         return await self._give(c.SADD, key, values, version, client)
 
     sadd = blocking(asadd)
@@ -165,19 +165,19 @@ class Sets(Structure):
     smembers = blocking(asmembers)
 
     async def asdiff(self, *keys: Any, version: Any = None, client: Any = None) -> Any:
-        """Return the set of those in the first set and in no other."""
+        """Return the set of the members of the first set that are in no other."""
         return await self._combine(c.SDIFF, keys, version, client)
 
     sdiff = blocking(asdiff)
 
     async def asinter(self, *keys: Any, version: Any = None, client: Any = None) -> Any:
-        """Return the set of those in every set."""
+        """Return the set of the members that are in every set."""
         return await self._combine(c.SINTER, keys, version, client)
 
     sinter = blocking(asinter)
 
     async def asunion(self, *keys: Any, version: Any = None, client: Any = None) -> Any:
-        """Return the set of those in any set."""
+        """Return the set of the members that are in any set."""
         return await self._combine(c.SUNION, keys, version, client)
 
     sunion = blocking(asunion)
@@ -190,19 +190,19 @@ class Sets(Structure):
     async def asdiffstore(
         self, dest: Any, *keys: Any, version_dest: Any = None, version_keys: Any = None, client: Any = None
     ) -> int | None:
-        """Store `sdiff` as *dest*, and return how many members that has."""
+        """Store the result of `sdiff` as *dest*, and return the number of its members."""
         return await self._store(c.SDIFFSTORE, dest, keys, version_dest, version_keys, client)
 
     sdiffstore = blocking(asdiffstore)
 
     async def asinterstore(self, dest: Any, *keys: Any, version: Any = None, client: Any = None) -> int | None:
-        """Store `sinter` as *dest*, and return how many members that has."""
+        """Store the result of `sinter` as *dest*, and return the number of its members."""
         return await self._store(c.SINTERSTORE, dest, keys, version, version, client)
 
     sinterstore = blocking(asinterstore)
 
     async def asunionstore(self, destination: Any, *keys: Any, version: Any = None, client: Any = None) -> int | None:
-        """Store `sunion` as *destination*, and return how many members that has."""
+        """Store the result of `sunion` as *destination*, and return the number of its members."""
         return await self._store(c.SUNIONSTORE, destination, keys, version, version, client)
 
     sunionstore = blocking(asunionstore)
@@ -238,14 +238,14 @@ class Sets(Structure):
     smove = blocking(asmove)
 
     async def aspop(self, key: Any, count: int | None = None, version: Any = None, client: Any = None) -> Any:
-        """Remove and return a random member, None if there is none; with *count* a set of up to as many."""
+        """Remove and return a random member, None if there is none; with *count* a set of at most that many."""
         values = await self._take(c.SPOP, key, count, version, client)
         return values if count is None else {*values}
 
     spop = blocking(aspop)
 
     async def asrandmember(self, key: Any, count: int | None = None, version: Any = None, client: Any = None) -> Any:
-        """Return a random member, None if there is none; with *count* a list of as many."""
+        """Return a random member, None if there is none; with *count* a list, as `SRANDMEMBER` returns it."""
         return await self._take(c.SRANDMEMBER, key, count, version, client)
 
     srandmember = blocking(asrandmember)
@@ -253,9 +253,9 @@ class Sets(Structure):
     async def asscan(
         self, key: Any, match: str | None = None, count: int | None = 10, version: Any = None, client: Any = None
     ) -> Any:
-        """Return the set of all members, read in steps of about *count*.
+        """Return the set of all members, read by `SSCAN` in steps of about *count*.
 
-        *match* is encoded as a member is, and then taken as a glob.
+        *match* is encoded as a member is, and then used as a glob pattern.
         """
         await self.runtime.alone()
         return {member async for member in self.asscan_iter(key, match, count, version, client)}
@@ -265,7 +265,7 @@ class Sets(Structure):
     async def asscan_iter(
         self, key: Any, match: str | None = None, count: int | None = 10, version: Any = None, client: Any = None
     ) -> AsyncIterator[Any]:
-        """Yield the members, step by step; one may come twice."""
+        """Yield the members, read by `SSCAN` page by page; a member may come twice."""
         if match and not isinstance(self.codec.compressor, IdentityCompressor):
             raise ValueError("Using match with compression is not supported.")
         name = self.name(key, version)
@@ -300,8 +300,8 @@ class SortedSets(Core):
     ) -> Any:
         """Set the scores of *mapping*, and return how many members are new (with *ch*: or changed).
 
-        *nx*: only new members; *xx*: only old ones; *gt*, *lt*: only if the score grows, falls.
-        *incr*: add to one member's score, and return the sum, None if the others forbade it.
+        *nx*: only new members; *xx*: only existing ones; *gt*, *lt*: only if the score grows or falls.
+        *incr*: add to one member's score, and return the sum, or None if another condition forbids it.
         """
         if not mapping:
             raise DataError("zadd needs at least one member with its score")
@@ -342,13 +342,13 @@ class SortedSets(Core):
     zincrby = blocking(azincrby)
 
     async def azpopmax(self, key: Any, count: int | None = None, version: Any = None, client: Any = None) -> Any:
-        """Remove and return the member of the highest score with it, None if there is none; with *count* a list."""
+        """Remove and return the member of the highest score, with that score; None if empty; with *count* a list."""
         return await self._pop(c.ZPOPMAX, key, count, version, client)
 
     zpopmax = blocking(azpopmax)
 
     async def azpopmin(self, key: Any, count: int | None = None, version: Any = None, client: Any = None) -> Any:
-        """Remove and return the member of the lowest score with it, None if there is none; with *count* a list."""
+        """Remove and return the member of the lowest score, with that score; None if empty; with *count* a list."""
         return await self._pop(c.ZPOPMIN, key, count, version, client)
 
     zpopmin = blocking(azpopmin)
@@ -370,7 +370,7 @@ class SortedSets(Core):
         version: Any = None,
         client: Any = None,
     ) -> list[Any]:
-        """Return the members at ranks *start* to *end*, with their scores if asked."""
+        """Return the members at ranks *start* to *end*, with their scores if *withscores*."""
         command = (c.ZREVRANGE if desc else c.ZRANGE, self.name(key, version), start, end)
         return await self._range(command, withscores, score_cast_func, client)
 
@@ -437,7 +437,7 @@ class SortedSets(Core):
     async def azrank(
         self, key: Any, value: Any, withscore: bool = False, version: Any = None, client: Any = None
     ) -> Any:
-        """Return the place of *value*, the lowest score's being 0, or None; with its score if asked."""
+        """Return the rank of *value*, 0 for the lowest score, or None; with its score if *withscore*."""
         return await self._rank(c.ZRANK, key, value, withscore, version, client)
 
     zrank = blocking(azrank)
@@ -445,7 +445,7 @@ class SortedSets(Core):
     async def azrevrank(
         self, key: Any, value: Any, withscore: bool = False, version: Any = None, client: Any = None
     ) -> Any:
-        """Return the place of *value*, the highest score's being 0, or None; with its score if asked."""
+        """Return the rank of *value*, 0 for the highest score, or None; with its score if *withscore*."""
         return await self._rank(c.ZREVRANK, key, value, withscore, version, client)
 
     zrevrank = blocking(azrevrank)
@@ -493,18 +493,18 @@ class Lists(Structure):
     """Lists: values in the order they were pushed."""
 
     async def _push(self, verb: Verb, key: Any, values: tuple[Any, ...], version: Any, client: Any) -> int | None:
-        """Put in *values*, and return how many there are now."""
+        """Push *values*, and return the new length."""
         payloads = await self.encoded(values)
         return _number(await self.ask((verb, self.name(key, version), *payloads), None, client))
 
     async def alpush(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int | None:
-        """Put *values* at the head, one after another, and return the length."""
+        """Push *values* at the head, one after another, and return the new length."""
         return await self._push(c.LPUSH, key, values, version, client)
 
     lpush = blocking(alpush)
 
     async def arpush(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int | None:
-        """Put *values* at the tail, one after another, and return the length."""
+        """Push *values* at the tail, one after another, and return the new length."""
         return await self._push(c.RPUSH, key, values, version, client)
 
     rpush = blocking(arpush)
@@ -549,7 +549,7 @@ class Lists(Structure):
     lset = blocking(alset)
 
     async def alrem(self, key: Any, count: int, value: Any, version: Any = None, client: Any = None) -> int:
-        """Remove *count* occurrences of *value*, from the tail if negative, all if 0; return how many."""
+        """Remove *count* occurrences of *value*, from the tail if negative, all if 0; return how many were removed."""
         (payload,) = await self.encoded((value,))
         return int(await self.ask((c.LREM, self.name(key, version), count, payload), 0, client))
 
@@ -569,16 +569,16 @@ def _limit(start: int | None, num: int | None) -> tuple[Any, ...]:
 
 
 def _number(reply: Any) -> int | None:
-    """Return how many there are; None if nobody can say, which no caller takes for a small number."""
+    """Return *reply* as a number; None, in an outage, stays None, so that no caller takes it for 0."""
     return None if reply is None else int(reply)
 
 
 def _score(reply: Any) -> float | None:
-    """Return a score, which RESP2 spells as text."""
+    """Return a score as a number; RESP2 sends it as text."""
     return None if reply is None else float(reply)
 
 
 def _pairs(flat: Any) -> list[tuple[Any, Any]]:
-    """Return a flat reply two by two."""
+    """Return the items of a flat reply in pairs."""
     items = iter(flat)
     return list(zip(items, items, strict=True))

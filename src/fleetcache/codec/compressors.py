@@ -1,8 +1,10 @@
-"""Bytes to fewer bytes and back; every decompression is bounded.
+"""Compressors: bytes to fewer bytes and back.  Every decompression is bounded.
 
-A compressor is any class that takes the options and has ``compress`` and ``decompress``.  If it
-names in ``magic`` how all its output starts, what it wrote is told by its first bytes.  Otherwise
-``decompress`` is tried on everything and raises ``CompressorError`` for bytes not its own.
+A compressor is any class that takes the options and has ``compress`` and ``decompress``.  If its
+``magic`` names the first bytes of all its output, payloads are recognised by these.  Otherwise
+``decompress`` is tried on every payload, and raises ``CompressorError`` for bytes it did not write.
+
+To add one, derive from `LibraryCompressor` and add the class to `KNOWN`.
 """
 
 from __future__ import annotations
@@ -18,32 +20,32 @@ from fleetcache.errors import CompressorError, SettingsError
 from fleetcache.interrupts import let_pass
 
 MAX_VALUE_BYTES = 256 << 20
-"""How large a decompressed value may be unless the option of this name says otherwise."""
+"""The default of the option of this name: the size limit of a decompressed value."""
 
-# One value is one member; only tools that append make more.  The bound is there because each
-# member costs a copy of all that follow.
+# One value is one member; only tools that append to compressed files write several.  The number
+# is bounded because each member costs a copy of all that follow.
 MAX_MEMBERS = 100
 
-# What xz needs at its highest preset is 65 MiB; a forged header may ask for 4 GiB.
+# At its highest preset xz needs 65 MiB; a forged header may demand 4 GiB.
 LZMA_MEMORY = 128 << 20
 
 
 class Compressor(Protocol):
-    """What a codec needs of a compressor; it need not derive from anything."""
+    """The interface of a compressor; it need not derive from any class of ours."""
 
     def compress(self, value: bytes, /) -> bytes: ...
     def decompress(self, value: bytes, /) -> bytes: ...
 
 
 class BaseCompressor:
-    """The shape of a compressor: made of the options, ``compress`` bytes, ``decompress`` them."""
+    """A base class for compressors: constructed with the options; ``compress`` and ``decompress`` are abstract."""
 
     magic: ClassVar[tuple[bytes, ...] | None] = None
-    """How all output starts, or None if that is not known.  A subclass that writes otherwise than its parent
-    has to say it again."""
+    """The possible first bytes of all output, or None if they are not known.  A subclass that writes differently
+    from its parent must set it again."""
 
     writes: ClassVar[frozenset[str]] = frozenset(("compress",))
-    """The attributes that decide what is written."""
+    """The attributes that decide on the output: a subclass that has one of them loses its parent's ``magic``."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -73,19 +75,19 @@ class IdentityCompressor(BaseCompressor):
 
 
 class LibraryCompressor(BaseCompressor):
-    """What the compressors around the *module* of a library share; a subclass has an ``unpacker``.
+    """A base class for compressors that call a library, in *module*.
 
-    Values of up to ``min_length`` bytes stay as they are; ``preset`` is the level.  Subclasses
-    set them as class attributes; ``COMPRESS_MIN_LENGTH`` and ``COMPRESS_LEVEL`` as options.
+    Values of at most ``min_length`` bytes are not compressed; ``preset`` is the level.  Subclasses set both as
+    class attributes; the options ``COMPRESS_MIN_LENGTH`` and ``COMPRESS_LEVEL`` set them for a cache.
     """
 
     magic: ClassVar[tuple[bytes, ...]] = ()
     writes = frozenset(("compress", "pack", "form", "module"))
     module: ClassVar[str]
     decompressor: ClassVar[str]
-    """What the module calls that which decompresses one member."""
+    """The name of the module's class or function that decompresses one member."""
     form: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-    """Arguments by which the module is told which of its formats it is."""
+    """Arguments that select one of the module's formats."""
     min_length: int = 15
     preset: int
 
@@ -102,19 +104,19 @@ class LibraryCompressor(BaseCompressor):
             raise SettingsError(f"COMPRESS_LEVEL {self.preset}: {error}") from error
 
     def pack(self, value: bytes) -> bytes:
-        """Compress *value* without conditions."""
+        """Compress *value*, whatever its length."""
         return bytes(self.library.compress(value, self.preset, **self.form))
 
     def unpacker(self) -> Any:
-        """Return what decompresses one member."""
+        """Return a new decompressor, for one member."""
         return getattr(self.library, self.decompressor)(**self.form)
 
     def room(self, value: bytes) -> int:
-        """Return how many bytes to reserve for *value*, one more than it should unfold to."""
+        """Return how many bytes to reserve for the decompressed *value*: one more than its expected size."""
         return self.limit + 1
 
     def compress(self, value: bytes, /) -> bytes:
-        # Larger ones stay as they are, or they could not be read back.
+        # Values above the limit are not compressed, since decompressing them would be refused.
         return self.pack(value) if self.min_length < len(value) <= self.limit else value
 
     def decompress(self, value: bytes, /) -> bytes:
@@ -184,7 +186,7 @@ class Lz4Compressor(LibraryCompressor):
     preset = 0
 
     def room(self, value: bytes) -> int:
-        # The library reserves all the room it is given, and the header usually knows better.
+        # The library reserves all the bytes it may use; the header usually states the real size.
         size: int = self.library.get_frame_info(value)["content_size"]
         return size + 1 if size else super().room(value)
 
@@ -205,4 +207,4 @@ KNOWN: tuple[type[LibraryCompressor], ...] = (
     GzipCompressor,
     LzmaCompressor,
 )
-"""Whatever is configured, what these wrote is read."""
+"""The output of these is read, whatever compressor is configured."""

@@ -1,8 +1,8 @@
 """The soft expiry of django-redis' HerdClient, byte for byte, without django-redis.
 
 HerdClient pickles ``(Marker(), value, soft_expiry)``, and a pickle names the module of each
-class.  This module's name is as long as that of theirs, so in the pickle one can stand for the
-other: no length prefix, frame or memo number changes.
+class.  The name of this module is as long as the name of theirs, so one can replace the other
+in the pickle: no length prefix, frame or memo number changes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OURS = __name__.encode()
 THEIRS = b"django_redis.client.herd"
 
 # A pickle whose first object is their marker, in protocol 2 to 5 or in 0 and 1.  The same words
-# in a value look different: they are a string, and not the name of a class.
+# inside a value do not match: there they are a string, not the name of a class.
 MARKED = re.compile(
     rb"(?s)(?:\x80.(?:\x95.{8})?|\(ccopy_reg\n_reconstructor\n.{2,3}\()"
     rb"(?:\x8c\x18%(theirs)s\x94\x8c\x06Marker\x94\x93|c%(theirs)s\nMarker\n)" % {b"theirs": re.escape(THEIRS)}
@@ -25,7 +25,7 @@ MARKED = re.compile(
 
 
 class Marker:
-    """Stands first in the tuple, as django-redis' class of that name does."""
+    """The first item of the tuple, as django-redis' class of that name is."""
 
 
 class Herded:
@@ -42,10 +42,10 @@ class Herded:
 
 
 class HerdSerializer:
-    """A serializer for which django-redis' marked tuples come and go as ``Herded``.
+    """A serializer that reads and writes django-redis' marked tuples as ``Herded``.
 
-    It works over *plain*, which must pickle for there to be such tuples, or over pickle with
-    these options.
+    All other values pass to *plain*, a serializer, or the options of a `PickleSerializer`.  Marked tuples
+    exist only in pickles.
     """
 
     def __init__(self, plain: Serializer | Mapping[str, Any]) -> None:

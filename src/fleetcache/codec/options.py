@@ -1,4 +1,4 @@
-"""What serializers and compressors take from the options, and the libraries they may lack."""
+"""For serializers and compressors: reading their options, and importing libraries that may not be installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fleetcache.errors import SettingsError
 
 
 def whole(options: Mapping[str, Any], name: str, default: int, *, least: int | None = None) -> int:
-    """Return option *name*, which has to be a whole number, of at least *least*; None is what was left out."""
+    """Return option *name*, a whole number of at least *least*; *default* if the option is None or left out."""
     found = options.get(name)
     try:
         number = default if found is None else int(found)
@@ -22,7 +22,7 @@ def whole(options: Mapping[str, Any], name: str, default: int, *, least: int | N
 
 
 def library(module: str, *, extra: str) -> Any:
-    """Import an optional *module*, or say which extra brings it."""
+    """Import an optional *module*, or raise an error that names the extra to install."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -1,11 +1,11 @@
-"""Values to payloads and back.
+"""The codec: values to payloads and back.
 
-An integer is its digits, so that INCR works and every reader agrees.  Everything else is the
-serializer's bytes, compressed if a compressor is configured.  Both serializers and compressors
-write what django-redis writes.
+An integer is stored as its digits, so that `INCR` works and every client reads the same.  Any other
+value is stored as the serializer's bytes, compressed if a compressor is configured.  Serializers and
+compressors write the same bytes as those of django-redis.
 
-A payload is read by its first byte, through a table; no decoder is tried after another.  So
-compression may be switched on, off or over at any time, and old values stay readable::
+The first byte of a payload selects its decoder, through a table; decoders are not tried one after
+another.  So the compressor may be changed at any time, and old values stay readable::
 
     0-9  -        digits, else the serializer
     78            zlib       04  lz4      fd  xz
@@ -13,10 +13,10 @@ compression may be switched on, off or over at any time, and old values stay rea
     c1            reserved for an envelope of a later release
     others        the serializer
 
-This needs a serializer whose output starts like none of these: a pickle starts with 80 or a
+This needs a serializer whose output starts with none of these: a pickle starts with 80 or a
 letter, JSON with text, and a MessagePack value that starts like a signature is one byte long.
-Where a serializer or compressor is the user's own, nothing is known about its bytes, and
-django-redis' rule holds: decompress, and take the bytes as they are on ``CompressorError``.
+A serializer or compressor of the user's own may write any bytes.  Then django-redis' rule
+applies: decompress, and on ``CompressorError`` use the bytes as they are.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ ENVELOPE = 0xC1
 MINUS = 0x2D
 NUMERIC = b"-0123456789"
 
-# By these a serializer says that it cannot; what else is raised while it runs (a database error
-# from a lazy queryset, say) is the value's own affair.
+# A serializer raises these for a value that it cannot write.  Any other exception while it runs, such
+# as a database error from a lazy queryset, belongs to the value and reaches the caller.
 REFUSALS = (pickle.PickleError, TypeError, AttributeError, ValueError, OverflowError, RecursionError)
 
-# More digits than Python is willing to print (4300) go to the serializer.
+# Larger integers, with more digits than Python converts to text (4300), go to the serializer.
 MAX_BITS = 14_000
 
 
 class Codec:
     """Turns values into payloads and back.
 
-    *serializer* and *compressor* are instances, or classes that are given *options*.
+    *serializer* and *compressor* are instances, or classes that are called with *options*.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Codec:
         self.compressor: Compressor = _made(compressor, options)
         self._dumps: Callable[[Any], bytes] = self.serializer.dumps
         if type(self.serializer) is PickleSerializer:
-            self._dumps = partial(pickle.dumps, protocol=self.serializer.protocol)  # saves a frame a value
+            self._dumps = partial(pickle.dumps, protocol=self.serializer.protocol)  # saves a call for each value
         self._loads = self.serializer.loads
         self._compress = None if type(self.compressor) is IdentityCompressor else self.compressor.compress
         magic: tuple[bytes, ...] | bytes | None = getattr(self.compressor, "magic", None)
@@ -78,9 +78,9 @@ class Codec:
         self._readers = self._table()
 
     def encode(self, value: Any, *, integers: bool = True) -> bytes | int:
-        """Return the payload of *value*; an integer is returned as it is, to be sent as digits.
+        """Return the payload of *value*; an integer is returned unchanged, to be sent as digits.
 
-        Without *integers* they are serialised too, as members of sorted sets are.
+        Without *integers*, as for members of sorted sets, integers are serialised too.
         """
         if integers and type(value) is int and value.bit_length() < MAX_BITS:
             return value
@@ -104,7 +104,7 @@ class Codec:
                     for value in values
                 ]
             except REFUSALS as error:
-                let_pass(error)  # else one by one, to say which
+                let_pass(error)  # otherwise encode one by one: the error then names the type that failed
         return [self.encode(value, integers=integers) for value in values]
 
     def decode_all(self, payloads: Iterable[bytes]) -> list[Any]:
@@ -117,11 +117,11 @@ class Codec:
             raise UnreadableValue(f"one of several payloads: {type(error).__name__}") from error
 
     def decode_member(self, payload: bytes) -> Any:
-        """Return the member of a sorted set in *payload*: serialised always, so never digits."""
+        """Return the member of a sorted set in *payload*, which is always serialised: digits are no integer here."""
         if isinstance(payload, bytes) and payload.isdigit() and getattr(self.serializer, "digits", False):
             try:
                 return self._loads(payload)
-            except Exception as error:  # noqa: BLE001 - it is looked at there
+            except Exception as error:  # noqa: BLE001 - _refuse() raises it, or an UnreadableValue
                 self._refuse(payload, error)
         return self.decode(payload)
 
@@ -129,11 +129,11 @@ class Codec:
         """Return the value in *payload*, or raise UnreadableValue."""
         try:
             return self._readers[payload[0]](payload)
-        except Exception as error:  # noqa: BLE001 - it is looked at there
+        except Exception as error:  # noqa: BLE001 - _refuse() raises it, or an UnreadableValue
             self._refuse(payload, error)
 
     def _refuse(self, payload: bytes, error: Exception) -> NoReturn:
-        """Raise UnreadableValue for what a decoder raised, unless that is no verdict on *payload*."""
+        """Raise UnreadableValue for the *error* of a decoder, or *error* itself if *payload* is not the cause."""
         let_pass(error)
         if isinstance(error, UnreadableValue) or (
             isinstance(error, MemoryError) and not self._is_greedy(payload, error)
@@ -142,11 +142,11 @@ class Codec:
         raise UnreadableValue(self._complaint(payload, error)) from error
 
     def _is_greedy(self, payload: bytes, error: MemoryError) -> bool:
-        """Whether *payload* announces more than it holds: a decoder in C takes the memory before it looks."""
+        """Whether *payload* announces more than it holds: a decoder in C reserves that memory before it reads on."""
         if is_stated(error):
             return False
         try:
-            # More than any value of this length takes; if that can be had, the process is well.
+            # More than any value of this length needs.  If it can be reserved, memory is not short.
             bytearray((1 << 20) + 256 * len(self._opened(payload)))
         except MemoryError:
             return False
@@ -159,7 +159,7 @@ class Codec:
             for magic in (*self._magic, *(magic for kind in KNOWN for magic in kind.magic)):
                 table[magic[0]] = self._signed
             table[ENVELOPE] = self._signed
-            # No pickle starts like a number, so there is nothing to tell apart.
+            # No pickle starts like a number, so every payload that does is one.
             free = all(table[first] == self._loads for first in NUMERIC)
             number = int if free and isinstance(self.serializer, PickleSerializer) else self._number
         else:
@@ -181,20 +181,20 @@ class Codec:
         return self._loads(self._opened(payload))
 
     def _opened(self, payload: bytes) -> bytes:
-        """Return what the serializer wrote of *payload*."""
+        """Return the serializer's bytes in *payload*: decompressed if necessary."""
         if self._distinct and self._magic is not None:
             return self._unpacked(payload)
         try:
             return self.compressor.decompress(payload)
         except Exception as error:
             let_pass(error)
-            # A compressor written for django-redis may raise that package's class of this name.
+            # A compressor written for django-redis may raise the class of this name in django-redis.
             if not any(kind.__name__ == "CompressorError" for kind in type(error).__mro__):
                 raise
         return self._unpacked(payload) if self._distinct else payload
 
     def _unpacked(self, payload: bytes) -> bytes:
-        """Return *payload* decompressed, if it starts like something compressed."""
+        """Return *payload*, decompressed if it starts with the signature of a compressor."""
         if payload[0] == ENVELOPE:
             raise UnreadableValue(
                 f"{len(payload)} bytes that start {_start(payload)}: written by a newer release "
@@ -210,7 +210,7 @@ class Codec:
     def _complaint(self, payload: bytes, error: Exception) -> str:
         if not isinstance(payload, bytes):
             return f"a {type(payload).__name__} is no payload; the server replied to something else"
-        # Foreign exceptions may quote the value, so only their class is told.
+        # The text of a foreign exception may quote the value, so only its class is named.
         reason = str(error) if isinstance(error, FleetcacheError) else type(error).__name__
         return (
             f"{type(self.serializer).__name__} cannot read {len(payload)} bytes that start {_start(payload)}: {reason}"
@@ -223,7 +223,7 @@ def _made(given: Made | Callable[[Mapping[str, Any]], Made], options: Mapping[st
 
 
 def _check_signature(compressor: Any, magic: tuple[bytes, ...]) -> None:
-    """Refuse a compressor whose output does not start as its *magic* says: nobody could read it."""
+    """Refuse a compressor whose output does not start with its *magic*: no payload of it could be read."""
     sample = bytes(4096)
     packed = getattr(compressor, "pack", compressor.compress)(sample)
     if packed != sample and not packed.startswith(magic):
@@ -239,5 +239,5 @@ def _known(kind: type[LibraryCompressor], limit: int) -> Compressor:
 
 
 def _start(payload: bytes) -> str:
-    # Enough to name any format, too little to show a value.
+    # Four bytes identify any format, but show nothing of the value.
     return payload[:4].hex(" ") or "nowhere"

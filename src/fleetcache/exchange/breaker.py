@@ -1,13 +1,13 @@
-"""A circuit breaker: the hundredth caller of an outage waits microseconds, not a timeout.
+"""A circuit breaker: in an outage, the hundredth caller waits microseconds instead of a timeout.
 
-A time-out, or ``failures`` other failures in a row, shuts everybody out.  Then the server is probed
-beside the callers until it answers, which lets everybody in.  (Nygard, *Release It!*, chapter 5.)
-Where nobody probes, one caller may try every ``cooldown`` seconds.
+One time-out, or ``failures`` other failures in a row, open the breaker: calls are refused.  Then probes
+beside the callers ask the server until it answers, which closes the breaker.  (Nygard, *Release It!*,
+chapter 5.)  Where no probe can run, one caller may try every ``cooldown`` seconds.
 
-Calls overlap, so some bring old news: a call that waited through a whole outage fails after others
-have found the server well again, and a reply may be read after others have found it gone.  An
-*era* ends whenever the server goes away or comes back; a call notes it as it begins, and is
-believed about the change that it could have seen.
+Calls overlap, so some outcomes are old: a call that waited through a whole outage fails after others
+have found the server well again, and a reply may be read after others have found the server gone.
+An *era* ends whenever the server goes away or comes back.  A call remembers the era in which it began;
+its outcome can open or close the breaker only in that era.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger("fleetcache.server")
 
 @dataclass(slots=True, eq=False)
 class Breaker:
-    """What is known about one server's health, and who may bother it."""
+    """The health of one server, as far as it is known, and whether a call may be sent to it."""
 
     address: str
     failures: int = 3
@@ -38,7 +38,7 @@ class Breaker:
     away_since: float = 0.0
     last_error: str = ""
     prober: Prober | None = None
-    """Asks the server while it is away."""
+    """Probes the server while the breaker is open."""
 
     @property
     def open(self) -> bool:
@@ -55,11 +55,11 @@ class Breaker:
                 f"{self.address}: away for {now - self.away_since:.1f} s, "
                 f"tried again in {max(self.next_try - now, 0):.1f} s. Last error: {self.last_error}"
             )
-        # This caller tries; the others wait for its news, or for the next turn.
+        # This caller tries; the others are refused until it has an outcome, or for one more cooldown.
         self.next_try = now + self.cooldown
 
     def failure(self, error: BaseException, era: int) -> None:
-        """Note that the server could not be asked, by a call of *era*; the first of an outage is logged."""
+        """Note that a call of *era* failed; the first failure of an outage is logged."""
         if not self.failed:
             if era != self.era:
                 return
@@ -68,22 +68,25 @@ class Breaker:
             self.era += 1
             self.away_since = monotonic()
             log.warning("%s: lost: %s", self.address, error, extra={"event": "outage"})
-        self.last_error = f"{type(error).__name__}: {error}"  # the text: a traceback would hold its frames
-        # A connection that broke says nothing about the next one, and a whole crowd can be on it.  And a server
-        # that has become a replica is well: the next question may find the primary.
+        self.last_error = (
+            f"{type(error).__name__}: {error}"  # only the text: the error's traceback would keep its frames
+        )
+        # A broken connection says nothing about the next one, and many tasks can be on it.  And a server
+        # that has become a replica is well: the next call may find the primary.
         if isinstance(error, (ConnectionLost, NotPrimary)):
             return
         was_open, slow = self.open, isinstance(error, TimeoutError)
-        # Time-outs are not counted: each costs a caller all the time there is.
+        # One time-out is enough: each costs a caller the whole SOCKET_TIMEOUT.
         self.strikes = max(self.strikes + 1, self.failures * slow)
         now = monotonic()
         if self.prober is not None:
             if self.open and not was_open:
-                # It may be a single connection that was forgotten on the way, or a single slow command.
+                # After a time-out the first probe is sent at once: perhaps a firewall dropped only this connection,
+                # or a single command was slow.
                 self.next_try = now if slow else now + self.cooldown
                 self.prober.start(self, now)
-        # A try that took long earns a rest, unless somebody else has had a turn meanwhile: many that
-        # hang, and fail one after another, must not put off the next for ever.
+        # After a try that took long there is a pause, unless another caller has tried meanwhile: many tries that
+        # hang, and fail one after another, must not postpone the next for ever.
         elif self.open and now >= self.next_try:
             self.next_try = now + self.cooldown
 
@@ -100,5 +103,5 @@ class Breaker:
             )
 
     def forget(self) -> None:
-        """Nobody has asked for long: let the next caller find out."""
+        """Let the next caller try, because there has been no call for long."""
         self.strikes = 0

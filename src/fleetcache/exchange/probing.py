@@ -1,10 +1,10 @@
-"""Probes: a server that is away is asked by threads of its own, so that no caller waits for it.
+"""Probes: while a server is away, threads of our own ask it, so that no caller waits for it.
 
-One thread begins a probe every cooldown, in a thread of its own: a probe that hangs, because its packets
-are dropped, must not delay the next one, which may find the server back.  All end when it is.
+One thread starts a probe every cooldown, each in another thread: a probe that hangs, because the network drops
+its packets, must not delay the next one, which may find the server back.  All threads end when the server is back.
 
-A thread may not run: under uWSGI without ``--enable-threads``, in a process that C code forked, or while the
-interpreter ends.  Then a probe that was due has not begun, and callers try themselves, one every cooldown.
+Sometimes no thread can run: under uWSGI without ``--enable-threads``, in a process that C code forked, or while the
+interpreter ends.  Then a due probe does not start, and callers try themselves, one every cooldown.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from fleetcache.forks import OURS, own
 from fleetcache.threads import Bell, begun
 
 LATE = 1.0
-"""Seconds after which a probe that was due, and has not begun, is no longer waited for."""
+"""If a probe is this many seconds overdue, callers try themselves."""
 
 AT_ONCE = 8
-"""Probes of one server that may hang at the same time."""
+"""How many probes of one server may hang at the same time."""
 
 FAREWELL = 0.2
-"""Seconds that the end of the interpreter waits for a thread that is just going."""
+"""How long, in seconds, the end of the interpreter waits for a thread to end."""
 
 SHORTEST = 0.01
-"""Seconds between two probes at least, whatever BREAKER_COOLDOWN says."""
+"""The shortest time between two probes, in seconds, whatever BREAKER_COOLDOWN says."""
 
 IDLE = 3600.0
-"""Seconds without a caller after which a server is not probed any more."""
+"""After this many seconds without a caller, probes of the server end."""
 
 RARER = 0.1
-"""While nobody asks, the next probe is put off by this part of the time since the last caller."""
+"""Without callers, the pause before the next probe is this part of the time since the last caller."""
 
 
 class Watched(Protocol):
-    """What a `Prober` must know of a breaker, and tell it."""
+    """The part of a breaker that a `Prober` uses."""
 
     address: str
     cooldown: float
@@ -55,21 +55,21 @@ class Watched(Protocol):
 
 
 class Prober:
-    """Calls *probe*, which tells the breaker what it finds, as long as the breaker is open."""
+    """Calls *probe*, which reports to the breaker, as long as the breaker is open."""
 
     def __init__(self, probe: Callable[[], Callable[[], object] | None]) -> None:
         self.probe = probe
-        """A weak reference: a server that is no longer used is not asked."""
+        """A weak reference: a server that is no longer used is not probed."""
         self.asked = 0.0
         self.over = False
-        self.turn = threading.Lock()  # held by the thread
+        self.turn = threading.Lock()  # held while the thread runs
         self.wake = Bell()
         self.thread: threading.Thread | None = None
         self.trying: list[threading.Thread] = []
         PROBERS.add(self)
 
     def start(self, breaker: Watched, now: float) -> None:
-        """Begin to probe; if that has begun, look at the breaker's ``next_try`` again."""
+        """Start the thread; if it runs already, let it read the breaker's ``next_try`` again."""
         self.asked = now
         self.wake.ring()
         if not self.over and self.turn.acquire(blocking=False):
@@ -79,24 +79,24 @@ class Prober:
                 self.turn.release()
 
     def watches(self, breaker: Watched, now: float) -> bool:
-        """Whether a caller of *now* can rely on a probe that is due."""
+        """Whether a caller at the time *now* can leave the question to the next probe."""
         self.asked = now
         if self.over:
             return False
         if now > breaker.next_try + LATE:
             if self.thread is None:
-                self.turn = threading.Lock()  # an interrupt came as the thread was started
+                self.turn = threading.Lock()  # an interrupt came while the thread was being started
             return False
         if not self.turn.locked():
             self.start(breaker, now)
-        elif breaker.next_try > now + breaker.cooldown:  # it was put off, for want of callers
+        elif breaker.next_try > now + breaker.cooldown:  # postponed, because there were no callers
             breaker.next_try = now
             self.wake.ring()
         return self.turn.locked()
 
     @staticmethod
     def _started(breaker: Watched, work: Callable[..., object], *arguments: object) -> threading.Thread | None:
-        """Return a thread that does *work*, None if there cannot be one now."""
+        """Return a running thread that does *work*, None if no thread can be started now."""
         return begun(f"probe {breaker.address}", work, *arguments)
 
     def _run(self, breaker: Watched, turn: threading.Lock) -> None:
@@ -121,7 +121,7 @@ class Prober:
             self.trying.append(thread)
 
     def stop(self) -> None:
-        """End the thread, and wait for it; a probe that hangs is left alone."""
+        """End the thread and wait for its end, but not for probes that hang."""
         self.over = True
         self.wake.ring()
         if self.thread is not None:

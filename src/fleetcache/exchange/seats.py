@@ -1,8 +1,8 @@
-"""Seats for connections: there are MAX_CONNECTIONS, and none is ever lost.
+"""Seats: the limit MAX_CONNECTIONS.  A connection needs a seat, and no seat is ever lost.
 
-An exception that a signal's handler raises can come between any two instructions, also between taking
-a seat and noting who has it.  So a seat is an object, and is free again as soon as nobody refers to
-that object, whatever has happened; what makes it free is C, which no handler interrupts.
+A signal's handler can raise an exception between any two instructions, also between taking a seat and
+storing it.  So a seat is an object, which is free again as soon as nothing refers to it, whatever has
+happened.  A weak reference's callback frees it; that is C code, which no handler interrupts.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from time import monotonic
 from typing import Any
 
 LOOK = 0.05
-"""Seconds after which who waits for a connection looks for himself: one that was lost is announced to nobody."""
+"""How often, in seconds, a caller that waits for a connection looks for a free seat: a lost one is not announced."""
 
 
 class Seat:
-    """Who refers to it may have one connection."""
+    """The right to one connection, for as long as something refers to it."""
 
     __slots__ = ("__weakref__", "number")
 
@@ -42,17 +42,17 @@ class Seats:
             if number not in self.taken:
                 seat = Seat(number)
                 mine = weakref.ref(seat, partial(self.taken.pop, number))
-                if self.taken.setdefault(number, mine) is mine:  # one step, so that no two get the same
+                if self.taken.setdefault(number, mine) is mine:  # one step, so that no two threads get the same seat
                     return seat
         return None
 
     def leave(self, seat: Seat | None) -> None:
-        """Free *seat* although somebody, a traceback for one, may refer to it still."""
+        """Free *seat* although something, such as a traceback, may still refer to it."""
         if seat is not None and (mine := self.taken.get(seat.number)) is not None and mine() is seat:
             self.taken.pop(seat.number, None)
 
     def wait(self, until: float | None) -> None:
-        """Return when a connection may have come back; soon in any case, and at *until* at the latest."""
+        """Wait until a connection may be free: until `ring`, for LOOK seconds, or until *until*, whichever is first."""
         turn = threading.Lock()
         turn.acquire()
         self.waiting.append(turn)
@@ -63,19 +63,19 @@ class Seats:
                 self.waiting.remove(turn)
 
     def ring(self) -> None:
-        """Let somebody who waits look again."""
+        """Wake one waiting caller."""
         with suppress(IndexError):
             self.waiting.popleft().release()
 
 
 class Counter:
-    """Where connections are given back to that others wait for."""
+    """The place to return connections to while other callers wait for one."""
 
     def __init__(self, idle: deque[Any], seats: Seats) -> None:
         self.idle = idle
         self.seats = seats
 
     def append(self, conversation: Any) -> None:
-        """Put *conversation* back, and call the next."""
+        """Put *conversation* back among the idle ones, and wake one waiting caller."""
         self.idle.append(conversation)
         self.seats.ring()

@@ -1,8 +1,9 @@
-"""Where the servers of a service are: Sentinels say so, and the primary itself has to agree.
+"""Finding the primary and the replicas of a service: Sentinels name them, and the server itself must confirm its role.
 
-Whoever connects asks a Sentinel first.  One that was cut off, or has not heard of a fail-over yet,
-may name a server that is gone; then the next is asked, and this one last from then on.  Or it names one that has just become
-a replica, as all Sentinels do for some moments of a fail-over; that one itself says who the primary is.  (https://valkey.io/topics/sentinel-clients/)
+Every new connection begins with a question to a Sentinel.  A Sentinel that was cut off, or has not yet heard of a
+fail-over, may name a server that is gone; then the next Sentinel is asked, and from then on this one last.  During a
+fail-over all Sentinels may name a server that has just become a replica; that server then names its primary (`INFO`).
+(https://valkey.io/topics/sentinel-clients/)
 """
 
 from __future__ import annotations
@@ -26,29 +27,29 @@ Place: TypeAlias = tuple[str, int]
 Remap: TypeAlias = Callable[[Place], Place]
 
 MOMENT = 0.2
-"""No Sentinel is asked again within so many seconds, however many want to connect."""
+"""How long, in seconds, a Sentinel's answer serves all new connections before it is asked again."""
 SOON = 0.1
-"""The same, if its last answer was wrong: the right one is about to come."""
+"""The same after a wrong answer: the right one should follow soon."""
 PATIENCE = 5.0
-"""Seconds after which no further server is tried, where there is no SOCKET_TIMEOUT."""
+"""After this many seconds no further server is tried, if there is no SOCKET_TIMEOUT."""
 UP = {"s_down", "o_down", "disconnected"}.isdisjoint
 ASK = Verb("SENTINEL", harmless=True, key=0)
 
 
 @dataclass(eq=False)
 class Sentinel:
-    """One Sentinel, behind *server*, and what it said last."""
+    """One Sentinel, its connection *server*, and its last answer."""
 
     server: Any
     said: Sequence[Place] | Exception = ()
     rests_until: float = 0.0
     doubted: float = 0.0
-    """When it could not be asked, or was wrong."""
+    """When it last gave no answer or a wrong one."""
 
 
 @dataclass
 class Sentinels:
-    """Those who know where the primary of *service* is, or its replicas."""
+    """The Sentinels of *service*, which know where its primary is, or its replicas."""
 
     address: str
     service: str
@@ -59,7 +60,7 @@ class Sentinels:
     turn: Any = field(default_factory=threading.RLock)
 
     def lead(self, to: Callable[[Place], T], until: float = inf) -> T:
-        """Return what *to* makes of the first place a Sentinel names that proves right; ask nobody after *until*."""
+        """Return the result of *to* at the first place named by a Sentinel that proves right; give up at *until*."""
         until = monotonic() + PATIENCE if until == inf else until
         tried: dict[Place, Exception] = {}
         for sentinel in sorted(self.known, key=lambda each: each.doubted):
@@ -68,12 +69,12 @@ class Sentinels:
             for place in () if isinstance(said, Exception) else said:
                 if (found := self._follow(place, to, tried, until)) is not None:
                     if self.last != place and self.last is not None:
-                        sentinel.said = (self.last,)  # it will go on saying what is wrong for a while
+                        sentinel.said = (self.last,)  # this Sentinel will repeat the old place for a while
                     return found
             sentinel.doubted = monotonic()
             if any(isinstance(error, NotPrimary) for error in tried.values()):
                 sentinel.rests_until = min(sentinel.rests_until, monotonic() + SOON)
-        # While no Sentinel is there, nobody makes another server the primary.
+        # Without Sentinels no other server is promoted, so the last primary is still the primary.
         if self.last and all(isinstance(each.said, Exception) for each in self.known) and monotonic() < until:
             return to(self.last)
         raise next(iter(tried.values()), None) or self._nobody_knows()
@@ -81,7 +82,7 @@ class Sentinels:
     def _follow(
         self, place: Place | None, to: Callable[[Place], T], tried: dict[Place, Exception], until: float
     ) -> T | None:
-        """Return what *to* makes of *place*, or if that is a replica by now, of its primary; None if neither is right."""
+        """Return the result of *to* at *place* or, if that is a replica by now, at its primary; None if both fail."""
         while place is not None and place not in tried:
             self._hurry(until)
             try:
@@ -120,7 +121,7 @@ class Sentinels:
         except (redis.ConnectionError, redis.TimeoutError) as error:
             return error
         finally:
-            # It may be long until it is asked again.
+            # The next question may be hours away.
             server.close_idle()
         if isinstance(found, Exception):
             if "unknown command" not in str(found):
@@ -147,12 +148,12 @@ class Sentinels:
             )
         for error in errors:
             if not is_outage(error):
-                return type(error)(*error.args)  # one each: a shared one would collect tracebacks
+                return type(error)(*error.args)  # a new exception each time: a shared one would collect tracebacks
         return NeverSent(f"{self.address}: no Sentinel could be asked: {'; '.join(map(str, errors))}")
 
 
 def replicas_in(reply: Reply) -> list[Place]:
-    """Return where the replicas are that a Sentinel holds for healthy."""
+    """Return the places of the replicas that a Sentinel considers healthy."""
     found = []
     for facts in () if isinstance(reply, Exception) else reply:
         about = facts if isinstance(facts, dict) else dict(zip(facts[::2], facts[1::2], strict=True))

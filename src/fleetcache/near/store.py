@@ -1,15 +1,17 @@
-"""The copies the near cache holds, within a number of bytes: S3-FIFO, weighted by what each copy takes in memory.
+"""The store of the near cache's copies, and their eviction: S3-FIFO within a number of bytes.
 
-Most names are asked for once and never again, so what a bounded store needs most is to be rid of those soon.  A new copy
-enters a *small* queue that has a tenth of the bytes.  At its front it is looked at: one that was hit meanwhile moves on to
-the *main* queue, any other leaves, and only its name is remembered, as a hash, in a *ghost* table.  A name that comes back
-while it is remembered enters the main queue at once.  The main queue gives a copy at its front another round for each of
-up to three hits since it was last looked at.  A hit therefore moves nothing and needs no lock: it adds one to a counter.
-(Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction", SOSP 2023.)
+Most names are read once and never again, so a bounded store must above all evict those soon.  A new copy enters a
+*small* queue, which has a tenth of the bytes.  When a copy reaches the front of that queue, it moves to the *main*
+queue if it was hit meanwhile; otherwise it is evicted, and a *ghost* table keeps the hash of its name.  A name that
+returns while its hash is in the ghost table enters the main queue at once.  At the front of the main queue, a copy
+gets one more round for each of up to three hits since its last inspection.  A hit therefore moves nothing and needs
+no lock: it adds one to a counter. (Yang, Zhang, Qiu, Yue, Rashmi: "FIFO queues are all you need for cache eviction",
+SOSP 2023.)
 
-Unlike the paper's, this ghost table forgets by chance instead of in order: a hash lives in the one cell its bits name until
-another falls there.  That takes 8 bytes where a queue and a set of hashes take a hundred, at the same hit ratio within 0.3
-points; and of a loop larger than the store some part stays (benchmarks/eviction.py).
+Unlike the paper's ghost queue, this table forgets by chance instead of in order: the bits of a hash name its one
+cell, and the hash stays there until another takes the cell.  This costs 8 bytes, where a queue and a set of hashes
+cost a hundred, at the same hit ratio within 0.3 points; and some part of a loop that is larger than the store stays
+(benchmarks/eviction.py).
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from sys import getsizeof
 from typing import Any, Final, TypeAlias
 
 ENDED: Final = -inf
-"""``Epoch.until`` of one that has ended for good."""
+"""``Epoch.until`` of an epoch that has ended for good."""
 
 
 class Mark(Enum):
-    """What a copy may have in place of a value."""
+    """Stands in a copy in place of a value."""
 
     PACKED = "the payload holds the value, to be decoded for each caller; no payload: the name is absent"
 
@@ -35,24 +37,24 @@ PACKED: Final = Mark.PACKED
 Payload: TypeAlias = bytes | None
 
 LARGEST: Final = 4
-"""A copy that takes more than this part of the store (a quarter) is refused: too many would have to leave for it."""
+"""A copy larger than this part of the store (a quarter) is refused: too many others would be evicted for it."""
 SMALL: Final = 10
-"""The part of the store (a tenth) that the small queue has; the paper's choice."""
+"""The small queue's part of the store (a tenth), as in the paper."""
 CREDIT: Final = 3
-"""Hits since the last look that count, as in the paper."""
+"""How many hits since the last inspection count at most, as in the paper."""
 LOOKS: Final = 100
-"""Copies that one eviction spares at most.  Where all were hit, a put would otherwise look at every one three times."""
+"""How many copies one eviction spares at most.  If all were hit, a put would inspect each three times."""
 GHOSTS: Final = 64
-"""Cells of the ghost table of a store that is almost empty."""
+"""The number of cells of the smallest ghost table."""
 
 ENTRY: Final = 128 + 32
-"""Bytes of an Entry's object and of its deadline, in the units of 16 that memory is given out in.
+"""Bytes of an `Entry` and of its deadline, rounded up to the allocator's units of 16 bytes.
 
-What that rounding adds to names and values, 8 bytes on average, is not counted: the sum is a little more than was asked
-for and a little less than was given.
+The rounding of names and values, 8 bytes on average, is not counted: the sum is a little more than the bytes requested
+and a little less than the bytes allocated.
 """
 NUMBER: Final = 32
-"""Bytes of a weight, which is an object of its own if it is above 256."""
+"""Bytes of a weight: an int above 256 is an object of its own."""
 TEXT: Final = getsizeof("abc") - 3
 PAYLOAD: Final = getsizeof(b"")
 CELL: Final = 8
@@ -61,24 +63,24 @@ OWN: Final = 1200
 
 
 def _table(bits: int) -> int:
-    """Return the bytes of a dict of strings with 2 ** *bits* slots: an index, and a key and a value for two thirds."""
+    """Return the bytes of a dict of strings with 2 ** *bits* slots: an index, and key and value for two thirds."""
     slots = 1 << max(bits, 4)
     width = 1 if bits < 8 else 2 if bits < 16 else 4 if bits < 32 else 8
     return 96 + slots * width + slots * 2 // 3 * 16
 
 
 TABLES: Final = tuple(map(_table, range(64)))
-"""What ``copies`` takes when it has grown, by ``(3 * its length).bit_length()``: a dict makes room for three times as many."""
+"""The bytes of the dict ``copies``, by ``(3 * its length).bit_length()``: a dict grows to three times its length."""
 
 EMPTY: Final = frozenset({str, bytes, tuple})
 
 
 def weigh(value: Any) -> int:
-    """Return the bytes that a value takes, with what it holds if it is a tuple or a frozenset.
+    """Return the bytes of a value; those of a tuple or a frozenset include its members.
 
     Other containers are not opened: they can change, so copies of them are PACKED.
     """
-    # Names and most values; getsizeof() takes twice as long.
+    # Names and most values are ASCII text; getsizeof() takes twice as long.
     if type(value) is str and value.isascii():
         return TEXT + len(value)
     weight = 0
@@ -87,7 +89,7 @@ def weigh(value: Any) -> int:
         value = values.pop()
         kind = type(value)
         if value is None or kind is bool or (kind is int and -5 <= value <= 256) or (kind in EMPTY and not value):
-            continue  # there is one of each in the process
+            continue  # the interpreter shares one object of each
         weight += getsizeof(value)
         if kind is tuple or kind is frozenset:
             values += value
@@ -95,9 +97,9 @@ def weigh(value: Any) -> int:
 
 
 class Epoch:
-    """How long the copies made in it may be served: until a moment, that is moved on while all is well.
+    """How long the copies made in it may be served: ``until`` a moment, which the lease moves on while all is well.
 
-    It begins with a moment that is long past; with ``until = ENDED`` its copies are of no use any more.
+    A new epoch begins with a moment that is long past.  ``until = ENDED`` makes its copies useless for good.
     """
 
     __slots__ = ("until",)
@@ -109,7 +111,7 @@ class Epoch:
 class Entry:
     """One copy, and its place in a queue.
 
-    What a reader needs never changes, not even when the copy is dropped, since readers hold no lock.
+    Readers hold no lock, so the fields that they read never change, not even when the copy is dropped.
     """
 
     __slots__ = (
@@ -128,8 +130,8 @@ class Entry:
         self.epoch = epoch
         self.weight = weight
         self.hits = 0
-        self.seen = 0  # the hits that evictions have taken into account
-        self.told = 0  # the hits that the server has been told of
+        self.seen = 0  # the hits that evictions have counted
+        self.told = 0  # the hits that TOUCH has reported to the server
 
     def holds(self, value: Any, payload: Payload) -> bool:
         """Whether this is a copy of the same value."""
@@ -137,7 +139,7 @@ class Entry:
 
 
 class Queue(Entry):
-    """The head of a queue, that sits in the ring before its first copy; its weight is that of all of them."""
+    """The head of a queue: it stands in the ring before the first copy, and its weight is the sum of theirs."""
 
     __slots__ = ()
 
@@ -146,39 +148,39 @@ class Queue(Entry):
 
 
 NOWHERE: Final = Queue()
-"""Stands beside an entry that was taken out of the ring."""
+"""The neighbour of an entry that was taken out of the ring."""
 
 
 class Store:
-    """Copies by name, of at most *max_bytes* together with everything it takes to keep them.
+    """Copies by name, within *max_bytes*, which include the memory of the store itself.
 
-    Whoever changes it holds a lock; anyone may look into ``copies`` at any time, and count a hit.
+    Changes are made under a lock; ``copies`` may be read, and hits counted, without one.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.copies: dict[str, Entry] = {}
-        """The same object for ever: every cache on this store holds a reference to it."""
+        """Never replaced by another dict: every cache on this store holds a reference to it."""
         self.evicted = dict.fromkeys(("size", "expired", "ended", "too large"), 0)
         self.retired_hits = 0
-        """The hits of copies that are gone."""
+        """The hits of copies that have been removed."""
         self._largest = max_bytes // LARGEST
         self._tenth = max_bytes // SMALL
         self._empty()
 
     def _empty(self) -> None:
-        # One ring of all copies: those that are of no use, the main queue, the small queue.  Each queue
-        # is what follows its head up to the next head, the front first.
+        # All copies form one ring: the useless ones, the main queue, the small queue.  Each queue
+        # reaches from its head to the next head, its front first.
         self._gone, self._main, self._small = heads = Queue(), Queue(), Queue()
         for at, head in enumerate(heads):
             head.before, head.after = heads[at - 1], heads[(at + 1) % len(heads)]
-        self._hand: Entry = self._gone  # where the sweep goes on
+        self._hand: Entry = self._gone  # where the next sweep continues
         self._held = OWN
-        self._table = TABLES[0]  # what the dict takes at most, now or after the next put
+        self._table = TABLES[0]  # the bytes of the dict at most, now or after the next put
         self._ghosts = array("q", bytes(CELL * GHOSTS))
 
     def put(self, name: str, value: Any, payload: Payload, deadline: float, epoch: Epoch) -> bool:
-        """Keep a copy, in place of any of this name; return False if it is too large, and then none is kept."""
+        """Keep a copy in place of an older one of this name; return False, and keep neither, if it is too large."""
         copies = self.copies
         queue = self._small
         if name in copies:
@@ -217,12 +219,12 @@ class Store:
         return True
 
     def forget(self) -> None:
-        """Give up every copy, since their epochs ended.
+        """Give up every copy, because their epochs ended.
 
-        They take bytes until a sweep or a want of room removes them.
+        The copies keep their memory until a sweep or an eviction removes them.
         """
-        # The heads of the main and the small queue move behind all copies, which makes those the first queue's.
-        # They are new heads, because each copy subtracts its weight from the one it knows when it is removed.
+        # The heads of the main and the small queue move behind all copies, so that these follow the first head.
+        # The heads are new objects: a copy that is removed subtracts its weight from the head that it knew.
         for head in (self._main, self._small):
             self._unlink(head)
             head.before = head.after = NOWHERE
@@ -231,7 +233,7 @@ class Store:
             self._link(head, self._gone)
 
     def sweep(self, now: float, limit: int = 1000) -> bool:
-        """Remove copies that are of no use, looking at about *limit*; return False when all have had their turn."""
+        """Inspect about *limit* copies and remove the useless ones; return False when all have been inspected."""
         self._table = getsizeof(self.copies)
         gone, main = self._gone, self._main
         while gone.after is not main:
@@ -253,13 +255,13 @@ class Store:
         return hand is not gone
 
     def rid(self, epoch: Epoch) -> None:
-        """Remove every copy of *epoch*, and those that are of no use."""
+        """Remove every copy of *epoch*, and the useless ones of other epochs."""
         for entry in list(self.copies.values()):
             if entry.epoch is epoch or entry.epoch.until == ENDED:
                 self._evict(entry, "ended")
 
     def warm(self, epoch: Epoch, hits: int) -> list[Entry]:
-        """Return the copies of *epoch* that were hit *hits* times or more since the server was told.  Needs no lock."""
+        """Return the copies of *epoch* with *hits* hits or more since TOUCH last reported them.  Needs no lock."""
         return [
             entry
             for entry in list(self.copies.values())
@@ -269,9 +271,9 @@ class Store:
         ]
 
     def clear(self) -> None:
-        """Empty everything at once and count from zero, as a forked child must, whatever its parent was doing."""
+        """Empty the store at once and count from zero: for a forked child, whose parent may have been at work on it."""
         for entry in (*self.copies.values(), self._gone, self._main, self._small):
-            # A ring would wait for the garbage collector, which may have been told to spare it (gc.freeze).
+            # Only the garbage collector could free a ring, and gc.freeze may have exempted this one.
             entry.before = entry.after = NOWHERE
         self.copies.clear()
         self.evicted.update(dict.fromkeys(self.evicted, 0))
@@ -280,27 +282,27 @@ class Store:
 
     @property
     def entries(self) -> int:
-        """The number of copies, those included that are still to be swept."""
+        """The number of copies, including useless ones that no sweep has removed yet."""
         return len(self.copies)
 
     @property
     def bytes(self) -> int:
-        """What all this takes in memory; only the hit counts that are above 256 are left out (32 bytes each)."""
+        """The memory of the store and its copies; only hit counts above 256 are left out (32 bytes each)."""
         return self._held + getsizeof(self.copies) + CELL * len(self._ghosts)
 
     @property
     def hits(self) -> int:
-        """The hits of all copies, living and gone; it looks at every one."""
+        """The hits of all copies, present and removed; this reads every copy."""
         return self.retired_hits + sum(entry.hits for entry in list(self.copies.values()))
 
     def _make_room(self, weight: int) -> bool:
-        """Evict until a copy of this weight fits, and the larger dict it may call for; return whether it does."""
+        """Evict until a copy of this weight fits, with a larger dict if it needs one; return whether it fits."""
         copies = self.copies
         room = self.max_bytes - weight
         while True:
-            # A dict keeps its size until it is full, and then takes that for its length at the time.
+            # A dict keeps its size until it is full; its next size depends on its length at that time.
             table = TABLES[(3 * len(copies)).bit_length()]
-            if table > self._table:  # noqa: PLR1730 max() is dearer
+            if table > self._table:  # noqa: PLR1730 - max() is slower
                 self._table = table
             if self._held + self._table + CELL * len(self._ghosts) <= room:
                 return True
@@ -334,10 +336,10 @@ class Store:
         self._evict(entry, "size")
 
     def _remember(self, name: str) -> None:
-        """Note that this name was evicted before it was hit, in one of about as many cells as there are copies."""
+        """Keep the hash of a name that was evicted without a hit; there are about as many cells as copies."""
         ghosts = self._ghosts
         if len(ghosts) < len(self.copies):
-            # The bits that name a cell are now one more, whose value is not known: each hash stands in both cells.
+            # A cell number has now one bit more, and its value is not known here: each hash goes into both cells.
             self._ghosts = ghosts = ghosts + ghosts
         elif len(ghosts) > max(4 * len(self.copies), GHOSTS):
             self._ghosts = ghosts = ghosts[: len(ghosts) // 2]
@@ -350,21 +352,21 @@ class Store:
         self.evicted[reason] += 1
 
     def _remove(self, entry: Entry) -> None:
-        """Take a copy that is no longer in ``copies`` out of everything else."""
-        # What _unlink does, but an invalidation calls as little as possible.
+        """Take a copy that has left ``copies`` out of its queue and out of the sums."""
+        # The lines of _unlink, written out: an invalidation makes as few calls as possible.
         before, after, weight = entry.before, entry.after, entry.weight
         before.after = after
         after.before = before
         if entry is self._hand:
             self._hand = after
-        # A reader may hold the entry for long, which is not to keep its neighbours, and theirs in turn.
+        # A reader may hold this entry for long; it must not keep its neighbours, and theirs in turn, in memory.
         entry.before = entry.after = NOWHERE
         entry.queue.weight -= weight
         self._held -= weight
         self.retired_hits += entry.hits
 
     def _append(self, entry: Entry, queue: Queue) -> None:
-        """Put a copy at the back of a queue, where the next one's head is."""
+        """Put a copy at the back of a queue, which is before the head of the next queue."""
         entry.queue = queue
         queue.weight += entry.weight
         self._link(entry, self._small if queue is self._main else self._gone)

@@ -17,17 +17,17 @@ log = logging.getLogger("fleetcache.server")
 
 
 class Done:
-    """What may be awaited or not: a provider awaits its listener if a coroutine started it."""
+    """A result that may be awaited or not: a provider awaits its listener if a coroutine started it."""
 
     def __await__(self) -> Iterator[None]:
         return iter(())
 
 
 class Credentials(CredentialProvider):
-    """The site's *provider*, asked by every new connection; its failures are told from the server's.
+    """The site's credential *provider*, which every new connection asks; its failures raise `AccessDenied`.
 
-    When it streams, each token that it announces lets the older connections go, once they have their replies:
-    nothing has to be sent on a connection that a caller, or a crowd of tasks, is using.
+    A streaming provider announces new tokens.  After each, older connections are closed as soon as they have
+    their replies, so no `AUTH` has to be sent on a connection that a caller, or a crowd of tasks, is using.
     """
 
     def __init__(self, provider: Any) -> None:
@@ -35,8 +35,8 @@ class Credentials(CredentialProvider):
         self.name = type(provider).__name__
 
     def listen(self) -> None:
-        """Hear of each token that the provider announces."""
-        # Told through us alone: redis-entraid's provider has room for one listener, and raw clients would take it.
+        """Subscribe to the tokens that the provider announces."""
+        # The provider does not hear of raw clients: redis-entraid's has room for one listener, which they would take.
         if hasattr(self.provider, "on_next"):
             self.provider.on_next(self._announced)
             self.provider.on_error(self._failed)
@@ -44,7 +44,8 @@ class Credentials(CredentialProvider):
     def get_credentials(self) -> Any:
         with self._blamed():
             if type(self.provider).get_credentials is CredentialProvider.get_credentials:
-                # It can only be awaited; a loop waits for it here, or in the thread that connects for a loop.
+                # The provider has only a coroutine.  It runs in a loop of its own here; connections of an event
+                # loop are made in another thread.
                 return self._checked(asyncio.run(self.provider.get_credentials_async()))
             return self._checked(self.provider.get_credentials())
 
@@ -53,7 +54,7 @@ class Credentials(CredentialProvider):
         try:
             yield
         except Exception as error:
-            # Its text is the provider's affair, and may hold a secret.
+            # Without the provider's text, which may hold a secret.
             raise AccessDenied(f"credential_provider {self.name} raised {type(error).__name__}") from error
 
     def _checked(self, found: Any) -> Any:
@@ -62,11 +63,11 @@ class Credentials(CredentialProvider):
         return found
 
     def _announced(self, token: Any) -> Done:
-        del token  # the next connections ask for it
+        del token  # the next connections ask the provider
         for server in list(SERVERS):
             if server.pool.connection_kwargs.get("credential_provider") is self:
                 server.renew()
-                server.pool.disconnect(inuse_connections=False)  # those of raw clients
+                server.pool.disconnect(inuse_connections=False)  # the idle connections of raw clients
         return Done()
 
     def _failed(self, error: Exception) -> Done:
