@@ -6,11 +6,11 @@ import asyncio
 import inspect
 import os
 from collections.abc import Callable, Generator, Iterator
-from itertools import count
 from typing import Any
 
 import pytest
 from tests import nearby
+from tests.caches import TRANSPORTS, own_prefix, params
 from tests.faces import FACES, Face
 
 from fleetcache import Cache
@@ -33,22 +33,6 @@ pytest_plugins = ("tests.selection",)
 
 listener.IDLE = 0.0  # near caches of tests sleep after MAX_TTL, which tests make short
 probing.IDLE = 3.0  # servers of tests that end are not asked for long
-Ask = Callable[[str], Any]
-
-TRANSPORTS: dict[str, Callable[[Ask, int], str]] = {
-    "valkey-tcp": lambda ask, db: ask("valkey").tcp_url(db),
-    "valkey-near": lambda ask, db: ask("valkey").tcp_url(db),
-    "valkey-unix": lambda ask, db: ask("valkey").url(db),
-    "redis-tcp": lambda ask, db: ask("redis_debian").tcp_url(db),
-    "redis-unix": lambda ask, db: ask("redis_debian").url(db),
-    "redis-tls": lambda ask, db: ask("tls").tls_url(db),
-    "cluster": lambda ask, db: ask("valkey_cluster").url(),
-    "sentinel": lambda ask, db: ask("watched_servers").url(db),
-    "memory": lambda ask, db: f"memory://tests-{db}",
-}
-"""How a test reaches a server: the URL of a database, of which a cluster has one."""
-
-_prefixes = (f"t{number}" for number in count())
 
 
 @pytest.fixture(scope="session")
@@ -114,13 +98,9 @@ def make(url: Callable[[int], str], face: str, request: pytest.FixtureRequest) -
     kind = nearby.NearCache if request.node.callspec.params["url"] == "valkey-near" else Cache
 
     def make(db: int = 0, **options: Any) -> Face:
-        params = {name: options.pop(name) for name in list(options) if name in SETTINGS}
-        return Face(kind(url(db), {"KEY_PREFIX": next(_prefixes), **params, "OPTIONS": options}), face)
+        return Face(kind(url(db), params(options)), face)
 
     return make
-
-
-SETTINGS = {"KEY_PREFIX", "VERSION", "TIMEOUT", "KEY_FUNCTION", "REVERSE_KEY_FUNCTION"}
 
 
 @pytest.fixture
@@ -129,7 +109,7 @@ def cache(make: Callable[..., Face], request: pytest.FixtureRequest) -> Face:
 
     Marked ``together``, a test has all its names in one slot of a cluster.
     """
-    return make(KEY_PREFIX=f"{{{next(_prefixes)}}}") if request.node.get_closest_marker("together") else make()
+    return make(KEY_PREFIX=f"{{{own_prefix()}}}") if request.node.get_closest_marker("together") else make()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,12 +1,18 @@
-"""A cluster some slot of which nobody holds."""
+"""Which nodes of a cluster hold a slot, and how to have none do so."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from fleetcache.testing import ServerCluster
 from fleetcache.testing.clusters import run, wait_for
+
+
+def elsewhere(servers: ServerCluster, slot: int) -> Any:
+    """Return a primary that does not hold *slot*."""
+    return next(node for node in servers.primaries if node is not servers.owner(slot))
 
 
 @contextmanager

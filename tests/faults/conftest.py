@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 
 import pytest
 
@@ -48,28 +46,6 @@ def journal() -> Iterator[Journal]:
     log.addHandler(journal)
     yield journal
     log.removeHandler(journal)
-
-
-@pytest.fixture
-def sockets() -> Callable[[], int]:
-    """Count this process's sockets."""
-
-    def count() -> int:
-        found = 0
-        for descriptor in os.listdir("/proc/self/fd"):
-            with _gone():
-                found += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
-        return found
-
-    return count
-
-
-@contextmanager
-def _gone() -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        pass
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from fleetcache.exchange import probing
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.contract import Verb
 
-from .load import HASTY, LIMIT, SLACK, wait_until_admitted
+from .deadlines import HASTY, LIMIT, SLACK, wait_until_admitted
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.alone]
 

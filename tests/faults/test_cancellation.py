@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from fleetcache import Cache
 
-from .load import HASTY, LIMIT
+from .deadlines import HASTY, LIMIT
 
 pytestmark = [pytest.mark.timeout(40), pytest.mark.alone]
 TASKS = 500

@@ -30,7 +30,7 @@ from fleetcache.exchange.diagnosis import bracketed
 from fleetcache.testing import cluster, valkey_server
 from fleetcache.testing.clusters import Sentinel
 
-from .load import SLACK
+from .deadlines import SLACK
 
 pytestmark = pytest.mark.timeout(60)
 

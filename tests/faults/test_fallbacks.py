@@ -5,109 +5,19 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from tests.faces import Face, settled
+from tests.operations import ABSENT, PAGES
 
 from fleetcache import Cache
 from fleetcache.client import HerdClient, ShardClient
 from fleetcache.errors import ServerGone
 
-from .load import HASTY, LIMIT, SLACK
+from .deadlines import HASTY, LIMIT, SLACK
 
 pytestmark = pytest.mark.timeout(30)
-
-PAGES = {"iter_keys", "sscan_iter"}
-"""Operations that yield."""
-
-ABSENT: dict[str, tuple[tuple[Any, ...], Any]] = {
-    "add": (("a", 1), False),
-    "clear": ((), None),
-    "close": ((), None),
-    "decr": (("a",), None),
-    "decr_version": (("a",), None),
-    "delete": (("a",), False),
-    "delete_many": (["ab"], None),
-    "delete_pattern": (("a*",), None),
-    "expire": (("a", 1), False),
-    "expire_at": (("a", datetime.now(UTC)), False),
-    "fence": ((), None),
-    "get": (("a", "default"), "default"),
-    "get_many": (["ab"], {}),
-    "get_or_set": (("a", lambda: "made"), "made"),
-    "get_with_ttl": (("a", "default"), ("default", 0)),
-    "has_key": (("a",), False),
-    "hdel": (("a", "f"), 0),
-    "hexists": (("a", "f"), False),
-    "hget": (("a", "f", "default"), "default"),
-    "hgetall": (("a",), {}),
-    "hincrby": (("a", "f"), None),
-    "hkeys": (("a",), []),
-    "hlen": (("a",), None),
-    "hmget": (("a", ["f", "g"]), [None, None]),
-    "hset": (("a", "f", 1), 0),
-    "hsetnx": (("a", "f", 1), False),
-    "hvals": (("a",), []),
-    "incr": (("a",), None),
-    "incr_version": (("a",), None),
-    "iter_keys": (("*",), []),
-    "keys": (("*",), []),
-    "lindex": (("a", 0), None),
-    "llen": (("a",), None),
-    "lpop": (("a",), None),
-    "lpush": (("a", 1), None),
-    "lrange": (("a", 0, -1), []),
-    "lrem": (("a", 0, 1), 0),
-    "lset": (("a", 0, 1), False),
-    "ltrim": (("a", 0, 1), False),
-    "persist": (("a",), False),
-    "pexpire": (("a", 1), False),
-    "pexpire_at": (("a", datetime.now(UTC)), False),
-    "pttl": (("a",), 0),
-    "rpop": (("a", 2), []),
-    "rpush": (("a", 1), None),
-    "sadd": (("a", 1), 0),
-    "scan": ((), (0, [])),
-    "scard": (("a",), None),
-    "sdiff": (("a", "b"), set()),
-    "sdiffstore": (("a", "b"), None),
-    "set": (("a", 1), False),
-    "set_many": (({"a": 1, "b": 2},), ["a", "b"]),
-    "sinter": (("a", "b"), set()),
-    "sinterstore": (("a", "b"), None),
-    "sismember": (("a", 1), False),
-    "smembers": (("a",), set()),
-    "smismember": (("a", 1, 2), [False, False]),
-    "smove": (("a", "b", 1), False),
-    "spop": (("a", 2), set()),
-    "srandmember": (("a", 2), []),
-    "srem": (("a", 1), 0),
-    "sscan": (("a",), set()),
-    "sscan_iter": (("a",), []),
-    "sunion": (("a", "b"), set()),
-    "sunionstore": (("a", "b"), None),
-    "touch": (("a",), False),
-    "ttl": (("a",), 0),
-    "zadd": (("a", {"m": 1}), 0),
-    "zcard": (("a",), None),
-    "zcount": (("a", 0, 1), None),
-    "zincrby": (("a", 1.5, "m"), None),
-    "zpopmax": (("a",), None),
-    "zpopmin": (("a", 2), []),
-    "zrange": (("a", 0, -1), []),
-    "zrangebyscore": (("a", 0, 1), []),
-    "zrank": (("a", "m"), None),
-    "zrem": (("a", "m"), 0),
-    "zremrangebyrank": (("a", 0, 1), 0),
-    "zremrangebyscore": (("a", 0, 1), 0),
-    "zrevrange": (("a", 0, -1), []),
-    "zrevrangebyscore": (("a", 1, 0), []),
-    "zrevrank": (("a", "m"), None),
-    "zscore": (("a", "m"), None),
-}
-"""Arguments for each operation, and what it returns while the server is away."""
 
 
 def operations(kind: type) -> set[str]:

@@ -10,10 +10,11 @@ import time
 
 import pytest
 from tests.forks import ended_well, in_child
+from tests.load import CROWDS, Load
 
 from fleetcache import Cache
 
-from .load import HASTY, PATIENT, Load
+from .deadlines import HASTY, PATIENT
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -43,7 +44,7 @@ def test_forks_under_load(face, mortal):
     """With threads, or a running loop with hundreds of tasks, in the parent, every child and the parent do well."""
     cache = Cache(mortal.tcp_url(), {"OPTIONS": {**HASTY, "socket_timeout": 5, "socket_connect_timeout": 5}})
 
-    with Load(cache, face) as load:
+    with Load(cache, **CROWDS[face]) as load:
         children = []
         for number in range(8):
             children.append(in_child(lambda: exercise(cache, f"child{number}")))
@@ -136,7 +137,7 @@ def test_multiprocessing(face, mortal):
     """A pool of worker processes, forked under load, works."""
     cache = Cache(mortal.tcp_url(), {"OPTIONS": {"socket_timeout": 5}})
 
-    with Load(cache, face) as load:
+    with Load(cache, **CROWDS[face]) as load:
         with multiprocessing.get_context("fork").Pool(2) as pool:
             counts = pool.starmap(_work, [(mortal.tcp_url(), number) for number in range(4)])
 

@@ -18,13 +18,13 @@ from contextlib import suppress
 from typing import Any, Self
 
 import pytest
-from tests.conftest import TRANSPORTS
+from tests.caches import TRANSPORTS
 
 from fleetcache import Cache
 from fleetcache.client import ShardClient
 from fleetcache.exchange.contract import Verb
 
-from .load import PATIENT
+from .deadlines import PATIENT
 
 LIST_CLIENTS = Verb("CLIENT", harmless=True, key=0)
 

@@ -9,11 +9,11 @@ import socket
 import sys
 import threading
 import time
-from contextlib import suppress
 from typing import Any
 
 import pytest
 from tests.faults.interrupts import harm_in, in_a_process
+from tests.faults.scripted import Scripted
 
 from fleetcache import Cache
 from fleetcache.commands import GET, SET, SET_IF
@@ -136,36 +136,6 @@ def test_who_waits_gets_what_comes_back(valkey):
         del told
         waiting.join(2)
         assert not waiting.is_alive()
-
-
-class Scripted:
-    """A server that greets, and then answers each read with the next of *answers*."""
-
-    def __init__(self, *answers: bytes) -> None:
-        self.sock = socket.create_server(("127.0.0.1", 0))
-        self.url = f"redis://127.0.0.1:{self.sock.getsockname()[1]}/0"
-        self.answers = list(answers)
-        self.connections: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self.sock.accept()
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.connections.append(connection)
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError):
-            while data := connection.recv(65536):
-                if b"HELLO" in data:
-                    reply = b"%1\r\n+proto\r\n:3\r\n"
-                elif b"CLIENT" in data:
-                    reply = b"+OK\r\n" * data.count(b"CLIENT")
-                else:
-                    reply = self.answers.pop(0) if self.answers else b""
-                connection.sendall(reply)
 
 
 PUSH = b">2\r\n+invalidate\r\n*1\r\n+a\r\n"

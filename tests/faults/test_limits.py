@@ -10,11 +10,12 @@ from contextlib import suppress
 import pytest
 from redis.exceptions import RedisError
 from tests.faces import Face, settled
+from tests.load import CROWDS, Load
 
 from fleetcache import Cache
 from fleetcache.errors import ServerTimeout, TooManyConnections
 
-from .load import HASTY, SLACK, Load, wait_until_admitted
+from .deadlines import HASTY, SLACK, wait_until_admitted
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.alone]
 
@@ -185,7 +186,7 @@ async def test_close_cuts_nobody(face, mortal, raw):
     """Any number of close() under CLOSE_CONNECTION while others work: no error, no wrong answer."""
     cache = Cache(mortal.tcp_url(), {"OPTIONS": {"CLOSE_CONNECTION": True}})
 
-    with Load(cache, face) as load:
+    with Load(cache, **CROWDS[face]) as load:
         deadline = time.monotonic() + 0.7
         while time.monotonic() < deadline:
             cache.close()

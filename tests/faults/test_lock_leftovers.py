@@ -19,7 +19,7 @@ from fleetcache import Cache
 from fleetcache.errors import ServerTimeout
 from fleetcache.locks.leftovers import LEFTOVERS, MOST, Leftover
 
-from .load import HASTY, PATIENT
+from .deadlines import HASTY, PATIENT
 
 pytestmark = [pytest.mark.timeout(60, method="thread"), pytest.mark.alone]  # SIGALRM is these tests' own
 INTERRUPTS = 150

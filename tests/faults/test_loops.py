@@ -12,11 +12,12 @@ import time
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
+from tests.sockets import sockets
 
 from fleetcache import Cache
 from fleetcache.servers import remote as server
 
-from .load import HASTY, PATIENT
+from .deadlines import HASTY, PATIENT
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.alone]
 
@@ -54,7 +55,7 @@ async def use(cache: Cache, number: int) -> None:
     assert await asyncio.gather(*(cache.aget(f"key{number}") for _ in range(5))) == [number] * 5
 
 
-def test_two_hundred_loops(mortal, raw, sockets):
+def test_two_hundred_loops(mortal, raw):
     """Each asyncio.run() hangs up as it ends."""
     cache = Cache(mortal.tcp_url(), {"OPTIONS": PATIENT})
     before = sockets()
@@ -69,7 +70,7 @@ def test_two_hundred_loops(mortal, raw, sockets):
     assert len(cache.topology.primaries[0].lines) == 0
 
 
-def test_async_to_sync(mortal, raw, sockets):
+def test_async_to_sync(mortal, raw):
     """Django's way to call async code from sync code makes a loop each time, and leaks none."""
     cache = Cache(mortal.tcp_url(), {"OPTIONS": PATIENT})
     before = sockets()
@@ -97,7 +98,7 @@ def test_sync_code_within_a_loop_within_sync_code(mortal, raw):
     wait_until(lambda: others(raw) <= 3)
 
 
-def test_eight_threads_with_a_loop_each(mortal, raw, sockets):
+def test_eight_threads_with_a_loop_each(mortal, raw):
     """Loops of several threads use a connection each, and leave none behind."""
     cache = Cache(mortal.tcp_url(), {"OPTIONS": PATIENT})
     before, wrong = sockets(), []
@@ -129,7 +130,7 @@ def test_eight_threads_with_a_loop_each(mortal, raw, sockets):
     assert sockets() <= before
 
 
-def test_loops_closed_without_a_farewell(mortal, raw, sockets):
+def test_loops_closed_without_a_farewell(mortal, raw):
     """Loops that are closed without shutdown_asyncgens() leave one connection at most."""
     cache = Cache(mortal.tcp_url(), {"OPTIONS": PATIENT})
     before = sockets()
@@ -151,7 +152,7 @@ def test_loops_closed_without_a_farewell(mortal, raw, sockets):
 @pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("transport", ["tcp", "unix", "tls"])
-def test_loops_that_nobody_closes(mortal, tls, sockets, transport):
+def test_loops_that_nobody_closes(mortal, tls, transport):
     """Threads that come and go, each with a loop that it forgets, leave no connections: these are collected with the loops."""
     url = tls.tls_url() if transport == "tls" else mortal.tcp_url() if transport == "tcp" else mortal.url()
     cache = Cache(url, {"OPTIONS": PATIENT})
@@ -185,7 +186,7 @@ def test_a_loop_that_rested(mortal, raw):
     wait_until(lambda: others(raw) == 0)
 
 
-def test_a_loop_closed_while_it_connects(mortal, proxy, sockets):
+def test_a_loop_closed_while_it_connects(mortal, proxy):
     """A loop that ends in the middle of connecting leaves nothing, and the next one connects."""
     cache = Cache(proxy.url(), {"OPTIONS": {"socket_timeout": 5}})
     before = sockets()
@@ -202,7 +203,7 @@ def test_a_loop_closed_while_it_connects(mortal, proxy, sockets):
     assert dict(cache.topology.primaries[0].connecting) == {}
 
 
-def test_a_loop_that_outlives_the_server(mortal, raw, sockets):
+def test_a_loop_that_outlives_the_server(mortal, raw):
     """A loop that meets outage after outage holds one connection at the end of each."""
     cache = Cache(mortal.tcp_url(), {"OPTIONS": {**HASTY, "BREAKER_COOLDOWN": 0.01}})
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from redis.exceptions import RedisError
-from tests.faults.test_interrupts import Scripted
+from tests.faults.scripted import Scripted
 
 from fleetcache import Cache
 from fleetcache.commands import Round

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import pytest
 import redis
+from tests.load import CROWDS, EVERYTHING, NOTHING, Load
 
 from fleetcache import Cache
 from fleetcache.errors import CircuitOpen, ConnectionLost, NeverSent, ServerGone, ServerTimeout
 from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import FaultProxy
 
-from .load import HASTY, LIMIT, SLACK, Load
+from .deadlines import HASTY, LIMIT, SLACK
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.alone]
 
@@ -27,8 +28,8 @@ class Outage:
 
     begin: Deed
     end: Deed
-    forgetful: bool = False
-    """Whether the server comes back empty."""
+    loses: str = NOTHING
+    """What is gone when the server is back."""
 
 
 def _vanish(server: EmbeddedServer, proxy: FaultProxy) -> None:
@@ -37,7 +38,7 @@ def _vanish(server: EmbeddedServer, proxy: FaultProxy) -> None:
 
 
 OUTAGES = {
-    "killed": Outage(lambda server, proxy: server.kill(), lambda server, proxy: server.restart(), forgetful=True),
+    "killed": Outage(lambda server, proxy: server.kill(), lambda server, proxy: server.restart(), loses=EVERYTHING),
     "stopped": Outage(lambda server, proxy: server.pause(), lambda server, proxy: server.resume()),
     "silent": Outage(lambda server, proxy: proxy.hold(), lambda server, proxy: proxy.heal()),
     "unreachable": Outage(_vanish, lambda server, proxy: proxy.heal()),
@@ -63,7 +64,7 @@ def test_an_outage_under_load(name, face, mortal, proxy, journal):
     direct = name in {"killed", "stopped"}
     cache = Cache(mortal.tcp_url() if direct else proxy.url(), {"OPTIONS": HASTY})
 
-    with Load(cache, face, forgetful=outage.forgetful) as load:
+    with Load(cache, **CROWDS[face], loses=outage.loses) as load:
         began = time.monotonic()
         outage.begin(mortal, proxy)
         time.sleep(2.2 * LIMIT)
@@ -92,7 +93,7 @@ def test_connections_lost_under_load(name, face, mortal, proxy, journal):
     """Lost connections are replaced at once; only what may have run and must not run twice is an error."""
     cache = Cache(proxy.url(), {"OPTIONS": HASTY})
 
-    with Load(cache, face) as load:
+    with Load(cache, **CROWDS[face]) as load:
         for _ in range(3):
             LOSSES[name](mortal, proxy)
             recovered = load.wait_for_success(time.monotonic())
@@ -106,15 +107,15 @@ def test_connections_lost_under_load(name, face, mortal, proxy, journal):
     assert {type(error) for _, error in load.failures} <= {ConnectionLost}
     assert journal.events == ["outage", "recovery"] * (len(journal.events) // 2), journal.lines
     assert len(journal.events) <= 6
-    for ledger in load.ledgers:
-        total = cache.get(f"count-{ledger.key}", 0)
-        assert ledger.counted <= total <= ledger.counted + ledger.perhaps
+    for worker in load.workers:
+        total = cache.get(worker.counter, 0)
+        assert worker.counted <= total <= worker.counted + worker.perhaps
 
 
 def test_a_restart_without_traffic_goes_unnoticed(face, mortal, journal):
     """A connection found dead before anything was sent is replaced without an error, for INCR too."""
     cache = Cache(mortal.tcp_url(), {"OPTIONS": HASTY})
-    with Load(cache, face) as load:
+    with Load(cache, **CROWDS[face]) as load:
         pass
     assert load.failures == []
     mortal.restart()

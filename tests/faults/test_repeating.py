@@ -18,7 +18,7 @@ from fleetcache.errors import ConnectionLost
 from fleetcache.exchange.contract import Verb
 from fleetcache.testing import FaultProxy
 
-from .load import HASTY, wait_until_admitted
+from .deadlines import HASTY, wait_until_admitted
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.alone]
 

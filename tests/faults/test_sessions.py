@@ -13,7 +13,7 @@ from tests.django_settings import configure
 
 from fleetcache.servers.remote import RemoteServer
 
-from .load import HASTY, LIMIT, SLACK
+from .deadlines import HASTY, LIMIT, SLACK
 
 configure()
 

@@ -15,7 +15,7 @@ from fleetcache.client import ClusterClient, HerdClient
 from fleetcache.errors import SettingsError
 from fleetcache.testing import cluster
 
-from .load import HASTY
+from .deadlines import HASTY
 from .test_fallbacks import careless, result
 
 pytestmark = pytest.mark.timeout(30)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from itertools import count
 from typing import Any
 
 import pytest
 import redis
+from tests.caches import own_prefix, params
 from tests.faces import BLOCKING, Face
 from tests.nearby import wait_until_live
 
@@ -20,14 +18,10 @@ from fleetcache import Cache
 from fleetcache.near.listener import Listener
 from fleetcache.servers.remote import RemoteServer
 
-SETTINGS = {"VERSION", "TIMEOUT", "KEY_FUNCTION", "REVERSE_KEY_FUNCTION"}
-
 READS = {"get", "mget", "exists", "pttl"}
 
 one_face = pytest.mark.parametrize("face", [BLOCKING])
 """Marks a test of what has no faces."""
-
-_prefixes = (f"near{number}" for number in count())
 
 
 class Copies:
@@ -48,9 +42,7 @@ class Copies:
         live: bool = True,
         **options: Any,
     ) -> Face:
-        params = {name: options.pop(name) for name in list(options) if name in SETTINGS}
-        params |= {"KEY_PREFIX": prefix + next(_prefixes), "OPTIONS": {**options, "NEAR": near}}
-        cache = kind(url or self.server.url(9), params)
+        cache = kind(url or self.server.url(9), params({**options, "KEY_PREFIX": prefix + own_prefix(), "NEAR": near}))
         if cache.near is not None:
             self.made.append(cache.near)
             if live:
@@ -168,12 +160,3 @@ def copy(cache: Face, name: str) -> Any:
 
 def listeners(near: Any) -> list[Listener]:
     return list(near.listeners.values())
-
-
-def sockets() -> int:
-    """Return how many sockets this process has open."""
-    found = 0
-    for descriptor in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):
-            found += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
-    return found

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 from tests.faces import AWAITING
+from tests.sockets import sockets
 
 from fleetcache.commands import GET_NOW
 from fleetcache.near import listener as listening
@@ -21,7 +22,7 @@ from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.servers.remote import RemoteServer
 from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
 
-from .conftest import copied, copy, listeners, one_face, sockets, until
+from .conftest import copied, copy, listeners, one_face, until
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from unittest.mock import Mock
 
 import pytest
 from tests.forks import ended_well, in_child
+from tests.sockets import sockets
 
 from fleetcache import Cache
 from fleetcache.near import listener as listening
@@ -24,7 +25,7 @@ from fleetcache.near.reads import State
 from fleetcache.near.tracking import Tracking
 from fleetcache.testing import FaultProxy, tracked
 
-from .conftest import calls, copied, copy, listeners, one_face, sockets, until
+from .conftest import calls, copied, copy, listeners, one_face, until
 
 pytestmark = pytest.mark.alone
 

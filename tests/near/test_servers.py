@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import redis
-from tests.conftest import TRANSPORTS
+from tests.caches import TRANSPORTS
 from tests.faces import Face, settled
 
 from fleetcache.client import SentinelClient, ShardClient

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
-from tests.topology.load import Load
+from tests.load import NOTHING, RECENT, Load
 
 from fleetcache import Cache
 from fleetcache.client import SentinelClient
@@ -71,7 +71,7 @@ def failover(servers: ServerCluster, event: Event, load: Load) -> None:
 
 
 def move_slots(servers: ServerCluster, event: Event, load: Load) -> None:
-    names = [load.cache.make_key(f"{load.name}:{who}0:{key}") for who in ("task", "thread") for key in range(5)]
+    names = [load.cache.make_key(key) for key in load.some_keys(5)]
     for _ in range(3):
         for name in names:
             slot = slot_of(name)
@@ -81,8 +81,8 @@ def move_slots(servers: ServerCluster, event: Event, load: Load) -> None:
 
 def join_and_leave(servers: ServerCluster, event: Event, load: Load) -> None:
     node = servers.add_node()
-    for who in ("task", "thread"):
-        servers.move_slot(slot_of(load.cache.make_key(f"{load.name}:{who}0:0")), node)
+    for key in load.some_keys(1):
+        servers.move_slot(slot_of(load.cache.make_key(key)), node)
     time.sleep(1)
     servers.remove_node(node)
     event.over = time.monotonic()
@@ -176,16 +176,16 @@ def row(servers: Any, happen: Callable[..., None], make: Callable[[dict[str, Any
     options = {"SOCKET_TIMEOUT": TIMEOUT + number / 10000, **({"NEAR": {"T_TOPO": 2}} if near else {})}
     cache = make({"KEY_PREFIX": f"ordeal{number}", "OPTIONS": options})
     event = Event()
-    with Load(cache, lossy=happen not in LOSSLESS) as load:
+    with Load(cache, loses=NOTHING if happen in LOSSLESS else RECENT) as load:
         time.sleep(1)
         event.began = event.over = time.monotonic()
         happen(servers, event, load)
         time.sleep(2)
-    failed = [when for when, _ in load.errors]
+    failed = [when for when, _ in load.failures]
     after = f"{max(failed) - event.over:6.2f}" if failed else "     -"
-    kinds = ", ".join(f"{kind} {times}" for kind, times in Counter(type(e).__name__ for _, e in load.errors).items())
+    kinds = ", ".join(f"{kind} {times}" for kind, times in Counter(type(e).__name__ for _, e in load.failures).items())
     print(
-        f"{happen.__name__:15} {'near' if near else '    '} {load.calls:8} {len(load.errors):6} "
+        f"{happen.__name__:15} {'near' if near else '    '} {load.calls:8} {len(load.failures):6} "
         f"{event.over - event.began:8.2f} {after} {load.slowest:8.2f} {len(load.wrong):6}  {kinds}",
         flush=True,
     )

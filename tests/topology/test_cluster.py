@@ -22,8 +22,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 from tests.faces import AWAITING, Face, settled
-from tests.slots import unheld
-from tests.topology.load import Load
+from tests.load import RECENT, Load
+from tests.slots import elsewhere, unheld
 
 from fleetcache import Cache
 from fleetcache import commands as c
@@ -73,11 +73,6 @@ def whole(servers: ServerCluster) -> Any:
 
 def counts(cache: Face) -> Any:
     return cache.whole.topology.counts
-
-
-def elsewhere(servers: ServerCluster, slot: int) -> Any:
-    """Return a primary that does not hold *slot*."""
-    return next(node for node in servers.primaries if node is not servers.owner(slot))
 
 
 # --- decisions ------------------------------------------------------------------------------------
@@ -357,12 +352,12 @@ def test_slots_move_under_load(whole, servers):
     """Slots go to and fro, and nobody sees an error or a wrong value."""
     cache = whole()
     with Load(cache) as load:
-        slots = [slot_of(cache.make_key(f"{load.name}:{name}0:{key}")) for name in ("task", "thread") for key in (0, 1)]
+        slots = [slot_of(cache.make_key(key)) for key in load.some_keys(2)]
         for _ in range(2):
             for slot in slots:
                 servers.move_slot(slot, elsewhere(servers, slot))
 
-    assert (load.wrong, load.errors) == ([], [])
+    assert (load.wrong, load.failures) == ([], [])
     assert cache.topology.counts["moved"] >= 2
     assert load.slowest < 1
 
@@ -397,14 +392,14 @@ def test_a_failover_under_load(whole, servers):
         time.sleep(0.2)
     servers.settle()
 
-    assert (load.wrong, load.errors) == ([], [])
+    assert (load.wrong, load.failures) == ([], [])
 
 
 def test_a_primary_dies_under_load(whole, servers):
     """Errors come at once and only while no primary is there; a moment after there is one, all is well."""
     victim = servers.primaries[1]
     heir = servers.replica(victim)
-    with Load(whole(), lossy=True) as load:
+    with Load(whole(), loses=RECENT) as load:
         time.sleep(0.2)
         died = time.monotonic()
         victim.kill()
@@ -415,9 +410,9 @@ def test_a_primary_dies_under_load(whole, servers):
     servers.settle()
 
     assert load.wrong == []
-    assert load.errors
-    assert all(isinstance(error, (ServerGone, ClusterDownError)) for _, error in load.errors)
-    assert all(died <= when < promoted + 1 for when, _ in load.errors)
+    assert load.failures
+    assert all(isinstance(error, (ServerGone, ClusterDownError)) for _, error in load.failures)
+    assert all(died <= when < promoted + 1 for when, _ in load.failures)
     assert load.slowest < 1.5
 
 
@@ -425,7 +420,7 @@ def test_a_primary_stops_under_load(whole, servers):
     """Nobody waits longer for a node that hangs than for one server; then its replica is asked."""
     cache = whole(SOCKET_TIMEOUT=0.501 + next(_numbers) / 10000)
     victim = servers.primaries[2]
-    with Load(cache, lossy=True) as load:
+    with Load(cache, loses=RECENT) as load:
         time.sleep(0.2)
         stopped = time.monotonic()
         victim.pause()
@@ -435,7 +430,7 @@ def test_a_primary_stops_under_load(whole, servers):
     servers.settle()
 
     assert load.wrong == []
-    assert all(when < stopped + 4 for when, _ in load.errors)
+    assert all(when < stopped + 4 for when, _ in load.failures)
     assert load.slowest < 1.1
 
 

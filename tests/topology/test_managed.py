@@ -20,9 +20,9 @@ from redis import credentials
 from redis.credentials import CredentialProvider
 from redis.exceptions import NoPermissionError
 from tests.faces import FACES, Face, settled
-from tests.faults.test_fallbacks import ABSENT, PAGES
+from tests.load import RECENT, Load
 from tests.nearby import wait_until_live
-from tests.topology.load import Load
+from tests.operations import ABSENT, PAGES
 
 from fleetcache import Cache
 from fleetcache import commands as c
@@ -140,7 +140,7 @@ class Place:
 
 
 def assert_flawless(load: Load) -> None:
-    assert load.errors == []
+    assert load.failures == []
     assert load.wrong == []
     assert load.calls > 50
 
@@ -396,7 +396,7 @@ def test_a_cluster_with_tls():
     """Nodes are found, and slots and roles change hands, over TLS; names and addresses are both certified."""
     with cluster(primaries=2, replicas=1, tls=True) as servers:
         cache = Cache(servers.url())
-        with Load(cache, lossy=True) as load:
+        with Load(cache, loses=RECENT) as load:
             servers.move_slot(866, next(node for node in servers.primaries if node is not servers.owner(866)))
             for node in servers.nodes:
                 run(node, "CONFIG", "SET", "cluster-announce-hostname", "localhost")
@@ -405,7 +405,7 @@ def test_a_cluster_with_tls():
             servers.settle()
             servers.failover(servers.primaries[0])
         assert load.wrong == []
-        assert [error for _, error in load.errors if not isinstance(error, ConnectionLost)] == []
+        assert [error for _, error in load.failures if not isinstance(error, ConnectionLost)] == []
         asyncio.run(cache.aset_many({str(number): number for number in range(50)}))
         assert len(cache.get_many(map(str, range(50)))) == 50
         assert {node.place[0] for node in cache.topology.servers} == {"localhost"}

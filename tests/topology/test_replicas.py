@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from redis.exceptions import ClusterDownError, ConnectionError, MasterDownError
 from tests.faces import Face, settled
+from tests.load import RECENT, Load
 from tests.nearby import wait_until_live
-from tests.topology.load import Load
 
 import fleetcache.topology.cluster
 from fleetcache import Cache
@@ -629,14 +629,14 @@ async def test_a_primary_becomes_a_replica(fresh, servers):
 def test_a_failover_under_load(whole, servers, read_from):
     """A replica takes over by command, and nobody sees an error or a value that never was."""
     cache = whole(servers.url(), read_from)
-    with Load(cache, lossy=True) as load:
+    with Load(cache, loses=RECENT) as load:
         time.sleep(0.2)
         for primary in servers.primaries[:2]:
             servers.failover(primary)
             time.sleep(0.2)
     servers.settle()
 
-    assert (load.wrong, load.errors) == ([], [])
+    assert (load.wrong, load.failures) == ([], [])
     assert load.calls > 100
 
 
@@ -665,7 +665,7 @@ def test_sentinels_promote_a_replica_under_load(whole, watched):
     """Reads go on while a replica becomes primary; none gets a value that never was."""
     cache = whole("redis://service/0", kind=SentinelClient, SENTINELS=watched.addresses)
     reads: list[Any] = []
-    with Load(cache, lossy=True) as load:
+    with Load(cache, loses=RECENT) as load:
         time.sleep(0.2)
         watched.failover()
         watched.settle()

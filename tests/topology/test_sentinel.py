@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.faces import AWAITING, Face, settled
-from tests.topology.load import Load
+from tests.load import NOTHING, RECENT, Load
 
 from fleetcache import Cache
 from fleetcache.client import ClusterClient, HerdClient, SentinelClient
@@ -241,14 +241,14 @@ async def test_replicas(fresh, servers, kind, options):
 def test_a_failover_under_load(whole, servers, asked, how):
     """Another server becomes the primary by command, and nobody sees an error, or a wrong value if it is coordinated."""
     before = servers.primary
-    with Load(whole(SOCKET_TIMEOUT=4 + next(_numbers) / 10000), lossy=not how) as load:
+    with Load(whole(SOCKET_TIMEOUT=4 + next(_numbers) / 10000), loses=NOTHING if how else RECENT) as load:
         time.sleep(0.2)
         servers.failover(*how.split())
         wait_for(lambda: role(before)[0] == b"slave", "the old one follows")
         time.sleep(0.3)
     servers.settle()
 
-    assert (load.wrong, load.errors) == ([], [])
+    assert (load.wrong, load.failures) == ([], [])
     assert load.cache.topology.primary.sentinels.last == ("127.0.0.1", servers.primary.port)
     assert asked[id(load.cache.topology.primary.sentinels)] < 20
 
@@ -264,14 +264,14 @@ def test_failovers_again_and_again(whole):
             before = servers.primary
             cache = whole(servers.url(), SOCKET_TIMEOUT=4 + next(_numbers) / 10000, **options)
             # A fail-over that follows another one at once may be undone, with what was written meanwhile.
-            with Load(cache, lossy=True) as load:
+            with Load(cache, loses=RECENT) as load:
                 time.sleep(0.2)
                 servers.failover("COORDINATED")
                 wait_for(lambda was=before: role(was)[0] == b"slave", "the old one follows")
                 time.sleep(0.3)
             servers.settle()
 
-            assert (load.wrong, load.errors) == ([], [])
+            assert (load.wrong, load.failures) == ([], [])
 
 
 @pytest.mark.few(1)
@@ -281,7 +281,7 @@ def test_a_primary_fails_under_load(whole, asked, fault):
     timeout = 0.5 + next(_numbers) / 10000
     with sentinels() as servers:  # those of the other tests would rest after a fail-over
         victim = servers.primary
-        with Load(whole(servers.url(), SOCKET_TIMEOUT=timeout), lossy=True) as load:
+        with Load(whole(servers.url(), SOCKET_TIMEOUT=timeout), loses=RECENT) as load:
             time.sleep(0.2)
             failed = time.monotonic()
             getattr(victim, fault)()
@@ -294,9 +294,9 @@ def test_a_primary_fails_under_load(whole, asked, fault):
             time.sleep(0.5)
 
     assert load.wrong == []
-    assert load.errors
-    assert all(isinstance(error, (NeverSent, CircuitOpen, ServerTimeout)) for _, error in load.errors)
-    assert all(failed <= when < promoted + 2 for when, _ in load.errors)
+    assert load.failures
+    assert all(isinstance(error, (NeverSent, CircuitOpen, ServerTimeout)) for _, error in load.failures)
+    assert all(failed <= when < promoted + 2 for when, _ in load.failures)
     assert load.slowest < 2.5 * timeout
     assert asked[id(load.cache.topology.primary.sentinels)] < 50
 
@@ -314,7 +314,7 @@ def test_sentinels_fail_under_load(whole, servers):
         sentinel.restart()
     servers.settle()
 
-    assert (load.wrong, load.errors) == ([], [])
+    assert (load.wrong, load.failures) == ([], [])
     assert load.slowest < 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.topology.test_cluster import elsewhere
+from tests.slots import elsewhere
 
 from fleetcache.testing import cluster, redis_server, sentinels
 from fleetcache.testing.clusters import role, run, wait_for
