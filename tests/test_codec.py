@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.golden.generate import NAMES, SOFT_EXPIRY
 
 from fleetcache.codec import compressors, serializers
 from fleetcache.codec.compressors import (
@@ -51,7 +52,6 @@ from fleetcache.codec.serializers import (
     PickleSerializer,
 )
 from fleetcache.errors import CompressorError, SettingsError, UnreadableValue, UnstorableValue
-from golden.generate import NAMES, SOFT_EXPIRY
 
 SERIALIZERS = [
     PickleSerializer,
