@@ -1,25 +1,54 @@
 """A cache for Django, and for any Python, on Redis and Valkey.
 
-A map of the package, in the order in which a call passes through it:
+A map of the package, in the order in which a call passes.  A module imports only from lines below its own.
 
-    django/       Django's face of it all; nothing else imports Django
-    caches        ``caches[alias]`` for those without Django
-    client, cache a cache put together of its operations, servers, codec and near cache
-    loading/      get_or_set
-    locks/        locks, and what an interrupted caller left of them
+    The ways in
+    cli           the command ``fleetcache``
+    probe         checks whether a server offers what the near cache needs
+    testing/      servers, and a proxy that fails on order, for tests
+    django/       Django's cache backend, system checks and middleware; nothing else imports Django
+    caches        ``caches[alias]`` for programs without Django
+    client        the clients that the option CLIENT_CLASS may name
+
+    The operations, each written once as a coroutine
+    cache         the class `Cache`: all operations together, with what they need
+    loading/      get_or_set: read a value, or produce and store it
+    locks/        locks, and the release of locks that an interrupted caller left
     pipeline      many operations in one round trip
-    values        get, set, add, delete, incr: each once, as a coroutine, with its blocking face
+    values        get, set, add, delete, incr, of one key or many
     keyspace      lifetimes, versions, scanning, clearing
     structures    hashes, sets, sorted sets, lists
-    core          what operations are made of: names, commands, replies, values
-    codec/        values to bytes and back
-    settings      what may be configured
-    near/         copies of values in the process
-    topology/     which server is asked
-    servers/      what can be asked: a remote server, memory, an embedded one, a client of the caller
-    exchange/     bytes on a connected socket, blocking and awaiting
-    twin          one coroutine, two faces
-    errors        everything raised, by whose fault it is
+    core          the steps of every operation: name, encode, ask, decode
+
+    What an operation passes through
+    near/         copies of values in this process: their store, and the protocol that keeps them current
+    codec/        values to bytes and back: serializers, compressors
+    failsafe      an error of the server: raised, or answered as a missing key
+    stats         counters
+    commands      every command, and whether it reads, may be repeated, and which names it changes
+    patterns      glob patterns that find a cache's entries
+
+    The servers
+    topology/     which server is asked: one, a primary with replicas, shards, a cluster
+    pool          redis-py's connection pools, one for each configuration
+    settings      every setting: the ``CACHES`` entry, a URL, the environment
+    servers/      what can be asked: a remote server, one in memory, an embedded one, the caller's client
+    kinds         how each kind of setting is read
+    sharing       the parts that caches of one configuration share
+    exchange/     commands out, replies in, blocking or awaiting; retries, deadlines, breaker, Sentinels
+    keys          names of entries, ``prefix:version:key``
+    urls          LOCATION: its URLs, taken apart and checked
+
+    The ground
+    masking       secrets out of messages and logs
+    times         timeouts to whole milliseconds or seconds
+    threads       the library's own threads: how they start and end
+    forks         locks and random numbers in forked processes
+    twin          one coroutine, two faces: ``aget`` and ``get``
+    errors        every exception, grouped by its cause
+    interrupts    exceptions of signal handlers, told from errors
+
+Words such as *near*, *face*, *fence* and *epoch* are explained in ``docs/glossary.md``.
 """
 
 from fleetcache.cache import Cache

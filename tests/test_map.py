@@ -1,0 +1,40 @@
+"""The map of the package, in its docstring, shows every module, in the order in which they may import each other."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import fleetcache
+
+pytestmark = pytest.mark.newest
+
+HOME = Path(__file__).resolve().parent.parent
+PACKAGE = HOME / "src" / "fleetcache"
+PROJECT = tomllib.loads((HOME / "pyproject.toml").read_text())
+LAYERS = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
+
+
+def shown() -> list[str]:
+    """Return the modules on the map: packages end with a slash."""
+    return re.findall(r"^    ([a-z_]+/?)  +[^ ].*$", fleetcache.__doc__ or "", re.MULTILINE)
+
+
+def test_every_module_is_on_the_map():
+    """A new file or package has to be given its line, and one that is gone loses it."""
+    files = {path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")}
+    packages = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+
+    assert sorted(shown()) == sorted(files | packages)
+
+
+def test_the_map_is_in_the_order_of_the_layers():
+    """A reader who goes down the map never meets a module that imports from above."""
+    layer = {name.strip(): depth for depth, names in enumerate(LAYERS) for name in names.split("|")}
+
+    depths = [layer[module.rstrip("/")] for module in shown()]
+
+    assert depths == sorted(depths)
