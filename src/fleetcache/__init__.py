@@ -18,6 +18,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
     values        get, set, add, delete, incr, of one key or many
     keyspace      lifetimes, versions, scanning, clearing
     structures    hashes, sets, sorted sets, lists
+    reading       a read: of a copy in this process, or of a server, whose reply may leave a copy
     core          the steps of every operation: name, encode, ask, decode
 
     What an operation passes through

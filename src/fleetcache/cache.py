@@ -68,6 +68,7 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
     objects with the same settings.  Making one sends nothing.
     """
 
+    near: Near | None = None
     operations = OPERATIONS
     __class_getitem__: Any = classmethod(GenericAlias)
     """django-redis' clients and backend are generic."""

@@ -13,13 +13,12 @@ from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
 from fleetcache import commands as c
 from fleetcache.codec.payloads import Codec
-from fleetcache.errors import CircuitOpen, CrossServer, ServerGone, UnreadableValue, is_outage
+from fleetcache.errors import CircuitOpen, CrossServer, ServerGone, UnreadableValue
 from fleetcache.exchange.contract import Command, Reply, Script, Server, Verb
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
 from fleetcache.keys import MAX_LENGTH, CacheKey, KeyFunction, check, default_key_function, doubtful, key_within, masked
-from fleetcache.near.near import PACKED, Near, clock
-from fleetcache.near.store import Entry
+from fleetcache.near.near import Copyless, Near
 from fleetcache.servers.borrowed import TAKEN, behind
 from fleetcache.settings import Settings
 from fleetcache.stats import Stats
@@ -60,7 +59,7 @@ class Core(Twinned):
     key_func: KeyFunction
     default_timeout: float | None
     stats: Stats
-    near: Near | None = None
+    near: Near | Copyless | None = None
 
     head: str | None = None
     """What the name of a plain key begins with, in the cache's own prefix and version, if there may be copies near."""
@@ -348,95 +347,6 @@ class Core(Twinned):
         if not found or MARK in tail or not (name.startswith(head) and name.endswith(tail)):
             return None
         return name[len(head) : len(name) - len(tail)]
-
-    # --- reading through the near cache -----------------------------------------------------------
-
-    def served(self, copy: Entry, default: Any) -> Any:
-        """Return the value of a copy that may be served, *default* if it says that there is none."""
-        copy.hits += 1
-        if copy.value is not PACKED:
-            return copy.value
-        if copy.payload is None:
-            return default
-        value = self.decoded(copy.payload, copy.name)
-        return default if value is MISSING else value
-
-    async def fetch(self, near: Near, name: str) -> Any:
-        """Return the value called *name*, MISSING if there is none; keep a copy for the next reader."""
-        name = str(name)  # of a CacheKey: the store is faster with plain names
-        sent = clock()
-        reads = near.only or near.reads_of(name)
-        departed = reads.depart(name, sent)
-        if self.runtime.records:
-            departed = 0  # a pipeline does not tell who has answered
-        if not departed:
-            if not name.startswith(near.prefixes):  # it is none of the near cache's
-                return self.value(await self.ask((c.GET, name), None), name, MISSING)
-            near.wake(name)
-        server = reads.server or self.topology.home(name)
-        left = None  # unless that server itself has said it
-        try:
-            # Of the primary in any case: a replica may not know yet what was read before.
-            commands = ((c.GET_NOW, name), (c.PTTL_NOW, name)) if departed else ((c.GET_NOW, name),)
-            if self.runtime.blocks:  # written out, as in `ask`
-                replies = server.exchange(commands)
-            else:
-                replies = await self.runtime.exchange(server, commands)
-            payload = replies[0]
-            self.check(payload, commands[0])
-            if departed and type(replies) is list and type(replies[1]) is int:
-                left = replies[1]
-        except TROUBLE as error:
-            if not is_outage(error) or self.topology.route((c.GET, name)) is server:
-                return self.instead(error, MISSING, ((c.GET, name),))
-            payload = await self.ask((c.GET, name), None)  # of a replica
-        value = MISSING
-        if payload is not None:
-            try:
-                value = self.codec.decode(payload)
-            except UnreadableValue as error:
-                self.note_unreadable(error, name)
-                left = None
-        near.changes.make(reads.arrive, name, departed, value, payload, left, sent)
-        return value
-
-    async def fetch_many(self, near: Near, names: Sequence[str]) -> dict[str, Any]:
-        """Return the values of those *names* that have one, in one round trip; copies are kept."""
-        names = [str(name) for name in names]
-        sent = clock()
-        reads = [near.reads_of(name) for name in names]
-        departures = [each.depart(name, sent) for each, name in zip(reads, names, strict=True)]
-        promising = any(departures) and not self.runtime.records
-        for departed, name in zip(departures, names, strict=True):
-            if not departed and name.startswith(near.prefixes):
-                near.wake(name)
-        shares = self.topology.shares(names, reads=False)
-        plan: list[tuple[Server, list[Command]]] = []
-        for server, places in shares:
-            share = [names[place] for place in places]
-            # Of its primary, as in `fetch`, unless that is away.
-            asked = self.topology.route((c.GET, share[0])) if server.away else server
-            times = [(c.PTTL_NOW, name) for name in share] if promising and asked is server else []
-            plan.append((asked, [*self.about(c.MGET_NOW, share), *times]))
-        found: dict[str, Any] = {}
-        arrivals: list[tuple[Any, ...]] = []
-        for (_, places), (_, commands), replies in zip(shares, plan, await self.ask_all(plan, None), strict=True):
-            timed = commands[-1][0] is c.PTTL_NOW
-            count = len(commands) - timed * len(places)
-            payloads = self.joined(c.MGET_NOW, replies[:count])
-            if payloads is None:
-                continue  # the server is away, and that is ignored
-            lefts = replies[count:] if timed and type(replies) is list else [None] * len(places)
-            for place, payload, left in zip(places, payloads, lefts, strict=True):
-                name = names[place]
-                value = MISSING if payload is None else self.decoded(payload, name)
-                if value is not MISSING:
-                    found[name] = value
-                elif payload is not None:
-                    left = None  # noqa: PLW2901 - what cannot be read is not kept
-                arrivals.append((reads[place], name, departures[place], value, payload, left, sent))
-        near.changes.make(near.arrive, arrivals)
-        return found
 
     async def run(self, script: Script, name: str, *arguments: Any, instead: Any, client: Any = None) -> Reply:
         """Run *script* on the entry called *name*."""

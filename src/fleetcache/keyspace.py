@@ -9,18 +9,19 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from fleetcache import commands as c
-from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
+from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.exchange.contract import Server
 from fleetcache.failsafe import TROUBLE
 from fleetcache.keys import CacheKey, default_key_function, unique
 from fleetcache.near.near import CANARY
 from fleetcache.patterns import pattern_of, pattern_of_all
+from fleetcache.reading import Reading
 from fleetcache.servers.borrowed import behind
 from fleetcache.times import moment
 from fleetcache.twin import blocking, iterating
 
 
-class Keyspace(Core):
+class Keyspace(Reading):
     """Operations that do not look into an entry."""
 
     # --- lifetimes --------------------------------------------------------------------------------
@@ -37,11 +38,9 @@ class Keyspace(Core):
     async def aget_with_ttl(self, key: Any, default: Any = None, version: Any = None) -> tuple[Any, float | None]:
         """Return the value of *key* and its seconds to live: None for ever, 0 with *default* if missing."""
         name = self.name(key, version)
-        if self.near is None:
-            payload, left = await self.ask_several([(c.GET, name), (c.PTTL, name)], None)
-        else:
-            payload, left = await self.ask_several([(c.GET_NOW, name), (c.PTTL_NOW, name)], None)
-            self.near.forget((name,))  # a copy may be older than this
+        get, pttl = (c.GET, c.PTTL) if self.near is None else (c.GET_NOW, c.PTTL_NOW)
+        payload, left = await self.ask_several([(get, name), (pttl, name)], None)
+        self.overtake(name)
         value = MISSING if payload is None else self.decoded(payload, name)
         if value is MISSING:
             return default, 0

@@ -165,7 +165,9 @@ class Pipeline(Twinned):
     """
 
     def __init__(self, of: Core, *, transaction: bool) -> None:
-        self.recorder: Core = of.face(runtime=Recording(once=transaction), still=None)
+        # A pipeline does not tell which server has answered.
+        near = of.near and of.near.copyless
+        self.recorder: Core = of.face(runtime=Recording(once=transaction), still=None, near=near)
         self.transaction = transaction
         self.operations: list[Coroutine[Any, Any, Any]] = []
         self.wait_by(AWAITING, BLOCKING)

@@ -9,16 +9,15 @@ from typing import Any
 from redis.exceptions import DataError, ResponseError
 
 from fleetcache import commands as c
-from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Core, Timeout
-from fleetcache.errors import UnreadableValue
-from fleetcache.exchange.contract import Verb
+from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.keys import unique
-from fleetcache.near.near import PACKED, Near, clock
+from fleetcache.near.near import PACKED, clock
+from fleetcache.reading import Reading
 from fleetcache.servers.borrowed import is_pipeline
 from fleetcache.twin import blocking, complete
 
 
-class Values(Core):
+class Values(Reading):
     """Operations on plain values."""
 
     async def aget(
@@ -28,23 +27,8 @@ class Values(Core):
 
         With *fresh* the primary is asked, even if there is a copy near, or replicas answer reads.
         """
-        name = self.name(key, version)
-        near = self.near
-        if near is not None and client is None:
-            if not (fresh or self.runtime.records) and (copy := near.copy(name)) is not None:
-                return self.served(copy, default)
-            value = await self.fetch(near, name)
-            return default if value is MISSING else value
-        payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None, client)
-        if near is not None:
-            near.forget((name,))  # a copy may be older than what this client was told
-        if payload is None:
-            return default
-        try:
-            return self.codec.decode(payload)
-        except UnreadableValue as error:
-            self.note_unreadable(error, name)
-            return default
+        value = await self.read(self.name(key, version), client, fresh=fresh)
+        return default if value is MISSING else value
 
     def get(
         self, key: Any, default: Any = None, version: Any = None, client: Any = None, *, fresh: bool = False
@@ -61,12 +45,8 @@ class Values(Core):
                         return self.served(copy, default)
                     copy.hits += 1
                     return copy.value
-            elif near.only is not None and name not in near.only.pending:
-                if self.warns:
-                    self._warn(name)
-                value = complete((self.still or self).fetch(near, name))
-                return default if value is MISSING else value
-        return complete(Values.aget(self.still or self, key, default, version, client, fresh=fresh))
+        value = complete((self.still or self).read(self.name(key, version), client, fresh=fresh))
+        return default if value is MISSING else value
 
     get.__doc__ = aget.__doc__
 
@@ -90,8 +70,7 @@ class Values(Core):
         if expiry is not None and expiry <= 0:
             if nx:
                 missing = not await self.ask((c.EXISTS_NOW, name), False, client)
-                if self.near is not None:
-                    self.near.forget((name,))  # a copy may be older than this
+                self.overtake(name)
                 return missing
             return bool(await self.ask((c.DEL, name), False, client))
         if self.runtime.blocks:
@@ -149,46 +128,10 @@ class Values(Core):
         if not keys:
             return {}
         named = dict(zip(self.names(keys, version), keys, strict=True))
-        names = list(named)
-        if self.near is not None and client is None:
-            near_by = await self._get_near(self.near, names, fresh=fresh or self.runtime.records)
-            return {named[name]: value for name, value in near_by.items()}
-        payloads = await self._payloads(c.MGET_NOW if fresh else c.MGET, names, client)
-        found = named
-        if None in payloads:
-            found = {
-                name: key for (name, key), payload in zip(named.items(), payloads, strict=True) if payload is not None
-            }
-            payloads = [payload for payload in payloads if payload is not None]
-        try:
-            return dict(zip(found.values(), self.codec.decode_all(payloads), strict=True))
-        except UnreadableValue:  # one by one, to say which
-            values = [self.decoded(payload, name) for name, payload in zip(found, payloads, strict=True)]
-        return {key: value for key, value in zip(found.values(), values, strict=True) if value is not MISSING}
-
-    async def _payloads(self, verb: Verb, names: list[str], client: Any) -> list[Any]:
-        """Return the payload of each of *names*, None where there is none, or its server is away."""
-        answers = await self.ask_many(verb, names, None, client)
-        if len(answers) == 1 and len(answers[0][1] or ()) == len(names):
-            payloads: list[Any] = answers[0][1]
-            return payloads
-        payloads = [None] * len(names)
-        for places, reply in answers:
-            for place, payload in zip(places, reply or (), strict=False):
-                payloads[place] = payload
-        return payloads
+        found = await self.read_many(list(named), client, fresh=fresh)
+        return {named[name]: value for name, value in found.items()}
 
     get_many = blocking(aget_many)
-
-    async def _get_near(self, near: Near, names: list[str], *, fresh: bool) -> dict[str, Any]:
-        """Return the values of those *names* that have one, from their copies where there are some."""
-        if fresh:
-            return await self.fetch_many(near, names)
-        copies = {name: copy for name in names if (copy := near.copy(name)) is not None}
-        found = {name: self.served(copy, MISSING) for name, copy in copies.items()}
-        if len(copies) < len(names):
-            found |= await self.fetch_many(near, [name for name in names if name not in copies])
-        return {name: found[name] for name in names if found.get(name, MISSING) is not MISSING}
 
     async def aset_many(
         self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
@@ -238,16 +181,7 @@ class Values(Core):
 
     async def ahas_key(self, key: Any, version: Any = None, client: Any = None, *, fresh: bool = False) -> bool:
         """Return whether there is an entry for *key*, which is not read; *fresh* as with `aget`."""
-        name = self.name(key, version)
-        near = self.near
-        if near is None or client is not None:
-            return bool(await self.ask((c.EXISTS_NOW if fresh else c.EXISTS, name), False, client))
-        if not (fresh or self.runtime.records) and (copy := near.copy(name)) is not None:
-            copy.hits += 1
-            return copy.value is not PACKED or copy.payload is not None
-        found = bool(await self.ask((c.EXISTS_NOW, name), False))
-        near.forget((name,))  # a copy may be older than this
-        return found
+        return await self.is_there(self.name(key, version), client, fresh=fresh)
 
     has_key = blocking(ahas_key)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from copy import copy
 from itertools import chain
 from typing import Any
 
@@ -11,7 +12,7 @@ from fleetcache.exchange.contract import Server
 from fleetcache.near import listener, near
 from fleetcache.near.listener import Listener, clock
 from fleetcache.near.near import Near
-from fleetcache.near.reads import NEVER, Reads
+from fleetcache.near.reads import NEVER, Read, Reads
 from fleetcache.near.store import PACKED, Entry
 from fleetcache.near.tracking import FRESH, Tracking
 from fleetcache.topology import opening
@@ -19,11 +20,18 @@ from fleetcache.topology.cluster import Cluster
 from fleetcache.topology.contract import Topology
 
 
+def renumbered(read: Read, number: int) -> Read:
+    """Return *read* as if it had been sent when the journal's number was *number*."""
+    read = copy(read)
+    read.number = number
+    return read
+
+
 class NoToken(Reads):
     """A read leaves a copy whatever was announced since it was sent."""
 
-    def judge(self, name: str, departed: int, *arrived: Any) -> None:
-        super().judge(name, departed and self.tracking.journal.now, *arrived)
+    def judge(self, read: Read) -> None:
+        super().judge(renumbered(read, read.number and self.tracking.journal.now))
 
 
 class NoOwnWriteDrop(Tracking):
@@ -36,11 +44,11 @@ class NoOwnWriteDrop(Tracking):
 class NoCompletedReadRule(Reads):
     """A read that completes leaves a copy, whatever others have read since it was sent."""
 
-    def judge(self, name: str, departed: int, *arrived: Any) -> None:
+    def judge(self, read: Read) -> None:
         journal = self.tracking.journal
-        written, *_ = journal._recent.get(name) or journal._older.get(name) or (0,)
-        unwritten = departed >= max(written, journal._floor)
-        super().judge(name, journal.now if unwritten else departed, *arrived)
+        written, *_ = journal._recent.get(read.name) or journal._older.get(read.name) or (0,)
+        unwritten = read.number >= max(written, journal._floor)
+        super().judge(renumbered(read, journal.now if unwritten else read.number))
 
 
 class NoEpochOnReconnect(Tracking):
@@ -112,8 +120,10 @@ class NoCanary(Tracking):
 class EndlessCopies(Reads):
     """Copies do not expire."""
 
-    def judge(self, name: str, departed: int, value: Any, payload: Any, digest: int, left: int, sent: float) -> None:
-        super().judge(name, departed, value, payload, digest, left if left == -2 else -1, sent + 3600)
+    def judge(self, read: Read) -> None:
+        read = copy(read)
+        read.left, read.sent = (read.left if read.left == -2 else -1), read.sent + 3600
+        super().judge(read)
 
 
 class NoFlush(Tracking):
@@ -230,11 +240,11 @@ class FillsOnTheWay(Cluster):
 class AbsentCopies(Reads):
     """That an entry is missing is remembered, although another node may announce that it has come to be."""
 
-    def judge(self, name: str, departed: int, value: Any, payload: Any, *arrived: Any) -> None:
+    def judge(self, read: Read) -> None:
         holds = self.tracking.holds
-        if payload is None and value is PACKED and holds is not None and holds(name):
+        if read.payload is None and read.value is PACKED and holds is not None and holds(read.name):
             self.tracking.holds = None
-        super().judge(name, departed, value, payload, *arrived)
+        super().judge(read)
         self.tracking.holds = holds
 
 

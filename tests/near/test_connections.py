@@ -51,7 +51,7 @@ def quiet(near: Any) -> None:
     """See to it that no canary is what notices."""
     until(lambda: near.near.events.canaries >= 1)
     with near.near.lock:
-        near.near.only.tracking._next_canary = float("inf")
+        near.near.sole.tracking._next_canary = float("inf")
 
 
 async def test_a_connection_to_another_server_ends_the_epoch(copies, proxy, other, raw, elsewhere):
@@ -127,7 +127,7 @@ async def test_the_listener_finds_the_new_server(copies, proxy, other, elsewhere
 
     proxy.upstream = other.socket
     proxy.reset(tracked)
-    until(lambda: near.near.only.tracking.run_id == elsewhere.info("server")["run_id"])
+    until(lambda: near.near.sole.tracking.run_id == elsewhere.info("server")["run_id"])
     until(lambda: near.whole.near.state == "live" or near.whole.get("key", fresh=True))
 
     assert await near.get("key") == "there"
@@ -271,7 +271,7 @@ async def test_a_flood(copies, flood, face):
 
     assert longest < 0.5
     assert near.near.events.pushes > 1000
-    assert len(near.near.only.tracking.journal._recent) <= 2048
+    assert len(near.near.sole.tracking.journal._recent) <= 2048
     until(lambda: near.whole.get("calm") == "value" and near.near.state == "live")
     assert await copied(near, "calm") == "value"
 

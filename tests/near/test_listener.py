@@ -104,9 +104,9 @@ async def test_readers_keep_it_awake(near):
     """Hits are reads too: what counts is when somebody last looked."""
     await near.set("key", 1)
     await copied(near, "key")
-    used, misses = near.near.only.used, near.near.counts.misses
+    used, misses = near.near.sole.used, near.near.counts.misses
 
-    until(lambda: near.whole.get("key") == 1 and near.near.only.used > used)
+    until(lambda: near.whole.get("key") == 1 and near.near.sole.used > used)
 
     assert near.near.counts.misses == misses
 
@@ -367,7 +367,7 @@ async def test_a_fence_that_the_connection_does_not_live_to_see(copies, valkey):
 
         thread = threading.Thread(target=fence)
         thread.start()
-        until(lambda: near.near.only.tracking.waiters)
+        until(lambda: near.near.sole.tracking.waiters)
         proxy.reset(tracked)
         thread.join()
 

@@ -137,8 +137,8 @@ class Deaf:
         cache = kind(self.server.url(3), {"KEY_PREFIX": prefix, **params, "OPTIONS": {"NEAR": DEAF, **settings}})
         wait_until_live(cache.near)
         with cache.near.lock:
-            cache.near.only.tracking.invalidated = lambda name: None
-            cache.near.only.tracking.flushed = lambda: None
+            cache.near.sole.tracking.invalidated = lambda name: None
+            cache.near.sole.tracking.flushed = lambda: None
         return cache
 
     def close(self) -> None:
@@ -196,7 +196,7 @@ async def same_as_the_server(deaf: Deaf, cache: Face, key: str, names: list[str]
         copy_now = copy(cache, name)
         if copy_now is not None:
             left = deaf.raw.pttl(name)
-            assert left < 0 or copy_now.deadline <= cache.near.only.tracking._caught_up + 1 + left / 1000
+            assert left < 0 or copy_now.deadline <= cache.near.sole.tracking._caught_up + 1 + left / 1000
 
 
 def lives(deaf: Deaf, names: list[str]) -> list[tuple[bytes | None, int]]:

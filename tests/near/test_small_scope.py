@@ -25,7 +25,7 @@ from fleetcache.exchange.wire import NEED_DATA, refusal
 from fleetcache.near import near
 from fleetcache.near.journal import Journal
 from fleetcache.near.near import PACKED, Near
-from fleetcache.near.reads import Counts, Reads, State
+from fleetcache.near.reads import Counts, Read, Reads, State
 from fleetcache.near.store import Epoch, Store
 from fleetcache.near.tracking import Events, Tracking
 from fleetcache.settings import NearOptions
@@ -244,7 +244,7 @@ class World:
 
     def depart(self, number: int) -> None:
         self.reads += 1
-        self._reads(number, Reading(self.reader.depart(NAME, self.now), self.now))
+        self._reads(number, Reading(self.reader.depart(NAME, self.now).number, self.now))
 
     def execute(self, number: int) -> None:
         if self.now >= self.lives[self.version]:
@@ -257,7 +257,7 @@ class World:
     def arrive(self, number: int) -> None:
         read = self.readers[number]
         value = None if read.payload is None else read.version
-        self.reader.arrive(NAME, read.departed, value, read.payload, read.left, read.sent)
+        self.reader.arrive(Read(self.reader, NAME, read.departed, read.sent), value, read.payload, read.left)
         self.seen = max(self.seen, read.version)
         self._reads(number, None)
 
@@ -440,7 +440,7 @@ class World:
         """Return the version that a hit returns now, None if no copy is served."""
         TIME[0] = self.now
         near = NEAR
-        near.copies, near.only = self.reader.store.copies, self.reader
+        near.copies, near.sole = self.reader.store.copies, self.reader
         entry = near.copy(NAME)
         return None if entry is None else self.version_of(entry)
 
@@ -519,7 +519,7 @@ class World:
         pending = self.reader.pending.get(NAME)
         written, read, known = journal._recent.get(NAME) or (0, 0, 0)
         # Of the journal's numbers only the order matters.
-        numbers = {0, journal.now, journal._floor, written, read, pending[0] if pending else 0}
+        numbers = {0, journal.now, journal._floor, written, read, pending.number if pending else 0}
         numbers.update(reading.departed for reading in self.readers if reading)
         rank = {number: place for place, number in enumerate(sorted(numbers))}
         canary = tracking._canary
@@ -534,7 +534,7 @@ class World:
             (rank[journal.now], rank[journal._floor], rank[written], rank[read], known if read > written else 0),
             (self.reader.covered, self.reader in tracking.readers),
             entry and (self.version_of(entry), entry.deadline, entry.epoch is tracking.epoch),
-            pending and (rank[pending[0]], *pending[1:]),
+            pending and (rank[pending.number], pending.value, pending.payload, pending.left, pending.sent),
             tuple(value for value in vars(tracking).values() if isinstance(value, (bool, float, str, tuple))),
             (tracking.epoch.until, canary and (canary.name, canary.acknowledged)),
             tuple(sent for _, sent in tracking._expected),
@@ -681,7 +681,9 @@ class KeepsPending(Reads):
     def forget(self) -> None:
         pending = self.pending.copy()
         super().forget()
-        self.pending.update({name: (self.tracking.journal.now, *rest) for name, (_, *rest) in pending.items()})
+        self.pending.update(
+            {name: mutants.renumbered(read, self.tracking.journal.now) for name, read in pending.items()}
+        )
 
 
 class HastyPrefix(Tracking):

@@ -24,7 +24,7 @@ from fleetcache.forks import in_children
 from fleetcache.keys import default_key_function
 from fleetcache.near.clock import clock
 from fleetcache.near.listener import CHANGES, RUNNING, Listener, listener_of
-from fleetcache.near.reads import Counts, Reads, State
+from fleetcache.near.reads import Counts, Read, Reads, State
 from fleetcache.near.store import PACKED, Entry, Store
 from fleetcache.near.tracking import CANARY, Events
 from fleetcache.settings import NearOptions, Settings
@@ -57,13 +57,13 @@ class Near:
         self.home = topology.home
         self.closed = False
         self.reads: dict[Server, Reads] = {}
-        self.nowhere = self._reads(Listener(None, topology))
-        self.only: Reads | None = None
+        self.no_listener = self._reads(Listener(None, topology))
+        self.sole: Reads | None = None
         if not topology.moves:
             for server in topology.primaries:
                 self._follow(server)
             if len(self.reads) == 1:
-                (self.only,) = self.reads.values()
+                (self.sole,) = self.reads.values()
         weakref.finalize(self, _leave, self.reads).atexit = False
         NEARS.add(self)
         in_children(self.after_fork)
@@ -73,8 +73,8 @@ class Near:
 
     def reads_of(self, name: str) -> Reads:
         """Return the reads of the primary that holds *name*; if that is not known, those of a listener that never starts."""
-        if self.only is not None:
-            return self.only
+        if self.sole is not None:
+            return self.sole
         server = self.home(name)
         return self.reads.get(server) or self._follow(server)
 
@@ -83,7 +83,7 @@ class Near:
             if server in self.topology.primaries and server not in self.reads:
                 self._forget_gone()
                 self.reads[server] = self._reads(listener_of(server, self.topology))
-            return self.reads.get(server, self.nowhere)
+            return self.reads.get(server, self.no_listener)
 
     def _forget_gone(self) -> None:
         for gone in {*self.reads}.difference(self.topology.primaries):
@@ -95,16 +95,15 @@ class Near:
         primaries = self.topology.primaries
         return {server: reads.listener for server, reads in list(self.reads.items()) if server in primaries}
 
-    def wake(self, name: str) -> None:
-        """Begin to listen to the primary that holds *name*, unless it has begun."""
-        if not self.closed:
-            reads = self.reads_of(name)
-            reads.listener.serve(reads)
-
     @property
     def lock(self) -> Any:
         """What is held while anything is changed."""
         return self.changes.lock
+
+    @property
+    def copyless(self) -> Copyless:
+        """A face of it for those whose reads find no copies and leave none."""
+        return Copyless(self)
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -133,10 +132,21 @@ class Near:
             return None
         return entry if now < entry.epoch.until or reads.tracking.vouches(entry.epoch, now) else None
 
-    def arrive(self, arrivals: Iterable[tuple[Any, ...]]) -> None:
-        """Note reads that have completed: each a `Reads`, and what its `arrive` is to be told."""
-        for reads, *arrival in arrivals:
-            reads.arrive(*arrival)
+    def depart(self, name: str) -> Read | None:
+        """Return a read of *name* that is about to be sent, to be passed to `arrive`; None if the name is not the near cache's."""
+        reads = self.sole or self.reads_of(name)
+        read = reads.depart(name, clock())
+        if read is not None and not read.number and not self.closed:
+            reads.listener.serve(reads)
+        return read
+
+    def arrive(self, read: Read, value: Any, payload: bytes | None, left: Any) -> None:
+        """Note that *read* brought *payload*, which holds *value*, and what PTTL said, None if nothing."""
+        self.changes.make(read.reads.arrive, read, value, payload, left)
+
+    def arrive_all(self, arrivals: Sequence[tuple[Read, Any, bytes | None, Any]]) -> None:
+        """Note several reads, each with what `arrive` is told."""
+        self.changes.make(_arrive_all, arrivals)
 
     def wrote(self, names: Iterable[str] | None) -> None:
         """Note that this process writes *names*, None for all there are, or has done so."""
@@ -253,6 +263,39 @@ class Near:
         self.store.clear()
         self.counts.__init__()  # type: ignore[misc]  # the parent's
         self.past = Events()
+
+
+class Copyless:
+    """A near cache for those whose reads find no copies and leave none.
+
+    What they read and write the near cache is told, so that a copy which they contradict is given up.
+    """
+
+    def __init__(self, near: Near) -> None:
+        self.near = near
+        self.arrive, self.arrive_all = near.arrive, near.arrive_all
+        self.wrote, self.forget = near.wrote, near.forget
+        self.fence, self.afence = near.fence, near.afence
+
+    @property
+    def copyless(self) -> Copyless:
+        """The same."""
+        return self
+
+    def copy(self, name: str) -> None:
+        """Return no copy."""
+
+    def depart(self, name: str) -> Read | None:
+        """Return a read of *name*, of which no copy will come."""
+        read = self.near.depart(name)
+        if read is not None:
+            read.number = 0
+        return read
+
+
+def _arrive_all(arrivals: Sequence[tuple[Read, Any, bytes | None, Any]]) -> None:
+    for read, *brought in arrivals:
+        read.reads.arrive(read, *brought)
 
 
 def _leave(followed: dict[Server, Reads]) -> None:

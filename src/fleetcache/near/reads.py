@@ -58,6 +58,38 @@ class Counts:
     """Copies dropped, by cause."""
 
 
+class Read:
+    """One read of a name: sent at *sent*, when the journal's *number* was that; number 0 if no copy can come of it."""
+
+    __slots__ = ("digest", "left", "name", "number", "payload", "reads", "sent", "value")
+
+    digest: int
+    left: Any
+    payload: bytes | None
+    value: Any
+
+    def __init__(self, reads: Reads, name: str, number: int, sent: float) -> None:
+        self.reads = reads
+        self.name = name
+        self.number = number
+        self.sent = sent
+
+    @property
+    def server(self) -> Any:
+        """The primary that has to answer; None if it is not known."""
+        return self.reads.server
+
+    def arrived(self, value: Any, payload: bytes | None, left: Any) -> None:
+        """Note what the read brought: what a copy would hold, and for how many milliseconds."""
+        self.digest = hash(payload)
+        self.left = left
+        if payload is None or type(value) not in SCALARS:
+            # Decoded anew for each caller; this one's object is its own, and dies with it.
+            self.value, self.payload = PACKED, payload
+        else:
+            self.value, self.payload = value, None
+
+
 class Reads:
     """The reads of a near cache, of the primary that *listener* listens to."""
 
@@ -80,7 +112,7 @@ class Reads:
         self.counts = counts
         self.warns = warns
         """Whether a name that other caches would refuse is warned of whenever it is used, and so must not be found near."""
-        self.pending: dict[str, tuple[int, Any, bytes | None, int, Any, float]] = {}
+        self.pending: dict[str, Read] = {}
         """Reads that have completed, and are still to be decided on."""
         self.covered = False
         """Whether the server announces all that begins with the prefixes, or copies are kept although it does not."""
@@ -88,45 +120,42 @@ class Reads:
         """For how many seconds a copy may be kept."""
         self.used = NEVER
 
-    def depart(self, name: str, now: float) -> int:
-        """Note that a read of *name* is about to be sent; return what `arrive` is to be told, 0 if no copy can come of it."""
+    def depart(self, name: str, now: float) -> Read | None:
+        """Return a read of *name* that is about to be sent; None if no near cache has copies of such names."""
         self.used = now
         self.counts.misses += 1
+        if not name.startswith(self.prefixes):
+            return None
         tracking = self.tracking
-        return tracking.journal.now if self.covered and tracking.armed and name.startswith(self.prefixes) else 0
+        return Read(self, name, tracking.journal.now if self.covered and tracking.armed else 0, now)
 
-    def arrive(self, name: str, departed: int, value: Any, payload: bytes | None, left: Any, sent: float) -> None:
-        """Note that a read of *name*, sent at *sent*, brought *payload*, with *left* milliseconds to live.
+    def arrive(self, read: Read, value: Any, payload: bytes | None, left: Any) -> None:
+        """Note that *read* brought *payload*, which holds *value* and has *left* milliseconds to live.
 
-        *value* is what the payload holds.  With -2 left nothing is kept.  What this means is worked out
-        by `settle`, at once only if there is a copy, which it might contradict.
+        Without an int in *left* no copy is left.  What the read means is worked out by `settle`, at once only if
+        there is a copy, which the read might contradict.
         """
-        digest, large = hash(payload), payload is not None and len(payload) > LARGE
-        if payload is None or type(value) not in SCALARS:
-            value = PACKED  # decoded anew for each caller; this one's object is its own, and dies with it
-        else:
-            payload = None
-        known = name in self.store.copies or name in self.pending
+        read.arrived(value, payload, left)
+        known = read.name in self.store.copies or read.name in self.pending
+        large = payload is not None and len(payload) > LARGE
         if known or large or len(self.pending) >= BATCH:
             self.settle()
-            self.judge(name, departed, value, payload, digest, left, sent)
-        elif departed:
-            self.pending[name] = (departed, value, payload, digest, left, sent)
+            self.judge(read)
+        elif read.number:
+            self.pending[read.name] = read
         else:
-            self.tracking.journal.read(name, 0, digest)
+            self.tracking.journal.read(read.name, 0, read.digest)
 
     def settle(self) -> None:
         """Decide on the reads that have completed."""
         while self.pending:
-            name, arrival = self.pending.popitem()
-            self.judge(name, *arrival)
+            self.judge(self.pending.popitem()[1])
 
-    def judge(
-        self, name: str, departed: int, value: Any, payload: bytes | None, digest: int, left: Any, sent: float
-    ) -> None:
+    def judge(self, read: Read) -> None:
         """Keep a copy of what was read if nothing came between, or else give up the copy that it contradicts."""
+        name, value, payload, left = read.name, read.value, read.payload, read.left
         tracking = self.tracking
-        keep = tracking.journal.read(name, departed, digest) and self.covered
+        keep = tracking.journal.read(name, read.number, read.digest) and self.covered
         absent = value is PACKED and payload is None
         if type(left) is not int or (left == -2 and not absent):
             keep = False
@@ -137,11 +166,11 @@ class Reads:
         if self.warns and keep:
             keep = len(name) <= MAX_LENGTH and not doubtful(name)
         if keep:
-            deadline = sent + (self.longest if left < 0 else min(self.longest, left / 1000))
+            deadline = read.sent + (self.longest if left < 0 else min(self.longest, left / 1000))
             if self.store.put(name, value, payload, deadline, tracking.epoch):
                 self.counts.filled += 1
             return
-        self.counts.refused += departed > 0
+        self.counts.refused += read.number > 0
         copy = self.store.copies.get(name)
         if copy is not None and not copy.holds(value, payload):
             # Nobody knows which is newer.

@@ -1,0 +1,161 @@
+"""A read: the value of a copy if one is near, else what a server replies, of which a copy may be left.
+
+Which of the two it is, is decided here and nowhere else; of the near cache a read knows three verbs:
+`copy`, and if there is none, `depart` before a server is asked and `arrive` when it has replied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fleetcache import commands as c
+from fleetcache.core import MISSING, Core
+from fleetcache.errors import UnreadableValue, is_outage
+from fleetcache.exchange.contract import Command, Reply, Server, Verb
+from fleetcache.failsafe import TROUBLE
+from fleetcache.near.near import PACKED, Copyless, Near
+from fleetcache.near.reads import Read
+from fleetcache.near.store import Entry
+
+
+class Reading(Core):
+    """How operations read plain values: one name, or several."""
+
+    async def read(self, name: str, client: Any = None, *, fresh: bool = False) -> Any:
+        """Return the value called *name*, MISSING if there is none; with *fresh* what the primary holds now."""
+        near = self.near
+        if near is None or client is not None:
+            payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None, client)
+            if near is not None:
+                self.overtake(name)
+            return self.value(payload, name, MISSING)
+        if not fresh and (copy := near.copy(name)) is not None:
+            return self.served(copy, MISSING)
+        return await self._fetch(near, name)
+
+    async def read_many(self, names: list[str], client: Any = None, *, fresh: bool = False) -> dict[str, Any]:
+        """Return the values of those *names* that have one, in one round trip; *fresh* as with `read`."""
+        near = self.near
+        if near is None or client is not None:
+            return self._values(names, await self._payloads(c.MGET_NOW if fresh else c.MGET, names, client))
+        if fresh:
+            return await self._fetch_many(near, names)
+        copies = {name: copy for name in names if (copy := near.copy(name)) is not None}
+        found = {name: self.served(copy, MISSING) for name, copy in copies.items()}
+        if len(copies) < len(names):
+            found |= await self._fetch_many(near, [name for name in names if name not in copies])
+        return {name: found[name] for name in names if found.get(name, MISSING) is not MISSING}
+
+    async def is_there(self, name: str, client: Any = None, *, fresh: bool = False) -> bool:
+        """Return whether there is an entry called *name*, of whatever kind; *fresh* as with `read`."""
+        near = self.near
+        if near is not None and client is None and not fresh and (copy := near.copy(name)) is not None:
+            copy.hits += 1
+            return copy.value is not PACKED or copy.payload is not None
+        found = bool(await self.ask((c.EXISTS if near is None and not fresh else c.EXISTS_NOW, name), False, client))
+        self.overtake(name)
+        return found
+
+    def overtake(self, name: str) -> None:
+        """Give up the copy of *name*: a server was asked past it, and the caller may know what the copy does not."""
+        if self.near is not None:
+            self.near.forget((name,))
+
+    def served(self, copy: Entry, default: Any) -> Any:
+        """Return the value of a copy that may be served, *default* if it says that there is none."""
+        copy.hits += 1
+        if copy.value is not PACKED:
+            return copy.value
+        return self.value(copy.payload, copy.name, default)
+
+    # --- from a server ----------------------------------------------------------------------------
+
+    async def _fetch(self, near: Near | Copyless, name: str) -> Any:
+        """Return the value called *name*, MISSING if there is none; leave a copy for the next reader."""
+        name = str(name)  # of a CacheKey: the store is faster with plain names
+        read = near.depart(name)
+        if read is None:
+            return self.value(await self.ask((c.GET, name), None), name, MISSING)
+        server = read.server or self.topology.home(name)
+        # The primary in any case: a replica may not know yet what was read before.
+        commands = ((c.GET_NOW, name), (c.PTTL_NOW, name)) if read.number else ((c.GET_NOW, name),)
+        left = None  # unless that server itself has said it
+        try:
+            if self.runtime.blocks:  # written out, as in `ask`
+                replies = server.exchange(commands)
+            else:
+                replies = await self.runtime.exchange(server, commands)
+            payload = replies[0]
+            self.check(payload, commands[0])
+            if read.number and type(replies) is list and type(replies[1]) is int:
+                left = replies[1]
+        except TROUBLE as error:
+            if not is_outage(error) or self.topology.route((c.GET, name)) is server:
+                return self.instead(error, MISSING, ((c.GET, name),))
+            payload = await self.ask((c.GET, name), None)  # of a replica
+        value = MISSING
+        if payload is not None:
+            try:
+                value = self.codec.decode(payload)
+            except UnreadableValue as error:
+                self.note_unreadable(error, name)
+                left = None
+        near.arrive(read, value, payload, left)
+        return value
+
+    async def _fetch_many(self, near: Near | Copyless, names: Sequence[str]) -> dict[str, Any]:
+        """Return the values of those *names* that have one; leave copies."""
+        names = [str(name) for name in names]
+        reads = [near.depart(name) for name in names]
+        promising = any(read is not None and read.number for read in reads)
+        shares = self.topology.shares(names, reads=False)
+        plan: list[tuple[Server, list[Command]]] = []
+        for server, places in shares:
+            share = [names[place] for place in places]
+            # Of its primary, as in `_fetch`, unless that is away.
+            asked = self.topology.route((c.GET, share[0])) if server.away else server
+            times = [(c.PTTL_NOW, name) for name in share] if promising and asked is server else []
+            plan.append((asked, [*self.about(c.MGET_NOW, share), *times]))
+        found: dict[str, Any] = {}
+        arrivals: list[tuple[Read, Any, bytes | None, Any]] = []
+        for (_, places), (_, commands), replies in zip(shares, plan, await self.ask_all(plan, None), strict=True):
+            timed = commands[-1][0] is c.PTTL_NOW
+            count = len(commands) - timed * len(places)
+            payloads = self.joined(c.MGET_NOW, replies[:count])
+            if payloads is None:
+                continue  # the server is away, and that is ignored
+            lefts = replies[count:] if timed and type(replies) is list else [None] * len(places)
+            for place, payload, left in zip(places, payloads, lefts, strict=True):
+                value = MISSING if payload is None else self.decoded(payload, names[place])
+                if value is not MISSING:
+                    found[names[place]] = value
+                elif payload is not None:
+                    left = None  # noqa: PLW2901 - what cannot be read is not kept
+                if (read := reads[place]) is not None:
+                    arrivals.append((read, value, payload, left))
+        near.arrive_all(arrivals)
+        return found
+
+    async def _payloads(self, verb: Verb, names: list[str], client: Any) -> list[bytes | None]:
+        """Return the payload of each of *names*, None where there is none, or its server is away."""
+        answers = await self.ask_many(verb, names, None, client)
+        if len(answers) == 1 and len(answers[0][1] or ()) == len(names):
+            payloads: list[bytes | None] = answers[0][1]
+            return payloads
+        payloads = [None] * len(names)
+        for places, reply in answers:
+            for place, payload in zip(places, reply or (), strict=False):
+                payloads[place] = payload
+        return payloads
+
+    def _values(self, names: list[str], payloads: list[Reply]) -> dict[str, Any]:
+        """Return the values in those of *payloads* that hold one, by their names."""
+        if None in payloads:
+            names = [name for name, payload in zip(names, payloads, strict=True) if payload is not None]
+            payloads = [payload for payload in payloads if payload is not None]
+        try:
+            return dict(zip(names, self.codec.decode_all(payloads), strict=True))
+        except UnreadableValue:  # one by one, to say which
+            values = [self.decoded(payload, name) for name, payload in zip(names, payloads, strict=True)]
+        return {name: value for name, value in zip(names, values, strict=True) if value is not MISSING}
