@@ -2,87 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import NoneType
-from typing import Any
 
 from fleetcache.errors import ServerGone
-from fleetcache.exchange.contract import ALL, EVERYTHING, Command, Reply, Script, Verb
+from fleetcache.exchange.contract import ALL, EVERYTHING, Command, Replies, Reply, Script, Suits, Verb
+
+TEXT: Replies = frozenset((bytes, NoneType))
+"""One payload or ``OK``, or nothing."""
+COUNT: Replies = frozenset((int,))
 
 
-def _reading(name: str, *, key: int = 1) -> Verb:
-    return Verb(name, reads=True, key=key)
-
-
-def _same_again(name: str, *, key: int = 1, writes: int | None = None) -> Verb:
-    """A write that may be repeated: the entry and the reply are the same however often it ran."""
-    return Verb(name, harmless=True, key=key, writes=writes)
-
-
-# Strings and keys.
-GET = _reading("GET")
-MGET = _reading("MGET")
-# Reads that only the primary answers: a write depends on them, and a replica may be behind.
-GET_NOW, PTTL_NOW = _same_again("GET", writes=0), _same_again("PTTL", writes=0)
-MGET_NOW, EXISTS_NOW = _same_again("MGET", writes=0), _same_again("EXISTS", writes=0)
-EXISTS, TTL, PTTL = _reading("EXISTS"), _reading("TTL"), _reading("PTTL")
-SET = _same_again("SET")
-SET_IF = Verb("SET")  # with NX or XX: run twice on one server it answers differently; on another server it may run
-ADD = Verb("SET")  # with NX GET, which returns the value that is there
-ACQUIRE = Verb("SET")  # of a lock: on two servers it would admit two holders
-DEL, UNLINK, RENAME = Verb("DEL", writes=ALL), Verb("UNLINK", writes=ALL), Verb("RENAME", writes=2)
-PERSIST = Verb("PERSIST")
-EXPIREAT, PEXPIREAT, PEXPIRE = _same_again("EXPIREAT"), _same_again("PEXPIREAT"), _same_again("PEXPIRE")
-SCAN = _reading("SCAN", key=0)
-INFO = _reading("INFO", key=0)
-FLUSHDB = _same_again("FLUSHDB", key=0, writes=EVERYTHING)
-MULTI, EXEC = _same_again("MULTI", key=0), _same_again("EXEC", key=0)  # as harmless as the commands between them
-EVALSHA, EVAL = Verb("EVALSHA", key=3), Verb("EVAL", key=3)
-UNSETTLED = (EVALSHA, ADD)
-"""After the replies to these an operation may send a second command about the same entry: see `pipeline`."""
-
-# Hashes.
-HSET, HSETNX, HDEL = Verb("HSET"), Verb("HSETNX"), Verb("HDEL")
-HGET, HMGET, HGETALL, HVALS = _reading("HGET"), _reading("HMGET"), _reading("HGETALL"), _reading("HVALS")
-HKEYS, HLEN, HEXISTS = _reading("HKEYS"), _reading("HLEN"), _reading("HEXISTS")
-HINCRBY = Verb("HINCRBY")
-
-# Sets.
-SADD, SREM, SMOVE, SPOP = Verb("SADD"), Verb("SREM"), Verb("SMOVE", writes=2), Verb("SPOP")
-SCARD, SISMEMBER, SMISMEMBER = _reading("SCARD"), _reading("SISMEMBER"), _reading("SMISMEMBER")
-SMEMBERS, SRANDMEMBER, SSCAN = _reading("SMEMBERS"), _reading("SRANDMEMBER"), _reading("SSCAN")
-SDIFF, SINTER, SUNION = _reading("SDIFF"), _reading("SINTER"), _reading("SUNION")
-SDIFFSTORE, SINTERSTORE, SUNIONSTORE = Verb("SDIFFSTORE"), Verb("SINTERSTORE"), Verb("SUNIONSTORE")
-
-# Sorted sets.
-ZADD, ZINCRBY, ZREM = Verb("ZADD"), Verb("ZINCRBY"), Verb("ZREM")
-ZPOPMAX, ZPOPMIN = Verb("ZPOPMAX"), Verb("ZPOPMIN")
-ZREMRANGEBYSCORE, ZREMRANGEBYRANK = Verb("ZREMRANGEBYSCORE"), Verb("ZREMRANGEBYRANK")
-ZCARD, ZCOUNT, ZSCORE = _reading("ZCARD"), _reading("ZCOUNT"), _reading("ZSCORE")
-ZRANK, ZREVRANK = _reading("ZRANK"), _reading("ZREVRANK")
-ZRANGE, ZREVRANGE = _reading("ZRANGE"), _reading("ZREVRANGE")
-ZRANGEBYSCORE, ZREVRANGEBYSCORE = _reading("ZRANGEBYSCORE"), _reading("ZREVRANGEBYSCORE")
-
-# Lists.
-LPUSH, RPUSH, LPOP, RPOP = Verb("LPUSH"), Verb("RPUSH"), Verb("LPOP"), Verb("RPOP")
-LREM, LTRIM, LSET = Verb("LREM"), Verb("LTRIM"), _same_again("LSET")
-LLEN, LRANGE, LINDEX = _reading("LLEN"), _reading("LRANGE"), _reading("LINDEX")
-
-
-ANSWERS: dict[tuple[type, ...], str] = {
-    (bytes, NoneType): "GET SET RENAME FLUSHDB HGET LSET LTRIM LINDEX",
-    (int,): (
-        "EXISTS TTL PTTL DEL UNLINK PERSIST EXPIREAT PEXPIREAT PEXPIRE HSET HSETNX HDEL HLEN HEXISTS HINCRBY SADD SREM SMOVE "
-        "SCARD SISMEMBER SDIFFSTORE SINTERSTORE SUNIONSTORE ZREM ZREMRANGEBYSCORE ZREMRANGEBYRANK ZCARD ZCOUNT LPUSH RPUSH "
-        "LREM LLEN"
-    ),
-    (list, NoneType): "EXEC",
-}
-"""The types of each command's reply.  A reply of another type belongs to another command, or to another protocol."""
-
-
-def _one_each(*kinds: type, first: int) -> Callable[[Reply, Command], bool]:
-    """Return a check that a reply is a list of *kinds*, one for each part of the command from *first* on."""
+def _one_each(*kinds: type, first: int) -> Suits:
+    """Return whether a reply is a list of *kinds*, one for each part of the command from *first* on."""
     known = frozenset(kinds)
     return lambda reply, command: (
         type(reply) is list and len(reply) == len(command) - first and known.issuperset(map(type, reply))
@@ -90,12 +22,12 @@ def _one_each(*kinds: type, first: int) -> Callable[[Reply, Command], bool]:
 
 
 def _is_some(reply: Reply, command: Command | None = None) -> bool:
-    """Whether *reply* is a list or a set of payloads."""
+    """Whether *reply* is several payloads."""
     return type(reply) in {list, set} and {bytes}.issuperset(map(type, reply))
 
 
 def _is_taken(reply: Reply, command: Command) -> bool:
-    """Whether *reply* is None, one payload or, if *command* has a count, several."""
+    """Whether *reply* is one payload, or several if *command* has a count; or nothing."""
     return reply is None or (_is_some(reply) if len(command) > 2 else type(reply) is bytes)
 
 
@@ -105,12 +37,18 @@ def _is_mapping(reply: Reply, command: Command) -> bool:
     return _is_some(reply) and len(reply) % 2 == 0
 
 
-def _is_whole(reply: Reply) -> bool:
+def _is_whole(reply: Reply, command: Command | None = None) -> bool:
+    """Whether *reply* is an integer, or an integer in text."""
     return type(reply) is int or (type(reply) is bytes and len(reply) < 100 and reply.removeprefix(b"-").isdigit())
 
 
+def _is_result(reply: Reply, command: Command) -> bool:
+    """Whether *reply* is what one of our scripts returns."""
+    return reply is None or _is_whole(reply)
+
+
 def _is_score(reply: Reply, command: Command | None = None) -> bool:
-    """Whether *reply* is None or a number; RESP2 sends numbers as text."""
+    """Whether *reply* is a number, which RESP2 spells as text, or nothing."""
     if type(reply) is bytes:
         try:
             float(reply)
@@ -120,7 +58,7 @@ def _is_score(reply: Reply, command: Command | None = None) -> bool:
 
 
 def _is_page(reply: Reply, command: Command) -> bool:
-    """Whether *reply* is a cursor of 64 bits and a list of names."""
+    """Whether *reply* is a cursor, of 64 bits, with some names."""
     return (
         type(reply) is list
         and len(reply) == 2
@@ -156,31 +94,78 @@ def _is_added(reply: Reply, command: Command) -> bool:
     return _is_score(reply) if "INCR" in command[2:] else type(reply) is int
 
 
-SUITS: dict[Callable[[Reply, Command], bool], str] = {
-    _one_each(bytes, NoneType, first=1): "MGET",
-    _one_each(bytes, NoneType, first=2): "HMGET",
-    _one_each(int, first=2): "SMISMEMBER",
-    _is_some: "HVALS HKEYS LRANGE SMEMBERS SDIFF SINTER SUNION",
-    _is_taken: "SPOP SRANDMEMBER LPOP RPOP",
-    _is_mapping: "HGETALL",
-    _is_page: "SCAN SSCAN",
-    _is_scored: "ZPOPMAX ZPOPMIN",
-    _is_range: "ZRANGE ZREVRANGE ZRANGEBYSCORE ZREVRANGEBYSCORE",
-    _is_rank: "ZRANK ZREVRANK",
-    _is_score: "ZINCRBY ZSCORE",
-    _is_added: "ZADD",
-    lambda reply, _: reply is None or _is_whole(reply): "EVALSHA EVAL",
-}
-"""Checks of replies that have parts, or send a number as text, in RESP3 or RESP2."""
+# --- the commands, each with the replies that it may have -----------------------------------------
 
 
-def _among(table: dict[Any, str], verb: Verb) -> Any:
-    return next((found for found, names in table.items() if verb.decode() in names.split()), None)
+def _reading(name: str, replies: Replies, *, names: int = 1) -> Verb:
+    return Verb(name, replies, reads=True, names=names)
 
 
-for _verb in [each for each in vars().values() if isinstance(each, Verb)]:
-    _verb.answers = frozenset(_among(ANSWERS, _verb) or ())
-    _verb.suits = _among(SUITS, _verb)
+def _same_again(name: str, replies: Replies, *, names: int = 1, writes: int | None = None) -> Verb:
+    """A write that may be repeated: its effect and its reply do not depend on how often it ran."""
+    return Verb(name, replies, harmless=True, names=names, writes=writes)
+
+
+PAYLOADS, FIELDS = _one_each(bytes, NoneType, first=1), _one_each(bytes, NoneType, first=2)
+
+# Strings and keys.
+GET, EXISTS, TTL, PTTL = (
+    _reading("GET", TEXT),
+    _reading("EXISTS", COUNT),
+    _reading("TTL", COUNT),
+    _reading("PTTL", COUNT),
+)
+MGET = _reading("MGET", PAYLOADS, names=ALL)
+# Of the primary: a replica may not know yet what a write depends on.
+GET_NOW, PTTL_NOW = _same_again("GET", TEXT, writes=0), _same_again("PTTL", COUNT, writes=0)
+EXISTS_NOW, MGET_NOW = _same_again("EXISTS", COUNT, writes=0), _same_again("MGET", PAYLOADS, writes=0, names=ALL)
+SET = _same_again("SET", TEXT)
+SET_IF = Verb("SET", TEXT)  # with NX or XX: repeated on one server it answers differently; another server may run it
+ADD = Verb("SET", TEXT)  # with NX GET, which returns the payload that is there
+ACQUIRE = Verb("SET", TEXT)  # of a lock: two servers would let in two holders
+DEL, UNLINK = Verb("DEL", COUNT, writes=ALL), Verb("UNLINK", COUNT, writes=ALL)
+RENAME, PERSIST = Verb("RENAME", TEXT, writes=2), Verb("PERSIST", COUNT)
+PEXPIRE, EXPIREAT = _same_again("PEXPIRE", COUNT), _same_again("EXPIREAT", COUNT)
+PEXPIREAT = _same_again("PEXPIREAT", COUNT)
+SCAN = Verb("SCAN", _is_page, reads=True, key=0)
+INFO = Verb("INFO", reads=True, key=0)
+FLUSHDB = Verb("FLUSHDB", TEXT, harmless=True, key=0, writes=EVERYTHING)
+# As harmless as the commands between them.
+MULTI, EXEC = Verb("MULTI", harmless=True, key=0), Verb("EXEC", frozenset((list, NoneType)), harmless=True, key=0)
+EVALSHA, EVAL = Verb("EVALSHA", _is_result, key=3), Verb("EVAL", _is_result, key=3)
+UNSETTLED = (EVALSHA, ADD)
+"""Commands after whose reply an operation may ask the server again about the same entry: see `pipeline`."""
+
+# Hashes.
+HSET, HSETNX, HDEL, HINCRBY = (Verb(name, COUNT) for name in ("HSET", "HSETNX", "HDEL", "HINCRBY"))
+HGET, HMGET, HGETALL = _reading("HGET", TEXT), _reading("HMGET", FIELDS), _reading("HGETALL", _is_mapping)
+HKEYS, HVALS = _reading("HKEYS", _is_some), _reading("HVALS", _is_some)
+HLEN, HEXISTS = _reading("HLEN", COUNT), _reading("HEXISTS", COUNT)
+
+# Sets.
+SADD, SREM, SMOVE = Verb("SADD", COUNT), Verb("SREM", COUNT), Verb("SMOVE", COUNT, writes=2)
+SPOP, SRANDMEMBER = Verb("SPOP", _is_taken), _reading("SRANDMEMBER", _is_taken)
+SCARD, SISMEMBER = _reading("SCARD", COUNT), _reading("SISMEMBER", COUNT)
+SMISMEMBER = _reading("SMISMEMBER", _one_each(int, first=2))
+SMEMBERS, SSCAN = _reading("SMEMBERS", _is_some), _reading("SSCAN", _is_page)
+SDIFF, SINTER, SUNION = (_reading(name, _is_some, names=ALL) for name in ("SDIFF", "SINTER", "SUNION"))
+SDIFFSTORE, SINTERSTORE, SUNIONSTORE = (
+    Verb(name, COUNT, names=ALL) for name in ("SDIFFSTORE", "SINTERSTORE", "SUNIONSTORE")
+)
+
+# Sorted sets.
+ZADD, ZINCRBY, ZREM = Verb("ZADD", _is_added), Verb("ZINCRBY", _is_score), Verb("ZREM", COUNT)
+ZPOPMAX, ZPOPMIN = Verb("ZPOPMAX", _is_scored), Verb("ZPOPMIN", _is_scored)
+ZREMRANGEBYSCORE, ZREMRANGEBYRANK = Verb("ZREMRANGEBYSCORE", COUNT), Verb("ZREMRANGEBYRANK", COUNT)
+ZCARD, ZCOUNT, ZSCORE = _reading("ZCARD", COUNT), _reading("ZCOUNT", COUNT), _reading("ZSCORE", _is_score)
+ZRANK, ZREVRANK = _reading("ZRANK", _is_rank), _reading("ZREVRANK", _is_rank)
+ZRANGE, ZREVRANGE = _reading("ZRANGE", _is_range), _reading("ZREVRANGE", _is_range)
+ZRANGEBYSCORE, ZREVRANGEBYSCORE = _reading("ZRANGEBYSCORE", _is_range), _reading("ZREVRANGEBYSCORE", _is_range)
+
+# Lists.
+LPUSH, RPUSH, LPOP, RPOP = Verb("LPUSH", COUNT), Verb("RPUSH", COUNT), Verb("LPOP", _is_taken), Verb("RPOP", _is_taken)
+LREM, LTRIM, LSET = Verb("LREM", COUNT), Verb("LTRIM", TEXT), _same_again("LSET", TEXT)
+LLEN, LRANGE, LINDEX = _reading("LLEN", COUNT), _reading("LRANGE", _is_some), _reading("LINDEX", TEXT)
 
 
 class Round:
@@ -215,20 +200,12 @@ def written(commands: Iterable[Command]) -> list[str] | None:
     return [name if isinstance(name, str) else name.decode(errors="replace") for name in names]
 
 
-SEVERAL = {
-    **dict.fromkeys((b"MGET", b"DEL", b"UNLINK", b"SDIFF", b"SINTER", b"SUNION"), ALL),
-    **dict.fromkeys((b"SDIFFSTORE", b"SINTERSTORE", b"SUNIONSTORE"), ALL),
-    **dict.fromkeys((b"RENAME", b"SMOVE"), 2),
-}
-"""The number of names in the commands that take more than one."""
-
-
 def named(command: Command) -> Command:
     """Return the names in *command*, or the pattern of a SCAN."""
     verb = command[0]
     if verb == b"SCAN":
         return command[3:4]
-    return command[verb.key : verb.key + SEVERAL.get(verb, 1)] if verb.key else ()
+    return command[verb.key : verb.key + verb.names] if verb.key else ()
 
 
 # Scripts.  `servers.memory` has each of them in Python, by name.

@@ -14,6 +14,10 @@ Command: TypeAlias = tuple[Any, ...]
 Reply: TypeAlias = Any
 
 
+Suits: TypeAlias = Callable[[Reply, Command], bool]
+Replies: TypeAlias = frozenset[type] | Suits
+"""The types that a reply may have; where that does not tell, as within lists, whether a reply suits a command."""
+
 ALL, EVERYTHING = 2**31, -1
 
 
@@ -22,33 +26,38 @@ class Verb(bytes):
 
     ``reads``: a replica may answer it.  ``harmless``: running it twice leaves and answers what
     running it once does, so it may be repeated after a connection died with the reply unread.
-    ``key`` is where the first key stands, 0 if there is none.  ``writes``: how many keys from
-    there on it may change, `ALL` of the command's, or `EVERYTHING` there is.  ``answers`` are the
-    types its reply may have; where there is more to look at, as within lists, ``suits`` tells instead
-    whether a reply is one to a command.
+    ``key`` is where the first key stands, 0 if there is none; ``names``: how many keys stand from
+    there on, at most.  ``writes``: how many of them it may change, `ALL`, or `EVERYTHING` there is.
+    ``answers`` are the types that a reply to it may have, unless ``suits`` decides; without both
+    a reply may be anything.
     """
 
     reads: bool
     harmless: bool
     key: int
+    names: int
     writes: int
-    answers: frozenset[type] = frozenset()
-    suits: Callable[[Reply, Command], bool] | None = None
+    answers: frozenset[type]
+    suits: Suits | None
 
     def __new__(
         cls,
         name: str,
+        replies: Replies = frozenset(),
         *,
         reads: bool = False,
         harmless: bool = False,
         key: int = 1,
+        names: int = 1,
         writes: int | None = None,
     ) -> Self:
         verb = super().__new__(cls, name.encode())
+        verb.answers, verb.suits = (replies, None) if isinstance(replies, frozenset) else (frozenset(), replies)
         verb.reads = reads
         verb.harmless = harmless or reads
         verb.key = key
         verb.writes = writes if writes is not None else 0 if reads or not key else 1
+        verb.names = max(names, verb.writes)
         return verb
 
 
