@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cache, partial
+from functools import cache
 from typing import Any, NoReturn, TypeVar
 
 from fleetcache.codec.compressors import KNOWN, MAX_VALUE_BYTES, Compressor, IdentityCompressor, LibraryCompressor
@@ -65,8 +65,8 @@ class Codec:
         self.serializer: Serializer = _made(serializer, options)
         self.compressor: Compressor = _made(compressor, options)
         self._dumps: Callable[[Any], bytes] = self.serializer.dumps
-        if type(self.serializer) is PickleSerializer:
-            self._dumps = partial(pickle.dumps, protocol=self.serializer.protocol)  # saves a call for each value
+        if type(self.serializer) is PickleSerializer and self.serializer.protocol == pickle.DEFAULT_PROTOCOL:
+            self._dumps = pickle.dumps  # saves a call for each value; `partial` would take as long as pickle itself
         self._loads = self.serializer.loads
         self._compress = None if type(self.compressor) is IdentityCompressor else self.compressor.compress
         magic: tuple[bytes, ...] | bytes | None = getattr(self.compressor, "magic", None)
