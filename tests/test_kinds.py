@@ -32,8 +32,8 @@ from fleetcache.codec import compressors, serializers
 from fleetcache.django.checks import check_caches
 from fleetcache.exchange.connecting import defaults
 from fleetcache.kinds import COMPRESSORS, SERIALIZERS
-from fleetcache.pool import frozen
 from fleetcache.settings import NearOptions, Options, Settings, from_url, names
+from fleetcache.sharing import frozen
 
 INF, NAN = float("inf"), float("nan")
 
@@ -228,7 +228,7 @@ URL = "redis://127.0.0.1:6379/1"
 )
 def test_what_is_a_url(location):
     """Whatever has the text of a URL is one."""
-    assert Settings.read(location, {}).location == (URL,)
+    assert [each.url for each in Settings.read(location, {}).location] == [URL]
 
 
 @pytest.mark.parametrize(
@@ -275,8 +275,8 @@ def test_none_in_a_url():
 def test_a_url_for_an_entry(url):
     """Of a whole entry too."""
     assert from_url(url)[0] == URL
-    assert CacheHandler({"pages": url})["pages"].settings.location == (URL,)
-    assert CacheHandler(url)["default"].settings.location == (URL,)
+    assert CacheHandler({"pages": url})["pages"].settings.location[0].url == URL
+    assert CacheHandler(url)["default"].settings.location[0].url == URL
 
 
 @pytest.mark.parametrize(

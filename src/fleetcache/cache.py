@@ -30,16 +30,13 @@ from fleetcache.loading.get_or_set import Loading
 from fleetcache.locks.lock import Lock
 from fleetcache.near.near import Near, announced, open_near
 from fleetcache.pipeline import OPERATIONS, Pipeline
-from fleetcache.pool import frozen
 from fleetcache.settings import Settings, from_url
-from fleetcache.sharing import Sharing
+from fleetcache.sharing import Sharing, frozen
 from fleetcache.stats import Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.topology.contract import Topology
-from fleetcache.topology.opening import aclose_idle, close_idle, in_both_roles, open_cluster, open_servers
-from fleetcache.topology.standalone import Standalone
+from fleetcache.topology.opening import aclose_idle, close_idle, open_topology
 from fleetcache.twin import join
-from fleetcache.urls import clustered, watched
 
 FOLLOWED = frozenset(Core.__annotations__) - {"failsafe"}
 """What is set on a cache is set on its client as well."""
@@ -111,7 +108,7 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
             # A site's modules are imported and its classes called without a lock: they may make caches, and wait
             # for a thread that imports them and makes one too.
             settings = Settings.read(location, params, alias=alias, defaults=defaults)
-            topology, codec = cls.open(settings), cls.make_codec(settings)
+            topology, codec = cls.make_topology(settings), cls.make_codec(settings)
             near = open_near(settings, announced(settings), topology, cls.warns)
             made = Shared(settings, topology, codec, Stats(), near, (cls, location, params, defaults))
             found = _shared.put(key, made)
@@ -123,15 +120,9 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
         return cls(*from_url(url))
 
     @classmethod
-    def open(cls, settings: Settings) -> Topology:
+    def make_topology(cls, settings: Settings) -> Topology:
         """Return the servers of *settings*, unconnected; client classes differ here."""
-        if clustered(settings.location):
-            return open_cluster(settings.location, settings.options)
-        urls, options = settings.location, settings.options
-        if len(urls) == 1 and watched(urls[0]) and options.read_from not in {None, "primary"}:
-            urls = in_both_roles(urls[0])
-        servers = open_servers(urls, options)
-        return Standalone(servers, writes_elsewhere=not options.replica_read_only, read_from=options.read_from)
+        return open_topology(settings.location, settings.options)
 
     @classmethod
     def make_codec(cls, settings: Settings) -> Codec:

@@ -15,9 +15,8 @@ from fleetcache.errors import SettingsError
 from fleetcache.forks import chance
 from fleetcache.settings import Settings
 from fleetcache.topology.contract import Topology
-from fleetcache.topology.opening import in_both_roles, open_cluster, open_servers, remote, service_client
+from fleetcache.topology.opening import open_cluster, open_servers, open_service, standalone
 from fleetcache.topology.shards import Shards
-from fleetcache.topology.standalone import Standalone
 from fleetcache.twin import blocking
 
 __all__ = ["ClusterClient", "DefaultClient", "HerdClient", "SentinelClient", "ShardClient"]
@@ -33,18 +32,17 @@ class SentinelClient(DefaultClient):
     """
 
     @classmethod
-    def open(cls, settings: Settings) -> Topology:
+    def make_topology(cls, settings: Settings) -> Topology:
         options = settings.options
-        urls = settings.location if len(settings.location) > 1 else in_both_roles(settings.location[0])
-        servers = [remote(service_client(url, options), url, options) for url in urls]
-        return Standalone(servers, writes_elsewhere=not options.replica_read_only, read_from=options.read_from)
+        locations = settings.location if len(settings.location) > 1 else settings.location[0].in_both_roles
+        return standalone([open_service(location, options) for location in locations], options)
 
 
 class ClusterClient(DefaultClient):
     """A cache on a cluster, whichever scheme the URLs of its nodes have."""
 
     @classmethod
-    def open(cls, settings: Settings) -> Topology:
+    def make_topology(cls, settings: Settings) -> Topology:
         return open_cluster(settings.location, settings.options)
 
 
@@ -52,10 +50,11 @@ class ShardClient(DefaultClient):
     """A cache over independent servers, each key on one of them, where django-redis would put it."""
 
     @classmethod
-    def open(cls, settings: Settings) -> Topology:
+    def make_topology(cls, settings: Settings) -> Topology:
         if settings.options.read_from not in {None, "primary"}:
             raise SettingsError("READ_FROM is of no use to a ShardClient, whose servers have no replicas. Leave it out")
-        return Shards(dict(zip(settings.location, open_servers(settings.location, settings.options), strict=True)))
+        urls = (location.url for location in settings.location)  # by which django-redis places keys
+        return Shards(dict(zip(urls, open_servers(settings.location, settings.options), strict=True)))
 
     def get_server_name(self, key: Any) -> str:
         """Return which of LOCATION's servers holds the name *key*."""

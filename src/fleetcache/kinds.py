@@ -5,9 +5,11 @@ They raise TypeError or ValueError with what is expected; whoever calls them say
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from importlib import import_module
 from itertools import pairwise
@@ -15,7 +17,6 @@ from typing import Any
 
 from fleetcache.errors import SettingsError
 from fleetcache.masking import quoted
-from fleetcache.urls import nearest, text_of
 
 SERIALIZERS = {
     "pickle": "fleetcache.codec.serializers.PickleSerializer",
@@ -65,6 +66,36 @@ PATHS = {
     "django_redis.util.default_reverse_key": "fleetcache.keys.default_reverse",
 }
 """django-redis' dotted paths, and what stands for them here; django-redis need not be installed."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a question after the one of *known* that *name* may stand for, or nothing."""
+    first = {other.lower(): other for other in reversed([*known])}
+    close = difflib.get_close_matches(name.lower(), first, 1)
+    return f" Did you mean {first[close[0]]!r}?" if close else ""
+
+
+def is_lazy(value: Any) -> bool:
+    """Whether *value* is a text of Django's that is made when it is looked at, as translations are."""
+    django = sys.modules.get("django.utils.functional")  # where there is none, there is no such text
+    return django is not None and isinstance(value, django.Promise)
+
+
+def text_of(value: Any) -> str:
+    """Return the text of *value*: of a string, a lazy one, bytes, a path, a number, or an object that is a URL or a secret."""
+    if isinstance(value, (str, bytes, bytearray)):
+        try:
+            return value.encode().decode() if isinstance(value, str) else value.decode()
+        except UnicodeError:
+            raise TypeError("text of UTF-8 is expected") from None  # the cause would quote it
+    for method in ("get_secret_value", "geturl"):  # pydantic's secrets; what urllib.parse.urlsplit returns
+        if callable(found := getattr(value, method, None)):
+            return text_of(found())
+    kind: Any = type(value)
+    nameless = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
+    if nameless or value is None or isinstance(value, (bool, type, Mapping, list, tuple, set, frozenset)):
+        raise TypeError("text is expected")
+    return str(value)
 
 
 def imported(path: Any) -> Any:

@@ -8,10 +8,9 @@ django-redis', overrides the same methods.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import fields, is_dataclass
-from functools import partial
+from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import urlencode
 
 import redis
 from redis.connection import AbstractConnection
@@ -25,36 +24,11 @@ from fleetcache.kinds import flag, imported
 from fleetcache.masking import masked_url, quoted, shown, without_frames
 from fleetcache.servers.credentials import Credentials
 from fleetcache.settings import Options, connection_options, passed_on, unknown_parameter
-from fleetcache.urls import is_lazy, secured
-
-TRANSLATED = {"valkey": "redis", "valkeys": "rediss"}
+from fleetcache.sharing import frozen
+from fleetcache.urls import Location
 
 _pools: dict[Hashable, Any] = {}
 _credentials: dict[int, Credentials] = {}
-
-
-def frozen(value: Any) -> Hashable:
-    """Return *value* as something that equals another exactly if it means the same."""
-    if isinstance(value, Mapping):
-        return frozenset((str(name), frozen(item)) for name, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return tuple(frozen(item) for item in value)
-    if isinstance(value, (set, frozenset)):
-        return (frozenset, frozenset(frozen(item) for item in value))
-    if isinstance(value, partial):
-        return (partial, frozen(value.func), frozen(value.args), frozen(value.keywords))
-    if is_lazy(value):
-        return (str, str(value))
-    try:
-        hash(value)
-    except TypeError:
-        if is_dataclass(value):
-            return (type(value), tuple(frozen(getattr(value, each.name)) for each in fields(value)))
-        if isinstance(value, bytearray):
-            return (bytearray, bytes(value))
-        return ("object", id(value))
-    # By its own idea of equality, which without one is identity; 1, 1.0 and True are three.
-    return (type(value), value)
 
 
 def credentials(provider: Any) -> Credentials:
@@ -76,15 +50,15 @@ def credentials(provider: Any) -> Credentials:
 def check_query(url: str) -> None:
     """Refuse a parameter in *url* that no redis-py connection takes, or a limit that is none."""
     known = {*connection_options(), "db", "max_connections", "is_master"}
-    query = urlsplit(url).query
-    for name, value in parse_qsl(query):
-        if name not in known:
+    location = Location.of(url)
+    for name, value in location.parameters.items():
+        if value and name not in known:
             raise SettingsError(
-                f"LOCATION {masked_url(url)!r}: {unknown_parameter(query, name, known)} "
+                f"LOCATION {location.masked!r}: {unknown_parameter(location.query, name, known)} "
                 f"What is no connection option belongs in OPTIONS"
             )
-        if name == "max_connections":
-            passed_on(f"LOCATION {masked_url(url)!r}", {name: value})
+        if value and name == "max_connections":
+            passed_on(f"LOCATION {location.masked!r}", {name: value})
 
 
 def check_class(connection_class: Any) -> None:
@@ -134,7 +108,7 @@ class ConnectionFactory:
     def make_connection_params(self, url: str) -> dict[str, Any]:
         """Return the arguments of the pool for *url*."""
         settings = self.settings
-        scheme, mark, rest = url.partition("://")
+        location = Location.of(url).plain
         ours = {
             "username": settings.username,
             "password": settings.password,
@@ -143,12 +117,12 @@ class ConnectionFactory:
         }
         params: dict[str, Any] = {
             **settings.connection,
-            "url": f"{TRANSLATED.get(scheme, scheme)}{mark}{rest}",
+            "url": location.url,
             **{name: value for name, value in ours.items() if value is not None},
             **self._limits(),
             **settings.connection_pool_kwargs,
         }
-        if (secured(url) or params.get("ssl")) and not unchecked({**params, **dict(parse_qsl(urlsplit(url).query))}):
+        if (location.scheme == "rediss" or params.get("ssl")) and not unchecked({**params, **location.parameters}):
             params.setdefault("ssl_check_hostname", True)  # which is redis-py's default only since 6.0
         if params.get("credential_provider") is not None:
             params["credential_provider"] = credentials(params["credential_provider"])
@@ -239,17 +213,18 @@ class SentinelConnectionFactory(ConnectionFactory):
         self._sentinel = Sentinel(list(sentinels), sentinel_kwargs=own, **shared)  # type: ignore[no-untyped-call]
 
     def get_connection_pool(self, params: dict[str, Any]) -> Any:
-        place = urlsplit(params["url"])
-        query = dict(parse_qsl(place.query, keep_blank_values=True))
+        location = Location.of(params["url"])
+        query = location.parameters
         is_primary = flag(query.pop("is_master", "1"))
-        service = query.pop("service_name", place.hostname)  # hostname is in small letters
+        ((name, _),) = location.addresses  # in small letters
+        service = query.pop("service_name", name)
         arguments = {
             **params,
-            "url": place._replace(query=urlencode(query)).geturl(),
+            "url": replace(location, query=urlencode(query)).url,
             "service_name": service,
             "sentinel_manager": self._sentinel,
             "is_master": is_primary,
         }
-        if place.scheme == "rediss":  # which redis-py would take for another class
+        if location.scheme == "rediss":  # which redis-py would take for another class
             arguments.setdefault("connection_class", SentinelManagedSSLConnection)
         return self.make_pool(SentinelConnectionPool, arguments)

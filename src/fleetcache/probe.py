@@ -20,12 +20,10 @@ from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, Settin
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.connecting import address_of, connect
 from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, pack, refusal
-from fleetcache.masking import masked_url
 from fleetcache.near.tracking import PRIMARY, too_old
 from fleetcache.pool import ConnectionFactory
 from fleetcache.settings import Options, Settings, from_url
 from fleetcache.topology.opening import service_client
-from fleetcache.urls import NETWORKED, clustered, watched
 
 LAGS = 20
 FENCES = 200
@@ -110,13 +108,14 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
     """
     location, params = from_url(url)
     settings = Settings.read(location, {**params, "OPTIONS": {**params["OPTIONS"], **(options or {})}})
-    place = settings.location[0].replace("+cluster://", "://", 1)  # of a cluster, the first node
-    if place.partition("://")[0] not in (*NETWORKED, "unix"):
-        raise SettingsError(f"{masked_url(place)}: there is no server to ask; give the URL of one: redis://host:6379/0")
+    place = settings.location[0]
+    if place.kind not in {"server", "cluster", "service"}:
+        raise SettingsError(f"{place.masked}: there is no server to ask; give the URL of one: redis://host:6379/0")
 
     def pool_of(options: Options) -> Any:
-        raw = service_client(place, options) if watched(place) else ConnectionFactory(options.given).connect(place)
-        return raw.connection_pool
+        if place.kind == "service":
+            return service_client(place, options).connection_pool
+        return ConnectionFactory(options.given).connect(place.plain.url).connection_pool
 
     pool = pool_of(settings.options)
     patience = pool.connection_kwargs.get("socket_timeout") or 5.0
@@ -140,7 +139,7 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
                     )
             report.note("RESP3", False, str(error.__cause__ or error), TRACKING_OFFERED)
         user = pool.connection_kwargs.get("username") or "default"
-        inquiry = _Inquiry(report, listener, line, user, cluster=clustered(settings.location))
+        inquiry = _Inquiry(report, listener, line, user, cluster=place.kind == "cluster")
         try:
             inquiry.run()
         except (ServerGone, ServerTimeout) as error:

@@ -33,17 +33,19 @@ from fleetcache.kinds import (
     made_by,
     mapping,
     more_than_none,
+    nearest,
     one_of,
     pause,
     prefix,
     prefix_list,
     sentinels,
     sized,
+    text_of,
     version,
     whole,
 )
 from fleetcache.masking import masked_url, quoted, shown
-from fleetcache.urls import ESCAPES, nearest, servers, text_of
+from fleetcache.urls import ESCAPES, Location, locations
 
 
 def option(
@@ -328,7 +330,7 @@ CHECKED = {
 class Settings:
     """One entry of ``CACHES``."""
 
-    location: tuple[str, ...] = field(repr=False)
+    location: tuple[Location, ...]
     """The URL of the server; several, with commas or in a list, for replicas, or nodes of a cluster."""
     timeout: float | None = option(300, lifetime, none=True)
     """Seconds that entries live by default; None: for ever."""
@@ -368,7 +370,7 @@ class Settings:
         if not isinstance(options or {}, Mapping):
             raise SettingsError(f"{where}: OPTIONS must be a dict, not a {type(options).__name__}")
         return cls(
-            location=servers(where, location),
+            location=locations(where, location),
             options=Options.read(f"{where}['OPTIONS']", options or {}, defaults or {}),
             **found,
         )

@@ -7,11 +7,14 @@ them for a while; but not for ever, because a program may make caches of ever ne
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from fleetcache.forks import Guard
+from fleetcache.kinds import is_lazy
 
 T = TypeVar("T")
 
@@ -20,6 +23,30 @@ LATELY = 60.0
 
 MOST = 32
 """Configurations of which no cache is left that are kept at most."""
+
+
+def frozen(value: Any) -> Hashable:
+    """Return *value* as something that equals another exactly if it means the same."""
+    if isinstance(value, Mapping):
+        return frozenset((str(name), frozen(item)) for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(frozen(item) for item in value)
+    if isinstance(value, (set, frozenset)):
+        return (frozenset, frozenset(frozen(item) for item in value))
+    if isinstance(value, partial):
+        return (partial, frozen(value.func), frozen(value.args), frozen(value.keywords))
+    if is_lazy(value):
+        return (str, str(value))
+    try:
+        hash(value)
+    except TypeError:
+        if is_dataclass(value):
+            return (type(value), tuple(frozen(getattr(value, each.name)) for each in fields(value)))
+        if isinstance(value, bytearray):
+            return (bytearray, bytes(value))
+        return ("object", id(value))
+    # By its own idea of equality, which without one is identity; 1, 1.0 and True are three.
+    return (type(value), value)
 
 
 class Sharing(Generic[T]):

@@ -1,75 +1,181 @@
-"""What LOCATION may be: the URLs of servers, and what is wrong with one."""
+"""LOCATION: each URL is taken apart once, here, and is a `Location` from then on.
+
+A new scheme is a row in SCHEMES.  What its kind is opened by stands in ``fleetcache.topology.opening.OPENERS``.
+"""
 
 from __future__ import annotations
 
-import difflib
 import re
-import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
-from urllib.parse import urlsplit
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypeAlias
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from fleetcache.errors import SettingsError
+from fleetcache.kinds import SENTINEL_PORT, is_lazy, nearest, text_of
 from fleetcache.masking import masked_url
 
-CLUSTERED = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
-WATCHED = ("redis+sentinel", "rediss+sentinel", "valkey+sentinel", "valkeys+sentinel")
-NETWORKED = ("redis", "rediss", "valkey", "valkeys", *CLUSTERED, *WATCHED)
-SCHEMES = (*NETWORKED, "unix", "memory", "embedded")
+Kind: TypeAlias = Literal["server", "cluster", "service", "memory", "embedded"]
+"""One server, a node of a cluster, a service under Sentinels, a dict of this process, a server that is started here."""
+
+
+class Scheme(NamedTuple):
+    """One row of SCHEMES."""
+
+    kind: Kind
+    plain: str
+    """redis-py's scheme for the servers themselves, if it has one."""
+
+
+SCHEMES: Mapping[str, Scheme] = {
+    "redis": Scheme("server", "redis"),
+    "rediss": Scheme("server", "rediss"),
+    "valkey": Scheme("server", "redis"),
+    "valkeys": Scheme("server", "rediss"),
+    "redis+cluster": Scheme("cluster", "redis"),
+    "rediss+cluster": Scheme("cluster", "rediss"),
+    "valkey+cluster": Scheme("cluster", "redis"),
+    "valkeys+cluster": Scheme("cluster", "rediss"),
+    "redis+sentinel": Scheme("service", "redis"),
+    "rediss+sentinel": Scheme("service", "rediss"),
+    "valkey+sentinel": Scheme("service", "redis"),
+    "valkeys+sentinel": Scheme("service", "rediss"),
+    "unix": Scheme("server", "unix"),
+    "memory": Scheme("memory", ""),
+    "embedded": Scheme("embedded", ""),
+}
 
 ESCAPES = "in a password / # ? @ are written %2F %23 %3F %40"
 
-separator = re.compile(r"[;,]\s*(?=[a-z][a-z0-9+.-]*://)")
+SEPARATOR = re.compile(r"[;,]\s*(?=[a-z][a-z0-9+.-]*://)")
+PARTS = re.compile(r"(.*?)://([^/?#]*@)?([^/?#]*)([^?#]*)(?:\?([^#]*))?", re.DOTALL)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a question after the one of *known* that *name* may stand for, or nothing."""
-    first = {other.lower(): other for other in reversed([*known])}
-    close = difflib.get_close_matches(name.lower(), first, 1)
-    return f" Did you mean {first[close[0]]!r}?" if close else ""
+@dataclass(frozen=True, repr=False)
+class Location:
+    """A URL in its parts, each of them as it was written."""
+
+    scheme: str
+    login: str
+    """``user:password@``, or nothing."""
+    hosts: tuple[str, ...]
+    """Each with its port, if that was written; several under the schemes of clusters and Sentinels alone."""
+    path: str
+    query: str
+
+    @classmethod
+    def of(cls, url: str) -> Location:
+        """Return the parts of *url*, a text with ``://``; whether LOCATION may hold it is not checked."""
+        scheme, login, hosts, path, query = PARTS.match(url).groups("")  # type: ignore[union-attr]  # all else is optional
+        found = cls(scheme, login, (hosts,), path, query)
+        return replace(found, hosts=tuple(map(str.strip, hosts.split(",")))) if "+" in scheme else found
+
+    @property
+    def url(self) -> str:
+        """The whole, with whatever is secret in it."""
+        return f"{self.scheme}://{self.login}{','.join(self.hosts)}{self.path}{self.query and '?'}{self.query}"
+
+    @property
+    def masked(self) -> str:
+        """The whole for a message or a log."""
+        return masked_url(self.url)
+
+    def __repr__(self) -> str:
+        return f"Location({self.masked!r})"
+
+    @property
+    def kind(self) -> Kind:
+        """What the scheme leads to."""
+        return SCHEMES[self.scheme].kind
+
+    @property
+    def plain(self) -> Location:
+        """The same under redis-py's own scheme, if it has one."""
+        return replace(self, scheme=SCHEMES[self.scheme].plain or self.scheme) if self.scheme in SCHEMES else self
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The query."""
+        return dict(parse_qsl(self.query, keep_blank_values=True))
+
+    @property
+    def addresses(self) -> list[tuple[str | None, int | None]]:
+        """The name and the port of each host, as far as they are written."""
+        places = [urlsplit(f"//{host}") for host in self.hosts]
+        return [(place.hostname, place.port) for place in places]
+
+    @property
+    def sentinels(self) -> list[tuple[str | None, int]]:
+        """The hosts of a service: the Sentinels that know where it is."""
+        return [(name, port or SENTINEL_PORT) for name, port in self.addresses]
+
+    @property
+    def of_service(self) -> Location:
+        """The same as redis-py's Sentinel pools read it: with the name of the service in place of the host."""
+        service, _, database = self.path.removeprefix("/").partition("/")
+        exactly = "" if service.islower() else f"service_name={service}"  # a host's name is read in small letters
+        query = "&".join(filter(None, (self.query, exactly)))
+        return replace(self.plain, hosts=(service,), path=f"/{database}", query=query)
+
+    def at(self, host: str, port: int | None = None) -> Location:
+        """Return the same at another host."""
+        if port is not None:
+            host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return replace(self, hosts=(host,))
+
+    @property
+    def in_both_roles(self) -> tuple[Location, Location]:
+        """The URLs of the primary and of the replicas of a service."""
+        queries = (urlencode({**self.parameters, "is_master": role}) for role in (1, 0))
+        primary, replicas = (replace(self, query=query) for query in queries)
+        return primary, replicas
 
 
-def is_lazy(value: Any) -> bool:
-    """Whether *value* is a text of Django's that is made when it is looked at, as translations are."""
-    django = sys.modules.get("django.utils.functional")  # where there is none, there is no such text
-    return django is not None and isinstance(value, django.Promise)
-
-
-def text_of(value: Any) -> str:
-    """Return the text of *value*: of a string, a lazy one, bytes, a path, a number, or an object that is a URL or a secret."""
-    if isinstance(value, (str, bytes, bytearray)):
-        try:
-            return value.encode().decode() if isinstance(value, str) else value.decode()
-        except UnicodeError:
-            raise TypeError("text of UTF-8 is expected") from None  # the cause would quote it
-    for method in ("get_secret_value", "geturl"):  # pydantic's secrets; what urllib.parse.urlsplit returns
-        if callable(found := getattr(value, method, None)):
-            return text_of(found())
-    kind: Any = type(value)
-    nameless = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
-    if nameless or value is None or isinstance(value, (bool, type, Mapping, list, tuple, set, frozenset)):
-        raise TypeError("text is expected")
-    return str(value)
-
-
-def servers(where: str, location: Any) -> tuple[str, ...]:
-    """Return the URLs in *location*, each of a scheme that exists."""
-    urls = [node for url in _texts(where, location) for node in _hosts(url, CLUSTERED)]
-    if not urls:
+def locations(where: str, written: Any) -> tuple[Location, ...]:
+    """Return what LOCATION says: a location for each URL, and for each node of a cluster."""
+    found: list[Location] = []
+    for text in _texts(where, written):
+        location = _checked(where, text)
+        found += map(location.at, location.hosts) if location.kind == "cluster" else [location]
+    if not found:
         raise SettingsError(f"{where}: LOCATION is empty. Give the server's URL, such as 'redis://127.0.0.1:6379/1'")
-    for url in urls:
-        scheme, found, _ = url.partition("://")
-        if not found or scheme not in SCHEMES:
-            known = bool(found) and re.fullmatch(r"[\w+.-]+", scheme)
-            what = f"unknown URL scheme {scheme!r}" if known else f"{masked_url(url)!r} is no URL"
-            near = nearest(scheme, SCHEMES) if known else _schemeless(url)
-            raise SettingsError(f"{where}: LOCATION: {what}.{near} Known: {', '.join(f'{s}://' for s in SCHEMES)}")
-        for one in _hosts(url):
-            if fault := _fault(scheme, one):
-                raise SettingsError(f"{where}: LOCATION {masked_url(url)!r}: {fault}")
-    if 0 < sum(clustered([url]) for url in urls) < len(urls):
+    if 0 < sum(each.kind == "cluster" for each in found) < len(found):
         raise SettingsError(f"{where}: LOCATION: either all URLs are of a cluster's nodes, or none")
-    return tuple(urls)
+    return tuple(found)
+
+
+def _texts(where: str, written: Any) -> list[str]:
+    """Return the texts of LOCATION, of which each may be a URL."""
+    several = isinstance(written, Iterable) and not (is_lazy(written) or hasattr(written, "geturl"))
+    several = several and not isinstance(written, (str, bytes, bytearray, Mapping, set, frozenset))
+    given = list(written) if several else [written]
+    found: list[str] = []
+    for each in given:
+        try:
+            text = each.url if isinstance(each, Location) else "" if each is None else text_of(each)
+        except TypeError:
+            kind = type(each).__name__
+            raise SettingsError(
+                f"{where}: LOCATION: a URL, or a list of URLs, is expected, and {kind} is neither"
+            ) from None
+        # A comma separates only before the next URL; elsewhere it may be part of a password.
+        found += SEPARATOR.split(text) if len(given) == 1 else [text]
+    return [text.strip() for text in found if text.strip()]
+
+
+def _checked(where: str, url: str) -> Location:
+    """Return the location at *url*, if its scheme exists and its parts mean what they seem to."""
+    scheme, found, _ = url.partition("://")
+    if not found or scheme not in SCHEMES:
+        known = bool(found) and re.fullmatch(r"[\w+.-]+", scheme)
+        what = f"unknown URL scheme {scheme!r}" if known else f"{masked_url(url)!r} is no URL"
+        near = nearest(scheme, SCHEMES) if known else _schemeless(url)
+        raise SettingsError(f"{where}: LOCATION: {what}.{near} Known: {', '.join(f'{s}://' for s in SCHEMES)}")
+    location = Location.of(url)
+    for host in location.hosts:
+        if fault := _fault(location.at(host), url):
+            raise SettingsError(f"{where}: LOCATION {masked_url(url)!r}: {fault}")
+    return location
 
 
 def _schemeless(url: str) -> str:
@@ -81,81 +187,38 @@ def _schemeless(url: str) -> str:
     return ""
 
 
-def _texts(where: str, location: Any) -> list[str]:
-    """Return the texts of *location*, of which each may be a URL."""
-    several = isinstance(location, Iterable) and not (is_lazy(location) or hasattr(location, "geturl"))
-    several = several and not isinstance(location, (str, bytes, bytearray, Mapping, set, frozenset))
-    given = list(location) if several else [location]
-    found: list[str] = []
-    for each in given:
-        try:
-            text = "" if each is None else text_of(each)
-        except TypeError:
-            kind = type(each).__name__
-            raise SettingsError(
-                f"{where}: LOCATION: a URL, or a list of URLs, is expected, and {kind} is neither"
-            ) from None
-        # Only before the next URL does a comma separate; elsewhere it may be part of a password.
-        found += separator.split(text) if len(given) == 1 else [text]
-    return [text.strip() for text in found if text.strip()]
-
-
-def clustered(urls: Iterable[str]) -> bool:
-    """Whether *urls* are those of a cluster's nodes."""
-    return all(url.partition("://")[0] in CLUSTERED for url in urls)
-
-
-def watched(url: str) -> bool:
-    """Whether *url* names a service, and the Sentinels that know where it is."""
-    return url.partition("://")[0] in WATCHED
-
-
-def secured(url: str) -> bool:
-    """Whether *url* is of a server that speaks TLS."""
-    return url.partition("://")[0].partition("+")[0] in {"rediss", "valkeys"}
-
-
-def _hosts(url: str, schemes: Iterable[str] = (*CLUSTERED, *WATCHED)) -> list[str]:
-    """Return a URL for each of the hosts in *url*, between which commas may stand under these *schemes*."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in schemes:
-        return [url]
-    netloc, path = re.fullmatch(r"([^/?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
-    user, at, hosts = netloc.rpartition("@")
-    return [f"{scheme}://{user}{at}{host.strip()}{path}" for host in hosts.split(",")]
-
-
-def _fault(scheme: str, url: str) -> str:
-    """Return what redis-py would silently read differently from what was meant."""
+def _fault(location: Location, url: str) -> str:
+    """Return what redis-py would silently read in *url* differently from what was meant, at one of its hosts."""
+    networked = location.plain.scheme in {"redis", "rediss"}
     try:
-        place = urlsplit(url)
-        port = place.port
+        ((name, port),) = location.addresses
+        urlsplit(location.url)
     except ValueError:  # whose text may quote a password
         return f"the port is no number up to 65535, or a character is none of a host's; {ESCAPES}"
-    if scheme == "memory":
+    if location.kind == "memory":
         return ""
-    if place.fragment:
+    if url.partition("#")[2]:
         return "a '#' ends a URL; in a password it is written %23"
-    if "@" in place.path and scheme in NETWORKED:
+    if "@" in location.path and networked:
         return f"a password ends at a '/'; {ESCAPES}"
-    if any(char.isspace() for char in place.netloc):
+    if re.search(r"[^\S\t\r\n]", location.login + location.hosts[0]):
         return "there is white space in the host"
     if port == 0:
         return "no server has port 0"
-    if "+" in scheme and (not place.hostname or re.search(",.*:.*@", place.netloc)):
+    if location.kind in {"cluster", "service"} and (not name or re.search(",.*:.*@", location.login)):
         return "a host is missing, or stands before the @; in a password , is written %2C"
-    if scheme == "unix" and (place.hostname or not place.path.strip("/")):
+    if location.scheme == "unix" and (name or not location.path.strip("/")):
         return "a socket has a path and no host: unix:///run/valkey.sock?db=1"
-    if scheme not in NETWORKED:
+    if not networked:
         return ""
-    database = place.path.strip("/")
-    if watched(url):
-        service, _, database = place.path.removeprefix("/").partition("/")
+    database = location.path.strip("/")
+    if location.kind == "service":
+        service, _, database = location.path.removeprefix("/").partition("/")
         if not service:
             return "the service is missing: redis+sentinel://host1:26379,host2:26379/service/0"
     if database and not (database.isascii() and database.isdigit()):
-        found = repr(database) if database in masked_url(url) else "what stands there"
+        found = repr(database) if database in location.masked else "what stands there"
         return f"the database must be a whole number, not {found}"
-    if clustered([url]) and int(database or 0):
+    if location.kind == "cluster" and int(database or 0):
         return f"a cluster has only database 0. Leave /{database} out"
     return ""

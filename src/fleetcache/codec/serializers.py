@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 from fleetcache.codec.options import library, whole
 from fleetcache.errors import SettingsError
-from fleetcache.urls import is_lazy
+from fleetcache.kinds import is_lazy
 
 
 class Serializer(Protocol):

@@ -174,7 +174,7 @@ def check_embedded(found: Settings) -> None:
     in_tests = hasattr(sys.modules.get("django.core.mail"), "outbox")
     if settings.DEBUG or in_tests or found.options.allow_embedded:
         return
-    if any(url.startswith("embedded:") for url in found.location):
+    if any(location.kind == "embedded" for location in found.location):
         raise SettingsError(
             "embedded:// is for development, and is not started with DEBUG = False. "
             "Name a server in LOCATION, or set OPTIONS['ALLOW_EMBEDDED'] = True"

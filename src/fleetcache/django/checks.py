@@ -33,7 +33,7 @@ def _check(
         check_embedded(read)
         kind = with_client(backend, entry)
         kind.make_codec(read)
-        places[alias] = read, {server.address for server in kind.open(read).servers}
+        places[alias] = read, {server.address for server in kind.make_topology(read).servers}
         announced(read)
     except SettingsError as error:
         return [Error(str(located(error, f"CACHES[{alias!r}]")), obj=f"CACHES[{alias!r}]", id="fleetcache.E001")]

@@ -317,7 +317,7 @@ def announced(settings: Settings) -> tuple[str, ...]:
     They are none if *settings* ask for no near cache, or need none.
     """
     options = settings.options.near
-    if options is None or all(url.startswith("memory:") for url in settings.location):
+    if options is None or all(location.kind == "memory" for location in settings.location):
         return ()
     names = [settings.key_function(key, settings.key_prefix, settings.version) for key in SAMPLES]
     if not all(isinstance(name, str) for name in names):

@@ -1,13 +1,13 @@
-"""From URLs to servers.  Nothing is connected, or started, before the first command."""
+"""From a LOCATION to servers.  Nothing connects, and no server is started, before the first command."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from typing import Any, NoReturn
+from urllib.parse import unquote
 
 import redis
 
@@ -15,16 +15,17 @@ from fleetcache.errors import SettingsError
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import OF_CLUSTERS
 from fleetcache.exchange.contract import Command, Reply, Server
-from fleetcache.kinds import SENTINEL_PORT
-from fleetcache.masking import masked_url, without_frames
-from fleetcache.pool import ConnectionFactory, SentinelConnectionFactory, frozen
+from fleetcache.masking import without_frames
+from fleetcache.pool import ConnectionFactory, SentinelConnectionFactory
 from fleetcache.servers.embedded import shared_server
 from fleetcache.servers.memory import memory_server
 from fleetcache.servers.remote import RemoteServer
 from fleetcache.settings import Options
+from fleetcache.sharing import frozen
 from fleetcache.topology.cluster import Cluster, Node
 from fleetcache.topology.contract import Topology
-from fleetcache.urls import clustered, watched
+from fleetcache.topology.standalone import Standalone
+from fleetcache.urls import Kind, Location
 
 _servers: dict[Hashable, RemoteServer] = {}
 _clusters: dict[Hashable, Cluster] = {}
@@ -55,32 +56,35 @@ class OnDemand(Server):
         return self.server.client()
 
 
-def open_servers(urls: Sequence[str], options: Options) -> list[Server]:
-    """Return the server of each URL."""
-    makes = (options.connection_factory or ConnectionFactory)(options.given)
-    return [_open(url, options, makes) for url in urls]
+def open_topology(locations: Sequence[Location], options: Options) -> Topology:
+    """Return the servers at *locations*, as what their schemes say that they are."""
+    if locations[0].kind == "cluster":
+        return open_cluster(locations, options)
+    if len(locations) == 1 and locations[0].kind == "service" and options.read_from not in {None, "primary"}:
+        locations = locations[0].in_both_roles
+    return standalone(open_servers(locations, options), options)
 
 
-def in_both_roles(url: str) -> tuple[str, ...]:
-    """Return the URLs of the primary and of the replicas of the service in *url*."""
-    place = urlsplit(url)
-    query = dict(parse_qsl(place.query, keep_blank_values=True))
-    return tuple(place._replace(query=urlencode({**query, "is_master": role})).geturl() for role in (1, 0))
+def standalone(servers: Sequence[Server], options: Options) -> Standalone:
+    """Return a primary and its replicas as one topology."""
+    return Standalone(servers, writes_elsewhere=not options.replica_read_only, read_from=options.read_from)
 
 
-def service_client(url: str, options: Options) -> Any:
-    """Return a raw client that asks Sentinels for the service in *url*: those in *url*, or in the options."""
-    _refuse_cluster(url)
+def open_servers(locations: Sequence[Location], options: Options) -> list[Server]:
+    """Return the server at each location."""
+    factory = (options.connection_factory or ConnectionFactory)(options.given)
+    return [_open(location, options, factory) for location in locations]
+
+
+def service_client(location: Location, options: Options) -> Any:
+    """Return a raw client that asks Sentinels for the service at *location*: those named there, or in the options."""
     given = options.given
-    if watched(url):
-        place = urlsplit(url)
-        user, at, hosts = place.netloc.rpartition("@")
-        service, _, database = place.path.removeprefix("/").partition("/")
-        sentinels = [urlsplit(f"//{host.strip()}") for host in hosts.split(",")]
-        given = {**given, "SENTINELS": [(each.hostname, each.port or SENTINEL_PORT) for each in sentinels]}
-        as_written = "" if service.islower() else f"&service_name={service}"
-        url = f"{place.scheme.removesuffix('+sentinel')}://{user}{at}{service}/{database}?{place.query}{as_written}"
-    raw = (options.connection_factory or SentinelConnectionFactory)(given).connect(url)
+    if location.kind == "service":
+        given = {**given, "SENTINELS": location.sentinels}
+        location = location.of_service
+    elif location.kind == "cluster":
+        _refuse_cluster(location)
+    raw = (options.connection_factory or SentinelConnectionFactory)(given).connect(location.url)
     if not hasattr(raw.connection_pool, "sentinel_manager"):
         raise SettingsError(
             "A service is found by pools that ask Sentinels. Leave CONNECTION_FACTORY and CONNECTION_POOL_CLASS out, "
@@ -89,28 +93,25 @@ def service_client(url: str, options: Options) -> Any:
     return raw
 
 
-def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
-    """Return the cluster that the nodes at *urls* belong to."""
-    makes = (options.connection_factory or ConnectionFactory)(options.given)
-    plain = [url.replace("+cluster://", "://", 1) for url in urls]
-    starts = [_open(url, options, makes) for url in plain]
-    for start, url in zip(starts, urls, strict=True):
+def open_cluster(locations: Sequence[Location], options: Options) -> Cluster:
+    """Return the cluster that the nodes at *locations* belong to."""
+    factory = (options.connection_factory or ConnectionFactory)(options.given)
+    nodes = [location.plain if location.kind == "cluster" else location for location in locations]
+    starts = [_open(node, options, factory) for node in nodes]
+    for start, location in zip(starts, locations, strict=True):
         if not isinstance(start, RemoteServer) or start.sentinels or "path" in start.pool.connection_kwargs:
-            raise SettingsError(f"LOCATION {masked_url(url)!r}: the nodes of a cluster have redis+cluster:// URLs")
+            raise SettingsError(f"LOCATION {location.masked!r}: the nodes of a cluster have redis+cluster:// URLs")
         if start.pool.connection_kwargs.get("db"):
-            raise SettingsError(f"LOCATION {masked_url(url)!r}: a cluster has only database 0. Leave the number out")
+            raise SettingsError(f"LOCATION {location.masked!r}: a cluster has only database 0. Leave the number out")
 
     def connect(host: str, port: int) -> RemoteServer:
-        place = urlsplit(plain[0])
-        user, at, _ = place.netloc.rpartition("@")
-        netloc = f"{user}{at}[{host}]:{port}" if ":" in host else f"{user}{at}{host}:{port}"
-        server = _open(place._replace(netloc=netloc).geturl(), options, makes)
+        server = _open(nodes[0].at(host, port), options, factory)
         assert isinstance(server, RemoteServer)
         return server
 
     def client() -> Any:
-        params = makes.make_connection_params(plain[0])
-        # Its nodes' pools are told what it would leave out without a word.
+        params = factory.make_connection_params(nodes[0].url)
+        # RedisCluster would leave these out without a word, so the pools of its nodes are told.
         if told := {
             name: params.pop(name) for name in list(params) if name.startswith("ssl_") and name not in OF_CLUSTERS
         }:
@@ -127,58 +128,78 @@ def open_cluster(urls: Sequence[str], options: Options) -> Cluster:
     return _clusters.setdefault((*starts, made.read_from, made.remap), made)
 
 
-def _open(url: str, options: Options, factory: Any) -> Server:
-    place = urlsplit(url)
-    if place.scheme == "memory":
-        return memory_server(f"{place.netloc}{place.path}")
-    _refuse_cluster(url)
-    if watched(url):
-        return remote(service_client(url, options), url, options)
-    if place.scheme == "embedded":
-        embedded_database(url)
-        return OnDemand(masked_url(url), lambda: _embedded(url, options, factory))
-    raw = factory.connect(url)
+# --- one server, by the kind of its location ------------------------------------------------------
+
+
+def _open(location: Location, options: Options, factory: Any) -> Server:
+    return OPENERS[location.kind](location, options, factory)
+
+
+def _open_server(location: Location, options: Options, factory: Any) -> Server:
+    raw = factory.connect(location.url)
     if (
         options.sentinels
         and type(factory) is ConnectionFactory
         and not hasattr(raw.connection_pool, "sentinel_manager")
     ):
         raise SettingsError("SENTINELS needs CLIENT_CLASS SentinelClient or a redis+sentinel:// LOCATION")
-    return remote(raw, url, options)
+    return remote(raw, location, options)
 
 
-def _refuse_cluster(url: str) -> None:
-    if clustered([url]):
-        raise SettingsError(f"LOCATION {masked_url(url)!r}: a cluster is for DefaultClient, HerdClient, ClusterClient")
+def open_service(location: Location, options: Options, factory: Any = None) -> Server:
+    """Return the primary, or a replica, of the service at *location*, wherever it is at the time."""
+    return remote(service_client(location, options), location, options)
 
 
-def embedded_database(url: str) -> int:
-    """Return the number of the database in *url*, whose query may say nothing else."""
-    for name, value in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+def _refuse_cluster(location: Location, *_: Any) -> NoReturn:
+    raise SettingsError(f"LOCATION {location.masked!r}: a cluster is for DefaultClient, HerdClient, ClusterClient")
+
+
+def _open_memory(location: Location, *_: Any) -> Server:
+    return memory_server(f"{location.login}{location.hosts[0]}{location.path}")
+
+
+def _open_embedded(location: Location, options: Options, factory: Any) -> Server:
+    embedded_database(location)
+    return OnDemand(location.masked, lambda: _embedded(location, options, factory))
+
+
+OPENERS: Mapping[Kind, Callable[[Location, Options, Any], Server]] = {
+    "server": _open_server,
+    "service": open_service,
+    "cluster": _refuse_cluster,
+    "memory": _open_memory,
+    "embedded": _open_embedded,
+}
+"""What opens one server of each kind; `open_topology` opens a whole cluster."""
+
+
+def embedded_database(location: Location) -> int:
+    """Return the number of the database in *location*, whose query may say nothing else."""
+    for name, value in location.parameters.items():
         if name != "db" or not (value.isascii() and value.isdigit()):
-            raise SettingsError(f"LOCATION {masked_url(url)!r}: ?db=1 is all that may be said of it there")
+            raise SettingsError(f"LOCATION {location.masked!r}: ?db=1 is all that may be said of it there")
         return int(value)
     return 0
 
 
-def _embedded(url: str, options: Options, factory: Any) -> Server:
+def _embedded(location: Location, options: Options, factory: Any) -> Server:
     """Start the project's own server, or join the one that another process started."""
-    place = urlsplit(url)
-    database = embedded_database(url)
-    data = Path(unquote(place.path)) if place.path.strip("/") else None
+    database = embedded_database(location)
+    data = Path(unquote(location.path)) if location.path.strip("/") else None
     directory = Path.cwd() / ".fleetcache"
     running = shared_server(directory, data)
     with suppress(FileExistsError), (directory / ".gitignore").open("x") as file:
         file.write("*\n")
-    return remote(factory.connect(running.url(database)), url, options)
+    return remote(factory.connect(running.url(database)), location, options)
 
 
-def remote(raw: Any, url: str, options: Options) -> RemoteServer:
+def remote(raw: Any, location: Location, options: Options) -> RemoteServer:
     """Return the process's server behind *raw*, a redis-py client."""
     pool = raw.connection_pool
     waits = isinstance(pool, redis.BlockingConnectionPool)
     limit = options.max_connections or options.connection_pool_kwargs.get("max_connections")
-    if waits or "max_connections=" in url:
+    if waits or "max_connections" in location.parameters:
         limit = pool.max_connections
     patience = pool.timeout if waits else 0.0
     raw_kind = (options.redis_client_class, frozen(options.redis_client_kwargs))
