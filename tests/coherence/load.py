@@ -1,4 +1,9 @@
-"""What one process does with its cache: workers in threads, in tasks, or both, that note what they do."""
+"""What one process does with its cache: workers in threads, in tasks, or both, that record each operation.
+
+It is not the load of `tests.load`, where one worker owns a key and knows what a read of it may return.  Here several
+processes write the same keys, so no worker can judge a reply: all operations are recorded with the times of their
+beginning and end, and the checker judges the history of all processes at the end.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +48,8 @@ THREADS, TASKS, BOTH = "threads", "tasks", "both"
 
 
 @dataclass(frozen=True)
-class Load:
-    """The settings of one process's load."""
+class Workload:
+    """The settings of the load of one process."""
 
     seed: int
     face: str = BOTH
@@ -88,7 +93,7 @@ class Outcome:
 class Process:
     """The load of one process."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Workload) -> None:
         self.load = load
         params = {"KEY_PREFIX": keys.PREFIX, "TIMEOUT": None}
         options = {"socket_timeout": load.timeout, "socket_connect_timeout": load.timeout, "NEAR": load.near}
@@ -354,7 +359,7 @@ class Worker:
 # --- the process itself -----------------------------------------------------------------------------
 
 
-def main(load: Load, orders: Connection) -> None:
+def main(load: Workload, orders: Connection) -> None:
     """Do what the parent orders, and send it the outcome at the end."""
     # Dangerous moments are short; more of them are hit if threads change places more often.
     sys.setswitchinterval(0.0002)

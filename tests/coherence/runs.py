@@ -25,7 +25,7 @@ from tests.coherence.checker import (
     stalest,
 )
 from tests.coherence.foreign import FLUSH, Foreign
-from tests.coherence.load import Load, Outcome, main
+from tests.coherence.load import Outcome, Workload, main
 from tests.coherence.topologies import TOPOLOGIES, Cluster, One, Proxies, Sentinel, peers
 
 from fleetcache import Cache
@@ -116,7 +116,7 @@ class Run:
             """The one that fails; others may fail with it."""
             hit = [self.server] if seed % 2 else self.ground.primaries
             self.proxy = Proxies(map(self.ground.proxy, hit))
-            load = Load(
+            load = Workload(
                 seed,
                 face=face,
                 url=self.ground.url,

@@ -13,6 +13,7 @@ import time
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from tests.sockets import sockets
+from tests.waiting import until
 
 from fleetcache import Cache
 from fleetcache.servers import remote as server
@@ -37,13 +38,6 @@ def others(raw) -> int:
     return raw.info("clients")["connected_clients"] - 1
 
 
-def wait_until(condition, seconds: float = 3.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.005)
-
-
 def in_loop(work) -> None:
     """asyncio.run() without the loop's own development mode, which is ten times slower."""
     asyncio.run(work, debug=False)
@@ -63,7 +57,7 @@ def test_two_hundred_loops(mortal, raw):
     for number in range(200):
         in_loop(use(cache, number))
 
-    wait_until(lambda: others(raw) == 0)
+    until(lambda: others(raw) == 0, 3.0)
     assert sockets() <= before
     gc.collect()
     assert dict(cache.topology.primaries[0].connecting) == {}
@@ -78,7 +72,7 @@ def test_async_to_sync(mortal, raw):
     for number in range(50):
         async_to_sync(use)(cache, number)
 
-    wait_until(lambda: others(raw) == 0)
+    until(lambda: others(raw) == 0, 3.0)
     assert sockets() <= before
 
 
@@ -95,7 +89,7 @@ def test_sync_code_within_a_loop_within_sync_code(mortal, raw):
 
     assert async_to_sync(outer)() == 3
     assert asyncio.run(outer()) == 3
-    wait_until(lambda: others(raw) <= 3)
+    until(lambda: others(raw) <= 3, 3.0)
 
 
 def test_eight_threads_with_a_loop_each(mortal, raw):
@@ -126,7 +120,7 @@ def test_eight_threads_with_a_loop_each(mortal, raw):
         thread.join(30)
 
     assert wrong == []
-    wait_until(lambda: others(raw) == 0)
+    until(lambda: others(raw) == 0, 3.0)
     assert sockets() <= before
 
 
@@ -141,10 +135,10 @@ def test_loops_closed_without_a_farewell(mortal, raw):
         loop.close()
     gc.collect()
 
-    wait_until(lambda: others(raw) <= 1)
+    until(lambda: others(raw) <= 1, 3.0)
     assert sockets() <= before + 1
     in_loop(use(cache, 0))
-    wait_until(lambda: others(raw) == 0)
+    until(lambda: others(raw) == 0, 3.0)
     assert sockets() <= before
 
 
@@ -165,7 +159,7 @@ def test_loops_that_nobody_closes(mortal, tls, transport):
         thread.join()
     gc.collect()
 
-    wait_until(lambda: sockets() <= before)
+    until(lambda: sockets() <= before, 3.0)
     assert len(cache.topology.primaries[0].lines) == 0
 
 
@@ -183,7 +177,7 @@ def test_a_loop_that_rested(mortal, raw):
     loop.run_until_complete(use(cache, 9))
     loop.close()
 
-    wait_until(lambda: others(raw) == 0)
+    until(lambda: others(raw) == 0, 3.0)
 
 
 def test_a_loop_closed_while_it_connects(mortal, proxy):
@@ -198,7 +192,7 @@ def test_a_loop_closed_while_it_connects(mortal, proxy):
 
     in_loop(use(cache, 1))
 
-    wait_until(lambda: sockets() <= before)
+    until(lambda: sockets() <= before, 3.0)
     gc.collect()
     assert dict(cache.topology.primaries[0].connecting) == {}
 
@@ -230,7 +224,7 @@ def test_aclose_hangs_up_gently(mortal, raw):
         await asyncio.sleep(0)
         await cache.aclose()
         assert await asyncio.gather(*waiting) == [0] * 10
-        await asyncio.to_thread(wait_until, lambda: others(raw) == 0)
+        await asyncio.to_thread(until, lambda: others(raw) == 0, 3.0)
         assert await cache.aget("b") == 2
 
     asyncio.run(main())

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from tests import nearby
 from tests.forks import ended_well, in_child
+from tests.waiting import until
 
 from fleetcache import Cache, forks
 from fleetcache.client import ShardClient
@@ -75,17 +76,13 @@ KINDS: dict[str, Callable[[Ask], Cache]] = {
 }
 
 
-def until(condition: Callable[[], object], why: Callable[[], object] = lambda: None) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.001)
-
-
 def grow_near(cache: Cache) -> None:
     """Have a near cache that is live, and the threads of this process at rest."""
     if cache.near is not None:
-        until(lambda: (cache.get_many(["boot", *map(str, range(20))]), cache.near.state == "live")[1], cache.near.stats)
+        until(
+            lambda: (cache.get_many(["boot", *map(str, range(20))]), cache.near.state == "live")[1],
+            why=cache.near.stats,
+        )
         time.sleep(0.03)
 
 

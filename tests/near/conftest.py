@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import redis
 from tests.caches import own_prefix, params
 from tests.faces import BLOCKING, Face
 from tests.nearby import wait_until_live
+from tests.waiting import until
 
 from fleetcache import Cache
 from fleetcache.near.listener import Listener
@@ -117,23 +117,6 @@ def trips(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     # An exchange of the usual kind may pass on to `tell`.
     monkeypatch.setattr(RemoteServer, "exchange", lambda self, commands: self.hear(self.tell(commands)))
     return trips
-
-
-def until(condition: Callable[[], Any], patience: float = 5.0) -> Any:
-    """Return what *condition* returns when it is true at last."""
-    deadline = time.monotonic() + patience
-    while not (found := condition()):
-        assert time.monotonic() < deadline, inspect.getsource(condition)
-        time.sleep(0.0005)
-    return found
-
-
-async def eventually(read: Callable[[], Any], expected: Any, patience: float = 5.0) -> None:
-    """Return when what *read* returns is *expected*."""
-    deadline = time.monotonic() + patience
-    while (found := await read()) != expected:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.0005)
 
 
 async def copied(cache: Face, key: Any, version: Any = None, *, deaf: bool = False) -> Any:

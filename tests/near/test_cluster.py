@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import redis
 from tests.faces import Face, settled
-from tests.near.conftest import copied, copy, listeners, one_face, until
+from tests.near.conftest import copied, copy, listeners, one_face
 from tests.slots import unheld
+from tests.waiting import until
 
 from fleetcache.near.store import ENDED
 from fleetcache.near.tracking import CANARY

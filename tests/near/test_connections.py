@@ -15,6 +15,7 @@ import pytest
 import redis
 from tests.faces import AWAITING
 from tests.sockets import sockets
+from tests.waiting import until
 
 from fleetcache.commands import GET_NOW
 from fleetcache.near import listener as listening
@@ -22,7 +23,7 @@ from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.servers.remote import RemoteServer
 from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
 
-from .conftest import copied, copy, listeners, one_face, until
+from .conftest import copied, copy, listeners, one_face
 
 
 @pytest.fixture(scope="module")

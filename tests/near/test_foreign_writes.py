@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import redis
+from tests.waiting import eventually, until
 
 from fleetcache import Cache
 from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import redis_server, valkey_server
 
-from .conftest import Copies, copied, copy, eventually, one_face, until
+from .conftest import Copies, copied, copy, one_face
 
 pytestmark = pytest.mark.alone
 

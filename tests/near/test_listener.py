@@ -18,6 +18,7 @@ from unittest.mock import Mock
 import pytest
 from tests.forks import ended_well, in_child
 from tests.sockets import sockets
+from tests.waiting import until
 
 from fleetcache import Cache
 from fleetcache.near import listener as listening
@@ -25,7 +26,7 @@ from fleetcache.near.reads import State
 from fleetcache.near.tracking import Tracking
 from fleetcache.testing import FaultProxy, tracked
 
-from .conftest import calls, copied, copy, listeners, one_face, until
+from .conftest import calls, copied, copy, listeners, one_face
 
 pytestmark = pytest.mark.alone
 

@@ -7,7 +7,8 @@ import time
 import pytest
 import redis
 from redis.exceptions import RedisError
-from tests.near.conftest import copied, copy, eventually, one_face, until
+from tests.near.conftest import copied, copy, one_face
+from tests.waiting import eventually, until
 
 from fleetcache.exchange.wire import refusal
 from fleetcache.near.tracking import Refused, insist

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from django.core.cache import CacheKeyWarning
 from tests import django_settings
+from tests.waiting import eventually, until
 
 from fleetcache import Cache
 from fleetcache.client import HerdClient
 from fleetcache.errors import SettingsError
 from fleetcache.keys import CacheKey
 
-from .conftest import copied, copy, eventually, until
+from .conftest import copied, copy
 
 django_settings.configure()
 

@@ -14,6 +14,7 @@ import pytest
 import redis
 from tests.caches import TRANSPORTS
 from tests.faces import Face, settled
+from tests.waiting import until
 
 from fleetcache.client import SentinelClient, ShardClient
 from fleetcache.near import listener as listening
@@ -21,7 +22,7 @@ from fleetcache.near.reads import State
 from fleetcache.servers.embedded import EmbeddedServer, find_binary
 from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
 
-from .conftest import Copies, calls, copied, copy, listeners, one_face, until
+from .conftest import Copies, calls, copied, copy, listeners, one_face
 
 pytestmark = pytest.mark.alone
 

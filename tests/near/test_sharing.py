@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 from tests.nearby import wait_until_live
+from tests.waiting import until
 
 from fleetcache import Cache, sharing
 from fleetcache.cache import _shared
@@ -20,7 +21,7 @@ from fleetcache.near.near import NEARS
 from fleetcache.near.tracking import SPARE, shortest
 from fleetcache.testing import valkey_server
 
-from .conftest import copied, copy, listeners, one_face, until
+from .conftest import copied, copy, listeners, one_face
 
 # What other tests have left over ends meanwhile, and is counted with it.
 pytestmark = [pytest.mark.timeout(60), pytest.mark.flaky(reruns=2)]

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import redis
+from tests.waiting import until
 
 from fleetcache.near.reads import PAID
 from fleetcache.near.tracking import Tracking
 from fleetcache.testing import redis_server, valkey_server
 
-from .conftest import calls, copied, copy, listeners, one_face, until
+from .conftest import calls, copied, copy, listeners, one_face
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.flaky(reruns=2)]
 
