@@ -178,7 +178,7 @@ class Circular(DefaultClient):
 @pytest.mark.parametrize("near", [False, True])
 async def test_a_backend_may_call_its_client(make, near):
     """A backend's override, plain or a coroutine, calls ``self.client``, which is the cache without the override."""
-    location = make().whole.settings.location[0]
+    location = make().whole.settings.location[0].url
     cache = Counting(location, {"KEY_PREFIX": f"{{counting-{near}}}", "OPTIONS": {"NEAR": near}})
 
     assert cache.set("a", 1) is True

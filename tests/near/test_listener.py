@@ -45,7 +45,7 @@ async def test_one_listener_for_all(near, raw, copies):
     await near.set("key", "value")
     settings = near.settings
     params = {"KEY_PREFIX": settings.key_prefix, "OPTIONS": {"NEAR": True}}
-    made = [Cache(settings.location[0], params) for _ in range(50)]
+    made = [Cache(settings.location[0].url, params) for _ in range(50)]
     seen: list[Any] = []
 
     async def tasks() -> None:

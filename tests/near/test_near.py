@@ -393,7 +393,7 @@ async def test_both_faces_share_copies(near, asked):
     await copied(near, "key")
     settings = near.settings
     twin = Cache(
-        near.near.listeners and settings.location[0],
+        near.near.listeners and settings.location[0].url,
         {"KEY_PREFIX": settings.key_prefix, "OPTIONS": {"NEAR": True}},
     )
     asked()
