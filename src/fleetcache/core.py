@@ -187,10 +187,10 @@ class Core(Twinned):
 
     async def ask(self, command: Command, instead: Any, client: Any = None) -> Reply:
         """Return the reply to *command*, or *instead* if the server is away and that may be ignored."""
-        near = self.near
-        writing = c.written((command,)) if near is not None and command[0].writes else ()
-        if near is not None and writing != ():
-            near.wrote(writing)
+        near = self.near if command[0].writes else None
+        if near is not None:
+            names = c.written((command,))
+            near.wrote(names)
         try:
             server = self.topology.route(command) if client is None else behind(client)
             try:
@@ -209,9 +209,8 @@ class Core(Twinned):
         except TROUBLE as error:
             return self.instead(error, instead, (command,))
         finally:
-            # Once more, because what was read meanwhile may be older.
-            if near is not None and writing != ():
-                near.wrote(writing)
+            if near is not None:
+                near.wrote(names)  # once more: the reply to a read that was sent meanwhile may be older
         return reply
 
     def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
@@ -257,13 +256,14 @@ class Core(Twinned):
     async def ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
         """Return the replies of several servers, asked at once; *instead* for each of one that is away."""
         near = self.near
-        if near is None or (writing := c.written(command for _, commands in plan for command in commands)) == []:
+        names = [] if near is None else c.written(command for _, commands in plan for command in commands)
+        if near is None or names == []:
             return await self._ask_all(plan, instead)
-        near.wrote(writing)
+        near.wrote(names)
         try:
             return await self._ask_all(plan, instead)
         finally:
-            near.wrote(writing)
+            near.wrote(names)  # as in `ask`
 
     async def _ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
         answers: list[list[Reply] | Exception]
@@ -284,21 +284,30 @@ class Core(Twinned):
         try:
             if isinstance(answer, Exception):
                 raise answer
-            whole = commands[-1][0] is c.EXEC
-            for command, reply in zip(commands, answer, strict=False):
-                if type(reply) not in command[0].answers and not (whole and reply == b"QUEUED"):
-                    self.check(reply, command)
-            if whole and answer[-1] is not None:  # what is refused within a transaction stands in its reply
-                if len(answer[-1]) != len(commands) - 2:
-                    raise ServerGone(
-                        f"the server replied to {len(commands) - 2} commands with {len(answer[-1])} replies"
-                    )
-                for command, reply in zip(commands[1:], answer[-1], strict=False):
-                    if type(reply) not in command[0].answers:
-                        self.check(reply, command)
+            if commands[-1][0] is c.EXEC:
+                self._check_transaction(answer, commands)
+            else:
+                self._check_all(answer, commands)
         except TROUBLE as error:
             return [self.instead(error, instead, commands)] * len(commands)
         return answer
+
+    def _check_transaction(self, replies: Sequence[Reply], commands: Sequence[Command]) -> None:
+        """Raise the first refusal among the replies to a transaction, or if they are none to *commands*."""
+        inside, results = commands[1:-1], replies[-1]
+        if type(results) is not list or replies.count(b"QUEUED") != len(inside):
+            for command, reply in zip(commands, replies, strict=False):
+                if reply != b"QUEUED":
+                    self.check(reply, command)
+        if results is not None:  # what is refused within a transaction stands in its reply
+            if len(results) != len(inside):
+                raise ServerGone(f"the server replied to {len(inside)} commands with {len(results)} replies")
+            self._check_all(results, inside)
+
+    def _check_all(self, replies: Sequence[Reply], commands: Sequence[Command]) -> None:
+        for command, reply in zip(commands, replies, strict=False):
+            if type(reply) not in command[0].answers:
+                self.check(reply, command)
 
     def check(self, reply: Reply, command: Command) -> None:
         """Raise a refusal of *command*, or what is no reply to it at all."""
