@@ -1,6 +1,7 @@
-"""Values to bytes and back, in the formats of django-redis and a few more.
+"""Serializers: values to bytes and back, in the formats of django-redis and a few more.
 
-A serializer is any class that takes the options and has ``dumps`` and ``loads``.
+A serializer is any class that takes the options and has ``dumps`` and ``loads``.  To add one, derive from
+`BaseSerializer`; sites name it by its dotted path in the option ``SERIALIZER``.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ from fleetcache.kinds import is_lazy
 
 
 class Serializer(Protocol):
-    """What a codec needs of a serializer; it need not derive from anything."""
+    """The interface of a serializer; it need not derive from any class of ours."""
 
     def dumps(self, value: Any, /) -> bytes: ...
     def loads(self, payload: bytes, /) -> Any: ...
 
 
 class BaseSerializer:
-    """The shape of a serializer: made of the options, ``dumps`` to bytes, ``loads`` from them."""
+    """A base class for serializers: constructed with the options; ``dumps`` and ``loads`` are abstract."""
 
     digits: ClassVar[bool] = False
-    """Some output looks like the digits of an integer and is none."""
+    """Whether some output looks like the digits of an integer but is not one."""
 
     distinct: ClassVar[bool] = False
-    """No output starts like a compressed value or an envelope, so those can be told by their
-    first bytes.  A subclass that writes its own ``dumps`` has to say so again."""
+    """Whether no output starts like a compressed value or an envelope, so that these are recognised by
+    their first bytes.  A subclass with its own ``dumps`` must set this again."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -54,9 +55,9 @@ class BaseSerializer:
 
 
 class PickleSerializer(BaseSerializer):
-    """Any Python object.  Only for servers whose writers you trust: unpickling runs code.
+    """Any Python object.  Use it only if you trust everybody who can write to the server: unpickling runs code.
 
-    ``PICKLE_VERSION`` is the protocol; -1 is the highest this Python has.
+    ``PICKLE_VERSION`` is the protocol; -1 means the highest of this Python.
     """
 
     distinct = True
@@ -73,12 +74,12 @@ class PickleSerializer(BaseSerializer):
     def dumps(self, value: Any, /) -> bytes:
         return pickle.dumps(value, self.protocol)
 
-    # The builtin itself: a method around it would cost a third of a small value's decoding.
+    # The builtin itself, since a method around it would add a third to the decoding of a small value.
     loads = staticmethod(cast("Callable[[bytes], Any]", pickle.loads))
 
 
 def _plain(value: Any) -> Any:
-    """Return *value* as the plain data that it is by another name: of a derived type, or lazy."""
+    """Return *value*, of a type derived from plain data or lazy, as plain data."""
     match value:
         case str():
             return str.__str__(value)
@@ -115,7 +116,7 @@ class JSONEncoder(json.JSONEncoder):
         match o:
             case dt.datetime():
                 text = o.isoformat()
-                if o.microsecond:  # JavaScript knows milliseconds only
+                if o.microsecond:  # JavaScript has only milliseconds
                     text = text[:23] + text[26:]
                 return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
             case dt.date():
@@ -132,7 +133,7 @@ class JSONEncoder(json.JSONEncoder):
 
 
 class JSONSerializer(BaseSerializer):
-    """JSON text.  Dates, decimals and UUIDs are written, and read back as strings."""
+    """JSON text.  Dates, decimals and UUIDs can be written; they read back as strings."""
 
     distinct = True
     encoder_class: type[json.JSONEncoder] = JSONEncoder
@@ -154,7 +155,7 @@ def _frozen(key: Any) -> Any:
 
 
 def _check_numbers(value: Any) -> None:
-    """Raise ValueError if there is a number in plain *value* that JSON does not have."""
+    """Raise ValueError if plain *value* holds a number that JSON cannot express: NaN or an infinity."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"JSON has no {value}")
     if isinstance(value, (dict, list, tuple, set, frozenset)):
@@ -163,9 +164,9 @@ def _check_numbers(value: Any) -> None:
 
 
 def _undigit(value: Any, packed: bytes) -> bytes:
-    # MessagePack writes 53 as the one byte "5", which would read back as the integer 5.  The longer
-    # form of 53 is as valid.  Plain integers come here only as members of sorted sets, which
-    # `Codec.decode_member` does not take for digits: there the bytes stay those of django-redis.
+    # MessagePack writes 53 as the single byte "5", which would read back as the integer 5.  The longer
+    # form of 53 is equally valid.  Plain integers come here only as members of sorted sets, and
+    # `Codec.decode_member` never reads those as digits: their bytes stay the same as django-redis'.
     return b"\xcc" + packed if packed.isdigit() and type(value) is not int else packed
 
 
@@ -183,20 +184,21 @@ class MSGPackSerializer(BaseSerializer):
         return _undigit(value, self._msgpack.packb(value, default=_plain))
 
     def loads(self, payload: bytes, /) -> Any:
-        # Dicts with integer keys are packed without complaint, so they have to be readable.
+        # msgpack packs dicts with integer keys, so they must be readable too.
         try:
             return self._msgpack.unpackb(payload, raw=False, strict_map_key=False)
-        except TypeError:  # so are those with tuples, which come as lists
+        except TypeError:  # it also packs keys that are tuples, and unpacks them as lists
             return self._msgpack.unpackb(payload, raw=False, strict_map_key=False, object_pairs_hook=_keyed)
 
 
 class MsgspecSerializer(BaseSerializer):
     """MessagePack by ``msgspec``: plain data, dates, dataclasses and Structs; runs no code.
 
-    What derives from plain data, such as Django's ``SafeString``, or is lazy, such as a translation, reads back as plain data.
+    A value of a derived type, such as Django's ``SafeString``, or a lazy one, such as a translation, reads back as
+    plain data.
 
-    ``MSGSPEC_TYPE``, a type or the dotted path of one, is what values are checked against and
-    read back as; without it a Struct reads back as a dict.
+    With ``MSGSPEC_TYPE``, a type or the dotted path of one, values are checked against this type and read back as
+    it; without it a Struct reads back as a dict.
     """
 
     digits = True
@@ -224,7 +226,7 @@ class MsgspecSerializer(BaseSerializer):
 
 
 class MsgspecJSONSerializer(MsgspecSerializer):
-    """JSON text by ``msgspec``, several times faster than ``json``; for the rest as its parent."""
+    """JSON text by ``msgspec``, several times faster than ``json``; otherwise like `MsgspecSerializer`."""
 
     digits = False
     distinct = True
@@ -232,6 +234,6 @@ class MsgspecJSONSerializer(MsgspecSerializer):
 
     def dumps(self, value: Any, /) -> bytes:
         encoded: bytes = self._encode(value)
-        if b"null" in encoded:  # what stands for a number that JSON does not have, too
+        if b"null" in encoded:  # msgspec writes NaN and infinities as null
             _check_numbers(self._plainly(value))
         return encoded

@@ -1,13 +1,12 @@
-"""The awaiting exchange: every task of a loop talks over one connection.
+"""The awaiting exchange: all tasks of an event loop share one connection.
 
-Commands issued in one turn of the loop leave in one write; the server answers in order, so the
-replies resolve the waiting futures in order.  A task that stops waiting leaves its place in the
-queue behind: its reply is read and thrown away, and nobody else can be given it.
+All commands of one turn of the loop leave in one write.  The server answers in order, so its
+replies resolve the waiting futures in order.  A task that is cancelled leaves its place in the
+queue: its reply is read and thrown away, and no other task can receive it.
 
-The loop only says when the socket can be read or written.  What is read and written passes through
-no transport of asyncio's, which would lose bytes to an exception that a signal's handler raises
-between its ``recv`` and our parser.  Here such an exception ends the connection, and nobody is
-given another's reply.
+The loop only reports when the socket can be read or written.  The bytes do not pass through a transport
+of asyncio: there, an exception that a signal's handler raises between ``recv`` and our parser would
+lose bytes.  Here such an exception ends the connection, and no task receives the reply of another.
 """
 
 from __future__ import annotations
@@ -29,47 +28,47 @@ from fleetcache.exchange.wire import NEED_DATA, NO_REPLY, Push, ends, packed
 from fleetcache.interrupts import interruption
 
 BUSY = 0.05
-"""A timer that comes this many seconds late speaks of the loop rather than of the server."""
+"""If a timer is this many seconds late, the loop was blocked; the server then gets a second chance."""
 
 TICK = 0.25
-"""How often, in seconds, the watchdog looks while somebody waits."""
+"""How often, in seconds, the watchdog checks the time limits while a task waits."""
 
 TURNS = 8
-"""How often a full buffer is read before the loop's other work has its turn."""
+"""How many full buffers are read before the loop's other work has its turn."""
 
 PORTION = 65536
-"""How many bytes are written at once of what the kernel did not take; more than a record of TLS holds."""
+"""The largest write, in bytes, after the kernel did not take all at once; larger than a TLS record."""
 
 AT_ONCE = 4
-"""How many large commands of a loop are under way at the same time."""
+"""How many large commands of one loop may be under way at the same time."""
 
 BLIND: tuple[type[asyncio.AbstractEventLoop], ...] = tuple(filter(None, [getattr(asyncio, "ProactorEventLoop", None)]))
-"""Event loops that cannot say when a socket can be read: Windows' own."""
+"""Event loops that cannot report when a socket can be read: the default loop of Windows."""
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 Waiter: TypeAlias = tuple[asyncio.Future[list[Reply]], int, float, Sequence[Command]]
-"""Who waits: the future, for how many replies, since when, and to what."""
+"""A waiting call: its future, the number of its replies, the time it began, and its commands."""
 
 
 class Overtaken(Exception):
-    """Said to `aexchange` alone: the line is held up by somebody else's reply; the command may be asked anew on another."""
+    """Another call's reply blocks this connection; `aexchange` may send the command again on a new one."""
 
     def __init__(self, since: float) -> None:
         self.since = since
 
 
 class Multiplexed:
-    """One connection that any number of tasks of one loop use at once.
+    """One connection that any number of tasks of one event loop use at the same time.
 
-    The loop alone keeps it: whoever else refers to it does so weakly, so that a loop that was
-    forgotten is collected, and its connection is closed with it.
+    Only the loop keeps it alive, and all other references are weak.  So a loop that is no longer used
+    can be collected, and its connection is closed with it.
     """
 
     def __init__(self, conversation: Conversation) -> None:
         self.connection = conversation.connection
         self.transport = conversation.sock
-        """The socket, plain or secured."""
+        """The socket, with or without TLS."""
         self.reader = conversation.reader
         self.buffer = memoryview(conversation.buffer)
         self.timeout = conversation.timeout
@@ -77,26 +76,26 @@ class Multiplexed:
         self.loop = asyncio.get_running_loop()
         self.error: Exception | None = None
         self.outgoing: list[bytes] = []
-        """What is asked in this turn of the loop."""
+        """The packed commands of this turn of the loop."""
         self.unsent: deque[bytes | memoryview] = deque()
-        """What the kernel did not take, one piece for each waiter."""
+        """The bytes that the kernel did not take yet, one piece for each waiter."""
         self.begun = 0
-        """Of how many of these a part may have left."""
+        """How many of these pieces may have left in part."""
         self.waiting: deque[Waiter] = deque()
         self.replies: list[Reply] = []
         self.retired = False
-        """Whether it takes no new callers."""
+        """Whether new callers are refused."""
         self.due = 0.0
-        """When the watchdog comes."""
+        """When the watchdog checks next."""
         self.excused = False
         self.heard = 0.0
         self.writable: asyncio.Future[None] | None = None
         self.room = asyncio.Semaphore(AT_ONCE)
         self.spares: list[Multiplexed] = []
-        """Idle connections for large commands, which end with this one."""
+        """Idle connections for large commands; they are closed with this one."""
         self.transport.setblocking(False)
         self.secured = isinstance(self.transport, ssl.SSLSocket)
-        # The socket survives the line by a moment, so that it is closed and does not complain.
+        # Close the socket when this object is collected, or the socket's own finalizer would warn.
         weakref.finalize(self, self.transport.close)
         self.loop.add_reader(self.transport.fileno(), self._readable)
 
@@ -115,13 +114,13 @@ class Multiplexed:
             if now > self.due and self.timeout is not None:
                 self._watch_at(now + min(TICK, self.timeout))
         except BaseException:
-            future.cancel()  # nobody will look at its error
+            future.cancel()  # no task will read its error
             self._interrupted()
             raise
         return future
 
     def is_stale(self) -> bool:
-        """Whether the server hung up while nobody waited, and the loop has had no time to notice."""
+        """Whether the server closed this idle connection, and the loop has had no time to notice."""
         if self.retired or self.waiting or not hasattr(select, "poll"):
             return False
         poll = select.poll()
@@ -129,7 +128,7 @@ class Multiplexed:
         return bool(poll.poll(0))
 
     def spare(self) -> Multiplexed | None:
-        """Return an idle connection for what is large, None if there is none."""
+        """Return an idle connection for a large command, None if there is none."""
         if self.retired:
             raise NeverSent(f"{self.address}: the connection of this event loop has ended")
         while self.spares:
@@ -140,21 +139,21 @@ class Multiplexed:
         return None
 
     def keep(self, spare: Multiplexed) -> None:
-        """Take a connection back that carried something large, or for the first time."""
+        """Keep *spare*, which is new or has carried a large command, for the next one."""
         if self.retired or spare.retired or spare.waiting:
             spare.close()
         else:
             self.spares.append(spare)
 
     async def may_write(self) -> None:
-        """Wait while the server takes no more bytes; a crowd must not fill our memory."""
+        """Wait while the server takes no more bytes: a crowd of tasks must not fill our memory."""
         while self.writable is not None:
             await asyncio.shield(self.writable)
 
-    # --- what the loop calls --------------------------------------------------------------------------
+    # --- called by the loop ---------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        """Write what was asked in this turn of the loop."""
+        """Write the commands of this turn of the loop."""
         if self.error is not None or not self.outgoing:
             return
         try:
@@ -163,7 +162,7 @@ class Multiplexed:
                 self.unsent.extend(pieces)
                 return
             data = b"".join(pieces)
-            if len(data) <= PORTION:  # written out: it is most of what is sent
+            if len(data) <= PORTION:  # the common case, written out
                 size = self._send(data, len(pieces))
                 if size == len(data):
                     self.begun = 0
@@ -182,7 +181,7 @@ class Multiplexed:
             raise
 
     def _go_on(self) -> None:
-        """Write more of what the kernel did not take."""
+        """Write more of the bytes that the kernel did not take."""
         try:
             if self.error is None and self._write():
                 self.loop.remove_writer(self.transport.fileno())
@@ -194,7 +193,7 @@ class Multiplexed:
             raise
 
     def _write(self) -> bool:
-        """Write what is unsent, and return whether all has left."""
+        """Write the unsent bytes, and return whether all have left."""
         unsent = self.unsent
         while unsent:
             count, size = 0, 0
@@ -210,9 +209,9 @@ class Multiplexed:
         return True
 
     def _send(self, portion: bytes | memoryview, count: int) -> int:
-        """Write *portion*, which is of *count* pieces, and return how much of it has left."""
+        """Write *portion*, which holds *count* pieces, and return how many of its bytes have left."""
         if self.secured:
-            # OpenSSL has to be offered again what it refuses, and as much at least: a part of it may have left.
+            # After a refusal OpenSSL must be given the same bytes again, or more: a part of them may have left.
             self.begun = max(self.begun, count)
         try:
             size: int = self.transport.send(portion)
@@ -221,7 +220,7 @@ class Multiplexed:
         return size
 
     def _drop(self, size: int) -> None:
-        """Forget the first *size* bytes of what is unsent."""
+        """Remove the first *size* of the unsent bytes."""
         unsent = self.unsent
         while unsent and len(unsent[0]) <= size:
             size -= len(unsent.popleft())
@@ -231,21 +230,21 @@ class Multiplexed:
             self.begun = max(self.begun, 1)
 
     def _broken(self, error: OSError) -> None:
-        """Nothing more can be written."""
+        """End the connection, or at least its writing half, since nothing more can be written."""
         if interruption(error) is not None:
             self._interrupted()
             raise error
         if not isinstance(error, (BrokenPipeError, ConnectionResetError)):
             self._hung_up(str(error))
             return
-        # What is read until the end has the server's last words, if there are any.
+        # Read on until the end: the server may have sent a last reply that names the reason.
         self.retired = True
         self.loop.remove_writer(self.transport.fileno())
 
     def _readable(self) -> None:
-        """Read what has come, and give it to those who wait for it."""
+        """Read the bytes that have arrived, and give the replies to the waiting calls."""
         if self.error is not None:
-            self.fail(self.error)  # an interrupt had hindered it
+            self.fail(self.error)  # again, since an interrupt may have prevented it
             return
         try:
             for _ in range(TURNS):
@@ -294,29 +293,29 @@ class Multiplexed:
             if len(replies) == count:
                 if not future.done():
                     future.set_result(replies)
-                waiting.popleft()  # only now: an interrupt must find whom to tell
+                waiting.popleft()  # only now: if an interrupt comes before, fail() must still find this waiter
                 replies = self.replies = []
         if not waiting and (self.retired or self.reader.has_data()):
             self.close()
 
     def _watch_at(self, moment: float) -> None:
         self.due = moment
-        # Weakly: what was hung up does not live on until its time is over.
+        # A weak reference, so that the timer does not keep a closed connection alive.
         self.loop.call_later(moment - monotonic(), watch, weakref.ref(self))
 
     def _watch(self) -> None:
-        """Tell those whose time is over.  The line takes no new callers then, and ends with the last who waits."""
+        """End calls whose time limit is over.  Then new callers are refused, and the last reply ends the connection."""
         now, timeout = monotonic(), self.timeout
         if self.error is not None or timeout is None or not self.waiting:
             return
-        self._flush()  # an interrupt may have lost its turn
+        self._flush()  # an interrupt may have prevented the scheduled flush
         if now - self.due > BUSY and not self.excused:
-            # The loop was busy elsewhere, and could neither send nor hear: it gets once what it missed.
+            # The loop was blocked and could neither send nor receive: extend the time limit once.
             self.excused = True
             self._watch_at(now + min(now - self.due, timeout))
             return
         self.excused = False
-        # While a reply is arriving, the server is not away.
+        # A server whose reply is still arriving is not away.
         flowing = now - self.heard < timeout / 2
         waiting = [waiter for waiter in self.waiting if not waiter[0].done()]
         late = [waiter for waiter in waiting if now >= waiter[2] + timeout]
@@ -327,10 +326,10 @@ class Multiplexed:
             future.set_exception(error)
             self.retired = True
         for future, _, since, commands in waiting if late and flowing else ():
-            if not future.done() and all([command[0].harmless for command in commands]):  # noqa: C419
+            if not future.done() and all([command[0].harmless for command in commands]):  # noqa: C419 - a generator is slower
                 future.set_exception(Overtaken(since))
         left = [since for future, _, since, _ in waiting if not future.done()]
-        # Replies to those who gave up are read as long as anybody's.
+        # The replies to cancelled calls are awaited for the same time as others.
         if left or not (self.retired or now >= self.waiting[-1][2] + timeout):
             self._watch_at(min([now + TICK, *(since + timeout for since in left)]))
         else:
@@ -344,7 +343,7 @@ class Multiplexed:
         self.writable = None
 
     def _lost(self, why: str) -> ConnectionLost:
-        """Return the loss of this connection as an error, which names the command that the server read last."""
+        """Return the error for the loss of this connection; it names the command that the server read last."""
         told = ""
         if self.waiting:
             commands = self.waiting[0][3]
@@ -352,13 +351,13 @@ class Multiplexed:
         return ConnectionLost(f"{self.address}: {why} before it replied{told}")
 
     def _interrupted(self) -> None:
-        """Whatever an exception has hindered here: end the connection, and blame nobody."""
+        """End the connection after an exception came in the middle of its work; the breaker does not count this."""
         self.fail(
             ConnectionLost(f"{self.address}: dropped, because an exception interrupted the event loop"), blameless=True
         )
 
     def fail(self, error: Exception, *, blameless: bool = False) -> None:
-        """Hang up, and let *error* be everybody's answer."""
+        """Close the connection, and raise *error* in every waiting call."""
         if self.error is None:
             self.error = error
         self.retired = True
@@ -366,12 +365,12 @@ class Multiplexed:
             self.loop.remove_reader(self.transport.fileno())
             self.loop.remove_writer(self.transport.fileno())
             self.transport.close()
-        # Of what stands at the end of the queue, nothing has left.
+        # Nothing of the last calls in the queue has left: those behind number *sent*.
         sent = len(self.waiting) - len(self.outgoing) - len(self.unsent) + self.begun
         noted = blameless
         for place, (future, _, _, _) in enumerate(self.waiting):
             if not future.done():
-                # One exception each: a shared one would collect every waiter's traceback.
+                # A new exception for each: a shared one would collect every waiter's traceback.
                 kind = type(error) if place < sent else NeverSent
                 failure = kind(*error.args)
                 failure.noted = noted  # type: ignore[attr-defined]  # the breaker counts one for all
@@ -388,18 +387,18 @@ class Multiplexed:
             self.spares.pop().close()
 
     def retire(self) -> None:
-        """Take no new callers, and hang up as soon as those who wait have their replies."""
+        """Refuse new callers, and close the connection as soon as the waiting calls have their replies."""
         self.retired = True
         self._dismiss()
         if not self.waiting:
             self.close()
 
     def close(self) -> None:
-        """Hang up, from the loop itself."""
+        """Close the connection; called in the loop's thread."""
         self.fail(ServerGone(f"{self.address}: this cache was closed"))
 
     def abandon(self) -> None:
-        """Close this process's copy of the socket: the connection, and the loop that watches it, are its parent's."""
+        """Close this process's copy of the socket, in a forked child: connection and loop belong to the parent."""
         self.error = ServerGone(f"{self.address}: the event loop of this connection is gone")
         self.retired = True
         self.transport.close()
@@ -408,11 +407,11 @@ class Multiplexed:
 
 
 class Lines:
-    """The connection of each event loop, which the loop alone keeps."""
+    """The connection of each event loop; only the loop keeps it alive."""
 
     def __init__(self) -> None:
         self.known: dict[int, weakref.ref[Multiplexed]] = {}
-        """By the address of the loop, which is its own for as long as its line lives."""
+        """By the ``id`` of the loop, which stays unique as long as its connection lives."""
 
     def get(self, loop: asyncio.AbstractEventLoop) -> Multiplexed | None:
         """Return the connection of *loop*, None if it has none."""
@@ -426,14 +425,14 @@ class Lines:
         return line
 
     def add(self, line: Multiplexed) -> None:
-        """From now on *line* is its loop's."""
+        """Make *line* the connection of its loop."""
         self.known[id(line.loop)] = weakref.ref(line)
         for place, known in list(self.known.items()):
             if known() is None:
                 self.known.pop(place, None)
 
     def values(self) -> list[Multiplexed]:
-        """Return the connections that take new callers."""
+        """Return the connections that accept new callers."""
         lines = [known() for known in list(self.known.values())]
         return [line for line in lines if line is not None and not line.retired]
 
@@ -442,14 +441,14 @@ class Lines:
 
 
 def watch(line: weakref.ref[Multiplexed]) -> None:
-    """Let the watchdog of *line* look, if it is still there."""
+    """Let the watchdog of *line* check its time limits, if *line* still exists."""
     watched = line()
     if watched is not None:
         watched._watch()
 
 
 def verb(commands: Sequence[Command]) -> str:
-    """Return what *commands* are called in a message: never with a key or a value."""
+    """Return the names of *commands* for a message, without any key or value."""
     if not commands:
         return "the greeting"
     names = list(dict.fromkeys(command[0].decode() for command in islice(commands, 100)))

@@ -1,7 +1,7 @@
-"""Servers and faults for tests: yours, and fleetcache's own.
+"""Servers and faults for tests: for your tests and fleetcache's own.
 
-Each server runs on a unix socket and a free port of 127.0.0.1, so that any number of test runs can
-go on side by side, and is gone when the test process is, however that ends::
+Each server runs on a unix socket and a free port of 127.0.0.1, so any number of test runs can go on
+side by side.  It ends when the test process ends, even if that is killed::
 
     with valkey_server() as server, FaultProxy(server.socket) as proxy:
         cache = Cache(proxy.url())

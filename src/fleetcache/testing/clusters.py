@@ -1,7 +1,7 @@
 """Clusters, and primaries under Sentinels, for tests: on free ports of 127.0.0.1, ready within seconds.
 
-A cluster that is told to meet takes six seconds to agree.  Here every node finds a ``nodes.conf`` that
-says what they would agree on, and what remains is the two seconds that a primary waits before it serves.
+Nodes that join by `CLUSTER MEET` take six seconds to agree.  Here every node starts with a finished ``nodes.conf``,
+so only the two seconds remain that a primary waits before it serves.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PATIENCE = 20.0
 
 
 def wait_for(condition: Callable[[], object], what: str, why: Callable[[], object] = str) -> None:
-    """Wait until *condition* holds; if it never does, say *what* was waited for and *why* it is not so."""
+    """Wait until *condition* holds; if it does not in time, raise an error that names *what* was awaited and *why*."""
     deadline = time.monotonic() + PATIENCE
     while True:
         with suppress(redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
@@ -40,7 +40,7 @@ def wait_for(condition: Callable[[], object], what: str, why: Callable[[], objec
 
 
 def run(server: EmbeddedServer, *command: Any) -> Any:
-    """Return the reply of *server* itself, in bytes, to *command*."""
+    """Return the reply of *server* to *command*, in bytes, without a proxy between."""
     words = server.arguments
     password = words[words.index("--requirepass") + 1] if "--requirepass" in words else None
     with redis.Redis(unix_socket_path=str(server.socket), socket_timeout=5, password=password) as client:
@@ -48,16 +48,16 @@ def run(server: EmbeddedServer, *command: Any) -> Any:
 
 
 def role(server: EmbeddedServer) -> tuple[bytes, bytes]:
-    """Return whether *server* is a ``master`` or a ``slave``, and the state of its link if it is one."""
+    """Return the `ROLE` of *server*, ``master`` or ``slave``, and the state of a slave's link."""
     kind, *rest = run(server, "ROLE")
     return kind, rest[2] if kind == b"slave" else b""
 
 
 class ClusterNode(EmbeddedServer):
-    """A node of a `ServerCluster`; also what any `EmbeddedServer` is: it can be killed, restarted, paused."""
+    """A node of a `ServerCluster`.  Like any `EmbeddedServer` it can be killed, restarted and paused."""
 
     shift = 0
-    """How far from its port the one is by which the others know it."""
+    """The difference between its port and the port by which the other nodes know it."""
 
     def __init__(self, name: str, port: int, book: str, proxy: FaultProxy | None, **options: Any) -> None:
         self.name = name
@@ -68,7 +68,7 @@ class ClusterNode(EmbeddedServer):
         super().__init__(port=port, **options)
 
     def end_proxy(self) -> None:
-        """Let its address lead nowhere, if that was a proxy's."""
+        """Close the proxy, if there is one: the node's address then leads nowhere."""
         if self.proxy:
             self.proxy.__exit__()
 
@@ -84,7 +84,7 @@ class ClusterNode(EmbeddedServer):
 
 
 class TLSClusterNode(ClusterNode, TLSServer):
-    """A node that is known by the port that speaks TLS, as the others are to it."""
+    """A node that speaks TLS with clients and other nodes: they know it by its TLS port."""
 
     shift = 1
 
@@ -93,16 +93,16 @@ class TLSClusterNode(ClusterNode, TLSServer):
 
 
 class ServerCluster:
-    """A cluster of *primaries*, which share the slots evenly, with so many *replicas* each.
+    """A cluster of *primaries* (a number), which share the slots evenly, each with *replicas* (a number).
 
-    *proxied*, each node has a ``proxy``, through which clients and replicas are led to it.
+    With *proxied* each node has a ``proxy``, and clients and replicas reach the node only through it.
     *options* are those of ``EmbeddedServer``, for every node; with ``certificates`` those of `TLSServer`.
     """
 
     def __init__(self, primaries: int = 3, replicas: int = 1, *, proxied: bool = False, **options: Any) -> None:
         self.kind: Any = TLSClusterNode if "certificates" in options else ClusterNode
         speed = ["--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"]
-        speed += ["--cluster-allow-replica-migration", "no"]  # who gave its last slot away stays a primary
+        speed += ["--cluster-allow-replica-migration", "no"]  # a primary without slots stays a primary
         self.options = {**options, "arguments": [*speed, *options.get("arguments", ())]}
         self.proxied = proxied
         planned = [self._plan(port) for port in free_ports(primaries * (1 + replicas))]
@@ -129,12 +129,12 @@ class ServerCluster:
         return node
 
     def _place(self, port: int, proxy: FaultProxy | None) -> str:
-        """Return how ``nodes.conf`` says where the node at *port* is."""
+        """Return the address of the node at *port* in the form of ``nodes.conf``."""
         announced = proxy.port if proxy else port
         return f"127.0.0.1:{announced + self.kind.shift}@{port + self.kind.shift + PORTS}"
 
     def url(self) -> str:
-        """Return a URL that names every node; with TLS, it also says which authority to trust."""
+        """Return a URL that names every node; with TLS, it also names the authority to trust."""
         hosts = ",".join(f"127.0.0.1:{node.announced + node.shift}" for node in self.nodes)
         if self.kind is ClusterNode:
             return f"redis+cluster://{hosts}"
@@ -147,7 +147,7 @@ class ServerCluster:
 
     @property
     def primaries(self) -> list[ClusterNode]:
-        """The nodes that hold slots, in the order of these."""
+        """The nodes that hold slots, in the order of their slots."""
         by_port = {node.announced: node for node in self.nodes}
         return list(dict.fromkeys(by_port[port] for _, _, port in sorted(self._slots(self.running[0]))))
 
@@ -164,7 +164,7 @@ class ServerCluster:
 
     @staticmethod
     def _slots(node: ClusterNode) -> list[tuple[int, int, int]]:
-        """Return what *node* knows: first slot, last slot, and the port of the primary that holds them."""
+        """Return the map of *node* (`CLUSTER SLOTS`): first slot, last slot, and the port of their primary."""
         return [(first, last, primary[1]) for first, last, primary, *_ in run(node, "CLUSTER", "SLOTS")]
 
     def settle(self) -> None:
@@ -185,7 +185,7 @@ class ServerCluster:
 
     @contextmanager
     def moving(self, slot: int, to: ClusterNode) -> Iterator[ClusterNode]:
-        """Move *slot* within the block, which is given its old owner, and its entries when the block ends."""
+        """Keep *slot* on its way within the block, which gets the old owner; its entries move when the block ends."""
         old = self.owner(slot)
         run(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", old.name)
         run(old, "CLUSTER", "SETSLOT", slot, "MIGRATING", to.name)
@@ -202,7 +202,7 @@ class ServerCluster:
                 pass
 
     def failover(self, primary: ClusterNode) -> ClusterNode:
-        """Let a replica take the place of *primary*, which may be dead; return it when it has."""
+        """Promote a replica of *primary*, which may be dead; return the replica when it is the primary."""
         heir = self.replica(primary)
         run(heir, "CLUSTER", "FAILOVER", *(() if primary.runs else ("TAKEOVER",)))
         wait_for(lambda: role(heir)[0] == b"master", f"{heir.port} is primary")
@@ -210,10 +210,10 @@ class ServerCluster:
         return heir
 
     def add_node(self) -> ClusterNode:
-        """Start a primary that holds no slot yet, and return it when every node knows it."""
+        """Start a primary without slots, and return it when every node knows it."""
         name, port, proxy = self._plan(*free_ports(1))
         node = self._start(name, port, proxy, f"{name} {self._place(port, proxy)} master - 0 0 0 connected\n", 0)
-        for other in self.running:  # one would do, unless the machine is so busy that they miss each other
+        for other in self.running:  # one would be enough, but on a busy machine the message may be lost
             run(node, "CLUSTER", "MEET", "127.0.0.1", other.port + other.shift)
         self.nodes.append(node)
         wait_for(lambda: all(name.encode() in run(each, "CLUSTER", "NODES") for each in self.running), "all met")
@@ -221,7 +221,7 @@ class ServerCluster:
         return node
 
     def remove_node(self, node: ClusterNode) -> None:
-        """Move the slots of *node* to the first other primary, let all forget it, and stop it."""
+        """Move the slots of *node* to another primary, remove it from the cluster (`CLUSTER FORGET`), and stop it."""
         to = next(other for other in self.primaries if other is not node)
         for first, last, port in self._slots(self.running[0]):
             for slot in range(first, last + 1) if port == node.announced else ():
@@ -242,9 +242,9 @@ class ServerCluster:
 
 @contextmanager
 def cluster(primaries: int = 3, replicas: int = 1, *, tls: bool = False, **options: Any) -> Iterator[ServerCluster]:
-    """Run a `ServerCluster`: ready in about two seconds, gone with the block or the process.
+    """Run a `ServerCluster`, which is ready in about two seconds and ends with the block or the process.
 
-    With *tls*, which needs ``redis-server``, its nodes speak TLS with each other and, as `tls_server`, with clients.
+    With *tls*, which needs ``redis-server``, its nodes speak TLS with each other and, like `tls_server`, with clients.
     """
     with ExitStack() as stack:
         if tls:
@@ -259,7 +259,7 @@ def cluster(primaries: int = 3, replicas: int = 1, *, tls: bool = False, **optio
 class WatchedServers:
     """A primary and its replicas, the ``servers``, which three ``sentinels`` watch as *service*.
 
-    They are known by the ports of their ``proxies``, if there are some.
+    If there are ``proxies``, the servers are known by the ports of these.
     """
 
     sentinels: Sequence[EmbeddedServer]
@@ -269,7 +269,7 @@ class WatchedServers:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Where the Sentinels are."""
+        """The addresses of the Sentinels."""
         return [("127.0.0.1", sentinel.port) for sentinel in self.sentinels]
 
     def url(self, db: int = 0) -> str:
@@ -279,7 +279,7 @@ class WatchedServers:
 
     @property
     def primary(self) -> EmbeddedServer:
-        """The server that the Sentinels hold for the primary."""
+        """The server that the Sentinels name as the primary."""
         asked = next(sentinel for sentinel in self.sentinels if sentinel.runs)
         _, port = run(asked, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
         known = [each.port for each in self.proxies or self.servers]
@@ -301,9 +301,9 @@ class WatchedServers:
         )
 
     def failover(self, *how: str) -> EmbeddedServer:
-        """Let the Sentinels make another server primary, and return it when they have.
+        """Let the Sentinels promote another server (`SENTINEL FAILOVER`), and return it when it is the primary.
 
-        *how* may be ``"COORDINATED"``, from Valkey 9 on: the primary passes on what it has first.
+        *how* may be ``"COORDINATED"``, from Valkey 9 on: the primary then first replicates all its writes.
         """
         before = self.primary
         wait_for(lambda: run(self.sentinels[0], "SENTINEL", "FAILOVER", self.service, *how), "a fail-over begins")
@@ -323,10 +323,10 @@ def sentinels(
     binary: Path | None = None,
     arguments: Sequence[str] = (),
 ) -> Iterator[WatchedServers]:
-    """Run a primary, so many *replicas*, and three Sentinels, of whom *quorum* must agree that it is down.
+    """Run a primary, its *replicas* (a number), and three Sentinels, *quorum* of which must agree that it is down.
 
-    *password* is what the servers want, *sentinel_password* what the Sentinels want.  *proxied*, a proxy
-    stands in front of each server, through which everybody is led to it.  *binary* and *arguments* are the servers'.
+    *password* is that of the servers, *sentinel_password* that of the Sentinels.  With *proxied*, clients, replicas
+    and Sentinels reach each server through a proxy.  *binary* and *arguments* are for the servers.
     """
     with ExitStack() as stack:
         common = ["--repl-diskless-sync-delay", "0", *arguments]
@@ -356,7 +356,7 @@ def sentinels(
 
 
 class Sentinel(EmbeddedServer):
-    """A Sentinel: the server program with a file of its own, which it keeps what it knows in."""
+    """A Sentinel: the server program with a configuration file, in which it keeps its state."""
 
     def __init__(self, lines: Sequence[str], *, binary: Path | None = None, arguments: Sequence[str] = ()) -> None:
         self.lines = "".join(f"sentinel {line}\n" for line in lines)

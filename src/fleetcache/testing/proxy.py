@@ -1,4 +1,4 @@
-"""A proxy that understands RESP just enough to fail the way networks, proxies and fail-overs do."""
+"""A proxy for tests that fails on order, as networks, proxies and fail-overs do; it understands just enough RESP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Which: TypeAlias = "Callable[[Link], bool]"
 Line: TypeAlias = "asyncio.Queue[tuple[float, bytes]]"
 
 QUEUE = 64
-"""Portions of replies that wait; a server whose client reads nothing more has to keep the others."""
+"""How many portions of replies wait in the proxy for a client that does not read; the server keeps the others."""
 
 
 def every(link: Link) -> bool:
@@ -42,28 +42,28 @@ def clients(link: Link) -> bool:
 
 
 def tracked(link: Link) -> bool:
-    """Choose the connections on which CLIENT TRACKING was asked for."""
+    """Choose the connections on which `CLIENT TRACKING` was sent."""
     return link.tracked
 
 
 def untracked(link: Link) -> bool:
-    """Choose the others."""
+    """Choose the connections on which `CLIENT TRACKING` was not sent."""
     return not link.tracked
 
 
 class FaultProxy:
-    """A port of 127.0.0.1 that forwards to *upstream*, as badly as a test wants.
+    """A port of 127.0.0.1 that forwards to *upstream*, with the faults that a test orders.
 
-    *upstream* is ``(host, port)`` or the path of a unix socket.  A fault has taken effect when the
-    method that orders it returns, and lasts until :meth:`heal` unless it says otherwise.  With
-    *only* it befalls the connections of that kind, such as ``tracked``, old and new.
+    *upstream* is ``(host, port)`` or the path of a unix socket.  A fault has taken effect when its
+    method returns, and lasts until :meth:`heal` unless the method says otherwise.  With *only* it
+    affects the connections of that kind, such as ``tracked``, old and new.
     """
 
     def __init__(self, upstream: Address) -> None:
         self.upstream = upstream
         self.port = 0
         self.accepted = 0
-        """How many connections have been made so far."""
+        """The number of connections accepted so far."""
         self._do_no_harm()
         self._links: set[Link] = set()
         self._listening = threading.Event()
@@ -74,7 +74,7 @@ class FaultProxy:
         self._held: Which = nobody
         self._pushless: Which = nobody
         self._blackhole = False
-        self._left = math.inf  # how many bytes of replies are passed before a connection is closed
+        self._left = math.inf  # the bytes of replies that still pass before a connection is closed
         self._rewritten: list[tuple[list[bytes], list[bytes]]] = []
 
     def __enter__(self) -> Self:
@@ -92,13 +92,13 @@ class FaultProxy:
         return f"redis://127.0.0.1:{self.port}/{db}"
 
     def count(self, which: Which = every) -> int:
-        """Return how many connections of a kind are open."""
+        """Return the number of open connections of a kind."""
         return sum(map(which, list(self._links)))
 
     def delay(self, seconds: float, *, jitter: float = 0.0, only: Which = every) -> None:
-        """Let each portion of a reply arrive later by *seconds*, and by a random part of *jitter*.
+        """Delay each portion of a reply by *seconds* and a random part of *jitter*.
 
-        Of several delays for one connection the latest holds.
+        If several delays apply to one connection, the last one ordered counts.
         """
         self._delays.insert(0, (seconds, jitter, only))
 
@@ -108,44 +108,44 @@ class FaultProxy:
         self._held = only
 
     def drop_pushes(self, only: Which = every) -> None:
-        """Pass replies and lose pushes, as a proxy does that knows only RESP2."""
+        """Forward replies but drop pushes, like a proxy that knows only RESP2."""
         self._pushless = only
 
     def blackhole(self) -> None:
-        """Accept new connections and read nothing from them; older ones go on."""
+        """Accept new connections but read nothing from them; older connections work as before."""
         self._blackhole = True
 
     def reset(self, only: Which = every) -> None:
-        """Reset connections, once: their clients get ECONNRESET."""
+        """Reset the present connections: their clients get ECONNRESET."""
         self._befall(only, Link.reset)
 
     def half_close(self, only: Which = every) -> None:
-        """End the replies of connections, once; what their clients still send is forwarded."""
+        """Close the replying half of the present connections; the clients' commands are still forwarded."""
         self._befall(only, Link.end_replies)
 
     def cut_after(self, count: int) -> None:
-        """Pass *count* more bytes of replies, then close the connection they came on, once."""
+        """Forward *count* more bytes of replies, then close the connection that reached this number."""
         self._left = count
 
     def rewrite(self, command: str, instead: str) -> None:
-        """Send *instead* to the server for the words *command* that a command begins with.
+        """In commands that begin with the words *command*, replace these by *instead*.
 
-        ``rewrite("HELLO 3", "HELLO 2")`` makes it a server without RESP3,
+        ``rewrite("HELLO 3", "HELLO 2")`` simulates a server without RESP3,
         ``rewrite("CLIENT TRACKING", "CLIENT NOTHING")`` one that refuses to track.
         """
         self._rewritten.append((command.upper().encode().split(), instead.encode().split()))
 
     def repoint(self, upstream: Address, *, keep: Which | None = None) -> None:
-        """Lead new connections to *upstream*, for good; reset the old ones, except those to *keep*.
+        """Forward new connections to *upstream*, for good; reset the old ones, except those to *keep*.
 
-        With ``keep=tracked`` it is a fail-over by DNS that the listener does not notice: the old
-        server lives on and answers it, and everybody else talks to the new one.
+        With ``keep=tracked`` this simulates a fail-over by DNS that the listener does not notice: the old
+        server lives on and answers the listener, and all other connections reach the new one.
         """
         self.upstream = upstream
         self.reset(lambda link: keep is None or not keep(link))
 
     def heal(self) -> None:
-        """Forward everything from now on, and what was held; blackholed connections stay so."""
+        """End all faults, and forward what was held; blackholed connections stay silent."""
         self._do_no_harm()
         self._order(self._flowing.set)
 
@@ -164,7 +164,7 @@ class FaultProxy:
         self._order(strike)
 
     def _run(self) -> None:
-        # Development mode would switch on the loop's own, which is ten times slower.
+        # Python's development mode would switch on asyncio's debug mode, which is ten times slower.
         with asyncio.Runner(debug=False) as runner:
             runner.run(self._serve())
 
@@ -212,14 +212,14 @@ class FaultProxy:
     async def _ask(self, link: Link, source: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while portion := await source.read(65_536):
-                # What they are decides on whether they are held.
+                # First parse the commands: their kind decides whether the connection is held.
                 commands = link.commands(portion, self._rewritten)
                 await self._open(link)
                 server.write(commands)
                 await server.drain()
 
     async def _take(self, link: Link, source: asyncio.StreamReader, line: Line) -> None:
-        """Take replies from the server, and note when each is due."""
+        """Read replies from the server, and note when each is due."""
         with suppress(OSError):
             while portion := await source.read(65_536):
                 await line.put((asyncio.get_running_loop().time() + self._lag(link), portion))
@@ -232,7 +232,7 @@ class FaultProxy:
         return 0.0
 
     async def _give(self, link: Link, line: Line) -> None:
-        """Give replies to the client, in their order."""
+        """Forward replies to the client, in their order."""
         with suppress(OSError):
             while (taken := await line.get())[1]:
                 due, portion = taken
@@ -249,28 +249,28 @@ class FaultProxy:
                 await link.client.drain()
 
     async def _open(self, link: Link) -> None:
-        """Wait until nothing holds *link*."""
+        """Wait until *link* is not held."""
         while self._held(link):
             await self._flowing.wait()
 
 
 class Link:
-    """One client's connection, and what is known of it."""
+    """One client's connection, and its state."""
 
     def __init__(self, client: asyncio.StreamWriter, task: asyncio.Task[Any] | None) -> None:
         self.client = client
         self.task = task
         self.tracked = False
-        """Whether CLIENT TRACKING was asked for on it."""
+        """Whether `CLIENT TRACKING` was sent on it."""
         self.peer = False
-        """Whether it is no client's: a replica's or a Sentinel's."""
+        """Whether it belongs to a replica or a Sentinel, not to a client."""
         self._requests: Any = None
         self._answers = hiredis.Reader(notEnoughData=NEED_DATA)
         self._pushing: bool | None = None  # whether the value at hand is a push; None between values
         self._ended = False
 
     def commands(self, portion: bytes, rewritten: list[tuple[list[bytes], list[bytes]]]) -> bytes:
-        """Return the commands that are whole now, rewritten; TLS and what replicas are told pass as they are."""
+        """Return the commands that are complete now, rewritten; TLS and the stream to a replica pass unchanged."""
         if self._requests is None:
             self._requests = hiredis.Reader() if portion[:1] == b"*" else False
         if not self._requests:
@@ -288,7 +288,7 @@ class Link:
                     break
             whole.append(hiredis.pack_command(tuple(command)))
             if migrates or _begins(command, [b"PSYNC"]):
-                self._requests = False  # what is sent to a replica is no sequence of replies
+                self._requests = False  # what follows is the stream to a replica, not a sequence of replies
                 break
         return b"".join(whole)
 
@@ -308,18 +308,18 @@ class Link:
         return b"".join(passed)
 
     def send(self, portion: bytes) -> None:
-        """Send to the client what it can still receive."""
+        """Send *portion* to the client, unless its replies have ended."""
         if portion and not self._ended:
             self.client.write(portion)
 
     def end_replies(self) -> None:
-        """Tell the client that no more replies will come."""
+        """Close the replying half of the connection."""
         self._ended = True
         self.client.write_eof()
 
     def reset(self) -> None:
-        """Let the client have an ECONNRESET."""
-        # Closing a socket that must not linger sends RST instead of FIN.
+        """Reset the connection, so that the client gets ECONNRESET."""
+        # Closing a socket with SO_LINGER of 0 sends RST instead of FIN.
         connection = self.client.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.client.transport.abort()

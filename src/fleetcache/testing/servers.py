@@ -16,7 +16,7 @@ from fleetcache.servers.embedded import EmbeddedServer
 
 
 def valkey_server(**options: Any) -> EmbeddedServer:
-    """Run the server that ``embedded://`` would; *options* are those of ``EmbeddedServer``."""
+    """Run the same server as ``embedded://``; *options* are those of ``EmbeddedServer``."""
     return EmbeddedServer(**{"port": True, **options})
 
 
@@ -32,7 +32,7 @@ def tls_server(**options: Any) -> Iterator[TLSServer]:
     """Run the ``redis-server`` on PATH with TLS; *options* are those of ``EmbeddedServer``.
 
     Its certificate is for ``localhost`` and 127.0.0.1.  With the arguments
-    ``["--tls-auth-clients", "yes"]`` it wants one of its clients too; its own will do.
+    ``["--tls-auth-clients", "yes"]`` it demands a certificate of each client; its own is accepted.
     """
     with tempfile.TemporaryDirectory(prefix="fleetcache-tls-") as directory:
         certificates = certify(Path(directory))
@@ -56,7 +56,7 @@ class TLSServer(EmbeddedServer):
         return self.port + 1
 
     def tls_url(self, db: int = 0) -> str:
-        """Return a URL that also says which authority to trust."""
+        """Return a URL that also names the authority to trust."""
         return f"rediss://127.0.0.1:{self.tls_port}/{db}?ssl_ca_certs={quote(str(self.ca))}"
 
     def _listening(self) -> list[str]:
@@ -72,7 +72,7 @@ def program(name: str) -> Path:
 
 
 def certify(directory: Path) -> Path:
-    """Make an authority (``ca``) and a certificate signed by it (``server``) in *directory*."""
+    """Write an authority (``ca``) and a certificate signed by it (``server``) into *directory*."""
     openssl = str(program("openssl"))
     new_key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
     (directory / "names").write_text(
