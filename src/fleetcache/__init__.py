@@ -18,7 +18,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
     values        get, set, add, delete, incr, of one key or many
     keyspace      lifetimes, versions, scanning, clearing
     structures    hashes, sets, sorted sets, lists
-    reading       a read: of a copy in this process, or of a server, whose reply may leave a copy
+    reading       a read: from a copy in this process, or from a server, whose reply may leave a copy
     core          the steps of every operation: name, encode, ask, decode
 
     What an operation passes through
@@ -34,11 +34,11 @@ A map of the package, in the order in which a call passes.  A module imports onl
     pool          redis-py's connection pools, one for each configuration
     settings      every setting: the ``CACHES`` entry, a URL, the environment
     servers/      what can be asked: a remote server, one in memory, an embedded one, the caller's client
-    kinds         how each kind of setting is read
     sharing       the parts that caches of one configuration share
+    urls          LOCATION: each URL, taken apart once into a `Location`; the schemes
+    kinds         how each kind of setting is read
     exchange/     commands out, replies in, blocking or awaiting; retries, deadlines, breaker, Sentinels
     keys          names of entries, ``prefix:version:key``
-    urls          LOCATION: its URLs, taken apart and checked
 
     The ground
     masking       secrets out of messages and logs
