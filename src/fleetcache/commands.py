@@ -120,9 +120,10 @@ MGET = _reading("MGET", PAYLOADS, names=ALL)
 GET_NOW, PTTL_NOW = _same_again("GET", TEXT, writes=0), _same_again("PTTL", COUNT, writes=0)
 EXISTS_NOW, MGET_NOW = _same_again("EXISTS", COUNT, writes=0), _same_again("MGET", PAYLOADS, writes=0, names=ALL)
 SET = _same_again("SET", TEXT)
-SET_IF = Verb("SET", TEXT)  # with NX or XX: repeated on one server it answers differently; another server may run it
-ADD = Verb("SET", TEXT)  # with NX GET, which returns the payload that is there
-ACQUIRE = Verb("SET", TEXT)  # of a lock: two servers would let in two holders
+# With NX or XX.  Repeated on one server it answers differently; another server may run it.
+SET_IF = Verb("SET", TEXT, repeats_elsewhere=True)
+ADD = Verb("SET", TEXT, repeats_elsewhere=True)  # with NX GET, which returns the payload that is there
+ACQUIRE = Verb("SET", TEXT, sole=True)  # of a lock: two servers would let in two holders
 DEL, UNLINK = Verb("DEL", COUNT, writes=ALL), Verb("UNLINK", COUNT, writes=ALL)
 RENAME, PERSIST = Verb("RENAME", TEXT, writes=2), Verb("PERSIST", COUNT)
 PEXPIRE, EXPIREAT = _same_again("PEXPIRE", COUNT), _same_again("EXPIREAT", COUNT)

@@ -13,8 +13,9 @@ from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
 from fleetcache import commands as c
 from fleetcache.codec.payloads import Codec
-from fleetcache.errors import CircuitOpen, CrossServer, ServerGone, UnreadableValue
+from fleetcache.errors import CrossServer, ServerGone, UnreadableValue
 from fleetcache.exchange.contract import Command, Reply, Script, Server, Verb
+from fleetcache.exchange.repeating import elsewhere
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
 from fleetcache.keys import MAX_LENGTH, CacheKey, KeyFunction, check, default_key_function, doubtful, key_within, masked
@@ -214,15 +215,11 @@ class Core(Twinned):
         return reply
 
     def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
-        """Return whom to ask now that *tried* could not be, if asking twice does no harm; or raise *error*."""
-        verbs = [verb for verb, *_ in commands]
-        if any(verb is c.ACQUIRE for verb in verbs):
-            raise error  # two servers would give one lock to two holders
-        if isinstance(error, CircuitOpen) or all(verb.harmless or verb is c.SET_IF or verb is c.ADD for verb in verbs):
-            other = self.topology.another(commands[0], tried)
-            if other is not None:
-                return other
-        raise error
+        """Return the server to ask in place of *tried*, which failed with *error*; raise *error* if there is none."""
+        other = self.topology.another(commands[0], tried) if elsewhere(commands, error) else None
+        if other is None:
+            raise error
+        return other
 
     async def ask_several(self, commands: Sequence[Command], instead: Any, client: Any = None) -> list[Reply]:
         """Return the replies to *commands*, sent together to the server of the first."""

@@ -70,12 +70,18 @@ class UnstorableValue(FleetcacheError, pickle.PicklingError, TypeError):
 
 # --- the server, or the way to it -----------------------------------------------------------------
 
+LARGE_REQUEST = 512 * 1024
+"""Bytes of a request from which on a server may hang up because of its size."""
+
 
 class ConnectionInterrupted(FleetcacheError):
     """The server could not be reached or did not answer; django-redis raises this class for all such errors.
 
     *connection* is accepted, because django-redis passes it, and ignored.
     """
+
+    counted = False
+    """Whether a breaker has counted it, or must not: one failure for which many callers waited counts once."""
 
     def __init__(self, *args: object, connection: object = None) -> None:
         super().__init__(*args)
@@ -96,12 +102,28 @@ class NeverSent(ServerGone):
 class NotPrimary(NeverSent):
     """The server that should be the primary has become a replica, so nothing was sent."""
 
-    primary: tuple[str, int] | None = None
-    """The address of the primary that the replica follows."""
+    def __init__(self, *args: object, primary: tuple[str, int] | None = None) -> None:
+        super().__init__(*args)
+        self.primary = primary
+        """The primary that it replicates, if it says so."""
 
 
 class ConnectionLost(ServerGone):
     """The server closed the connection before it replied; a write may or may not have happened."""
+
+    sent = 0
+    """How many bytes were sent, if that is the likely reason."""
+
+    def doubt_size(self, sent: int) -> None:
+        """If *sent* bytes may be too many for the server, say so; then the loss tells nothing of the server's health."""
+        if sent > LARGE_REQUEST:
+            self.sent, self.counted = sent, True
+
+    def __str__(self) -> str:
+        if not self.sent:
+            return super().__str__()
+        why = "Is that more than the server takes (proto-max-bulk-len, client-query-buffer-limit)?"
+        return f"{super().__str__()}. {self.sent} bytes were sent. {why}"
 
 
 class CircuitOpen(ServerGone):

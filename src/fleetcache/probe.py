@@ -18,7 +18,7 @@ from redis.exceptions import AskError, MovedError, NoPermissionError, RedisError
 
 from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, SettingsError, UnsupportedServer
 from fleetcache.exchange.blocking import Conversation
-from fleetcache.exchange.connecting import address_of, connect
+from fleetcache.exchange.connecting import Way, address_of, connect
 from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, pack, refusal
 from fleetcache.near.tracking import PRIMARY, too_old
 from fleetcache.pool import ConnectionFactory
@@ -154,7 +154,7 @@ class Line:
         self.patience = patience
         self.pushed: list[tuple[Any, ...]] = []
         self._reader = Arrivals(encoding="utf-8", errors="replace", replyError=refusal, notEnoughData=NEED_DATA)
-        self._conversation = Conversation(connect(pool), patience, address_of(pool))
+        self._conversation = Conversation(connect(Way(pool)), patience, address_of(pool))
         self._conversation.reader = self._reader
         self.close = self._conversation.close
 

@@ -40,12 +40,13 @@ from fleetcache.errors import (
     TooManyConnections,
     UnsupportedServer,
 )
+from fleetcache.exchange.repeating import to_another_node
 from fleetcache.exchange.runtime import AWAITING as AWAITING_RUNTIME
 from fleetcache.exchange.runtime import BLOCKING as BLOCKING_RUNTIME
 from fleetcache.exchange.wire import refusal
 from fleetcache.testing import FaultProxy, ServerCluster, cluster
 from fleetcache.testing.clusters import free_ports, role, run, wait_for
-from fleetcache.topology.cluster import MOMENT, Redirect, may_ask_again, redirected, slot_of, units
+from fleetcache.topology.cluster import MOMENT, Redirect, redirected, slot_of, units
 
 pytestmark = pytest.mark.flaky(reruns=2)
 
@@ -130,7 +131,7 @@ def test_what_is_asked_again_by_itself():
 )
 def test_what_may_run_twice(verb, reply, may):
     """What may have run is asked of another node only if it does no harm, and nothing when time is over."""
-    assert may_ask_again([(verb, "a", 1)], [reply]) is may
+    assert to_another_node([(verb, "a", 1)], [reply]) is may
 
 
 # --- the map --------------------------------------------------------------------------------------

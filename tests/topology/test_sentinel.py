@@ -133,7 +133,7 @@ async def test_sentinels_that_are_not_there_are_passed_over(fresh, servers):
         began = time.monotonic()
         assert await slow.get("a") is None
         assert 0.6 < time.monotonic() - began < 1.5
-        slow.whole.topology.primary.renew()
+        slow.whole.topology.primary.replace_connections()
         began = time.monotonic()
         assert await slow.get("a") is None  # the others are asked first now
         assert time.monotonic() - began < 0.5
@@ -308,7 +308,7 @@ def test_sentinels_fail_under_load(whole, servers):
         for sentinel in servers.sentinels:
             sentinel.kill()
             time.sleep(0.3)
-            cache.topology.primary.renew()
+            cache.topology.primary.replace_connections()
             time.sleep(0.3)
     for sentinel in servers.sentinels:
         sentinel.restart()
@@ -346,10 +346,10 @@ async def test_connections_that_lead_elsewhere(fresh, servers):
     after = servers.failover()
     assert role(before)[0] == b"master"
     if cache.face == AWAITING:
-        await asyncio.to_thread(cache.whole.topology.primary.dial().disconnect)
+        await asyncio.to_thread(cache.whole.topology.primary.connect_apart().disconnect)
         await asyncio.sleep(0.01)
     else:
-        cache.whole.topology.primary.dial().disconnect()
+        cache.whole.topology.primary.connect_apart().disconnect()
 
     await cache.set("b", 2)
 

@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 from _signal import getsignal  # type: ignore[import-not-found]
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -41,29 +42,30 @@ class Conversation:
         "address",
         "buffer",
         "connection",
-        "home",
+        "give_back",
         "kernel",
         "limit",
         "poll",
         "reader",
+        "replaceable",
         "seat",
         "sock",
         "timeout",
         "told",
-        "used",
     )
 
     def __init__(self, connection: Any, timeout: float | None, address: str) -> None:
         self.connection = connection
         self.address = address
         self.timeout = timeout
-        self.used = False
-        self.home: Any = None
-        """Where it is given back to, by ``append``."""
+        self.replaceable = False
+        """Whether a new connection may take its place when it fails: it was idle, and may have been dead for long."""
+        self.give_back: Callable[[Conversation], None]
+        """Called with the conversation itself when its caller has the replies; in the hot path, so no method."""
         self.seat: Any = None
-        """What it counts by under MAX_CONNECTIONS."""
+        """Its share of MAX_CONNECTIONS."""
         self.told = monotonic()
-        """When it was used last."""
+        """When it was last used."""
         self.sock = socket_of(connection)
         self.reader = new_reader()
         self.buffer = bytearray(CHUNK)

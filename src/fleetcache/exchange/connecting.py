@@ -12,6 +12,7 @@ import inspect
 import re
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
@@ -35,6 +36,7 @@ from fleetcache.errors import (
     UnusableFile,
 )
 from fleetcache.exchange.diagnosis import SHORTLY, bracketed, speaks_plainly, speaks_tls, unusable_file
+from fleetcache.exchange.repeating import greets_again
 from fleetcache.exchange.wire import PACKER
 from fleetcache.interrupts import let_pass
 from fleetcache.masking import without_frames
@@ -43,6 +45,18 @@ OF_CLUSTERS = frozenset(REDIS_ALLOWED_KEYS)
 """What ``redis.RedisCluster`` passes on to its connections; it leaves out all else without a word."""
 
 Place: TypeAlias = tuple[str, int]
+
+
+@dataclass(eq=False)
+class Way:
+    """Where a pool of redis-py's leads, and what is known of the server there."""
+
+    pool: Any
+    of_sentinel: bool = False
+    """Whether a Sentinel is there, which may be asked in place of a server."""
+    proved: bool = False
+    """Whether a connection has been made: then neither side is wrong about TLS."""
+
 
 try:
     VERSION = version("fleetcache")
@@ -102,8 +116,6 @@ def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
         kwargs.setdefault("command_packer", PACKER)
     if kwargs.keys().isdisjoint(("driver_info", "lib_name", "lib_version")):
         kwargs |= {name: value for name, value in LIBRARY.items() if name in parameters(connection_class)}
-    if hasattr(pool, "of_sentinel"):  # the clients that redis-py makes of them try for seconds; there are others to ask
-        kwargs.pop("retry", None)
     return kwargs
 
 
@@ -133,8 +145,9 @@ class TooLate(Exception):
 TIMED_OUT = (exceptions.TimeoutError, TimeoutError, TooLate)
 
 
-def explained(error: Exception, pool: Any, connection: Any = None, place: Place | None = None) -> Exception:
+def explained(error: Exception, way: Way, connection: Any = None, place: Place | None = None) -> Exception:
     """Return a connecting error as one that says where, and what to do about it."""
+    pool = way.pool
     address = address_of(pool)
     text = str(error)
     if isinstance(error, (SettingsError, NeverSent, ServerTimeout)):  # explained already
@@ -151,10 +164,10 @@ def explained(error: Exception, pool: Any, connection: Any = None, place: Place 
     if "max number of clients" in text:
         return TooManyConnections(f"{address}: the server serves as many clients as its maxclients allows")
     if isinstance(error, exceptions.AuthenticationError) or "WRONGPASS" in text or "NOAUTH" in text:
-        return _denied(pool, address)
+        return _denied(way, address)
     if isinstance(error, exceptions.ResponseError):
         return _refused(error, address, getattr(connection, "handshake_metadata", {}))
-    if wrong := _other_language(error, pool, place):
+    if wrong := _other_language(error, way, place):
         return wrong
     if isinstance(error, exceptions.InvalidResponse):
         return ServerGone(f"{address}: sent something that is no reply: {text}")
@@ -169,22 +182,23 @@ def explained(error: Exception, pool: Any, connection: Any = None, place: Place 
     return error
 
 
-def _denied(pool: Any, address: str) -> AccessDenied:
+def _denied(way: Way, address: str) -> AccessDenied:
+    kwargs = way.pool.connection_kwargs
     where = "OPTIONS['PASSWORD'], OPTIONS['USERNAME'] or the URL"
-    if hasattr(pool, "of_sentinel"):
+    if way.of_sentinel:
         where = "what a Sentinel wants: OPTIONS['SENTINEL_KWARGS'] = {'username': …, 'password': …}"
-    provider = pool.connection_kwargs.get("credential_provider")
+    provider = kwargs.get("credential_provider")
     if provider is not None:
         name = getattr(provider, "name", type(provider).__name__)
         return AccessDenied(f"{address}: the server refused, twice, what credential_provider {name} returned")
-    user = pool.connection_kwargs.get("username") or "default"
-    if pool.connection_kwargs.get("username") and not pool.connection_kwargs.get("password"):
+    user = kwargs.get("username") or "default"
+    if kwargs.get("username") and not kwargs.get("password"):
         # Nearly always the password stands in the user's place, so that is not named.
         return AccessDenied(
             f"{address}: the server wants a password, and there is only the name of a user. If that is the "
             f"password, write redis://:password@host, with a colon. Check {where}"
         )
-    given = "refused the password" if pool.connection_kwargs.get("password") else "wants a password"
+    given = "refused the password" if kwargs.get("password") else "wants a password"
     return AccessDenied(f"{address}: the server {given} of user {user!r}. Check {where}")
 
 
@@ -229,13 +243,13 @@ def a_sentinel(address: str) -> UnsupportedServer:
     )
 
 
-def _other_language(error: Exception, pool: Any, place: Place | None) -> Exception | None:
+def _other_language(error: Exception, way: Way, place: Place | None) -> Exception | None:
     """Return what says that one side speaks TLS and the other does not, or that a file for TLS is of no use."""
+    pool, own = way.pool, way.of_sentinel
     address, options = address_of(pool), pool.connection_kwargs
-    if "path" in options or hasattr(pool, "proved"):
+    if "path" in options or way.proved:
         return None
     cause = error.__context__ or error
-    own = hasattr(pool, "of_sentinel")
     timed_out = isinstance(error, TIMED_OUT)
     if issubclass(pool.connection_class, redis.SSLConnection):
         if not timed_out and isinstance(cause, (OSError, ValueError)) and (wrong := unusable_file(options)):
@@ -268,36 +282,38 @@ def time_to_connect(pool: Any) -> float | None:
     return connecting + replying if connecting and replying else None
 
 
-def connect(pool: Any, place: Place | None = None, until: float = inf) -> Any:
-    """Return a connected, authenticated ``redis.Connection`` to where *pool* leads, or a Sentinel: to *place*.
+def connect(way: Way, place: Place | None = None, until: float = inf) -> Any:
+    """Return a connected, authenticated ``redis.Connection`` along *way*, or to *place*, which a Sentinel named.
 
-    *until* is a moment; at the latest it is given up then.
+    At the moment *until* the attempt is given up.
     """
-    connection = None
+    pool, connection = way.pool, None
     try:
-        connection = hurried(pool.connection_class)(**arguments(pool, pool.connection_class))
-        connection.begin(until, proved=hasattr(pool, "proved"))
+        kwargs = arguments(pool, pool.connection_class)
+        if way.of_sentinel:  # without redis-py's own retries, which take seconds: another Sentinel is asked at once
+            kwargs.pop("retry", None)
+        connection = hurried(pool.connection_class)(**kwargs)
+        connection.begin(until, proved=way.proved)
         connect = connection.connect if place is None else partial(connection.connect_to, place)
         try:
             connect()
-        except exceptions.ConnectionError as error:  # killed while it was made, or its token has just ended
+        except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
             let_pass(error)
-            connect()
-        except exceptions.TimeoutError as error:
-            if not connection.suspected:
+            if not greets_again(error, suspected=connection.suspected):
                 raise
-            if wrong := _other_language(error, pool, place):
-                raise wrong from without_frames(error)
-            connection.suspicious = False
+            if isinstance(error, exceptions.TimeoutError):
+                if wrong := _other_language(error, way, place):
+                    raise wrong from without_frames(error)
+                connection.suspicious = False
             connect()
     except CANNOT_CONNECT as error:
         let_pass(error)
-        raise explained(error, pool, connection, place) from without_frames(error)
+        raise explained(error, way, connection, place) from without_frames(error)
     connection.calm_down()
-    if mode_in(getattr(connection, "handshake_metadata", None)) == "sentinel" and not hasattr(pool, "of_sentinel"):
+    if mode_in(getattr(connection, "handshake_metadata", None)) == "sentinel" and not way.of_sentinel:
         connection.disconnect()
         raise a_sentinel(address_of(pool))
-    pool.proved = True
+    way.proved = True
     return connection
 
 
@@ -317,76 +333,79 @@ class Hasty:
         return getattr(self.sock, name)
 
 
+class Hurried:
+    """Mixed into a connection class of redis-py's: one deadline for all that making a connection takes."""
+
+    connecting_until: float | None = None
+    until = inf
+    limit: float | None = None
+    suspicious = suspected = False
+    socket_timeout: float | None
+    _sock: Any
+    _parser: Any
+
+    def begin(self, until: float, *, proved: bool) -> None:
+        """From now on time counts, for ``connect`` until the moment *until*."""
+        self.refusals: list[str] = []
+        self.suspicious = not proved
+        self.limit = self.socket_connect_timeout
+        self.until = until
+
+    @property
+    def socket_connect_timeout(self) -> float | None:
+        """The seconds that are left for one address; redis-py gives this limit to each address of a name."""
+        if self.connecting_until is None:
+            given: float | None = vars(self).get("_socket_connect_timeout", self.limit)
+            return given
+        if (left := self.connecting_until - monotonic()) <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+    @socket_connect_timeout.setter
+    def socket_connect_timeout(self, seconds: float | None) -> None:
+        self.limit = self._socket_connect_timeout = seconds
+
+    def _connect(self) -> Any:
+        if monotonic() >= self.until:
+            raise TooLate("timed out")
+        if self.limit or self.until < inf:
+            self.connecting_until = min(monotonic() + (self.limit or inf), self.until)
+        try:
+            sock = super()._connect()  # type: ignore[misc]  # of the connection class
+        finally:
+            self.connecting_until = None
+        until = min(self.until, monotonic() + (self.socket_timeout or inf))
+        return Hasty(sock, until) if until < inf else sock
+
+    def _wrap_socket_with_ssl(self, sock: Any) -> Any:
+        if self.until < inf:
+            # A server without TLS stays silent: the first wait is short, then the server is asked in plain text.
+            self.suspected = self.suspicious
+            left = min(self.until - monotonic(), SHORTLY if self.suspicious else inf)
+            sock.settimeout(max(min(left, self.socket_timeout or inf), 0.001))
+        return super()._wrap_socket_with_ssl(sock)  # type: ignore[misc]
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().read_response(*args, **kwargs)  # type: ignore[misc]
+        except exceptions.ResponseError as error:
+            self.refusals.append(str(error))  # redis-py ignores some refusals
+            raise
+
+    def calm_down(self) -> None:
+        """Hand the socket over with its usual timeout."""
+        hasty = self._sock
+        if isinstance(hasty, Hasty):
+            self._sock = hasty.sock
+            hasty.sock.settimeout(self.socket_timeout)
+            if getattr(self._parser, "_sock", None) is not None:
+                self._parser._sock = hasty.sock
+
+
 @cache
 def hurried(kind: Any) -> Any:
-    """Return the connection class *kind* with one deadline for all that making a connection takes."""
-
-    class Hurried(kind):  # type: ignore[misc]
-        connecting_until: float | None = None
-        until = inf
-        limit: float | None = None
-        suspicious = False
-        suspected = False
-        _sock: Any
-
-        def begin(self, until: float, *, proved: bool) -> None:
-            """From now on time counts, for *connect* until the moment *until*."""
-            self.refusals: list[str] = []
-            self.suspicious = not proved
-            self.limit = self.socket_connect_timeout
-            self.until = until
-
-        @property
-        def socket_connect_timeout(self) -> float | None:  # redis-py gives it to each address of a name
-            if self.connecting_until is None:
-                given: float | None = vars(self).get("_socket_connect_timeout", self.limit)
-                return given
-            if (left := self.connecting_until - monotonic()) <= 0:
-                raise TimeoutError("timed out")
-            return left
-
-        @socket_connect_timeout.setter
-        def socket_connect_timeout(self, seconds: float | None) -> None:
-            self.limit = self._socket_connect_timeout = seconds
-
-        def _connect(self) -> Any:
-            if monotonic() >= self.until:
-                raise TooLate("timed out")
-            if self.limit or self.until < inf:
-                self.connecting_until = min(monotonic() + (self.limit or inf), self.until)
-            try:
-                sock = super()._connect()
-            finally:
-                self.connecting_until = None
-            until = min(self.until, monotonic() + (self.socket_timeout or inf))
-            return Hasty(sock, until) if until < inf else sock
-
-        def _wrap_socket_with_ssl(self, sock: Any) -> Any:
-            if self.until < inf:
-                # A server that speaks no TLS is silent: at first it is not given long before it is asked.
-                self.suspected = self.suspicious
-                left = min(self.until - monotonic(), SHORTLY if self.suspicious else inf)
-                sock.settimeout(max(min(left, self.socket_timeout or inf), 0.001))
-            return super()._wrap_socket_with_ssl(sock)
-
-        def read_response(self, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return super().read_response(*args, **kwargs)
-            except exceptions.ResponseError as error:
-                self.refusals.append(str(error))  # redis-py passes over some
-                raise
-
-        def calm_down(self) -> None:
-            """Give the socket out, with its usual timeout."""
-            hasty: Any = self._sock
-            if isinstance(hasty, Hasty):
-                self._sock = hasty.sock
-                hasty.sock.settimeout(self.socket_timeout)
-                if getattr(self._parser, "_sock", None) is not None:
-                    self._parser._sock = hasty.sock
-
-    Hurried.__name__ = Hurried.__qualname__ = kind.__name__
-    return Hurried
+    """Return the connection class *kind* as a `Hurried` one, under the same name."""
+    return type(kind.__name__, (Hurried, kind), {})
 
 
 def socket_of(connection: Any) -> Any:

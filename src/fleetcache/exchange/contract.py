@@ -26,6 +26,8 @@ class Verb(bytes):
 
     ``reads``: a replica may answer it.  ``harmless``: running it twice leaves and answers what
     running it once does, so it may be repeated after a connection died with the reply unread.
+    ``repeats_elsewhere``: it may run on a second server although the first may have run it.  ``sole``: two
+    servers must never both run it.  (`repeating` is where these three are looked at.)
     ``key`` is where the first key stands, 0 if there is none; ``names``: how many keys stand from
     there on, at most.  ``writes``: how many of them it may change, `ALL`, or `EVERYTHING` there is.
     ``answers`` are the types that a reply to it may have, unless ``suits`` decides; without both
@@ -34,6 +36,8 @@ class Verb(bytes):
 
     reads: bool
     harmless: bool
+    repeats_elsewhere: bool
+    sole: bool
     key: int
     names: int
     writes: int
@@ -47,6 +51,8 @@ class Verb(bytes):
         *,
         reads: bool = False,
         harmless: bool = False,
+        repeats_elsewhere: bool = False,
+        sole: bool = False,
         key: int = 1,
         names: int = 1,
         writes: int | None = None,
@@ -55,6 +61,8 @@ class Verb(bytes):
         verb.answers, verb.suits = (replies, None) if isinstance(replies, frozenset) else (frozenset(), replies)
         verb.reads = reads
         verb.harmless = harmless or reads
+        verb.repeats_elsewhere = repeats_elsewhere or verb.harmless
+        verb.sole = sole
         verb.key = key
         verb.writes = writes if writes is not None else 0 if reads or not key else 1
         verb.names = max(names, verb.writes)

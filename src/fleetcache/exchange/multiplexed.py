@@ -21,9 +21,10 @@ from itertools import islice
 from time import monotonic
 from typing import TypeAlias
 
-from fleetcache.errors import ConnectionLost, NeverSent, ServerGone, ServerTimeout
+from fleetcache.errors import ConnectionInterrupted, ConnectionLost, NeverSent, ServerGone, ServerTimeout
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.contract import Command, Reply
+from fleetcache.exchange.repeating import harmless
 from fleetcache.exchange.wire import NEED_DATA, NO_REPLY, Push, ends, packed
 from fleetcache.interrupts import interruption
 
@@ -74,7 +75,7 @@ class Multiplexed:
         self.timeout = conversation.timeout
         self.address = conversation.address
         self.loop = asyncio.get_running_loop()
-        self.error: Exception | None = None
+        self.error: ConnectionInterrupted | None = None
         self.outgoing: list[bytes] = []
         """The packed commands of this turn of the loop."""
         self.unsent: deque[bytes | memoryview] = deque()
@@ -322,11 +323,11 @@ class Multiplexed:
         for place, (future, _, _, commands) in enumerate(late):
             slow = f"the reply to {verb(commands)} was still arriving after" if flowing else "no reply within"
             error = ServerTimeout(f"{self.address}: {slow} {timeout} s")
-            error.noted = flowing or place > 0  # type: ignore[attr-defined]  # the breaker counts one for all
+            error.counted = flowing or place > 0  # the breaker counts one for all
             future.set_exception(error)
             self.retired = True
         for future, _, since, commands in waiting if late and flowing else ():
-            if not future.done() and all([command[0].harmless for command in commands]):  # noqa: C419 - a generator is slower
+            if not future.done() and harmless(commands):
                 future.set_exception(Overtaken(since))
         left = [since for future, _, since, _ in waiting if not future.done()]
         # The replies to cancelled calls are awaited for the same time as others.
@@ -356,7 +357,7 @@ class Multiplexed:
             ConnectionLost(f"{self.address}: dropped, because an exception interrupted the event loop"), blameless=True
         )
 
-    def fail(self, error: Exception, *, blameless: bool = False) -> None:
+    def fail(self, error: ConnectionInterrupted, *, blameless: bool = False) -> None:
         """Close the connection, and raise *error* in every waiting call."""
         if self.error is None:
             self.error = error
@@ -367,14 +368,14 @@ class Multiplexed:
             self.transport.close()
         # Nothing of the last calls in the queue has left: those behind number *sent*.
         sent = len(self.waiting) - len(self.outgoing) - len(self.unsent) + self.begun
-        noted = blameless
+        counted = blameless
         for place, (future, _, _, _) in enumerate(self.waiting):
             if not future.done():
                 # A new exception for each: a shared one would collect every waiter's traceback.
                 kind = type(error) if place < sent else NeverSent
                 failure = kind(*error.args)
-                failure.noted = noted  # type: ignore[attr-defined]  # the breaker counts one for all
-                noted = True
+                failure.counted = counted  # the breaker counts one for all
+                counted = True
                 future.set_exception(failure)
         self.waiting.clear()
         self.outgoing.clear()

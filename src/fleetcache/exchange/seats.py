@@ -68,14 +68,7 @@ class Seats:
             self.waiting.popleft().release()
 
 
-class Counter:
-    """The place to return connections to while other callers wait for one."""
-
-    def __init__(self, idle: deque[Any], seats: Seats) -> None:
-        self.idle = idle
-        self.seats = seats
-
-    def append(self, conversation: Any) -> None:
-        """Put *conversation* back among the idle ones, and wake one waiting caller."""
-        self.idle.append(conversation)
-        self.seats.ring()
+def give_back(idle: deque[Any], seats: Seats, conversation: Any) -> None:
+    """Put *conversation* among the *idle* ones, and wake a caller who waits for one."""
+    idle.append(conversation)
+    seats.ring()

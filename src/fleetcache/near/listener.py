@@ -358,7 +358,7 @@ class Listener:
         server.watch(self.met)
         self.topology.watch(self.moved)
         self.checked = clock()
-        connection = server.dial()
+        connection = server.connect_apart()
         try:
             sock = socket_of(connection)
             sock.settimeout(0)
@@ -481,7 +481,9 @@ class Listener:
                 name = self.tracking.own_name()
                 self.changes.make(self.tracking.new_canary, name, clock())
             canary = [(c.SET, name, 1, "PX", CANARY_LIFE)] if name else []
-            *written, server_part, replication = server.confide([*canary, (c.INFO, "server"), (c.INFO, "replication")])
+            *written, server_part, replication = server.exchange_apart(
+                [*canary, (c.INFO, "server"), (c.INFO, "replication")]
+            )
             self.changes.make(self._probed, name, written, (server_part, replication))
         except (RedisError, OSError, Refused):
             pass  # the server is away, or holds nothing; the lease says what that means for the copies

@@ -66,7 +66,7 @@ class Credentials(CredentialProvider):
         del token  # the next connections ask the provider
         for server in list(SERVERS):
             if server.pool.connection_kwargs.get("credential_provider") is self:
-                server.renew()
+                server.replace_connections()
                 server.pool.disconnect(inuse_connections=False)  # the idle connections of raw clients
         return Done()
 

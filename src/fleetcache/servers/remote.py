@@ -19,12 +19,13 @@ from math import inf
 from time import monotonic
 from typing import Any, TypeAlias
 
-from redis.exceptions import AuthenticationError, ExecAbortError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.sentinel import SentinelConnectionPool
 
 from fleetcache.errors import (
+    LARGE_REQUEST,
+    ConnectionInterrupted,
     ConnectionLost,
-    NeverSent,
     NotPrimary,
     ServerGone,
     ServerTimeout,
@@ -35,12 +36,13 @@ from fleetcache.errors import (
 )
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
-from fleetcache.exchange.connecting import DEADLINE, address_of, connect, time_to_connect
+from fleetcache.exchange.connecting import DEADLINE, Way, address_of, connect, time_to_connect
 from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.exchange.multiplexed import BLIND, Lines, Multiplexed, Overtaken
 from fleetcache.exchange.probing import Prober
+from fleetcache.exchange.repeating import ENDED, after_loss, after_refusal, harmless
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
-from fleetcache.exchange.seats import Counter, Seat, Seats
+from fleetcache.exchange.seats import Seat, Seats, give_back
 from fleetcache.exchange.sentinels import Place, Remap, Sentinel, Sentinels
 from fleetcache.exchange.wire import ABOUT, PING, facts_in, packed, place_in
 from fleetcache.forks import OURS, in_children, keep, own
@@ -52,32 +54,14 @@ Told: TypeAlias = tuple[Conversation, Sequence[Command], int]
 
 log = logging.getLogger("fleetcache.server")
 
-ENDED = frozenset((ReadOnlyError, AuthenticationError))
-"""Refusals of a connection that has become useless: it leads to no primary, or nobody is logged in any more."""
-
 MOMENT = 0.05
 """Seconds for which a caller whose old connection timed out waits to hear whether the server is well."""
 
 REFUSED = (AuthenticationError, ResponseError, UnsupportedServer, SettingsError)
 """What a server, or the settings, can have against a connection; replies are never raised here."""
 
-APART = 512 * 1024
+APART = LARGE_REQUEST
 """Commands that are sent together, and have more bytes than this, share an awaiting connection with nobody."""
-
-
-def harmless(commands: Sequence[Command]) -> bool:
-    """Whether all of *commands* may run twice."""
-    if len(commands) == 1:
-        return bool(commands[0][0].harmless)
-    return all([command[0].harmless for command in commands])  # noqa: C419 - a generator takes longer
-
-
-def untouched(commands: Sequence[Command], replies: Sequence[Reply]) -> bool:
-    """Whether *commands* may be sent again to a primary, after a connection that `ENDED` refused some."""
-    return all(
-        command[0].harmless or isinstance(reply, (*ENDED, ExecAbortError))
-        for command, reply in zip(commands, replies, strict=True)
-    )
 
 
 class RemoteServer(Server):
@@ -95,9 +79,11 @@ class RemoteServer(Server):
         patience: float | None = 0.0,
         greeting: bytes = b"",
         remap: Remap | None = None,
+        of_sentinel: bool = False,
     ) -> None:
         self.raw = raw
         self.pool = raw.connection_pool
+        self.way = Way(self.pool, of_sentinel=of_sentinel)
         self.address = address_of(self.pool)
         self.timeout: float | None = self.pool.connection_kwargs.get("socket_timeout", DEADLINE)
         self.breaker = breaker or Breaker(self.address)
@@ -117,10 +103,7 @@ class RemoteServer(Server):
         in_children(self.after_fork)
 
     def _sentinels(self) -> Sentinels:
-        known = []
-        for raw in self.pool.sentinel_manager.sentinels:
-            raw.connection_pool.of_sentinel = True
-            known.append(Sentinel(RemoteServer(raw)))
+        known = [Sentinel(RemoteServer(raw, of_sentinel=True)) for raw in self.pool.sentinel_manager.sentinels]
         return Sentinels(self.address, self.pool.service_name, self.pool.is_master, known, self.remap)
 
     def _start_afresh(self) -> None:
@@ -134,9 +117,11 @@ class RemoteServer(Server):
             self.sentinels.turn = threading.RLock()
 
     def _open_counter(self) -> None:
-        """Let connections be given back to a new place from now on."""
+        """From now on let callers give connections back to a new deque of idle ones."""
         self.idle: deque[Conversation] = deque()
-        self.home = Counter(self.idle, self.seats) if self.seats is not None and self.patience != 0 else self.idle
+        self.give_back: Callable[[Conversation], None] = self.idle.append
+        if self.seats is not None and self.patience != 0:
+            self.give_back = partial(give_back, self.idle, self.seats)
 
     @property
     def away(self) -> bool:
@@ -162,17 +147,18 @@ class RemoteServer(Server):
         try:
             replies = conversation.ask(data, len(commands))
         except BaseException as error:
-            if self._gave_up(told, error):
+            if not (conversation.replaceable and after_loss(commands, error)):
+                self._give_up(told, error)
                 raise
             return self.hear(self._tell_anew(told))
         for reply in replies:
             if type(reply) in ENDED:
                 return self.hear(self._tell_anew(told))
-        conversation.home.append(conversation)
+        conversation.give_back(conversation)
         return replies
 
-    def confide(self, commands: Sequence[Command]) -> list[Reply]:
-        """`exchange`, over a connection of its own that is none of the callers' share."""
+    def exchange_apart(self, commands: Sequence[Command]) -> list[Reply]:
+        """Return the replies to *commands*, over a new connection that MAX_CONNECTIONS does not count."""
         if not OURS:
             own()
         conversation = self._connect()
@@ -194,26 +180,16 @@ class RemoteServer(Server):
         try:
             conversation.tell(data)
         except BaseException as error:
-            if self._gave_up(told, error):
+            if not (conversation.replaceable and after_loss(commands, error)):
+                self._give_up(told, error)
                 raise
             return self._tell_anew(told)
         return told
 
-    def _gave_up(self, told: Told, error: BaseException) -> bool:
-        """Whether *error* ends it: unless an idle connection had died, and what was told may run twice."""
-        conversation, commands, era = told
-        if isinstance(error, ServerGone) and conversation.used and harmless(commands):
-            return False
-        if isinstance(error, ConnectionLost):
-            doubt_size(error, packed(commands))
-        self._give_up(conversation, error, era)
-        return True
-
     def _tell_anew(self, told: Told) -> Told:
-        """Send on a new connection what was sent on an idle one, which turned out to be of no use.
+        """Send *told* on a new connection, in place of an idle one that had died, or leads to no primary any more.
 
-        It had died, or leads to a primary that no longer is one: nothing ran, or may run again.
-        The other idle connections are no better.
+        `repeating` has allowed it.  The other idle connections are closed, as they are no better.
         """
         conversation, commands, era = told
         seat, conversation.seat = conversation.seat, None
@@ -221,11 +197,11 @@ class RemoteServer(Server):
         self.close_idle()
         try:
             conversation = self._connect(seat)
-            conversation.used = False
+            conversation.replaceable = False
             conversation.tell(packed(commands))
         except BaseException as error:
             conversation.seat = seat
-            self._give_up(conversation, error, era)
+            self._give_up((conversation, commands, era), error)
             raise
         return conversation, commands, era
 
@@ -235,17 +211,17 @@ class RemoteServer(Server):
         try:
             replies = conversation.hear(len(commands))
         except BaseException as error:
-            if self._gave_up(told, error):
+            if not (conversation.replaceable and after_loss(commands, error)):
+                self._give_up(told, error)
                 raise
             return self.hear(self._tell_anew(told))
         if ENDED.isdisjoint(map(type, replies)):
-            conversation.used = True
-            conversation.home.append(conversation)
-        elif conversation.used and untouched(commands, replies):
+            conversation.replaceable = True
+            conversation.give_back(conversation)
+        elif conversation.replaceable and after_refusal(commands, replies):
             return self.hear(self._tell_anew(told))
         else:
-            # It stays a replica for a while, or part of this ran: the caller is told, and the next
-            # one tries anew.
+            # Still a replica, or some commands ran: return the refusals.  The next call connects anew.
             self._hang_up(conversation)
             self.close_idle()
         if self.breaker.failed:
@@ -280,30 +256,34 @@ class RemoteServer(Server):
             self._note(error, era)
             raise
 
-    def _give_up(self, conversation: Conversation, error: BaseException, era: int) -> None:
-        """Let a connection go that failed its caller."""
+    def _give_up(self, told: Told, error: BaseException) -> None:
+        """Close the connection on which *told* failed with *error*, and tell the breaker."""
+        conversation, commands, era = told
+        if isinstance(error, ConnectionLost):
+            error.doubt_size(len(packed(commands)))
         self._hang_up(conversation)
         if isinstance(error, ServerTimeout):
             self.close_idle()  # a balancer that forgot one silently has forgotten those that idled longer
         self._note(error, era)
-        if conversation.used and isinstance(error, ServerTimeout):
+        if conversation.replaceable and isinstance(error, ServerTimeout):
             complete(self._second_opinion(BLOCKING))
 
-    def dial(self) -> Any:
-        """Return a connection of redis-py's to the server, for a talk of one's own."""
+    def connect_apart(self) -> Any:
+        """Return a new connection of redis-py's to the server, which MAX_CONNECTIONS does not count."""
         if not OURS:
             own()
         if self.sentinels is None:
-            return connect(self.pool)
+            return connect(self.way)
         return self._open().connection
 
     def _connect(self, seat: Seat | None = None) -> Conversation:
         conversation = self._open()
-        conversation.used = self.sentinels is not None  # a new one, too, may lead to a primary that is about to be none
+        # A new connection, too, may lead to a primary that is about to be a replica.
+        conversation.replaceable = self.sentinels is not None
         conversation.seat = seat
         # Weakly: one that an interrupt has taken from its caller is nobody's, and hangs up as it is collected.
         self.open.add(weakref.ref(conversation, self.open.discard))
-        conversation.home = self.home  # only now: whoever is met elsewhere begins a new one
+        conversation.give_back = self.give_back  # only now: `meet` may have begun a new place
         return conversation
 
     def _hang_up(self, conversation: Conversation) -> None:
@@ -314,16 +294,19 @@ class RemoteServer(Server):
             self.seats.ring()
 
     def _note(self, error: BaseException, era: int) -> None:
+        """Tell the breaker of an outage, once; log a refusal, once."""
         if is_outage(error) and not isinstance(error, TooManyConnections):
-            if not getattr(error, "noted", False):  # one loss that many waited for is one failure
-                error.noted = True  # type: ignore[attr-defined]
-                known = self.breaker.era
-                self.breaker.failure(error, era)
-                if self.sentinels is not None and self.breaker.era != known:
-                    self.renew()  # idle connections lead where this one led
+            if isinstance(error, ConnectionInterrupted):
+                if error.counted:
+                    return
+                error.counted = True
+            known = self.breaker.era
+            self.breaker.failure(error, era)
+            if self.sentinels is not None and self.breaker.era != known:
+                self.replace_connections()  # idle connections lead where this one led
         elif isinstance(error, REFUSED) and str(error) != self.refused:
             self.refused = str(error)
-            log.error("%s", error, extra={"event": "refused"})  # once: it will be said of every connection
+            log.error("%s", error, extra={"event": "refused"})  # once: every new connection will be refused alike
 
     def probe(self) -> None:
         """Find out whether the server is back, over a connection of its own, and tell the breaker."""
@@ -402,14 +385,14 @@ class RemoteServer(Server):
                     since = overtaken.since
                     continue
                 except ServerGone as error:
-                    if last or not (isinstance(error, NeverSent) or harmless(commands)):
+                    if last or not after_loss(commands, error):
                         raise
                     tries += 1
                     continue
                 if type(replies[0]) not in ENDED and (len(replies) == 1 or ENDED.isdisjoint(map(type, replies))):
                     break
                 line.retire()
-                if last or not untouched(commands, replies):
+                if last or not after_refusal(commands, replies):
                     break
                 tries += 1
         except BaseException as error:
@@ -447,7 +430,7 @@ class RemoteServer(Server):
                 try:
                     return await own.ask(data, commands)
                 except ConnectionLost as error:
-                    doubt_size(error, data)
+                    error.doubt_size(len(data))
                     raise
                 finally:
                     line.keep(own)
@@ -531,7 +514,7 @@ class RemoteServer(Server):
         return self.sentinels.lead(partial(self._reach, until), until)
 
     def _reach(self, until: float, place: Place | None = None) -> Conversation:
-        made = Conversation(connect(self.pool, place, until), self.timeout, self.address)
+        made = Conversation(connect(self.way, place, until), self.timeout, self.address)
         if words := [self.greeting] * bool(self.greeting) + [ABOUT] * self.inquires:
             try:
                 if until < inf:
@@ -561,10 +544,10 @@ class RemoteServer(Server):
     def _met(self, about: Reply) -> None:
         facts = facts_in(about)
         if self.sentinels is not None and self.sentinels.primary and facts.get("role") == "slave":
-            error = NotPrimary(f"{self.address}: the server that a Sentinel names for it is a replica")
+            primary = None
             with suppress(KeyError, ValueError):
-                error.primary = place_in(facts["master_host"], facts["master_port"])
-            raise error
+                primary = place_in(facts["master_host"], facts["master_port"])
+            raise NotPrimary(f"{self.address}: the server that a Sentinel names for it is a replica", primary=primary)
         self.meet(facts.get("run_id", ""))
 
     def meet(self, run_id: str) -> None:
@@ -572,22 +555,22 @@ class RemoteServer(Server):
         if run_id and run_id != self.run_id:
             self.run_id = run_id
             try:
-                self.renew()
+                self.replace_connections()
                 for met in list(self.watchers):
                     met(run_id)
             except BaseException:
                 self.run_id = ""  # an interrupt: the next connection tells
                 raise
 
-    def renew(self) -> None:
-        """Let go of all connections: of those in use, as soon as they have their replies."""
+    def replace_connections(self) -> None:
+        """Close all connections: those in use, as soon as they have their replies."""
         if not OURS:
             own()
         idle = self.idle
         self._open_counter()
         for known in list(self.open):
             if (conversation := known()) is not None:
-                conversation.home = Shredder(self)
+                conversation.give_back = self._hang_up
         while idle:
             with suppress(IndexError):
                 self._hang_up(idle.pop())
@@ -608,25 +591,6 @@ class RemoteServer(Server):
             conversation.abandon()
         for line in lines:
             line.abandon()
-
-
-def doubt_size(error: ConnectionLost, data: bytes) -> None:
-    """Say of the loss of a connection what may have caused it, if *data* is large: then it tells nothing of the server."""
-    if len(data) > APART:
-        why = "Is that more than the server takes (proto-max-bulk-len, client-query-buffer-limit)?"
-        error.args = (f"{error}. {len(data)} bytes were sent. {why}",)
-        error.noted = True  # type: ignore[attr-defined]
-
-
-class Shredder:
-    """Where connections are given back to that nobody shall use again."""
-
-    def __init__(self, server: RemoteServer) -> None:
-        self.server = server
-
-    def append(self, conversation: Conversation) -> None:
-        """Hang up."""
-        self.server._hang_up(conversation)
 
 
 SERVERS: weakref.WeakSet[RemoteServer] = weakref.WeakSet()

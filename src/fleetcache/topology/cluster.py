@@ -22,14 +22,15 @@ from typing import Any, NoReturn, TypeAlias
 from redis import exceptions as redis
 from redis.crc import key_slot
 
-from fleetcache.errors import CircuitOpen, NeverSent, ServerGone, ServerTimeout, TooManyConnections, UnsupportedServer
+from fleetcache.errors import NeverSent, ServerGone, ServerTimeout, TooManyConnections, UnsupportedServer
 from fleetcache.exchange.connecting import place_of
 from fleetcache.exchange.contract import Command, Reply, Server, Verb
+from fleetcache.exchange.repeating import to_another_node
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.wire import SLOTS, pack, place_in
 from fleetcache.forks import Guard, chance, in_children
 from fleetcache.keys import in_utf8
-from fleetcache.servers.remote import RemoteServer, harmless
+from fleetcache.servers.remote import RemoteServer
 from fleetcache.topology.contract import Share, Topology
 from fleetcache.topology.replicas import UNABLE, Reader
 from fleetcache.twin import complete
@@ -336,7 +337,7 @@ class Cluster(Topology):
                 else:
                     await self.refresh(runtime, last)
                     target = self._holder(commands[span], last)
-                    if target is last or not may_ask_again(commands[span], replies[span]):
+                    if target is last or not to_another_node(commands[span], replies[span]):
                         continue
                 if target is self.somewhere:
                     continue  # nobody holds this slot any more
@@ -498,8 +499,8 @@ class Cluster(Topology):
         kept = {node.remote for node in known.values()}
         for node in (*gone, *self.starts):  # one that was named by a name is known by an address now
             if node.remote not in kept:
-                node.remote.renew()
-                node.reader.renew()
+                node.remote.replace_connections()
+                node.reader.replace_connections()
 
     def node(self, host: str, port: int, asked: Any) -> Node:
         """Return the node at *host*, or if it does not say where *asked* is, and *port*."""
@@ -531,13 +532,3 @@ def slots_in(reply: Reply) -> list[Held] | None:
     except (TypeError, ValueError):
         return None
     return sorted(found)
-
-
-def may_ask_again(commands: Sequence[Command], replies: Sequence[Reply]) -> bool:
-    """Whether *commands* may be asked of another node, after these *replies* of one that is away."""
-    if any(isinstance(reply, ServerTimeout) for reply in replies):
-        return False  # their time is over
-    never_sent = (NeverSent, CircuitOpen)
-    return harmless(commands) or not any(
-        isinstance(reply, ServerGone) and not isinstance(reply, never_sent) for reply in replies
-    )

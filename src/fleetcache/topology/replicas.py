@@ -17,11 +17,11 @@ from typing import Any
 from redis import exceptions as redis
 
 from fleetcache.exchange.contract import Command, Reply, Server
+from fleetcache.exchange.repeating import is_at_fault, reads_elsewhere
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime, attempt
 from fleetcache.forks import chance
 from fleetcache.twin import complete
 
-LOST = (redis.ConnectionError, redis.TimeoutError)
 UNABLE = frozenset((redis.ClusterDownError, redis.MasterDownError, redis.BusyLoadingError, redis.ReadOnlyError))
 """Refusals of a server that is there, and cannot answer now."""
 
@@ -113,11 +113,10 @@ class Reader(Server):
         """Return what another server replies to *commands*, which *tried* did not answer: *found* is why."""
         others = [server for server in self.servers if server is not tried and server not in self.resting]
         for other in (*chance.sample(others, len(others)), self.primary):
-            if isinstance(found, Exception) and not isinstance(found, LOST):
-                break  # the server is not at fault
-            self.resting[tried] = monotonic() + REST
-            if isinstance(found, redis.TimeoutError):
-                break  # and so its time is over
+            if is_at_fault(found):
+                self.resting[tried] = monotonic() + REST
+            if not reads_elsewhere(found):
+                break
             tried, found = other, await self._asked(runtime, other, commands)
             if self._answers(tried, 0.0, found):
                 break
