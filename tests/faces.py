@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Self
 
 BLOCKING, AWAITING = FACES = ("blocking", "awaiting")
+
+TWINS = {"__contains__": "ahas_key", "__enter__": "__aenter__", "__exit__": "__aexit__"}
+"""The awaiting face of what is not called by its name; that of any other method is named after it."""
 
 
 class Face:
@@ -21,7 +25,7 @@ class Face:
         self.face = face
 
     def __getattr__(self, name: str) -> Any:
-        awaiting = f"a{name}"
+        awaiting = TWINS.get(name, f"a{name}")
         if name in {"lock", "pipeline"}:
             return lambda *args, **kwargs: Face(getattr(self.whole, name)(*args, **kwargs), self.face)
         if not callable(getattr(type(self.whole), awaiting, None)):
@@ -30,6 +34,15 @@ class Face:
             return getattr(self.whole, awaiting)
         operation = getattr(self.whole, name)
         return partial(_paged if name in {"iter_keys", "sscan_iter"} else _awaited, operation)
+
+    async def perform(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the method *name*, and return what it returns, or a list of what it yields."""
+        found = getattr(self, name)(*args, **kwargs)
+        if inspect.isawaitable(found):
+            found = await found
+        if inspect.isasyncgen(found):
+            return [item async for item in found]
+        return list(found) if isinstance(found, Iterator) else found
 
     async def __aenter__(self) -> Self:
         await self.whole.__aenter__() if self.face == AWAITING else self.whole.__enter__()

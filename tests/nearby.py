@@ -30,7 +30,7 @@ HOPELESS = {State.DEAD, State.OFF}
 
 
 class ReadTwice:
-    """A cache whose reads are done twice."""
+    """A cache whose reads are done twice: a class of cache and not a `Face`, because Django's settings name a class."""
 
     def __init__(self, location: Any, params: Any = None, **kwargs: Any) -> None:
         params = params or {}

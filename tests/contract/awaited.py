@@ -6,14 +6,13 @@ A call of ``get`` awaits ``aget``, and so on, so that tests written for the one 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from asgiref.sync import async_to_sync
-from django.core.cache import BaseCache, caches
-
-TWINNED = {name for name in vars(BaseCache) if f"a{name}" in vars(BaseCache)}
-"""The methods that have an a-method."""
+from django.core.cache import caches
+from tests.faces import AWAITING, Face
 
 
 class AwaitedCache:
@@ -26,10 +25,8 @@ class AwaitedCache:
         self.__dict__["alias"] = alias
 
     def __getattr__(self, name: str) -> Any:
-        cache = caches[self.alias]
-        if name in TWINNED:
-            return self._awaiting(getattr(cache, f"a{name}"))
-        return getattr(cache, name)
+        found = getattr(Face(caches[self.alias], AWAITING), name)
+        return self._awaiting(found) if inspect.iscoroutinefunction(found) else found
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(caches[self.alias], name, value)

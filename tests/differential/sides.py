@@ -8,9 +8,8 @@ the server is read with a plain client: type, bytes and time to live of each key
 from __future__ import annotations
 
 import asyncio
-import inspect
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -19,9 +18,11 @@ from typing import Any, Self
 import redis
 from django_redis.cache import RedisCache as TheirCache
 from tests.elsewhere import ON, RedisCacheElsewhere
+from tests.faces import AWAITING, BLOCKING, Face
 from tests.nearby import CANARY, EVERYWHERE, NearRedisCache
 
 from fleetcache.django import RedisCache
+from fleetcache.twin import complete
 
 from .mended import INSTEAD, STANDS_FOR
 from .outcomes import Left, Raised, is_lock, outcome_of, shape, timeless
@@ -161,11 +162,7 @@ def short(value: Any) -> str:
 
 def plainly(target: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a method as it is, and exhaust what it yields."""
-    value = getattr(target, name)(*args, **kwargs)
-    return list(value) if isinstance(value, Iterator) else value
-
-
-TWINS = {"__contains__": "ahas_key", "__enter__": "__aenter__", "__exit__": "__aexit__"}
+    return itself(complete(Face(target, BLOCKING).perform(name, *args, **kwargs)))
 
 
 class Awaiting:
@@ -175,20 +172,15 @@ class Awaiting:
         self.runner = asyncio.Runner()
 
     def __call__(self, target: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        method = getattr(target, TWINS.get(name, f"a{name}"), None)
-        if method is None:
-            return plainly(target, name, args, kwargs)
-        value = method(*args, **kwargs)
-        if inspect.isasyncgen(value):
-            value = collected(value)
-        return self.runner.run(value)
+        return itself(self.runner.run(Face(target, AWAITING).perform(name, *args, **kwargs)))
 
     def close(self) -> None:
         self.runner.close()
 
 
-async def collected(items: AsyncIterator[Any]) -> list[Any]:
-    return [item async for item in items]
+def itself(found: Any) -> Any:
+    """Return the object that a call returned, as a lock, without its face."""
+    return found.whole if isinstance(found, Face) else found
 
 
 # --- setups ---------------------------------------------------------------------------------------
