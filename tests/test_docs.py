@@ -26,7 +26,8 @@ from tests.coherence.scenarios import SCENARIOS
 
 from fleetcache import Cache, caches
 from fleetcache.servers.embedded import EmbeddedServer
-from fleetcache.settings import NearOptions, Options, Settings, connection_options
+from fleetcache.settings import NearOptions, Options, Settings
+from fleetcache.signatures import connection_options
 
 django_settings.configure()
 

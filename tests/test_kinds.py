@@ -30,10 +30,10 @@ from fleetcache import Cache, CacheHandler, SettingsError
 from fleetcache.client import HerdClient, SentinelClient
 from fleetcache.codec import compressors, serializers
 from fleetcache.django.checks import check_caches
-from fleetcache.exchange.connecting import defaults
 from fleetcache.kinds import COMPRESSORS, SERIALIZERS
 from fleetcache.settings import NearOptions, Options, Settings, from_url, names
 from fleetcache.sharing import frozen
+from fleetcache.signatures import defaults
 
 INF, NAN = float("inf"), float("nan")
 

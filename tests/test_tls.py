@@ -12,7 +12,7 @@ from tests.faces import Face, settled
 
 from fleetcache import Cache, SettingsError
 from fleetcache.errors import ServerGone
-from fleetcache.exchange.connecting import parameters
+from fleetcache.signatures import parameters
 from fleetcache.testing import TLSServer, cluster
 from fleetcache.testing.servers import certify
 

@@ -32,12 +32,14 @@ A map of the package, in the order in which a call passes.  A module imports onl
     The servers
     topology/     which server is asked: one, a primary with replicas, shards, a cluster
     pool          redis-py's connection pools, one for each configuration
-    settings      every setting: the ``CACHES`` entry, a URL, the environment
     servers/      what can be asked: a remote server, one in memory, an embedded one, the caller's client
-    sharing       the parts that caches of one configuration share
-    urls          LOCATION: each URL, taken apart once into a `Location`; the schemes
-    kinds         how each kind of setting is read
     exchange/     commands out, replies in, blocking or awaiting; retries, deadlines, breaker, Sentinels
+
+    The settings
+    settings      every setting: the ``CACHES`` entry, a URL, the environment
+    urls          LOCATION: each URL, taken apart once into a `Location`; the schemes
+    sharing       the parts that caches of one configuration share
+    kinds         how each kind of setting is read
     keys          names of entries, ``prefix:version:key``
 
     The ground
@@ -48,6 +50,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
     twin          one coroutine, two faces: ``aget`` and ``get``
     errors        every exception, grouped by its cause
     interrupts    exceptions of signal handlers, told from errors
+    signatures    the arguments that the installed redis-py's connections take
 
 Words such as *near*, *face*, *fence* and *epoch* are explained in ``docs/glossary.md``.
 """

@@ -18,13 +18,14 @@ from redis.exceptions import RedisError
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedSSLConnection
 
 from fleetcache.errors import SettingsError
-from fleetcache.exchange.connecting import DEADLINE, arguments, parameters
+from fleetcache.exchange.connecting import arguments
 from fleetcache.exchange.wire import PACKER
 from fleetcache.kinds import flag, imported
 from fleetcache.masking import masked_url, quoted, shown, without_frames
 from fleetcache.servers.credentials import Credentials
-from fleetcache.settings import Options, connection_options, passed_on, unknown_parameter
+from fleetcache.settings import Options, passed_on, unknown_parameter
 from fleetcache.sharing import frozen
+from fleetcache.signatures import DEADLINE, connection_options, parameters
 from fleetcache.urls import Location
 
 _pools: dict[Hashable, Any] = {}

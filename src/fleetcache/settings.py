@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
-
 from fleetcache.errors import SettingsError
-from fleetcache.exchange.connecting import DEADLINE, parameters, says_none
 from fleetcache.keys import KeyFunction, default_key_function
 from fleetcache.kinds import (
     COMPRESSORS,
@@ -45,6 +41,7 @@ from fleetcache.kinds import (
     whole,
 )
 from fleetcache.masking import masked_url, quoted, shown
+from fleetcache.signatures import DEADLINE, connection_options, says_none
 from fleetcache.urls import ESCAPES, Location, locations
 
 
@@ -283,15 +280,6 @@ def passed_on(where: str, written: Mapping[str, Any]) -> dict[str, Any]:
         read = CHECKED.get(name)
         found |= read_setting(where, name, read, value) if read is not None else {name: value}
     return found
-
-
-@cache
-def connection_options() -> frozenset[str]:
-    """Return the keyword arguments of redis-py's connections that may be passed on to them."""
-    own = {"host", "port", "path", "parser_class", "command_packer", "event_dispatcher"}
-    kinds = (Connection, SSLConnection, UnixDomainSocketConnection)
-    names = frozenset().union(*(parameters(kind) for kind in kinds))
-    return frozenset(name for name in names - own if not name.startswith(("maint", "orig", "oss", "himport")))
 
 
 def read_setting(where: str, name: str, described: Field[Any], value: Any) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from fleetcache.exchange.repeating import greets_again
 from fleetcache.exchange.wire import PACKER
 from fleetcache.interrupts import let_pass
 from fleetcache.masking import without_frames
+from fleetcache.signatures import DEADLINE, parameters
 
 OF_CLUSTERS = frozenset(REDIS_ALLOWED_KEYS)
 """What ``redis.RedisCluster`` passes on to its connections; it leaves out all else without a word."""
@@ -67,42 +68,10 @@ if hasattr(redis, "DriverInfo"):  # redis-py 7.2
     LIBRARY = {"driver_info": redis.DriverInfo(name="fleetcache", lib_version=VERSION)}
 
 
-@cache
-def defaults(connection_class: type) -> Mapping[str, Any]:
-    """Return the keyword arguments that a redis-py connection class takes, with what stands in for each."""
-    found: dict[str, Any] = {}
-    for cls in reversed(connection_class.__mro__):
-        if "__init__" in vars(cls):
-            # Some redis-py releases wrap __init__ in decorators that hide its signature.
-            signature = inspect.signature(inspect.unwrap(vars(cls)["__init__"]))
-            found |= {name: parameter.default for name, parameter in signature.parameters.items()}
-    return {name: default for name, default in found.items() if name not in {"self", "kwargs", "args"}}
-
-
-def parameters(connection_class: type) -> frozenset[str]:
-    """Return the names of the keyword arguments that a redis-py connection class takes."""
-    return frozenset(defaults(connection_class))
-
-
-NEVER_NONE = {"parser_class", "protocol", "retry_on_error", "socket_read_size", "socket_type"}
-"""Arguments of redis-py's connections that cannot be None, or mean by it what they mean without it."""
-
-
-def says_none(name: str) -> bool:
-    """Whether None says something to redis-py's connections as the argument *name*, which leaving it out would not."""
-    if name.endswith(("_timeout", "driver_info")):
-        return True
-    return name not in NEVER_NONE and defaults(redis.SSLConnection).get(name) is not None
-
-
 def wanted(pool: Any) -> tuple[str, ...]:
     """Return what ``get_connection`` of a redis-py pool must be given: before 5.3 a command's name."""
     name = inspect.signature(inspect.unwrap(pool.get_connection)).parameters.get("command_name")
     return ("_",) if name is not None and name.default is name.empty else ()
-
-
-DEADLINE = 5.0
-"""How many seconds connecting, and an exchange, may take where a site says nothing."""
 
 
 def arguments(pool: Any, connection_class: type) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from fleetcache.errors import (
 )
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
-from fleetcache.exchange.connecting import DEADLINE, Way, address_of, connect, time_to_connect
+from fleetcache.exchange.connecting import Way, address_of, connect, time_to_connect
 from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.exchange.multiplexed import BLIND, Lines, Multiplexed, Overtaken
 from fleetcache.exchange.probing import Prober
@@ -46,6 +46,7 @@ from fleetcache.exchange.seats import Seat, Seats, give_back
 from fleetcache.exchange.sentinels import Place, Remap, Sentinel, Sentinels
 from fleetcache.exchange.wire import ABOUT, PING, facts_in, packed, place_in
 from fleetcache.forks import OURS, in_children, keep, own
+from fleetcache.signatures import DEADLINE
 from fleetcache.threads import start
 from fleetcache.twin import complete
 
