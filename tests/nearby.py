@@ -16,7 +16,7 @@ from typing import Any
 from fleetcache import Cache
 from fleetcache.django import RedisCache
 from fleetcache.near.near import NEARS, Near
-from fleetcache.near.reads import State
+from fleetcache.near.stages import State
 
 EVERYWHERE = os.environ.get("FLEETCACHE_NEAR") == "1"
 

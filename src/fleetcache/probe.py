@@ -20,7 +20,7 @@ from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, Settin
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.connecting import Way, address_of, connect
 from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, pack, refusal
-from fleetcache.near.tracking import PRIMARY, too_old
+from fleetcache.near.refusals import PRIMARY, too_old
 from fleetcache.pool import ConnectionFactory
 from fleetcache.settings import Options, Settings, from_url
 from fleetcache.topology.opening import service_client

@@ -13,6 +13,7 @@ from fleetcache.near import listener, near
 from fleetcache.near.listener import Listener, clock
 from fleetcache.near.near import Near
 from fleetcache.near.reads import NEVER, Read, Reads
+from fleetcache.near.stages import Event
 from fleetcache.near.store import PACKED, Entry
 from fleetcache.near.tracking import FRESH, Tracking
 from fleetcache.topology import opening
@@ -67,7 +68,7 @@ class NoLease(Tracking):
 
     def _extend(self) -> None:
         if self.proven:
-            self.epoch.until = self._caught_up + FRESH
+            self.epoch.until = self._drained + FRESH
 
 
 class LeaseFromReceipt(Tracking):
@@ -99,7 +100,7 @@ class PongFirst(Tracking):
 class NoRunId(Tracking):
     """Nobody asks where connections lead."""
 
-    def met(self, run_id: str, role: str = "") -> bool:
+    def is_same_server(self, run_id: str, role: str = "") -> bool:
         return True
 
 
@@ -108,7 +109,7 @@ class NoCanary(Tracking):
 
     def arm(self, now: float) -> None:
         super().arm(now)
-        self.proven = True
+        self._enter(Event.HEARD)
 
     def canary_due(self, now: float) -> bool:
         return False
@@ -164,7 +165,7 @@ class AskingAnybody(Tracking):
         if reason != "moved":
             super().end_epoch(reason)
 
-    def met(self, run_id: str, role: str = "") -> bool:
+    def is_same_server(self, run_id: str, role: str = "") -> bool:
         return True
 
 
@@ -207,7 +208,7 @@ class SharedLease(Tracking):
 
     def _extend(self) -> None:
         if self.proven:
-            self.epoch.until = min(SharedLease.newest + self.options.t_live, self._caught_up + FRESH)
+            self.epoch.until = min(SharedLease.newest + self.options.t_live, self._drained + FRESH)
 
 
 class WrongNode(Listener):
@@ -241,11 +242,12 @@ class AbsentCopies(Reads):
     """That an entry is missing is remembered, although another node may announce that it has come to be."""
 
     def judge(self, read: Read) -> None:
-        holds = self.tracking.holds
-        if read.payload is None and read.value is PACKED and holds is not None and holds(read.name):
-            self.tracking.holds = None
+        tracking = self.tracking
+        moves = tracking.can_move
+        if read.payload is None and read.value is PACKED and tracking.holds(read.name):
+            tracking.can_move = False
         super().judge(read)
-        self.tracking.holds = holds
+        tracking.can_move = moves
 
 
 KINDS: dict[type, tuple[Any, str]] = {

@@ -22,7 +22,7 @@ from tests.waiting import until
 
 from fleetcache import Cache
 from fleetcache.near import listener as listening
-from fleetcache.near.reads import State
+from fleetcache.near.stages import State
 from fleetcache.near.tracking import Tracking
 from fleetcache.testing import FaultProxy, tracked
 
@@ -175,7 +175,7 @@ async def test_a_bug_behind_an_outage(near, raw, monkeypatch, caplog, where):
     else:
         monkeypatch.setattr(tracking, "_named", fail)
     with caplog.at_level(logging.WARNING, "fleetcache.near"):
-        listener.changes.make(listener.give_up, "connection", State.DEAD, "the server is away")
+        listener.gate.run(listener.give_up, "connection", State.DEAD, "the server is away")
         until(lambda: near.near.events.connects > connects + 10)
     monkeypatch.undo()
 
@@ -193,7 +193,7 @@ async def test_why_it_did_not_wake_up(near, monkeypatch, caplog):
     (listener,) = listeners(near.near)
     with caplog.at_level(logging.WARNING, "fleetcache.near"):
         monkeypatch.setattr(listening, "socket_of", Mock(side_effect=OSError("no route")))
-        listener.changes.make(listener.give_up, "idle", State.ASLEEP, "nobody reads")
+        listener.gate.run(listener.give_up, "idle", State.ASLEEP, "nobody reads")
         connects = near.near.events.connects
         until(lambda: near.whole.get("key") is None and near.near.events.connects > connects + 5)
         monkeypatch.undo()

@@ -11,7 +11,7 @@ from tests.near.conftest import copied, copy, one_face
 from tests.waiting import eventually, until
 
 from fleetcache.exchange.wire import refusal
-from fleetcache.near.tracking import Refused, insist
+from fleetcache.near.refusals import Refused, insist
 from fleetcache.testing import FaultProxy, valkey_server
 
 pytestmark = pytest.mark.timeout(60)

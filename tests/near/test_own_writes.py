@@ -196,7 +196,7 @@ async def same_as_the_server(deaf: Deaf, cache: Face, key: str, names: list[str]
         copy_now = copy(cache, name)
         if copy_now is not None:
             left = deaf.raw.pttl(name)
-            assert left < 0 or copy_now.deadline <= cache.near.sole.tracking._caught_up + 1 + left / 1000
+            assert left < 0 or copy_now.deadline <= cache.near.sole.tracking._drained + 1 + left / 1000
 
 
 def lives(deaf: Deaf, names: list[str]) -> list[tuple[bytes | None, int]]:

@@ -18,7 +18,7 @@ from tests.waiting import until
 
 from fleetcache.client import SentinelClient, ShardClient
 from fleetcache.near import listener as listening
-from fleetcache.near.reads import State
+from fleetcache.near.stages import State
 from fleetcache.servers.embedded import EmbeddedServer, find_binary
 from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
 

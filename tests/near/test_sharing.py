@@ -17,8 +17,8 @@ from fleetcache import Cache, sharing
 from fleetcache.cache import _shared
 from fleetcache.client import ShardClient
 from fleetcache.near import listener as listening
+from fleetcache.near.audience import SPARE, shortest
 from fleetcache.near.near import NEARS
-from fleetcache.near.tracking import SPARE, shortest
 from fleetcache.testing import valkey_server
 
 from .conftest import copied, copy, listeners, one_face
@@ -294,7 +294,7 @@ def test_a_near_cache_that_is_collected_anywhere(valkey):
             gc.collect()
 
     del cache
-    listener.changes.make(collect)
+    listener.gate.run(collect)
 
     until(lambda: len(listener.tracking.readers) == 1)
     assert caches[0].near.state == "live"

@@ -23,11 +23,14 @@ from tests.coherence import mutants
 
 from fleetcache.exchange.wire import NEED_DATA, refusal
 from fleetcache.near import near
+from fleetcache.near.audience import Audience
+from fleetcache.near.counts import Counts, Events
 from fleetcache.near.journal import Journal
 from fleetcache.near.near import PACKED, Near
-from fleetcache.near.reads import Counts, Read, Reads, State
+from fleetcache.near.reads import Read, Reads
+from fleetcache.near.stages import Stage, State
 from fleetcache.near.store import Epoch, Store
-from fleetcache.near.tracking import Events, Tracking
+from fleetcache.near.tracking import Tracking
 from fleetcache.settings import NearOptions
 
 pytestmark = pytest.mark.timeout(120)
@@ -216,7 +219,7 @@ class World:
                 yield "deliver", 0
             if len(self.queue) > 1:
                 yield "deliver", len(self.queue)
-        if tracking.introduced and not (tracking.armed or tracking.deaf):
+        if tracking.agreed:
             yield "arm", 0
         if self.canary:
             yield "acknowledge_canary", 0
@@ -332,7 +335,7 @@ class World:
             self.pass_fence()
 
     def give_up_fence(self, number: int = 0) -> None:
-        self.tracking.unfence()
+        self.tracking.distrust()
         self.pass_fence()
 
     def pass_fence(self) -> None:
@@ -371,7 +374,7 @@ class World:
             data, self.fed = b"".join(part for part, _ in parts), b""
             self.announced = max(self.announced, *(version for _, version in parts))
         self.tracking.received(data, self.now)
-        self.tracking.caught_up(self.now)
+        self.tracking.drained(self.now)
 
     def arm(self, number: int = 0) -> None:
         self.tracking.arm(self.now)
@@ -396,10 +399,10 @@ class World:
                 self.do(what)
             if self.queue:
                 self.do("deliver", len(self.queue))
-            self.tracking.caught_up(self.now)
+            self.tracking.drained(self.now)
             if self.tracking.state is until:
                 return
-            if self.tracking.introduced and not (self.tracking.armed or self.tracking.deaf):
+            if self.tracking.agreed:
                 self.do("arm")
             if not self.canary and self.tracking.canary_due(self.now):
                 self.do("write_canary")
@@ -486,7 +489,7 @@ class World:
         tracking.counts = Events()
         world.reader = self._clone_reader(known, tracking)
         tracking.readers = [world.reader if each is self.reader else each for each in known.readers]
-        tracking._audience = {PREFIX: [world.reader]} if world.reader in tracking.readers else {}
+        tracking.audience = Audience(each for each in tracking.readers if each is world.reader)
         tracking.journal = type(known.journal)()
         for part in Journal.__slots__:
             of_its = getattr(known.journal, part)
@@ -535,7 +538,7 @@ class World:
             (self.reader.covered, self.reader in tracking.readers),
             entry and (self.version_of(entry), entry.deadline, entry.epoch is tracking.epoch),
             pending and (rank[pending.number], pending.value, pending.payload, pending.left, pending.sent),
-            tuple(value for value in vars(tracking).values() if isinstance(value, (bool, float, str, tuple))),
+            tuple(value for value in vars(tracking).values() if isinstance(value, (bool, float, str, tuple, Stage))),
             (tracking.epoch.until, canary and (canary.name, canary.acknowledged)),
             tuple(sent for _, sent in tracking._expected),
             tuple(since for since, _ in tracking.waiters),
@@ -552,7 +555,7 @@ def commands(sent: bytes) -> Iterator[tuple[str, ...]]:
 TIME = [0.0]
 NEAR: Any = Near.__new__(Near)
 """The code of a hit, with whatever a state has; that another thread holds the lock, and hits go by the lease, is the worst case."""
-NEAR.changes = SimpleNamespace(make=lambda action, *args, **how: action(*args))
+NEAR.gate = SimpleNamespace(run=lambda action, *args, **how: action(*args))
 
 
 @pytest.fixture(autouse=True)

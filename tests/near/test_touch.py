@@ -40,7 +40,7 @@ async def test_names_that_are_hit_are_touched(copies, raw):
     hit(near, "hot", 2 * PAID)
     hit(near, "warm", PAID - 1)
     until(lambda: before["hot"].told)
-    until(lambda: listener.tracking._touching == 0)
+    until(lambda: listener.tracking.touching.unanswered == 0)
 
     assert calls(raw, "touch") > touches
     assert before["warm"].told == before["cold"].told == 0
@@ -76,7 +76,7 @@ async def test_never(copies, never):
     hit(near, "hot", 100)
 
     assert near.near.options.touch is None
-    assert not listeners(near.near)[0].tracking.touching
+    assert not listeners(near.near)[0].tracking.touching.wanted
 
 
 @one_face
@@ -89,7 +89,7 @@ async def test_a_user_who_may_not(copies, raw, caplog):
     (listener,) = listeners(near.near)
 
     hit(near, "hot", 100)
-    until(lambda: not listener.tracking.touches)
+    until(lambda: not listener.tracking.touching.takes)
     rejected = raw.info("commandstats")["cmdstat_touch"]["rejected_calls"]
     hit(near, "hot", 1000)
     time.sleep(0.2)
@@ -118,8 +118,8 @@ async def test_a_cluster(copies, valkey_cluster):
     for key in keys:
         until(lambda key=key: told(key))
 
-    until(lambda: not any(each.tracking._touching for each in listeners(near.near)))
-    assert all(each.tracking.touches for each in listeners(near.near))
+    until(lambda: not any(each.tracking.touching.unanswered for each in listeners(near.near)))
+    assert all(each.tracking.touching.takes for each in listeners(near.near))
     assert near.info()["redirects"].get("moved", 0) == moved
     assert {each.tracking.counts.touched > 0 for each in listeners(near.near)} == {True}
 
@@ -128,8 +128,8 @@ def test_touching_does_not_keep_questions_waiting():
     """Commands that tell of copies in use do not count as questions without an answer."""
     tracking = Tracking()
     tracking._question = ("SET", "name", "", "XX")
-    tracking._touching = 100
-    tracking._expected.extend([(tracking._touched, 0.0)] * 100)
+    tracking.touching.unanswered = 100
+    tracking._expected.extend([(tracking.touching._told, 0.0)] * 100)
 
     tracking.pulse(1.0)
 

@@ -30,10 +30,12 @@ from fleetcache.exchange.runtime import BLOCKING
 from fleetcache.exchange.wire import facts_in
 from fleetcache.forks import OURS, chance, in_children, keep, own
 from fleetcache.interrupts import let_pass
-from fleetcache.near.changes import Changes
 from fleetcache.near.clock import clock
-from fleetcache.near.reads import NEVER, Reads, State
-from fleetcache.near.tracking import CANARY_LIFE, DOUBT, Refused, Tracking
+from fleetcache.near.gate import Gate
+from fleetcache.near.reads import NEVER, Reads
+from fleetcache.near.refusals import Refused
+from fleetcache.near.stages import State
+from fleetcache.near.tracking import CANARY_LIFE, DOUBT, Tracking
 from fleetcache.servers.remote import RemoteServer
 from fleetcache.sharing import tidy
 from fleetcache.threads import start
@@ -83,14 +85,15 @@ class Listener:
     """Drives the `Tracking` of one server of *topology*, for all near caches of the process; without a server, of none."""
 
     tracking_class = Tracking
+    """Tests put in others, which break a rule."""
 
     def __init__(self, server: Server | None, topology: Topology) -> None:
         self.server = server
         self.topology = topology
-        self.tracking = self.tracking_class(server)
-        if topology.moves:
-            self.tracking.holds = lambda name: topology.home(name) is server
-        self.changes = CHANGES
+        self.tracking = self.tracking_class(
+            server, (lambda name: topology.home(name) is server) if topology.moves else None
+        )
+        self.gate = GATE
         self.leaving: deque[Reads] = deque()
         """Reads of near caches that are gone; a finalizer notes them, which may come at any moment."""
         self.buffer = bytearray(CHUNK)
@@ -126,8 +129,8 @@ class Listener:
             own()
         if self.thread is not None and reads in self.tracking.readers:
             return
-        self.changes.make(self._serve, reads, clock(), must=False)
-        with self.changes.lock:
+        self.gate.run(self._serve, reads, clock(), must=False)
+        with self.gate.lock:
             if self.thread is not None or not self.wanted:
                 return
             self.assured = clock()
@@ -163,35 +166,35 @@ class Listener:
 
     def release(self, reads: Reads) -> None:
         """Tell *reads* no more; without any others, end, and let whoever comes later have another listener."""
-        self.changes.make(self.tracking.leave, reads)
+        self.gate.run(self.tracking.leave, reads)
         if not self.tracking.readers:
             if self.server is not None and LISTENERS.get(self.server) is self:
                 del LISTENERS[self.server]
-            self.changes.make(self.give_up, "closed", State.ASLEEP, "closed")
+            self.gate.run(self.give_up, "closed", State.ASLEEP, "closed")
             self.rouse()
 
     def wrote(self, names: Iterable[str] | None) -> None:
         """Note that this process writes *names*, None for all there are, or has done so."""
         if names is None:
-            self.changes.make(self.tracking.end_epoch, "own flush")
+            self.gate.run(self.tracking.end_epoch, "own flush")
             return
         for name in names:
             if self.tracking.tells_of(name):
-                self.changes.make(self.tracking.wrote, name)
+                self.gate.run(self.tracking.wrote, name)
 
     def look(self, now: float) -> None:
         """Apply what has been announced, unless another thread is at it."""
         if not OURS:
             own()
         # Whoever is at it for long may be waiting for the interpreter, and gets it when this thread waits.
-        if not self.changes.busy or now - self.looked > LATE:
-            self.changes.make(self._look, now, must=False)
+        if not self.gate.busy or now - self.looked > LATE:
+            self.gate.run(self._look, now, must=False)
 
     def _look(self, now: float) -> None:
         self.looked = now
         if self.sock is None:
             return
-        self.tracking.looking(now)
+        self.tracking.drain_begins(now)
         self.tracking.pulse(now)
         self.drain(now)
 
@@ -217,11 +220,11 @@ class Listener:
             tracking.refuse(str(refusal))
             return False
         except Exception as error:  # noqa: BLE001 - a reader must not fail for it, whatever it is
-            let_pass(error)  # the change was cut short, which is `Changes`' to mend
+            let_pass(error)  # the change was cut short, which is the gate's to mend
             reason = "connection" if isinstance(error, (RedisError, OSError)) else "failure"
             self.give_up(reason, State.DEAD, f"{type(error).__name__}: {error}")
             return False
-        tracking.caught_up(now)
+        tracking.drained(now)
         self.flush()
         return False
 
@@ -247,7 +250,7 @@ class Listener:
 
     def fence(self, now: float, then: Callable[[], object]) -> bool:
         """Ask the server for all that it has acknowledged before *now*; call *then* when it is known."""
-        waits = bool(self.changes.make(self._fence, now, then))
+        waits = bool(self.gate.run(self._fence, now, then))
         if waits:
             self.rouse()
         return waits
@@ -257,9 +260,9 @@ class Listener:
         self.flush()
         return waits
 
-    def fall_back(self) -> None:
-        """A fence was not passed in time: nothing is served until the server has answered."""
-        self.changes.make(self.tracking.unfence)
+    def distrust(self) -> None:
+        """A fence was not passed in time: no copy is served until the server has answered."""
+        self.gate.run(self.tracking.distrust)
 
     # --- the thread -------------------------------------------------------------------------------
 
@@ -274,8 +277,8 @@ class Listener:
                 self._look_around()  # whoever is away may have a successor
             tidy()
             self.tracking.speak()
-            with self.changes.lock:
-                if not self.changes.make(self._goes_on):
+            with self.gate.lock:
+                if not self.gate.run(self._goes_on):
                     self.thread = None
                     return
             state = self.tracking.state
@@ -312,10 +315,10 @@ class Listener:
             connection = self._connect()
         except Refused as refusal:
             if self.wanted:  # else the prefixes went with the last near cache that read under them
-                self.changes.make(self.tracking.refuse, str(refusal))
+                self.gate.run(self.tracking.refuse, str(refusal))
             return
         except (RedisError, OSError) as error:
-            self.changes.make(self.tracking.lost, "connection", State.DEAD, str(error))
+            self.gate.run(self.tracking.lost, "connection", State.DEAD, str(error))
             return
         except Exception as error:  # noqa: BLE001 - a bug ends no thread
             self._fail(error)
@@ -333,7 +336,7 @@ class Listener:
         if why != self.failed:  # once: it may fail like that for as long as it tries
             self.failed = why
             log.error("%s: the near cache's listener failed, and starts anew", self.tracking.address, exc_info=error)
-        self.changes.make(self.give_up, "failure", State.DEAD, why)
+        self.gate.run(self.give_up, "failure", State.DEAD, why)
 
     def _rest(self, seconds: float) -> None:
         with suppress(Empty):
@@ -362,7 +365,7 @@ class Listener:
         try:
             sock = socket_of(connection)
             sock.settimeout(0)
-            self.changes.make(self._connected, sock, self.tracking.own_name())
+            self.gate.run(self._connected, sock, self.tracking.own_name())
         except BaseException:
             connection.disconnect()
             raise
@@ -406,10 +409,10 @@ class Listener:
     def _catch_up(self) -> None:
         """Apply all that has been announced, or give up if it does not end."""
         for _ in range(BACKLOG):
-            if not self.changes.make_patiently(self.drain, clock()):
+            if not self.gate.run_patiently(self.drain, clock()):
                 return
             time.sleep(0)  # let those who wait for the lock have it
-        self.changes.make(self.give_up, "overload", State.ASIDE, "more is written than can be applied here")
+        self.gate.run(self.give_up, "overload", State.ASIDE, "more is written than can be applied here")
 
     def _turn(self, now: float) -> float:
         """Do what is due, and return when more is."""
@@ -417,10 +420,11 @@ class Listener:
         if tracking.agreed and (server := remote(self.server)) is not None:
             # Ordinary connections that lead elsewhere go first: what they bring must not be kept.
             server.meet(tracking.run_id)
-            self.changes.make_patiently(self._arm, sock, now)
-        if tracking.touching and now >= tracking.next_touch:
+            self.gate.run_patiently(self._arm, sock, now)
+        touching = tracking.touching
+        if touching.wanted and now >= touching.due:
             self._touch(now)
-        due = self.changes.make_patiently(self._do_what_is_due, now)
+        due = self.gate.run_patiently(self._do_what_is_due, now)
         unsure = now > self.checked + (tracking.options.t_topo if tracking.state is State.LIVE else DOUBT)
         if not self.probing and (unsure or tracking.canary_due(now)) and self.sock is sock:
             self.probing = True  # `_probe` says when it is done, which may be before the thread is noted
@@ -428,16 +432,16 @@ class Listener:
                 self.probing = False
         if due is None:
             return now
-        return min(due, tracking.next_touch) if tracking.touching else float(due)
+        return min(due, touching.due) if touching.wanted else float(due)
 
     def _touch(self, now: float) -> None:
         """Tell the server which copies are in use."""
         tracking, began = self.tracking, time.thread_time()
-        entries = tracking.warm()
+        entries = tracking.touching.warm()
         # The more copies there are, the longer it takes to look at them, for which a hundredth of the time is enough.
-        tracking.next_touch = now + max(tracking.options.touch or 0, 100 * (time.thread_time() - began))
+        tracking.touching.due = now + max(tracking.options.touch or 0, 100 * (time.thread_time() - began))
         if entries:
-            self.changes.make_patiently(tracking.touch, entries, clock())
+            self.gate.run_patiently(tracking.touching.tell, entries, clock())
 
     def _arm(self, sock: Any, now: float) -> None:
         if self.sock is sock and self.tracking.agreed:
@@ -479,12 +483,12 @@ class Listener:
             name = ""
             if self.tracking.canary_due(clock()):
                 name = self.tracking.own_name()
-                self.changes.make(self.tracking.new_canary, name, clock())
+                self.gate.run(self.tracking.new_canary, name, clock())
             canary = [(c.SET, name, 1, "PX", CANARY_LIFE)] if name else []
             *written, server_part, replication = server.exchange_apart(
                 [*canary, (c.INFO, "server"), (c.INFO, "replication")]
             )
-            self.changes.make(self._probed, name, written, (server_part, replication))
+            self.gate.run(self._probed, name, written, (server_part, replication))
         except (RedisError, OSError, Refused):
             pass  # the server is away, or holds nothing; the lease says what that means for the copies
         except Exception:
@@ -517,19 +521,19 @@ class Listener:
         facts: dict[str, str] = {}
         for part in about:
             facts |= facts_in(part)
-        if not self.tracking.met(facts.get("run_id", ""), facts.get("role", "")):
+        if not self.tracking.is_same_server(facts.get("run_id", ""), facts.get("role", "")):
             self.give_up("another server", State.DEAD, "the primary is another server now")
 
     # --- ends -------------------------------------------------------------------------------------
 
     def met(self, run_id: str) -> None:
         """A new ordinary connection leads to the server *run_id*."""
-        self.changes.make(self._met, run_id)
+        self.gate.run(self._met, run_id)
         if self.sock is None and self.tracking.last_met not in {"", run_id}:
             self.rouse()  # another server may do what the last did not
 
     def _met(self, run_id: str) -> None:
-        if not self.tracking.met(run_id):
+        if not self.tracking.is_same_server(run_id):
             self.give_up("another server", State.DEAD, "the primary is another server now")
 
     def give_up(self, reason: str, state: State, why: str) -> None:
@@ -549,9 +553,9 @@ class Listener:
     def moved(self, losers: Iterable[Server]) -> None:
         """*losers* hold less than they did, or nothing any more."""
         if any(loser is self.server for loser in losers):
-            self.changes.make(self.tracking.end_epoch, "moved")
+            self.gate.run(self.tracking.end_epoch, "moved")
         if not self.wanted:
-            self.changes.make(self.give_up, "moved", State.ASLEEP, "it is no primary any more")
+            self.gate.run(self.give_up, "moved", State.ASLEEP, "it is no primary any more")
             self.rouse()
 
     def _unwatch(self) -> None:
@@ -571,7 +575,7 @@ class Listener:
 
 def listener_of(server: Server, topology: Topology) -> Listener:
     """Return the process's listener of *server*, of *topology*."""
-    with CHANGES.lock:
+    with GATE.lock:
         found = LISTENERS.get(server)
         if found is None:
             found = LISTENERS[server] = Listener(server, topology)
@@ -596,7 +600,7 @@ def _give_up() -> None:
         listener.give_up("interrupt", State.DEAD, "interrupted")
 
 
-CHANGES = Changes(_void, _give_up)
+GATE = Gate(_void, _give_up)
 in_children(RUNNING.clear)
 
 

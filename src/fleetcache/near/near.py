@@ -23,10 +23,12 @@ from fleetcache.exchange.contract import Server
 from fleetcache.forks import in_children
 from fleetcache.keys import default_key_function
 from fleetcache.near.clock import clock
-from fleetcache.near.listener import CHANGES, RUNNING, Listener, listener_of
-from fleetcache.near.reads import Counts, Read, Reads, State
+from fleetcache.near.counts import Counts, Events
+from fleetcache.near.listener import GATE, RUNNING, Listener, listener_of
+from fleetcache.near.reads import Read, Reads
+from fleetcache.near.stages import State
 from fleetcache.near.store import PACKED, Entry, Store
-from fleetcache.near.tracking import CANARY, Events
+from fleetcache.near.tracking import CANARY
 from fleetcache.settings import NearOptions, Settings
 from fleetcache.topology.contract import Topology
 
@@ -40,6 +42,7 @@ class Near:
     """The near cache of one configuration in this process; with others on the same servers it shares listeners."""
 
     reads_class = Reads
+    """Tests put in others, which break a rule."""
 
     def __init__(
         self, options: NearOptions, prefixes: Sequence[str], topology: Topology, *, warns: bool = False
@@ -51,7 +54,7 @@ class Near:
         self.counts = Counts()
         self.past = Events()
         """What happened at servers that are no primaries any more."""
-        self.changes = CHANGES
+        self.gate = GATE
         self.warns = warns
         self.topology = topology
         self.home = topology.home
@@ -98,7 +101,7 @@ class Near:
     @property
     def lock(self) -> Any:
         """What is held while anything is changed."""
-        return self.changes.lock
+        return self.gate.lock
 
     @property
     def copyless(self) -> Copyless:
@@ -114,7 +117,7 @@ class Near:
             reads = self.reads_of(name)
             if name not in reads.pending:
                 return None
-            self.changes.make(reads.settle, must=False)
+            self.gate.run(reads.settle, must=False)
             entry = self.copies.get(name)
             if entry is None:
                 return None
@@ -142,11 +145,11 @@ class Near:
 
     def arrive(self, read: Read, value: Any, payload: bytes | None, left: Any) -> None:
         """Note that *read* brought *payload*, which holds *value*, and what PTTL said, None if nothing."""
-        self.changes.make(read.reads.arrive, read, value, payload, left)
+        self.gate.run(read.reads.arrive, read, value, payload, left)
 
     def arrive_all(self, arrivals: Sequence[tuple[Read, Any, bytes | None, Any]]) -> None:
         """Note several reads, each with what `arrive` is told."""
-        self.changes.make(_arrive_all, arrivals)
+        self.gate.run(_arrive_all, arrivals)
 
     def wrote(self, names: Iterable[str] | None) -> None:
         """Note that this process writes *names*, None for all there are, or has done so."""
@@ -158,7 +161,7 @@ class Near:
         """Give up the copies of *names*, and whatever is being read of them."""
         for name in names:
             if name.startswith(self.prefixes):
-                self.changes.make(self.reads_of(name).tracking.wrote, name)
+                self.gate.run(self.reads_of(name).tracking.wrote, name)
 
     # --- fences -----------------------------------------------------------------------------------
 
@@ -172,7 +175,7 @@ class Near:
             try:
                 passed[listener].get(timeout=max(began + listener.patience - clock(), 0))
             except Empty:
-                listener.fall_back()
+                listener.distrust()
 
     async def afence(self) -> None:
         """Wait until every write that was acknowledged before now is known here."""
@@ -193,7 +196,7 @@ class Near:
                 try:
                     await asyncio.wait_for(passed, listener.patience)
                 except TimeoutError:
-                    listener.fall_back()
+                    listener.distrust()
 
         await asyncio.gather(*(pass_one(listener) for listener in self._telling()))
 

@@ -7,11 +7,11 @@ Whoever calls holds the near cache's lock, but for `Reads.depart`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from fleetcache.keys import MAX_LENGTH, doubtful
+from fleetcache.near.counts import Counts
+from fleetcache.near.stages import State
 from fleetcache.near.store import PACKED, Entry, Store
 from fleetcache.settings import NearOptions
 
@@ -31,31 +31,6 @@ SCALARS = frozenset((str, bytes, int, float, bool))
 
 PAID = 10
 """Hits for which the server is told of a copy's use once: that takes it less than a tenth of the time of a read."""
-
-
-class State(StrEnum):
-    """How far a primary's copies can be trusted; the best comes first."""
-
-    LIVE = "live"
-    ARMED = "armed"
-    CONNECTING = "connecting"
-    ASLEEP = "asleep"
-    SUSPECT = "suspect"
-    ASIDE = "aside"
-    DEAD = "dead"
-    OFF = "off"
-
-
-@dataclass
-class Counts:
-    """What happened to the reads and copies of a near cache since the process began."""
-
-    misses: int = 0
-    filled: int = 0
-    refused: int = 0
-    """Values that were read, and not kept because something came between."""
-    invalidations: dict[str, int] = field(default_factory=lambda: {"push": 0, "own write": 0, "overtaken": 0})
-    """Copies dropped, by cause."""
 
 
 class Read:
@@ -127,7 +102,7 @@ class Reads:
         if not name.startswith(self.prefixes):
             return None
         tracking = self.tracking
-        return Read(self, name, tracking.journal.now if self.covered and tracking.armed else 0, now)
+        return Read(self, name, tracking.journal.now if self.covered and tracking.stage.keeps else 0, now)
 
     def arrive(self, read: Read, value: Any, payload: bytes | None, left: Any) -> None:
         """Note that *read* brought *payload*, which holds *value* and has *left* milliseconds to live.
@@ -153,28 +128,17 @@ class Reads:
 
     def judge(self, read: Read) -> None:
         """Keep a copy of what was read if nothing came between, or else give up the copy that it contradicts."""
-        name, value, payload, left = read.name, read.value, read.payload, read.left
         tracking = self.tracking
-        keep = tracking.journal.read(name, read.number, read.digest) and self.covered
-        absent = value is PACKED and payload is None
-        if type(left) is not int or (left == -2 and not absent):
-            keep = False
-        elif tracking.holds is not None and (absent or not tracking.holds(name)):
-            keep = False  # while a slot is on its way, what comes to be there is announced by another server
-        elif absent and not self.options.absent:
-            keep = False
-        if self.warns and keep:
-            keep = len(name) <= MAX_LENGTH and not doubtful(name)
-        if keep:
-            deadline = read.sent + (self.longest if left < 0 else min(self.longest, left / 1000))
-            if self.store.put(name, value, payload, deadline, tracking.epoch):
+        if tracking.journal.read(read.name, read.number, read.digest) and leaves_copy(read, self):
+            lifetime = self.longest if read.left < 0 else min(self.longest, read.left / 1000)
+            if self.store.put(read.name, read.value, read.payload, read.sent + lifetime, tracking.epoch):
                 self.counts.filled += 1
             return
         self.counts.refused += read.number > 0
-        copy = self.store.copies.get(name)
-        if copy is not None and not copy.holds(value, payload):
+        copy = self.store.copies.get(read.name)
+        if copy is not None and not copy.holds(read.value, read.payload):
             # Nobody knows which is newer.
-            self.drop(name, "overtaken")
+            self.drop(read.name, "overtaken")
 
     def drop(self, name: str, cause: str) -> None:
         """Give up the copy of *name*, if there is one."""
@@ -207,3 +171,19 @@ class Reads:
     def warm(self) -> list[Entry]:
         """Return the copies that were hit so often since the server was told that it is to be told again.  Needs no lock."""
         return self.store.warm(self.tracking.epoch, PAID) if self.options.touch else []
+
+
+def leaves_copy(read: Read, reads: Reads) -> bool:
+    """Whether a read leaves a copy if nothing has overtaken it: every rule of the near cache, which a new one joins."""
+    absent = read.value is PACKED and read.payload is None
+    if not reads.covered:
+        return False  # nothing would end the copy
+    if type(read.left) is not int or (read.left == -2 and not absent):
+        return False  # the primary did not say how long the entry lives, or it has just expired
+    if absent and not reads.options.absent:
+        return False
+    tracking = reads.tracking
+    if tracking.can_move and (absent or not tracking.holds(read.name)):
+        return False  # while a slot moves, another primary announces the entries that come to be in it
+    # A name that is warned of whenever it is used must not be found near.
+    return not reads.warns or (len(read.name) <= MAX_LENGTH and not doubtful(read.name))

@@ -28,25 +28,23 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import (
-    AskError,
-    MovedError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-)
+from redis.exceptions import AskError, MovedError, NoPermissionError, ReadOnlyError
 
 from fleetcache.exchange.contract import Command
 from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, new_reader, pack
+from fleetcache.near.audience import Audience
+from fleetcache.near.counts import Events
 from fleetcache.near.journal import Journal
-from fleetcache.near.reads import NEVER, Reads, State
-from fleetcache.near.store import ENDED, Entry, Epoch
+from fleetcache.near.reads import NEVER, Reads
+from fleetcache.near.refusals import IN_ORDER, NO_WRITES, PRIMARY, Refused, insist, too_old
+from fleetcache.near.stages import Event, Stage, State, following
+from fleetcache.near.store import ENDED, Epoch
+from fleetcache.near.touching import Touching
 from fleetcache.settings import NearOptions
 
 log = logging.getLogger("fleetcache.near")
@@ -59,19 +57,11 @@ FRESH = 0.001
 LOOKING = 0.05
 """Seconds for which one that looks may be held up, waiting for the interpreter, before others look as well."""
 
-SPARE = 16
-"""Prefixes that may be announced for nobody, if no more are announced for somebody."""
-
-TOUCHES = 5000
-"""Copies that the server is told of at a time."""
-
 OUTSTANDING = 3
 """So many unanswered questions are enough: a server that is stopped must not be sent more and more."""
 
 PATIENCE = 3.0
 """Seconds, or as many times ``t_live``, without an answer after which a connection is given up."""
-
-NOBODY: list[Reads] = []
 
 CANARY = "~near:"
 """What a canary's name has after the prefix: no key's name with a version."""
@@ -85,45 +75,6 @@ CANARY_LIFE = 100
 DOUBT = 1.0
 """Seconds between canaries until one has been seen."""
 
-PRIMARY = {"", "master"}
-"""What INFO calls a server that takes writes, if it says so at all."""
-
-OLDEST = 7
-"""Redis before 7.0 puts announcements into the middle of other replies."""
-
-
-@dataclass
-class Events:
-    """What happened on the connections to one primary since the process began."""
-
-    pushes: int = 0
-    """Names that were announced, copied here or not."""
-    epochs: dict[str, int] = field(default_factory=dict)
-    """How often every copy was given up, by reason."""
-    connects: int = 0
-    """How often it was tried to listen."""
-    canaries: int = 0
-    lags: list[int] = field(default_factory=lambda: [0] * 24)
-    """How many canaries took less than 2, 4, 8, … microseconds from being sent to being heard of."""
-
-    touched: int = 0
-    """Names that the server was told to be in use."""
-
-    def lag(self, seconds: float) -> None:
-        """Count a canary's round trip."""
-        bucket = min(max(int(seconds * 1e6), 1).bit_length() - 1, len(self.lags) - 1)
-        self.lags[bucket] += 1
-
-    def add(self, other: Events) -> None:
-        """Count what happened at another primary as well."""
-        for name, count in other.epochs.items():
-            self.epochs[name] = self.epochs.get(name, 0) + count
-        self.pushes += other.pushes
-        self.connects += other.connects
-        self.canaries += other.canaries
-        self.touched += other.touched
-        self.lags = [mine + its for mine, its in zip(self.lags, other.lags, strict=True)]
-
 
 @dataclass
 class Canary:
@@ -134,30 +85,16 @@ class Canary:
     acknowledged: float | None = None
 
 
-def too_old(version: str) -> bool:
-    """Whether a server of this ``redis_version`` puts announcements where they cannot be told apart."""
-    major = version.partition(".")[0]
-    return major.isdigit() and int(major) < OLDEST
-
-
-def shortest(prefixes: Iterable[str]) -> tuple[str, ...]:
-    """Return those of *prefixes* that begin with no other."""
-    found: list[str] = []
-    for prefix in sorted(prefixes):  # what begins with another comes after it
-        if not (found and prefix.startswith(found[-1])):
-            found.append(prefix)
-    return tuple(found)
-
-
 class Tracking:
     """What is known of one primary, for all near caches that read it."""
 
-    holds: Callable[[str], bool] | None = None
-    """Says whether this primary is the one that holds a name, where that can change."""
-
-    def __init__(self, server: Any = None) -> None:
+    def __init__(self, server: Any = None, holds: Callable[[str], bool] | None = None) -> None:
         self.server = server
-        """Whom reads are sent to."""
+        """Which server reads are sent to."""
+        self.can_move = holds is not None
+        """Whether names of this primary may come to be another's, as in a cluster."""
+        self.holds = holds or _holds_all
+        """Says whether this primary is the one that holds a name."""
         self.address = server.address if server is not None else ""
         self.counts = Events()
         self.epoch = Epoch()
@@ -165,9 +102,12 @@ class Tracking:
         self.readers: list[Reads] = []
         """The near caches that are told what is announced."""
         self._suit_readers()
-        self.state = State.CONNECTING
+        self.ended = State.CONNECTING
+        """Why there is no connection, while there is none."""
         self.why = ""
         """Why it is not live."""
+        self.said = State.CONNECTING
+        """Which state was logged last, or would have been if it were worth it."""
         self.told = ""
         """Which reason was logged last; that it is live has none."""
         self.lived = False
@@ -176,6 +116,7 @@ class Tracking:
         """The run id of the server that was talked to last."""
         self.news: deque[tuple[int, State, str]] = deque(maxlen=100)
         self.waiters: list[tuple[float, Callable[[], object]]] = []
+        self.stage = Stage.GREETING
         self._names = 0
         self._name_itself()
         self._forget_connection()
@@ -192,32 +133,39 @@ class Tracking:
         self._barred: tuple[str, ...] = ()
         """Prefixes under which the user may not write, or not look."""
         self.run_id = ""
-        self.untracked = False
-        """Whether copies are served that nobody vouches for."""
-        self.introduced = False
-        """Whether the server has agreed, and said who it is."""
-        self.armed = False
-        """Whether the server announces what changes, so that reads may leave copies."""
-        self.proven = False
-        """Whether a canary has shown that it does."""
-        self.deaf = False
-        """Whether a canary has shown that it does not, and none since that it does again."""
+        self._enter(Event.LOST)
         self.answered = NEVER
         """When the newest question that was answered had been sent."""
         self._asked = NEVER
         self._fencing = False
         self.silent = False
         """Whether a fence has waited for an answer in vain, and none has come since."""
-        self._caught_up = NEVER
+        self._drained = NEVER
         self._canary: Canary | None = None
         self._next_canary = NEVER
-        self._touching = 0
-        """Unanswered commands that tell of copies in use."""
-        self.touches = True
-        """Whether the server takes them."""
-        self.next_touch = NEVER
+        self.touching = Touching(self)
         for reads in self.readers:
             self._admit(reads)
+
+    # --- the stage --------------------------------------------------------------------------------
+
+    def _enter(self, event: Event) -> None:
+        self.stage = following(self.stage, event)
+
+    @property
+    def state(self) -> State:
+        """How far copies can be trusted."""
+        return self.stage.state or self.ended
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all that is missing is to `arm`."""
+        return self.stage is Stage.AGREED
+
+    @property
+    def proven(self) -> bool:
+        """Whether a canary has shown that announcements arrive."""
+        return self.stage.proven
 
     # --- the near caches --------------------------------------------------------------------------
 
@@ -229,7 +177,7 @@ class Tracking:
             self._do_without()
         self._admit(reads)
         if self.asked and not self.outgrown:
-            self._ask_for(tuple(each for each in self.prefixes if not each.startswith(self.asked)), now)
+            self._ask_for(tuple(each for each in self.audience.prefixes if not each.startswith(self.asked)), now)
 
     def leave(self, reads: Reads) -> None:
         """Tell *reads* no more."""
@@ -239,14 +187,8 @@ class Tracking:
             reads.leave()
 
     def _suit_readers(self) -> None:
-        """Find out for whom is what, and take the strictest that any of them asks for."""
-        self.prefixes = shortest(prefix for reads in self.readers for prefix in reads.prefixes)
-        audience: dict[str, list[Reads]] = {}
-        for reads in self.readers:
-            for prefix in reads.prefixes:
-                audience.setdefault(prefix, []).append(reads)
-        self._audience = audience
-        self._lengths = sorted({len(prefix) for prefix in audience})
+        """Find out which names are whose, and take the strictest options that any of them has."""
+        self.audience = Audience(self.readers)
         asked = [reads.options for reads in self.readers] or [NearOptions()]
         self.options = NearOptions(
             t_live=min(options.t_live for options in asked),
@@ -259,51 +201,36 @@ class Tracking:
     def _admit(self, reads: Reads) -> None:
         """See whether reads may leave copies, and how long these live."""
         options = reads.options
-        reads.longest = options.untracked_ttl if self.untracked else options.max_ttl
+        untracked = self.stage is Stage.UNTRACKED
+        reads.longest = options.untracked_ttl if untracked else options.max_ttl
         reads.covered = (
             options.untracked_ttl > 0
-            if self.untracked
+            if untracked
             else all(prefix.startswith(self.announced) for prefix in reads.prefixes)
         )
 
-    def audience(self, name: str) -> list[Reads]:
-        """Return the reads that may have left a copy of *name*."""
-        if len(self._lengths) == 1:  # written out: all that is announced comes by here
-            return self._audience.get(name[: self._lengths[0]], NOBODY)
-        return [reads for length in self._lengths for reads in self._audience.get(name[:length], NOBODY)]
-
     def tells_of(self, name: str) -> bool:
         """Whether there may be copies of *name*, from here."""
-        for length in self._lengths:
-            if name[:length] in self._audience:
-                return self.holds is None or self.holds(name)
-        return False
+        return bool(self.audience.of(name)) and self.holds(name)
 
     @property
     def outgrown(self) -> bool:
-        """Whether the connection announces too little, or far too much, which only a new one can change.
-
-        Servers refuse a prefix that another begins with, or that begins with another, and take none back; and they
-        compare each name that is written with all of them.
-        """
-        if any(each.startswith(self.prefixes) and each not in self.prefixes for each in self.asked):
-            return True
-        unused = sum(not any(prefix.startswith(each) for prefix in self.prefixes) for each in self.asked)
-        return unused > max(SPARE, len(self.asked) - unused)
+        """Whether only a new connection can announce what the near caches need now."""
+        return self.audience.outgrows(self.asked)
 
     # --- the connection ---------------------------------------------------------------------------
 
     def connected(self, now: float, name: str) -> None:
         """A connection to the server is there: ask it to announce changes.  *name* is for questions about nothing."""
-        if self.untracked:
+        if self.stage is Stage.UNTRACKED:
             self.end_epoch("connected")
         self._forget_connection()
         self.lived = False
         self._question = ("SET", name, "", "XX")
-        self._ask_for(self.prefixes, now)
-        self._send((b"INFO", "server"), self._named, now)
-        self._send((b"INFO", "replication"), self._ranked, now)
-        self._send((b"PTTL", name), self._timed, now)
+        self._ask_for(self.audience.prefixes, now)
+        self.send((b"INFO", "server"), self._named, now)
+        self.send((b"INFO", "replication"), self._ranked, now)
+        self.send((b"PTTL", name), self._timed, now)
         self._ask(now)
 
     def _ask_for(self, prefixes: tuple[str, ...], now: float) -> None:
@@ -312,7 +239,7 @@ class Tracking:
             self.asked += prefixes
             self._asking = (*self._asking, prefixes)
             parts = [part for prefix in prefixes for part in ("PREFIX", prefix)]
-            self._send(("CLIENT", "TRACKING", "ON", "BCAST", *parts), self._subscribed, now)
+            self.send(("CLIENT", "TRACKING", "ON", "BCAST", *parts), self._subscribed, now)
 
     def received(self, data: Any, now: float) -> None:
         """Take in bytes from the server, as they come."""
@@ -326,26 +253,27 @@ class Tracking:
             else:
                 raise ConnectionError("the server sent a reply that nobody asked for")
 
-    def looking(self, now: float) -> None:
-        """Somebody is about to read what has come; until that is done, others are served by the lease alone."""
+    def drain_begins(self, now: float) -> None:
+        """The socket is about to be read; until that is done, other readers are served by the lease alone."""
         if self.leased(now):
             self.epoch.until = min(self.answered + self.options.t_live, now + LOOKING)
 
-    def caught_up(self, now: float) -> None:
+    def drained(self, now: float) -> None:
         """There was nothing more to read at *now*."""
-        self._caught_up = now
+        self._drained = now
         self._extend()
-        if self.state is not State.LIVE and self.leased(now):
+        if self.stage is not Stage.LIVE and self.leased(now):
             self.lived = True
-            self._become(State.LIVE, "")
+            self._step(Event.LEASED, "")
 
     def lost(self, reason: str, state: State = State.DEAD, why: str = "") -> None:
         """The connection is gone, or of no use: so are all copies."""
-        was_of_use = self.armed or self.deaf
+        was_of_use = self.stage not in {Stage.GREETING, Stage.AGREED}
         self._forget_connection()
         if was_of_use:
             self.end_epoch(reason)
-        self._become(state, why or reason, news=reason == "failure")
+        self.ended = state
+        self._step(Event.LOST, why or reason, news=reason == "failure")
         self._release_fences()
 
     def after_fork(self) -> None:
@@ -370,7 +298,8 @@ class Tracking:
         self._do_without()
 
     def _do_without(self) -> None:
-        self.untracked = self.armed = any(reads.options.untracked_ttl for reads in self.readers)
+        if any(reads.options.untracked_ttl for reads in self.readers):
+            self._enter(Event.REFUSED)
         for reads in self.readers:
             self._admit(reads)
         self._extend()
@@ -380,16 +309,20 @@ class Tracking:
         if self._expected and now - self._expected[0][1] > max(PATIENCE, PATIENCE * self.options.t_live):
             raise TimeoutError("no answer on the tracking connection")
         self.pulse(now)
-        if self.state is State.LIVE and not self.leased(now):
-            self._become(State.SUSPECT, "the server does not answer in time")
+        if self.stage is Stage.LIVE and not self.leased(now):
+            self._step(Event.LATE, "the server does not answer in time")
         return max(self._asked + self.options.t_live / 3, now + self.options.t_live / 12)
 
     def pulse(self, now: float) -> None:
         """Ask for a new lease if it is time to."""
-        if now >= self._asked + self.options.t_live / 3 and len(self._expected) - self._touching < OUTSTANDING:
+        if (
+            now >= self._asked + self.options.t_live / 3
+            and len(self._expected) - self.touching.unanswered < OUTSTANDING
+        ):
             self._ask(now)
 
-    def _send(self, command: Command, then: Callable[[Any, float, float], None], now: float) -> None:
+    def send(self, command: Command, then: Callable[[Any, float, float], None], now: float) -> None:
+        """Send *command*, and call *then* with its reply, with when it was sent, and when that is."""
         self.outgoing += pack(command)
         self._expected.append((then, now))
 
@@ -418,14 +351,14 @@ class Tracking:
             )  # it may be promoted, or another take its place, any moment
 
     def _timed(self, reply: Any, sent: float, now: float) -> None:
-        if self.holds is not None and isinstance(reply, (MovedError, AskError)):
+        if self.can_move and isinstance(reply, (MovedError, AskError)):
             raise reply  # the slot of this name has just moved, and with another name it will do
         if isinstance(reply, NoPermissionError):
             self._bar("PTTL", reply)
-            self._send((b"PTTL", self._question[1]), self._timed, now)
+            self.send((b"PTTL", self._question[1]), self._timed, now)
             return
         insist("PTTL", reply)
-        self.introduced = True
+        self._enter(Event.AGREED)
 
     def _bar(self, command: str, reply: Exception) -> None:
         """Ask about names under another prefix, since the user may not do *command* under this one; or say that no other is left."""
@@ -434,16 +367,10 @@ class Tracking:
             insist(command, reply)
         self._question = ("SET", self.own_name(), "", "XX")
 
-    @property
-    def agreed(self) -> bool:
-        """Whether all that is missing is to `arm`."""
-        return self.introduced and not (self.armed or self.deaf)
-
     def arm(self, now: float) -> None:
         """From now on reads may leave copies: the server announces, and ordinary connections lead to it."""
-        self.armed = True
         self._next_canary = now
-        self._become(State.ARMED, "no canary has been seen yet")
+        self._step(Event.ARMED, "no canary has been seen yet")
 
     def _announced(self, push: Any, now: float) -> None:
         """Something changed: *push* is ``invalidate`` and a list of names, or None for all."""
@@ -466,22 +393,22 @@ class Tracking:
     def invalidated(self, name: str) -> None:
         """The entry called *name* was changed, by whomever."""
         self.journal.write(name)
-        for reads in self.audience(name):
+        for reads in self.audience.of(name):
             reads.drop(name, "push")
 
     def wrote(self, name: str) -> None:
         """Note that this process writes *name*, or has done so: no copy of before may be seen after."""
         self.journal.write(name)
-        for reads in self.audience(name):
+        for reads in self.audience.of(name):
             reads.drop(name, "own write")
 
     def flushed(self) -> None:
-        """Everything was removed."""
+        """Everything was removed.  By itself so that a test can leave it out."""
         self.end_epoch("flush")
 
     def _ask(self, now: float) -> None:
         self._asked = now
-        self._send(self._question, self._answered, now)
+        self.send(self._question, self._answered, now)
 
     def _answered(self, reply: Any, sent: float, now: float) -> None:
         if isinstance(reply, NoPermissionError):
@@ -493,7 +420,7 @@ class Tracking:
         if isinstance(reply, Exception) and not (isinstance(reply, IN_ORDER) or str(reply).startswith(NO_WRITES)):
             # It is loading, or busy with a script; what has been acknowledged before may still be to come.
             if self.waiters:
-                self.unfence()
+                self.distrust()
                 self._release_fences()
             return
         self.silent = False
@@ -505,24 +432,27 @@ class Tracking:
         self._pass_fences(now)
 
     def vouched(self, sent: float, now: float) -> float:
-        """Return before when a write must have been acknowledged to be known here, by an answer."""
+        """Return before when a write must have been acknowledged to be known here, by an answer.
+
+        By itself so that a test can put in another moment.
+        """
         return sent
 
     # --- trust ------------------------------------------------------------------------------------
 
     def leased(self, now: float) -> bool:
         """Whether the server has answered lately enough, and nothing speaks against it."""
-        return self.proven and not self.silent and now < self.answered + self.options.t_live
+        return self.stage.proven and not self.silent and now < self.answered + self.options.t_live
 
     def vouches(self, epoch: Epoch, now: float) -> bool:
         """Whether a copy of *epoch* may be served although ``until`` is over: others are reading the socket."""
         return epoch is self.epoch and self.leased(now)
 
     def _extend(self) -> None:
-        if self.untracked:
+        if self.stage is Stage.UNTRACKED:
             self.epoch.until = FOREVER
-        elif self.proven and not self.silent:
-            self.epoch.until = min(self.answered + self.options.t_live, self._caught_up + FRESH)
+        elif self.stage.proven and not self.silent:
+            self.epoch.until = min(self.answered + self.options.t_live, self._drained + FRESH)
 
     def end_epoch(self, reason: str) -> None:
         """Give up every copy, and every read that is under way."""
@@ -538,13 +468,14 @@ class Tracking:
         self.epoch.until = ENDED
         self.epoch = Epoch()
 
-    def _become(self, state: State, why: str, *, news: bool = False) -> None:
-        """Change the state; with *news* another reason for the same state is logged, too."""
-        known, self.why = self.state, why
+    def _step(self, event: Event, why: str, *, news: bool = False) -> None:
+        """Change the stage, and log the state if it is another one; with *news* another reason for the same state, too."""
+        self._enter(event)
+        state, known, self.why = self.state, self.said, why
         if known is state and not (news and why != self.told):
             return
         quiet = state in {State.CONNECTING, State.ARMED, State.ASLEEP} or (known is State.ASLEEP and why == self.told)
-        self.state = state
+        self.said = state
         level = logging.DEBUG if quiet else logging.INFO if state is State.LIVE else logging.WARNING
         self.told = self.told if quiet else why
         self.news.append((level, state, why))
@@ -560,7 +491,7 @@ class Tracking:
 
     def canary_due(self, now: float) -> bool:
         """Whether it is time to write one."""
-        return (self.armed or self.deaf) and now >= self._next_canary
+        return (self.stage.keeps or self.stage is Stage.DEAF) and now >= self._next_canary
 
     def own_name(self) -> str:
         """Return a new name that no cache uses, under one of the prefixes, and of an entry that would be here."""
@@ -568,24 +499,24 @@ class Tracking:
         for _ in range(TRIES if prefixes else 0):
             self._names += 1
             name = f"{prefixes[self._names % len(prefixes)]}{CANARY}{self._me}:{self._names}"
-            if self.holds is None or self.holds(name):
+            if self.holds(name):
                 return name
         raise Refused("no name that begins with the prefixes is in a slot of this server")
 
     def _free(self) -> list[str]:
         """Return the prefixes of names that are announced, and that the user may write."""
-        return [prefix for prefix in self.announced or self.prefixes if prefix not in self._barred]
+        return [prefix for prefix in self.announced or self.audience.prefixes if prefix not in self._barred]
 
     def new_canary(self, name: str, now: float) -> None:
         """Note that *name* is about to be written over the ordinary connections."""
         self._canary = Canary(name, now)
-        self._next_canary = now + (self.options.canary if self.proven else min(DOUBT, self.options.canary))
+        self._next_canary = now + (self.options.canary if self.stage.proven else min(DOUBT, self.options.canary))
 
     def canary_written(self, name: str, now: float) -> None:
         """The server has acknowledged the write of *name*."""
         if self._canary is not None and self._canary.name == name:
             self._canary.acknowledged = now
-            if not self.proven or self.state is not State.LIVE:
+            if self.stage is not Stage.LIVE:
                 self._ask(now)
 
     def canary_refused(self, why: Exception) -> None:
@@ -594,69 +525,32 @@ class Tracking:
             barred = tuple(prefix for prefix in self._free() if self._canary.name.startswith(prefix))
             self._barred += barred if len(barred) < len(self._free()) else ()
         self._canary = None
-        if not self.proven:
-            self._become(State.SUSPECT, f"no canary can be written: {why}")
-
-    # --- what is in use ---------------------------------------------------------------------------
-
-    @property
-    def touching(self) -> bool:
-        """Whether the server is told which entries are in use although it is not asked for them."""
-        return (
-            self.options.touch is not None
-            and self.touches
-            and self.state is State.LIVE
-            and any(reads.store.copies for reads in self.readers)
-        )
-
-    def warm(self) -> list[Entry]:
-        """Return the copies that it is to be told of.  Needs no lock."""
-        return [entry for reads in self.readers for entry in reads.warm()][:TOUCHES]
-
-    def touch(self, entries: Sequence[Entry], now: float) -> None:
-        """Tell the server that *entries* are in use, so that others are evicted before them.  TOUCH is announced to nobody."""
-        for entry in entries:
-            entry.told = entry.hits
-        names = [entry.name for entry in entries]
-        size = len(names) if self.holds is None else 1  # each is in a slot of its own
-        for first in range(0, len(names), size or 1):
-            self._touching += 1
-            self._send((b"TOUCH", *names[first : first + size]), self._touched, now)
-        self.counts.touched += len(names)
-
-    def _touched(self, reply: Any, sent: float, now: float) -> None:
-        self._touching -= 1
-        if isinstance(reply, ResponseError) and not isinstance(reply, (MovedError, AskError)) and self.touches:
-            self.touches = str(reply).startswith(PASSING)
-            if not self.touches:
-                self.news.append((logging.DEBUG, self.state, f"its server cannot be told what is in use: {reply}"))
+        if not self.stage.proven:
+            self._step(Event.UNWRITABLE, f"no canary can be written: {why}")
 
     def _heard(self, name: str, now: float) -> None:
         """A canary was announced; another process's serves as well, so that a fleet does not write one each."""
         if self._canary is not None and name == self._canary.name:
             self._seen(self._canary, now)
-        elif self.proven and self._canary is None and self._me not in name:
+        elif self.stage.proven and self._canary is None and self._me not in name:
             self._next_canary = now + self._spread * self.options.canary
 
     def _seen(self, canary: Canary, now: float) -> None:
         self.counts.canaries += 1
         self.counts.lag(now - canary.sent)
         self._canary = None
-        self.proven = True
-        if self.deaf:
-            self.deaf, self.armed = False, True
+        self._enter(Event.HEARD)
         self._extend()
 
     def _unheard(self) -> None:
         """An answer has come that the canary's announcement should have come before."""
         self._canary = None
-        # What is read from now on may miss what is announced, so it must not be kept either.
-        self.proven, self.armed, self.deaf = False, False, True
+        self._enter(Event.MISSED)  # first: reads from now on must leave no copies either
         self.end_epoch("canary")
-        self._become(State.SUSPECT, "the server's announcements do not arrive (a proxy that drops them?)")
+        self._step(Event.MISSED, "the server's announcements do not arrive (a proxy that drops them?)")
 
-    def met(self, run_id: str, role: str = "") -> bool:
-        """The ordinary connections lead to the server *run_id*; return whether that is this one."""
+    def is_same_server(self, run_id: str, role: str = "") -> bool:
+        """Whether the server *run_id*, to which ordinary connections lead, is this one."""
         return not run_id or not self.run_id or (run_id == self.run_id and role in PRIMARY)
 
     # --- fences -----------------------------------------------------------------------------------
@@ -664,7 +558,7 @@ class Tracking:
     def fence(self, now: float, then: Callable[[], object]) -> bool:
         """Call *then* as soon as every write acknowledged before *now* is known; return whether to wait for it."""
         if not self.leased(now):
-            self._unfenced()
+            self._end_for_fence()
             return False
         self.waiters.append((now, then))
         if not self._fencing:
@@ -672,14 +566,14 @@ class Tracking:
             self._ask(now)
         return True
 
-    def unfence(self) -> None:
-        """Note that the server has not answered in time; until it does, nothing is served, and no fence waits."""
+    def distrust(self) -> None:
+        """Note that the server has not answered a fence in time; until it answers, no copy is served, and no fence waits."""
         self.silent = True
-        self._unfenced()
+        self._end_for_fence()
 
-    def _unfenced(self) -> None:
-        """Give up all copies instead: whatever is read from now on was written, or not, before it was read."""
-        if self.armed:
+    def _end_for_fence(self) -> None:
+        """Give up all copies in place of waiting: reads from now on know every write that was acknowledged before."""
+        if self.stage.keeps:
             self.end_epoch("fence")
 
     def _pass_fences(self, now: float) -> None:
@@ -700,25 +594,6 @@ class Tracking:
             then()
 
 
-def insist(command: str, reply: Any) -> Any:
-    """Return the reply to *command*, or say why there will be none."""
-    if not isinstance(reply, Exception):
-        return reply
-    if str(reply).startswith(PASSING):
-        raise reply
-    raise Refused(f"{command} is refused: {reply}")
-
-
-IN_ORDER = (AskError, OutOfMemoryError)
-NO_WRITES = ("MISCONF", "NOREPLICAS")
-"""Answers as good as any: that the slot is on its way, or that nothing can be written just now."""
-
-PASSING = (
-    *("BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "NOAUTH", "WRONGPASS", "DENIED"),
-    *("OOM", "MISCONF", "NOREPLICAS", "INPROG", "UNKILLABLE"),
-)
-"""How refusals begin that are no last word: what is in the way passes."""
-
-
-class Refused(Exception):
-    """The server does not offer what a near cache needs."""
+def _holds_all(name: str) -> bool:
+    """Where names never move, the primary holds them all."""
+    return True

@@ -2,7 +2,7 @@
 
 Not even in one thread: a signal's handler, or a finaliser that the garbage collector runs, can use the
 cache while its thread is in here.  Such a change is not made; instead every copy is given up.
-So it is when a change is cut short, by Ctrl-C or by a time limit's exception.
+The same happens when a change is cut short, by Ctrl-C or by a time limit's exception.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 from fleetcache.forks import OURS, Guard, own
 
 TRIES = 3
-"""So often it tries at most: a busy reader gives the interpreter away only where it waits for the kernel, in a change."""
+"""How often `run_patiently` looks whether the gate is free before it waits for the lock."""
 
 PAUSE = 0.0005
-"""Seconds between two tries of one that must not hold the lock while it waits for the interpreter."""
+"""Seconds between two such looks."""
 
 
-class Changes(Guard):
-    """Guards the store, and what is known of the primaries."""
+class Gate(Guard):
+    """Lets one change at a time through to the stores, and to what is known of the primaries."""
 
     def __init__(self, void: Callable[[], None], give_up: Callable[[], None]) -> None:
         self._void = void
-        """Ends every epoch, at any moment whatever."""
+        """Ends every epoch; may be called at any moment."""
         self._give_up = give_up
         """Puts everything in order, with no copies."""
         super().__init__()
@@ -36,8 +36,11 @@ class Changes(Guard):
         """Whether a change is being made."""
         self._torn = False
 
-    def make(self, action: Callable[..., Any], *args: Any, must: bool = True) -> Any:
-        """Return what *action* returns; None in the middle of another change.  Without *must* it may be left out."""
+    def run(self, action: Callable[..., Any], *args: Any, must: bool = True) -> Any:
+        """Return what *action* returns; None in the middle of another change, where every copy is given up instead.
+
+        Without *must* the action may be left out, and no copy is given up.
+        """
         if not OURS:
             own()
         # No acquire() in front of a try: an exception that a signal's handler raises could come in between.
@@ -67,10 +70,13 @@ class Changes(Guard):
         self._give_up()
         self._torn = False  # not before: this can be cut short as well
 
-    def make_patiently(self, action: Callable[..., Any], *args: Any) -> Any:
-        """`make`, for a thread that is not urgent: one that waits for a lock has it before it has the interpreter back."""
+    def run_patiently(self, action: Callable[..., Any], *args: Any) -> Any:
+        """`run` for the background thread: it polls before it takes the lock.
+
+        A thread that is given the lock while it still waits for the interpreter would block every reader meanwhile.
+        """
         for _ in range(TRIES):
             if not self.busy:
                 break
             time.sleep(PAUSE)
-        return self.make(action, *args)
+        return self.run(action, *args)

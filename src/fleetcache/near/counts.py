@@ -1,0 +1,50 @@
+"""What the near cache counts: at each primary, and for each near cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Events:
+    """What happened on the connections to one primary since the process began."""
+
+    pushes: int = 0
+    """Names that were announced, copied here or not."""
+    epochs: dict[str, int] = field(default_factory=dict)
+    """How often every copy was given up, by reason."""
+    connects: int = 0
+    """How often it was tried to listen."""
+    canaries: int = 0
+    lags: list[int] = field(default_factory=lambda: [0] * 24)
+    """How many canaries took less than 2, 4, 8, … microseconds from being sent to being heard of."""
+
+    touched: int = 0
+    """Names that the server was told to be in use."""
+
+    def lag(self, seconds: float) -> None:
+        """Count a canary's round trip."""
+        bucket = min(max(int(seconds * 1e6), 1).bit_length() - 1, len(self.lags) - 1)
+        self.lags[bucket] += 1
+
+    def add(self, other: Events) -> None:
+        """Count what happened at another primary as well."""
+        for name, count in other.epochs.items():
+            self.epochs[name] = self.epochs.get(name, 0) + count
+        self.pushes += other.pushes
+        self.connects += other.connects
+        self.canaries += other.canaries
+        self.touched += other.touched
+        self.lags = [mine + its for mine, its in zip(self.lags, other.lags, strict=True)]
+
+
+@dataclass
+class Counts:
+    """What happened to the reads and copies of a near cache since the process began."""
+
+    misses: int = 0
+    filled: int = 0
+    refused: int = 0
+    """Values that were read, and not kept because something came between."""
+    invalidations: dict[str, int] = field(default_factory=lambda: {"push": 0, "own write": 0, "overtaken": 0})
+    """Copies dropped, by cause."""

@@ -1,0 +1,70 @@
+"""Telling a primary which of its entries are in use, although it is not asked for them, so that it evicts others.
+
+``TOUCH`` is announced to nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import AskError, MovedError, ResponseError
+
+from fleetcache.near.refusals import PASSING
+from fleetcache.near.stages import Stage
+from fleetcache.near.store import Entry
+
+if TYPE_CHECKING:
+    from fleetcache.near.tracking import Tracking
+
+TOUCHES = 5000
+"""Copies that the server is told of at a time."""
+
+
+class Touching:
+    """What the server of *tracking* is told over one connection of the copies in use."""
+
+    def __init__(self, tracking: Tracking) -> None:
+        self.tracking = tracking
+        self.unanswered = 0
+        """Commands without an answer."""
+        self.takes = True
+        """Whether the server takes them."""
+        self.due = float("-inf")
+        """When the server is told next."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the server is to be told."""
+        tracking = self.tracking
+        return (
+            tracking.options.touch is not None
+            and self.takes
+            and tracking.stage is Stage.LIVE
+            and any(reads.store.copies for reads in tracking.readers)
+        )
+
+    def warm(self) -> list[Entry]:
+        """Return the copies that the server is to be told of.  Needs no lock."""
+        return [entry for reads in self.tracking.readers for entry in reads.warm()][:TOUCHES]
+
+    def tell(self, entries: Sequence[Entry], now: float) -> None:
+        """Tell the server that *entries* are in use."""
+        for entry in entries:
+            entry.told = entry.hits
+        names = [entry.name for entry in entries]
+        size = 1 if self.tracking.can_move else len(names)  # each is in a slot of its own
+        for first in range(0, len(names), size or 1):
+            self.unanswered += 1
+            self.tracking.send((b"TOUCH", *names[first : first + size]), self._told, now)
+        self.tracking.counts.touched += len(names)
+
+    def _told(self, reply: Any, sent: float, now: float) -> None:
+        self.unanswered -= 1
+        if isinstance(reply, ResponseError) and not isinstance(reply, (MovedError, AskError)) and self.takes:
+            self.takes = str(reply).startswith(PASSING)
+            if not self.takes:
+                tracking = self.tracking
+                why = f"its server cannot be told what is in use: {reply}"
+                tracking.news.append((logging.DEBUG, tracking.state, why))
