@@ -1,6 +1,6 @@
 """django-redis and fleetcache at work on one server, on the same keys and at the same time.
 
-``FLEET_SECONDS=60`` lets the fleet work longer; ``FLEET_SEED`` repeats what a failure printed.
+``FLEET_SECONDS=60`` makes the rounds longer; ``FLEET_SEED`` takes the seed that a failure printed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any, Self
 
 import pytest
 from tests.django_settings import configure
-from tests.fleet.estates import OURS, THEIRS, Difference, Entry, Estate, call
-from tests.fleet.workers import BACKENDS, FLEET, PATIENCE, Driver, Ledger, Mission, Report, Roads, work
+from tests.faces import BLOCKING, Face
+from tests.fleet.keyspaces import OURS, THEIRS, Difference, Entry, Keyspace, call
+from tests.fleet.workers import BACKENDS, FLEET, PATIENCE, Channels, Report, Round, Tally, work
 
 from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.twin import complete
@@ -29,9 +30,9 @@ pytestmark = pytest.mark.alone
 
 SECONDS = float(os.environ.get("FLEET_SECONDS", "6"))
 ROUNDS = {"pickle": 0.5, "zlib": 0.25, "json": 0.25}
-"""Which part of the time the fleet works with each serializer and compressor."""
+"""The share of the time for each serializer and compressor."""
 
-ESTATES = 24
+KEYSPACES = 24
 
 
 def test_mixed_fleet(valkey: EmbeddedServer) -> None:
@@ -39,43 +40,45 @@ def test_mixed_fleet(valkey: EmbeddedServer) -> None:
     pytest.importorskip("django_redis")
     configure()
     seed = os.environ.get("FLEET_SEED") or str(secrets.randbelow(10**9))
-    missions = [
-        Mission(valkey.url(14), f"fleet-{variant}-{seed}", variant, seed, SECONDS * share)
+    rounds = [
+        Round(valkey.url(14), f"fleet-{variant}-{seed}", variant, seed, SECONDS * share)
         for variant, share in ROUNDS.items()
     ]
     print(f"\nFLEET_SEED={seed}, {SECONDS:g} s")
 
-    with Fleet(missions) as fleet:
-        for mission in missions:
-            caches = {package: mission.cache(package) for package in BACKENDS}
-            caches[THEIRS].set_many({"c0": 0, "c1": 0, "c2": 0, "guarded": 0, "inside": "nobody"})
-            estates = [Estate(f"e{number}", mission.variant, Random(f"{seed}/{number}")) for number in range(ESTATES)]
+    with Fleet(rounds) as fleet:
+        for each in rounds:
+            caches = {package: each.cache(package) for package in BACKENDS}
+            caches[THEIRS].set_many({"c0": 0, "c1": 0, "c2": 0, "locked": 0, "holder": "nobody"})
+            keyspaces = [
+                Keyspace(f"e{number}", each.variant, Random(f"{seed}/{number}")) for number in range(KEYSPACES)
+            ]
 
-            reports, estates = fleet.dispatch(mission, estates)
+            reports, keyspaces = fleet.run(each, keyspaces)
 
             for package, cache in caches.items():
-                survey(package, cache, estates)
-                reckon(cache, [ledger for report in reports for ledger in report.ledgers.values()])
+                check_keyspaces(package, cache, keyspaces)
+                check_shared_keys(cache, [tally for report in reports for tally in report.tallies.values()])
             caches[OURS].clear()
-            told = ", ".join(f"{report.post.name} {report.calls} calls {report.visits} visits" for report in reports)
-            print(f"{mission.variant}, {mission.seconds:g} s: {told}")
+            said = ", ".join(f"{report.kind.name} {report.calls} calls {report.turns} turns" for report in reports)
+            print(f"{each.variant}, {each.seconds:g} s: {said}")
 
 
-def test_a_difference_is_found_and_told() -> None:
-    """A value changed behind the model's back fails with the story of its key, and of no other."""
+def test_a_difference_is_found_and_explained() -> None:
+    """A value changed behind the model's back fails with the history of its key, and of no other."""
     configure()
-    cache = Mission("memory://fleet", "fleet", "pickle", "0", 0).cache(OURS)
-    driver, estate = Driver(cache, awaiting=False), Estate("e0", "pickle", Random(0), visitor=OURS)
+    cache = Round("memory://fleet", "fleet", "pickle", "0", 0).cache(OURS)
+    keyspace = Keyspace("e0", "pickle", Random(0), package=OURS)
     for key in "e0:s0", "e0:s1":
-        estate.entries[key, 1] = Entry("value", 5)
-        estate.tell(call("set", key, 5), cache.set(key, 5))
+        keyspace.entries[key, 1] = Entry("value", 5)
+        keyspace.record(call("set", key, 5), cache.set(key, 5))
     cache.set("e0:s1", True)
 
     with pytest.raises(Difference) as found:
-        complete(driver.run(estate, estate.comparing("e0:s1", {})))
+        complete(keyspace.run(Face(cache, BLOCKING), keyspace.comparing("e0:s1", {})))
 
     assert str(found.value).splitlines() == [
-        "e0, after 0 visits: expected 5, found True",
+        "e0, after 0 turns: expected 5, found True",
         "fleetcache: set('e0:s1', 5) -> True",
         "fleetcache: get('e0:s1', 'missing') -> True",
     ]
@@ -85,14 +88,14 @@ def test_a_difference_is_found_and_told() -> None:
 
 
 class Fleet:
-    """The worker processes."""
+    """The processes with the workers."""
 
-    def __init__(self, missions: list[Mission]) -> None:
+    def __init__(self, rounds: list[Round]) -> None:
         context = multiprocessing.get_context("spawn")
-        self.queues = {name: context.Queue() for name in (THEIRS, OURS, "reports")}
-        self.inboxes = [self.queues[THEIRS], self.queues[OURS]]
-        self.roads = Roads(self.queues, self.queues["reports"], context.Barrier(len(FLEET) + 1), context.Event())
-        self.processes = [context.Process(target=work, args=(post, missions, self.roads)) for post in FLEET]
+        self.keyspaces = {package: context.Queue() for package in (THEIRS, OURS)}
+        self.reports = context.Queue()
+        self.channels = Channels(self.keyspaces, self.reports, context.Barrier(len(FLEET) + 1), context.Event())
+        self.processes = [context.Process(target=work, args=(kind, rounds, self.channels)) for kind in FLEET]
 
     def __enter__(self) -> Self:
         for process in self.processes:
@@ -105,32 +108,33 @@ class Fleet:
             process.kill()
             process.join()
             process.close()
-        for each in self.queues.values():
+        for each in (*self.keyspaces.values(), self.reports):
             each.close()
             each.cancel_join_thread()
 
-    def dispatch(self, mission: Mission, estates: list[Estate]) -> tuple[list[Report], list[Estate]]:
-        """Let the fleet work; return what each process reports, and the estates as it left them."""
-        for place, estate in enumerate(estates):
-            self.inboxes[place % 2].put(estate)
-        with suppress(BrokenBarrierError):  # whoever broke it reports
-            self.roads.ready.wait(PATIENCE)
-        reports = [self.roads.reports.get(timeout=mission.seconds + 2 * PATIENCE) for _ in FLEET]
+    def run(self, round_: Round, keyspaces: list[Keyspace]) -> tuple[list[Report], list[Keyspace]]:
+        """Run a round; return the report of each process, and the keyspaces as the workers left them."""
+        queues = list(self.keyspaces.values())
+        for place, keyspace in enumerate(keyspaces):
+            queues[place % 2].put(keyspace)
+        with suppress(BrokenBarrierError):  # the process that broke it reports the reason
+            self.channels.ready.wait(PATIENCE)
+        reports = [self.reports.get(timeout=round_.seconds + 2 * PATIENCE) for _ in FLEET]
         failures = [report.failure for report in reports if report.failure]
         if failures:
-            pytest.fail("\n\n".join([f"FLEET_SEED={mission.seed} {mission.variant}", *failures]), pytrace=False)
-        return reports, drained(self.inboxes, len(estates))
+            pytest.fail("\n\n".join([f"FLEET_SEED={round_.seed} {round_.variant}", *failures]), pytrace=False)
+        return reports, drained(queues, len(keyspaces))
 
 
-def drained(inboxes: list[Any], count: int) -> list[Any]:
-    """Return the *count* things that are in *inboxes*, or on their way there."""
+def drained(queues: list[Any], count: int) -> list[Any]:
+    """Return the *count* things that are in *queues*, or on their way there."""
     found: list[Any] = []
     deadline = time.monotonic() + PATIENCE
     while len(found) < count:
-        assert time.monotonic() < deadline, f"{count - len(found)} estates got lost"
-        for inbox in inboxes:
+        assert time.monotonic() < deadline, f"{count - len(found)} keyspaces got lost"
+        for each in queues:
             try:
-                found.append(inbox.get(timeout=0.01))
+                found.append(each.get(timeout=0.01))
             except queue.Empty:
                 pass
     return found
@@ -139,40 +143,39 @@ def drained(inboxes: list[Any], count: int) -> list[Any]:
 # --- the end --------------------------------------------------------------------------------------
 
 
-def survey(package: str, cache: Any, estates: list[Estate]) -> None:
-    """Compare all estates with their models once more."""
-    driver = Driver(cache, awaiting=False)
-    for estate in estates:
-        estate.visitor = package
-        complete(driver.run(estate, estate.survey()))
+def check_keyspaces(package: str, cache: Any, keyspaces: list[Keyspace]) -> None:
+    """Compare all keyspaces with their models once more."""
+    for keyspace in keyspaces:
+        keyspace.package = package
+        complete(keyspace.run(Face(cache, BLOCKING), keyspace.check_all()))
 
 
-def reckon(cache: Any, ledgers: list[Ledger]) -> None:
-    """Compare what is in the commons with what all did to it."""
+def check_shared_keys(cache: Any, tallies: list[Tally]) -> None:
+    """Compare the shared keys with what all workers did to them."""
 
-    def of_all(part: Callable[[Ledger], Iterable[str]]) -> list[str]:
-        return [each for ledger in ledgers for each in part(ledger)]
+    def of_all(part: Callable[[Tally], Iterable[str]]) -> list[str]:
+        return [each for tally in tallies for each in part(tally)]
 
-    counted = sum((ledger.counted for ledger in ledgers), Counter())
+    counted = sum((tally.counted for tally in tallies), Counter())
     assert {key: cache.get(key) for key in ("c0", "c1", "c2")} == {key: counted[key] for key in ("c0", "c1", "c2")}
 
-    contested = {*of_all(lambda ledger: ledger.contested)}
-    winners = {key: {"by": me} for ledger in ledgers for key, me in ledger.won.items()}
-    assert len(of_all(lambda ledger: ledger.won)) == len(contested) == len(winners)
-    assert cache.get_many(contested) == winners
+    tried = {*of_all(lambda tally: tally.tried)}
+    added = {key: {"by": value} for tally in tallies for key, value in tally.added.items()}
+    assert len(of_all(lambda tally: tally.added)) == len(tried) == len(added)
+    assert cache.get_many(tried) == added
 
-    made = {*of_all(lambda ledger: ledger.made)}
-    for ledger in ledgers:
-        assert cache.get_many(ledger.made) == ledger.made
+    made = {*of_all(lambda tally: tally.made)}
+    for tally in tallies:
+        assert cache.get_many(tally.made) == tally.made
     assert len(made) > 1
 
-    assert cache.get("guarded") == sum(ledger.guarded for ledger in ledgers)
+    assert cache.get("locked") == sum(tally.locked for tally in tallies)
 
-    added, removed = of_all(lambda ledger: ledger.added), of_all(lambda ledger: ledger.removed)
-    assert cache.smembers("members") == {*added} - {*removed}
+    members, removed = of_all(lambda tally: tally.members_added), of_all(lambda tally: tally.members_removed)
+    assert cache.smembers("members") == {*members} - {*removed}
 
-    pooled, drawn = of_all(lambda ledger: ledger.pooled), of_all(lambda ledger: ledger.drawn)
-    assert sorted([*drawn, *cache.smembers("pool")]) == sorted(pooled)
+    pushed, popped = of_all(lambda tally: tally.pushed), of_all(lambda tally: tally.popped)
+    assert sorted([*popped, *cache.smembers("pool")]) == sorted(pushed)
 
-    scored = sum((ledger.scored for ledger in ledgers), Counter())
+    scored = sum((tally.scored for tally in tallies), Counter())
     assert dict(cache.zrange("scores", 0, -1, withscores=True)) == {key: float(total) for key, total in scored.items()}

@@ -1,7 +1,7 @@
-"""A fleet of processes, some of django-redis and some of fleetcache, on the same keys.
+"""Processes of django-redis and of fleetcache at work on the same keys, at the same time.
 
-Its check has two halves.  An *estate* is a handful of keys with a model of what is in them, which
-foretells every reply; it goes from process to process, and from one package to the other each
-time, so each goes on with what the other left.  What all processes share at once has invariants
-instead: every increment counts, every election has one winner, locks exclude.
+The check has two halves.  A *keyspace* is a handful of keys with a model of their contents, which predicts every
+reply.  One worker at a time works on a keyspace, and then hands it to a worker of the other package, so each
+continues with the data that the other wrote.  The *shared keys* are used by all workers at once, and have
+invariants instead: every increment counts, one caller wins an ADD, a lock excludes all others.
 """

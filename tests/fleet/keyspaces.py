@@ -1,14 +1,16 @@
-"""Estates: keys, and a model of them that foretells what every operation returns.
+"""Keyspaces: some keys, and a model of their contents that predicts what every operation returns.
 
-An operation is a generator: it yields calls, is sent what they returned or raised, and compares.
-So it is the same for a blocking cache and for an awaited one.  Everything is drawn from the estate's
-own source of chance, which travels with it, and no reply changes what is drawn; so a seed asks the
-same of an estate again.
+An operation is a generator: it yields calls, is sent what they returned or raised, and compares that with the
+model.  So it is the same for a blocking cache and for an awaited one.  A keyspace has a random generator of its
+own, which goes with it from process to process, and no reply influences what is chosen; so a seed repeats the
+operations on a keyspace.
 """
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from typing import Any
 from uuid import UUID
 
 from redis.exceptions import ResponseError
+from tests.faces import AWAITING, Face
 
 THEIRS, OURS = "django-redis", "fleetcache"
 
@@ -28,11 +31,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "zlib": {"COMPRESSOR": "django_redis.compressors.zlib.ZlibCompressor"},
     "json": {"SERIALIZER": "django_redis.serializers.json.JSONSerializer"},
 }
-"""OPTIONS of the caches; the same names mean the same to both packages."""
+"""OPTIONS of the caches; both packages understand the same names."""
 
-TIMEOUT = 7200  # of the caches, and longer than any test
-EXACT = 2**53  # above, django-redis' increments are rounded in Lua
-SLACK = 0.02  # a server's clock stands still while it is at work
+TIMEOUT = 7200  # of the caches, longer than any test
+EXACT = 2**53  # django-redis increments in Lua, which rounds greater integers
+SLACK = 0.02  # seconds: the clock of a server stands still while it runs a command
 
 Operation = Generator["Call", Any, None]
 Address = tuple[str, int]
@@ -44,7 +47,7 @@ _short.maxlist = _short.maxdict = _short.maxset = 5
 
 
 class Difference(AssertionError):
-    """A reply that the model did not foretell."""
+    """A reply that the model did not predict."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,12 @@ class Call:
     kwargs: dict[str, Any]
     on: Any = None
 
+    async def on_face(self, cache: Face) -> Any:
+        """Make the call, of *cache* or of the lock."""
+        if self.method == "pause":
+            return await pause(cache.face, *self.args)
+        return await (self.on or cache).perform(self.method, *self.args, **self.kwargs)
+
     def __str__(self) -> str:
         words = [*map(_short.repr, self.args), *(f"{name}={_short.repr(value)}" for name, value in self.kwargs.items())]
         return f"{'lock.' if self.on is not None else ''}{self.method}({', '.join(words)})"
@@ -65,9 +74,17 @@ def call(method: str, /, *args: Any, **kwargs: Any) -> Call:
     return Call(method, args, kwargs)
 
 
+async def pause(face: str, seconds: float) -> None:
+    """Sleep, as a thread or as a task."""
+    if face == AWAITING:
+        await asyncio.sleep(seconds)
+    else:
+        time.sleep(seconds)
+
+
 @dataclass
 class Entry:
-    """What is under a key, and between which moments it will expire; None is never."""
+    """The content of a key, and the two moments between which it will expire; None means never."""
 
     kind: str
     content: Any
@@ -78,7 +95,7 @@ OPERATIONS: dict[str, int] = {}
 
 
 def operation(weight: int) -> Callable[[Callable[..., Operation]], Callable[..., Operation]]:
-    """Let a method be drawn, *weight* times as often as one of weight 1."""
+    """Let a method be chosen *weight* times as often as one of weight 1."""
 
     def enter(method: Callable[..., Operation]) -> Callable[..., Operation]:
         OPERATIONS[method.__name__] = weight
@@ -89,13 +106,13 @@ def operation(weight: int) -> Callable[[Callable[..., Operation]], Callable[...,
 
 @cache
 def reference(variant: str) -> Any:
-    """Return django-redis' own coder of values."""
+    """Return a client of django-redis, which encodes and decodes values."""
     from django_redis.cache import RedisCache
 
     return RedisCache("redis://nowhere", {"OPTIONS": VARIANTS[variant]}).client
 
 
-def told(value: Any) -> str:
+def text_of(value: Any) -> str:
     """Return *value* so that equal texts are equal values of equal types."""
     if isinstance(value, (set, frozenset)):
         return f"{type(value).__name__} of {sorted(map(repr, value))}"
@@ -103,36 +120,56 @@ def told(value: Any) -> str:
 
 
 @dataclass
-class Estate:
-    """Some keys, what the model has in them, and what was done to them."""
+class Keyspace:
+    """Some keys with a common prefix, the contents that the model has for them, and the history of calls."""
 
     name: str
     variant: str
     random: Random
     entries: dict[Address, Entry] = field(default_factory=dict)
-    story: deque[str] = field(default_factory=lambda: deque(maxlen=400))
-    visits: int = 0
-    visitor: str = ""
-    """The package at work."""
+    history: deque[str] = field(default_factory=lambda: deque(maxlen=400))
+    turns: int = 0
+    """How often a worker has taken the keyspace to work on it."""
+    package: str = ""
+    """The package that works on it now."""
     asked: float = 0.0
     answered: float = 0.0
-    """When the last call began and ended; the driver writes them down."""
+    """When the last call began and ended."""
 
-    # --- driving ----------------------------------------------------------------------------------
+    # --- running operations -----------------------------------------------------------------------
 
-    def draw(self) -> Operation:
-        """Return an operation by chance."""
+    async def run(self, cache: Face, operation: Operation) -> None:
+        """Run an *operation* of this keyspace on *cache*; raise a `Difference` with its history if a reply is wrong."""
+        asked, outcome = call("nothing"), None
+        try:
+            while True:
+                asked = operation.send(outcome)
+                self.asked = time.time()
+                try:
+                    outcome = await asked.on_face(cache)
+                except Exception as error:
+                    outcome = error
+                self.answered = time.time()
+                self.record(asked, outcome)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise Difference(self.explain(error, asked)) from error
+
+    def choose(self) -> Operation:
+        """Return a random operation."""
         (name,) = self.random.choices(list(OPERATIONS), tuple(OPERATIONS.values()))
-        drawn: Operation = getattr(self, name)()
-        return drawn
+        chosen: Operation = getattr(self, name)()
+        return chosen
 
-    def tell(self, asked: Call, outcome: Any) -> None:
-        """Put a call into the story."""
-        self.story.append(f"{self.visitor}: {asked} -> {_short.repr(outcome)}")
+    def record(self, asked: Call, outcome: Any) -> None:
+        """Add a call to the history."""
+        self.history.append(f"{self.package}: {asked} -> {_short.repr(outcome)}")
 
-    def survey(self) -> Operation:
-        """Ask for everything there is."""
-        chance = Random(self.visits)  # of its own, because what there is may depend on what SPOP drew
+    def check_all(self) -> Operation:
+        """Read every key, and compare it with the model."""
+        # A generator of its own, because the number of keys may depend on the member that SPOP chose.
+        chance = Random(self.turns)
         found = yield call("keys", f"{self.name}:*")
         self.same(sorted(found), sorted(key for key, version in self.entries if version == 1))
         for version in sorted({version for _, version in self.entries}):
@@ -146,25 +183,25 @@ class Estate:
                     case "zset":
                         found = yield call("zrange", key, 0, -1, withscores=True, version=version)
                         self.same(found, self.ranked(entry.content))
-                    case "hash" if self.visitor == OURS:
+                    case "hash" if self.package == OURS:
                         self.same_items((yield call("hgetall", key, version=version)), entry.content)
                     case "hash":
                         self.same(sorted((yield call("hkeys", key, version=version))), sorted(entry.content))
                 if chance.random() < 0.2:
-                    self.left((yield call("pttl", key, version=version)), entry, 1000)
+                    self.same_ttl((yield call("pttl", key, version=version)), entry, 1000)
 
-    def telling(self, error: Exception, last: Call) -> str:
-        """Return what led to *error*: only what was done to the keys of the *last* call."""
+    def explain(self, error: Exception, last: Call) -> str:
+        """Return *error* with the history of the keys of the *last* call."""
         keys = [word for word in _words((last.args, last.kwargs)) if word.startswith(f"{self.name}:")]
         about = [*keys, "delete_pattern"] if keys else [""]
-        lines = [line for line in self.story if any(word in line for word in about)]
-        return "\n".join([f"{self.name}, after {self.visits} visits: {error}", *lines[-40:]])
+        lines = [line for line in self.history if any(word in line for word in about)]
+        return "\n".join([f"{self.name}, after {self.turns} turns: {error}", *lines[-40:]])
 
-    # --- what is expected -------------------------------------------------------------------------
+    # --- comparing with the model -------------------------------------------------------------------------
 
     def same(self, found: Any, expected: Any) -> None:
-        if told(found) != told(expected):
-            raise Difference(f"expected {told(expected)[:300]}, found {told(found)[:300]}")
+        if text_of(found) != text_of(expected):
+            raise Difference(f"expected {text_of(expected)[:300]}, found {text_of(found)[:300]}")
 
     def same_items(self, found: Any, expected: dict[Any, Any]) -> None:
         self.same(sorted(found.items(), key=repr), sorted(expected.items(), key=repr))
@@ -176,21 +213,21 @@ class Estate:
 
     def raises(self, found: Any, kind: type[Exception]) -> None:
         if not isinstance(found, kind):
-            raise Difference(f"expected {kind.__name__}, found {told(found)[:300]}")
+            raise Difference(f"expected {kind.__name__}, found {text_of(found)[:300]}")
 
     def holds(self, found: bool, what: str) -> None:
         if not found:
             raise Difference(what)
 
-    def left(self, found: Any, entry: Entry | None, unit: int) -> None:
-        """Compare a time to live, in parts of a second."""
+    def same_ttl(self, found: Any, entry: Entry | None, unit: int) -> None:
+        """Compare a time to live, of which *unit* make a second."""
         if entry is None or entry.until is None:
             return self.same(found, 0 if entry is None else None)
         rounded = 0.5 + SLACK if unit == 1 else SLACK
         low, high = entry.until[0] - self.answered - rounded, entry.until[1] - self.asked + rounded
         self.holds(type(found) is int and low <= found / unit <= high, f"{found!r} is not in {low:.3f}..{high:.3f}")
 
-    # --- what there is ----------------------------------------------------------------------------
+    # --- the model, and random arguments ----------------------------------------------------------------------------
 
     def key(self, letter: str) -> str:
         return f"{self.name}:{letter}{self.random.randrange(5 if letter == 's' else 2)}"
@@ -210,7 +247,7 @@ class Estate:
         return self.entries[address].content if address in self.entries else empty[kind]()
 
     def keep(self, address: Address, kind: str, content: Any) -> None:
-        """Change the content at *address* and leave its lifetime; what becomes empty goes."""
+        """Change the content at *address* and leave its lifetime; an empty structure is removed."""
         if not content:
             self.entries.pop(address, None)
         elif address in self.entries:
@@ -229,12 +266,12 @@ class Estate:
         return None if timeout is None else (self.asked + timeout, self.answered + timeout)
 
     def timeout(self) -> tuple[dict[str, Any], float | None]:
-        """Return a timeout as an argument, and in seconds; none that is positive ends before the test."""
+        """Return a timeout as an argument, and in seconds; a positive one ends after the test."""
         chosen = self.random.choice(["default", "default", None, 5000, 4000.5, 9000, 3600.25, 0, -1])
         return ({}, TIMEOUT) if chosen == "default" else ({"timeout": chosen}, chosen)
 
     def stored(self, value: Any) -> Any:
-        """Return what comes back for *value*."""
+        """Return *value* as it is read back."""
         coder = reference(self.variant)
         return coder.decode(coder.encode(value))
 
@@ -356,8 +393,10 @@ class Estate:
         if entry is not None:
             return self.same(found, entry.content)
         deletes = timeout is not None and timeout <= 0
-        # Who made the value may be given what was made, or what was stored.
-        self.holds(told(found) in {told(value), told(self.stored(value))}, f"expected {value!r}, found {found!r}")
+        # The caller that made the value is given it as it was made, or as it is read back.
+        self.holds(
+            text_of(found) in {text_of(value), text_of(self.stored(value))}, f"expected {value!r}, found {found!r}"
+        )
         if not deletes:
             self.put(address, value, timeout)
 
@@ -368,7 +407,7 @@ class Estate:
             self.version(),
             self.timeout(),
         )
-        self.same((yield call("set_many", data, **given, **version)), [] if self.visitor == OURS else None)
+        self.same((yield call("set_many", data, **given, **version)), [] if self.package == OURS else None)
         for key, value in data.items():
             self.put(self.at(key, version), value, timeout)
 
@@ -392,18 +431,18 @@ class Estate:
         found = yield call("delete_pattern", f"{self.name}:{which}*", itersize=self.random.choice([None, 5]), **version)
         # A key that SCAN brings twice is counted twice by django-redis, and deleted once.
         self.holds(
-            found == len(gone) or (self.visitor == THEIRS and found > len(gone)), f"{found} of {len(gone)} deleted"
+            found == len(gone) or (self.package == THEIRS and found > len(gone)), f"{found} of {len(gone)} deleted"
         )
         for address in gone:
             del self.entries[address]
 
     @operation(3)
-    def asking(self) -> Operation:
+    def checking_keys(self) -> Operation:
         key, version = self.any_key(), self.version()
         self.same((yield call("has_key", key, **version)), self.at(key, version) in self.entries)
 
     @operation(2)
-    def listing(self) -> Operation:
+    def listing_keys(self) -> Operation:
         version, which = self.version(), self.random.choice(["*", "s*", "?0", "[hz]*"])
         found = yield call(self.random.choice(["keys", "iter_keys"]), f"{self.name}:{which}", **version)
         letters = {"*": "shuzlb", "s*": "s", "?0": "shuzlb", "[hz]*": "hz"}[which]
@@ -426,7 +465,7 @@ class Estate:
             total = (0 if entry is None else entry.content) + change
         except TypeError:
             return self.raises(found, TypeError)
-        if abs(total) <= EXACT or self.visitor == OURS:
+        if abs(total) <= EXACT or self.package == OURS:
             self.same(found, total)
         self.keep_counting(address, total)
 
@@ -434,11 +473,11 @@ class Estate:
         entry = self.entries.setdefault(address, Entry("value", 0))
         small = type(entry.content) is int and -(2**63) <= total < 2**63 and -(2**63) <= entry.content < 2**63
         entry.content = self.stored(total)
-        if not small and entry.until is not None and self.visitor == THEIRS:
+        if not small and entry.until is not None and self.package == THEIRS:
             self.rounded(entry)
 
     def rounded(self, entry: Entry) -> None:
-        """Allow for django-redis' way to keep a lifetime: to read it in seconds, and set it anew."""
+        """Allow for the way django-redis keeps a lifetime: it reads it in seconds, and sets it anew."""
         if entry.until is not None:
             low, high = entry.until
             entry.until = low - 0.6, high + 0.6 + (self.answered - self.asked)
@@ -446,17 +485,17 @@ class Estate:
     # --- versions and lifetimes -------------------------------------------------------------------
 
     @operation(4)
-    def moving(self) -> Operation:
+    def changing_versions(self) -> Operation:
         key, version, delta = self.key("s"), self.version(), self.random.choice([1, 1, 2])
         method, (_, old) = self.random.choice(["incr_version", "decr_version"]), self.at(key, version)
         new = old + delta if method == "incr_version" else old - delta
         found = yield call(method, key, delta, **version)
         entry = self.entries.get((key, old))
-        # A stored None has no version to move to for django-redis.
-        if entry is None or (entry.content is None and self.visitor == THEIRS):
+        # django-redis moves no stored None to another version.
+        if entry is None or (entry.content is None and self.package == THEIRS):
             return self.raises(found, ValueError)
         self.equal(found, new)
-        if self.visitor == THEIRS:
+        if self.package == THEIRS:
             self.rounded(entry)
         self.entries[key, new] = self.entries.pop((key, old))
 
@@ -464,23 +503,23 @@ class Estate:
     def touching(self) -> Operation:
         key, version, (given, timeout) = self.any_key(), self.version(), self.timeout()
         touched = yield call("touch", key, **given, **version)
-        self.expired(touched, self.at(key, version), self.until(timeout))
+        self.new_lifetime(touched, self.at(key, version), self.until(timeout))
 
     @operation(4)
-    def expiring(self) -> Operation:
+    def changing_lifetimes(self) -> Operation:
         key, version, seconds = self.any_key(), self.version(), self.random.choice([4000, 8000, 0, -1])
         method = self.random.choice(["expire", "pexpire", "expire_at", "pexpire_at"])
         if not method.endswith("_at"):
             found = yield call(method, key, seconds * (1000 if method[0] == "p" else 1), **version)
-            return self.expired(found, self.at(key, version), self.until(seconds))
+            return self.new_lifetime(found, self.at(key, version), self.until(seconds))
         moment = int(self.answered) + seconds
         when = dt.datetime.fromtimestamp(moment, dt.UTC)
         number = moment * (1000 if method[0] == "p" else 1)
         found = yield call(method, key, self.random.choice([when, number]), **version)
-        self.expired(found, self.at(key, version), (moment, moment))
+        self.new_lifetime(found, self.at(key, version), (moment, moment))
 
-    def expired(self, found: Any, address: Address, until: tuple[float, float] | None) -> None:
-        """Give the entry another end, which may have come already."""
+    def new_lifetime(self, found: Any, address: Address, until: tuple[float, float] | None) -> None:
+        """Let the entry end *until* then, which may be past; compare the reply."""
         entry = self.entries.get(address)
         self.equal(found, entry is not None and (until is not None or entry.until is not None))
         if entry is None:
@@ -493,17 +532,17 @@ class Estate:
     @operation(2)
     def persisting(self) -> Operation:
         key, version = self.any_key(), self.version()
-        self.expired((yield call("persist", key, **version)), self.at(key, version), None)
+        self.new_lifetime((yield call("persist", key, **version)), self.at(key, version), None)
 
     @operation(6)
-    def living(self) -> Operation:
+    def reading_lifetimes(self) -> Operation:
         key, version = self.any_key(), self.version()
         method, unit = self.random.choice([("ttl", 1), ("pttl", 1000)])
-        self.left((yield call(method, key, **version)), self.entries.get(self.at(key, version)), unit)
+        self.same_ttl((yield call(method, key, **version)), self.entries.get(self.at(key, version)), unit)
 
     @operation(1)
-    def outliving(self) -> Operation:
-        """Store a value for an instant, and look when that is over."""
+    def expiring_at_once(self) -> Operation:
+        """Store a value for 10 ms, and read it after that."""
         key, value = f"{self.name}:b0", self.value()
         self.equal((yield call("set", key, value, 0.01)), True)
         yield call("pause", 0.012)
@@ -538,7 +577,7 @@ class Estate:
                 self.equal((yield call("hlen", key, **version)), len(fields))
             case 4:
                 self.equal((yield call("hexists", key, name, **version)), name in fields)
-            case _ if self.visitor == OURS:
+            case _ if self.package == OURS:
                 self.same_items((yield call("hgetall", key, **version)), fields)
                 self.same((yield call("hget", key, name, **version)), fields.get(name))
             case _:
@@ -574,7 +613,7 @@ class Estate:
                 self.holds({*(yield call("srandmember", key, 2, **version))} <= members, f"not all of {members}")
                 found = yield call("sscan", key, **version)
                 # django-redis reads one page of it.
-                self.holds(found == members or (self.visitor == THEIRS and found < members), f"{found} of {members}")
+                self.holds(found == members or (self.package == THEIRS and found < members), f"{found} of {members}")
             case 7:
                 self.same({*(yield call("sscan_iter", key, **version))}, members)
             case _:
@@ -587,7 +626,7 @@ class Estate:
                     self.keep(target, "set", there | {some[0]})
 
     @operation(4)
-    def combining(self) -> Operation:
+    def combining_sets(self) -> Operation:
         how, chance, version = self.random.choice(["diff", "inter", "union"]), self.random, self.version()
         keys = [self.key("u"), self.key("u")]
         one, two = (set(self.find(self.at(key, version), "set")) for key in keys)
@@ -604,7 +643,7 @@ class Estate:
     # --- sorted sets ------------------------------------------------------------------------------
 
     @operation(5)
-    def scoring(self) -> Operation:
+    def adding_scores(self) -> Operation:
         key, version, chance = self.key("z"), self.version(), self.random
         address = self.at(key, version)
         members = dict(self.find(address, "zset"))
@@ -634,7 +673,7 @@ class Estate:
         self.keep(address, "zset", members)
 
     @operation(10)
-    def scored(self) -> Operation:
+    def using_scores(self) -> Operation:
         key, version, chance = self.key("z"), self.version(), self.random
         address, member, score = self.at(key, version), self.member(), self.score()
         members = dict(self.find(address, "zset"))
@@ -684,7 +723,7 @@ class Estate:
 
     @operation(4)
     def locking(self) -> Operation:
-        """Take a lock that may be held already, by whoever was here before, and perhaps leave it held."""
+        """Take a lock, which an earlier worker may have left held, and perhaps leave it held."""
         key, chance = self.key("l"), self.random
         entry = self.entries.get((key, 1))
         lock = yield call("lock", key, timeout=5000, blocking=False)
@@ -694,7 +733,7 @@ class Estate:
         if entry is None:
             entry = self.entries[key, 1] = Entry("lock", token, self.until(5000))
         else:
-            # Whoever knows its token is a lock's holder.
+            # The holder of a lock is the one that knows its token.
             lock.local.token = entry.content.encode()
         self.same((yield Call("owned", (), {}, lock)), True)
         if chance.random() < 0.3:
@@ -708,7 +747,7 @@ class Estate:
 
 @dataclass(frozen=True)
 class Maker:
-    """A callable that makes a value, and can be told in a story."""
+    """A callable that makes a value, with a repr for the history."""
 
     value: Any
 
