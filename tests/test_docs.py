@@ -45,7 +45,7 @@ module_name = re.compile(r"# (\w+(?:/\w+)*)\.py\n")
 DATABASE = 15
 """No other test uses it; what a block writes stays for those below it on the page."""
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOME)))
 
 
 def blocks(page: Path) -> list[tuple[int, str]]:
