@@ -12,7 +12,7 @@ from hypothesis.strategies import text
 from fleetcache import Cache
 from fleetcache.errors import FleetcacheError, InvalidKey
 from fleetcache.keys import CacheKey, default_reverse, escaped, masked, unique
-from fleetcache.servers.memory import glob
+from fleetcache.servers.arguments import glob
 
 NO_KEYS = [None, b"bytes", bytearray(b"bytes"), ["list"], {"a": 1}, {"set"}, frozenset({1}), object()]
 

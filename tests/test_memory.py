@@ -14,8 +14,10 @@ from redis.exceptions import DataError, ExecAbortError, NoScriptError, ResponseE
 
 from fleetcache import commands as c
 from fleetcache.exchange.contract import Command, Reply, Script, Verb
+from fleetcache.servers.arguments import glob
+from fleetcache.servers.database import COMMANDS, SCRIPTS
 from fleetcache.servers.embedded import EmbeddedServer
-from fleetcache.servers.memory import COMMANDS, SCRIPTS, MemoryServer, glob, memory_server
+from fleetcache.servers.memory import MemoryServer, memory_server
 
 # A real server ----------------------------------------------------------------------------------
 

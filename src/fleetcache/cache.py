@@ -35,7 +35,7 @@ from fleetcache.sharing import Sharing, frozen
 from fleetcache.stats import Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.topology.contract import Topology
-from fleetcache.topology.opening import aclose_idle, close_idle, open_topology
+from fleetcache.topology.opening import open_topology
 from fleetcache.twin import join
 
 FOLLOWED = frozenset(Core.__annotations__) - {"failsafe"}
@@ -263,9 +263,9 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
     def close(self, **kwargs: Any) -> None:
         """Close idle connections if CLOSE_CONNECTION is set; those in use stay, and are never cut."""
         if self.settings.options.close_connection:
-            close_idle(self.topology)
+            self.topology.close_idle()
 
     async def aclose(self, **kwargs: Any) -> None:
         """Close idle connections, and the running loop's, if CLOSE_CONNECTION is set."""
         if self.settings.options.close_connection:
-            await aclose_idle(self.topology)
+            await self.topology.aclose_idle()

@@ -209,7 +209,7 @@ def named(command: Command) -> Command:
     return command[verb.key : verb.key + verb.names] if verb.key else ()
 
 
-# Scripts.  `servers.memory` has each of them in Python, by name.
+# Scripts.  `servers.database` has each of them in Python, by name.
 INCR = Script.of(
     "incr",
     """

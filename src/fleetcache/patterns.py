@@ -14,7 +14,7 @@ from typing import Any
 
 from fleetcache.errors import SettingsError
 from fleetcache.keys import KeyFunction, default_key_function, escaped, special
-from fleetcache.servers.memory import glob
+from fleetcache.servers.arguments import glob
 
 KEY, VERSION = "k7e1y", 70413
 """A key and a version that stand out in a name."""

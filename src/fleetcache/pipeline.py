@@ -27,7 +27,6 @@ from fleetcache.errors import ServerGone
 from fleetcache.exchange.contract import EVERYTHING, Command, Reply, Server
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Plan
 from fleetcache.interrupts import let_pass
-from fleetcache.topology.replicas import Reader
 from fleetcache.twin import Twinned, blocking
 
 OPERATIONS = frozenset(
@@ -368,7 +367,7 @@ class Run:
         for place, plan in asked.items():
             spans[place] = []
             for server, commands in plan:
-                if isinstance(server, Reader) and self.wrote:
+                if self.wrote:
                     server = server.primary  # noqa: PLW2901 - a replica would not know what is written here
                 batch = batches.setdefault(server, [])
                 spans[place].append((server, slice(len(batch), len(batch) + len(commands))))

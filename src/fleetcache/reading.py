@@ -12,7 +12,7 @@ from typing import Any
 from fleetcache import commands as c
 from fleetcache.core import MISSING, Core
 from fleetcache.errors import UnreadableValue, is_outage
-from fleetcache.exchange.contract import Command, Reply, Server, Verb
+from fleetcache.exchange.contract import Command, Redirected, Reply, Server, Verb
 from fleetcache.failsafe import TROUBLE
 from fleetcache.near.near import PACKED, Copyless, Near
 from fleetcache.near.reads import Read
@@ -88,7 +88,7 @@ class Reading(Core):
                 replies = await self.runtime.exchange(server, commands)
             payload = replies[0]
             self.check(payload, commands[0])
-            if read.number and type(replies) is list and type(replies[1]) is int:
+            if read.number and not isinstance(replies, Redirected) and type(replies[1]) is int:
                 left = replies[1]
         except TROUBLE as error:
             if not is_outage(error) or self.topology.route((c.GET, name)) is server:
@@ -125,7 +125,7 @@ class Reading(Core):
             payloads = self.joined(c.MGET_NOW, replies[:count])
             if payloads is None:
                 continue  # the server is away, and that is ignored
-            lefts = replies[count:] if timed and type(replies) is list else [None] * len(places)
+            lefts = replies[count:] if timed and not isinstance(replies, Redirected) else [None] * len(places)
             for place, payload, left in zip(places, payloads, lefts, strict=True):
                 value = MISSING if payload is None else self.decoded(payload, names[place])
                 if value is not MISSING:

@@ -92,7 +92,8 @@ class Server(Protocol):
 
     Both faces run *commands* back to back, and return one reply each, in order.  A refusal by
     the server is returned in its place as a ``redis.exceptions.ResponseError``; a server that
-    cannot be asked raises ``redis.exceptions.ConnectionError`` or ``TimeoutError``.
+    cannot be asked raises ``redis.exceptions.ConnectionError`` or ``TimeoutError``.  Replies of
+    which another server gave some are `Redirected`.
     """
 
     address: str
@@ -101,6 +102,16 @@ class Server(Protocol):
     def away(self) -> bool:
         """Whether it failed a moment ago, and is not asked for now."""
         return False
+
+    @property
+    def remote(self) -> Any:
+        """The `RemoteServer` that has the connections, started if need be; None if the server lives in this process."""
+        return None
+
+    @property
+    def primary(self) -> Server:
+        """The server that knows what was written a moment ago: this one, unless replicas answer for it."""
+        return self
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]: ...
 
@@ -121,3 +132,15 @@ class Server(Protocol):
 
     def client(self) -> Any:
         """Return a raw redis-py client of this server."""
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody is using."""
+        return
+
+    async def aclose_idle(self) -> None:
+        """Close the connections that nobody is using; the running loop's, as soon as its calls have their replies."""
+        self.close_idle()
+
+
+class Redirected(list[Reply]):
+    """Replies some of which come from another server than the one that was asked."""

@@ -16,7 +16,7 @@ import select
 import ssl
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from time import monotonic
 from typing import TypeAlias
@@ -407,17 +407,20 @@ class Multiplexed:
             spare.abandon()
 
 
+def no_line() -> None:
+    """Stand for the reference to a connection that there is not."""
+
+
 class Lines:
     """The connection of each event loop; only the loop keeps it alive."""
 
     def __init__(self) -> None:
-        self.known: dict[int, weakref.ref[Multiplexed]] = {}
+        self.known: dict[int, Callable[[], Multiplexed | None]] = {}
         """By the ``id`` of the loop, which stays unique as long as its connection lives."""
 
     def get(self, loop: asyncio.AbstractEventLoop) -> Multiplexed | None:
         """Return the connection of *loop*, None if it has none."""
-        known = self.known.get(id(loop))
-        return None if known is None else known()
+        return self.known.get(id(loop), no_line)()
 
     def __getitem__(self, loop: asyncio.AbstractEventLoop) -> Multiplexed:
         line = self.get(loop)

@@ -14,6 +14,17 @@ from fleetcache.exchange.contract import Command, Reply, Script, Verb
 NEED_DATA: Any = hiredis.Reader  # any object that is no reply
 Push = hiredis.PushNotification
 
+NODE = ": the server is a node of a cluster. Write redis+cluster:// in LOCATION"
+"""Added to refusals that a cache sees only if it was not told of the cluster."""
+
+
+class MovedError(exceptions.MovedError):
+    """MOVED, with a message for sites that were not told of the cluster; ``args`` stay "slot host:port"."""
+
+    def __str__(self) -> str:
+        return f"MOVED {super().__str__()}{NODE}"
+
+
 REFUSALS: dict[str, type[exceptions.RedisError]] = {
     "ASK": exceptions.AskError,
     "CLUSTERDOWN": exceptions.ClusterDownError,
@@ -21,7 +32,7 @@ REFUSALS: dict[str, type[exceptions.RedisError]] = {
     "EXECABORT": exceptions.ExecAbortError,
     "LOADING": exceptions.BusyLoadingError,
     "MASTERDOWN": exceptions.MasterDownError,
-    "MOVED": exceptions.MovedError,
+    "MOVED": MovedError,
     "NOAUTH": exceptions.AuthenticationError,
     "NOPERM": exceptions.NoPermissionError,
     "NOSCRIPT": exceptions.NoScriptError,
@@ -158,6 +169,8 @@ def refusal(text: str) -> exceptions.RedisError:
         if text.endswith("invalid bulk length"):
             text += ": a value is larger than the server's proto-max-bulk-len allows"
         return kind(_without_arguments(text.removeprefix("ERR ")))
+    if code == "CROSSSLOT":
+        text += NODE
     try:
         error = kind(rest if code in {"ASK", "MOVED"} else text)  # whose classes parse "slot host:port"
         if isinstance(error, exceptions.AskError):  # a MovedError is one
@@ -165,8 +178,6 @@ def refusal(text: str) -> exceptions.RedisError:
             range(SLOTS).index(error.slot_id)
     except ValueError:
         return exceptions.ResponseError(text)
-    if code in {"CROSSSLOT", "MOVED"}:  # seen only by who does not know of the cluster
-        error.args = (f"{text}: the server is a node of a cluster. Write redis+cluster:// in LOCATION",)
     return error
 
 

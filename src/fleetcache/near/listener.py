@@ -606,5 +606,4 @@ in_children(RUNNING.clear)
 
 def remote(server: Server | None) -> RemoteServer | None:
     """Return the server behind *server* that has connections, started if need be; None in memory."""
-    server = getattr(server, "remote", None) or getattr(server, "server", server)
-    return server if isinstance(server, RemoteServer) else None
+    return None if server is None else server.remote

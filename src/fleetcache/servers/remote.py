@@ -38,7 +38,7 @@ from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import Way, address_of, connect, time_to_connect
 from fleetcache.exchange.contract import Command, Reply, Server
-from fleetcache.exchange.multiplexed import BLIND, Lines, Multiplexed, Overtaken
+from fleetcache.exchange.multiplexed import BLIND, Lines, Multiplexed, Overtaken, no_line
 from fleetcache.exchange.probing import Prober
 from fleetcache.exchange.repeating import ENDED, after_loss, after_refusal, harmless
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
@@ -127,6 +127,10 @@ class RemoteServer(Server):
     @property
     def away(self) -> bool:
         return self.breaker.open
+
+    @property
+    def remote(self) -> RemoteServer:
+        return self
 
     # --- blocking ---------------------------------------------------------------------------------
 
@@ -333,7 +337,6 @@ class RemoteServer(Server):
             await runtime.sleep(MOMENT / 20)
 
     def close_idle(self) -> None:
-        """Close the connections that nobody is using."""
         if not OURS:
             own()
         while (conversation := self._idle()) is not None:
@@ -355,17 +358,13 @@ class RemoteServer(Server):
         if self.breaker.failed:
             self.breaker.admit()
         era = self.breaker.era
-        data = packed(commands)
-        loop = asyncio.get_running_loop()
-        old = True
+        data, loop = packed(commands), asyncio.get_running_loop()
+        old, tries = True, 0
         since: float | None = None
-        tries = 0
         try:
             while True:
-                known = self.lines.known.get(id(loop))  # `get`, written out
-                line = None if known is None else known()
-                # A connection that was made for this call and dies is an outage; an older one may
-                # have been dead for long, or leads to a primary that no longer is one.
+                line = self.lines.known.get(id(loop), no_line)()  # `get`, written out
+                # A new connection that dies is an outage; an old one may have been dead for long.
                 last = tries == 1
                 if line is not None and not line.waiting and not harmless(commands) and line.is_stale():
                     line.close()
@@ -378,10 +377,8 @@ class RemoteServer(Server):
                 if line.writable is not None:
                     await line.may_write()
                 try:
-                    if len(data) > APART:
-                        replies = await self._apart(line, data, commands)
-                    else:
-                        replies = await line.ask(data, commands, since)
+                    large = len(data) > APART
+                    replies = await (self._apart(line, data, commands) if large else line.ask(data, commands, since))
                 except Overtaken as overtaken:
                     since = overtaken.since
                     continue
@@ -492,10 +489,8 @@ class RemoteServer(Server):
             raise ServerTimeout(f"{self.address}: no answer while connecting")
         return making.result()
 
-    async def aclose(self) -> None:
-        """Close the running loop's connection, as soon as those who wait have their replies."""
-        if not OURS:
-            own()
+    async def aclose_idle(self) -> None:
+        self.close_idle()
         line = self.lines.get(asyncio.get_running_loop())
         if line is not None:
             line.retire()

@@ -24,10 +24,10 @@ from redis.crc import key_slot
 
 from fleetcache.errors import NeverSent, ServerGone, ServerTimeout, TooManyConnections, UnsupportedServer
 from fleetcache.exchange.connecting import place_of
-from fleetcache.exchange.contract import Command, Reply, Server, Verb
+from fleetcache.exchange.contract import Command, Redirected, Reply, Server, Verb
 from fleetcache.exchange.repeating import to_another_node
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
-from fleetcache.exchange.wire import SLOTS, pack, place_in
+from fleetcache.exchange.wire import SLOTS, MovedError, pack, place_in
 from fleetcache.forks import Guard, chance, in_children
 from fleetcache.keys import in_utf8
 from fleetcache.servers.remote import RemoteServer
@@ -67,11 +67,7 @@ class Redirect:
     asking: bool = False
 
 
-SIGNS = frozenset((redis.MovedError, redis.AskError, redis.TryAgainError, *UNABLE))
-
-
-class Redirected(list[Reply]):
-    """Replies, some of which came from another server than the one that was asked."""
+SIGNS = frozenset((MovedError, redis.AskError, redis.TryAgainError, *UNABLE))
 
 
 def redirected(reply: Reply) -> Redirect | None:
@@ -105,22 +101,26 @@ class Node(Server):
 
     def __init__(self, cluster: Cluster, remote: RemoteServer) -> None:
         self.cluster = cluster
-        self.remote = remote
+        self.server: Server = remote
         self.address = remote.address
         # Connections of their own, because a primary that becomes a replica must not answer on the others.
         limit, patience = remote.max_connections, remote.patience
-        self.reader = RemoteServer(
+        self.readonly: Server = RemoteServer(
             remote.raw, remote.breaker, max_connections=limit, patience=patience, greeting=READONLY
         )
         self.place = place_of(remote.pool)
 
     @property
     def away(self) -> bool:
-        return self.remote.away
+        return self.server.away
+
+    @property
+    def remote(self) -> Any:
+        return self.server.remote
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         try:
-            replies = self.remote.exchange(commands)
+            replies = self.server.exchange(commands)
         except AWAY as error:
             return self._settle(commands, [error] * len(commands))
         for reply in replies:
@@ -133,7 +133,7 @@ class Node(Server):
 
     def tell(self, commands: Sequence[Command]) -> Any:
         try:
-            return self.remote.tell(commands), commands
+            return self.server.tell(commands), commands
         except AWAY as error:
             return error, commands
 
@@ -142,18 +142,18 @@ class Node(Server):
         if isinstance(found, Exception):
             return self._settle(commands, [found] * len(commands))
         try:
-            replies = self.remote.hear(found)
+            replies = self.server.hear(found)
         except AWAY as error:
             return self._settle(commands, [error] * len(commands))
         return replies if SIGNS.isdisjoint(map(type, replies)) else self._settle(commands, replies)
 
     def drop(self, told: Any) -> None:
         if not isinstance(told[0], Exception):
-            self.remote.drop(told[0])
+            self.server.drop(told[0])
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         try:
-            replies = await self.remote.aexchange(commands)
+            replies = await self.server.aexchange(commands)
         except AWAY as error:
             return await self.cluster.settle(AWAITING, self, commands, [error] * len(commands))
         for reply in replies:
@@ -165,6 +165,14 @@ class Node(Server):
         """Return a raw ``redis.RedisCluster``, of all nodes."""
         return self.cluster.client()
 
+    def close_idle(self) -> None:
+        self.server.close_idle()
+        self.readonly.close_idle()
+
+    async def aclose_idle(self) -> None:
+        await self.server.aclose_idle()
+        await self.readonly.aclose_idle()
+
 
 class ShardReader(Reader):
     """Answers reads for one primary of a cluster, the first of *nodes*, and its replicas, the others."""
@@ -174,9 +182,9 @@ class ShardReader(Reader):
     def __init__(self, cluster: Cluster, nodes: Sequence[Node]) -> None:
         nearest = cluster.read_from == "nearest"
         others = nodes if nearest else nodes[1:] or nodes
-        super().__init__(nodes[0], [node.reader for node in others], nearest=nearest)
+        super().__init__(nodes[0], [node.readonly for node in others], nearest=nearest)
         self.cluster = cluster
-        self.nodes = {node.reader: node for node in nodes}
+        self.nodes = {node.readonly: node for node in nodes}
 
     def _answers(self, server: Server, began: float, found: Any) -> bool:
         return super()._answers(server, began, found) and monotonic() < self.cluster.rest + REVIEW
@@ -198,7 +206,7 @@ class ShardReader(Reader):
         return self.cluster.client()
 
 
-class Somewhere(Server):
+class UnknownNode(Server):
     """Stands for every node while the map is not known: its commands are asked when it is."""
 
     def __init__(self, cluster: Cluster, address: str) -> None:
@@ -244,8 +252,8 @@ class Cluster(Topology):
         self.nodes: dict[tuple[str, int], Node] = {}
         self.servers: Sequence[Server] = self.starts
         self.primaries: Sequence[Server] = []
-        self.somewhere = Somewhere(self, self.starts[0].address)
-        self.slots: list[Server] = [self.somewhere] * SLOTS
+        self.unknown = UnknownNode(self, self.starts[0].address)
+        self.slots: list[Server] = [self.unknown] * SLOTS
         self.witness = ""
         """The address of the node that the map is from."""
         self.readers = self.slots
@@ -268,7 +276,7 @@ class Cluster(Topology):
                 except UnicodeEncodeError:
                     pass  # `slot_of` tells
             return slots[slot_of(name)]
-        return self.primaries[0] if self.primaries else self.somewhere
+        return self.primaries[0] if self.primaries else self.unknown
 
     def home(self, name: str) -> Server:
         return self.slots[slot_of(name)]
@@ -284,7 +292,9 @@ class Cluster(Topology):
 
     async def survey(self, runtime: Runtime, tried: Server | None = None) -> Sequence[Server]:
         if tried is None:
-            await runtime.exchange(self.somewhere, (LEARN,))
+            # `refresh` waits, which a pipeline's runtime cannot: that one only collects commands.  So the refresh is a
+            # command to `UnknownNode`, which runs it when the pipeline is executed.
+            await runtime.exchange(self.unknown, (LEARN,))
         else:
             await self.refresh(runtime, tried, insists=True)
             if self.witness in {"", tried.address} and len(self.nodes) > 1:
@@ -325,7 +335,7 @@ class Cluster(Topology):
                 redirect = next((found for reply in replies[span] if (found := redirected(reply))), None)
                 if redirect is None:
                     continue
-                if last is not self.somewhere:
+                if last is not self.unknown:
                     self.counts[redirect.why] += 1
                 if redirect.node is not None:
                     target = self.node(*redirect.node, last)
@@ -339,7 +349,7 @@ class Cluster(Topology):
                     target = self._holder(commands[span], last)
                     if target is last or not to_another_node(commands[span], replies[span]):
                         continue
-                if target is self.somewhere:
+                if target is self.unknown:
                     continue  # nobody holds this slot any more
                 todo.setdefault((target, redirect.asking), []).append(span)
             if not todo or monotonic() > until:
@@ -380,7 +390,7 @@ class Cluster(Topology):
         permit = (ASKING,) if asking else ()
         batch = [command for span in spans for command in (*permit, *commands[span])]
         try:
-            found = iter(await runtime.exchange(node.remote, batch))
+            found = iter(await runtime.exchange(node.server, batch))
         except AWAY as error:
             found = iter([error] * len(batch))
         for span in spans:
@@ -391,7 +401,7 @@ class Cluster(Topology):
         for command in commands:
             if command[0].key:
                 return self.slots[slot_of(command[command[0].key])]
-        return self.primaries[0] if last is self.somewhere else last
+        return self.primaries[0] if last is self.unknown else last
 
     # --- the map ----------------------------------------------------------------------------------
 
@@ -432,7 +442,7 @@ class Cluster(Topology):
         self.counts.clear()
         if self.busy:
             self.busy = self.rest = 0.0
-            self.slots = self.readers = [self.somewhere] * SLOTS
+            self.slots = self.readers = [self.unknown] * SLOTS
             self.primaries = []
 
     def _complain(self) -> NoReturn:
@@ -451,7 +461,7 @@ class Cluster(Topology):
         until = monotonic() + self.timeout
         for node in [best] if best else others:
             try:
-                (reply,) = await runtime.exchange(node.remote, (LEARN,))
+                (reply,) = await runtime.exchange(node.server, (LEARN,))
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 self.trouble = error
             else:
@@ -476,7 +486,7 @@ class Cluster(Topology):
 
     def _adopt(self, held: Sequence[Held], witness: Node) -> None:
         """Take over the map that *witness* sent."""
-        slots: list[Server] = [self.somewhere] * SLOTS
+        slots: list[Server] = [self.unknown] * SLOTS
         readers = slots if self.read_from == "primary" else [*slots]
         shards: dict[tuple[Node, ...], Server] = {}
         primaries: dict[Server, None] = {}
@@ -500,7 +510,7 @@ class Cluster(Topology):
         for node in (*gone, *self.starts):  # one that was named by a name is known by an address now
             if node.remote not in kept:
                 node.remote.replace_connections()
-                node.reader.replace_connections()
+                node.readonly.remote.replace_connections()
 
     def node(self, host: str, port: int, asked: Any) -> Node:
         """Return the node at *host*, or if it does not say where *asked* is, and *port*."""

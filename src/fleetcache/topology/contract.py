@@ -58,6 +58,16 @@ class Topology:
         """Return the primaries, after finding out who they are now: not from *tried*."""
         return self.primaries
 
+    def close_idle(self) -> None:
+        """Close the connections to each server that nobody is using."""
+        for server in self.servers:
+            server.close_idle()
+
+    async def aclose_idle(self) -> None:
+        """Close the connections to each server that nobody is using, and the running loop's."""
+        for server in self.servers:
+            await server.aclose_idle()
+
     def watch(self, moved: Callable[[Iterable[Server]], None]) -> None:
         """From now on call *moved* with the servers that hold less than before, as soon as others do."""
 

@@ -22,7 +22,7 @@ from fleetcache.servers.memory import memory_server
 from fleetcache.servers.remote import RemoteServer
 from fleetcache.settings import Options
 from fleetcache.sharing import frozen
-from fleetcache.topology.cluster import Cluster, Node
+from fleetcache.topology.cluster import Cluster
 from fleetcache.topology.contract import Topology
 from fleetcache.topology.standalone import Standalone
 from fleetcache.urls import Kind, Location
@@ -52,8 +52,20 @@ class OnDemand(Server):
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         return await self.server.aexchange(commands)
 
+    @property
+    def remote(self) -> Any:
+        return self.server.remote
+
     def client(self) -> Any:
         return self.server.client()
+
+    def close_idle(self) -> None:
+        if self._started is not None:
+            self._started.close_idle()
+
+    async def aclose_idle(self) -> None:
+        if self._started is not None:
+            await self._started.aclose_idle()
 
 
 def open_topology(locations: Sequence[Location], options: Options) -> Topology:
@@ -216,20 +228,3 @@ def remote(raw: Any, location: Location, options: Options) -> RemoteServer:
         made = RemoteServer(raw, breaker, max_connections=limit, patience=patience, remap=options.address_remap)
         _servers.setdefault((pool, policy), made)  # one step, so all threads have the same
     return _servers[pool, policy]
-
-
-def close_idle(topology: Topology) -> list[RemoteServer]:
-    """Close the idle connections of every server of *topology*; return those servers that have connections."""
-    servers: list[Server] = []
-    for server in topology.servers:
-        servers += (server.remote, server.reader) if isinstance(server, Node) else (server,)
-    connected = [server for server in dict.fromkeys(servers) if isinstance(server, RemoteServer)]
-    for server in connected:
-        server.close_idle()
-    return connected
-
-
-async def aclose_idle(topology: Topology) -> None:
-    """Close the idle connections of every server of *topology*, and the running loop's."""
-    for server in close_idle(topology):
-        await server.aclose()

@@ -46,13 +46,17 @@ class Reader(Server):
     signs = UNABLE
 
     def __init__(self, primary: Server, servers: Sequence[Server], *, nearest: bool) -> None:
-        self.primary = primary
+        self._primary = primary
         self.servers = self.preferred = list(servers)
         self.address = primary.address
         self.nearest = nearest
         self.resting: dict[Server, float] = {}
         self.times: dict[Server, float] = {}
         self.turn = 0
+
+    @property
+    def primary(self) -> Server:
+        return self._primary
 
     def client(self) -> Any:
         return self._choose()[0].client()
