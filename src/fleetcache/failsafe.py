@@ -1,4 +1,4 @@
-"""What callers get while the server is away, decided in one place."""
+"""Whether an error of the server is raised or ignored: decided in one place."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from fleetcache.errors import ConnectionInterrupted
 T = TypeVar("T")
 
 TROUBLE = (ConnectionError, TimeoutError, ResponseError)
-"""What may be ignored: the server is away, or refuses."""
+"""Errors that may be ignored: the server is away, or refuses a command."""
 
 
 @dataclass(frozen=True)
 class Failsafe:
-    """Whether trouble with the server is the caller's, or is answered as a missing key would be.
+    """Decides whether an error of the server is raised, or ignored and answered like a missing key.
 
-    The value a caller gets instead stands at each operation.  Trouble with a key that one of the globs
-    *raise_for* matches is always the caller's.  The server's breaker logs when an outage begins and when it
-    ends; each failure that is ignored is logged here if *log* is set.
+    The value that a caller gets instead is written at each operation.  An error about a key that one of the
+    globs *raise_for* matches is always raised.  The server's breaker logs the begin and the end of an outage;
+    each error that is ignored is logged here if *log* is set.
     """
 
     ignore: bool = False
@@ -33,7 +33,7 @@ class Failsafe:
     raise_for: tuple[str, ...] = ()
 
     def instead(self, error: Exception, instead: T, keys: Callable[[], Iterable[str | None]]) -> T:
-        """Return *instead*, or raise *error* if it may not be ignored.  *keys* tells which keys it is about."""
+        """Return *instead*, or raise *error* if it may not be ignored.  *keys* returns the keys that it is about."""
         if not self.ignore or (self.raise_for and any(map(self._guards, keys()))):
             raise error
         if self.log is not None:
@@ -41,7 +41,7 @@ class Failsafe:
         return instead
 
     def _guards(self, key: str | None) -> bool:
-        # A key that cannot be told from its name may be a limiter's: an error does less harm than a wrong yes.
+        # An unknown key (None) may be the counter of a rate limiter: an error does less harm than a wrong yes.
         return key is None or any(fnmatchcase(key, glob) for glob in self.raise_for)
 
 
@@ -49,7 +49,7 @@ RAISE = Failsafe()
 
 
 def omit_exception(method: Callable[..., Any] | None = None, return_value: Any = None) -> Any:
-    """Decorate a method of a backend of your own: trouble that the settings ignore is answered by *return_value*."""
+    """Decorate a method of a site's own backend: it returns *return_value* where the settings ignore an error."""
     if method is None:
         return partial(omit_exception, return_value=return_value)
 

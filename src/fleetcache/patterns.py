@@ -1,7 +1,7 @@
-"""Globs by which the server finds a cache's entries, also where the site names them by a function of its own.
+"""Globs by which the server finds a cache's entries, also where a KEY_FUNCTION of the site names them.
 
-Nothing is known of such a function but what it returns.  So a glob is only used that was seen to find what it should,
-and for `clear` to leave alone what belongs to others.
+Of such a function only the results are known.  So each glob is tried on sample names before it is used: it must match
+the names of this cache and, for `clear`, none of another cache's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fleetcache.keys import KeyFunction, default_key_function, escaped, special
 from fleetcache.servers.arguments import glob
 
 KEY, VERSION = "k7e1y", 70413
-"""A key and a version that stand out in a name."""
+"""A key and a version that are easy to find in a name."""
 KEYS = ("a", "Z", "0", "user:1", "a b/c%d", KEY)
 VERSIONS = (1, 23, VERSION)
 
@@ -43,7 +43,7 @@ def pattern_of(function: KeyFunction, pattern: str, prefix: str, version: Any) -
 
 
 def _text(name: Any) -> str:
-    """Return *name*, what a KEY_FUNCTION returned, or say that it is no text."""
+    """Return *name*, the result of a KEY_FUNCTION, or raise if it is no text."""
     if not isinstance(name, str):
         raise SettingsError(f"KEY_FUNCTION has to return text, not {type(name).__name__}")
     return name
@@ -66,8 +66,8 @@ def pattern_of_all(function: KeyFunction, prefix: str) -> str:
 
 
 def _candidates(function: KeyFunction, prefix: str, own: list[str]) -> Iterator[str]:
-    with suppress(TypeError, ValueError):  # which may say that a version is a number
+    with suppress(TypeError, ValueError):  # the function may insist that a version is a number
         yield function("*", escaped(prefix), "*")
-    # The function may change what it is given, as quote() does, but not this key and version.
+    # The function may change its arguments, as quote() does, but not this key and this version.
     yield function(KEY, escaped(prefix), VERSION).replace(KEY, "*").replace(str(VERSION), "*")
     yield f"{escaped(commonprefix(own))}*"  # noqa: RUF071 - of strings

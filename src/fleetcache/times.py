@@ -1,4 +1,4 @@
-"""Timeouts and moments, however they are written, as whole milliseconds or seconds for the server."""
+"""Timeouts and moments of any type, as whole milliseconds or seconds for the server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from fleetcache.errors import InvalidTimeout
 
 LARGEST = 2**63 - 1
-"""No server counts further."""
+"""The largest integer of a server."""
 
 
 def milliseconds(timeout: Any, unit: int = 1000) -> int:
@@ -22,14 +22,14 @@ def milliseconds(timeout: Any, unit: int = 1000) -> int:
 
 
 def seconds(wait: Any) -> float:
-    """Return how long to wait, a ``timedelta`` or a number, as seconds; infinity is for ever."""
-    if type(wait) is float and wait == wait:  # noqa: PLR0124 - no number is not itself
+    """Return *wait*, a ``timedelta`` or a number, as seconds; infinity is for ever."""
+    if type(wait) is float and wait == wait:  # noqa: PLR0124 - only NaN is not equal to itself
         return wait
     return milliseconds(wait) / 1000
 
 
 def moment(when: Any, unit: int = 1) -> int:
-    """Return *when*, a ``datetime`` or *unit*-ths of seconds since 1970, as such parts of seconds."""
+    """Return *when*, a ``datetime`` or a number since 1970; *unit* 1 counts seconds, 1000 milliseconds."""
     text = "a moment is a datetime, or a number of seconds (or milliseconds) since 1970"
     if not isinstance(when, datetime):
         return _whole(when, 1, text)
@@ -42,7 +42,7 @@ def moment(when: Any, unit: int = 1) -> int:
 def _whole(number: Any, unit: int, text: str) -> int:
     found = None
     try:
-        # Made a number of Python's first: those of numpy overflow.
+        # Converted to Python's own numbers first: numpy's overflow.
         if isinstance(number, Integral):
             found = index(number) * unit
         elif isinstance(number, (Rational, Decimal)):
@@ -51,11 +51,11 @@ def _whole(number: Any, unit: int, text: str) -> int:
         elif isinstance(number, Real):
             found = int(float(number) * unit)
     except (ArithmeticError, ValueError):
-        pass  # no number, infinite, or too large
+        pass  # NaN, infinite, or too large
     if found is None:
         raise InvalidTimeout(f"{text}, not {_shown(number)} ({type(number).__name__})")
     if not -LARGEST <= found <= LARGEST:
-        raise InvalidTimeout(f"{text}; {_shown(number)} is more than the server counts")
+        raise InvalidTimeout(f"{text}; {_shown(number)} is more than a server can count")
     return found
 
 

@@ -1,8 +1,8 @@
 """Operations are written once, as coroutines, and offered twice.
 
 ``aget`` is the operation; ``get = blocking(aget)`` is the same coroutine, run to its end in one
-step over a runtime whose methods block.  It works because such a coroutine never suspends: there
-is nobody to resume it.  The price is about half a microsecond a call.
+step over a runtime whose methods block.  This works because a coroutine that awaits only such
+methods never suspends.  The price is about half a microsecond a call.
 
 The idea is geldata/gel-python's ``iter_coroutine``.
 """
@@ -23,10 +23,10 @@ T = TypeVar("T")
 class Twinned:
     """An object that waits through ``runtime``, and has a twin, ``still``, that blocks.
 
-    The faces of one object have the same attributes: what is set on one is set on both.  Only
-    ``runtime`` and ``still`` differ, and methods that somebody replaced on the object, to watch its
-    calls: a face must not run what was made of the other's.  (One ``__dict__`` for both would say it
-    more simply, but CPython finds attributes and methods faster in an instance that has its own.)
+    The two faces of an object have the same attributes: setting one sets it on both.  Only ``runtime``
+    and ``still`` differ, and methods that a test or a tool replaced on the object: one face must not run
+    the replacement of the other's method.  (One ``__dict__`` for both faces would be simpler, but CPython
+    finds attributes and methods faster in an instance that has its own.)
     """
 
     runtime: Any
@@ -43,14 +43,14 @@ class Twinned:
         object.__setattr__(self.still, "runtime", still)
 
     def face(self, kind: Any = None, **own: Any) -> Self:
-        """Return an object of its own, without a twin: this one as it is now, which differs in *own*."""
+        """Return another face of this object as it is now: without a twin, and with the attributes in *own*."""
         face: Self = join(object.__new__(kind or type(self)))
         for name, value in {"runtime": self.runtime, **self._attributes(), **own}.items():
             object.__setattr__(face, name, value)
         return face
 
     def __copy__(self) -> Self:
-        """Return an object of its own, with faces of its own."""
+        """Return a separate object, with faces of its own."""
         copy = type(self).__new__(type(self))
         for name, value in self._attributes().items():
             setattr(copy, name, value)
@@ -65,7 +65,7 @@ class Twinned:
         )
 
     def _attributes(self) -> dict[str, Any]:
-        """Return what other objects made of this one are given."""
+        """Return the attributes that a copy or a new face of this object gets."""
         return {name: value for name, value in vars(self).items() if not self._is_method(name) and name not in OWN}
 
     def _is_method(self, name: str) -> bool:
@@ -86,12 +86,12 @@ class Twinned:
 
 
 OWN = frozenset(("still", "runtime", "_faces", "_raising"))
-"""Attributes that make a face what it is."""
+"""Attributes by which faces of one object differ."""
 
 
 @cache
 def methods(kind: type) -> frozenset[str]:
-    """Return the names of what an object of *kind* can do."""
+    """Return the names of the methods of *kind*."""
     return frozenset(name for name in dir(kind) if callable(getattr(kind, name, None)))
 
 
@@ -109,11 +109,11 @@ def _running() -> Generator[Any, Coroutine[Any, Any, Any], Any]:
     """Run one coroutine after another: take each by ``send``, and yield its result."""
     operation = yield
     while True:
-        operation = yield (yield from operation)  # held by no name: a runner at rest must keep no result alive
+        operation = yield (yield from operation)  # the result has no name here: a runner at rest must not keep it alive
 
 
 _runners: list[Any] = []
-"""Runners at rest.  A nested call, or another thread's, takes another; one that raised is thrown away."""
+"""Runners at rest.  A nested call, or one in another thread, takes another runner; a runner that raised is thrown away."""
 
 
 def complete(operation: Coroutine[Any, Any, T]) -> T:
@@ -135,13 +135,13 @@ def complete(operation: Coroutine[Any, Any, T]) -> T:
 
 
 class _Face(Generic[S, P, T]):
-    """What stands in a class until it is made; then a function of that name takes its place."""
+    """A placeholder in a class body.  When the class is created, it replaces itself by a function of its name."""
 
     def __init__(self, method: Callable[Concatenate[S, P], T]) -> None:
         self.method = method
 
     def face(self, method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], Any]:
-        """Return what *method* is to those who block."""
+        """Return the blocking face of *method*."""
         raise NotImplementedError
 
     def __set_name__(self, owner: type[S], name: str) -> None:

@@ -1,13 +1,13 @@
-"""Tokens that may hold a lock although nobody does.
+"""Tokens that may still hold a lock on the server although no caller holds it.
 
-Whoever hears an exception from `acquire` has no lock, but the server may have given it: an interrupt came before
-the reply was read, or the reply was lost.  Without a timeout such a lock would stay for ever, as one whose release
-was lost would.  So a thread of the process releases the token as soon as the server answers, and ends when no
-tokens are left.
+If `acquire` raises, its caller has no lock, but the server may have stored the token: an interrupt came before
+the reply was read, or the reply was lost.  Without a timeout such a lock would stay for ever; so would a lock whose
+release was lost.  Therefore a thread of the process releases the token as soon as the server answers.  The thread
+ends when no tokens are left.
 
-A token that is not found is looked for again, because its acquisition went out on another connection and may
-arrive later.  A network repeats what it could not deliver after pauses that double, so it may be as late as the
-server was away.
+A token that is not found is looked for again, because its `SET … NX` was sent on another connection and may arrive
+later.  A network repeats lost packets after pauses that double, so the command may be late by the length of the
+outage.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from fleetcache.interrupts import let_pass
 from fleetcache.threads import Bell, start
 
 MOST = 1000
-"""How many tokens are remembered; beyond that the oldest are forgotten."""
+"""The most tokens that are remembered; the oldest are forgotten first."""
 
 LATE, LONGEST = 5.0, 3600.0
-"""How many seconds at least, and at most, a token is looked for."""
+"""The least and the most seconds for which a token is looked for."""
 
 FIRST, LAST = 0.002, 2.0
-"""The pauses between two tries, in seconds: each is twice as long as the one before."""
+"""The first and the longest pause between two tries, in seconds; each is twice as long as the one before."""
 
 
 class Leftover:
-    """A token that shall hold no lock; *release* asks the server to release it, and returns whether it held one."""
+    """A token that must hold no lock; *release* asks the server to release it, and returns whether it held one."""
 
     def __init__(self, token: bytes, release: Callable[[], Any], lifetime: float | None) -> None:
         self.token = token
@@ -49,7 +49,7 @@ class Leftover:
         self.tried = Bell()
 
     def settle(self) -> None:
-        """Release the token if that can be done now; else say when it is due again."""
+        """Release the token if the server answers; otherwise set when to try again."""
         with self.busy:
             if self.gone:
                 return
@@ -61,7 +61,7 @@ class Leftover:
                     self.until = min(self.until, now + max(LATE, now - self.since))
             except RedisError:
                 settled = False
-            except Exception as error:  # noqa: BLE001 - another try would fare no better
+            except Exception as error:  # noqa: BLE001 - another try would fail too
                 let_pass(error)
                 settled = True
             self.due = monotonic() + self.pause
@@ -71,7 +71,7 @@ class Leftover:
 
 
 class Leftovers:
-    """The leftovers of this process, and the thread that sees to them while there are some."""
+    """The leftovers of this process, and the thread that releases them."""
 
     def __init__(self) -> None:
         self.thread: threading.Thread | None = None
@@ -79,7 +79,7 @@ class Leftovers:
         in_children(self._start_afresh)
 
     def _start_afresh(self) -> None:
-        """Begin with none: what a child's parent left over is the parent's."""
+        """Begin with none; in a forked child too, because the parent releases its own."""
         keep(self.thread)
         self.all: list[Leftover] = []
         self.changing = threading.RLock()
@@ -87,7 +87,7 @@ class Leftovers:
         self.thread = None
 
     def add(self, leftover: Leftover) -> None:
-        """See to *leftover*."""
+        """Have *leftover* released."""
         if not OURS:
             own()
         with self.changing:
@@ -102,7 +102,7 @@ class Leftovers:
         self.wake.ring()
 
     def forget(self, token: bytes) -> None:
-        """Leave *token* alone: it may hold a lock again."""
+        """Do not release *token*: it may hold a lock again."""
         if not OURS:
             own()
         for leftover in list(self.all):
@@ -124,7 +124,7 @@ class Leftovers:
             self.wake.wait(max(0, due - monotonic()))
 
     def end(self) -> None:
-        """Forget all of them, and let the thread end; the process does."""
+        """Forget all leftovers and end the thread: the process ends."""
         if not OURS:
             own()
         with self.changing:

@@ -1,7 +1,7 @@
-"""Locks that redis-py's ``Lock`` understands: a key that holds its holder's random token.
+"""Locks that redis-py's ``Lock`` understands: the value of a key is the random token of the lock's holder.
 
-So old django-redis workers and new ones exclude each other.  The key expires by itself after
-*timeout*; a holder that was slower than that finds out when it releases.  (The single-server
+So workers with django-redis and workers with fleetcache exclude each other.  The key expires after
+*timeout*; a holder that is slower learns it when it releases.  (The single-server
 algorithm of https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/.)
 """
 
@@ -40,15 +40,15 @@ from fleetcache.times import seconds
 from fleetcache.twin import Twinned, blocking, complete
 
 NEVER_RAN = (ResponseError, DataError, NeverSent, CircuitOpen, TooManyConnections, AccessDenied, UnsupportedServer)
-"""Errors after which no lock can have been given."""
+"""Errors after which the server cannot have stored a token."""
 
 MOMENT = 0.25
-"""How many seconds an interrupt may be kept waiting while a lock is given back."""
+"""For how many seconds a lock is released before an interrupt goes on."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who acquired a lock with *token*: a process, and a task unless threads may share the lock."""
+    """The process, and unless threads may share the lock the task, that acquired a lock with *token*."""
 
     token: bytes
     process: int
@@ -56,7 +56,7 @@ class Holder:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether another process asks now, which was forked, or another task while the holder runs."""
+        """Whether the caller is a forked process, or another task while the holder's task still runs."""
         task = self.task and self.task()
         return self.process != os.getpid() or not (task is None or task.done() or task is running_task())
 
@@ -70,10 +70,10 @@ def running_task() -> asyncio.Task[Any] | None:
 
 
 class Leaving:
-    """A method that ends a block: *leave*, or if an interrupt comes as that is called, before its first line, a guard.
+    """A method that ends a ``with`` block, and releases the lock even if an interrupt comes before its first line.
 
-    An exception there would leave the lock behind, and nobody who could release it.  But whoever runs the
-    block then drops this method, and with it the guard, a generator, whose end Python runs before it goes.
+    An exception between the call of *leave* and its first line would leave the lock held for ever.  Python then
+    drops this bound method, and with it a guard: a generator that is closed as it is dropped, and releases the lock.
     """
 
     def __init__(self, leave: Callable[..., Any]) -> None:
@@ -142,22 +142,22 @@ class Lock(Twinned):
         self.wait_by(AWAITING, BLOCKING)
 
     def _cache(self) -> Core:
-        """The face of the cache that waits as this face does."""
+        """Return the face of the cache that waits as this face of the lock does."""
         return self.cache if self.still is not None else self.cache.still or self.cache
 
     @property
     def token(self) -> bytes | None:
-        """What the key holds while this lock is held by its caller."""
+        """The value of the key while the caller holds this lock."""
         holder = self._holder()
         return None if holder is not None and holder.elsewhere else getattr(self.local, "token", None)
 
     def _holder(self) -> Holder | None:
-        """Who acquired the lock, if it was this object that was asked: others may have set ``local.token``."""
+        """Return the holder, if `acquire` of this object made it: other code may have set ``local.token``."""
         holder: Holder | None = getattr(self.local, "holder", None)
         return holder if holder is not None and holder.token == getattr(self.local, "token", None) else None
 
     def _hold(self, token: bytes | None) -> None:
-        """Note that the caller holds the lock with *token*, or that nobody does."""
+        """Note that the caller holds the lock with *token*; with None that it holds no lock."""
         if token is not None:
             task = running_task() if self.thread_local else None
             self.local.holder = Holder(token, os.getpid(), weakref.ref(task) if task is not None else None)
@@ -170,10 +170,10 @@ class Lock(Twinned):
         blocking_timeout: float | None = None,
         token: str | bytes | None = None,
     ) -> bool:
-        """Return whether the lock is held now; arguments left out are those of the constructor.
+        """Acquire the lock, and return whether it is held now; arguments left out are those of the constructor.
 
-        It is tried every *sleep* seconds, for *blocking_timeout* seconds at most.  If it raises, the lock is
-        not held: what the server may have given is given back, as soon as it answers.
+        `SET … NX` is sent every *sleep* seconds, for *blocking_timeout* seconds at most.  If this raises, the lock
+        is not held: a token that the server may have stored is released as soon as the server answers.
         """
         sleep = seconds(self.sleep if sleep is None else sleep)
         blocking = self.blocking if blocking is None else blocking
@@ -213,15 +213,15 @@ class Lock(Twinned):
         try:
             return complete((self.still or self).aacquire(sleep, blocking, blocking_timeout, token))
         except BaseException as error:
-            (self.still or self).let_go(error, but=held)  # the interrupt came when it was held already
+            (self.still or self).let_go(error, but=held)  # the interrupt may have come after the reply
             raise
 
     acquire.__doc__ = aacquire.__doc__
 
     async def arelease(self) -> None:
-        """Give the lock up, or raise if it is no longer held.
+        """Release the lock, or raise if it is no longer held.
 
-        If the server cannot be asked that raises too, and the lock is given up as soon as it answers.
+        If the server is away this raises too, and the lock is released as soon as the server answers.
         """
         token = self.token
         if token is None:
@@ -248,7 +248,7 @@ class Lock(Twinned):
     release.__doc__ = arelease.__doc__
 
     async def _give_back(self, token: bytes, error: BaseException) -> None:
-        """See to it that *token* holds no lock, after an exchange about it that ended in *error*."""
+        """Release *token* wherever it may hold a lock, after an exchange about it that ended in *error*."""
         if getattr(self.local, "token", None) == token:
             self.local.token = None
         if self.runtime.blocks or isinstance(error, (GeneratorExit, RedisError)):
@@ -256,7 +256,7 @@ class Lock(Twinned):
             return
         released = False
         try:
-            async with asyncio.timeout(MOMENT):  # behind the acquisition, on the same connection
+            async with asyncio.timeout(MOMENT):  # sent after the `SET … NX`, on the same connection
                 released = await self._cache().strict.run(c.RELEASE, self.name, token, instead=None, client=self.client)
         except (RedisError, TimeoutError):
             pass
@@ -265,16 +265,16 @@ class Lock(Twinned):
                 self._entrust(token, error)
 
     def let_go(self, error: BaseException, but: bytes | None = None) -> None:
-        """Give back what the caller holds, *but* not that, because *error* ends it."""
+        """Release the token that the caller holds, unless it is *but*; *error* ended the caller's call."""
         token = self.token
         if token is not None and token != but:
             self.local.token = None
             self._entrust(token, error)
 
     def _entrust(self, token: bytes, error: BaseException) -> None:
-        """Have *token* released by the process's thread; after an interrupt wait a moment for it."""
+        """Have *token* released by the thread of `LEFTOVERS`; after an interrupt wait a moment for that."""
         cache = self.cache.still or self.cache
-        name, client = self.name, self.client  # and not the lock itself, whose thread may end
+        name, client = self.name, self.client  # not the lock itself: the thread that it belongs to may end
 
         def release() -> Any:
             return complete(cache.strict.run(c.RELEASE, name, token, instead=None, client=client))
@@ -285,7 +285,7 @@ class Lock(Twinned):
             leftover.tried.wait(MOMENT)
 
     async def aextend(self, additional_time: Any, replace_ttl: bool = False) -> bool:
-        """Hold the lock *additional_time* seconds longer, or from now on if *replace_ttl*."""
+        """Hold the lock *additional_time* seconds longer; with *replace_ttl* for that long from now on."""
         milliseconds = self.cache.milliseconds(additional_time)
         if milliseconds is None:
             raise InvalidTimeout("a lock is extended by a number of seconds, not for ever (None)")
@@ -294,7 +294,7 @@ class Lock(Twinned):
     extend = blocking(aextend)
 
     async def areacquire(self) -> bool:
-        """Begin the timeout anew."""
+        """Start the timeout again."""
         return await self._renew("reacquire", self.lifetime, replace=True)
 
     reacquire = blocking(areacquire)
@@ -313,13 +313,13 @@ class Lock(Twinned):
         return await self._cache().ask((c.GET_NOW, self.name), None, self.client)
 
     async def alocked(self) -> bool:
-        """Return whether anybody holds the lock."""
+        """Return whether the lock is held, by any caller."""
         return await self._held_by() is not None
 
     locked = blocking(alocked)
 
     async def aowned(self) -> bool:
-        """Return whether this lock is held by its caller."""
+        """Return whether the caller holds this lock."""
         return self.token is not None and await self._held_by() == self.token
 
     owned = blocking(aowned)
@@ -345,6 +345,6 @@ class Lock(Twinned):
             await self.arelease()
 
     def _inherited(self) -> bool:
-        """Whether the lock is the parent's of this process, which was forked while it was held."""
+        """Whether the parent process acquired the lock, and this process was forked from it."""
         holder = self._holder()
         return holder is not None and holder.process != os.getpid()

@@ -17,14 +17,14 @@ from fleetcache.twin import complete
 
 
 class Taken(int):
-    """What a write comes to while its reply is still to come: any method can make a return value of it."""
+    """The reply to a write whose real reply comes later: every operation can make its return value of it."""
 
 
 TAKEN = Taken(1)
 
 
 class Queue(Server):
-    """A redis-py pipeline as a server: it takes commands, and its owner will see the replies."""
+    """A redis-py pipeline as a server: it collects commands, and the caller who executes it sees the replies."""
 
     address = "a pipeline"
 
@@ -32,19 +32,19 @@ class Queue(Server):
         self.pipeline = pipeline
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        # GET and EXISTS do not count as reading where the primary has to answer them.
+        # GET_NOW and EXISTS_NOW, which only a primary may answer, have no ``reads``.
         if any(command[0].reads or command[0] in {b"GET", b"EXISTS"} for command in commands):
             raise TypeError(
                 "a redis-py pipeline cannot answer now: pass client= only to writes, or use cache.pipeline()"
             )
         for command in commands:
-            # As bytes: redis-py may hand a number to hiredis, see `pack`.
+            # As bytes: redis-py may pass a number to hiredis, see `pack`.
             verb, *parts = words(command)
             if verb == b"EVALSHA":
-                # The owner could not send it again if the server did not know the script.
+                # Nobody would send it again if the server did not know the script.
                 self.pipeline.execute_command("EVAL", command[1].lua, *parts[1:])
             else:
-                # Under its plain name, so that redis-py shapes the reply as its owner expects.
+                # Under its plain name, by which redis-py converts the reply as its caller expects.
                 self.pipeline.execute_command(verb.decode(), *parts)
         return [TAKEN] * len(commands)
 
@@ -91,17 +91,17 @@ class BorrowedServer(Server):
 
 
 async def arrived(found: Any) -> Any:
-    """Return what a method of either face of redis-py's returned, awaited if it must be."""
+    """Return the result of a method of redis-py, awaited if the client is an asynchronous one."""
     return await found if isawaitable(found) else found
 
 
 def is_pipeline(client: Any) -> bool:
-    """Whether *client* is a pipeline of redis-py, which answers its owner, and later."""
+    """Whether *client* is a pipeline of redis-py, whose replies come later, and to its caller alone."""
     return isinstance(client, (redis.client.Pipeline, redis.asyncio.client.Pipeline))
 
 
 def behind(client: Any) -> Queue | BorrowedServer:
-    """Return what *client* is to us."""
+    """Return *client*, an argument ``client=``, as a server."""
     if is_pipeline(client):
         return Queue(client)
     if isinstance(getattr(client, "connection_pool", None), (redis.ConnectionPool, redis.asyncio.ConnectionPool)):
