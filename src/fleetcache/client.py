@@ -1,4 +1,4 @@
-"""The clients that ``CLIENT_CLASS`` may name, and the base of those that a site writes itself."""
+"""The classes that ``CLIENT_CLASS`` may name, and the base of those that a site writes itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DefaultClient = Cache
 
 
 class SentinelClient(DefaultClient):
-    """A cache whose primary is found by Sentinels, and found again after a fail-over.
+    """A cache whose primary is named by Sentinels, before the first command and after each fail-over.
 
     LOCATION is ``redis+sentinel://host1,host2/service/db``, or with SENTINELS ``redis://service/db``;
     reads go to its replicas.
@@ -39,7 +39,7 @@ class SentinelClient(DefaultClient):
 
 
 class ClusterClient(DefaultClient):
-    """A cache on a cluster, whichever scheme the URLs of its nodes have."""
+    """A cache on a cluster; the URLs of its nodes may have any scheme."""
 
     @classmethod
     def make_topology(cls, settings: Settings) -> Topology:
@@ -47,7 +47,7 @@ class ClusterClient(DefaultClient):
 
 
 class ShardClient(DefaultClient):
-    """A cache over independent servers, each key on one of them, where django-redis would put it."""
+    """A cache over independent servers; each key is on the server where django-redis would put it."""
 
     @classmethod
     def make_topology(cls, settings: Settings) -> Topology:
@@ -66,15 +66,15 @@ class ShardClient(DefaultClient):
         return self.topology.home(str(key)).client()
 
     def get_client(self, write: bool = True, tried: Any = None) -> Any:
-        """There is no one server: use `get_server`."""
+        """Refuse: a ShardClient has several servers.  Use `get_server`."""
         raise NotImplementedError("a ShardClient has no one server; use get_server(cache.make_key(key))")
 
 
 class HerdClient(DefaultClient):
-    """A cache that lets some callers renew an entry shortly after it expired, while others still see it.
+    """A cache in which some callers renew an entry shortly after it expired, while others still read it.
 
-    Values live HERD_TIMEOUT seconds longer than asked.  In that time each reader is told with
-    growing probability that there is nothing, so that a few compute the value anew, not a herd.
+    Values live HERD_TIMEOUT seconds longer than asked.  In that time a read returns the default with
+    growing probability, so that a few callers compute the value again, not a herd.
     """
 
     @classmethod
@@ -83,7 +83,7 @@ class HerdClient(DefaultClient):
         return Codec(HerdSerializer(plain.serializer), plain.compressor, settings.options.given)
 
     def _herded(self, value: Any, timeout: Timeout) -> tuple[Any, Timeout]:
-        """Return what to store for *value*, and for how long."""
+        """Return the value to store in place of *value*, and its timeout."""
         expiry = self.milliseconds(timeout)
         if expiry is None or expiry <= 0:
             return value, timeout
@@ -95,7 +95,7 @@ class HerdClient(DefaultClient):
         return Herded(value, lifetime + int(time())), lifetime + self.settings.options.herd_timeout
 
     def _fresh(self, value: Any, stale: Any) -> Any:
-        """Return the value itself, or *stale* if this caller should renew it."""
+        """Return the stored value, or *stale* if this caller should renew it."""
         if type(value) is not Herded:
             return value
         late = int(time()) - value.soft_expiry
@@ -112,7 +112,7 @@ class HerdClient(DefaultClient):
     get = blocking(aget)
 
     async def aget_with_ttl(self, key: Any, default: Any = None, version: Any = None) -> tuple[Any, float | None]:
-        """Return the value of *key* and its seconds to live, without those it is kept for renewal."""
+        """Return the value of *key* and its seconds to live, without HERD_TIMEOUT."""
         value, left = await super().aget_with_ttl(key, default, version)
         if type(value) is Herded and left is not None:
             left = max(0.0, left - self.settings.options.herd_timeout)
@@ -152,7 +152,7 @@ class HerdClient(DefaultClient):
         client: Any = None,
         herd: bool = True,
     ) -> list[Any]:
-        """Store all of *data*; without *herd* for the plain timeout."""
+        """Store all of *data*; without *herd* for the plain timeout, as plain values."""
         if herd:
             lifetime = timeout
             packed = {}
@@ -164,7 +164,7 @@ class HerdClient(DefaultClient):
     set_many = blocking(aset_many)
 
     async def aincr(self, *args: Any, **kwargs: Any) -> Any:
-        """A herded value is no number."""
+        """Refuse: a herded value is no number."""
         raise NotImplementedError("HerdClient cannot count")
 
     adecr = aincr

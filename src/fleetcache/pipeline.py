@@ -1,14 +1,13 @@
 """Many operations in one round trip.
 
-An operation is a coroutine that asks and then makes a value of the reply.  A pipeline starts each
-of them over a runtime that only takes the question down, sends all questions together, and lets
-the coroutines go on with their replies.  So every operation of the cache works in a pipeline, and
-none is written again.
+An operation is a coroutine that asks a server and makes a value of the reply.  A pipeline starts each
+of them over a runtime that only records the question, sends all questions together, and resumes the
+coroutines with the replies.  So every operation of the cache works in a pipeline as it is written.
 
-Each takes effect where it stands.  Whoever asks more than once says so first (`Recording.alone`): it
-begins when those before it have ended, and those behind it wait for its end.  The reply to a few commands
-(``UNSETTLED``) may make an operation ask again although it seldom does.  What would change the same entry waits for
-that reply; what reads it alone is sent along, and sent again if it came too early.
+The operations take effect in their order.  One that asks more than once says so first (`Recording.alone`): it
+starts when all operations before it have ended, and those after it wait for its end.  After the reply to a few
+commands (``UNSETTLED``) an operation may have to ask again, which is rare.  Commands that would change the same
+entry wait for that reply; commands that only read it are sent at once, and sent again if the entry was changed.
 """
 
 from __future__ import annotations
@@ -77,11 +76,11 @@ OPERATIONS = frozenset(
         *("lpush", "rpush", "lpop", "rpop", "llen", "lrange", "lindex", "lset", "lrem", "ltrim"),
     }
 )
-"""What can stand in a pipeline."""
+"""The operations that a pipeline takes."""
 
 
 class Aside(Enum):
-    """What an operation may yield that is no question."""
+    """What an operation may yield in place of a question."""
 
     ALONE = "it will ask more than once"
 
@@ -90,7 +89,7 @@ ALONE: Final = Aside.ALONE
 
 
 class Work:
-    """What an operation yields for want of something that whoever executes the pipeline has to make, or to await."""
+    """Yielded by an operation that needs the result of a user's function, which the pipeline calls, or awaits."""
 
     def __init__(self, make: Callable[[], Any], refusal: Exception | None) -> None:
         self.make = make
@@ -102,7 +101,7 @@ Question: TypeAlias = Plan | Literal[Aside.ALONE]
 
 
 class Recording:
-    """A runtime that hands every question to whoever drives the coroutine, and waits for the replies."""
+    """A runtime that yields every question to the pipeline, which sends the replies back into the coroutine."""
 
     blocks = False
     records = True
@@ -138,8 +137,8 @@ class Recording:
 class Results(list[Any]):
     """What the operations of a pipeline returned, in order.
 
-    ``errors`` has the exceptions of those that failed, by their place.  They stand in the list too, where they could be
-    taken for values: a cache may hold exceptions.
+    ``errors`` has the exceptions of the operations that failed, by their place.  The list has them too, but there an
+    exception may also be a value: a cache may hold exceptions.
     """
 
     def __init__(self, count: int) -> None:
@@ -159,8 +158,8 @@ class Pipeline(Twinned):
     They take effect in their order; on several servers, in their order on each.  An operation that asks a server
     more than once (`get_or_set`, `keys`, `delete_pattern`, `clear` with a prefix) has its round trips to itself.
 
-    With *transaction* nobody else's command runs in between; then every operation must be of one
-    step, and all of one server, or one slot of a cluster.
+    With *transaction* no other client's command runs in between; then every operation must ask only once,
+    and all must ask the same server, or be about one slot of a cluster.
     """
 
     def __init__(self, of: Core, *, transaction: bool) -> None:
@@ -192,10 +191,10 @@ class Pipeline(Twinned):
         return True
 
     async def aexecute(self, *, raise_on_error: bool = True) -> Results:
-        """Run what was collected, and return the results in order.
+        """Run the collected operations, and return their results in order.
 
-        The first error is raised when all have run; without *raise_on_error* errors are results, and stand in
-        the results' ``errors`` as well.
+        The first error is raised when all operations have run; without *raise_on_error* errors are results, and
+        the results' ``errors`` has them as well.
         """
         run = Run(self, self.operations)
         self.operations = []
@@ -208,7 +207,7 @@ class Pipeline(Twinned):
 
     async def exchange(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
         """Return what each server replies, or the error with which it fails."""
-        one = not self.recorder.topology.splits  # what has moved is asked of another one
+        one = not self.recorder.topology.splits  # a slot that has moved is asked of another server
         batches = [(server, _knowing(commands, one=one)) for server, commands in batches]
         try:
             return list(await self.runtime.exchange_all(batches))
@@ -216,7 +215,7 @@ class Pipeline(Twinned):
             return [error] * len(batches)
 
     async def exchange_whole(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
-        """Return what the server replies to a transaction, as if each command stood alone."""
+        """Return the server's replies to a transaction, as if each command had been sent alone."""
         names = [part[part[0].key] for _, commands in batches for part in commands if part[0].key]
         self.recorder.together(names, "a transaction")
         if len(batches) > 1:
@@ -246,7 +245,7 @@ class Pipeline(Twinned):
         self._discard()
 
     def _discard(self) -> None:
-        """Close what was collected and never executed."""
+        """Close the operations that were collected and never executed."""
         for operation in self.operations:
             operation.close()
         self.operations.clear()
@@ -260,9 +259,9 @@ class Run:
         self.operations = operations
         self.results = Results(len(operations))
         self.asked: dict[int, Plan] = {}
-        """Questions that will be sent together, by the places of their operations."""
+        """Questions to be sent together, by the places of their operations."""
         self.unsettled: set[str] = set()
-        """Names of entries about which one of them may ask again."""
+        """Names of the entries about which one of these operations may ask again."""
         self.wrote = False
 
     async def all(self) -> None:
@@ -273,7 +272,7 @@ class Run:
             await self._flush()
         finally:
             for operation in self.operations:
-                operation.close()  # now: what one does at its end must not wait for the garbage collector
+                operation.close()  # now, so that its `finally` blocks do not wait for the garbage collector
 
     async def _begin(self, place: int) -> None:
         question = await self._step(place)
@@ -293,7 +292,7 @@ class Run:
                 self.unsettled.update(_entries(question))
 
     async def _flush(self) -> None:
-        """Send what was asked, and let the operations go on in their order."""
+        """Send the questions, and resume the operations in their order."""
         asked, self.asked = self.asked, {}
         self.unsettled.clear()
         answers = await self._ask(asked) if asked else {}
@@ -309,7 +308,7 @@ class Run:
         await self._ask_again(early)
 
     async def _ask_again(self, early: dict[int, Plan]) -> None:
-        """Ask once more what was asked before others had changed it."""
+        """Ask again the questions in *early*, which were answered before another operation changed the entry."""
         if early:
             answers = await self._ask(early)
             for place in early:
@@ -317,7 +316,7 @@ class Run:
             early.clear()
 
     async def _finish(self, place: int, question: Question | None) -> None:
-        """Let one operation ask on until it ends."""
+        """Let one operation ask until it ends."""
         while question is not None:
             if self.pipeline.transaction:
                 question = await self._step(
@@ -334,13 +333,13 @@ class Run:
         return str(operation.__name__).removeprefix("a")
 
     async def _step(self, place: int, answer: Any = None) -> Question | None:
-        """Let one operation go on; return what it asks, or None if it has ended."""
+        """Resume one operation; return its next question, or None if it has ended."""
         question = self._go_on(place, answer)
         while isinstance(question, Work):
             answer = None
             try:
                 question.made = await self.pipeline.runtime.produce(question.make, question.refusal)
-            except Exception as error:  # noqa: BLE001 - the operation's affair
+            except Exception as error:  # noqa: BLE001 - it is raised within the operation
                 let_pass(error)
                 answer = error
             question = self._go_on(place, answer)
@@ -359,7 +358,7 @@ class Run:
         return None
 
     async def _ask(self, asked: dict[int, Plan]) -> dict[int, list[list[Reply]] | Exception]:
-        """Send all questions, one write per server, and return each operation's replies, or error."""
+        """Send all questions, with one write to each server; return the replies to each operation, or its error."""
         reads = all(command[0].reads for plan in asked.values() for _, commands in plan for command in commands)
         self.wrote |= not reads
         batches: dict[Server, list[Command]] = {}
@@ -368,7 +367,7 @@ class Run:
             spans[place] = []
             for server, commands in plan:
                 if self.wrote:
-                    server = server.primary  # noqa: PLW2901 - a replica would not know what is written here
+                    server = server.primary  # noqa: PLW2901 - a replica may not have these writes yet
                 batch = batches.setdefault(server, [])
                 spans[place].append((server, slice(len(batch), len(batch) + len(commands))))
                 batch.extend(commands)
@@ -396,14 +395,14 @@ def _entries(question: Plan) -> Iterable[str]:
 
 
 def _touches(question: Plan, names: AbstractSet[str]) -> bool:
-    """Whether *question* is about one of *names*, or all there are."""
+    """Whether *question* is about one of *names*, or about every entry."""
     return any(
         command[0].writes == EVERYTHING or not names.isdisjoint(c.named(command)) for command in _commands(question)
     )
 
 
 def _is_repeatable(question: Plan) -> bool:
-    """Whether *question* may be asked too early and asked again: it is about one entry, and changes no value."""
+    """Whether *question* may be asked too early, and then again: it is about one entry, and changes no value."""
     names = {name for command in _commands(question) for name in c.named(command)}
     return len(names) == 1 and all(
         not command[0].writes or (command[0] is c.PEXPIRE and command[2] > 0) for command in _commands(question)
@@ -411,16 +410,16 @@ def _is_repeatable(question: Plan) -> bool:
 
 
 def _waits(question: Plan, names: AbstractSet[str]) -> bool:
-    """Whether *question* may not be sent before others have been settled that are about *names*."""
-    # Operations that may ask again look first whether the entry is what they were told.  (Those that count up and
-    # down past 2**63 in one exchange are told sums of another order.)
+    """Whether *question* must wait for the replies to earlier questions about *names*."""
+    # An operation that may ask again first compares the entry with the reply that it had.  (Several `incr` past
+    # 2**63 in one exchange return their sums in another order.)
     return not _is_repeatable(question) and not _may_ask_again(question) and _touches(question, names)
 
 
 def _knowing(commands: Sequence[Command], *, one: bool) -> list[Command]:
-    """Return *commands* with each script sent whole: for *one* server at its first use only.
+    """Return *commands* with the text of each script in place of its digest; for *one* server at its first use only.
 
-    A refusal of a script by its digest would come when those behind it have run.
+    A server that does not know the digest would refuse the script, but run the commands after it.
     """
     sent: set[Any] = set()
     whole: list[Command] = []
@@ -433,7 +432,7 @@ def _knowing(commands: Sequence[Command], *, one: bool) -> list[Command]:
 
 
 def _nested(commands: Sequence[Command], replies: Sequence[Reply]) -> list[Reply]:
-    """Return *replies* as *commands* expect them, some of which brought a transaction of their own."""
+    """Return *replies* in the form that *commands* expect: some of these were transactions of their own."""
     left = iter(replies)
     answers: list[Reply] = []
     inner: list[Reply] | None = None

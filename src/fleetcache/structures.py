@@ -30,7 +30,7 @@ class Structure(Core):
         return int(await self.ask((verb, self.name(key, version), *payloads), 0, client))
 
     async def _take(self, verb: Verb, key: Any, count: int | None, version: Any, client: Any) -> Any:
-        """Return one value, None if there is none; with *count* a list of up to as many."""
+        """Return one value, None if there is none; with *count* a list of at most *count* values."""
         name = self.name(key, version)
         if count is not None:
             return self.decoded_all(await self.ask((verb, name, count), None, client) or (), name)
@@ -61,7 +61,7 @@ class Hashes(Core):
     hset = blocking(ahset)
 
     async def ahsetnx(self, key: Any, field: Any, value: Any, version: Any = None, client: Any = None) -> bool:
-        """Set *field* if it is not there; return whether it was set."""
+        """Set *field* if there is none of that name; return whether it was set."""
         (payload,) = await self.encoded((value,))
         return bool(await self.ask((c.HSETNX, self.name(key, version), field, payload), False, client))
 
@@ -75,7 +75,7 @@ class Hashes(Core):
     hget = blocking(ahget)
 
     async def ahmget(self, key: Any, fields: Iterable[Any], version: Any = None, client: Any = None) -> list[Any]:
-        """Return the values of *fields* in their order, None for those that are not there."""
+        """Return the values of *fields* in their order, None for each missing one."""
         name, fields = self.name(key, version), list(fields)
         if not fields:
             return []
@@ -122,7 +122,7 @@ class Hashes(Core):
     hexists = blocking(ahexists)
 
     async def ahdel(self, key: Any, field: Any, version: Any = None, client: Any = None) -> int:
-        """Remove *field*, or a list of fields, and return how many were there."""
+        """Remove *field*, or a list of fields, and return how many existed."""
         fields = field if isinstance(field, (list, tuple)) else (field,)
         return int(await self.ask((c.HDEL, self.name(key, version), *fields), 0, client))
 
@@ -147,7 +147,7 @@ class Sets(Structure):
     sadd = blocking(asadd)
 
     async def asrem(self, key: Any, *members: Any, version: Any = None, client: Any = None) -> int:
-        """Remove *members*, and return how many were there."""
+        """Remove *members*, and return how many existed."""
         return await self._give(c.SREM, key, members, version, client)
 
     srem = blocking(asrem)
@@ -457,20 +457,20 @@ class SortedSets(Core):
         return [reply[0], _score(reply[1])] if withscore and reply is not None else reply
 
     async def azrem(self, key: Any, *values: Any, version: Any = None, client: Any = None) -> int:
-        """Remove *values*, and return how many were there."""
+        """Remove *values*, and return how many existed."""
         members = await self.encoded(values, integers=False)
         return int(await self.ask((c.ZREM, self.name(key, version), *members), 0, client))
 
     zrem = blocking(azrem)
 
     async def azremrangebyscore(self, key: Any, min: Score, max: Score, version: Any = None, client: Any = None) -> int:
-        """Remove the members with scores from *min* to *max*, and return how many there were."""
+        """Remove the members with scores from *min* to *max*, and return their number."""
         return int(await self.ask((c.ZREMRANGEBYSCORE, self.name(key, version), min, max), 0, client))
 
     zremrangebyscore = blocking(azremrangebyscore)
 
     async def azremrangebyrank(self, key: Any, start: int, end: int, version: Any = None, client: Any = None) -> int:
-        """Remove the members at ranks *start* to *end*, and return how many there were."""
+        """Remove the members at ranks *start* to *end*, and return their number."""
         return int(await self.ask((c.ZREMRANGEBYRANK, self.name(key, version), start, end), 0, client))
 
     zremrangebyrank = blocking(azremrangebyrank)
