@@ -20,7 +20,7 @@ from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
 from fleetcache.keys import MAX_LENGTH, CacheKey, KeyFunction, check, default_key_function, doubtful, key_within, masked
 from fleetcache.near.near import Copyless, Near
-from fleetcache.servers.borrowed import TAKEN, behind
+from fleetcache.servers.borrowed import TAKEN, server_of
 from fleetcache.settings import Settings
 from fleetcache.stats import Stats
 from fleetcache.times import LARGEST, milliseconds
@@ -193,7 +193,7 @@ class Core(Twinned):
             names = c.written((command,))
             near.wrote(names)
         try:
-            server = self.topology.route(command) if client is None else behind(client)
+            server = self.topology.route(command) if client is None else server_of(client)
             try:
                 if self.runtime.blocks:  # written out: it saves every blocking call a coroutine
                     (reply,) = server.exchange((command,))
@@ -223,7 +223,7 @@ class Core(Twinned):
 
     async def ask_several(self, commands: Sequence[Command], instead: Any, client: Any = None) -> list[Reply]:
         """Return the replies to *commands*, sent together to the server of the first."""
-        server = self.topology.route(commands[0]) if client is None else behind(client)
+        server = self.topology.route(commands[0]) if client is None else server_of(client)
         (replies,) = await self.ask_all([(server, commands)], instead)
         return replies
 

@@ -16,7 +16,7 @@ from fleetcache.keys import CacheKey, default_key_function, unique
 from fleetcache.near.near import CANARY
 from fleetcache.patterns import pattern_of, pattern_of_all
 from fleetcache.reading import Reading
-from fleetcache.servers.borrowed import behind
+from fleetcache.servers.borrowed import server_of
 from fleetcache.times import moment
 from fleetcache.twin import blocking, iterating
 
@@ -179,7 +179,7 @@ class Keyspace(Reading):
 
     async def _primaries(self, client: Any) -> Sequence[Server]:
         if client is not None:
-            return [behind(client)]
+            return [server_of(client)]
         if self.topology.moves:
             await self.runtime.alone()  # who the primaries are is asked first
         try:

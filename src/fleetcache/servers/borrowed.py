@@ -23,7 +23,7 @@ class Taken(int):
 TAKEN = Taken(1)
 
 
-class Queue(Server):
+class CallersPipeline(Server):
     """A redis-py pipeline as a server: it collects commands, and the caller who executes it sees the replies."""
 
     address = "a pipeline"
@@ -69,15 +69,15 @@ class BorrowedServer(Server):
         return complete(self.aexchange(commands))
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
-        connection = await arrived(self.pool.get_connection(*wanted(self.pool)))
+        connection = await awaited(self.pool.get_connection(*wanted(self.pool)))
         try:
-            await arrived(connection.send_packed_command([packed(commands)]))
+            await awaited(connection.send_packed_command([packed(commands)]))
             return [await self._reply(connection) for _ in commands]
         except BaseException:
-            await arrived(connection.disconnect())
+            await awaited(connection.disconnect())
             raise
         finally:
-            await arrived(self.pool.release(connection))
+            await awaited(self.pool.release(connection))
 
     def client(self) -> Any:
         return self.raw
@@ -85,12 +85,12 @@ class BorrowedServer(Server):
     @staticmethod
     async def _reply(connection: Any) -> Reply:
         try:
-            return await arrived(connection.read_response(disable_decoding=True))
+            return await awaited(connection.read_response(disable_decoding=True))
         except ResponseError as refusal:
             return refusal
 
 
-async def arrived(found: Any) -> Any:
+async def awaited(found: Any) -> Any:
     """Return the result of a method of redis-py, awaited if the client is an asynchronous one."""
     return await found if isawaitable(found) else found
 
@@ -100,10 +100,10 @@ def is_pipeline(client: Any) -> bool:
     return isinstance(client, (redis.client.Pipeline, redis.asyncio.client.Pipeline))
 
 
-def behind(client: Any) -> Queue | BorrowedServer:
+def server_of(client: Any) -> CallersPipeline | BorrowedServer:
     """Return *client*, an argument ``client=``, as a server."""
     if is_pipeline(client):
-        return Queue(client)
+        return CallersPipeline(client)
     if isinstance(getattr(client, "connection_pool", None), (redis.ConnectionPool, redis.asyncio.ConnectionPool)):
         return BorrowedServer(client)
     raise TypeError(
