@@ -17,6 +17,7 @@ from fleetcache import Cache
 from fleetcache.django import RedisCache
 from fleetcache.near.near import NEARS, Near
 from fleetcache.near.stages import State
+from fleetcache.pipeline import Recording
 
 EVERYWHERE = os.environ.get("FLEETCACHE_NEAR") == "1"
 
@@ -60,7 +61,7 @@ class ReadTwice:
         return same(read(*args, **kwargs), read(*args, **kwargs))
 
     async def _atwice(self, read: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.runtime.records:  # for a pipeline
+        if isinstance(self.runtime, Recording):  # a pipeline's
             return await read(*args, **kwargs)
         return same(await read(*args, **kwargs), await read(*args, **kwargs))
 

@@ -19,12 +19,13 @@ from fleetcache.exchange.repeating import elsewhere
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
 from fleetcache.keys import MAX_LENGTH, CacheKey, KeyFunction, check, default_key_function, doubtful, key_within, masked
-from fleetcache.near.near import Copyless, Near
+from fleetcache.near.near import Bypassed, Copyless, Near
 from fleetcache.servers.borrowed import TAKEN, server_of
 from fleetcache.settings import Settings
 from fleetcache.stats import Stats
 from fleetcache.times import LARGEST, milliseconds
 from fleetcache.topology.contract import Topology
+from fleetcache.topology.standalone import Standalone
 from fleetcache.twin import Twinned
 
 log = logging.getLogger("fleetcache.codec")
@@ -186,14 +187,25 @@ class Core(Twinned):
 
     # --- asking -----------------------------------------------------------------------------------
 
+    def through(self, client: Any) -> Self:
+        """Return the face of this cache that asks *client*, the argument ``client=`` of an operation, and no other server.
+
+        Its reads find no copies near, and leave none.
+        """
+        topology = Standalone([server_of(client)])
+        topology.splits = self.topology.splits  # the client may be one of a cluster's nodes
+        return self.face(topology=topology, near=self.near and Bypassed(self.near))
+
     async def ask(self, command: Command, instead: Any, client: Any = None) -> Reply:
         """Return the reply to *command*, or *instead* if the server is away and that may be ignored."""
+        if client is not None:
+            self = self.through(client)
         near = self.near if command[0].writes else None
         if near is not None:
             names = c.written((command,))
             near.wrote(names)
         try:
-            server = self.topology.route(command) if client is None else server_of(client)
+            server = self.topology.route(command)
             try:
                 if self.runtime.blocks:  # written out: it saves every blocking call a coroutine
                     (reply,) = server.exchange((command,))
@@ -221,18 +233,13 @@ class Core(Twinned):
             raise error
         return other
 
-    async def ask_several(self, commands: Sequence[Command], instead: Any, client: Any = None) -> list[Reply]:
+    async def ask_several(self, commands: Sequence[Command], instead: Any) -> list[Reply]:
         """Return the replies to *commands*, sent together to the server of the first."""
-        server = self.topology.route(commands[0]) if client is None else server_of(client)
-        (replies,) = await self.ask_all([(server, commands)], instead)
+        (replies,) = await self.ask_all([(self.topology.route(commands[0]), commands)], instead)
         return replies
 
-    async def ask_many(
-        self, verb: Verb, names: Sequence[str], instead: Any, client: Any = None
-    ) -> list[tuple[list[int], Reply]]:
+    async def ask_many(self, verb: Verb, names: Sequence[str], instead: Any) -> list[tuple[list[int], Reply]]:
         """Ask *verb* about *names*, wherever they live; return the places in *names* with their reply."""
-        if client is not None:
-            return [(list(range(len(names))), await self.ask((verb, *names), instead, client))]
         shares = self.topology.shares(names, verb.reads)
         plan = [(server, self.about(verb, [names[place] for place in places])) for server, places in shares]
         answers = await self.ask_all(plan, instead)

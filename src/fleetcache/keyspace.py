@@ -16,7 +16,6 @@ from fleetcache.keys import CacheKey, default_key_function, unique
 from fleetcache.near.near import CANARY
 from fleetcache.patterns import pattern_of, pattern_of_all
 from fleetcache.reading import Reading
-from fleetcache.servers.borrowed import server_of
 from fleetcache.times import moment
 from fleetcache.twin import blocking, iterating
 
@@ -105,11 +104,13 @@ class Keyspace(Reading):
         if isinstance(key, CacheKey):
             key = self._reversed(key, self.name("", version))  # as a name it would stay where it is
         new = self.name(key, version + delta)
-        if client is None and not self.topology.together((old, new)):
+        if client is not None:
+            self = self.through(client)
+        if not self.topology.together((old, new)):
             moved = await self._move(old, new)
         else:
             try:
-                moved = await self.ask((c.RENAME, old, new), None, client)
+                moved = await self.ask((c.RENAME, old, new), None)
             except ResponseError as error:
                 if "no such key" not in str(error):
                     raise
@@ -152,8 +153,10 @@ class Keyspace(Reading):
 
         A key that is there throughout is returned at least once.
         """
+        if client is not None:
+            self = self.through(client)
         head = self.name("", version)
-        cursor, names = await self._page(cursor, self.make_pattern(search, version), itersize, client)
+        cursor, names = await self._page(cursor, self.make_pattern(search, version), itersize)
         # Others may have put names there that are no text.
         found = [name.decode(errors="replace") for name in names or ()]
         if self.key_func is not default_key_function:
@@ -162,14 +165,12 @@ class Keyspace(Reading):
 
     scan = blocking(ascan)
 
-    async def _page(
-        self, cursor: int, pattern: str, itersize: int | None, client: Any
-    ) -> tuple[int, list[bytes] | None]:
+    async def _page(self, cursor: int, pattern: str, itersize: int | None) -> tuple[int, list[bytes] | None]:
         """Return the next cursor and a page of names, None of a server that is away.
 
         A cursor counts through all servers in turn.
         """
-        servers = (cursor and client is None and self.topology.primaries) or await self._primaries(client)
+        servers = (cursor and self.topology.primaries) or await self._primaries()
         at, place = divmod(cursor, len(servers))
         count = self.settings.options.scan_itersize if itersize is None else itersize
         command = (c.SCAN, at, "MATCH", pattern, "COUNT", count)
@@ -177,9 +178,7 @@ class Keyspace(Reading):
         place += int(at) == 0
         return (int(at) * len(servers) + place if place < len(servers) else 0), found
 
-    async def _primaries(self, client: Any) -> Sequence[Server]:
-        if client is not None:
-            return [server_of(client)]
+    async def _primaries(self) -> Sequence[Server]:
         if self.topology.moves:
             await self.runtime.alone()  # who the primaries are is asked first
         try:
@@ -238,17 +237,19 @@ class Keyspace(Reading):
         itersize: int | None = None,
     ) -> int | None:
         """Delete the keys that match the glob *pattern*, page by page, and return how many there were."""
-        return await self._unlink(self.make_pattern(pattern, version, prefix), itersize, client)
+        if client is not None:
+            self = self.through(client)
+        return await self._unlink(self.make_pattern(pattern, version, prefix), itersize)
 
     delete_pattern = blocking(adelete_pattern)
 
-    async def _unlink(self, pattern: str, itersize: int | None = None, client: Any = None) -> int | None:
+    async def _unlink(self, pattern: str, itersize: int | None = None) -> int | None:
         await self.runtime.alone()
-        servers = await self._primaries(client)
+        servers = await self._primaries()
         cursor, replies, pages = 0, list[Any](), c.Round()
         while True:
             server = servers[cursor % len(servers)]
-            cursor, names = await self._page(cursor, pattern, itersize, client)
+            cursor, names = await self._page(cursor, pattern, itersize)
             if names is None:
                 replies.append(None)
             elif names:
@@ -260,11 +261,13 @@ class Keyspace(Reading):
 
     async def aclear(self, client: Any = None) -> None:
         """Empty the database, or with a KEY_PREFIX remove all that stands under it, in every version."""
+        if client is not None:
+            self = self.through(client)
         scope = self.settings.options.clear
         if scope == "prefix" or (scope == "auto" and self.key_prefix):
-            await self._unlink(pattern_of_all(self.key_func, self.key_prefix), client=client)
+            await self._unlink(pattern_of_all(self.key_func, self.key_prefix))
         else:
-            await self.ask_all([(server, ((c.FLUSHDB,),)) for server in await self._primaries(client)], None)
+            await self.ask_all([(server, ((c.FLUSHDB,),)) for server in await self._primaries()], None)
 
     clear = blocking(aclear)
 

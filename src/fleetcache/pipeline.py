@@ -26,6 +26,7 @@ from fleetcache.errors import ServerGone
 from fleetcache.exchange.contract import EVERYTHING, Command, Reply, Server
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Plan
 from fleetcache.interrupts import let_pass
+from fleetcache.near.near import Copyless
 from fleetcache.twin import Twinned, blocking
 
 OPERATIONS = frozenset(
@@ -104,7 +105,6 @@ class Recording:
     """A runtime that yields every question to the pipeline, which sends the replies back into the coroutine."""
 
     blocks = False
-    records = True
 
     def __init__(self, *, once: bool) -> None:
         self.once = once
@@ -164,7 +164,7 @@ class Pipeline(Twinned):
 
     def __init__(self, of: Core, *, transaction: bool) -> None:
         # A pipeline does not tell which server has answered.
-        near = of.near and of.near.copyless
+        near = of.near and Copyless(of.near)
         self.recorder: Core = of.face(runtime=Recording(once=transaction), still=None, near=near)
         self.transaction = transaction
         self.operations: list[Coroutine[Any, Any, Any]] = []

@@ -24,21 +24,22 @@ class Reading(Core):
 
     async def read(self, name: str, client: Any = None, *, fresh: bool = False) -> Any:
         """Return the value called *name*, MISSING if there is none; with *fresh* what the primary holds now."""
+        if client is not None:
+            self = self.through(client)
         near = self.near
-        if near is None or client is not None:
-            payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None, client)
-            if near is not None:
-                self.overtake(name)
-            return self.value(payload, name, MISSING)
+        if near is None:
+            return self.value(await self.ask((c.GET_NOW if fresh else c.GET, name), None), name, MISSING)
         if not fresh and (copy := near.copy(name)) is not None:
             return self.served(copy, MISSING)
-        return await self._fetch(near, name)
+        return await self._fetch(near, name, fresh=fresh)
 
     async def read_many(self, names: list[str], client: Any = None, *, fresh: bool = False) -> dict[str, Any]:
         """Return the values of those *names* that have one, in one round trip; *fresh* as with `read`."""
+        if client is not None:
+            self = self.through(client)
         near = self.near
-        if near is None or client is not None:
-            return self._values(names, await self._payloads(c.MGET_NOW if fresh else c.MGET, names, client))
+        if near is None:
+            return self._values(names, await self._payloads(c.MGET_NOW if fresh else c.MGET, names))
         if fresh:
             return await self._fetch_many(near, names)
         copies = {name: copy for name in names if (copy := near.copy(name)) is not None}
@@ -49,11 +50,13 @@ class Reading(Core):
 
     async def is_there(self, name: str, client: Any = None, *, fresh: bool = False) -> bool:
         """Return whether there is an entry called *name*, of whatever kind; *fresh* as with `read`."""
+        if client is not None:
+            self = self.through(client)
         near = self.near
-        if near is not None and client is None and not fresh and (copy := near.copy(name)) is not None:
+        if near is not None and not fresh and (copy := near.copy(name)) is not None:
             copy.hits += 1
             return copy.value is not PACKED or copy.payload is not None
-        found = bool(await self.ask((c.EXISTS if near is None and not fresh else c.EXISTS_NOW, name), False, client))
+        found = bool(await self.ask((c.EXISTS if near is None and not fresh else c.EXISTS_NOW, name), False))
         self.overtake(name)
         return found
 
@@ -71,12 +74,14 @@ class Reading(Core):
 
     # --- from a server ----------------------------------------------------------------------------
 
-    async def _fetch(self, near: Near | Copyless, name: str) -> Any:
+    async def _fetch(self, near: Near | Copyless, name: str, *, fresh: bool) -> Any:
         """Return the value called *name*, MISSING if there is none; leave a copy for the next reader."""
         name = str(name)  # of a CacheKey: the store is faster with plain names
         read = near.depart(name)
         if read is None:
-            return self.value(await self.ask((c.GET, name), None), name, MISSING)
+            payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None)
+            self.overtake(name)
+            return self.value(payload, name, MISSING)
         server = read.server or self.topology.home(name)
         # The primary in any case: a replica may not know yet what was read before.
         commands = ((c.GET_NOW, name), (c.PTTL_NOW, name)) if read.number else ((c.GET_NOW, name),)
@@ -137,9 +142,9 @@ class Reading(Core):
         near.arrive_all(arrivals)
         return found
 
-    async def _payloads(self, verb: Verb, names: list[str], client: Any) -> list[bytes | None]:
+    async def _payloads(self, verb: Verb, names: list[str]) -> list[bytes | None]:
         """Return the payload of each of *names*, None where there is none, or its server is away."""
-        answers = await self.ask_many(verb, names, None, client)
+        answers = await self.ask_many(verb, names, None)
         if len(answers) == 1 and len(answers[0][1] or ()) == len(names):
             payloads: list[bytes | None] = answers[0][1]
             return payloads

@@ -151,10 +151,11 @@ class Values(Reading):
                 writes = [(c.SET, name, payload) for name, payload in pairs]
             else:
                 writes = [(c.SET, name, payload, "PX", expiry) for name, payload in pairs]
+        # A transaction cannot be about several slots; a client of the caller's is sent plain commands.
+        whole = client is None and not self.topology.splits
+        first, last = (((c.MULTI,),), ((c.EXEC,),)) if whole else ((), ())
         if client is not None:
-            return list(data) if None in await self.ask_several(writes, None, client) else []
-        # No transaction could be about several slots, and one for each key would be none.
-        first, last = ((), ()) if self.topology.splits else (((c.MULTI,),), ((c.EXEC,),))
+            self = self.through(client)
         shares = self.topology.shares(names, reads=False)
         plan = [(server, [*first, *[writes[place] for place in places], *last]) for server, places in shares]
         answers = zip(shares, await self.ask_all(plan, None), strict=True)
@@ -174,7 +175,9 @@ class Values(Reading):
         names = unique(self.names(keys, version))
         if not names:
             return None
-        counts = [reply for _, reply in await self.ask_many(c.UNLINK, names, None, client)]
+        if client is not None:
+            self = self.through(client)
+        counts = [reply for _, reply in await self.ask_many(c.UNLINK, names, None)]
         return None if None in counts else sum(map(int, counts))
 
     delete_many = blocking(adelete_many)

@@ -21,9 +21,6 @@ class Runtime(Protocol):
     blocks: bool
     """Whether its coroutines run to their end in one step."""
 
-    records: bool
-    """Whether it only takes questions down, to be sent together."""
-
     once: bool
     """Whether no second question can be asked."""
 
@@ -50,7 +47,7 @@ class Blocking:
     """Waits by blocking the thread; its coroutines never suspend."""
 
     blocks = True
-    records = once = False
+    once = False
 
     async def alone(self) -> None:
         pass
@@ -104,7 +101,7 @@ class Awaiting:
     """Waits by giving way to the other tasks of the running loop."""
 
     blocks = False
-    records = once = False
+    once = False
 
     async def alone(self) -> None:
         pass

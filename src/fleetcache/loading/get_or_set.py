@@ -19,8 +19,7 @@ class Loading(Values):
         If several callers store at once, all get the value that was stored first.  For the a-method *default*
         may be a coroutine function, or a coroutine, which runs only if there is no value.
         """
-        if self.runtime.records:
-            await self.runtime.alone()
+        await self.runtime.alone()
         value = await self.aget(key, MISSING, version)
         started = type(default) is CoroutineType  # isinstance() would evaluate a lazy object
         if value is not MISSING:

@@ -103,11 +103,6 @@ class Near:
         """What is held while anything is changed."""
         return self.gate.lock
 
-    @property
-    def copyless(self) -> Copyless:
-        """A face of it for those whose reads find no copies and leave none."""
-        return Copyless(self)
-
     # --- reading ----------------------------------------------------------------------------------
 
     def copy(self, name: str) -> Entry | None:
@@ -274,16 +269,11 @@ class Copyless:
     What they read and write the near cache is told, so that a copy which they contradict is given up.
     """
 
-    def __init__(self, near: Near) -> None:
-        self.near = near
-        self.arrive, self.arrive_all = near.arrive, near.arrive_all
-        self.wrote, self.forget = near.wrote, near.forget
-        self.fence, self.afence = near.fence, near.afence
-
-    @property
-    def copyless(self) -> Copyless:
-        """The same."""
-        return self
+    def __init__(self, of: Near | Copyless) -> None:
+        self.near: Near = of.near if isinstance(of, Copyless) else of
+        self.arrive, self.arrive_all = self.near.arrive, self.near.arrive_all
+        self.wrote, self.forget = self.near.wrote, self.near.forget
+        self.fence, self.afence = self.near.fence, self.near.afence
 
     def copy(self, name: str) -> None:
         """Return no copy."""
@@ -294,6 +284,13 @@ class Copyless:
         if read is not None:
             read.number = 0
         return read
+
+
+class Bypassed(Copyless):
+    """A near cache for those who ask another server than the primary, a client of the caller's."""
+
+    def depart(self, name: str) -> None:
+        """Return no read: what that server says is no copy's."""
 
 
 def _arrive_all(arrivals: Sequence[tuple[Read, Any, bytes | None, Any]]) -> None:
