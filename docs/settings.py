@@ -188,7 +188,7 @@ def page() -> str:
     parts = [
         HEAD,
         "## Entries\n",
-        _table(("name", "default", "meaning"), map(_setting, fields(Settings))),
+        _table(("name", "default", "meaning"), map(_setting, (each for each in fields(Settings) if each.compare))),
         "## URLs\n",
         "`LOCATION` is a URL, or several: a list, or text in which commas or semicolons stand between URLs. The first is\n"
         "the primary and the others its replicas; for `ShardClient` all are equal, and their text decides which keys\n"

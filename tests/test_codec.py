@@ -442,7 +442,7 @@ def test_what_a_value_raises_itself() -> None:
         (LzmaCompressor, {"COMPRESS_LEVEL": 10}),
         (ZStdCompressor, {"COMPRESS_LEVEL": 1000}),
         (ZlibCompressor, {"COMPRESS_MIN_LENGTH": "short"}),
-        (ZlibCompressor, {"MAX_VALUE_BYTES": "1 GB"}),
+        (ZlibCompressor, {"MAX_VALUE_BYTES": "1 gigabyte"}),
         (ZlibCompressor, {"MAX_VALUE_BYTES": -1}),
         (ZlibCompressor, {"MAX_VALUE_BYTES": 0}),
     ],

@@ -31,7 +31,7 @@ from fleetcache.client import HerdClient, SentinelClient
 from fleetcache.codec import compressors, serializers
 from fleetcache.django.checks import check_caches
 from fleetcache.kinds import COMPRESSORS, SERIALIZERS
-from fleetcache.settings import NearOptions, Options, Settings, from_url, names
+from fleetcache.settings import NearOptions, Options, Settings, from_url, names, read_setting
 from fleetcache.sharing import frozen
 from fleetcache.signatures import defaults
 
@@ -607,3 +607,30 @@ def test_options_are_given_to_classes_as_they_were_read():
 
     assert cache.codec.serializer.options == {"SERIALIZER": Noting, "MAX_VALUE_BYTES": 1_000_000, "PICKLE_VERSION": 2}
     HerdClient("memory://kinds", {"OPTIONS": {**written, "SERIALIZER": None}})
+
+
+@pytest.mark.parametrize("location", ["redis://127.0.0.1:1/0", "redis+cluster://127.0.0.1:1", "redis+sentinel://h:1/s"])
+def test_options_are_read_once(monkeypatch, location):
+    """Codec, pools, Sentinels and all further caches of the same settings take the options as they were read."""
+    written = {"SERIALIZER": "msgspec", "COMPRESSOR": "zlib", "COMPRESS_LEVEL": "3", "READ_FROM": "replica"}
+    params = {"KEY_PREFIX": "once", "OPTIONS": {**written, "CLIENT_CLASS": "HerdClient"}}
+    reads = []
+
+    def noting(where, name, described, value):
+        reads.append(name)
+        return read_setting(where, name, described, value)
+
+    monkeypatch.setattr("fleetcache.settings.read_setting", noting)
+    handler = CacheHandler({"a": {"LOCATION": location, **params}, "b": {"LOCATION": location, **params}})
+    first, second = handler["a"], handler["b"]
+
+    assert type(first) is type(second) is HerdClient
+    assert first.codec is second.codec
+    assert first.codec.compressor.preset == 3
+    assert {name: reads.count(name) for name in params["OPTIONS"]} == dict.fromkeys(params["OPTIONS"], 1)
+
+
+def test_a_client_under_options_in_small_letters():
+    """CLIENT_CLASS is found wherever options are."""
+    entry = {"LOCATION": "memory://kinds", "options": {"CLIENT_CLASS": "HerdClient"}}
+    assert type(CacheHandler({"pages": entry})["pages"]) is HerdClient

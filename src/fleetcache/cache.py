@@ -31,7 +31,7 @@ from fleetcache.locks.lock import Lock
 from fleetcache.near.near import Near, announced, open_near
 from fleetcache.pipeline import OPERATIONS, Pipeline
 from fleetcache.settings import Settings, from_url
-from fleetcache.sharing import Sharing, frozen
+from fleetcache.sharing import Sharing
 from fleetcache.stats import Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.topology.contract import Topology
@@ -51,8 +51,6 @@ class Shared:
     codec: Codec
     stats: Stats
     near: Near | None
-    made_of: tuple[Any, ...]
-    """The arguments, because some of their parts are identified by address."""
 
 
 _shared: Sharing[Shared] = Sharing()
@@ -85,7 +83,7 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
         params = params or {}
         if near is not None:
             params = {**params, "OPTIONS": {**(params.get("OPTIONS") or {}), "NEAR": near}}
-        common = self.common = self.shared(location, params, alias, defaults)
+        common = self.common = self.shared(Settings.shared(location, params, alias=alias, defaults=defaults))
         self.settings, self.topology, self.codec = common.settings, common.topology, common.codec
         self.stats, self.near = common.stats, common.near
         self.key_prefix = self.settings.key_prefix
@@ -98,20 +96,15 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
         self.wait_by(AWAITING, BLOCKING)
 
     @classmethod
-    def shared(
-        cls, location: Any, params: Mapping[str, Any], alias: str = "", defaults: Mapping[str, Any] | None = None
-    ) -> Shared:
-        """Return what all caches of these settings in this process share, made on first use."""
-        key = (cls, frozen(location), frozen(params), frozen(defaults))
+    def shared(cls, settings: Settings) -> Shared:
+        """Return what all caches of *settings* in this process share, made on first use."""
+        key = (cls, id(settings))
         found = _shared.get(key)
         if found is None:
-            # A site's modules are imported and its classes called without a lock: they may make caches, and wait
-            # for a thread that imports them and makes one too.
-            settings = Settings.read(location, params, alias=alias, defaults=defaults)
+            # No lock is held while a site's classes are called: see `Settings.shared`.
             topology, codec = cls.make_topology(settings), cls.make_codec(settings)
             near = open_near(settings, announced(settings), topology, cls.warns)
-            made = Shared(settings, topology, codec, Stats(), near, (cls, location, params, defaults))
-            found = _shared.put(key, made)
+            found = _shared.put(key, Shared(settings, topology, codec, Stats(), near))
         return found
 
     @classmethod
@@ -128,12 +121,11 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
     def make_codec(cls, settings: Settings) -> Codec:
         """Return what turns the values of *settings* into bytes."""
         options = settings.options
-        written = options.given
         serializer = options.serializer
         takes_options = isinstance(serializer, type) and issubclass(serializer, BaseSerializer)
-        if "serializer" in written and callable(serializer) and not takes_options:
+        if "serializer" in options.given and callable(serializer) and not takes_options:
             serializer = serializer()  # Django's dialect: a class or a function
-        return Codec(serializer, options.compressor, written)
+        return Codec(serializer, options.compressor, options)
 
     def __repr__(self) -> str:
         if "topology" not in self.__dict__:  # the settings were refused, and a debugger looks

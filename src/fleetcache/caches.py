@@ -14,8 +14,7 @@ from typing import Any
 
 from fleetcache.cache import Cache
 from fleetcache.errors import InvalidCacheBackendError, SettingsError
-from fleetcache.masking import quoted
-from fleetcache.settings import Options, from_url, located, read_setting, table
+from fleetcache.settings import Settings, from_url, located
 
 DEFAULT_ALIAS = "default"
 VARIABLE = "FLEETCACHE_URL"
@@ -28,20 +27,6 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
         for name, url in environment.items()
         if name == VARIABLE or name.startswith(f"{VARIABLE}_")
     }
-
-
-def client_class(params: Mapping[str, Any]) -> type[Cache]:
-    """Return the class that *params* name as ``CLIENT_CLASS``."""
-    options = params.get("OPTIONS")
-    written = options.get("CLIENT_CLASS") if isinstance(options, Mapping) else None
-    described = table(Options)["CLIENT_CLASS"]
-    kind = read_setting("cache settings['OPTIONS']", "CLIENT_CLASS", described, written).get("client_class", Cache)
-    if not (isinstance(kind, type) and issubclass(kind, Cache)):
-        raise SettingsError(
-            f"OPTIONS['CLIENT_CLASS']: {quoted(written)} is not derived from fleetcache.client.DefaultClient. "
-            f"docs/migration.md says how a client written for django-redis is carried over"
-        )
-    return kind
 
 
 class CacheHandler:
@@ -102,7 +87,8 @@ class CacheHandler:
         backend = params.pop("BACKEND", None)
         if backend is not None and "RedisCache" not in str(backend):
             raise InvalidCacheBackendError(f"CACHES[{alias!r}]: BACKEND {backend!r} is not fleetcache's")
-        return client_class(params)(location, params, alias=alias)
+        client_class: type[Cache] = Settings.shared(location, params, alias=alias).options.client_class
+        return client_class(location, params, alias=alias)
 
     def __contains__(self, alias: str) -> bool:
         return alias in self.settings

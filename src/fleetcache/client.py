@@ -80,7 +80,7 @@ class HerdClient(DefaultClient):
     @classmethod
     def make_codec(cls, settings: Settings) -> Codec:
         plain = super().make_codec(settings)
-        return Codec(HerdSerializer(plain.serializer), plain.compressor, settings.options.given)
+        return Codec(HerdSerializer(plain.serializer), plain.compressor, settings.options)
 
     def _herded(self, value: Any, timeout: Timeout) -> tuple[Any, Timeout]:
         """Return the value to store in place of *value*, and its timeout."""

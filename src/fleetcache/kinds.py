@@ -99,13 +99,13 @@ def text_of(value: Any) -> str:
 
 
 def imported(path: Any) -> Any:
-    """Return what a dotted path names; anything but a string is returned as it is."""
+    """Return the object at a dotted path, ``module.name`` or ``module:name``; anything but a string is returned as it is."""
     if not isinstance(path, str):
         return path
     if quoted(path) != repr(path):
         raise SettingsError(f"{quoted(path)} cannot be imported")
     path = PATHS.get(path, path)
-    module, _, name = path.rpartition(".")
+    module, _, name = path.replace(":", ".").rpartition(".")
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -147,7 +147,15 @@ def built_in(names: Mapping[str, str], *methods: str) -> Callable[[Any], Any]:
     return read
 
 
-client_kind = built_in(CLIENTS)
+def client_kind(value: Any) -> Any:
+    """Return a client class, given itself, by its short name or by its dotted path."""
+    found = built_in(CLIENTS)(value)
+    if not hasattr(found, "make_topology"):  # as Cache has, which is imported above
+        raise SettingsError(
+            f"{quoted(value)} is not derived from fleetcache.client.DefaultClient. "
+            f"docs/migration.md says how a client written for django-redis is carried over"
+        )
+    return found
 
 
 SWITCHES = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off", ""), False)

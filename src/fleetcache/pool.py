@@ -99,12 +99,12 @@ def unchecked(params: Mapping[str, Any]) -> bool:
 class ConnectionFactory:
     """Makes redis-py clients and pools from the ``OPTIONS`` of a cache.
 
-    *options* is the mapping as it stands in ``CACHES``.
+    *options* is the mapping as it stands in ``CACHES``, or what was read of it.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self.options = options
-        self.settings = Options.read("OPTIONS", options, {})
+    def __init__(self, options: Options | Mapping[str, Any]) -> None:
+        read = options if isinstance(options, Options) else Options.read("OPTIONS", options, {})
+        self.settings, self.options = read, read.given
 
     def make_connection_params(self, url: str) -> dict[str, Any]:
         """Return the arguments of the pool for *url*."""
@@ -194,7 +194,7 @@ class ConnectionFactory:
 class SentinelConnectionFactory(ConnectionFactory):
     """Makes pools that ask Sentinels where the service named by the URL's host lives."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Options | Mapping[str, Any]) -> None:
         super().__init__(options)
         sentinels = self.settings.sentinels
         if not sentinels:

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
@@ -107,7 +107,8 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
     the password, what a cache would raise is raised.
     """
     location, params = from_url(url)
-    settings = Settings.read(location, {**params, "OPTIONS": {**params["OPTIONS"], **(options or {})}})
+    written = {**params["OPTIONS"], **(options or {})}
+    settings = Settings.read(location, {**params, "OPTIONS": written})
     place = settings.location[0]
     if place.kind not in {"server", "cluster", "service"}:
         raise SettingsError(f"{place.masked}: there is no server to ask; give the URL of one: redis://host:6379/0")
@@ -115,7 +116,7 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
     def pool_of(options: Options) -> Any:
         if place.kind == "service":
             return service_client(place, options).connection_pool
-        return ConnectionFactory(options.given).connect(place.plain.url).connection_pool
+        return ConnectionFactory(options).connect(place.plain.url).connection_pool
 
     pool = pool_of(settings.options)
     patience = pool.connection_kwargs.get("socket_timeout") or 5.0
@@ -128,7 +129,7 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
         try:
             listener = line()
         except UnsupportedServer as error:
-            plain = pool_of(replace(settings.options, given={**settings.options.given, "protocol": 2}))
+            plain = pool_of(Settings.read(location, {**params, "OPTIONS": {**written, "protocol": 2}}).options)
             with suppress(FleetcacheError, RedisError):  # it need not speak RESP2 either
                 asked = line(plain)
                 greeting = asked.ask("HELLO")

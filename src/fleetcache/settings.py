@@ -7,7 +7,7 @@ Django's own lower-case ones.  A name that nobody knows is refused with the near
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -41,6 +41,7 @@ from fleetcache.kinds import (
     whole,
 )
 from fleetcache.masking import masked_url, quoted, shown
+from fleetcache.sharing import Sharing, frozen
 from fleetcache.signatures import DEADLINE, connection_options, says_none
 from fleetcache.urls import ESCAPES, Location, locations
 
@@ -225,6 +226,22 @@ class Options:
     """The options as they were written, for classes of yours."""
 
     @classmethod
+    def of(cls, options: Options | Mapping[str, Any]) -> Options:
+        """Return *options*, which a class of the site's own passes on as a mapping; names that are unknown here are its own."""
+        if isinstance(options, Options):
+            return options
+        known = table(cls)
+        found: dict[str, Any] = {}
+        for name, value in options.items():
+            if name in known:
+                found |= read_setting("", name, known[name], value)
+        return cls(**found, given=options)
+
+    def make(self, kind: Any) -> Any:
+        """Return an object of the class *kind*: ours take these options, a site's own the mapping, as django-redis gives it."""
+        return kind(self if kind.__module__.startswith("fleetcache.") else self.given)
+
+    @classmethod
     def read(cls, where: str, written: Mapping[str, Any], defaults: Mapping[str, Any]) -> Options:
         """Return the options *written*; *defaults* are Django settings that stand in for absent ones."""
         known = table(cls)
@@ -336,6 +353,22 @@ class Settings:
     """Makes the key of a name, for `keys()`."""
     options: Options
     """See below."""
+    made_of: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    """The arguments of `shared`, because some of their parts are identified by address."""
+
+    @classmethod
+    def shared(
+        cls, location: Any, params: Mapping[str, Any], *, alias: str = "", defaults: Mapping[str, Any] | None = None
+    ) -> Settings:
+        """Return what `read` returns, read once for all caches of these arguments."""
+        key = (frozen(location), frozen(params), frozen(defaults))
+        found = _shared.get(key)
+        if found is None:
+            # No lock is held: a site's modules are imported, which may make caches, and wait for a thread that
+            # imports them and makes one too.
+            read = cls.read(location, params, alias=alias, defaults=defaults)
+            found = _shared.put(key, replace(read, made_of=(location, params, defaults)))
+        return found
 
     @classmethod
     def read(
@@ -362,6 +395,9 @@ class Settings:
             options=Options.read(f"{where}['OPTIONS']", options or {}, defaults or {}),
             **found,
         )
+
+
+_shared: Sharing[Settings] = Sharing()
 
 
 def located(error: SettingsError, where: str) -> SettingsError:

@@ -105,9 +105,9 @@ class Location:
         return [(place.hostname, place.port) for place in places]
 
     @property
-    def sentinels(self) -> list[tuple[str | None, int]]:
+    def sentinels(self) -> tuple[tuple[str, int], ...]:
         """The hosts of a service: the Sentinels that know where it is."""
-        return [(name, port or SENTINEL_PORT) for name, port in self.addresses]
+        return tuple((name or "", port or SENTINEL_PORT) for name, port in self.addresses)
 
     @property
     def of_service(self) -> Location:

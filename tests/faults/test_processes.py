@@ -304,7 +304,7 @@ def held(lock: Any) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("by", ["python", "uwsgi"])
-@pytest.mark.parametrize("what", ["changes", "sharing", "batches", "turn", "map"])
+@pytest.mark.parametrize("what", ["changes", "sharing", "settings", "batches", "turn", "map"])
 def test_locks_that_others_hold(what, by, near, request):
     """A child waits for no thread that is not there."""
     cache = near
@@ -321,6 +321,7 @@ def test_locks_that_others_hold(what, by, near, request):
     locks = {
         "changes": lambda: near.near.lock,
         "sharing": lambda: sys.modules["fleetcache.cache"]._shared.guard.lock,
+        "settings": lambda: sys.modules["fleetcache.settings"]._shared.guard.lock,
         "batches": lambda: memory._batches.lock,
         "turn": lambda: cache.topology.primary.sentinels.turn,
         "map": lambda: cache.topology.turn.lock,

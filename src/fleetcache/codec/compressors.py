@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
-from fleetcache.codec.options import library, whole
+from fleetcache.codec.extras import library
 from fleetcache.errors import CompressorError, SettingsError
 from fleetcache.interrupts import let_pass
+from fleetcache.settings import Options
 
 MAX_VALUE_BYTES = 256 << 20
 """The default of the option of this name: the size limit of a decompressed value."""
@@ -52,7 +53,7 @@ class BaseCompressor:
         if not cls.writes.isdisjoint(vars(cls)):
             cls.magic = vars(cls).get("magic")
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Options | Mapping[str, Any]) -> None:
         self._options = options
 
     def compress(self, value: bytes, /) -> bytes:
@@ -91,12 +92,15 @@ class LibraryCompressor(BaseCompressor):
     min_length: int = 15
     preset: int
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Options | Mapping[str, Any]) -> None:
         super().__init__(options)
         self.library = library(self.module, extra="compression")
-        self.min_length = whole(options, "COMPRESS_MIN_LENGTH", self.min_length)
-        self.preset = whole(options, "COMPRESS_LEVEL", self.preset)
-        self.limit = whole(options, "MAX_VALUE_BYTES", MAX_VALUE_BYTES, least=1)
+        written = Options.of(options)
+        if written.compress_min_length is not None:
+            self.min_length = written.compress_min_length
+        if written.compress_level is not None:
+            self.preset = written.compress_level
+        self.limit = written.max_value_bytes or MAX_VALUE_BYTES
         try:
             self.pack(b"")
         except Exception as error:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from fleetcache.codec.serializers import PickleSerializer, Serializer
+from fleetcache.settings import Options
 
 OURS = __name__.encode()
 THEIRS = b"django_redis.client.herd"
@@ -48,8 +49,8 @@ class HerdSerializer:
     exist only in pickles.
     """
 
-    def __init__(self, plain: Serializer | Mapping[str, Any]) -> None:
-        self.plain: Serializer = PickleSerializer(plain) if isinstance(plain, Mapping) else plain
+    def __init__(self, plain: Serializer | Options | Mapping[str, Any]) -> None:
+        self.plain: Serializer = PickleSerializer(plain) if isinstance(plain, (Options, Mapping)) else plain
         self.distinct = bool(getattr(self.plain, "distinct", False))
 
     def dumps(self, value: Any, /) -> bytes:

@@ -24,17 +24,16 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from fleetcache.codec.compressors import KNOWN, MAX_VALUE_BYTES, Compressor, IdentityCompressor, LibraryCompressor
-from fleetcache.codec.options import whole
 from fleetcache.codec.serializers import PickleSerializer, Serializer
 from fleetcache.errors import FleetcacheError, SettingsError, UnreadableValue, UnstorableValue
 from fleetcache.interrupts import is_stated, let_pass
+from fleetcache.settings import Options
 
 __all__ = ["Codec", "Compressor", "Serializer"]
 
-Made = TypeVar("Made")
 Reader = Callable[[bytes], Any]
 
 ENVELOPE = 0xC1
@@ -57,13 +56,13 @@ class Codec:
 
     def __init__(
         self,
-        serializer: Serializer | Callable[[Mapping[str, Any]], Serializer] = PickleSerializer,
-        compressor: Compressor | Callable[[Mapping[str, Any]], Compressor] = IdentityCompressor,
-        options: Mapping[str, Any] | None = None,
+        serializer: Serializer | type[Serializer] = PickleSerializer,
+        compressor: Compressor | type[Compressor] = IdentityCompressor,
+        options: Options | Mapping[str, Any] | None = None,
     ) -> None:
-        options = options or {}
-        self.serializer: Serializer = _made(serializer, options)
-        self.compressor: Compressor = _made(compressor, options)
+        options = Options.of(options or {})
+        self.serializer: Serializer = options.make(serializer) if isinstance(serializer, type) else serializer
+        self.compressor: Compressor = options.make(compressor) if isinstance(compressor, type) else compressor
         self._dumps: Callable[[Any], bytes] = self.serializer.dumps
         if type(self.serializer) is PickleSerializer and self.serializer.protocol == pickle.DEFAULT_PROTOCOL:
             self._dumps = pickle.dumps  # saves a call for each value; `partial` would take as long as pickle itself
@@ -72,7 +71,7 @@ class Codec:
         magic: tuple[bytes, ...] | bytes | None = getattr(self.compressor, "magic", None)
         self._magic = (magic,) if isinstance(magic, bytes) else magic
         self._distinct = bool(getattr(self.serializer, "distinct", False))
-        self._limit = whole(options, "MAX_VALUE_BYTES", MAX_VALUE_BYTES, least=1)
+        self._limit = options.max_value_bytes or MAX_VALUE_BYTES
         if self._magic and self._compress is not None:
             _check_signature(self.compressor, self._magic)
         self._readers = self._table()
@@ -217,11 +216,6 @@ class Codec:
         )
 
 
-def _made(given: Made | Callable[[Mapping[str, Any]], Made], options: Mapping[str, Any]) -> Made:
-    made: Made = given(options) if isinstance(given, type) else given  # type: ignore[assignment]
-    return made
-
-
 def _check_signature(compressor: Any, magic: tuple[bytes, ...]) -> None:
     """Refuse a compressor whose output does not start with its *magic*: no payload of it could be read."""
     sample = bytes(4096)
@@ -235,7 +229,7 @@ def _check_signature(compressor: Any, magic: tuple[bytes, ...]) -> None:
 
 @cache
 def _known(kind: type[LibraryCompressor], limit: int) -> Compressor:
-    return kind({"MAX_VALUE_BYTES": limit})
+    return kind(Options(max_value_bytes=limit))
 
 
 def _start(payload: bytes) -> str:

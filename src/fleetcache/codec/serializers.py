@@ -11,15 +11,15 @@ import decimal
 import json
 import math
 import pickle
-import pkgutil
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Protocol, cast
 
-from fleetcache.codec.options import library, whole
+from fleetcache.codec.extras import library
 from fleetcache.errors import SettingsError
 from fleetcache.kinds import is_lazy
+from fleetcache.settings import Options
 
 
 class Serializer(Protocol):
@@ -44,7 +44,7 @@ class BaseSerializer:
         if "dumps" in vars(cls):
             cls.distinct = vars(cls).get("distinct", False)
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Options | Mapping[str, Any]) -> None:
         pass
 
     def dumps(self, value: Any, /) -> bytes:
@@ -62,9 +62,10 @@ class PickleSerializer(BaseSerializer):
 
     distinct = True
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Options | Mapping[str, Any]) -> None:
         super().__init__(options)
-        self.protocol = whole(options, "PICKLE_VERSION", pickle.DEFAULT_PROTOCOL)
+        written = Options.of(options).pickle_version
+        self.protocol = pickle.DEFAULT_PROTOCOL if written is None else written
         if self.protocol > pickle.HIGHEST_PROTOCOL:
             raise SettingsError(
                 f"PICKLE_VERSION is {self.protocol}, but the highest protocol of this Python is "
@@ -176,7 +177,7 @@ class MSGPackSerializer(BaseSerializer):
     digits = True
     distinct = True
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Options | Mapping[str, Any]) -> None:
         super().__init__(options)
         self._msgpack = library("msgpack", extra="serializers")
 
@@ -205,15 +206,13 @@ class MsgspecSerializer(BaseSerializer):
     distinct = True
     wire: ClassVar[str] = "msgspec.msgpack"
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Options | Mapping[str, Any]) -> None:
         super().__init__(options)
         msgspec = library(self.wire, extra="serializers")
-        kind = options.get("MSGSPEC_TYPE")
-        kind = Any if kind is None else kind
+        kind = Options.of(options).msgspec_type
         try:
-            kind = pkgutil.resolve_name(kind) if isinstance(kind, str) else kind
-            self._decode = msgspec.Decoder(kind).decode
-        except (ImportError, AttributeError, ValueError, TypeError) as error:
+            self._decode = msgspec.Decoder(Any if kind is None else kind).decode
+        except (AttributeError, ValueError, TypeError) as error:
             raise SettingsError(f"MSGSPEC_TYPE: {kind!r} is no type for msgspec: {error}") from error
         self._encode = msgspec.Encoder(enc_hook=_plain).encode
         self._plainly = partial(library("msgspec", extra="serializers").to_builtins, enc_hook=_plain)

@@ -19,8 +19,7 @@ from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperatio
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
-from fleetcache.cache import Cache
-from fleetcache.caches import client_class
+from fleetcache.cache import Cache, Shared
 from fleetcache.core import DEFAULT_TIMEOUT
 from fleetcache.errors import SettingsError
 from fleetcache.settings import Options, Settings, located, table
@@ -41,15 +40,16 @@ class RedisCache(Cache, BaseCache):
     warns = True
     validate_key = BaseCache.validate_key
 
+    # BACKEND is one class, and CLIENT_CLASS another, which overrides its operations: the object is of both.  A
+    # client that is called would cost each hit a frame.
     def __new__(cls, location: Any = None, params: Mapping[str, Any] | None = None) -> Self:
         kind = cls
         with suppress(SettingsError):  # for __init__ to report
-            kind = with_client(cls, params)
+            kind = with_client(cls, Settings.shared(location, params or {}, defaults=stand_ins()))
         return super().__new__(kind)
 
     def __init__(self, location: Any, params: Mapping[str, Any]) -> None:
         try:
-            with_client(RedisCache, params)
             super().__init__(location, params, defaults=stand_ins())
             self._server, self._params = location, params
         except SettingsError as error:
@@ -62,11 +62,10 @@ class RedisCache(Cache, BaseCache):
             self.__class__ = Misconfigured
 
     @classmethod
-    def shared(cls, *args: Any, **kwargs: Any) -> Any:
-        """Return what all caches of these settings in this process share."""
-        found = super().shared(*args, **kwargs)
-        check_embedded(found.settings)
-        return found
+    def shared(cls, settings: Settings) -> Shared:
+        """Return what all caches of *settings* in this process share."""
+        check_embedded(settings)
+        return super().shared(settings)
 
     async def encoded(self, values: Collection[Any], *, integers: bool = True) -> list[bytes | int]:
         """Return the payloads of *values*; a queryset that must first be read is read in a thread."""
@@ -80,7 +79,7 @@ class RedisCache(Cache, BaseCache):
             return payloads
 
     def _client_kind(self) -> Any:
-        return with_client(RedisCache, self._params)
+        return with_client(RedisCache, self.settings)
 
     def get_backend_timeout(self, timeout: Any = DJANGO_DEFAULT) -> int | None:
         """Return *timeout* in whole seconds, as Django's Redis backend does; times here are kept to the millisecond."""
@@ -168,23 +167,22 @@ def stand_ins() -> dict[str, Any]:
 setting_changed.connect(lambda **_: stand_ins.cache_clear(), weak=False)
 
 
-def check_embedded(found: Settings) -> None:
+def check_embedded(read: Settings) -> None:
     """Refuse to start a server of our own in production."""
     # Test runners set DEBUG to False, and this.
     in_tests = hasattr(sys.modules.get("django.core.mail"), "outbox")
-    if settings.DEBUG or in_tests or found.options.allow_embedded:
+    if settings.DEBUG or in_tests or read.options.allow_embedded:
         return
-    if any(location.kind == "embedded" for location in found.location):
+    if any(location.kind == "embedded" for location in read.location):
         raise SettingsError(
             "embedded:// is for development, and is not started with DEBUG = False. "
             "Name a server in LOCATION, or set OPTIONS['ALLOW_EMBEDDED'] = True"
         )
 
 
-def with_client(backend: Any, params: Mapping[str, Any] | None) -> Any:
-    """Return *backend* with the operations of the client class that *params* name."""
-    client: Any = client_class(params or {})
-    return _with_client(backend, client)
+def with_client(backend: Any, read: Settings) -> Any:
+    """Return *backend* with the operations of the client class that the settings name."""
+    return _with_client(backend, read.options.client_class)
 
 
 @memoized

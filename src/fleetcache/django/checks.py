@@ -31,7 +31,7 @@ def _check(
     try:
         read = settings_of(alias, entry)
         check_embedded(read)
-        kind = with_client(backend, entry)
+        kind = with_client(backend, read)
         kind.make_codec(read)
         places[alias] = read, {server.address for server in kind.make_topology(read).servers}
         announced(read)

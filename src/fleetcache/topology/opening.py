@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -84,19 +85,18 @@ def standalone(servers: Sequence[Server], options: Options) -> Standalone:
 
 def open_servers(locations: Sequence[Location], options: Options) -> list[Server]:
     """Return the server at each location."""
-    factory = (options.connection_factory or ConnectionFactory)(options.given)
+    factory = options.make(options.connection_factory or ConnectionFactory)
     return [_open(location, options, factory) for location in locations]
 
 
 def service_client(location: Location, options: Options) -> Any:
     """Return a raw client that asks Sentinels for the service at *location*: those named there, or in the options."""
-    given = options.given
     if location.kind == "service":
-        given = {**given, "SENTINELS": location.sentinels}
-        location = location.of_service
+        given = {**options.given, "SENTINELS": location.sentinels}
+        options, location = replace(options, sentinels=location.sentinels, given=given), location.of_service
     elif location.kind == "cluster":
         _refuse_cluster(location)
-    raw = (options.connection_factory or SentinelConnectionFactory)(given).connect(location.url)
+    raw = options.make(options.connection_factory or SentinelConnectionFactory).connect(location.url)
     if not hasattr(raw.connection_pool, "sentinel_manager"):
         raise SettingsError(
             "A service is found by pools that ask Sentinels. Leave CONNECTION_FACTORY and CONNECTION_POOL_CLASS out, "
@@ -107,7 +107,7 @@ def service_client(location: Location, options: Options) -> Any:
 
 def open_cluster(locations: Sequence[Location], options: Options) -> Cluster:
     """Return the cluster that the nodes at *locations* belong to."""
-    factory = (options.connection_factory or ConnectionFactory)(options.given)
+    factory = options.make(options.connection_factory or ConnectionFactory)
     nodes = [location.plain if location.kind == "cluster" else location for location in locations]
     starts = [_open(node, options, factory) for node in nodes]
     for start, location in zip(starts, locations, strict=True):
