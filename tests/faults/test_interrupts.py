@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from typing import Any
+from unittest import mock
 
 import pytest
 from tests.faults.interrupts import harm_in, in_a_process
@@ -103,6 +104,34 @@ def test_a_time_limit_passes_while_connecting(alarm):
 
         with pytest.raises(TimeoutError, match="the job's time is over"):
             cache.get("a")
+
+
+@pytest.mark.parametrize("step", ["shutdown", "close"])
+@pytest.mark.parametrize("kind", [TimeoutError, ConnectionResetError, KeyboardInterrupt])
+def test_an_interrupt_passes_while_a_connection_is_closed(valkey, monkeypatch, step, kind):
+    """An exception of a handler's is heard, also if it is an OSError, which redis-py ignores here; the place is free again."""
+    server = Cache(valkey.tcp_url(6), {"OPTIONS": {"MAX_CONNECTIONS": 1}}).topology.primaries[0]
+    server.exchange([(GET, "a")])
+    connection = server.idle[-1].connection
+    sock = connection._sock
+
+    def handler(*_: object) -> None:
+        raise kind("the job's time is over")
+
+    def interrupted(*arguments: Any) -> None:
+        getattr(sock, step)(*arguments)
+        signal.raise_signal(signal.SIGUSR1)
+
+    monkeypatch.setattr(connection, "_sock", mock.Mock(wraps=sock, **{step: interrupted}))
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(kind, match="the job's time is over"):
+            server.close_idle()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    assert (sock.fileno(), len(server.open), len(server.seats.taken)) == (-1, 0, 0)
+    assert server.exchange([(SET, "a", "1")]) == [b"OK"]
 
 
 def test_what_is_nobodys_hangs_up(valkey):

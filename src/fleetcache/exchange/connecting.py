@@ -9,7 +9,9 @@ and ``._parser``.
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -310,6 +312,7 @@ class Hurried:
     limit: float | None = None
     suspicious = suspected = False
     socket_timeout: float | None
+    pid: int
     _sock: Any
     _parser: Any
 
@@ -360,6 +363,21 @@ class Hurried:
         except exceptions.ResponseError as error:
             self.refusals.append(str(error))  # redis-py ignores some refusals
             raise
+
+    def disconnect(self, *args: Any, **kwargs: Any) -> None:
+        """Close the connection, and let interrupts pass: redis-py ignores any OSError here, also a handler's TimeoutError."""
+        sock, self._sock = self._sock, None
+        try:
+            if sock is not None:
+                try:
+                    if self.pid == os.getpid():
+                        sock.shutdown(socket.SHUT_RDWR)
+                finally:
+                    sock.close()
+        except (OSError, TypeError) as error:  # a socket of TLS raises TypeError if its handshake was cut short
+            let_pass(error)
+        finally:
+            super().disconnect(*args, **kwargs)  # type: ignore[misc]
 
     def calm_down(self) -> None:
         """Hand the socket over with its usual timeout."""

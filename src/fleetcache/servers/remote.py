@@ -293,10 +293,12 @@ class RemoteServer(Server):
 
     def _hang_up(self, conversation: Conversation) -> None:
         self.open.discard(weakref.ref(conversation))
-        conversation.close()
-        if self.seats is not None:
-            self.seats.leave(conversation.seat)
-            self.seats.ring()
+        try:
+            conversation.close()
+        finally:
+            if self.seats is not None:
+                self.seats.leave(conversation.seat)
+                self.seats.ring()
 
     def _note(self, error: BaseException, era: int) -> None:
         """Tell the breaker of an outage, once; log a refusal, once."""
