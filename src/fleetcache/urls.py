@@ -48,7 +48,7 @@ SCHEMES: Mapping[str, Scheme] = {
 ESCAPES = "in a password / # ? @ are written %2F %23 %3F %40"
 
 SEPARATOR = re.compile(r"[;,]\s*(?=[a-z][a-z0-9+.-]*://)")
-PARTS = re.compile(r"(.*?)://([^/?#]*@)?([^/?#]*)([^?#]*)(?:\?([^#]*))?", re.DOTALL)
+PARTS = re.compile(r"(?:(.*?)://)?([^/?#]*@)?([^/?#]*)([^?#]*)(?:\?([^#]*))?", re.DOTALL)
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,7 +65,7 @@ class Location:
 
     @classmethod
     def of(cls, url: str) -> Location:
-        """Return the parts of *url*, a text with ``://``; whether LOCATION may hold it is not checked."""
+        """Return the parts of *url*; whether LOCATION may hold it is not checked."""
         scheme, login, hosts, path, query = PARTS.match(url).groups("")  # type: ignore[union-attr]  # all else is optional
         found = cls(scheme, login, (hosts,), path, query)
         return replace(found, hosts=tuple(map(str.strip, hosts.split(",")))) if "+" in scheme else found
@@ -73,7 +73,8 @@ class Location:
     @property
     def url(self) -> str:
         """The whole, with whatever is secret in it."""
-        return f"{self.scheme}://{self.login}{','.join(self.hosts)}{self.path}{self.query and '?'}{self.query}"
+        scheme, query = self.scheme and f"{self.scheme}://", self.query and f"?{self.query}"
+        return f"{scheme}{self.login}{','.join(self.hosts)}{self.path}{query}"
 
     @property
     def masked(self) -> str:
