@@ -1,4 +1,4 @@
-"""Django's tests, which are in its source distribution only."""
+"""The tests of Django and of django-redis, which are in their source distributions only."""
 
 from __future__ import annotations
 
@@ -18,39 +18,44 @@ BACKEND = """\
 from pathlib import Path
 
 def prepare_metadata_for_build_wheel(folder, config_settings=None):
-    info = Path(folder, "django-{version}.dist-info")
+    info = Path(folder, "{name}-{version}.dist-info")
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\\nName: django\\nVersion: {version}\\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
     return info.name
 """
 
 
 def django_tests() -> Path:
-    """Return the folder ``tests`` of the installed Django's source, downloaded if it is new."""
-    release = version("django")
-    source = KEPT_IN / f"django-{release}"
+    """Return the folder ``tests`` of the installed Django's source."""
+    return unpacked("django") / "tests"
+
+
+def unpacked(name: str) -> Path:
+    """Return the source of the installed distribution *name*, of which only the tests are kept, downloaded if it is new."""
+    release = version(name)
+    source = KEPT_IN / f"{name}-{release}"
     if not source.is_dir():
         KEPT_IN.mkdir(exist_ok=True)
         with TemporaryDirectory(dir=KEPT_IN) as scratch:
-            unpacked = _unpack(_download(release, Path(scratch)), Path(scratch, "unpacked"))
+            found = _unpack(_download(name, release, Path(scratch)), Path(scratch, "unpacked"))
             try:
-                unpacked.rename(source)
+                found.rename(source)
             except OSError:
                 # Another process was faster.
                 if not source.is_dir():
                     raise
-    return source / "tests"
+    return source
 
 
-def _download(release: str, folder: Path) -> Path:
+def _download(name: str, release: str, folder: Path) -> Path:
     """Have pip fetch the archive from wherever it is configured to look."""
     backend = folder / "backend" / "setuptools"
     backend.mkdir(parents=True)
     (backend / "__init__.py").touch()
-    (backend / "build_meta.py").write_text(BACKEND.format(version=release))
+    (backend / "build_meta.py").write_text(BACKEND.format(name=name.replace("-", "_"), version=release))
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--no-binary", "django", "--no-build-isolation"]
-    command += ["--dest", str(folder), f"django=={release}"]
+    command += ["--no-binary", name, "--no-build-isolation"]
+    command += ["--dest", str(folder), f"{name}=={release}"]
     done = subprocess.run(
         command,
         env=os.environ | {"PYTHONPATH": str(backend.parent)},
@@ -59,7 +64,7 @@ def _download(release: str, folder: Path) -> Path:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"pip could not fetch the source of Django {release}:\n{done.stderr}")
+        raise RuntimeError(f"pip could not fetch the source of {name} {release}:\n{done.stderr}")
     (archive,) = folder.glob("*.tar.gz")
     return archive
 
