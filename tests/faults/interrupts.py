@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import Any
 
 from fleetcache import Cache
@@ -50,16 +51,26 @@ class Alarm:
         self.kind = kind
         self.armed = False
         self.raised = 0
+        self.finalizing = False
+        """Whether the last one was raised in a finalizer, which may ignore it without a report, as redis-py's do."""
 
-    def __call__(self, *_: object) -> None:
+    def __call__(self, _: int, frame: FrameType | None) -> None:
         if self.armed:
             self.armed = False
             self.raised += 1
+            self.finalizing = is_finalizing(frame)
             raise self.kind("the time is over")
 
     def arm(self) -> None:
         self.armed = True
         signal.setitimer(signal.ITIMER_REAL, random.uniform(SOON, LATE))
+
+
+def is_finalizing(frame: FrameType | None) -> bool:
+    """Return whether *frame* is a finalizer, or was called by one."""
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 def interrupt(
@@ -84,7 +95,8 @@ def interrupt(
             try:
                 alarm.arm()
                 until_heard(alarm.raised)
-                became["lost"] += became["in a finalizer"] == finalized
+                if became["in a finalizer"] == finalized:
+                    became["in a finalizer" if alarm.finalizing else "lost"] += 1
             except kind:
                 became["heard"] += 1
         except kind:  # it came just as the loop ended
