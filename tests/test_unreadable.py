@@ -10,10 +10,11 @@ import pytest
 from redis.exceptions import ResponseError
 from tests.faces import FACES, Face, settled
 
-from fleetcache import Cache, stats
+from fleetcache import Cache
 from fleetcache import commands as c
 from fleetcache.client import HerdClient
 from fleetcache.errors import UnreadableValue
+from fleetcache.stats import payloads
 from fleetcache.testing import valkey_server
 
 GONE = b"\x80\x04\x8c\x07shop_v1\x8c\x04Cart\x93)\x81."
@@ -169,7 +170,7 @@ def test_one_of_many_is_first(valkey):
 async def test_it_is_logged_once_a_minute(cache, caplog, monkeypatch):
     """However often it is read, one line a name and minute says so, and no more than a thousand are kept in mind."""
     now = [1000.0]
-    monkeypatch.setattr(stats, "monotonic", lambda: now[0])
+    monkeypatch.setattr(payloads, "monotonic", lambda: now[0])
     put(cache, "a", "b")
     before = cache.stats.unreadable
 
@@ -187,10 +188,10 @@ async def test_it_is_logged_once_a_minute(cache, caplog, monkeypatch):
 def test_lines_are_bounded(monkeypatch):
     """Of a million names a thousand are logged a minute, and remembered."""
     now = [0.0]
-    monkeypatch.setattr(stats, "monotonic", lambda: now[0])
-    said = stats.Said()
+    monkeypatch.setattr(payloads, "monotonic", lambda: now[0])
+    said = payloads.Said()
 
-    assert sum(said.is_new(str(number)) for number in range(3000)) == stats.MOST == len(said.times)
+    assert sum(said.is_new(str(number)) for number in range(3000)) == payloads.MOST == len(said.times)
     now[0] = 61.0
     assert said.is_new("5") is True
     assert said.is_new("5") is False

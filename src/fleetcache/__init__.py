@@ -25,7 +25,6 @@ A map of the package, in the order in which a call passes.  A module imports onl
     near/         copies of values in this process: their store, and the protocol that keeps them current
     codec/        values to bytes and back: serializers, compressors
     failsafe      an error of the server: raised, or answered as a missing key
-    stats         counters
     commands      every command, and whether it reads, may be repeated, and which names it changes
     patterns      glob patterns that find a cache's entries
 
@@ -45,6 +44,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
     The ground
     masking       secrets out of messages and logs
     times         timeouts to whole milliseconds or seconds
+    stats/        the figures of ``cache.info()``, and who hears of each exchange with a server
     threads       the library's own threads: how they start and end
     forks         locks and random numbers in forked processes
     twin          one coroutine, two faces: ``aget`` and ``get``

@@ -32,9 +32,10 @@ from fleetcache.near.near import Near, announced, open_near
 from fleetcache.pipeline import OPERATIONS, Pipeline
 from fleetcache.settings import Settings, from_url
 from fleetcache.sharing import Sharing
-from fleetcache.stats import Stats
+from fleetcache.stats.exchanges import is_heard
+from fleetcache.stats.payloads import PAYLOADS, Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
-from fleetcache.topology.contract import Topology
+from fleetcache.topology.contract import REDIRECTS, SERVERS, Topology
 from fleetcache.topology.opening import open_topology
 from fleetcache.twin import join
 
@@ -98,7 +99,7 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
     @classmethod
     def shared(cls, settings: Settings) -> Shared:
         """Return what all caches of *settings* in this process share, made on first use."""
-        key = (cls, id(settings))
+        key = (cls, id(settings), is_heard())
         found = _shared.get(key)
         if found is None:
             # No lock is held while a site's classes are called: see `Settings.shared`.
@@ -185,10 +186,10 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
         if self.settings.options.near is not None:
             off["why"] = "memory:// is in this process already"
         return {
-            "servers": [{"address": server.address, "away": server.away} for server in self.topology.servers],
+            "servers": [SERVERS.of(server) for server in self.topology.servers],
             "near": off if self.near is None else self.near.stats(),
-            "redirects": dict(self.topology.counts),
-            "unreadable": self.stats.unreadable,
+            **REDIRECTS.of(self.topology),
+            **PAYLOADS.of(self.stats),
         }
 
     # --- underneath -------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from fleetcache.codec.payloads import Codec
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import SettingsError
 from fleetcache.forks import chance
+from fleetcache.servers.observed import observed
 from fleetcache.settings import Settings
 from fleetcache.topology.contract import Topology
 from fleetcache.topology.opening import open_cluster, open_servers, open_service, standalone
@@ -35,7 +36,7 @@ class SentinelClient(DefaultClient):
     def make_topology(cls, settings: Settings) -> Topology:
         options = settings.options
         locations = settings.location if len(settings.location) > 1 else settings.location[0].in_both_roles
-        return standalone([open_service(location, options) for location in locations], options)
+        return standalone([observed(open_service(location, options)) for location in locations], options)
 
 
 class ClusterClient(DefaultClient):

@@ -22,7 +22,7 @@ from fleetcache.keys import MAX_LENGTH, CacheKey, KeyFunction, check, default_ke
 from fleetcache.near.near import Bypassed, Copyless, Near
 from fleetcache.servers.borrowed import TAKEN, server_of
 from fleetcache.settings import Settings
-from fleetcache.stats import Stats
+from fleetcache.stats.payloads import Stats
 from fleetcache.times import LARGEST, milliseconds
 from fleetcache.topology.contract import Topology
 from fleetcache.topology.standalone import Standalone

@@ -350,7 +350,7 @@ def test_a_map_that_is_being_learnt(valkey_cluster):
     def work() -> None:
         assert cache.topology.busy == 0
         blocking_rounds(cache, "child", 5)
-        assert cache.topology.counts["learnt"] == 1
+        assert cache.topology.redirects["learnt"] == 1
 
     assert ended_well(in_child(lambda: (cache.get("boot"), work()), "c"), 5)
     assert ended_well(in_child(work, "python"), 5)

@@ -146,7 +146,7 @@ class Copies(RuleBasedStateMachine):
         assert self.copies is self.store.copies
         assert all(self.model[name] is entry for name, entry in self.copies.items())
         gone = len(self.model) - len(self.copies)
-        if not sum(self.store.evicted.values()):
+        if not sum(self.store.evictions.values()):
             assert not gone
         assert self.store.entries == len(self.copies)
         assert self.store.hits == self.hits
@@ -285,7 +285,7 @@ def test_a_copy_too_large_is_refused_and_the_older_one_goes(store):
     assert store.put("a", PACKED, bytes(130_000 // LARGEST), FOR_EVER, Epoch()) is False
 
     assert list(store.copies) == ["b"]
-    assert store.evicted["too large"] == 1
+    assert store.evictions["too large"] == 1
     validate(store)
 
 
@@ -326,8 +326,8 @@ def test_forgotten_copies_leave_first(store):
     keep(store, *series("new", 85))
 
     assert all(name in store.copies for name in series("new", 85))
-    assert store.evicted["ended"] >= 60
-    assert store.evicted["size"] == 0
+    assert store.evictions["ended"] >= 60
+    assert store.evictions["size"] == 0
     validate(store)
 
 
@@ -344,7 +344,7 @@ def test_forgotten_copies_may_be_dropped_replaced_and_forgotten_again(store):
         validate(store)
 
     assert not store.copies
-    assert store.evicted["ended"] == 3
+    assert store.evictions["ended"] == 3
 
 
 def test_a_sweep_removes_what_is_past_its_deadline_or_epoch(store):
@@ -358,7 +358,7 @@ def test_a_sweep_removes_what_is_past_its_deadline_or_epoch(store):
     assert store.sweep(2.0) is False
 
     assert list(store.copies) == ["late"]
-    assert store.evicted == {"size": 0, "expired": 1, "ended": 1, "too large": 0}
+    assert store.evictions == {"size": 0, "expired": 1, "ended": 1, "too large": 0}
 
 
 def test_a_sweep_in_slices_misses_nothing(store):
@@ -565,7 +565,7 @@ def test_bytes_are_what_is_held_after_evictions_and_drops():
                 store.drop(name_of(chance.randrange(20_000)))
         asked = held()
 
-    assert store.evicted["size"] > 1_000
+    assert store.evictions["size"] > 1_000
     assert store.bytes == pytest.approx(asked, rel=0.1)
 
 

@@ -460,7 +460,7 @@ async def test_a_cluster(fresh, servers, read_from):
     elif read_from == "replica":
         assert sum(counts[:3]) == 0
         assert min(counts[3:]) > 5
-    assert not cache.whole.topology.counts["moved"]
+    assert not cache.whole.topology.redirects["moved"]
 
 
 async def test_writes_in_a_cluster(fresh, servers):
@@ -510,17 +510,17 @@ async def test_a_slot_moves_away_from_a_replica(fresh, servers):
         run(old, "MIGRATE", "127.0.0.1", to.port, cache.make_key("{a}1"), 0, 5000)
         know(old, [servers.replica(old)])
         assert await cache.get_many(["{a}1", "{a}2"]) == {"{a}1": 1, "{a}2": 2}
-        assert cache.whole.topology.counts["ask"]
+        assert cache.whole.topology.redirects["ask"]
     servers.settle()
     told(servers)
     assert await cache.get_many(["{a}1", "{a}2"]) == {"{a}1": 1, "{a}2": 2}
-    assert cache.whole.topology.counts["moved"]
+    assert cache.whole.topology.redirects["moved"]
     time.sleep(MOMENT)
     await cache.get("{a}1")
-    before, asked = cache.whole.topology.counts["moved"], Asked([servers.replica(to)])
+    before, asked = cache.whole.topology.redirects["moved"], Asked([servers.replica(to)])
 
     assert await cache.get("{a}1") == 1
-    assert cache.whole.topology.counts["moved"] == before
+    assert cache.whole.topology.redirects["moved"] == before
     assert asked("get") == [1]
 
 
@@ -537,7 +537,7 @@ async def test_a_replica_of_a_cluster_dies(fresh, servers, monkeypatch):
         for key in KEYS:
             assert await cache.get(key) == 1
             assert await cache.get_many(KEYS) == dict.fromkeys(KEYS, 1)
-        assert cache.whole.topology.counts["away"]
+        assert cache.whole.topology.redirects["away"]
         wait_for(
             lambda: any(len(held) == 3 for node in servers.running for held in run(node, "CLUSTER", "SLOTS")),
             "it is given up",

@@ -4,6 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fleetcache.stats.figures import Figures
+
+READS = Figures(
+    "near",
+    misses="Reads that found no copy that may be served, and asked a server.",
+    filled="Copies that were made.",
+    refused="Values that were read and not kept, because a change came between.",
+    invalidations="Copies removed by a change: `push`, the server announced it; `own write`; `overtaken`, a read brought another value.",
+)
+
+EVENTS = Figures(
+    "near",
+    pushes="Names that servers announced as changed, copied here or not.",
+    epochs="How often every copy was given up at once, by reason, such as `connection`, `flush` or `moved`.",
+    connects="Attempts to connect to a server for its announcements.",
+    canaries="Canaries whose announcement arrived: each proves that announcements come through.",
+    touched="Names whose use was reported to the server, see `TOUCH`.",
+    lag="How many canaries took less than so many microseconds from being written to being announced.",
+)
+
 
 @dataclass
 class Events:
@@ -22,7 +42,12 @@ class Events:
     touched: int = 0
     """Names that the server was told to be in use."""
 
-    def lag(self, seconds: float) -> None:
+    @property
+    def lag(self) -> dict[str, int]:
+        """The buckets of ``lags`` that are not empty, by their upper ends."""
+        return {f"< {2 ** (bucket + 1)} us": count for bucket, count in enumerate(self.lags) if count}
+
+    def canary_took(self, seconds: float) -> None:
         """Count a canary's round trip."""
         bucket = min(max(int(seconds * 1e6), 1).bit_length() - 1, len(self.lags) - 1)
         self.lags[bucket] += 1

@@ -23,19 +23,26 @@ from fleetcache.exchange.contract import Server
 from fleetcache.forks import in_children
 from fleetcache.keys import default_key_function
 from fleetcache.near.clock import clock
-from fleetcache.near.counts import Counts, Events
+from fleetcache.near.counts import EVENTS, READS, Counts, Events
 from fleetcache.near.listener import GATE, RUNNING, Listener, listener_of
 from fleetcache.near.reads import Read, Reads
 from fleetcache.near.stages import State
-from fleetcache.near.store import PACKED, Entry, Store
+from fleetcache.near.store import COPIES, PACKED, Entry, Store
 from fleetcache.near.tracking import CANARY
 from fleetcache.settings import NearOptions, Settings
+from fleetcache.stats.figures import Figures
 from fleetcache.topology.contract import Topology
 
 __all__ = ["CANARY", "PACKED", "Near", "announced", "clock", "open_near"]
 
 SAMPLES = ("a", "Z", "0", "user:1")
 """Keys whose names show how a site's own KEY_FUNCTION begins them all."""
+
+NEAR = Figures(
+    "near",
+    state="How far copies can be trusted: `live`, or why not; `off` without a near cache.",
+    why="In words, why the state is not `live`.",
+)
 
 
 class Near:
@@ -226,29 +233,10 @@ class Near:
         return found
 
     def stats(self) -> dict[str, Any]:
-        """Return what has been counted since the process began; see docs/guarantees.md."""
-        hits = self.store.hits
+        """Return the figures of ``cache.info()["near"]``, which docs/observing.md explains."""
+        copies = COPIES.of(self.store)  # without the lock: to add up the hits takes long
         with self.lock:
-            counts, events, store = self.counts, self.events, self.store
-            return {
-                "state": str(self.state),
-                "why": self.why,
-                "hits": hits,
-                "misses": counts.misses,
-                "entries": store.entries,
-                "bytes": store.bytes,
-                "max_bytes": self.options.max_bytes,
-                "filled": counts.filled,
-                "refused": counts.refused,
-                "evictions": dict(store.evicted),
-                "invalidations": dict(counts.invalidations),
-                "pushes": events.pushes,
-                "epochs": events.epochs,
-                "connects": events.connects,
-                "canaries": events.canaries,
-                "touched": events.touched,
-                "lag": {f"< {2 ** (bucket + 1)} us": count for bucket, count in enumerate(events.lags) if count},
-            }
+            return {**NEAR.of(self), **copies, **READS.of(self.counts), **EVENTS.of(self.events)}
 
     def close(self) -> None:
         """Stop listening for good."""

@@ -22,6 +22,8 @@ from math import inf
 from sys import getsizeof
 from typing import Any, Final, TypeAlias
 
+from fleetcache.stats.figures import Figures
+
 ENDED: Final = -inf
 """``Epoch.until`` of an epoch that has ended for good."""
 
@@ -151,6 +153,16 @@ NOWHERE: Final = Queue()
 """The neighbour of an entry that was taken out of the ring."""
 
 
+COPIES = Figures(
+    "near",
+    hits="Reads that were served from a copy.",
+    entries="Copies that are held now.",
+    bytes="The memory that the copies take now, with their names and tables.",
+    max_bytes="The most that they may take, `MAX_BYTES`.",
+    evictions="Copies removed without a change: `size`, others needed the room; `expired`; `ended`, with all copies of their time; `too large`, never kept.",
+)
+
+
 class Store:
     """Copies by name, within *max_bytes*, which include the memory of the store itself.
 
@@ -161,7 +173,7 @@ class Store:
         self.max_bytes = max_bytes
         self.copies: dict[str, Entry] = {}
         """Never replaced by another dict: every cache on this store holds a reference to it."""
-        self.evicted = dict.fromkeys(("size", "expired", "ended", "too large"), 0)
+        self.evictions = dict.fromkeys(("size", "expired", "ended", "too large"), 0)
         self.retired_hits = 0
         """The hits of copies that have been removed."""
         self._largest = max_bytes // LARGEST
@@ -195,7 +207,7 @@ class Store:
         if weight > 256:
             weight += NUMBER
         if weight > self._largest or not self._make_room(weight):
-            self.evicted["too large"] += 1
+            self.evictions["too large"] += 1
             return False
 
         ghosts = self._ghosts
@@ -276,7 +288,7 @@ class Store:
             # Only the garbage collector could free a ring, and gc.freeze may have exempted this one.
             entry.before = entry.after = NOWHERE
         self.copies.clear()
-        self.evicted.update(dict.fromkeys(self.evicted, 0))
+        self.evictions.update(dict.fromkeys(self.evictions, 0))
         self.retired_hits = 0
         self._empty()
 
@@ -349,7 +361,7 @@ class Store:
     def _evict(self, entry: Entry, reason: str) -> None:
         self.copies.pop(entry.name, None)
         self._remove(entry)
-        self.evicted[reason] += 1
+        self.evictions[reason] += 1
 
     def _remove(self, entry: Entry) -> None:
         """Take a copy that has left ``copies`` out of its queue and out of the sums."""

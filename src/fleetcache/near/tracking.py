@@ -537,7 +537,7 @@ class Tracking:
 
     def _seen(self, canary: Canary, now: float) -> None:
         self.counts.canaries += 1
-        self.counts.lag(now - canary.sent)
+        self.counts.canary_took(now - canary.sent)
         self._canary = None
         self._enter(Event.HEARD)
         self._extend()

@@ -30,6 +30,7 @@ from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.wire import SLOTS, MovedError, pack, place_in
 from fleetcache.forks import Guard, chance, in_children
 from fleetcache.keys import in_utf8
+from fleetcache.servers.observed import observed
 from fleetcache.servers.remote import RemoteServer
 from fleetcache.topology.contract import Share, Topology
 from fleetcache.topology.replicas import UNABLE, Reader
@@ -101,12 +102,12 @@ class Node(Server):
 
     def __init__(self, cluster: Cluster, remote: RemoteServer) -> None:
         self.cluster = cluster
-        self.server: Server = remote
+        self.server = observed(remote)
         self.address = remote.address
         # Connections of their own, because a primary that becomes a replica must not answer on the others.
         limit, patience = remote.max_connections, remote.patience
-        self.readonly: Server = RemoteServer(
-            remote.raw, remote.breaker, max_connections=limit, patience=patience, greeting=READONLY
+        self.readonly = observed(
+            RemoteServer(remote.raw, remote.breaker, max_connections=limit, patience=patience, greeting=READONLY)
         )
         self.place = place_of(remote.pool)
 
@@ -198,7 +199,7 @@ class ShardReader(Reader):
             replies = await self.cluster.settle(runtime, self.nodes[tried], commands, found)
             await self.cluster.refresh(runtime)
             return replies
-        self.cluster.counts["away"] += 1
+        self.cluster.redirects["away"] += 1
         await self.cluster.refresh(runtime, self.nodes[tried])  # it may be nobody's replica any more
         return await super()._elsewhere(runtime, tried, commands, found)
 
@@ -258,7 +259,7 @@ class Cluster(Topology):
         """The address of the node that the map is from."""
         self.readers = self.slots
         self.shards: dict[tuple[Node, ...], Server] = {}
-        self.counts: Counter[str] = Counter()
+        self.redirects: Counter[str] = Counter()
         self.watchers: list[Callable[[Iterable[Server]], None]] = []
         self.trouble: Exception | None = None
         """Why the map could not be learnt last time; None if nobody has tried to the end."""
@@ -336,7 +337,7 @@ class Cluster(Topology):
                 if redirect is None:
                     continue
                 if last is not self.unknown:
-                    self.counts[redirect.why] += 1
+                    self.redirects[redirect.why] += 1
                 if redirect.node is not None:
                     target = self.node(*redirect.node, last)
                     if redirect.slot is not None:
@@ -439,7 +440,7 @@ class Cluster(Topology):
     def after_fork(self) -> None:
         """In a child, count anew; and learn the map anew if a thread of the parent's was at it, which is not here."""
         self.raw = None
-        self.counts.clear()
+        self.redirects.clear()
         if self.busy:
             self.busy = self.rest = 0.0
             self.slots = self.readers = [self.unknown] * SLOTS
@@ -504,7 +505,7 @@ class Cluster(Topology):
         self.readers, self.shards = readers, shards
         before, self.slots = self.slots, slots
         self.nodes, self.servers, self.primaries = known, [*known.values()], [*primaries]
-        self.counts["learnt"] += 1
+        self.redirects["learnt"] += 1
         self._tell({loser for loser, holder in zip(before, slots, strict=True) if loser is not holder})
         kept = {node.remote for node in known.values()}
         for node in (*gone, *self.starts):  # one that was named by a name is known by an address now

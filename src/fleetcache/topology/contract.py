@@ -11,9 +11,21 @@ from typing import TypeAlias
 
 from fleetcache.exchange.contract import Command, Server
 from fleetcache.exchange.runtime import Runtime
+from fleetcache.stats.figures import Figures
 
 Share: TypeAlias = tuple[Server, list[int]]
 """A server, and the places of the commands or names that are its."""
+
+SERVERS = Figures(
+    "servers",
+    address="Where the server is: host and port or path, and database.",
+    away="Whether its circuit breaker is open, so that calls fail at once.",
+)
+
+REDIRECTS = Figures(
+    "",
+    redirects="Of a cluster: commands that were sent again, by reason (`moved`, `ask`, `tryagain`, `away`), and maps `learnt`.",
+)
 
 
 class Topology:
@@ -25,8 +37,8 @@ class Topology:
     primaries: Sequence[Server]
     """The servers that between them hold every key, as far as they are known."""
 
-    counts: Mapping[str, int] = MappingProxyType({})
-    """How often a command was asked again, by why, and how often the map of a cluster was ``learnt``."""
+    redirects: Mapping[str, int] = MappingProxyType({})
+    """How often a command was sent again, by reason, and how often the map of a cluster was ``learnt``."""
 
     moves = False
     """Whether the primaries may change, and what each holds; then `watch` tells."""

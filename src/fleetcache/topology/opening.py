@@ -20,9 +20,11 @@ from fleetcache.masking import without_frames
 from fleetcache.pool import ConnectionFactory, SentinelConnectionFactory
 from fleetcache.servers.embedded import shared_server
 from fleetcache.servers.memory import memory_server
+from fleetcache.servers.observed import observed
 from fleetcache.servers.remote import RemoteServer
 from fleetcache.settings import Options
 from fleetcache.sharing import frozen
+from fleetcache.stats.exchanges import is_heard
 from fleetcache.topology.cluster import Cluster
 from fleetcache.topology.contract import Topology
 from fleetcache.topology.standalone import Standalone
@@ -86,7 +88,7 @@ def standalone(servers: Sequence[Server], options: Options) -> Standalone:
 def open_servers(locations: Sequence[Location], options: Options) -> list[Server]:
     """Return the server at each location."""
     factory = options.make(options.connection_factory or ConnectionFactory)
-    return [_open(location, options, factory) for location in locations]
+    return [observed(_open(location, options, factory)) for location in locations]
 
 
 def service_client(location: Location, options: Options) -> Any:
@@ -137,7 +139,7 @@ def open_cluster(locations: Sequence[Location], options: Options) -> Cluster:
 
     # Servers are the process's, one for each configuration: so is their cluster.
     made = Cluster(starts, connect, client, options.read_from, options.address_remap)  # type: ignore[arg-type]
-    return _clusters.setdefault((*starts, made.read_from, made.remap), made)
+    return _clusters.setdefault((*starts, made.read_from, made.remap, is_heard()), made)
 
 
 # --- one server, by the kind of its location ------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What is counted: plain integers, shared by all cache objects of one configuration."""
+"""What the cache objects of one configuration count together of payloads, and what was logged lately."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from fleetcache.forks import in_children
+from fleetcache.stats.figures import Figures
+
+PAYLOADS = Figures("", unreadable="Payloads that no serializer could read, and that were taken as missing.")
 
 MINUTE = 60.0
 MOST = 1000

@@ -1,0 +1,100 @@
+"""A server that stands for another, and tells of each exchange with it; in use only while somebody listens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
+
+from fleetcache.exchange.contract import Command, Reply, Server
+from fleetcache.stats.exchanges import Exchange, is_heard, tell
+
+Told: TypeAlias = tuple[float, Sequence[Command], Any]
+
+
+class Observed(Server):
+    """Passes everything on to *server*, and tells of each exchange when it is over.
+
+    It is not used for the connections beside those of callers: a breaker's probe, a question to a Sentinel, and the near
+    cache's announcements and canaries.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.address = server.address
+
+    @property
+    def away(self) -> bool:
+        return self.server.away
+
+    @property
+    def remote(self) -> Any:
+        return self.server.remote
+
+    def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        return self._heard(perf_counter(), commands, self.server.exchange, commands)
+
+    def tell(self, commands: Sequence[Command]) -> Told:
+        began = perf_counter()
+        try:
+            return began, commands, self.server.tell(commands)
+        except BaseException as error:
+            self._tell(began, commands, None, error)
+            raise
+
+    def hear(self, told: Told) -> list[Reply]:
+        began, commands, sent = told
+        return self._heard(began, commands, self.server.hear, sent)
+
+    def drop(self, told: Told) -> None:
+        self.server.drop(told[2])  # the interrupt that ended this is not told: it says nothing of this server
+
+    async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
+        began = perf_counter()
+        try:
+            replies = await self.server.aexchange(commands)
+        except BaseException as error:
+            self._tell(began, commands, None, error)
+            raise
+        self._tell(began, commands, replies)
+        return replies
+
+    def client(self) -> Any:
+        return self.server.client()
+
+    def close_idle(self) -> None:
+        self.server.close_idle()
+
+    async def aclose_idle(self) -> None:
+        await self.server.aclose_idle()
+
+    def _heard(
+        self, began: float, commands: Sequence[Command], action: Callable[[Any], list[Reply]], argument: Any
+    ) -> list[Reply]:
+        """Return what *action* returns, and tell of it."""
+        try:
+            replies = action(argument)
+        except BaseException as error:
+            self._tell(began, commands, None, error)
+            raise
+        self._tell(began, commands, replies)
+        return replies
+
+    def _tell(
+        self,
+        began: float,
+        commands: Sequence[Command],
+        replies: list[Reply] | None,
+        error: BaseException | None = None,
+    ) -> None:
+        tell(Exchange(self.address, commands, replies, perf_counter() - began, error))
+
+
+_observed: WeakValueDictionary[Server, Observed] = WeakValueDictionary()
+"""One for each server, so that caches of different configurations still share a listener of their near caches."""
+
+
+def observed(server: Server) -> Server:
+    """Return *server* itself, or while somebody listens the `Observed` that stands for it."""
+    return _observed.setdefault(server, Observed(server)) if is_heard() else server
