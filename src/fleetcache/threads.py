@@ -19,6 +19,7 @@ from time import monotonic
 from typing import Any
 
 from fleetcache.forks import OURS, in_children, own
+from fleetcache.interrupts import let_pass
 
 FAREWELL = 0.3
 """Seconds that the end of an interpreter waits for threads that are just going; one that hangs in a connect is left alone."""
@@ -52,7 +53,12 @@ def start(thread: threading.Thread) -> None:
     """Start *thread*, or raise RuntimeError if there can be none now, or may be none."""
     if loads_for_uwsgi():
         raise RuntimeError("uWSGI loads the site here, and forks its workers; the thread begins in each of them")
-    thread.start()
+    try:
+        thread.start()
+    except KeyError as error:
+        # CPython removes a thread that did not begin from a dict; if an interrupt comes when it has begun, that hides it.
+        let_pass(error)
+        raise
 
 
 def begun(name: str, work: Callable[..., object], *arguments: object) -> threading.Thread | None:

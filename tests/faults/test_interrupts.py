@@ -20,7 +20,7 @@ from fleetcache import Cache
 from fleetcache.commands import GET, SET, SET_IF
 from fleetcache.errors import ServerGone, ServerTimeout
 from fleetcache.exchange.wire import packed
-from fleetcache.threads import Bell
+from fleetcache.threads import Bell, start
 
 COUNT = int(os.environ.get("FLEETCACHE_INTERRUPTS", "60"))
 
@@ -132,6 +132,29 @@ def test_an_interrupt_passes_while_a_connection_is_closed(valkey, monkeypatch, s
 
     assert (sock.fileno(), len(server.open), len(server.seats.taken)) == (-1, 0, 0)
     assert server.exchange([(SET, "a", "1")]) == [b"OK"]
+
+
+def test_an_interrupt_passes_while_a_thread_begins(monkeypatch):
+    """A time limit is heard that comes when the thread has begun, where `Thread.start` raises a KeyError in its place."""
+    thread = threading.Thread(target=lambda: None)
+    name = "_start_joinable_thread" if hasattr(threading, "_start_joinable_thread") else "_start_new_thread"
+    begin = getattr(threading, name)
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        begin(*arguments, **options)
+        thread._started.wait(5)
+        signal.raise_signal(signal.SIGUSR1)
+
+    def handler(*_: object) -> None:
+        raise TimeoutError("the job's time is over")
+
+    monkeypatch.setattr(threading, name, interrupted)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(TimeoutError, match="the job's time is over"):
+            start(thread)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_what_is_nobodys_hangs_up(valkey):
