@@ -20,9 +20,11 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -53,12 +55,16 @@ class Alarm:
         self.raised = 0
         self.finalizing = False
         """Whether the last one was raised in a finalizer, which may ignore it without a report, as redis-py's do."""
+        self.place = ""
+        """Where it was raised."""
 
     def __call__(self, _: int, frame: FrameType | None) -> None:
         if self.armed:
             self.armed = False
             self.raised += 1
             self.finalizing = is_finalizing(frame)
+            steps = traceback.extract_stack(frame, limit=5)
+            self.place = " > ".join(f"{Path(step.filename).name}:{step.lineno} {step.name}" for step in steps)
             raise self.kind("the time is over")
 
     def arm(self) -> None:
@@ -96,7 +102,7 @@ def interrupt(
                 alarm.arm()
                 until_heard(alarm.raised)
                 if became["in a finalizer"] == finalized:
-                    became["in a finalizer" if alarm.finalizing else "lost"] += 1
+                    became["in a finalizer" if alarm.finalizing else f"lost at {alarm.place}"] += 1
             except kind:
                 became["heard"] += 1
         except kind:  # it came just as the loop ended
