@@ -12,8 +12,5 @@ Each script answers one question and prints ratios against peers measured in the
 ``python -m benchmarks.hotpath``   Where in fleetcache does the time go?
 ``python -m benchmarks``           All of them (``make bench``), and writes ``docs/performance.md``.
 
-``python -m benchmarks.constants`` What do a connection, an announcement and a request cost?  (By itself, some ten minutes.)
-``python -m benchmarks.scaling``   What do 1,000 workers ask of the servers?  (By itself, from these; writes ``docs/scaling.md``.)
-
 A peer that cannot run is named with the reason.  ``--quick`` takes fewer rounds, and writes nothing.
 """

@@ -40,7 +40,7 @@ from benchmarks.contest import (
     times,
 )
 from benchmarks.foreign import Other, another
-from benchmarks.near import advancing
+from benchmarks.near.misses import advancing
 from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import ServerCluster, cluster
 from fleetcache.topology.cluster import slot_of

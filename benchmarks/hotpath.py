@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.awaiting import crowd
 from benchmarks.contenders import OURS, aenter, enter
 from benchmarks.contest import Table, micros, repeat, show, times
-from benchmarks.near import MISS, MISSES, cold, dearer
+from benchmarks.near.misses import MISS, MISSES, cold, dearer
 from benchmarks.remote import OPERATIONS
 from fleetcache.servers.embedded import EmbeddedServer
 

@@ -16,6 +16,9 @@ import redis
 from benchmarks import awaiting, cluster, eviction, growth, hotpath, near, remote, staleness
 from benchmarks.contenders import FLOOR, OURS
 from benchmarks.contest import FULL, Contest, Table, arguments, once, times
+from benchmarks.near.caches import LOCMEM
+from benchmarks.near.hits import BLOCKING_LOCMEM, kept
+from benchmarks.near.misses import MISS, MISSES, NEAR_OFF
 from fleetcache.servers.embedded import EmbeddedServer
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -66,23 +69,21 @@ def targets(blocking: Mapping[str, Contest], crowd: Contest) -> list[Target]:
 
 def near_targets(found: near.Outcome, stale: staleness.Outcome) -> list[Target]:
     """Return what the near cache is to reach."""
-    hits, paid = found.hits, found.paid
+    hits, misses = found.hits, found.misses
     targets = [
-        Target("near hit, str: time / LocMemCache", 0.17, hits["get, str"].ratio(OURS, near.LOCMEM)),
-        Target("near hit, small dict: time / LocMemCache", 0.6, hits["get, small dict"].ratio(OURS, near.LOCMEM)),
+        Target("near hit, str: time / LocMemCache", 0.17, hits.contests["get, str"].ratio(OURS, LOCMEM)),
+        Target("near hit, small dict: time / LocMemCache", 0.6, hits.contests["get, small dict"].ratio(OURS, LOCMEM)),
         Target(
             "near hits, get_many(100): time / LocMemCache",
             0.6,
-            hits["get_many(100), small dicts"].ratio(OURS, near.LOCMEM),
+            hits.contests["get_many(100), small dicts"].ratio(OURS, LOCMEM),
         ),
-        Target(
-            "near hit, aget of a str: time / LocMemCache's get", 0.4, found.awaiting.ratio(OURS, near.BLOCKING_LOCMEM)
-        ),
-        Target("near hits, 4 threads: rate / 1 thread", 0.8, near.kept(found.threads, OURS), at_least=True),
+        Target("near hit, aget of a str: time / LocMemCache's get", 0.4, hits.awaiting.ratio(OURS, BLOCKING_LOCMEM)),
+        Target("near hits, 4 threads: rate / 1 thread", 0.8, kept(hits.threads, OURS), at_least=True),
         *(
-            Target(f"{near.MISS}, {operation}: time / without NEAR", 1.15, contest.ratio(OURS, near.NEAR_OFF))
-            for operation, contest in paid.items()
-            if operation in near.MISSES
+            Target(f"{MISS}, {operation}: time / without NEAR", 1.15, contest.ratio(OURS, NEAR_OFF))
+            for operation, contest in misses.contests.items()
+            if operation in MISSES
         ),
     ]
     idle = stale.seen.get(staleness.IDLE)
@@ -161,7 +162,7 @@ def main() -> None:
     with EmbeddedServer(port=True) as server:
         nearby = near.measure(server, pace)
         stale = staleness.measure(server, pace)
-        kept = eviction.measure(server, pace)
+        evicted = eviction.measure(server, pace)
     with EmbeddedServer(port=True) as server:
         scattered = cluster.measure(server, pace)
     with EmbeddedServer(port=True) as server:
@@ -180,7 +181,7 @@ def main() -> None:
             *growth.tables(grown),
             *near.tables(nearby),
             *staleness.tables(stale),
-            *kept,
+            *evicted,
             *cluster.tables(scattered),
             # What falls short is reported with its profile.
             *(profile for profile in profiles if profile.title.removeprefix("Profile: ") in short),

@@ -25,7 +25,7 @@ import redis
 from benchmarks.contenders import OURS
 from benchmarks.contest import QUICK, Pace, Table, not_run, reason, show, times
 from benchmarks.foreign import alone, another, versions
-from benchmarks.near import CACHES, PREFIX, RedisPy, announced, wait_until_live
+from benchmarks.near.caches import CACHES, PREFIX, RedisPy, announced, wait_until_live
 from fleetcache.servers.embedded import EmbeddedServer
 
 KEY = "version"

@@ -18,9 +18,9 @@ from typing import Any
 
 import docs.settings
 import pytest
-from benchmarks import scaling
-from benchmarks.constants import Constants
 from django.test import override_settings
+from studies.scaling.constants import Constants
+from studies.scaling.page import MARK, written
 from tests import django_settings
 from tests.coherence.scenarios import SCENARIOS
 
@@ -208,7 +208,7 @@ def test_scaling_page_is_up_to_date() -> None:
     """The tables of docs/scaling.md are what the model makes of the constants that are kept."""
     page = (HOME / "docs/scaling.md").read_text()
 
-    assert page.partition(scaling.MARK)[2] == scaling.written(Constants.load())
+    assert page.partition(MARK)[2] == written(Constants.load())
 
 
 def test_connection_options_exist() -> None:

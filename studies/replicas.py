@@ -1,7 +1,7 @@
-"""Who answers reads, by READ_FROM: ``python -m benchmarks.replicas``.
+"""Which servers answer reads, by READ_FROM: ``python -m studies.replicas``.
 
 A primary with two replicas, the second of which is 1 ms away, and a cluster of three primaries with a replica
-each.  Counted is what the servers say they were asked.
+each.  The servers count the reads.
 """
 
 from __future__ import annotations

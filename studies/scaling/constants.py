@@ -1,7 +1,7 @@
 """What do a connection, an announcement and a request cost?
 
-The constants of ``benchmarks.scaling``, measured on real servers with real connections: CPU as the kernel accounts it
-to the server's or the client's process, memory as the server counts it.  Written to ``constants.json`` beside this file.
+The constants of the model beside this file, measured on real servers with real connections: CPU as the kernel accounts it
+to the server's or the client's process, memory as the server counts it.  Written to ``constants.json``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from typing import Any
 
 import hiredis
 import redis
-
 from benchmarks.cluster import cpu_of
 from benchmarks.contenders import BLOCKING, OURS, SMALL, TIMEOUT
 from benchmarks.contest import FULL, QUICK, Pace, arguments
 from benchmarks.foreign import alone, another, flood
-from benchmarks.near import COLD_KEYS, PREFIX, advancing, announced, cold, wait_until_live
+from benchmarks.near.caches import PREFIX, announced, wait_until_live
+from benchmarks.near.misses import COLD_KEYS, advancing, cold
+
 from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import cluster, redis_server, valkey_server
 
