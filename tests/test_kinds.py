@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from time import time
 from urllib.parse import urlsplit
 
 import fakeredis
@@ -30,6 +31,7 @@ from fleetcache import Cache, CacheHandler, SettingsError
 from fleetcache.client import HerdClient, SentinelClient
 from fleetcache.codec import compressors, serializers
 from fleetcache.django.checks import check_caches
+from fleetcache.errors import InvalidTimeout
 from fleetcache.kinds import COMPRESSORS, SERIALIZERS
 from fleetcache.settings import NearOptions, Options, Settings, from_url, names, read_setting
 from fleetcache.sharing import frozen
@@ -634,3 +636,19 @@ def test_a_client_under_options_in_small_letters():
     """CLIENT_CLASS is found wherever options are."""
     entry = {"LOCATION": "memory://kinds", "options": {"CLIENT_CLASS": "HerdClient"}}
     assert type(CacheHandler({"pages": entry})["pages"]) is HerdClient
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint64", "int64", "float16", "float32", "float64", "longdouble"])
+def test_a_scalar_of_numpy(kind):
+    """It is a number like any other, in calls and in settings; its own arithmetic would overflow."""
+    numpy = pytest.importorskip("numpy")
+    sixty = getattr(numpy, kind)(60)
+    cache = Cache("memory://numpy", {"TIMEOUT": sixty, "OPTIONS": {"SOCKET_TIMEOUT": sixty, "SCAN_ITERSIZE": sixty}})
+
+    assert cache.settings.timeout == cache.settings.options.socket_timeout == 60
+    assert cache.set("a", 1, sixty) is cache.expire("a", sixty) is True
+    assert cache.ttl("a") in (59, 60)
+    assert cache.expire_at("a", numpy.float64(time()) + sixty) is True
+    assert cache.incr("a", 1, timeout=sixty) == 2
+    with pytest.raises(InvalidTimeout):
+        cache.set("a", 1, numpy.float64("nan"))
