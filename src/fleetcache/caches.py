@@ -1,8 +1,7 @@
 """``caches["default"]``: the cache of an alias, made on first use, without Django.
 
-One object per thread and per task: a task that starts before its parent has used a cache makes
-its own, one that starts later shares its parent's.  The objects are light; connections belong to
-the process.
+Each thread and each task has its own object.  A task that starts after its parent used a cache shares the parent's
+object; one that starts earlier makes its own.  The objects are light; connections belong to the process.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ VARIABLE = "FLEETCACHE_URL"
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the URL of ``default`` from FLEETCACHE_URL, of ``other`` from FLEETCACHE_URL_OTHER."""
+    """Return URLs by alias: FLEETCACHE_URL is that of ``default``, FLEETCACHE_URL_OTHER that of ``other``."""
     return {
         name.removeprefix(f"{VARIABLE}_").lower() if name != VARIABLE else DEFAULT_ALIAS: url
         for name, url in environment.items()
@@ -32,7 +31,7 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 class CacheHandler:
     """Makes and keeps the caches of *settings*: a mapping of aliases to ``CACHES`` entries or URLs.
 
-    A single URL is that of ``default``; without settings the environment is read.
+    A single URL is that of ``default``.  Without settings the environment is read.
     """
 
     def __init__(self, settings: Mapping[str, Any] | str | None = None) -> None:
@@ -42,7 +41,7 @@ class CacheHandler:
             self.configure(settings)
 
     def configure(self, settings: Mapping[str, Any] | str) -> None:
-        """Replace the settings; caches handed out before stay as they are."""
+        """Replace the settings; caches that were returned before stay as they are."""
         entries = dict(settings) if isinstance(settings, Mapping) else {DEFAULT_ALIAS: settings}
         for alias, entry in entries.items():
             if isinstance(entry, (list, tuple, int, float)) or entry is None:
@@ -97,7 +96,7 @@ class CacheHandler:
         return iter(self.settings)
 
     def all(self, initialized_only: bool = False) -> list[Cache]:
-        """Return the caches of all aliases, or of those this thread or task has used."""
+        """Return the caches of all aliases, or only those that this thread or task has used."""
         if initialized_only:
             return list(self._mine().values())
         return [self[alias] for alias in self.settings]
@@ -112,7 +111,7 @@ caches = CacheHandler()
 
 
 class CacheProxy:
-    """The cache of the default alias, whichever thread or task asks."""
+    """Stands for the cache of the default alias of the current thread or task."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(caches[DEFAULT_ALIAS], name)

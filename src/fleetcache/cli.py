@@ -1,4 +1,4 @@
-"""``fleetcache``, the command: ``python -m fleetcache`` is the same."""
+"""The command ``fleetcache``, also ``python -m fleetcache``."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_probe(arguments: argparse.Namespace) -> int:
 
 
 def table_of(report: Report) -> str:
-    """Return *report* for people."""
+    """Return *report* as a table for people."""
     rows = [(check.name, MARKS[check.passed], check.found) for check in report.checks]
     width = max(len(name) for name, _, _ in rows)
     lines = [f"  {name:<{width}}  {mark:<2}  {found}" for name, mark, found in rows]
@@ -58,7 +58,7 @@ def table_of(report: Report) -> str:
 
 
 def complain(message: str, arguments: argparse.Namespace) -> int:
-    """Say why there was nothing to ask; return the exit code for that."""
+    """Say why no server could be asked; return the exit code for that."""
     if arguments.json:
         say(json.dumps({"works": False, "error": message}))
     else:
@@ -67,7 +67,7 @@ def complain(message: str, arguments: argparse.Namespace) -> int:
 
 
 def say(text: str) -> None:
-    """Write a line, or several."""
+    """Write *text* and a line end."""
     sys.stdout.write(f"{text}\n")
 
 

@@ -1,6 +1,7 @@
-"""What a setting may be: each function here reads one kind of value, from Python, a URL or the environment.
+"""The kinds of settings: each function reads one kind of value, as Python, a URL or the environment spells it.
 
-They raise TypeError or ValueError with what is expected; whoever calls them says what was found, and where.
+The functions raise TypeError or ValueError with the value that is expected; `settings.read_setting` adds the value that
+was found, and its place.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ CLIENTS = {
     name: f"fleetcache.client.{name}"
     for name in ("DefaultClient", "SentinelClient", "ClusterClient", "ShardClient", "HerdClient")
 }
-"""What SERIALIZER, COMPRESSOR and CLIENT_CLASS may be called without a path."""
+"""The short names that SERIALIZER, COMPRESSOR and CLIENT_CLASS accept in place of a dotted path."""
 
 PATHS = {
     "django_redis.cache.RedisCache": "fleetcache.django.RedisCache",
@@ -65,19 +66,19 @@ PATHS = {
     "django_redis.pool.SentinelConnectionFactory": "fleetcache.pool.SentinelConnectionFactory",
     "django_redis.util.default_reverse_key": "fleetcache.keys.default_reverse",
 }
-"""django-redis' dotted paths, and what stands for them here; django-redis need not be installed."""
+"""django-redis' dotted paths, each with the path that replaces it here.  django-redis need not be installed."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a question after the one of *known* that *name* may stand for, or nothing."""
+    """Return the question "Did you mean …?" with the name among *known* that is most like *name*; "" if none is like it."""
     first = {other.lower(): other for other in reversed([*known])}
     close = difflib.get_close_matches(name.lower(), first, 1)
     return f" Did you mean {first[close[0]]!r}?" if close else ""
 
 
 def is_lazy(value: Any) -> bool:
-    """Whether *value* is a text of Django's that is made when it is looked at, as translations are."""
-    django = sys.modules.get("django.utils.functional")  # where there is none, there is no such text
+    """Whether *value* is one of Django's lazy texts, which are made when they are read, as translations are."""
+    django = sys.modules.get("django.utils.functional")  # if Django is not imported, there are no lazy texts
     return django is not None and isinstance(value, django.Promise)
 
 
@@ -87,8 +88,8 @@ def text_of(value: Any) -> str:
         try:
             return value.encode().decode() if isinstance(value, str) else value.decode()
         except UnicodeError:
-            raise TypeError("text of UTF-8 is expected") from None  # the cause would quote it
-    for method in ("get_secret_value", "geturl"):  # pydantic's secrets; what urllib.parse.urlsplit returns
+            raise TypeError("text of UTF-8 is expected") from None  # the cause would quote the value
+    for method in ("get_secret_value", "geturl"):  # of pydantic's secrets, and of the result of urllib.parse.urlsplit
         if callable(found := getattr(value, method, None)):
             return text_of(found())
     kind: Any = type(value)
@@ -114,7 +115,7 @@ def imported(path: Any) -> Any:
 
 
 def made_by(what: str, method: str = "__call__") -> Callable[[Any], Any]:
-    """Return what reads *what*, a class or function with *method*, or its dotted path."""
+    """Return a function that reads *what*: a class or function with *method*, or its dotted path."""
 
     def read(value: Any) -> Any:
         found = imported(value)
@@ -126,7 +127,7 @@ def made_by(what: str, method: str = "__call__") -> Callable[[Any], Any]:
 
 
 def built_in(names: Mapping[str, str], *methods: str) -> Callable[[Any], Any]:
-    """Return what reads one of the built-in classes by its short name, a class by its dotted path, or an object."""
+    """Return a function that reads a built-in class by its short name, any class by its dotted path, or an object."""
     known = f"Built in are {', '.join(map(repr, names))}"
     paths = {name.lower(): path for name, path in names.items()}
     wanted = f"a class with {' and '.join(methods)}" if methods else "a class"
@@ -148,9 +149,9 @@ def built_in(names: Mapping[str, str], *methods: str) -> Callable[[Any], Any]:
 
 
 def client_kind(value: Any) -> Any:
-    """Return a client class, given itself, by its short name or by its dotted path."""
+    """Return the client class that *value* is, or that it names by a short name or a dotted path."""
     found = built_in(CLIENTS)(value)
-    if not hasattr(found, "make_topology"):  # as Cache has, which is imported above
+    if not hasattr(found, "make_topology"):  # a method of Cache, which cannot be imported from this low layer
         raise SettingsError(
             f"{quoted(value)} is not derived from fleetcache.client.DefaultClient. "
             f"docs/migration.md says how a client written for django-redis is carried over"
@@ -162,7 +163,7 @@ SWITCHES = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0",
 
 
 def flag(value: Any) -> bool:
-    """Return a switch, which a URL spells as text."""
+    """Return a switch as True or False; a URL spells it as text."""
     if isinstance(value, str) and value.lower() in SWITCHES:
         return SWITCHES[value.lower()]
     if not isinstance(value, (bool, int)):
@@ -171,7 +172,7 @@ def flag(value: Any) -> bool:
 
 
 def whole(least: int, most: int = 2**31 - 1) -> Callable[[Any], int]:
-    """Return what reads a whole number from *least* to *most*."""
+    """Return a function that reads a whole number from *least* to *most*."""
 
     def read(value: Any) -> int:
         try:
@@ -186,10 +187,10 @@ def whole(least: int, most: int = 2**31 - 1) -> Callable[[Any], int]:
 
 
 LONGEST_WAIT = 2_000_000.0
-"""Seconds: what the system's calls can wait for, in milliseconds of 31 bits."""
+"""The longest wait, in seconds: calls of the operating system take milliseconds of 31 bits."""
 
 LONGEST_LIFE = 9e15
-"""Seconds: what the server can add to its clock, in milliseconds of 63 bits."""
+"""The longest life, in seconds: the server adds it to its clock, in milliseconds of 63 bits."""
 
 
 def seconds(value: Any) -> float | None:
@@ -206,7 +207,7 @@ def seconds(value: Any) -> float | None:
 
 
 def limit(value: Any) -> float | None:
-    """Return a limit in seconds; None and 0 mean none."""
+    """Return a time limit in seconds; None and 0 mean no limit."""
     number = seconds(value)
     if number is not None and not 0 <= number <= LONGEST_WAIT:
         raise ValueError(f"0 to {LONGEST_WAIT:.0f} seconds are expected; None is no limit")
@@ -214,7 +215,7 @@ def limit(value: Any) -> float | None:
 
 
 def lifetime(value: Any) -> float | None:
-    """Return how long entries live, in seconds; None means for ever, and 0 or less, as Django has it, not at all."""
+    """Return how long entries live, in seconds; None means for ever, and 0 or less, as in Django, not at all."""
     number = None if value == "None" else seconds(value)
     if number is not None and abs(number) > LONGEST_LIFE:
         raise ValueError(f"{LONGEST_LIFE:g} seconds at most are expected; None is for ever")
@@ -222,7 +223,7 @@ def lifetime(value: Any) -> float | None:
 
 
 def at_least(least: float, most: float = LONGEST_WAIT) -> Callable[[Any], float]:
-    """Return what reads a number of seconds of *least* or more, and *most* or less."""
+    """Return a function that reads a number of seconds from *least* to *most*."""
 
     def read(value: Any) -> float:
         number = seconds(value)
@@ -246,7 +247,7 @@ def more_than_none(value: Any) -> float:
 
 
 def pause(value: Any) -> float:
-    """Return how many seconds to wait until something is done again."""
+    """Return the seconds between two repetitions of something."""
     return at_least(0.05)(more_than_none(value))
 
 
@@ -254,7 +255,7 @@ UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1024, "MI": 1024**2
 
 
 def size(value: Any) -> int:
-    """Return a number of bytes, which text may give as ``64MB`` (of 1000 kB each) or ``64MiB`` (of 1024 KiB)."""
+    """Return a number of bytes; text may give it as ``64MB`` (of 1000 kB each) or ``64MiB`` (of 1024 KiB each)."""
     if type(value) is int:
         return value
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMG]I?)?B)?\s*", value.upper()) if isinstance(value, str) else None
@@ -264,7 +265,7 @@ def size(value: Any) -> int:
 
 
 def sized(least: int, why: str = "") -> Callable[[Any], int]:
-    """Return what reads a size of *least* bytes or more; *why* so many."""
+    """Return a function that reads a size of at least *least* bytes; *why* says in its error why not fewer."""
 
     def read(value: Any) -> int:
         found = size(value)
@@ -288,7 +289,7 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def one_of(*words: str | None) -> Callable[[Any], Any]:
-    """Return what reads a choice among *words*."""
+    """Return a function that reads one of *words*."""
 
     def read(value: Any) -> Any:
         if value not in words:
@@ -299,7 +300,7 @@ def one_of(*words: str | None) -> Callable[[Any], Any]:
 
 
 def prefix_list(value: Any) -> tuple[str, ...]:
-    """Return prefixes of names, of which none begins with another."""
+    """Return a list of prefixes of names; none of them begins with another one."""
     if isinstance(value, str):
         raise TypeError(f"a list is expected: [{value!r}]")
     if not isinstance(value, (list, tuple)) or not all(isinstance(prefix, str) for prefix in value):
@@ -308,7 +309,7 @@ def prefix_list(value: Any) -> tuple[str, ...]:
         raise ValueError(
             "the server would announce every key of every application. Name the prefixes, or leave PREFIXES out"
         )
-    # Servers answer overlapping prefixes with one reply too many, or announce a key twice.
+    # To overlapping prefixes servers reply once too often, or they announce a key twice.
     for before, after in pairwise(sorted(value)):
         if before == after:
             raise ValueError(f"{before!r} is there twice. Keep one")
@@ -325,7 +326,7 @@ def globs(value: Any) -> tuple[str, ...]:
 
 
 def prefix(value: Any) -> str:
-    """Return the text of a prefix, as Django puts it into names: None too."""
+    """Return the text of a prefix, as Django puts it into names: also the text of None."""
     if value is None:
         return "None"
     if isinstance(value, (bytes, bytearray)):
@@ -334,14 +335,14 @@ def prefix(value: Any) -> str:
 
 
 def version(value: Any) -> Any:
-    """Return a version: a number, a text, or None, whatever Django puts into names."""
+    """Return a version as it is: a number, a text, or None, as Django puts it into names."""
     if isinstance(value, (bytes, bytearray, bool, Mapping, list, tuple, set, frozenset)):
         raise TypeError("a whole number is expected")
     return value
 
 
 def sentinels(value: Any) -> tuple[tuple[str, int], ...]:
-    """Return the ``(host, port)`` of each of some Sentinels, which may be written as text."""
+    """Return the ``(host, port)`` of each Sentinel; each, or the whole list, may be written as text."""
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, (list, tuple)):
@@ -367,7 +368,7 @@ def _sentinel(value: Any) -> tuple[str, int]:
 
 
 def cert_reqs(value: Any) -> str:
-    """Return how strictly a certificate is checked, in redis-py's words; of its releases not all take ssl's numbers."""
+    """Return how strictly certificates are checked, in redis-py's words: not all its releases take the numbers of `ssl`."""
     if value is True:
         value = "required"
     if not isinstance(value, str):

@@ -1,7 +1,7 @@
-"""What may be shown of settings: everything that a message, a log line or a repr quotes comes from here.
+"""Hides secrets: every part of a setting that a message, a log line or a repr quotes passes through here.
 
-A password that is written wrongly is where nobody looks for one: in the path, the port or the name of a parameter. So
-nothing is searched for passwords.  A URL is masked by its structure, and what has none is not quoted.
+A password that was written in a wrong place may stand anywhere: in the path, the port, or the name of a parameter.  So no
+text is searched for passwords.  A URL is masked by its structure, and text without that structure is not quoted.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ PASSWORD = re.compile(r"[^\s:@/?#,;|]+")
 
 
 def masked_url(url: str) -> str:
-    """Return *url* without the secrets in it, whether or not it is a URL.
+    """Return *url* without its secrets, even if it is not a valid URL.
 
-    What stands before the last ``@`` is hidden; of a URL as it should be the name of the user is shown.
+    Everything before the last ``@`` is hidden; only the name of the user is shown, if the URL is well formed.
     """
     head, at, tail = url.rpartition("@")
     scheme, found, rest = (head if at else url).partition("://")
     if not found or not SCHEME.fullmatch(scheme):
         scheme, found, rest = "", "", head
     if at and re.search("[/?#]", rest):
-        return f"{scheme}{found}***"  # which part the last @ ends is anybody's guess
+        return f"{scheme}{found}***"  # nobody can tell which part ends at the last @
     place, mark, query = tail.partition("?")
     shown = f"{place}{mark}{_masked_query(query)}"
     if at:
@@ -66,11 +66,11 @@ def masked_url(url: str) -> str:
 
 
 def _masked_user(text: str) -> str:
-    """Return what is shown of ``user:password``."""
+    """Return ``user:***`` for ``user:password``, or less."""
     user, colon, password = text.partition(":")
     if not colon:
         return "***"
-    # Behind an unescaped special character, or without a password, the user may be a part of the password, or all of it.
+    # If there is an unescaped special character, or no password, the "user" may be the password, or a part of it.
     known = not user or (USER.fullmatch(user) and PASSWORD.fullmatch(password))
     return f"{user}:***" if known else "***"
 
@@ -87,7 +87,7 @@ def _masked_parameter(name: str, equals: str, value: str) -> str:
 
 
 def quoted(name: Any) -> str:
-    """Return the name of a setting, or a dotted path, for a message; what cannot be one is not quoted."""
+    """Return the name of a setting, or a dotted path, for a message; text that cannot be a name is not quoted."""
     text = str(name)
     if isinstance(name, str) and re.search(r"[@?&=#\s]|://", text):
         return "a text that is no name"
@@ -95,7 +95,7 @@ def quoted(name: Any) -> str:
 
 
 def shown(name: str, value: Any) -> str:
-    """Return the *value* of the setting *name* for a message: by its type alone if a secret may be in it."""
+    """Return the *value* of the setting *name* for a message; only its type, if the value may hold a secret."""
     kind = type(value).__name__
     if value is not None and not SECRETIVE.search(name):
         if isinstance(value, str):
@@ -114,7 +114,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def without_frames(error: BaseException) -> BaseException:
-    """Return *error* without the frames it came through, nor those of its causes: their locals hold passwords."""
+    """Return *error* without its traceback and those of its causes: the local variables in their frames hold passwords."""
     chain = [error]
     for told in chain:
         told.__traceback__ = None

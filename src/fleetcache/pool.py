@@ -1,8 +1,7 @@
 """Where connections come from: redis-py's pools, one per configuration and process.
 
-The pools serve as address books for fleetcache's own exchange, and as they are for the raw
-clients of ``get_redis_connection``.  A site that derives from `ConnectionFactory`, as it did from
-django-redis', overrides the same methods.
+fleetcache's own exchange uses a pool as an address book; the raw clients of ``get_redis_connection`` use it as redis-py
+does.  A site that derives from `ConnectionFactory` overrides the same methods as of django-redis' class.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ _credentials: dict[int, Credentials] = {}
 
 
 def credentials(provider: Any) -> Credentials:
-    """Return what asks *provider*, an object or its dotted path: the same for the same one, so that pools are shared."""
-    if not isinstance(provider, str) or "." in provider:  # else it is no path, and may be a password
+    """Return the `Credentials` of *provider*, an object or its dotted path: one for each provider, so that pools are shared."""
+    if not isinstance(provider, str) or "." in provider:  # other text is no path, and may be a password
         provider = imported(provider)
     if isinstance(provider, type) or not hasattr(provider, "get_credentials"):
         what = (
@@ -42,14 +41,14 @@ def credentials(provider: Any) -> Credentials:
         )
         raise SettingsError(f"credential_provider must be an object with get_credentials(), not {what}")
     made = Credentials(provider)
-    known = _credentials.setdefault(id(provider), made)  # one step, so all threads have the same
+    known = _credentials.setdefault(id(provider), made)  # one step, so all threads get the same object
     if known is made:
         made.listen()
     return known
 
 
 def check_query(url: str) -> None:
-    """Refuse a parameter in *url* that no redis-py connection takes, or a limit that is none."""
+    """Refuse a parameter in *url* that no redis-py connection takes, and a `max_connections` that is no number."""
     known = {*connection_options(), "db", "max_connections", "is_master"}
     location = Location.of(url)
     for name, value in location.parameters.items():
@@ -63,7 +62,7 @@ def check_query(url: str) -> None:
 
 
 def check_class(connection_class: Any) -> None:
-    """Refuse a class whose connections have no socket that could be ours."""
+    """Refuse a class whose connections have no socket that fleetcache could use."""
     kinds = getattr(connection_class, "__mro__", (connection_class,))
     if any(str(getattr(kind, "__module__", "")).partition(".")[0] == "fakeredis" for kind in kinds):
         raise SettingsError(
@@ -77,7 +76,7 @@ def check_class(connection_class: Any) -> None:
 
 
 def check_secured(url: str, connection_class: type, params: Mapping[str, Any]) -> None:
-    """Refuse options of TLS where nothing is encrypted, and a check of the host's name where nothing is checked."""
+    """Refuse TLS options without TLS, and `ssl_check_hostname` where the certificate is not checked."""
     said = {name: value for name, value in params.items() if name == "ssl" or name.startswith("ssl_")}
     scheme = url.partition("://")[0]
     if said and not issubclass(connection_class, redis.SSLConnection):
@@ -91,7 +90,7 @@ def check_secured(url: str, connection_class: type, params: Mapping[str, Any]) -
 
 
 def unchecked(params: Mapping[str, Any]) -> bool:
-    """Whether *params* say that no certificate is looked at."""
+    """Whether *params* say that no certificate is checked."""
     found = params.get("ssl_cert_reqs", "required")
     return found == "none" or not (found or found == "")
 
@@ -124,13 +123,13 @@ class ConnectionFactory:
             **settings.connection_pool_kwargs,
         }
         if (location.scheme == "rediss" or params.get("ssl")) and not unchecked({**params, **location.parameters}):
-            params.setdefault("ssl_check_hostname", True)  # which is redis-py's default only since 6.0
+            params.setdefault("ssl_check_hostname", True)  # redis-py's own default only since 6.0
         if params.get("credential_provider") is not None:
             params["credential_provider"] = credentials(params["credential_provider"])
         return params
 
     def _limits(self) -> dict[str, float | None]:
-        """Return the time limits that the site has set, None for no limit; raw clients have redis-py's otherwise."""
+        """Return the time limits that the site has set, None for no limit; otherwise raw clients have redis-py's own limits."""
         names = ("socket_timeout", "socket_connect_timeout")
         given = self.settings.given.keys()
         return {name: getattr(self.settings, name) for name in names if not given.isdisjoint((name, name.upper()))}
@@ -156,12 +155,13 @@ class ConnectionFactory:
         return raw
 
     def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
-        """Return the process's pool for *params*, all of them: two aliases share one only if all agree."""
+        """Return the process's pool for *params*; two aliases share a pool only if all their parameters agree."""
         identity = {**params, "sentinels": self.settings.sentinels, "sentinel_kwargs": self.settings.sentinel_kwargs}
         key = (type(self), frozen(identity), self.settings.connection_pool_class)
         if key not in _pools:
-            # Two threads may make one each, unconnected, and have the first: no lock is held while a site's
-            # classes are called.  What was identified by its address must not be freed: it could be reused.
+            # No lock is held while a site's classes are called, so two threads may make a pool each; both get the
+            # first one, and nothing has connected yet.  *identity* is kept: objects in it are told apart by their
+            # addresses, which could be used again if they were freed.
             _pools.setdefault(key, (self.get_connection_pool(params), identity))
         return _pools[key][0]
 
@@ -183,10 +183,10 @@ class ConnectionFactory:
             check_secured(url, kind, pool.connection_kwargs)
             if "command_packer" in parameters(kind):
                 pool.connection_kwargs.setdefault("command_packer", PACKER)  # of raw clients, too
-            # Not connected: but what the connection would refuse is heard of now, not at the first use.
+            # Nothing connects here, but arguments that a connection refuses are reported now, not at the first use.
             kind(**arguments(pool, kind))
         except (ValueError, TypeError, ArithmeticError, AttributeError, RedisError) as error:
-            # Its causes quote what they could not read, and the locals of its frames hold the password.
+            # The causes of *error* quote the text that they could not read; the local variables of its frames hold the password.
             raise SettingsError(f"LOCATION {masked_url(url)!r}: {error}") from None
         return pool
 
@@ -202,7 +202,7 @@ class SentinelConnectionFactory(ConnectionFactory):
         shared = self.make_connection_params("redis://")
         for name in ("url", "max_connections"):
             shared.pop(name, None)
-        # Some may hang, and all can still be asked in time.
+        # Each gets its part of the time, so that all can be asked even if some do not answer.
         limits = {
             name: limit and limit / len(sentinels)
             for name in ("socket_timeout", "socket_connect_timeout")
@@ -226,6 +226,6 @@ class SentinelConnectionFactory(ConnectionFactory):
             "sentinel_manager": self._sentinel,
             "is_master": is_primary,
         }
-        if location.scheme == "rediss":  # which redis-py would take for another class
+        if location.scheme == "rediss":  # without this redis-py would choose a class that asks no Sentinel
             arguments.setdefault("connection_class", SentinelManagedSSLConnection)
         return self.make_pool(SentinelConnectionPool, arguments)

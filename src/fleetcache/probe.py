@@ -1,6 +1,6 @@
-"""Asks a server whether it gives what the near cache needs, and proves it rather than believing it.
+"""``fleetcache probe``: does a server offer what the near cache needs?  Its answers are checked, not believed.
 
-Nothing is harmed: all that is written is one key with a random name, which expires by itself.
+The data on the server are safe: one key with a random name is written, and it expires by itself.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from fleetcache.topology.opening import service_client
 LAGS = 20
 FENCES = 200
 LONGEST = 10.0
-"""Seconds after which the repetitions end, wherever they are."""
+"""How many seconds the repetitions of a check may take."""
 
 LIFE = 60_000
-"""Milliseconds that the key lives; no repetition may find it expired."""
+"""How many milliseconds the key lives: long enough for all repetitions."""
 
 NOT_HERE = "No setting on this side helps; {} has to offer it, or another server has to be used"
 TRACKING_OFFERED = NOT_HERE.format("the server, the service or the proxy before it")
@@ -39,39 +39,39 @@ TRACKING_OFFERED = NOT_HERE.format("the server, the service or the proxy before 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     name: str
     passed: bool | None
-    """None: only for information, or not known."""
+    """None: for information only, or unknown."""
     found: str
     remedy: str = ""
 
 
 @dataclass
 class Report:
-    """What `probe` has found."""
+    """The result of `probe`."""
 
     address: str
     prefix: str
     server: str = "unknown"
     checks: list[Check] = field(default_factory=list)
     lags: list[float] = field(default_factory=list)
-    """Seconds from sending a write to being told of it, over another connection."""
+    """Seconds from sending a write to receiving its announcement on another connection."""
 
     @property
     def works(self) -> bool:
-        """Whether the near cache would be on."""
+        """Whether the near cache would work."""
         return bool(self.checks) and not self.missing
 
     @property
     def missing(self) -> list[Check]:
-        """What it would need."""
+        """The checks that were not passed."""
         return [check for check in self.checks if check.passed is False]
 
     @property
     def conclusion(self) -> str:
-        """One line for people."""
+        """The result in one line."""
         if self.works:
             if any(check.name == "primaries" for check in self.checks):
                 return (
@@ -82,29 +82,29 @@ class Report:
         return f"The near cache is off here: {missing.name}: {missing.found}. {missing.remedy}."
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what ``--json`` prints."""
+        """Return the report as ``--json`` prints it."""
         found = asdict(self)
         lags = found.pop("lags")
         lag = median(lags) if lags else None
         return {**found, "works": self.works, "conclusion": self.conclusion, "lag_seconds": lag}
 
     def note(self, name: str, passed: bool | None, found: str, remedy: str = "") -> None:
-        """Add a check; one that is not passed ends the inquiry."""
+        """Add a check; the inquiry ends with the first one that is not passed."""
         self.checks.append(Check(name, passed, found, remedy if passed is False else ""))
         if passed is False:
             raise Missing
 
 
 class Missing(Exception):
-    """The check that was noted last was not passed, so there is nothing more to ask."""
+    """The last check was not passed, so the inquiry ends."""
 
 
 def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | None = None) -> Report:
-    """Return what the server at *url* offers the near cache.
+    """Check whether the near cache works with the server at *url*.
 
-    *url* is one that ``Cache.from_url`` takes (of a cluster, its first node is asked), and *options* are further ``OPTIONS``.  *prefix* begins
-    the one name that is written, by default the KEY_PREFIX in the URL, or ``fleetcache``.  Where there is no server to ask, or it refuses
-    the password, what a cache would raise is raised.
+    *url* is a URL as ``Cache.from_url`` takes it, and *options* are further ``OPTIONS``; of a cluster the first node is asked.  *prefix*
+    begins the name of the key that is written, by default the KEY_PREFIX in the URL, or ``fleetcache``.  If there is no server, or the
+    server refuses the password, the exception is that of a cache.
     """
     location, params = from_url(url)
     written = {**params["OPTIONS"], **(options or {})}
@@ -130,7 +130,7 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
             listener = line()
         except UnsupportedServer as error:
             plain = pool_of(Settings.read(location, {**params, "OPTIONS": {**written, "protocol": 2}}).options)
-            with suppress(FleetcacheError, RedisError):  # it need not speak RESP2 either
+            with suppress(FleetcacheError, RedisError):  # perhaps the server does not speak RESP2 either
                 asked = line(plain)
                 greeting = asked.ask("HELLO")
                 _who(report, greeting, asked.ask("INFO", "server"))
@@ -149,7 +149,7 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
 
 
 class Line:
-    """A connection on which replies and pushes are read as they come, each within *patience* seconds."""
+    """A connection that reads replies and pushes in their order, and waits *patience* seconds at most for each."""
 
     def __init__(self, pool: Any, patience: float) -> None:
         self.patience = patience
@@ -160,12 +160,12 @@ class Line:
         self.close = self._conversation.close
 
     def ask(self, *command: str | int) -> Any:
-        """Return the reply, a refusal as an exception; pushes that come first stand in ``pushed``."""
+        """Return the reply, or a refusal as an exception; pushes before the reply are appended to ``pushed``."""
         self.send(*command)
         return self.reply()
 
     def send(self, *command: str | int) -> None:
-        """Send a command, whose reply is read later."""
+        """Send a command; its reply is read later."""
         verb, *parts = command
         self._conversation.tell(pack((str(verb).encode(), *parts)))
 
@@ -176,7 +176,7 @@ class Line:
         return arrived
 
     def hear(self, name: str) -> bool:
-        """Wait until a change of *name* is announced; return whether it was."""
+        """Wait until a change of *name* is announced; return False if none was in time."""
         until = time.monotonic() + self.patience
         with suppress(ServerTimeout):
             while not (heard := self.heard(name)) and time.monotonic() < until:
@@ -196,16 +196,16 @@ class Line:
 
 
 class Arrivals(hiredis.Reader):  # type: ignore[misc]  # it has no types
-    """A parser of replies to which a push is one more, as a tuple."""
+    """A parser that returns pushes among the replies, as tuples."""
 
     def gets(self, *how: Any) -> Any:
-        """Return what has come next."""
+        """Return the next reply or push."""
         arrived = super().gets(*how)
         return tuple(arrived) if type(arrived) is Push else arrived
 
 
 class _Inquiry:
-    """What is asked, in order; the first thing that is missing ends it."""
+    """The checks, in their order; the first one that is not passed ends the inquiry."""
 
     def __init__(
         self, report: Report, listener: Line, line: Callable[[], Line], user: str, *, cluster: bool = False
@@ -223,13 +223,13 @@ class _Inquiry:
         return f"{self.report.prefix}~probe:{secrets.token_hex(8)}"
 
     def run(self) -> None:
-        """Ask everything."""
+        """Run all checks."""
         for step in (self.server, self.tracking, self.reading_and_writing, self.announcements, self.fence):
             self.at = step.__name__.replace("_", " ")
             step()
 
     def allow(self, name: str, reply: Any, permission: str) -> None:
-        """Go on if the server has answered; else note why not."""
+        """Go on if *reply* is no error; else end the inquiry with the remedy for it."""
         if not isinstance(reply, Exception):
             return
         if isinstance(reply, NoPermissionError):
@@ -253,12 +253,12 @@ class _Inquiry:
         self.writer.send("SET", self.name, self.number, "PX", LIFE)
 
     def server(self) -> None:
-        """Who answers, in which role, and whether a fail-over would be noticed."""
+        """Which server answers, in which role, and whether the library would notice a fail-over."""
         note, listener = self.report.note, self.listener
         greeting, introduction = listener.ask("HELLO"), listener.ask("INFO", "server")
         facts = _who(self.report, greeting, introduction)
         self.mode(_mode(greeting, facts) or ("cluster" if self.cluster else "standalone"))
-        protocol = _pairs(greeting).get("proto", 3)  # which it was greeted with
+        protocol = _pairs(greeting).get("proto", 3)  # HELLO 3 was sent when the connection was made
         note("RESP3", protocol == 3, f"the connection speaks RESP{protocol}", "Leave out the option `protocol`")
         self.allow("INFO", introduction, "+info")
         version = facts.get("redis_version", "")
@@ -278,7 +278,7 @@ class _Inquiry:
         note("same server", same, found, "Give the URL of one server, not that of a balancer")
 
     def mode(self, mode: str) -> None:
-        """One server is asked as one, and a node of a cluster as one of several."""
+        """Whether the server is a node of a cluster, as the scheme of the URL says."""
         if mode != "cluster":
             if self.cluster:
                 self.report.note("cluster", False, "the server is no node of a cluster", "Write redis:// in the URL")
@@ -291,14 +291,14 @@ class _Inquiry:
             self.report.note("primaries", None, f"one of {size} was asked")
 
     def tracking(self) -> None:
-        """The server says that it will announce changes."""
+        """Whether the server agrees to announce changes."""
         prefix = self.report.prefix
         reply = self.listener.ask("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", prefix)
         self.allow("tracking", reply, "+client|tracking")
         self.report.note("tracking", True, f"of names that begin with {prefix!r}")
 
     def reading_and_writing(self) -> None:
-        """The user may do what the near cache does with entries."""
+        """Whether the user may call the commands of the near cache under the prefix."""
         reply = self.write()
         # A node of a cluster has only some of the names.
         for _ in range(100):
@@ -313,7 +313,7 @@ class _Inquiry:
         self.report.note("reading and writing", True, under)
 
     def announcements(self) -> None:
-        """Changes by one connection are announced to the other."""
+        """Whether changes by one connection are announced on the other."""
         lags, listener = self.report.lags, self.listener
         remedy = NOT_HERE.format("whatever drops them, probably a proxy,")
         if not listener.hear(self.name):
@@ -332,7 +332,7 @@ class _Inquiry:
         self.report.note("announcements", True, found)
 
     def fence(self) -> None:
-        """An announcement comes before the answer to a PING that was sent after the write was acknowledged."""
+        """Whether each announcement comes before the answer to a PING that was sent after the write was acknowledged."""
         late = done = 0
         until = time.monotonic() + LONGEST
         while done < FENCES and time.monotonic() < until:
@@ -348,14 +348,14 @@ class _Inquiry:
 
 
 def _who(report: Report, greeting: Any, introduction: Any) -> dict[str, str]:
-    """Note which server it is; return what it tells of itself."""
+    """Note the name and version of the server; return the facts of its INFO."""
     facts, greeted = facts_in(introduction), _pairs(greeting)
     for name, key in (("Valkey", "valkey_version"), ("Dragonfly", "dragonfly_version"), ("Redis", "redis_version")):
         if key in facts:
             report.server = f"{name} {facts[key].removeprefix('df-v')}"
             break
     else:
-        if "server" in greeted:  # whoever may not call INFO is told this much
+        if "server" in greeted:  # HELLO says it to users who may not call INFO
             report.server = f"{str(greeted['server']).capitalize()} {greeted.get('version', '')}"
     report.note("server", None, report.server)
     if (mode := _mode(greeting, facts)) not in {"", "standalone"}:
@@ -364,17 +364,17 @@ def _who(report: Report, greeting: Any, introduction: Any) -> dict[str, str]:
 
 
 def _mode(greeting: Any, facts: Mapping[str, str]) -> str:
-    """Return as what the server runs: standalone, cluster or sentinel; "" if it does not tell."""
+    """Return the mode in which the server runs: standalone, cluster or sentinel; "" if unknown."""
     return str(_pairs(greeting).get("mode") or facts.get("redis_mode") or facts.get("server_mode") or "")
 
 
 def _pairs(reply: Any) -> dict[str, Any]:
-    """Return a map, which RESP2 spells as a list; nothing if it was refused."""
+    """Return the map in *reply*, which RESP2 spells as a list; an empty one for a refusal."""
     if isinstance(reply, list):
         return dict(zip(reply[::2], reply[1::2], strict=False))
     return reply if isinstance(reply, dict) else {}
 
 
 def milliseconds(seconds: float) -> str:
-    """Return *seconds* as people read them."""
+    """Return *seconds* as text in milliseconds."""
     return f"{seconds * 1000:.2g} ms" if seconds < 0.1 else f"{seconds * 1000:.0f} ms"

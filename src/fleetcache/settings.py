@@ -1,7 +1,7 @@
-"""What may be configured: dataclasses that read a ``CACHES`` entry, a URL or the environment.
+"""Every setting: dataclasses that read a ``CACHES`` entry, a URL or the environment.
 
-Both dialects are understood: django-redis' upper-case options with their dotted paths, and
-Django's own lower-case ones.  A name that nobody knows is refused with the nearest that exists.
+Both dialects are understood: django-redis' upper-case options with their dotted paths, and Django's own lower-case
+options.  The error for an unknown name quotes the nearest known name.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ from fleetcache.urls import ESCAPES, Location, locations
 def option(
     default: Any, read: Callable[[Any], Any], *also: str, setting: str = "", none: bool = False, secret: bool = False
 ) -> Any:
-    """A setting: how it is read, what it is called besides its own name in capitals, what stands in for it.
+    """Declare a setting: its default, the function that reads it, its further names, the Django setting that stands in for it.
 
-    None is what was left out, unless *none* says that it has a meaning of its own.
-    docs/settings.md has the text that stands under it.
+    None means that the setting was left out, unless *none* says that None has a meaning of its own.
+    The string below a setting is its text in docs/settings.md.
     """
     metadata = {"read": read, "also": also, "setting": setting, "none": none}
     if isinstance(default, dict):
@@ -61,12 +61,12 @@ def option(
 
 
 def names(described: Field[Any]) -> tuple[str, ...]:
-    """Return what a setting is called; nothing if nobody can set it."""
+    """Return the names under which a setting may be written; none for a field that is no setting."""
     return (described.name.upper(), *described.metadata["also"]) if described.metadata else ()
 
 
 def table(kind: Any) -> dict[str, Field[Any]]:
-    """Return the settings of a class by their names."""
+    """Return the settings of a class, each under all its names."""
     return {name: described for described in fields(kind) for name in names(described)}
 
 
@@ -78,33 +78,33 @@ class NearOptions:
     """``OPTIONS["NEAR"]``: how the near cache keeps copies of values in the process."""
 
     prefixes: tuple[str, ...] = option((), prefix_list)
-    """Entries whose names on the server begin with one of these are kept near. None begins with another. Left
-    out: what KEY_PREFIX makes of names."""
+    """A list: entries whose names on the server begin with one of these prefixes are kept near. No prefix may begin with
+    another one. Left out: the beginning that KEY_PREFIX gives to all names of the cache."""
     max_bytes: int = option(64_000_000, sized(16_000, ": less may not hold a single entry"))
-    """How much memory the copies of one process may take: bytes, or text such as `"512kB"`, `"64MB"`, `"1GB"`
-    (powers of 1000) or `"64MiB"` (of 1024)."""
+    """How much memory the copies in one process may take: a number of bytes, or text such as `"512kB"`, `"64MB"`, `"1GB"`
+    (powers of 1000) or `"64MiB"` (powers of 1024)."""
     max_ttl: float = option(60.0, more_than_none)
-    """No copy lives for more seconds than this, nor longer than its entry."""
+    """How many seconds a copy lives at most. A copy never lives longer than its entry."""
     t_live: float = option(1.0, at_least(0.05))
-    """How many seconds a copy may be out of date at most. A copy that the server has not vouched for within
-    them is not used. At least 0.05."""
+    """How many seconds a copy may be out of date at most. A copy is served only if the server confirmed within this
+    time that it announced every change. At least 0.05."""
     canary: float = option(10.0, pause)
-    """Every so many seconds a small entry is written, whose announcement has to come back."""
+    """How often, in seconds, a small entry is written, whose announcement has to arrive: the proof that changes are still
+    announced."""
     t_topo: float = option(15.0, pause)
-    """Every so many seconds it is asked, of another server where there is one, who the primary is, and which slots
-    it holds."""
+    """How often, in seconds, another server is asked which server is the primary and which slots it holds."""
     touch: float | None = option(0.25, limit, none=True)
-    """How often, in seconds, the server is told which entries were read near, so that it evicts others (`TOUCH`). Each is
-    named at most once within them, and once for ten hits. 0 or None: never."""
+    """How often, in seconds, the server is told which entries were read near, so that it evicts other entries (`TOUCH`). An
+    entry is named at most once within this time, and once for ten hits. 0 or None: never."""
     absent: bool = option(True, flag)
-    """Also remember which entries are missing; on a cluster that is not done."""
+    """Whether to remember also which entries are missing. On a cluster they are not remembered."""
     untracked_ttl: float = option(0.0, at_least(0))
-    """For how many seconds a copy may be used where the server cannot announce changes; other processes' writes
-    are seen that late. 0: no copies are kept there."""
+    """For how many seconds a copy may be served if the server cannot announce changes. The writes of other processes
+    are seen that late. 0: no copies are kept of the entries of such a server."""
 
     @classmethod
     def read(cls, value: Any) -> NearOptions | None:
-        """Return the options that *value* stands for: a switch, a size, or a dict of fields; None if it is off."""
+        """Return the options that *value* stands for: a switch, a size, or a dict of fields; None if NEAR is off."""
         if value is None or (isinstance(value, (bool, int, str)) and str(value).lower() in SWITCHES):
             return cls() if value is not None and flag(value) else None
         known = table(cls)
@@ -127,107 +127,112 @@ class NearOptions:
 class Options:
     """The ``OPTIONS`` of a cache.
 
-    What is no option of fleetcache, but a keyword argument of redis-py's connections (``db``,
-    ``ssl_ca_certs``, ``credential_provider``, ``client_name``, …), is passed on to them.
+    A name that is no option of fleetcache, but a keyword argument of redis-py's connections (``db``,
+    ``ssl_ca_certs``, ``credential_provider``, ``client_name``, …), is passed on to the connections.
     """
 
     client_class: Any = option("fleetcache.client.DefaultClient", client_kind)
-    """Which client: `"DefaultClient"`, `"SentinelClient"`, `"ClusterClient"`, `"ShardClient"`, `"HerdClient"`, or a
-    class derived from one of them, or its path."""
+    """The client class: `"DefaultClient"`, `"SentinelClient"`, `"ClusterClient"`, `"ShardClient"`, `"HerdClient"`, or a
+    class derived from one of them, or the dotted path of such a class."""
     serializer: Any = option(SERIALIZERS["pickle"], built_in(SERIALIZERS, "dumps", "loads"), "serializer")
-    """What turns values into bytes: `"pickle"`, `"json"`, `"msgpack"`, `"msgspec"`, `"msgspec-json"`, or a class or its path.
-    Under the lower-case name a class of yours is made without arguments, as Django does."""
+    """Turns values into bytes: `"pickle"`, `"json"`, `"msgpack"`, `"msgspec"`, `"msgspec-json"`, or a class, or its dotted path.
+    Written in lower case, a class of yours is called without arguments, as Django calls it."""
     compressor: Any = option(COMPRESSORS["identity"], built_in(COMPRESSORS, "compress", "decompress"), "compressor")
-    """What makes the bytes fewer: `"zlib"`, `"zstd"`, `"lz4"`, `"gzip"`, `"lzma"`, `"identity"`, or a class or its path. Values in any known format stay readable whatever stands here."""
+    """Makes these bytes fewer: `"zlib"`, `"zstd"`, `"lz4"`, `"gzip"`, `"lzma"`, `"identity"`, or a class, or its dotted path.
+    Whichever is chosen, values in all these formats stay readable."""
     compress_min_length: int | None = option(None, whole(0))
-    """Payloads of so many bytes or fewer stay as they are (15; xz: 100)."""
+    """Payloads of this many bytes or fewer are not compressed. Left out: 15; for `"lzma"` 100."""
     compress_level: int | None = option(None, whole(-(2**31)))
     """The compressor's level or preset."""
     max_value_bytes: int | None = option(None, sized(1))
-    """A payload that decompresses to more is unreadable (default 256 MiB): bytes, or text such as `"64MB"`."""
+    """A payload that decompresses to more than this is unreadable: a number of bytes, or text such as `"64MB"`. Left out:
+    256 MiB."""
     pickle_version: int | None = option(None, whole(-1))
-    """The pickle protocol written; -1 is the highest. Any protocol is read."""
+    """The protocol in which pickle writes; -1 is the highest. Every protocol is read. Left out: Python's default."""
     msgspec_type: Any = option(None, imported)
-    """The type that `MsgspecSerializer` decodes into and validates."""
+    """The type, or its dotted path, that `MsgspecSerializer` decodes into, and against which it checks values."""
     unreadable: str = option("miss", one_of("miss", "raise"))
-    """What a payload that cannot be read is: a `"miss"`, counted and logged, or `"raise"`: an `UnreadableValue`."""
+    """What happens if a payload cannot be read: `"miss"` counts and logs it, and the key is missing; `"raise"` raises
+    `UnreadableValue`."""
     ignore_exceptions: bool = option(False, flag, setting="DJANGO_REDIS_IGNORE_EXCEPTIONS")
-    """While the server is away or refuses, methods return what they return for a missing key."""
+    """While the server is away or refuses commands, methods return what they return for a missing key."""
     log_ignored_exceptions: bool = option(False, flag, setting="DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS")
-    """Log each failure that is ignored as an error, with its traceback. Outages are always logged, once each,
-    by `fleetcache.server`."""
+    """Log each ignored failure as an error, with its traceback. The logger `fleetcache.server` reports every outage once,
+    whatever this setting says."""
     raise_for: tuple[str, ...] = option((), globs)
-    """Failures that concern a key that one of these globs matches are raised in spite of IGNORE_EXCEPTIONS:
-    `["login:*", "lock:*"]`. See [Outages](outages.md#what-must-not-fail-open)."""
+    """Globs of keys, such as `["login:*", "lock:*"]`. A failure that concerns a matching key is raised in spite of
+    IGNORE_EXCEPTIONS. See [Outages](outages.md#what-must-not-fail-open)."""
     logger: str = option("fleetcache", text_of, setting="DJANGO_REDIS_LOGGER")
     """The logger for ignored failures."""
     read_from: str | None = option(None, one_of(None, "primary", "replica", "nearest"))
-    """Who answers reads: the `"primary"`, any `"replica"`, or the `"nearest"` of all; see [Replicas](replicas.md).
-    Left out: replicas if LOCATION names some, or with `SentinelClient`; else primaries."""
+    """Which servers answer reads: the `"primary"`, any `"replica"`, or the `"nearest"` of all; see [Replicas](replicas.md).
+    Left out: replicas if LOCATION names any, and with `SentinelClient`; else primaries."""
     replica_read_only: bool = option(True, flag)
-    """False lets writes go to another server when the primary is away."""
+    """False lets writes go to another server of LOCATION while the primary is away."""
     scan_itersize: int = option(1000, whole(1), setting="DJANGO_REDIS_SCAN_ITERSIZE")
-    """How many entries the server looks at in one step of `scan`, `keys`, `iter_keys`, `delete_pattern`, `clear`."""
+    """How many entries the server looks at in one step (`SCAN … COUNT`) of `scan`, `keys`, `iter_keys`, `delete_pattern`, `clear`."""
     clear: str = option("auto", one_of("auto", "database", "prefix"))
-    """What `clear()` removes: the whole `database`, or all versions under KEY_PREFIX. `auto`: by prefix if
-    there is one. Prefixes that
-    lie within each other, such as `shop` and `shop:1`, need databases of their own."""
+    """What `clear()` removes: the whole `"database"`, or with `"prefix"` all versions of all keys under KEY_PREFIX. `"auto"` is
+    `"prefix"` if there is a KEY_PREFIX, else `"database"`. Prefixes of which one lies within another, such as `shop` and
+    `shop:1`, need databases of their own."""
     close_connection: bool = option(False, flag, setting="DJANGO_REDIS_CLOSE_CONNECTION")
     """Close idle connections at the end of each request. Connections in use are never closed."""
     herd_timeout: int = option(60, whole(1), setting="CACHE_HERD_TIMEOUT")
     """For how many seconds `HerdClient` keeps an entry beyond its timeout while callers renew it."""
     username: str | None = option(None, text_of, "username", secret=True)
-    """The ACL user. The URL's has precedence."""
+    """The ACL user. A user in the URL has precedence."""
     password: str | None = option(None, text_of, "password", secret=True)
-    """Its password. The URL's has precedence."""
+    """The password of this user. A password in the URL has precedence."""
     socket_timeout: float | None = option(DEADLINE, limit, "socket_timeout", none=True)
-    """Seconds for one exchange. None or 0: no limit. Raw clients have redis-py's own limit unless this is set."""
+    """How many seconds one exchange of commands and replies may take. None or 0: no limit. Raw clients have redis-py's own
+    limit unless this is set."""
     socket_connect_timeout: float | None = option(DEADLINE, limit, "socket_connect_timeout", none=True)
-    """Seconds for connecting, to whichever of a name's addresses; for raw clients as above."""
+    """How many seconds connecting may take; all addresses of a host name share this time. For raw clients as above."""
     max_connections: int | None = option(None, whole(1), "max_connections")
-    """How many connections blocking callers of one process may use at once; more get a `TooManyConnections`,
-    unless the pool class is `redis.BlockingConnectionPool`. Tasks share one per event loop."""
+    """How many connections the blocking callers of one process may use at once. Further callers get `TooManyConnections`, or
+    wait if the pool class is `redis.BlockingConnectionPool`. Tasks share one connection for each event loop."""
     breaker_failures: int = option(3, whole(1))
-    """After this many failures in a row, or one time-out, calls fail at once, without being tried. See
+    """After this many failures in a row, or one time-out, calls fail at once and nothing is sent. See
     [Outages](outages.md#the-breaker)."""
     breaker_cooldown: float = option(1.0, at_least(0))
-    """How often, in seconds, the server is then probed in the background, until it answers."""
+    """After such failures: how often, in seconds, a background thread asks whether the server is back."""
     connection_factory: Any = option(
         None, made_by("a class like ConnectionFactory", "connect"), setting="DJANGO_REDIS_CONNECTION_FACTORY"
     )
-    """What makes connection pools: a class derived from `fleetcache.pool.ConnectionFactory`."""
+    """Makes the connection pools: a class derived from `fleetcache.pool.ConnectionFactory`."""
     connection_pool_class: Any = option(None, made_by("a class of redis-py's pools", "from_url"), "pool_class")
     """A redis-py pool class."""
     connection_pool_kwargs: Mapping[str, Any] = option({}, mapping)
-    """Further arguments of the pool and its connections, for both faces; a `connection_class` is a blocking one of
-    redis-py's, or derives from one."""
+    """Further arguments of the pool and its connections, for both faces. A `connection_class` has to be one of redis-py's
+    blocking classes, or derived from one."""
     redis_client_class: Any = option("redis.Redis", made_by("a class"))
     """The class of raw clients (`get_redis_connection`)."""
     redis_client_kwargs: Mapping[str, Any] = option({}, mapping)
     """Further arguments of raw clients."""
     parser_class: Any = option(None, made_by("a class"), "parser_class")
-    """redis-py's parser for the handshake and for raw clients; the cache itself parses with hiredis."""
+    """redis-py's parser, for the handshake and for raw clients. The cache itself parses with hiredis."""
     sentinels: Sequence[tuple[str, int]] = option((), sentinels, "sentinels")
-    """`(host, port)` of the Sentinels, for `SentinelClient`; or texts, such as `["10.0.0.1:26379"]`. A client that asks no
-    Sentinel refuses them."""
+    """The Sentinels that `SentinelClient` asks: a list of `(host, port)`, or of texts such as `"10.0.0.1:26379"`. Clients that
+    ask no Sentinel refuse this setting."""
     sentinel_kwargs: Mapping[str, Any] | None = option(None, mapping, "sentinel_kwargs", secret=True)
     """Arguments of the connections to the Sentinels."""
     address_remap: Any = option(None, made_by("a function"), "address_remap")
-    """For a cluster, or a service under Sentinels, whose servers are reached at other addresses than they announce: a
-    function of `(host, port)`, or its path, that returns where to connect. Raw clients of a service know nothing of it."""
+    """For a cluster, or a service under Sentinels, whose servers announce other addresses than those at which they can be
+    reached: a function, or its dotted path, that takes `(host, port)` and returns the `(host, port)` to connect to. Raw
+    clients of a service do not use it."""
     allow_embedded: bool = option(False, flag)
-    """Start an `embedded://` server even where Django's DEBUG is off."""
+    """Start an `embedded://` server even if Django's DEBUG is off."""
     near: NearOptions | None = option(None, NearOptions.read, "near")
-    """Keep copies in the process, which the server's announcements keep current. True, a size such as `"64MB"`,
-    or a dict: see [below](#the-near-cache)."""
+    """Keep copies of values in the process; the server announces every change, which keeps them current. True, a size such
+    as `"64MB"`, or a dict: see [below](#the-near-cache)."""
     connection: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Whatever else redis-py's connections take, by its own name."""
+    """Further keyword arguments of redis-py's connections."""
     given: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """The options as they were written, for classes of yours."""
+    """The options under the names that were written, for classes of the site's own."""
 
     @classmethod
     def of(cls, options: Options | Mapping[str, Any]) -> Options:
-        """Return *options*, which a class of the site's own passes on as a mapping; names that are unknown here are its own."""
+        """Return *options*, read if they are a mapping, as a site's class passes it on; other names are that class's own."""
         if isinstance(options, Options):
             return options
         known = table(cls)
@@ -238,7 +243,7 @@ class Options:
         return cls(**found, given=options)
 
     def make(self, kind: Any) -> Any:
-        """Return an object of the class *kind*: ours take these options, a site's own the mapping, as django-redis gives it."""
+        """Return an object of the class *kind*: our classes take these options, a site's class the mapping, as in django-redis."""
         return kind(self if kind.__module__.startswith("fleetcache.") else self.given)
 
     @classmethod
@@ -281,15 +286,15 @@ class Options:
 
 
 HINTS = {"ssl": " For TLS write rediss:// in LOCATION instead."}
-"""What to write instead of a name that is none."""
+"""What to write instead of some names that are no options."""
 IGNORED = {"MAX_ENTRIES", "CULL_FREQUENCY"}  # Django's, for caches that have to be culled
 IMPORTED = {"client_class", "serializer", "compressor", "redis_client_class"}
 FOR_CODECS = {"compress_level", "compress_min_length", "max_value_bytes", "pickle_version", "msgspec_type"}
-"""What serializers and compressors take from the options as it was read, not as it was written."""
+"""The options that a site's serializer or compressor finds in the mapping as they were read: numbers as numbers."""
 
 
 def passed_on(where: str, written: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of redis-py's connections in *written*; None is what was left out, unless redis-py says otherwise."""
+    """Return the arguments for redis-py's connections in *written*, without each None that means nothing to redis-py."""
     found: dict[str, Any] = {}
     for name, value in written.items():
         if value is None and not says_none(name):
@@ -300,7 +305,7 @@ def passed_on(where: str, written: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_setting(where: str, name: str, described: Field[Any], value: Any) -> dict[str, Any]:
-    """Return the field of a setting with what *value* stands for, or say that *name* cannot be that."""
+    """Return the field of a setting with the value that *value* stands for, or raise an error that says why *name* cannot be it."""
     if value is None and not described.metadata["none"]:
         return {}
     place = f"{where}: {name}" if where else name
@@ -314,7 +319,7 @@ def read_setting(where: str, name: str, described: Field[Any], value: Any) -> di
 
 @dataclass
 class _Connection:
-    """Arguments of redis-py's connections that are no options of ours, and that it does not check itself."""
+    """Arguments of redis-py's connections that are no options of ours, and that redis-py does not check."""
 
     port: int = option(6379, whole(1, 65535))
     protocol: int = option(3, whole(2, 3))
@@ -328,7 +333,7 @@ CHECKED = {
     **{each.name: each for each in fields(Options) if each.name in connection_options() | {"max_connections"}},
     **{each.name: each for each in fields(_Connection)},
 }
-"""What is read of the arguments for redis-py's connections, wherever they are written."""
+"""The arguments for redis-py's connections that are checked, wherever they are written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,9 +341,9 @@ class Settings:
     """One entry of ``CACHES``."""
 
     location: tuple[Location, ...]
-    """The URL of the server; several, with commas or in a list, for replicas, or nodes of a cluster."""
+    """The URL of the server, or several URLs, separated by commas or in a list: of a primary and its replicas, or of nodes of a cluster."""
     timeout: float | None = option(300, lifetime, none=True)
-    """Seconds that entries live by default; None: for ever."""
+    """How many seconds entries live by default; None: for ever."""
     key_prefix: str = option("", prefix, none=True)
     """Put before every key."""
     version: Any = option(1, version, none=True)
@@ -346,26 +351,26 @@ class Settings:
     key_function: KeyFunction = option(
         default_key_function, lambda path: made_by("a function")(path or default_key_function)
     )
-    """Makes the name of (key, prefix, version); a function or its path."""
+    """Makes the name on the server from (key, prefix, version): a function, or its dotted path."""
     reverse_key_function: Callable[[str], str] | None = option(
         None, lambda path: made_by("a function")(path) if path else None
     )
-    """Makes the key of a name, for `keys()`."""
+    """Makes the key from the name on the server, for `keys()`: a function, or its dotted path."""
     options: Options
     """See below."""
     made_of: tuple[Any, ...] = field(default=(), repr=False, compare=False)
-    """The arguments of `shared`, because some of their parts are identified by address."""
+    """The arguments of `shared`: kept alive, because some of their parts are identified by their addresses."""
 
     @classmethod
     def shared(
         cls, location: Any, params: Mapping[str, Any], *, alias: str = "", defaults: Mapping[str, Any] | None = None
     ) -> Settings:
-        """Return what `read` returns, read once for all caches of these arguments."""
+        """Return the settings that `read` returns: one object, read once, for all caches of equal arguments."""
         key = (frozen(location), frozen(params), frozen(defaults))
         found = _shared.get(key)
         if found is None:
-            # No lock is held: a site's modules are imported, which may make caches, and wait for a thread that
-            # imports them and makes one too.
+            # No lock is held, because a site's modules are imported here: they may make caches themselves, and wait
+            # for another thread that imports them and makes a cache.
             read = cls.read(location, params, alias=alias, defaults=defaults)
             found = _shared.put(key, replace(read, made_of=(location, params, defaults)))
         return found
@@ -401,7 +406,7 @@ _shared: Sharing[Settings] = Sharing()
 
 
 def located(error: SettingsError, where: str) -> SettingsError:
-    """Return *error* as one that says where, if it does not."""
+    """Return *error* with the place *where* in front of its text, unless the text names a place already."""
     text = str(error)
     if text.startswith("cache settings"):
         text = text.replace("cache settings", where, 1)
@@ -437,7 +442,7 @@ def from_url(url: Any) -> tuple[str, dict[str, Any]]:
 
 
 def unknown_parameter(query: str, name: str, known: Iterable[str]) -> str:
-    """Return what is wrong with the parameter *name* of a URL that has this *query*."""
+    """Return what is wrong with the parameter *name* of a URL with this *query*."""
     if "@" in query:
         return f"a password ends at a '?'; {ESCAPES}"
     if f"{name}=" not in query:

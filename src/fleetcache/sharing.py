@@ -1,7 +1,7 @@
-"""What the cache objects of one configuration have in common, for as long as one of them is there, or was lately.
+"""The parts that the caches of one configuration share, kept as long as such a cache exists, and for a while after.
 
-Django makes its cache objects anew for every thread, or task, and lets them go with it.  So what they share outlives
-them for a while; but not for ever, because a program may make caches of ever new configurations.
+Django makes new cache objects for every thread, or task, and drops them with it.  So the shared parts outlive the caches
+for a while; but not for ever, because a program may make caches of ever new configurations.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from fleetcache.kinds import is_lazy
 T = TypeVar("T")
 
 LATELY = 60.0
-"""Seconds for which a configuration is kept after a cache of it was made, though none is left."""
+"""How many seconds the parts are kept after a cache of their configuration was made, if no such cache is left."""
 
 MOST = 32
-"""Configurations of which no cache is left that are kept at most."""
+"""How many configurations are kept at most of which no cache is left."""
 
 
 def frozen(value: Any) -> Hashable:
-    """Return *value* as something that equals another exactly if it means the same."""
+    """Return a hashable object for *value*; two of them are equal exactly if their values mean the same."""
     if isinstance(value, Mapping):
         return frozenset((str(name), frozen(item)) for name, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -45,27 +45,27 @@ def frozen(value: Any) -> Hashable:
         if isinstance(value, bytearray):
             return (bytearray, bytes(value))
         return ("object", id(value))
-    # By its own idea of equality, which without one is identity; 1, 1.0 and True are three.
+    # By the equality of its class; 1, 1.0 and True are three different values.
     return (type(value), value)
 
 
 class Sharing(Generic[T]):
-    """Things by configuration, which disappear when nobody has had them lately."""
+    """Objects by configuration; an object disappears when no cache uses it and none was made lately."""
 
     def __init__(self) -> None:
         self.guard = Guard()
         self.known: weakref.WeakValueDictionary[Hashable, T] = weakref.WeakValueDictionary()
         self.lately: dict[Hashable, tuple[float, T]] = {}
-        """When each was last asked for, the latest last."""
+        """The moment at which each object was last asked for, in this order."""
         ALL.add(self)
 
     def get(self, key: Hashable) -> T | None:
-        """Return what caches of *key* share; None if there is nothing yet."""
+        """Return the object of *key*; None if there is none yet."""
         found = self.known.get(key)
         return None if found is None else self.put(key, found)
 
     def put(self, key: Hashable, made: T) -> T:
-        """Let caches of *key* share *made*, unless they share something already; return what they share."""
+        """Make *made* the object of *key*, unless there is one already; return the object of *key*."""
         with self.guard.lock:
             found = self.known.setdefault(key, made)
             self.lately.pop(key, None)
@@ -74,8 +74,8 @@ class Sharing(Generic[T]):
         return found
 
     def tidy(self) -> None:
-        """Let go of what nobody has had lately."""
-        gone = []  # let go of when the lock is released: what that calls may be anything
+        """Forget the objects that no cache has asked for lately."""
+        gone = []  # they are freed after the lock, because their finalizers may do anything
         with self.guard.lock:
             now = monotonic()
             while self.lately:
@@ -89,6 +89,6 @@ ALL: weakref.WeakSet[Sharing[Any]] = weakref.WeakSet()
 
 
 def tidy() -> None:
-    """Let go of whatever nobody has had lately."""
+    """Forget every shared object that no cache has asked for lately."""
     for sharing in list(ALL):
         sharing.tidy()

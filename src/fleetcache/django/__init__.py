@@ -1,4 +1,4 @@
-"""Django's face of fleetcache: the only part that imports Django."""
+"""fleetcache for Django; only this package imports Django."""
 
 from __future__ import annotations
 

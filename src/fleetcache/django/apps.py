@@ -1,4 +1,4 @@
-"""``INSTALLED_APPS = ["fleetcache.django"]``: optional, for the system checks."""
+"""``INSTALLED_APPS = ["fleetcache.django"]``: optional; it adds the system checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache backend: settings in, Django's ``BaseCache`` face out."""
+"""The cache backend: a cache of fleetcache that also is one of Django's ``BaseCache``s."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fleetcache.errors import SettingsError
 from fleetcache.settings import Options, Settings, located, table
 
 STAND_INS = [setting for described in table(Options).values() if (setting := described.metadata["setting"])]
-"""Settings of the project that stand in for absent OPTIONS."""
+"""The project's settings that stand in for absent OPTIONS, such as DJANGO_REDIS_LOGGER."""
 
 SESSIONS = "django.contrib.sessions."
 
@@ -33,15 +33,15 @@ SESSIONS = "django.contrib.sessions."
 class RedisCache(Cache, BaseCache):
     """``BACKEND = "fleetcache.django.RedisCache"``: a cache on Redis or Valkey.
 
-    It is the client that ``CLIENT_CLASS`` names, and a Django cache, in one object.
+    One object is both Django's cache and the client that ``CLIENT_CLASS`` names.
     """
 
     default_marks = (DEFAULT_TIMEOUT, DJANGO_DEFAULT)
     warns = True
     validate_key = BaseCache.validate_key
 
-    # BACKEND is one class, and CLIENT_CLASS another, which overrides its operations: the object is of both.  A
-    # client that is called would cost each hit a frame.
+    # BACKEND names one class, CLIENT_CLASS another, and the object has to be of both: a client that is called by the
+    # backend instead would cost each operation a frame.
     def __new__(cls, location: Any = None, params: Mapping[str, Any] | None = None) -> Self:
         kind = cls
         with suppress(SettingsError):  # for __init__ to report
@@ -54,10 +54,12 @@ class RedisCache(Cache, BaseCache):
             self._server, self._params = location, params
         except SettingsError as error:
             wrong = ImproperlyConfigured(str(located(error, alias_of(location, params))))
-            # Django's own check makes every cache.  With this app installed, a check of ours
-            # reports what is wrong, and the error waits for the first use.
+            # Django's own check makes every cache.  With this app installed our check reports the error, and the
+            # cache raises it at its first use.
             if not (apps.ready and apps.is_installed("fleetcache.django")):
                 raise wrong from error
+            # The class changes here, because a derived backend may correct its settings before it calls this method,
+            # and because a `__getattr__` in RedisCache would slow down each hit.
             self.wrong = wrong
             self.__class__ = Misconfigured
 
@@ -68,7 +70,7 @@ class RedisCache(Cache, BaseCache):
         return super().shared(settings)
 
     async def encoded(self, values: Collection[Any], *, integers: bool = True) -> list[bytes | int]:
-        """Return the payloads of *values*; a queryset that must first be read is read in a thread."""
+        """Return the payloads of *values*; a queryset that was not read yet is read in a thread."""
         try:
             return self.codec.encode_all(values, integers=integers)
         except SynchronousOnlyOperation as error:
@@ -82,18 +84,18 @@ class RedisCache(Cache, BaseCache):
         return with_client(RedisCache, self.settings)
 
     def get_backend_timeout(self, timeout: Any = DJANGO_DEFAULT) -> int | None:
-        """Return *timeout* in whole seconds, as Django's Redis backend does; times here are kept to the millisecond."""
+        """Return *timeout* in whole seconds, as Django's Redis backend does; fleetcache itself counts milliseconds."""
         milliseconds = self.milliseconds(timeout)
         return None if milliseconds is None else max(0, milliseconds // 1000)
 
     def added_in_outage(self, key: Any) -> bool:
-        """A session counts as added: else Django would try 10,000 other keys, and fail the request."""
+        """Whether an outage counts as success: for sessions, else Django would try 10,000 other keys and fail the request."""
         return str(key).startswith(SESSIONS)
 
-    # --- what code that was written for other backends looks for ----------------------------------
+    # --- attributes that code for other backends uses ---------------------------------------------
 
     def get_master_client(self) -> Any:
-        """Return a raw client to the primary, for django-rq and django-defender, as django-redis-cache's."""
+        """Return a raw client to the primary; django-rq and django-defender call this method of django-redis-cache."""
         return self.get_client()
 
     @property
@@ -124,19 +126,19 @@ class RedisCache(Cache, BaseCache):
 def entries() -> Iterator[tuple[str, dict[str, Any], type[RedisCache]]]:
     """Yield the alias, the entry and the backend of each cache in ``CACHES`` that is fleetcache's."""
     for alias, entry in settings.CACHES.items():
-        with suppress(ImportError):  # Django says so
+        with suppress(ImportError):  # Django reports it
             backend = import_string(entry.get("BACKEND", ""))
             if isinstance(backend, type) and issubclass(backend, RedisCache):
                 yield alias, entry, backend
 
 
 def settings_of(alias: str, entry: Mapping[str, Any]) -> Settings:
-    """Return what an entry of ``CACHES`` says."""
+    """Return the settings in an entry of ``CACHES``."""
     return Settings.read(entry.get("LOCATION", ""), entry, alias=alias, defaults=stand_ins())
 
 
 def alias_of(location: Any, params: Mapping[str, Any]) -> str:
-    """Return where in CACHES these settings stand, which Django does not tell a backend."""
+    """Return the place of these settings, such as CACHES['default']: Django does not tell a backend its alias."""
     for alias, entry in settings.CACHES.items():
         if {"LOCATION": "", **entry, "BACKEND": ""} == {**params, "LOCATION": location, "BACKEND": ""}:
             return f"CACHES[{alias!r}]"
@@ -144,7 +146,7 @@ def alias_of(location: Any, params: Mapping[str, Any]) -> str:
 
 
 class Misconfigured(RedisCache):
-    """A cache whose settings are wrong: whatever is asked of it raises."""
+    """A cache whose settings are wrong: every use of it raises the error."""
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("__") or name == "close":  # Django closes every cache at the end of a request
@@ -152,14 +154,14 @@ class Misconfigured(RedisCache):
         raise object.__getattribute__(self, "wrong")
 
     def close(self, **kwargs: Any) -> None:
-        """There is nothing to close."""
+        """Do nothing: no connection was made."""
 
 
 @memoized
 def stand_ins() -> dict[str, Any]:
     """Return the project's settings that stand in for absent OPTIONS.
 
-    They are asked for with every cache object, and a setting that is not there takes long to miss.
+    They are kept, because each new cache object needs them, and Django takes long to find that a setting is absent.
     """
     return {name: getattr(settings, name) for name in STAND_INS if hasattr(settings, name)}
 
@@ -168,8 +170,8 @@ setting_changed.connect(lambda **_: stand_ins.cache_clear(), weak=False)
 
 
 def check_embedded(read: Settings) -> None:
-    """Refuse to start a server of our own in production."""
-    # Test runners set DEBUG to False, and this.
+    """Refuse ``embedded://`` in production."""
+    # Test runners set DEBUG to False, and they set `outbox`.
     in_tests = hasattr(sys.modules.get("django.core.mail"), "outbox")
     if settings.DEBUG or in_tests or read.options.allow_embedded:
         return
@@ -187,6 +189,7 @@ def with_client(backend: Any, read: Settings) -> Any:
 
 @memoized
 def _with_client(backend: Any, client: Any) -> Any:
+    # A site may name any backend and any client, so no class statement can foresee the pair.
     if issubclass(backend, client):
         return backend
     return type(backend.__name__, (backend, client), {"__module__": backend.__module__})

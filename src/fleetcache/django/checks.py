@@ -1,4 +1,4 @@
-"""System checks: what is wrong with ``CACHES`` is said before the site starts.  Nothing connects."""
+"""System checks: they report errors in ``CACHES`` before the site starts.  They connect to no server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fleetcache.settings import Settings, located
 
 
 def check_caches(**kwargs: Any) -> list[CheckMessage]:
-    """Report what fleetcache's caches would refuse at their first use."""
+    """Report the settings that fleetcache's caches would refuse at their first use."""
     places: dict[str, tuple[Settings, set[str]]] = {}
     wrong = [error for found in entries() for error in _check(*found, places)]
     both = [Error(BOTH, id="fleetcache.E002")] if both_installed() else []
@@ -41,7 +41,7 @@ def _check(
 
 
 def _nested(places: Mapping[str, tuple[Settings, set[str]]]) -> list[CheckMessage]:
-    """Warn of caches that share a database, and whose prefixes contain each other."""
+    """Warn of caches in one database if the prefix of one lies within that of another."""
     plain = {alias: found for alias, found in places.items() if found[0].key_function is default_key_function}
     return [
         Warning(
@@ -58,7 +58,7 @@ def _nested(places: Mapping[str, tuple[Settings, set[str]]]) -> list[CheckMessag
 
 
 def _misspelled() -> list[CheckMessage]:
-    """Warn of settings that look like django-redis' and are none."""
+    """Warn of settings that look like django-redis' settings, and are unknown."""
     return [
         Warning(f"The setting {name} is unknown.", hint=f"Did you mean {close[0]}?", id="fleetcache.W001")
         for name in dir(settings)

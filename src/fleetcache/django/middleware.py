@@ -1,4 +1,4 @@
-"""A fence before each request: what it reads is no older than the request."""
+"""A fence before each request: the request reads no value that is older than itself."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fleetcache.errors import SettingsError
 class FenceMiddleware:
     """``MIDDLEWARE = ["fleetcache.django.FenceMiddleware", …]``: fences every near cache before the view.
 
-    Whatever a server acknowledged before the request came in, the request sees.  That costs one
-    round trip to each server with a near cache, which concurrent requests share, and nothing
-    where no cache has ``NEAR``.  A server that is away is not waited for longer than the cache
-    itself would.  Put it first, so that other middleware reads behind the fence as well.
+    The request sees every write that a server acknowledged before the request came in.  That costs one round trip to
+    each server with a near cache; concurrent requests share it.  It costs nothing if no cache has ``NEAR``.  The
+    middleware waits no longer for a server that is away than the cache would.  Put it first, so that other middleware
+    reads behind the fence as well.
     """
 
     sync_capable = True
@@ -59,7 +59,7 @@ def _is_near(alias: str, entry: dict[str, Any]) -> bool:
     try:
         return settings_of(alias, entry).options.near is not None
     except SettingsError:
-        return False  # for the cache to report, to those who use it
+        return False  # the cache reports the error when it is used
 
 
 setting_changed.connect(lambda **_: near_aliases.cache_clear(), weak=False)

@@ -12,7 +12,7 @@ BOTH = (
 
 
 def both_installed() -> bool:
-    """Whether the stand-in lies over django-redis, or under it."""
+    """Whether the stand-in and django-redis are both installed, so that files of one replaced files of the other."""
     try:
         return bool(version(NAME) and version("django-redis"))
     except PackageNotFoundError:

@@ -35,7 +35,7 @@ _clusters: dict[Hashable, Cluster] = {}
 
 
 class OnDemand(Server):
-    """A server that is started by the first command for it."""
+    """A server that its first command starts."""
 
     def __init__(self, address: str, start: Callable[[], Server]) -> None:
         self.address = address
@@ -44,7 +44,7 @@ class OnDemand(Server):
 
     @property
     def server(self) -> Server:
-        """The started server.  Of threads that start it at once all but one join it, and they share its connections."""
+        """The server, started.  If several threads start it at once, all get the same one, and share its connections."""
         if self._started is None:
             self._started = self._start()
         return self._started
@@ -72,7 +72,7 @@ class OnDemand(Server):
 
 
 def open_topology(locations: Sequence[Location], options: Options) -> Topology:
-    """Return the servers at *locations*, as what their schemes say that they are."""
+    """Return the topology at *locations*: a cluster, or a primary with its replicas, as the schemes of the URLs say."""
     if locations[0].kind == "cluster":
         return open_cluster(locations, options)
     if len(locations) == 1 and locations[0].kind == "service" and options.read_from not in {None, "primary"}:
@@ -135,9 +135,9 @@ def open_cluster(locations: Sequence[Location], options: Options) -> Cluster:
         try:
             return redis.RedisCluster.from_url(**params)
         except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
-            raise without_frames(error)  # noqa: B904 - it is the same
+            raise without_frames(error)  # noqa: B904 - the same error
 
-    # Servers are the process's, one for each configuration: so is their cluster.
+    # A process has one server for each configuration, and so one cluster.
     made = Cluster(starts, connect, client, options.read_from, options.address_remap)  # type: ignore[arg-type]
     return _clusters.setdefault((*starts, made.read_from, made.remap, is_heard()), made)
 
@@ -161,7 +161,7 @@ def _open_server(location: Location, options: Options, factory: Any) -> Server:
 
 
 def open_service(location: Location, options: Options, factory: Any = None) -> Server:
-    """Return the primary, or a replica, of the service at *location*, wherever it is at the time."""
+    """Return the primary, or the replicas, of the service at *location*, as one server that Sentinels find."""
     return remote(service_client(location, options), location, options)
 
 
@@ -189,16 +189,16 @@ OPENERS: Mapping[Kind, Callable[[Location, Options, Any], Server]] = {
 
 
 def embedded_database(location: Location) -> int:
-    """Return the number of the database in *location*, whose query may say nothing else."""
+    """Return the number of the database in *location*; its query may hold nothing else."""
     for name, value in location.parameters.items():
         if name != "db" or not (value.isascii() and value.isdigit()):
-            raise SettingsError(f"LOCATION {location.masked!r}: ?db=1 is all that may be said of it there")
+            raise SettingsError(f"LOCATION {location.masked!r}: the query may only choose a database: ?db=1")
         return int(value)
     return 0
 
 
 def _embedded(location: Location, options: Options, factory: Any) -> Server:
-    """Start the project's own server, or join the one that another process started."""
+    """Start the project's own server, or use the one that another process started."""
     database = embedded_database(location)
     data = Path(unquote(location.path)) if location.path.strip("/") else None
     directory = Path.cwd() / ".fleetcache"
@@ -209,7 +209,7 @@ def _embedded(location: Location, options: Options, factory: Any) -> Server:
 
 
 def remote(raw: Any, location: Location, options: Options) -> RemoteServer:
-    """Return the process's server behind *raw*, a redis-py client."""
+    """Return the process's server for the pool of *raw*, a redis-py client."""
     pool = raw.connection_pool
     waits = isinstance(pool, redis.BlockingConnectionPool)
     limit = options.max_connections or options.connection_pool_kwargs.get("max_connections")
@@ -228,5 +228,5 @@ def remote(raw: Any, location: Location, options: Options) -> RemoteServer:
     if (pool, policy) not in _servers:
         breaker = Breaker("", options.breaker_failures, options.breaker_cooldown)
         made = RemoteServer(raw, breaker, max_connections=limit, patience=patience, remap=options.address_remap)
-        _servers.setdefault((pool, policy), made)  # one step, so all threads have the same
+        _servers.setdefault((pool, policy), made)  # one step, so all threads get the same server
     return _servers[pool, policy]
