@@ -288,6 +288,34 @@ def test_an_interrupted_loop(request, place, error):
     gc.collect()  # while its complaints are ignored
 
 
+@pytest.mark.parametrize("step", ["watch", "keep"])
+def test_an_interrupt_as_a_connection_arrives(request, monkeypatch, step):
+    """The loop does not keep a connection that no caller has; the next caller gets a new one."""
+    cache = cache_at("valkey-tcp", request)
+    server = cache.topology.primaries[0]
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    watched = loop.add_reader
+
+    def interrupted(*arguments: Any) -> None:
+        if step == "watch":
+            watched(*arguments)
+        raise TimeLimit
+
+    monkeypatch.setattr(*((loop, "add_reader") if step == "watch" else (server, "_begin")), interrupted)
+    with pytest.raises(TimeLimit):
+        loop.run_until_complete(cache.aget("a"))
+    monkeypatch.undo()
+
+    deadline = time.monotonic() + 3
+    while awaiting_connections(cache) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert awaiting_connections(cache) == 0
+    assert loop.run_until_complete(cache.aget("a")) is None
+    loop.run_until_complete(cache.aclose())
+    loop.close()
+
+
 def benign(error: BaseException) -> bool:
     """Whether an interrupted loop may have made this error: of a command that cannot be repeated."""
     return "interrupted the event loop" in str(error)

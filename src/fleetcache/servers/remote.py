@@ -463,12 +463,18 @@ class RemoteServer(Server):
                     made.close()
 
         def arrive(made: Conversation | BaseException) -> None:
+            line = None
             try:
                 if isinstance(made, Conversation):
                     line = Multiplexed(made)
                     keep(line)
                     making.set_result(line)
-            except BaseException as error:
+            except BaseException as error:  # an interrupt: the loop may watch a connection that nobody knows
+                if line is not None:
+                    line.close()
+                elif isinstance(made, Conversation):
+                    loop.remove_reader(made.sock.fileno())
+                    made.close()
                 made = error
                 raise
             finally:
