@@ -1,4 +1,4 @@
-"""The map of the package, in its docstring, shows every module, in the order in which they may import each other."""
+"""What a new reader is promised: a map of the package that is complete, and a reason at each ignored rule."""
 
 from __future__ import annotations
 
@@ -38,3 +38,14 @@ def test_the_map_is_in_the_order_of_the_layers():
     depths = [layer[module.rstrip("/")] for module in shown()]
 
     assert depths == sorted(depths)
+
+
+def test_every_ignored_rule_has_a_reason():
+    """Whoever reads ``noqa``, ``type: ignore`` or the linter's settings also reads why."""
+    lines = [line for path in PACKAGE.rglob("*.py") for line in path.read_text().splitlines()]
+    ignored = [line for line in lines if re.search(r"# (noqa|type: ignore)", line)]
+
+    assert [line.strip() for line in ignored if not re.search(REASON, line)] == []
+
+
+REASON = r"# noqa: [A-Z0-9, ]+ (- )?\w|# type: ignore\[[a-z-]+\]  # \S"

@@ -211,7 +211,7 @@ class SentinelConnectionFactory(ConnectionFactory):
         own = {**limits, **(self.settings.sentinel_kwargs or {})}
         if own.get("ssl") and not unchecked(own):
             own.setdefault("ssl_check_hostname", True)
-        self._sentinel = Sentinel(list(sentinels), sentinel_kwargs=own, **shared)  # type: ignore[no-untyped-call]
+        self._sentinel = Sentinel(list(sentinels), sentinel_kwargs=own, **shared)  # type: ignore[no-untyped-call]  # redis-py's
 
     def get_connection_pool(self, params: dict[str, Any]) -> Any:
         location = Location.of(params["url"])

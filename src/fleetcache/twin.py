@@ -164,7 +164,7 @@ class blocking(_Face[S, P, Coroutine[Any, Any, T]]):  # noqa: N801 - used as a f
         raise AssertionError("replaced by a plain function when the class is made")
 
 
-class iterating(_Face[S, P, AsyncIterator[T]]):  # noqa: N801
+class iterating(_Face[S, P, AsyncIterator[T]]):  # noqa: N801 - as `blocking`
     """The blocking face of an asynchronous generator method: ``iter_keys = iterating(aiter_keys)``."""
 
     def face(self, method: Callable[Concatenate[S, P], AsyncIterator[T]]) -> Callable[Concatenate[S, P], Iterator[T]]:

@@ -1,1 +1,1 @@
-"""Bytes on a connected socket: the only place where blocking and awaiting code differ."""
+"""Commands out and replies in, blocking or awaiting; ``repeating`` decides what may be sent again."""

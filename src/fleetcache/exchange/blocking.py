@@ -7,7 +7,7 @@ import signal
 import socket
 import ssl
 import struct
-from _signal import getsignal  # type: ignore[import-not-found]
+from _signal import getsignal  # type: ignore[import-not-found]  # see interrupts.py
 from collections.abc import Callable
 from time import monotonic
 from typing import Any

@@ -355,11 +355,11 @@ class Hurried:
             self.suspected = self.suspicious
             left = min(self.until - monotonic(), SHORTLY if self.suspicious else inf)
             sock.settimeout(max(min(left, self.socket_timeout or inf), 0.001))
-        return super()._wrap_socket_with_ssl(sock)  # type: ignore[misc]
+        return super()._wrap_socket_with_ssl(sock)  # type: ignore[misc]  # of the connection class
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().read_response(*args, **kwargs)  # type: ignore[misc]
+            return super().read_response(*args, **kwargs)  # type: ignore[misc]  # of the connection class
         except exceptions.ResponseError as error:
             self.refusals.append(str(error))  # redis-py ignores some refusals
             raise
@@ -377,7 +377,7 @@ class Hurried:
         except (OSError, TypeError) as error:  # a socket of TLS raises TypeError if its handshake was cut short
             let_pass(error)
         finally:
-            super().disconnect(*args, **kwargs)  # type: ignore[misc]
+            super().disconnect(*args, **kwargs)  # type: ignore[misc]  # of the connection class
 
     def calm_down(self) -> None:
         """Hand the socket over with its usual timeout."""

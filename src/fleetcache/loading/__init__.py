@@ -1,1 +1,1 @@
-"""Operations that make a value where there is none."""
+"""Operations that produce a value if there is none: get_or_set."""

@@ -1,1 +1,1 @@
-"""Servers that can be asked: remote ones, one in memory, one embedded, one of the caller's."""
+"""What can be asked: remote servers, one in memory, an embedded one, a client of the caller; each a `Server`."""

@@ -59,7 +59,7 @@ if hasattr(os, "register_at_fork"):
     # Python's own forks wait for a batch to end; those of C cannot.
     os.register_at_fork(
         before=lambda: _batches.lock.acquire(),  # noqa: PLW0108 - a child has another lock, for its own children
-        after_in_parent=lambda: _batches.lock.release(),  # noqa: PLW0108
+        after_in_parent=lambda: _batches.lock.release(),  # noqa: PLW0108 - the same
     )
 
 

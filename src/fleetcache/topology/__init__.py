@@ -1,1 +1,1 @@
-"""Which server is asked; nothing above knows how many servers there are."""
+"""Which server is asked: one, a primary with replicas, shards, a cluster; no code above knows how many there are."""

@@ -194,7 +194,7 @@ class ShardReader(Reader):
         if tried is self.primary:  # all others rest; it has looked elsewhere itself
             if isinstance(found, Exception):
                 raise found
-            return found  # type: ignore[no-any-return]
+            return found  # type: ignore[no-any-return]  # no exception: the replies
         if isinstance(found, list) and UNABLE.isdisjoint(map(type, found)):
             replies = await self.cluster.settle(runtime, self.nodes[tried], commands, found)
             await self.cluster.refresh(runtime)

@@ -138,7 +138,7 @@ def open_cluster(locations: Sequence[Location], options: Options) -> Cluster:
             raise without_frames(error)  # noqa: B904 - the same error
 
     # A process has one server for each configuration, and so one cluster.
-    made = Cluster(starts, connect, client, options.read_from, options.address_remap)  # type: ignore[arg-type]
+    made = Cluster(starts, connect, client, options.read_from, options.address_remap)  # type: ignore[arg-type]  # remote ones
     return _clusters.setdefault((*starts, made.read_from, made.remap, is_heard()), made)
 
 
