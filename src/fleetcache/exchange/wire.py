@@ -47,8 +47,7 @@ TEXT = frozenset((Verb, Script, str))
 
 
 NAMED = b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
-SHAPE = (Verb, str, bytes, int)
-STORING = b"*5\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
+STORING = b"*5\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n"
 
 
 def pack(command: Command) -> bytes:
@@ -62,11 +61,11 @@ def pack(command: Command) -> bytes:
             if type(name) is str and type(verb) is Verb:
                 name = name.encode()
                 return NAMED % (len(verb), verb, len(name), name)
-        elif len(command) == 5 and command[3] == "PX":
-            verb, name, payload, _, life = command
-            if (type(verb), type(name), type(payload), type(life)) == SHAPE and len(payload) < LARGE:
+        elif len(command) == 5 and command[3] == "PX" and command[0] == b"SET":
+            _, name, payload, _, life = command
+            if type(payload) is bytes and type(name) is str and type(life) is int and len(payload) < LARGE:
                 name, life = name.encode(), b"%d" % life
-                return STORING % (len(verb), verb, len(name), name, len(payload), payload, len(life), life)
+                return STORING % (len(name), name, len(payload), payload, len(life), life)
         return _packed_by_hiredis(command)
     except (TypeError, ValueError) as error:
         raise unsendable(command, error) from error
