@@ -26,8 +26,8 @@ def parser() -> argparse.ArgumentParser:
     command = table.add_parser(
         "probe",
         help="does the near cache work with a server?",
-        description="Ask a server for what the near cache needs, and prove it. Writes one key with a random name, "
-        "which expires. Exits with 0 if the near cache works, 1 if not, 2 if there is no server to ask.",
+        description="Check that a server offers what the near cache needs. Writes one entry with a random name, "
+        "which expires. Exits with 0 if the near cache works, 1 if not, 2 if no server answers.",
     )
     command.add_argument("url", metavar="URL", nargs="?", help=f"such as redis://127.0.0.1:6379/0; else ${VARIABLE}")
     command.add_argument("--prefix", help="begins the name of the key (KEY_PREFIX, or 'fleetcache', and ':')")

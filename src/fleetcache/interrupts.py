@@ -1,18 +1,20 @@
-"""Telling an interruption from an error of the code that it interrupted.
+"""Interruptions: exceptions from outside of the running code, told from errors of that code itself.
 
-Time limits are raised into whatever runs: by a signal's handler (Celery's ``SoftTimeLimitExceeded``, RQ's
-``JobTimeoutException``, the ``TimeoutError`` of ``signal.alarm``), or from another thread by ``PyThreadState_SetAsyncExc``.
-Most of them are an Exception like any other, so who catches Exception has to ask here before it is taken for an answer.
+A time limit can be raised at any point of the running code: by a signal's handler (Celery's
+``SoftTimeLimitExceeded``, RQ's ``JobTimeoutException``, the ``TimeoutError`` of ``signal.alarm``), or by another
+thread (``PyThreadState_SetAsyncExc``). Most of them derive from Exception.  So code that catches Exception must ask
+here before it takes the exception for a result.
 
-A handler leaves its frame in the traceback, and is known by its code, or as the only function that is given a frame as an
-argument. What another thread raises comes bare: without arguments, at an instruction that raises nothing.
+A signal's handler leaves its frame in the traceback.  It is recognised by its code, or as the only function that gets
+a frame as an argument.  An exception from another thread has no arguments, and comes at an instruction that raises
+nothing.
 """
 
 from __future__ import annotations
 
 import dis
 import signal
-from _signal import getsignal  # type: ignore[import-not-found]  # what signal.getsignal wraps takes a tenth of the time
+from _signal import getsignal  # type: ignore[import-not-found]  # ten times faster than its wrapper signal.getsignal
 from collections.abc import Set as AbstractSet
 from functools import partial
 from pickle import PickleError
@@ -26,11 +28,11 @@ PLAIN = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError, LookupError, MemoryError),
     *(NameError, NotImplementedError, PickleError, RecursionError, StopIteration, SyntaxError, TypeError, ValueError),
 )
-"""What code written in C may raise without arguments."""
+"""Exceptions that code written in C may raise without arguments."""
 
 
 def interruption(error: BaseException | None) -> BaseException | None:
-    """Return what interrupted the code that raised *error*: *error* itself, or what it was made of; None if nothing did."""
+    """Return the interruption that led to *error*: *error* itself or a cause of it; None if there was none."""
     frames: set[FrameType] = set()
     known: set[int] = set()
     while error is not None and id(error) not in known:
@@ -41,20 +43,20 @@ def interruption(error: BaseException | None) -> BaseException | None:
             return error
         frames.update(step.tb_frame for step in steps)
         hidden = error.__cause__ or error.__context__
-        # What was being handled before this code began was caught elsewhere, and is over.
+        # An exception that was being handled before this code began was caught elsewhere, and is over.
         caught = hidden.__traceback__ if hidden is not None else None
         error = hidden if caught is not None and caught.tb_frame in frames else None
     return None
 
 
 def let_pass(error: BaseException) -> None:
-    """Raise what interrupted the code that raised *error*, if anything did."""
+    """Raise the exception that interrupted the code which raised *error*, if there was an interruption."""
     interrupt = interruption(error)
     if interrupt is not None:
         try:
             raise interrupt
         finally:
-            del error, interrupt  # by which this frame, and so all that its traceback holds, would refer to itself
+            del error, interrupt  # they would keep this frame in a cycle, with all objects of the traceback
 
 
 def is_stated(error: BaseException) -> bool:
@@ -86,7 +88,7 @@ def _handlers() -> set[CodeType]:
         function: Any = getsignal(number)
         while isinstance(function, partial):
             function = function.func
-        if callable(function) and not hasattr(function, "__code__"):  # a method, or an object that can be called
+        if callable(function) and not hasattr(function, "__code__"):  # a method, or a callable object
             function = getattr(function, "__func__", type(function).__call__)
         if hasattr(function, "__code__"):
             found.add(function.__code__)
