@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetcache.keys import default_key_function
-from fleetcache.settings import NearOptions, Options, Settings, names
+from fleetcache.settings import NearOptions, Options, Settings, spellings
 from fleetcache.urls import SCHEMES
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -198,14 +198,17 @@ def page() -> str:
         'If there are two names, the second is Django\'s. If the option is absent, the Django setting under "stands in" is used.\n',
         _table(
             ("name", "default", "stands in", "meaning"),
-            (_option(option) for option in fields(Options) if names(option)),
+            (_option(option) for option in fields(Options) if spellings(option)),
         ),
         "`MAX_ENTRIES` and `CULL_FREQUENCY`, Django's options for caches that must be culled, are accepted and have no effect:\n"
         "the server evicts, by its own `maxmemory-policy`.\n",
         NEAR,
         _table(
             ("name", "default", "meaning"),
-            ((_code(*names(option)), _default(option), meaning(NearOptions, option)) for option in fields(NearOptions)),
+            (
+                (_code(*spellings(option)), _default(option), meaning(NearOptions, option))
+                for option in fields(NearOptions)
+            ),
         ),
         NEAR_NOTES,
         "## Connection options of redis-py\n",
@@ -225,7 +228,7 @@ def _setting(setting: Field[Any]) -> tuple[str, ...]:
 
 def _option(option: Field[Any]) -> tuple[str, ...]:
     stands_in = option.metadata["setting"]
-    return _code(*names(option)), _default(option), stands_in and _code(stands_in), meaning(Options, option)
+    return _code(*spellings(option)), _default(option), stands_in and _code(stands_in), meaning(Options, option)
 
 
 def meaning(kind: type, described: Field[Any]) -> str:

@@ -33,7 +33,7 @@ from fleetcache.codec import compressors, serializers
 from fleetcache.django.checks import check_caches
 from fleetcache.errors import InvalidTimeout
 from fleetcache.kinds import COMPRESSORS, SERIALIZERS
-from fleetcache.settings import NearOptions, Options, Settings, from_url, names, read_setting
+from fleetcache.settings import NearOptions, Options, Settings, from_url, read_setting, spellings
 from fleetcache.sharing import frozen
 from fleetcache.signatures import defaults
 
@@ -58,7 +58,7 @@ def options(**written) -> Options:
 NONE_MEANS = {"SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT", "TOUCH"}
 
 
-@pytest.mark.parametrize("name", [name for each in fields(Options) for name in names(each)])
+@pytest.mark.parametrize("name", [name for each in fields(Options) for name in spellings(each)])
 def test_none_is_what_was_left_out(name):
     """An option written as None is as if it were not there, unless None has a meaning of its own."""
     left_out, none = options(), options(**{name: None})
@@ -74,7 +74,7 @@ def test_none_of_everything(valkey, face):
     """All of them at once: such a cache works, in every codec."""
     for serializer in (None, "json", "msgpack", "msgspec"):
         for compressor in (None, "zlib", "lz4", "zstd", "gzip", "lzma"):
-            given = dict.fromkeys((name for each in fields(Options) for name in names(each)), None)
+            given = dict.fromkeys((name for each in fields(Options) for name in spellings(each)), None)
             chosen = {"SERIALIZER": serializer, "COMPRESSOR": compressor}
             cache = Cache(valkey.tcp_url(3), {"OPTIONS": {**given, **chosen}, "KEY_PREFIX": f"{chosen}"})
             assert cache.set("a", ["b" * 200]) is True
@@ -96,7 +96,7 @@ def test_none_beside_a_password(where):
     assert pool.connection_kwargs["username"] == "shop"
 
 
-@pytest.mark.parametrize("name", [name for each in fields(NearOptions) for name in names(each)])
+@pytest.mark.parametrize("name", [name for each in fields(NearOptions) for name in spellings(each)])
 def test_none_of_the_near_cache(name):
     """So it is with the fields of NEAR."""
     means = NearOptions(**{name.lower(): None}) if name.upper() in NONE_MEANS else NearOptions()
@@ -652,3 +652,11 @@ def test_a_scalar_of_numpy(kind):
     assert cache.incr("a", 1, timeout=sixty) == 2
     with pytest.raises(InvalidTimeout):
         cache.set("a", 1, numpy.float64("nan"))
+
+
+def test_no_option_is_read_in_vain():
+    """Each option, once read, is used from there by some other module."""
+    package = Path(sys.modules["fleetcache"].__file__).parent
+    code = "".join(path.read_text() for path in package.rglob("*.py") if path.name != "settings.py")
+
+    assert [each.name for each in fields(Options) if not re.search(rf"\.{each.name}\b", code)] == []

@@ -60,14 +60,14 @@ def option(
     return field(default=default, metadata=metadata, repr=not secret)
 
 
-def names(described: Field[Any]) -> tuple[str, ...]:
+def spellings(described: Field[Any]) -> tuple[str, ...]:
     """Return the names under which a setting may be written; none for a field that is no setting."""
     return (described.name.upper(), *described.metadata["also"]) if described.metadata else ()
 
 
-def table(kind: Any) -> dict[str, Field[Any]]:
+def by_name(kind: Any) -> dict[str, Field[Any]]:
     """Return the settings of a class, each under all its names."""
-    return {name: described for described in fields(kind) for name in names(described)}
+    return {name: described for described in fields(kind) for name in spellings(described)}
 
 
 # --- the settings ---------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class NearOptions:
         """Return the options that *value* stands for: a switch, a size, or a dict of fields; None if NEAR is off."""
         if value is None or (isinstance(value, (bool, int, str)) and str(value).lower() in SWITCHES):
             return cls() if value is not None and flag(value) else None
-        known = table(cls)
+        known = by_name(cls)
         if not isinstance(value, Mapping):
             try:
                 return cls(**read_setting("", "MAX_BYTES", known["MAX_BYTES"], value))
@@ -235,7 +235,7 @@ class Options:
         """Return *options*, read if they are a mapping, as a site's class passes it on; other names are that class's own."""
         if isinstance(options, Options):
             return options
-        known = table(cls)
+        known = by_name(cls)
         found: dict[str, Any] = {}
         for name, value in options.items():
             if name in known:
@@ -249,7 +249,7 @@ class Options:
     @classmethod
     def read(cls, where: str, written: Mapping[str, Any], defaults: Mapping[str, Any]) -> Options:
         """Return the options *written*; *defaults* are Django settings that stand in for absent ones."""
-        known = table(cls)
+        known = by_name(cls)
         values: dict[str, Any] = {}
         connection: dict[str, Any] = {}
         given: dict[str, Any] = {}
@@ -383,13 +383,13 @@ class Settings:
         where = f"CACHES[{alias!r}]" if alias else "cache settings"
         if not isinstance(params, Mapping):
             raise SettingsError(f"{where}: a dict is expected, not {shown('KWARGS', params)}")
-        known, apart = table(cls), ("LOCATION", "OPTIONS")
+        known, apart = by_name(cls), ("LOCATION", "OPTIONS")
         found: dict[str, Any] = {}
         for name, value in params.items():
             if (setting := known.get(str(name).upper())) is not None:
                 found |= read_setting(where, setting.name.upper(), setting, value)
             elif str(name).upper() not in apart and name != "BACKEND":
-                is_option = f" It is an option: {{'OPTIONS': {{{name!r}: …}}}}" if name in table(Options) else ""
+                is_option = f" It is an option: {{'OPTIONS': {{{name!r}: …}}}}" if name in by_name(Options) else ""
                 near = is_option or nearest(str(name), [*known, *apart])
                 raise SettingsError(f"{where}: unknown setting {quoted(name)}.{near}")
         options = next((value for name, value in params.items() if str(name).upper() == "OPTIONS"), None)
@@ -421,8 +421,8 @@ def from_url(url: Any) -> tuple[str, dict[str, Any]]:
         url = text_of(url)
     except TypeError:
         raise SettingsError(f"a URL is expected, not {shown('URL', type(url).__name__)}") from None
-    own = {name.lower() for name in table(Settings)}
-    options = {name.lower(): name for name in table(Options)}
+    own = {name.lower() for name in by_name(Settings)}
+    options = {name.lower(): name for name in by_name(Options)}
     params: dict[str, Any] = {"OPTIONS": {}}
     passed: list[tuple[str, str]] = []
     place, _, query = url.partition("?")

@@ -1,6 +1,6 @@
-"""LOCATION: each URL is taken apart once, here, and is a `Location` from then on.
+"""LOCATION: this module takes each URL apart once; everything else uses the `Location` that it returns.
 
-A new scheme is a row in SCHEMES.  What its kind is opened by stands in ``fleetcache.topology.opening.OPENERS``.
+A new scheme is a row in SCHEMES.  ``fleetcache.topology.opening.OPENERS`` names the function that opens each kind.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fleetcache.kinds import SENTINEL_PORT, is_lazy, nearest, text_of
 from fleetcache.masking import masked_url
 
 Kind: TypeAlias = Literal["server", "cluster", "service", "memory", "embedded"]
-"""One server, a node of a cluster, a service under Sentinels, a dict of this process, a server that is started here."""
+"""One server, a node of a cluster, a service under Sentinels, a server in memory, a server that the process starts."""
 
 
 class Scheme(NamedTuple):
@@ -24,7 +24,7 @@ class Scheme(NamedTuple):
 
     kind: Kind
     plain: str
-    """redis-py's scheme for the servers themselves, if it has one."""
+    """The scheme under which redis-py connects to the servers; "" if redis-py does not connect to them."""
 
 
 SCHEMES: Mapping[str, Scheme] = {
@@ -59,7 +59,7 @@ class Location:
     login: str
     """``user:password@``, or nothing."""
     hosts: tuple[str, ...]
-    """Each with its port, if that was written; several under the schemes of clusters and Sentinels alone."""
+    """Each with its port, if one was written.  Only clusters and services have several."""
     path: str
     query: str
 
@@ -72,13 +72,13 @@ class Location:
 
     @property
     def url(self) -> str:
-        """The whole, with whatever is secret in it."""
+        """The whole URL, with its secrets."""
         scheme, query = self.scheme and f"{self.scheme}://", self.query and f"?{self.query}"
         return f"{scheme}{self.login}{','.join(self.hosts)}{self.path}{query}"
 
     @property
     def masked(self) -> str:
-        """The whole for a message or a log."""
+        """The whole URL without its secrets, for messages and logs."""
         return masked_url(self.url)
 
     def __repr__(self) -> str:
@@ -86,54 +86,55 @@ class Location:
 
     @property
     def kind(self) -> Kind:
-        """What the scheme leads to."""
+        """The kind of server that the scheme leads to."""
         return SCHEMES[self.scheme].kind
 
     @property
     def plain(self) -> Location:
-        """The same under redis-py's own scheme, if it has one."""
+        """The same location under redis-py's own scheme, if there is one."""
         return replace(self, scheme=SCHEMES[self.scheme].plain or self.scheme) if self.scheme in SCHEMES else self
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The query."""
+        """The parameters in the query."""
         return dict(parse_qsl(self.query, keep_blank_values=True))
 
     @property
     def addresses(self) -> list[tuple[str | None, int | None]]:
-        """The name and the port of each host, as far as they are written."""
+        """The name and port of each host; None for a part that was not written."""
         places = [urlsplit(f"//{host}") for host in self.hosts]
         return [(place.hostname, place.port) for place in places]
 
     @property
     def sentinels(self) -> tuple[tuple[str, int], ...]:
-        """The hosts of a service: the Sentinels that know where it is."""
+        """The addresses of the Sentinels, which are the hosts of a service's URL."""
         return tuple((name or "", port or SENTINEL_PORT) for name, port in self.addresses)
 
     @property
     def of_service(self) -> Location:
-        """The same as redis-py's Sentinel pools read it: with the name of the service in place of the host."""
+        """The same location for redis-py's Sentinel pools, which expect the name of the service in place of the host."""
         service, _, database = self.path.removeprefix("/").partition("/")
-        exactly = "" if service.islower() else f"service_name={service}"  # a host's name is read in small letters
+        exactly = (
+            "" if service.islower() else f"service_name={service}"
+        )  # the name of a host is converted to lower case
         query = "&".join(filter(None, (self.query, exactly)))
         return replace(self.plain, hosts=(service,), path=f"/{database}", query=query)
 
     def at(self, host: str, port: int | None = None) -> Location:
-        """Return the same at another host."""
+        """Return the same location at another host."""
         if port is not None:
             host = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return replace(self, hosts=(host,))
 
     @property
     def in_both_roles(self) -> tuple[Location, Location]:
-        """The URLs of the primary and of the replicas of a service."""
-        queries = (urlencode({**self.parameters, "is_master": role}) for role in (1, 0))
-        primary, replicas = (replace(self, query=query) for query in queries)
+        """The locations of the primary, and of the replicas, of a service."""
+        primary, replicas = (replace(self, query=urlencode({**self.parameters, "is_master": role})) for role in (1, 0))
         return primary, replicas
 
 
 def locations(where: str, written: Any) -> tuple[Location, ...]:
-    """Return what LOCATION says: a location for each URL, and for each node of a cluster."""
+    """Return the locations in LOCATION: one for each URL, and one for each node of a cluster."""
     found: list[Location] = []
     for text in _texts(where, written):
         location = _checked(where, text)
@@ -146,7 +147,7 @@ def locations(where: str, written: Any) -> tuple[Location, ...]:
 
 
 def _texts(where: str, written: Any) -> list[str]:
-    """Return the texts of LOCATION, of which each may be a URL."""
+    """Return the texts in LOCATION; each may be a URL."""
     several = isinstance(written, Iterable) and not (is_lazy(written) or hasattr(written, "geturl"))
     several = several and not isinstance(written, (str, bytes, bytearray, Mapping, set, frozenset))
     given = list(written) if several else [written]
@@ -165,7 +166,7 @@ def _texts(where: str, written: Any) -> list[str]:
 
 
 def _checked(where: str, url: str) -> Location:
-    """Return the location at *url*, if its scheme exists and its parts mean what they seem to."""
+    """Return the location of *url*; refuse an unknown scheme, and parts that redis-py would read as something else."""
     scheme, found, _ = url.partition("://")
     if not found or scheme not in SCHEMES:
         known = bool(found) and re.fullmatch(r"[\w+.-]+", scheme)
@@ -180,7 +181,7 @@ def _checked(where: str, url: str) -> Location:
 
 
 def _schemeless(url: str) -> str:
-    """Return a question after the URL that *url*, which has no scheme, may stand for, or nothing."""
+    """Return the question "Did you mean …?" with the likely URL for *url*, which has no scheme; "" if none is likely."""
     if "://" in url or masked_url(url) != url:
         return ""
     if url.startswith(("/", "[")) or re.match(r"[\w.-]+(:\d+)?$", url):
@@ -189,12 +190,12 @@ def _schemeless(url: str) -> str:
 
 
 def _fault(location: Location, url: str) -> str:
-    """Return what redis-py would silently read in *url* differently from what was meant, at one of its hosts."""
+    """Return what is wrong with *location*, one host of *url*; "" if redis-py reads it as it was meant."""
     networked = location.plain.scheme in {"redis", "rediss"}
     try:
         ((name, port),) = location.addresses
         urlsplit(location.url)
-    except ValueError:  # whose text may quote a password
+    except ValueError:  # its text may quote a password
         return f"the port is no number up to 65535, or a character is none of a host's; {ESCAPES}"
     if location.kind == "memory":
         return ""

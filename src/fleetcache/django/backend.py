@@ -22,9 +22,9 @@ from django.utils.module_loading import import_string
 from fleetcache.cache import Cache, Shared
 from fleetcache.core import DEFAULT_TIMEOUT
 from fleetcache.errors import SettingsError
-from fleetcache.settings import Options, Settings, located, table
+from fleetcache.settings import Options, Settings, by_name, located
 
-STAND_INS = [setting for described in table(Options).values() if (setting := described.metadata["setting"])]
+STAND_INS = [setting for described in by_name(Options).values() if (setting := described.metadata["setting"])]
 """The project's settings that stand in for absent OPTIONS, such as DJANGO_REDIS_LOGGER."""
 
 SESSIONS = "django.contrib.sessions."
