@@ -19,7 +19,7 @@ from fleetcache import Cache
 from fleetcache.errors import ServerTimeout
 from fleetcache.locks.leftovers import LEFTOVERS, MOST, Leftover
 
-from .deadlines import HASTY, PATIENT
+from .deadlines import HASTY, PATIENT, wait_until_admitted
 
 pytestmark = [pytest.mark.timeout(60, method="thread"), pytest.mark.alone]  # SIGALRM is these tests' own
 INTERRUPTS = 150
@@ -241,7 +241,7 @@ def test_a_token_that_is_acquired_again_is_left_alone(mortal):
     mortal.resume()
     assert free(beside)
 
-    time.sleep(0.3)  # the breaker's
+    wait_until_admitted(cache)
     lock = cache.lock("lock")
     assert lock.acquire(token="mine", blocking_timeout=2)
     time.sleep(0.3)

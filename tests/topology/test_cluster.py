@@ -217,7 +217,7 @@ async def test_who_learns_the_map_is_cancelled(whole, servers):
         assert first.cancelled()
 
 
-async def test_all_get_new_addresses(fresh, servers):
+async def test_all_get_new_addresses(fresh, servers, pass_time):
     """Where nobody answers who was known, and not even a connection is refused, the start nodes are asked soon."""
     with ExitStack() as stack:
         enter = stack.enter_context
@@ -232,7 +232,7 @@ async def test_all_get_new_addresses(fresh, servers):
         for proxy in old.values():
             proxy.hold()
         led.clear()
-        time.sleep(MOMENT)
+        pass_time(MOMENT)
 
         found = []
         while True not in found and len(found) < 30:

@@ -145,14 +145,19 @@ def assert_flawless(load: Load) -> None:
     assert load.calls > 50
 
 
+def connections(node: Any) -> list[dict[str, str]]:
+    """Return what *node* says of each connection but the one that asks."""
+    lines = run(node, "CLIENT", "LIST").decode().splitlines()
+    found = [dict(fact.partition("=")[::2] for fact in line.split()) for line in lines]
+    return [each for each in found if each["cmd"] != "client|list"]
+
+
 def all_work(nodes: Any, user: str = "default", others: int = 0) -> bool:
     """Whether the threads and the loop of a `Load`, and *others*, are connected to each node, for a second or more.
 
     Two ends in a row, while one caller's connection is made, are an outage.
     """
-    lines = [line for node in nodes for line in run(node, "CLIENT", "LIST").decode().splitlines()]
-    connections = [dict(fact.partition("=")[::2] for fact in line.split()) for line in lines]
-    at_work = [each for each in connections if each["user"] == user and each["cmd"] != "client|list"]
+    at_work = [each for node in nodes for each in connections(node) if each["user"] == user]
     ages = [int(each["age"]) for each in at_work if "t" not in each["flags"]]
     return len(ages) >= 3 * len(nodes) + others and min(ages) > 0
 
@@ -630,22 +635,21 @@ def test_idle_connections_are_closed(crowded):
     nodes, cache = crowded
     for node in nodes:
         run(node, "CONFIG", "SET", "timeout", 1)
-
-    async def awaiting() -> list[Any]:
-        found = []
-        for _ in range(2):
-            found += [await cache.aincr("b", default=0), await cache.aget("b")]
-            await asyncio.sleep(2.5)
-        return [*found, await cache.aincr("b"), await cache.aget("b")]
-
-    task = threading.Thread(target=lambda: found.extend(asyncio.run(awaiting())))
+    silence = threading.Barrier(2, lambda: wait_for(lambda: not any(map(connections, nodes)), "they are closed"), 30)
+    mine: list[Any] = []
     found: list[Any] = []
-    task.start()
-    mine = []
+
+    async def awaiting() -> None:
+        for _ in range(3):
+            found.extend([await cache.aincr("b", default=0), await cache.aget("b")])
+            await asyncio.to_thread(silence.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(awaiting()))
+    thread.start()
     for _ in range(3):
-        mine += [cache.incr("a", default=0), cache.get("a")]
-        time.sleep(2.5)
-    task.join(20)
+        mine.extend([cache.incr("a", default=0), cache.get("a")])
+        silence.wait()
+    thread.join(30)
 
     assert mine == found == [1, 1, 2, 2, 3, 3]
 

@@ -375,7 +375,7 @@ async def test_replicas_that_lost_their_primary(fresh, trio):
 
 
 @pytest.mark.few(1)
-async def test_all_replicas_die(fresh, trio):
+async def test_all_replicas_die(fresh, trio, pass_time):
     """The primary answers; of "primary" nobody else does."""
     cache, strict = fresh(trio.url()), fresh(trio.url(), "primary")
     await cache.set("a", 1)
@@ -388,7 +388,7 @@ async def test_all_replicas_die(fresh, trio):
 
     trio.primary.kill()
     try:
-        time.sleep(replicas.REST)
+        pass_time(replicas.REST)
         assert await cache.get("a") == 1
         assert await cache.get_many(["a"]) == {"a": 1}
         assert isinstance(await settled(strict.get("a")), ServerGone)
@@ -529,7 +529,7 @@ async def test_near_in_a_cluster(fresh, servers):
     cache.whole.near.close()
 
 
-async def test_a_slot_moves_away_from_a_replica(fresh, servers):
+async def test_a_slot_moves_away_from_a_replica(fresh, servers, pass_time):
     """A replica says MOVED as its primary does: the map is corrected, and another replica is asked from then on."""
     cache = fresh(servers.url())
     await cache.set_many({"{a}1": 1, "{a}2": 2})
@@ -547,7 +547,7 @@ async def test_a_slot_moves_away_from_a_replica(fresh, servers):
     told(servers)
     assert await cache.get_many(["{a}1", "{a}2"]) == {"{a}1": 1, "{a}2": 2}
     assert cache.whole.topology.redirects["moved"]
-    time.sleep(MOMENT)
+    pass_time(MOMENT)
     await cache.get("{a}1")
     before, asked = cache.whole.topology.redirects["moved"], Asked([servers.replica(to)])
 
@@ -557,7 +557,7 @@ async def test_a_slot_moves_away_from_a_replica(fresh, servers):
 
 
 @pytest.mark.few(1)
-async def test_a_replica_of_a_cluster_dies(fresh, servers, monkeypatch):
+async def test_a_replica_of_a_cluster_dies(fresh, servers, monkeypatch, pass_time):
     """Its primary answers, and nobody notices; when it is back, it is asked again."""
     cache = fresh(servers.url())
     await cache.set_many(dict.fromkeys(KEYS, 1))
@@ -574,7 +574,7 @@ async def test_a_replica_of_a_cluster_dies(fresh, servers, monkeypatch):
             lambda: any(len(held) == 3 for node in servers.running for held in run(node, "CLUSTER", "SLOTS")),
             "it is given up",
         )
-        time.sleep(MOMENT)
+        pass_time(MOMENT)
         await cache.whole.topology.refresh(AWAITING)
     finally:
         victim.restart()
@@ -618,14 +618,14 @@ async def test_nobody_is_left_of_a_shard(whole, servers):
 
 
 @pytest.mark.few(1)
-async def test_replicas_of_a_cluster_lose_their_primary(fresh, servers):
+async def test_replicas_of_a_cluster_lose_their_primary(fresh, servers, pass_time):
     """A primary that is gone does not keep its replica from answering, and the heir is found."""
     cache = fresh(servers.url())
     await cache.set_many(dict.fromkeys(KEYS, 1))
     told(servers)
     assert await cache.get_many(KEYS) == dict.fromkeys(KEYS, 1)
     victim = servers.primaries[0]
-    time.sleep(MOMENT)  # the map may be learnt again
+    pass_time(MOMENT)  # the map may be learnt again
     victim.kill()
     try:
         servers.failover(victim)
@@ -637,7 +637,7 @@ async def test_replicas_of_a_cluster_lose_their_primary(fresh, servers):
         servers.settle()
 
 
-async def test_a_primary_becomes_a_replica(fresh, servers):
+async def test_a_primary_becomes_a_replica(fresh, servers, pass_time):
     """What the primary has to be asked, it is not asked any more, though it would answer reads now."""
     cache = fresh(servers.url())
     await cache.set("a", 1)
@@ -650,7 +650,7 @@ async def test_a_primary_becomes_a_replica(fresh, servers):
 
     assert await cache.get("a", fresh=True) == 1
     assert asked("get") == [0, 1]
-    time.sleep(MOMENT)
+    pass_time(MOMENT)
     await cache.whole.topology.refresh(AWAITING)
     assert await cache.get("a") == 1
     assert asked("get") == [1, 1]
