@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.awaiting import crowd
 from benchmarks.contenders import OURS, aenter, enter
 from benchmarks.contest import Table, micros, repeat, show, times
-from benchmarks.near.misses import MISS, MISSES, cold, dearer
+from benchmarks.near.misses import LIMITS, ON, cold, dearer
 from benchmarks.remote import OPERATIONS
 from fleetcache.servers.embedded import EmbeddedServer
 
@@ -40,8 +40,8 @@ def measure(server: EmbeddedServer) -> list[Table]:
         profiles.append(_profile(AGET, partial(turn, 20_000), 20_000))
     with ExitStack() as stack:
         for operation, turns in dearer({OURS: (cold(server.tcp_url(), stack), server)}, stack).items():
-            if operation in MISSES:
-                profiles.append(_profile(f"{MISS}, {operation}", partial(turns[OURS], 5000), 5000))
+            if operation in LIMITS:
+                profiles.append(_profile(f"{ON}, {operation}", partial(turns[OURS], 5000), 5000))
     return profiles
 
 

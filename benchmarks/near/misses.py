@@ -19,8 +19,15 @@ from benchmarks.near.caches import DJANGO_OURS, close_at_end, wait_until_live
 from fleetcache.servers.embedded import EmbeddedServer
 
 NEAR_OFF = f"{OURS}, near off"
-MISS = "near miss"
-MISSES = ("cold get", "cold aget, 1 task", "cold aget, 100 tasks")
+ON = "with NEAR"
+LIMITS = {
+    "cold get": 1.15,
+    "cold get_many(100)": 1.5,
+    "cold aget, 1 task": 1.15,
+    "cold aget, 100 tasks": 1.3,
+    "set": 1.2,
+}
+"""What each operation may cost with NEAR, as a multiple of its cost without."""
 COLD_KEYS = 60_000
 COLD_BYTES = "1MB"
 """Room for a few thousand entries: a caller that asks for `COLD_KEYS` in turn hardly ever finds one again."""
