@@ -193,7 +193,7 @@ class Core(Twinned):
         Its reads find no copies near, and leave none.
         """
         topology = Standalone([server_of(client)])
-        topology.splits = self.topology.splits  # the client may be one of a cluster's nodes
+        topology.one_by_one = self.topology.one_by_one  # the client may be one of a cluster's nodes
         return self.face(topology=topology, near=self.near and Bypassed(self.near))
 
     async def ask(self, command: Command, instead: Any, client: Any = None) -> Reply:
@@ -247,11 +247,11 @@ class Core(Twinned):
 
     def about(self, verb: Verb, names: Sequence[str | bytes]) -> Sequence[Command]:
         """Return the commands that ask one server *verb* about *names*: one, if they may be together."""
-        return [(verb, name) for name in names] if self.topology.splits else ((verb, *names),)
+        return [(verb, name) for name in names] if self.topology.one_by_one else ((verb, *names),)
 
     def joined(self, verb: Verb, replies: Sequence[Reply]) -> Reply:
         """Return the replies to what `about` made as the one reply to *verb*: a list, or a count, None if part of it is not known."""
-        if not self.topology.splits:
+        if not self.topology.one_by_one:
             return replies[0]
         if verb == b"MGET":
             return [payload for reply in replies for payload in reply or (None,)]

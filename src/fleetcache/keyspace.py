@@ -179,7 +179,7 @@ class Keyspace(Reading):
         return (int(at) * len(servers) + place if place < len(servers) else 0), found
 
     async def _primaries(self) -> Sequence[Server]:
-        if self.topology.moves:
+        if self.topology.can_move:
             await self.runtime.alone()  # who the primaries are is asked first
         try:
             return await self.topology.survey(self.runtime)

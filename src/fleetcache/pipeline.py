@@ -207,7 +207,7 @@ class Pipeline(Twinned):
 
     async def exchange(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
         """Return what each server replies, or the error with which it fails."""
-        one = not self.recorder.topology.splits  # a slot that has moved is asked of another server
+        one = not self.recorder.topology.one_by_one  # a slot that has moved is asked of another server
         batches = [(server, _knowing(commands, one=one)) for server, commands in batches]
         try:
             return list(await self.runtime.exchange_all(batches))

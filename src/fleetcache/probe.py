@@ -156,7 +156,7 @@ class Line:
         self.pushed: list[tuple[Any, ...]] = []
         self._reader = Arrivals(encoding="utf-8", errors="replace", replyError=refusal, notEnoughData=NEED_DATA)
         self._conversation = Conversation(connect(Way(pool)), patience, address_of(pool))
-        self._conversation.reader = self._reader
+        self._conversation.parser = self._reader
         self.close = self._conversation.close
 
     def ask(self, *command: str | int) -> Any:

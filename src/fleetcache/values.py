@@ -152,7 +152,7 @@ class Values(Reading):
             else:
                 writes = [(c.SET, name, payload, "PX", expiry) for name, payload in pairs]
         # A transaction cannot be about several slots; a client of the caller's is sent plain commands.
-        whole = client is None and not self.topology.splits
+        whole = client is None and not self.topology.one_by_one
         first, last = (((c.MULTI,),), ((c.EXEC,),)) if whole else ((), ())
         if client is not None:
             self = self.through(client)

@@ -15,7 +15,7 @@ from typing import Any
 from fleetcache.errors import ConnectionLost, ServerGone, ServerTimeout
 from fleetcache.exchange.connecting import socket_of
 from fleetcache.exchange.contract import Reply
-from fleetcache.exchange.wire import NEED_DATA, NO_REPLY, Push, ends, new_reader
+from fleetcache.exchange.wire import NEED_DATA, NO_REPLY, Push, ends, new_parser
 from fleetcache.interrupts import interruption
 
 CHUNK = 65536
@@ -45,8 +45,8 @@ class Conversation:
         "give_back",
         "kernel",
         "limit",
+        "parser",
         "poll",
-        "reader",
         "replaceable",
         "seat",
         "sock",
@@ -67,7 +67,7 @@ class Conversation:
         self.told = monotonic()
         """When it was last used."""
         self.sock = socket_of(connection)
-        self.reader = new_reader()
+        self.parser = new_parser()
         self.buffer = bytearray(CHUNK)
         # A Python timeout costs a poll() before each send and recv; the kernel's own costs nothing.
         # Not under TLS, whose reads would spin on it, nor under gevent: both have other socket classes.
@@ -88,7 +88,7 @@ class Conversation:
         self.told = started
         if self.kernel and getsignal(TICK) and ticks():  # written out: nearly always there is no handler
             self._count_by_python()
-        reader = self.reader
+        parser = self.parser
         replies: list[Reply] = []
         try:
             if len(data) > CHUNK:
@@ -96,10 +96,10 @@ class Conversation:
             else:
                 self.sock.sendall(data)
             size = self.sock.recv_into(self.buffer)
-            reader.feed(self.buffer, 0, size)
+            parser.feed(self.buffer, 0, size)
             if count == 1:  # written out: it is most of what is asked
-                reply = reader.gets()
-                if reply is not NEED_DATA and type(reply) is not Push and not reader.has_data():
+                reply = parser.gets()
+                if reply is not NEED_DATA and type(reply) is not Push and not parser.has_data():
                     return [reply]
                 if reply is not NEED_DATA and type(reply) is not Push:
                     replies.append(reply)
@@ -171,7 +171,7 @@ class Conversation:
         try:
             self._hurry()
             size: int = self.sock.recv_into(self.buffer)
-            self.reader.feed(self.buffer, 0, size)
+            self.parser.feed(self.buffer, 0, size)
         except (OSError, *NO_REPLY) as error:
             if self._interrupts(error):
                 raise
@@ -186,7 +186,7 @@ class Conversation:
         What comes after the last reply is nobody's: then some reply was nobody's, and the others
         may be those to other commands.
         """
-        take = self.reader.gets
+        take = self.parser.gets
         try:
             while (reply := take()) is not NEED_DATA:
                 if type(reply) is not Push:
@@ -197,7 +197,7 @@ class Conversation:
             raise self._explained(error) from error
         if len(replies) < count:
             return False
-        if len(replies) > count or (self.reader.has_data() and not self._pushed(size)):
+        if len(replies) > count or (self.parser.has_data() and not self._pushed(size)):
             raise ServerGone(f"{self.address}: replied to more than it was asked")
         return True
 

@@ -70,7 +70,7 @@ class Multiplexed:
         self.connection = conversation.connection
         self.transport = conversation.sock
         """The socket, with or without TLS."""
-        self.reader = conversation.reader
+        self.parser = conversation.parser
         self.buffer = memoryview(conversation.buffer)
         self.timeout = conversation.timeout
         self.address = conversation.address
@@ -254,7 +254,7 @@ class Multiplexed:
                     self._hung_up("the server closed the connection")
                     return
                 self.heard = monotonic()
-                self.reader.feed(self.buffer[:size])
+                self.parser.feed(self.buffer[:size])
                 self._hand_out()
                 if self.error is not None or (
                     size < len(self.buffer) and not (self.secured and self.transport.pending())
@@ -285,7 +285,7 @@ class Multiplexed:
         self.fail(self._lost(why))
 
     def _hand_out(self) -> None:
-        take, waiting, replies = self.reader.gets, self.waiting, self.replies
+        take, waiting, replies = self.parser.gets, self.waiting, self.replies
         while (reply := take()) is not NEED_DATA:
             if type(reply) is Push:
                 continue
@@ -296,7 +296,7 @@ class Multiplexed:
                     future.set_result(replies)
                 waiting.popleft()  # only now: if an interrupt comes before, fail() must still find this waiter
                 replies = self.replies = []
-        if not waiting and (self.retired or self.reader.has_data()):
+        if not waiting and (self.retired or self.parser.has_data()):
             self.close()
 
     def _watch_at(self, moment: float) -> None:

@@ -214,7 +214,7 @@ def ends(replies: list[Reply], count: int) -> bool:
     return True
 
 
-def new_reader(**text: str) -> Any:
+def new_parser(**text: str) -> Any:
     """Return a parser of replies, which gives a refusal as an exception and ``NEED_DATA`` for want of bytes."""
     return hiredis.Reader(protocolError=exceptions.InvalidResponse, replyError=refusal, notEnoughData=NEED_DATA, **text)
 

@@ -91,7 +91,7 @@ class Listener:
         self.server = server
         self.topology = topology
         self.tracking = self.tracking_class(
-            server, (lambda name: topology.home(name) is server) if topology.moves else None
+            server, (lambda name: topology.home(name) is server) if topology.can_move else None
         )
         self.gate = GATE
         self.leaving: deque[Reads] = deque()
@@ -119,7 +119,7 @@ class Listener:
         """Whether anybody reads what this server holds."""
         if not self.tracking.readers or self.server is None:
             return False
-        return not self.topology.moves or self.server in self.topology.primaries
+        return not self.topology.can_move or self.server in self.topology.primaries
 
     # --- called by readers ------------------------------------------------------------------------
 
@@ -509,7 +509,7 @@ class Listener:
 
     def _is_unsure(self, now: float) -> bool:
         """Whether for too long nobody has said who the primary is."""
-        return self.topology.moves and now > self.assured + 2 * self.tracking.options.t_topo
+        return self.topology.can_move and now > self.assured + 2 * self.tracking.options.t_topo
 
     def _probed(self, name: str, written: Sequence[Reply], about: Sequence[Reply]) -> None:
         for reply in written:

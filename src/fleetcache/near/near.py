@@ -69,7 +69,7 @@ class Near:
         self.reads: dict[Server, Reads] = {}
         self.no_listener = self._reads(Listener(None, topology))
         self.sole: Reads | None = None
-        if not topology.moves:
+        if not topology.can_move:
             for server in topology.primaries:
                 self._follow(server)
             if len(self.reads) == 1:

@@ -36,7 +36,7 @@ from typing import Any
 from redis.exceptions import AskError, MovedError, NoPermissionError, ReadOnlyError
 
 from fleetcache.exchange.contract import Command
-from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, new_reader, pack
+from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, new_parser, pack
 from fleetcache.near.audience import Audience
 from fleetcache.near.counts import Events
 from fleetcache.near.journal import Journal
@@ -123,7 +123,7 @@ class Tracking:
 
     def _forget_connection(self) -> None:
         self.outgoing = bytearray()
-        self.reader = new_reader(encoding="utf-8", errors="replace")
+        self.reader = new_parser(encoding="utf-8", errors="replace")
         self._expected: deque[tuple[Callable[[Any, float, float], None], float]] = deque()
         self.asked: tuple[str, ...] = ()
         """The prefixes that the server was told to announce, and of these those"""

@@ -20,7 +20,7 @@ SYNTAX = "syntax error"
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
 
-def whole(word: bytes, refusal: str = NOT_AN_INTEGER, *, least: int = SMALLEST) -> int:
+def integer(word: bytes, refusal: str = NOT_AN_INTEGER, *, least: int = SMALLEST) -> int:
     """Return the integer that *word* writes in the only way a server accepts."""
     if not re.fullmatch(rb"0|-?[1-9][0-9]{0,18}", word) or not least <= int(word) <= LARGEST:
         raise ResponseError(refusal)
@@ -28,7 +28,7 @@ def whole(word: bytes, refusal: str = NOT_AN_INTEGER, *, least: int = SMALLEST) 
 
 
 def natural(word: bytes) -> int:
-    return whole(word, "value is out of range, must be positive", least=0)
+    return integer(word, "value is out of range, must be positive", least=0)
 
 
 def real(word: bytes, refusal: str = "value is not a valid float") -> float:
@@ -39,8 +39,8 @@ def real(word: bytes, refusal: str = "value is not a valid float") -> float:
 
 
 def added(number: bytes, delta: int, refusal: str = NOT_AN_INTEGER) -> int:
-    after = whole(number, refusal) + delta
-    return whole(b"%d" % after, "increment or decrement would overflow")
+    after = integer(number, refusal) + delta
+    return integer(b"%d" % after, "increment or decrement would overflow")
 
 
 def options(words: Sequence[bytes], **lengths: int) -> dict[str, Sequence[bytes]]:
@@ -109,7 +109,7 @@ def page(names: Iterable[bytes], cursor: bytes, words: Sequence[bytes]) -> list[
     found = options(words, MATCH=1, COUNT=1)
     if not cursor.isdigit():
         raise ResponseError("invalid cursor")
-    (count,) = map(whole, found.get("COUNT", [b"10"]))
+    (count,) = map(integer, found.get("COUNT", [b"10"]))
     if count < 1:
         raise ResponseError(SYNTAX)
     start = int(cursor)

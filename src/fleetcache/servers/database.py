@@ -22,13 +22,13 @@ from fleetcache.servers.arguments import (
     SMALLEST,
     added,
     between,
+    integer,
     listed,
     natural,
     options,
     page,
     real,
     some,
-    whole,
     within,
 )
 
@@ -165,7 +165,7 @@ class Database:
     TTL = partialmethod(PTTL, unit=1000)
 
     def _expire(self, key: bytes, amount: bytes, **meaning: Any) -> Reply:
-        deadline = self._deadline(whole(amount), **meaning)
+        deadline = self._deadline(integer(amount), **meaning)
         if self._alive(key) is None:
             return 0
         self._deadlines[key] = deadline
@@ -191,7 +191,7 @@ class Database:
         found = options(words, NX=0, XX=0, GET=0, KEEPTTL=0, PX=1)
         deadline = None
         if "PX" in found:
-            (amount,) = map(whole, found["PX"])
+            (amount,) = map(integer, found["PX"])
             # Unlike PEXPIRE, this does not delete by a time that is no time.
             if amount <= 0:
                 raise ResponseError("invalid expire time in 'set' command")
@@ -207,7 +207,7 @@ class Database:
         return before if "GET" in found else b"OK"
 
     def INCRBY(self, key: bytes, delta: bytes) -> Reply:
-        step, before = whole(delta), self._find(key, bytes)
+        step, before = integer(delta), self._find(key, bytes)
         after = added(b"0" if before is None else before, step)
         self._keep(key, b"%d" % after)
         return after
@@ -225,7 +225,7 @@ class Database:
         return 0 if field in self._open(key, Hash) else self.HSET(key, field, value)
 
     def HINCRBY(self, key: bytes, field: bytes, delta: bytes) -> Reply:
-        step, fields = whole(delta), self._open(key, Hash)
+        step, fields = integer(delta), self._open(key, Hash)
         after = added(fields.get(field, b"0"), step, "hash value is not an integer")
         self.HSET(key, field, b"%d" % after)
         return after
@@ -292,7 +292,7 @@ class Database:
     RPOP = partialmethod(LPOP, left=False)
 
     def LRANGE(self, key: bytes, start: bytes, stop: bytes) -> Reply:
-        ends = whole(start), whole(stop)
+        ends = integer(start), integer(stop)
         return within(self._open(key, list), *ends)
 
     def LTRIM(self, key: bytes, start: bytes, stop: bytes) -> Reply:
@@ -301,19 +301,19 @@ class Database:
 
     def LINDEX(self, key: bytes, index: bytes) -> Reply:
         elements = self._open(key, list)
-        return elements[place] if elements and -len(elements) <= (place := whole(index)) < len(elements) else None
+        return elements[place] if elements and -len(elements) <= (place := integer(index)) < len(elements) else None
 
     def LSET(self, key: bytes, index: bytes, element: bytes) -> Reply:
         elements = self._open(key, list)
         if not elements:
             raise ResponseError("no such key")
-        if not -len(elements) <= (place := whole(index)) < len(elements):
+        if not -len(elements) <= (place := integer(index)) < len(elements):
             raise ResponseError("index out of range")
         elements[place] = element
         return b"OK"
 
     def LREM(self, key: bytes, count: bytes, element: bytes) -> Reply:
-        limit, elements = whole(count), self._open(key, list)
+        limit, elements = integer(count), self._open(key, list)
         places = [place for place, each in enumerate(elements) if each == element]
         gone = set((places[::-1] if limit < 0 else places)[: abs(limit) or None])
         self._keep(key, [each for place, each in enumerate(elements) if place not in gone])
@@ -370,7 +370,7 @@ class Database:
         return some(taken, count)
 
     def SRANDMEMBER(self, key: bytes, count: bytes | None = None) -> Reply:
-        size = 1 if count is None else whole(count)
+        size = 1 if count is None else integer(count)
         members = [*self._open(key, set)]
         if size < 0:
             taken = chance.choices(members, k=-size) if members else []
@@ -425,14 +425,14 @@ class Database:
     ZREVRANK = partialmethod(ZRANK, reverse=True)
 
     def ZRANGE(self, key: bytes, start: bytes, stop: bytes, *words: bytes, reverse: bool = False) -> Reply:
-        found, ends = options(words, WITHSCORES=0), (whole(start), whole(stop))
+        found, ends = options(words, WITHSCORES=0), (integer(start), integer(stop))
         return listed(within(self._open(key, Scores).ranked(reverse=reverse), *ends), scores=bool(found))
 
     ZREVRANGE = partialmethod(ZRANGE, reverse=True)
 
     def ZRANGEBYSCORE(self, key: bytes, start: bytes, stop: bytes, *words: bytes, reverse: bool = False) -> Reply:
         found = options(words, WITHSCORES=0, LIMIT=2)
-        offset, count = map(whole, found.get("LIMIT", (b"0", b"-1")))
+        offset, count = map(integer, found.get("LIMIT", (b"0", b"-1")))
         fits = between(*(stop, start) if reverse else (start, stop))
         ranked = self._open(key, Scores).ranked(reverse=reverse)
         fitting = [pair for pair in ranked if fits(pair[1])][offset:] if offset >= 0 else []

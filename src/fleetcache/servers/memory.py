@@ -22,7 +22,7 @@ from fleetcache.masking import masked_url
 from fleetcache.servers.database import Database
 
 
-def attempt(run: Callable[..., Reply], *arguments: object) -> Reply:
+def outcome(run: Callable[..., Reply], *arguments: object) -> Reply:
     """Return what *run* returns, or the refusal it raises."""
     try:
         return run(*arguments)
@@ -48,7 +48,7 @@ class Batch:
             queue, self._queue = self._queue, None
             if None in queue:
                 raise ExecAbortError("Transaction discarded because of previous errors.")
-            return [call and attempt(call) for call in queue]
+            return [call and outcome(call) for call in queue]
         self._queue.append(None)  # which stays if this one is refused
         self._queue[-1] = self._database.prepare(words)
         return b"QUEUED"
@@ -88,7 +88,7 @@ class MemoryServer(Server):
             self._database.now = round((self._clock or time.time)() * 1000)
             batch = Batch(self._database)
             self._torn = True
-            replies = [attempt(batch.take, words) for words in requests]
+            replies = [outcome(batch.take, words) for words in requests]
             self._torn = False
             return replies
 

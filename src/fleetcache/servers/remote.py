@@ -1,8 +1,8 @@
-"""One Redis or Valkey server: its connections in both faces, and what is done when one dies.
+"""One Redis or Valkey server: its connections in both faces, and the end of each.
 
-Connections belong to the process, and the awaiting ones to their loop.  Idle ones wait in a deque
-whose ends are atomic, so borrowing takes no lock.  A forked child drops them all without a word
-to the server: they are its parent's.
+Connections belong to the process, and the awaiting ones to their loop.  Idle ones wait in a deque,
+from which a thread takes one in an atomic step, so borrowing takes no lock.  A forked child closes its copies
+of the sockets without a word to the server, because the connections are its parent's.
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ from fleetcache.threads import start
 from fleetcache.twin import complete
 
 Told: TypeAlias = tuple[Conversation, Sequence[Command], int]
-"""A connection with unread replies, what was asked on it, and the breaker's era."""
+"""A connection with unread replies, the commands that were sent on it, and the breaker's era at that time."""
 
 log = logging.getLogger("fleetcache.server")
 
 MOMENT = 0.05
-"""Seconds for which a caller whose old connection timed out waits to hear whether the server is well."""
+"""How long, in seconds, a caller whose old connection timed out waits for the result of a probe."""
 
 REFUSED = (AuthenticationError, ResponseError, UnsupportedServer, SettingsError)
-"""What a server, or the settings, can have against a connection; replies are never raised here."""
+"""Errors of a new connection that are not outages: the server refuses it, or the settings are wrong."""
 
 APART = LARGE_REQUEST
-"""Commands that are sent together, and have more bytes than this, share an awaiting connection with nobody."""
+"""Commands that are sent together and have more bytes than this get an awaiting connection of their own."""
 
 
 class RemoteServer(Server):
-    """A server at the other end of a connection; the pool of *raw*, a redis-py client, leads there.
+    """A server at the other end of connections, which are made as the pool of *raw*, a redis-py client, says.
 
-    A pool that asks Sentinels may lead elsewhere from one connection to the next.
+    With a pool that asks Sentinels, each new connection may lead to another server than the last one.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class RemoteServer(Server):
         self.greeting = greeting
         """A packed command that every connection begins with."""
         self.remap = remap
-        """Where a place that a Sentinel names is reached."""
+        """Translates an address that a Sentinel names to one that this process can reach."""
         self.sentinels = self._sentinels() if isinstance(self.pool, SentinelConnectionPool) else None
         self._start_afresh()
         SERVERS.add(self)
@@ -135,10 +135,9 @@ class RemoteServer(Server):
     # --- blocking ---------------------------------------------------------------------------------
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        """Return the replies to *commands*, blocking the thread until they are here.
+        """Return the replies to *commands*, blocking the thread until they are here: `tell` and `hear`.
 
-        That is `tell` and `hear`, with the usual case written out, in 2.5 µs of CPU without the system's: commands that
-        may run twice, and an idle connection.
+        Written out is the usual case: an idle connection, and commands that may run twice.
         """
         breaker = self.breaker
         repeats = commands[0][0].harmless if len(commands) == 1 else harmless(commands)  # written out
@@ -175,7 +174,7 @@ class RemoteServer(Server):
             self._hang_up(conversation)
 
     def tell(self, commands: Sequence[Command]) -> Told:
-        """Send *commands* on a connection that is alive, a new one if need be."""
+        """Send *commands* on an idle connection, or on a new one."""
         if not OURS:
             own()
         if self.breaker.failed:
@@ -213,7 +212,7 @@ class RemoteServer(Server):
         return conversation, commands, era
 
     def hear(self, told: Told) -> list[Reply]:
-        """Return the replies to what was told."""
+        """Return the replies to the commands of *told*."""
         conversation, commands, era = told
         try:
             replies = conversation.hear(len(commands))
@@ -239,7 +238,7 @@ class RemoteServer(Server):
         self._hang_up(told[0])  # an interrupt: it says nothing about the server
 
     def _borrow(self, era: int, *, cautious: bool) -> Conversation:
-        """Return an idle connection or a new one; *cautious* pays a look whether it still lives."""
+        """Return an idle connection or a new one; *cautious* checks first, with a system call, that an idle one still lives."""
         until = None if self.patience is None else monotonic() + self.patience
         while True:
             while (conversation := self._idle()) is not None:
@@ -270,7 +269,7 @@ class RemoteServer(Server):
             error.doubt_size(len(packed(commands)))
         self._hang_up(conversation)
         if isinstance(error, ServerTimeout):
-            self.close_idle()  # a balancer that forgot one silently has forgotten those that idled longer
+            self.close_idle()  # a load balancer that dropped one silently has dropped those that were idle for longer
         self._note(error, era)
         if conversation.replaceable and isinstance(error, ServerTimeout):
             complete(self._second_opinion(BLOCKING))
@@ -279,16 +278,14 @@ class RemoteServer(Server):
         """Return a new connection of redis-py's to the server, which MAX_CONNECTIONS does not count."""
         if not OURS:
             own()
-        if self.sentinels is None:
-            return connect(self.way)
-        return self._open().connection
+        return connect(self.way) if self.sentinels is None else self._open().connection
 
     def _connect(self, seat: Seat | None = None) -> Conversation:
         conversation = self._open()
         # A new connection, too, may lead to a primary that is about to be a replica.
         conversation.replaceable = self.sentinels is not None
         conversation.seat = seat
-        # Weakly: one that an interrupt has taken from its caller is nobody's, and hangs up as it is collected.
+        # Weakly: a connection that its caller lost by an interrupt is closed when it is collected.
         self.open.add(weakref.ref(conversation, self.open.discard))
         conversation.give_back = self.give_back  # only now: `meet` may have begun a new place
         return conversation
@@ -318,10 +315,10 @@ class RemoteServer(Server):
             log.error("%s", error, extra={"event": "refused"})  # once: every new connection will be refused alike
 
     def probe(self) -> None:
-        """Find out whether the server is back, over a connection of its own, and tell the breaker."""
+        """Send a PING over a new connection, and tell the breaker whether the server is back."""
         era = self.breaker.era
         try:
-            # However patient callers are: probes that hang for ever would be the last ones.
+            # With a limit in any case: a probe that hangs for ever would be the last one.
             conversation = self._open(DEADLINE)
             try:
                 conversation.hasten(self.timeout or DEADLINE)
@@ -332,10 +329,10 @@ class RemoteServer(Server):
             self._note(error, era)
             if is_outage(error):
                 return
-        self.breaker.success(era)  # a server that refuses us is there
+        self.breaker.success(era)  # a server that refuses the connection is there
 
     async def _second_opinion(self, runtime: Runtime) -> None:
-        """Wait a moment for a probe, after a time-out on an old connection: it alone may have been forgotten."""
+        """Wait a moment for a probe, after a time-out on an old connection: perhaps only that connection is dead."""
         until = monotonic() + MOMENT
         while self.breaker.open and monotonic() < until:
             await runtime.sleep(MOMENT / 20)
@@ -407,7 +404,7 @@ class RemoteServer(Server):
         return replies
 
     async def _line(self) -> Multiplexed:
-        """Return the loop's connection; callers that come while it is made share the making."""
+        """Return the loop's connection; calls that come while it is being made wait for the same one."""
         loop = asyncio.get_running_loop()
         line = self.lines.get(loop)
         if line is not None and not line.retired:
@@ -418,12 +415,12 @@ class RemoteServer(Server):
         return await self._arrival(making)
 
     def _begin(self, line: Multiplexed) -> None:
-        self.lines.add(line)  # of now: `renew` may have begun new ones meanwhile
+        self.lines.add(line)  # read now: `replace_connections` may have replaced it
 
     async def _apart(self, line: Multiplexed, data: bytes, commands: Sequence[Command]) -> list[Reply]:
-        """Return the replies to what is large, which travels beside *line* and shares a connection with nobody.
+        """Return the replies to large commands, which get a connection of their own beside *line*.
 
-        It holds nobody up, and if the server hangs up on it, it does so on nobody else.
+        There they delay no other call, and if the server closes the connection because of their size, no other call fails.
         """
         try:
             async with line.room:
@@ -445,10 +442,10 @@ class RemoteServer(Server):
     def _aconnect(
         self, loop: asyncio.AbstractEventLoop, keep: Callable[[Multiplexed], None]
     ) -> asyncio.Future[Multiplexed]:
-        """Begin to make a connection for *loop*, which *keep* is given, and return its future.
+        """Begin to make a connection for *loop*, pass it to *keep*, and return its future.
 
-        A thread makes it, as for the blocking face: with the same options and the same security, and out of the
-        reach of signals, whose handlers run in the main thread.
+        A thread makes it in the same way as for the blocking face.  Handlers of signals run in the main thread, and so
+        cannot interrupt it.
         """
         making: asyncio.Future[Multiplexed] = asyncio.Future(loop=loop)
 
@@ -471,7 +468,7 @@ class RemoteServer(Server):
                     line = Multiplexed(made)
                     keep(line)
                     making.set_result(line)
-            except BaseException as error:  # an interrupt: the loop may watch a connection that nobody knows
+            except BaseException as error:  # an interrupt: the loop may watch a connection that is not in `lines`
                 if line is not None:
                     line.close()
                 elif isinstance(made, Conversation):
@@ -482,7 +479,7 @@ class RemoteServer(Server):
             finally:
                 if isinstance(made, BaseException) and not making.done():
                     making.set_exception(made)
-                    making.exception()  # looked at, so that asyncio does not complain when all waiters left
+                    making.exception()  # else asyncio complains of it when no call waits any more
 
         try:
             start(threading.Thread(target=connect, name="fleetcache connects", daemon=True))
@@ -491,7 +488,7 @@ class RemoteServer(Server):
         return making
 
     async def _arrival(self, making: asyncio.Future[Multiplexed]) -> Multiplexed:
-        """Wait for a connection that is being made, though not for ever: an interrupt may have lost the news."""
+        """Return the connection that is being made; wait with a limit, as an interrupt may have lost the result."""
         limit = time_to_connect(self.pool)
         done, _ = await asyncio.wait((making,), timeout=limit and limit + DEADLINE)
         if not done:
@@ -512,7 +509,7 @@ class RemoteServer(Server):
     # --- new connections --------------------------------------------------------------------------
 
     def _open(self, patience: float | None = None) -> Conversation:
-        """Return a new connection, which leads to the right server; *patience* is for settings without a limit."""
+        """Return a new connection to the right server; *patience* is the limit where the settings have none."""
         limit = time_to_connect(self.pool) or patience
         until = inf if limit is None else monotonic() + limit
         if self.sentinels is None:
@@ -533,18 +530,18 @@ class RemoteServer(Server):
         return made
 
     def watch(self, met: Callable[[str], None]) -> None:
-        """From now on call *met* with the run id of the server at the end of each new connection."""
+        """From now on call *met* with the run id of the server of each new connection."""
         if met not in self.watchers:
             self.watchers.append(met)
 
     def unwatch(self, met: Callable[[str], None]) -> None:
-        """Call *met* no more."""
+        """Stop calling *met*."""
         with suppress(ValueError):
             self.watchers.remove(met)
 
     @property
     def inquires(self) -> bool:
-        """Whether a new connection is asked who is at its end."""
+        """Whether a new connection begins with INFO, which tells the server's run id and role."""
         return bool(self.watchers) or (self.sentinels is not None and self.sentinels.primary)
 
     def _met(self, about: Reply) -> None:
@@ -557,7 +554,7 @@ class RemoteServer(Server):
         self.meet(facts.get("run_id", ""))
 
     def meet(self, run_id: str) -> None:
-        """Note that a new connection led to the server *run_id*; the connections to another one go."""
+        """Note that a new connection leads to the server *run_id*; close the connections to any other server."""
         if run_id and run_id != self.run_id:
             self.run_id = run_id
             try:
@@ -588,7 +585,7 @@ class RemoteServer(Server):
     # --- processes --------------------------------------------------------------------------------
 
     def after_fork(self) -> None:
-        """Let go of the parent's connections; the parent goes on using them."""
+        """Forget the parent's connections without a word to the server; the parent goes on using them."""
         conversations = [conversation for known in list(self.open) if (conversation := known()) is not None]
         lines = self.lines.values()
         keep(conversations, lines, self.connecting, self.breaker.prober)

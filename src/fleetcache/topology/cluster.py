@@ -234,7 +234,7 @@ class UnknownNode(Server):
 class Cluster(Topology):
     """The nodes of a cluster, found by asking *starts*; *connect* makes the server of a host and port."""
 
-    splits = moves = True
+    can_move = one_by_one = True
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""Which server is asked: the only thing a topology knows.
+"""The contract of a topology, which only knows which server to ask.
 
-Nothing above knows how many servers there are; nothing here knows what a key means.
+The code above does not know how many servers there are; the code here does not know what a key means.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fleetcache.exchange.runtime import Runtime
 from fleetcache.stats.figures import Figures
 
 Share: TypeAlias = tuple[Server, list[int]]
-"""A server, and the places of the commands or names that are its."""
+"""A server, and the places of the names that it holds, in the list that was divided."""
 
 SERVERS = Figures(
     "servers",
@@ -40,18 +40,18 @@ class Topology:
     redirects: Mapping[str, int] = MappingProxyType({})
     """How often a command was sent again, by reason, and how often the map of a cluster was ``learnt``."""
 
-    moves = False
-    """Whether the primaries may change, and what each holds; then `watch` tells."""
+    can_move = False
+    """Whether the primaries, and the names that each holds, may change; `watch` then reports it."""
 
-    splits = False
-    """Whether names of one server may still not be together, so that each is asked about by itself."""
+    one_by_one = False
+    """Whether each name needs a command of its own, because names on one server may be in different slots."""
 
     def route(self, command: Command) -> Server:
         """Return the server to ask."""
         raise NotImplementedError
 
     def another(self, command: Command, tried: Server) -> Server | None:
-        """Return whom to ask when *tried* is away, or None."""
+        """Return the server to ask when *tried* is away, or None."""
         return None
 
     def home(self, name: str) -> Server:
@@ -67,7 +67,7 @@ class Topology:
         raise NotImplementedError
 
     async def survey(self, runtime: Runtime, tried: Server | None = None) -> Sequence[Server]:
-        """Return the primaries, after finding out who they are now: not from *tried*."""
+        """Return the primaries of now, after asking the servers for them, but not *tried*."""
         return self.primaries
 
     def close_idle(self) -> None:
@@ -81,7 +81,7 @@ class Topology:
             await server.aclose_idle()
 
     def watch(self, moved: Callable[[Iterable[Server]], None]) -> None:
-        """From now on call *moved* with the servers that hold less than before, as soon as others do."""
+        """From now on call *moved* with the servers that have lost names to others, as soon as that is known."""
 
     def unwatch(self, moved: Callable[[Iterable[Server]], None]) -> None:
-        """Call *moved* no more."""
+        """Stop calling *moved*."""
