@@ -1,15 +1,15 @@
-"""What must be right in a forked process, whoever forked it.
+"""Forks: sockets, threads and locks of the parent are replaced in a child, whether Python or C code forked it.
 
-Python runs hooks in the children that it forks.  A server written in C that forks with the interpreter inside, as
-uWSGI does, runs none; then everything looks as in the parent: its sockets, its threads, and locks that a thread
-holds which is not here.  So whatever belongs to one process is *renewed* in a child by whoever comes first, Python's
-hook or the first look at `OURS`.  Every way to a socket or to a lock begins with that look::
+Python runs hooks in the children that it forks.  A server written in C that forks with the interpreter inside, such as
+uWSGI, runs none.  Then the child has the parent's sockets, its thread objects, and locks held by threads that do not
+exist in the child.  So each part that belongs to one process is *renewed* in a child, by Python's hook or by the first
+check of `OURS`, whichever comes first.  Before each use of a socket or a lock, the code checks::
 
     if not OURS:
         own()
 
-`OURS` is a byte in a page that the kernel hands to children as zeros, so a look takes some 10 ns.  (Linux 4.14,
-MADV_WIPEONFORK; it is what random number generators use.)
+`OURS` is a byte in a memory page that the kernel clears in children, so the check takes some 10 ns.  (Linux 4.14,
+MADV_WIPEONFORK; random number generators use the same.)
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MADV_WIPEONFORK = 18
 
 
 class SameProcess:
-    """`OURS` where the kernel wipes no pages: compares process ids, which takes 200 ns."""
+    """`OURS` if the kernel cannot clear pages: compares process ids, which takes 200 ns."""
 
     def __init__(self) -> None:
         self.pid = 0
@@ -54,17 +54,17 @@ class SameProcess:
 
 
 def _page() -> Any:
-    """Return what is true once it is set so, and false again in every child."""
+    """Return an object that is true once it is set to true, and false again in every child."""
     if sys.platform == "linux" and ctypes is not None:
         page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        # An emulator that takes any advice heeds none.
+        # An emulator that accepts any advice follows none.
         if takes(page, MADV_WIPEONFORK) and not takes(page, -1):
-            return ctypes.c_bool.from_buffer(page)  # whose truth is looked at faster than the page's first byte
+            return ctypes.c_bool.from_buffer(page)  # its truth is read faster than the page's first byte
     return SameProcess()
 
 
 def takes(page: mmap.mmap, advice: int) -> bool:
-    """Whether the kernel takes *advice* about *page*."""
+    """Whether the kernel accepts *advice* about *page*."""
     try:
         page.madvise(advice)
     except OSError:
@@ -73,22 +73,22 @@ def takes(page: mmap.mmap, advice: int) -> bool:
 
 
 OURS = _page()
-"""Whether this process owns all that it has; false in a child until `own` has been called."""
+"""Whether this process owns its sockets and locks; false in a child until `own` has been called."""
 
 chance = random.Random()
-"""Random numbers that differ between forked processes, and do not disturb those who seed the module's own."""
+"""Random numbers that differ between forked processes; programs that seed the module's own are not affected."""
 
 _renewals: dict[int, Callable[[], object]] = {}
 _numbers = count()
 _owning: dict[int, Any] = {}
-"""The lock of each process that is becoming an owner: of one that has not ended by a fork in the middle of it."""
+"""The lock under which a process calls its renewals, by process id; a fork may come in the middle of them."""
 
 
 def in_children(renew: Callable[[], object]) -> None:
-    """From now on call *renew*, a function or a method, once in each forked child, before anything else is done there.
+    """Register *renew*, a function or a method, to be called once in each forked child before its part is used.
 
-    It must begin anew whatever state it finds, and replace locks, never take them.  A method is called as long as
-    its object lives.
+    It must start anew from any state, and replace locks, never take them.  A method is called as long as its object
+    lives.
     """
     number = next(_numbers)
     if not inspect.ismethod(renew):
@@ -103,10 +103,10 @@ def in_children(renew: Callable[[], object]) -> None:
 
 
 def own() -> None:
-    """Make this process own all that it has, if it does not yet: in a child, begin everything anew."""
+    """In a child that has not done so yet, call every renewal: this process then owns its sockets and locks."""
     pid = os.getpid()
-    # A lock of its own for each process, since the parent's may be held for ever.  A handler that interrupts this
-    # and uses a cache does all of it.
+    # Each process has its own lock here, since the parent's may be held for ever.  A signal's handler that interrupts
+    # this and uses a cache calls all renewals itself.
     with _owning.setdefault(pid, threading.RLock()):
         for renew in list(_renewals.values()):
             if OURS:
@@ -118,9 +118,9 @@ def own() -> None:
 
 
 def keep(*inherited: Any) -> None:
-    """Let *inherited*, which is the parent's, never be collected in this child, not even at its end.
+    """Keep *inherited*, objects of the parent, from being garbage collected in this child, even at its end.
 
-    A transport would touch its loop; and CPython 3.13 crashes over a thread that is not here.
+    A transport would touch its loop, and CPython 3.13 crashes on a thread object whose thread does not exist here.
     """
     if not any(inherited):
         return
@@ -134,7 +134,7 @@ KEPT: list[Any] = []
 
 
 class Guard:
-    """Has a ``lock`` that is free in a child, whatever a thread of the parent's was doing."""
+    """Has a ``lock`` that is free in a child, even if a thread of the parent held it."""
 
     def __init__(self) -> None:
         self._renew()

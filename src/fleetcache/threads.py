@@ -1,10 +1,10 @@
-"""The library's own threads: when they may begin, and that they end before their interpreter does.
+"""The library's own threads: when they may start, and that they end before their interpreter does.
 
 All are daemons, and named "fleetcache …".
 
-A daemon that goes on while its interpreter ends does no harm to a process, but CPython aborts one whose
-sub-interpreter has a thread left.  So what has threads stops them by ``atexit``, and here they are waited for; this module is
-imported before, so its turn comes after.
+A daemon thread that goes on while its interpreter ends does no harm, but CPython aborts a process that ends a
+sub-interpreter with a thread left.  So each module with threads stops them by ``atexit``, and this module waits for
+their end; it is imported first, so its own ``atexit`` function runs last.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from fleetcache.forks import OURS, in_children, own
 from fleetcache.interrupts import let_pass
 
 FAREWELL = 0.3
-"""Seconds that the end of an interpreter waits for threads that are just going; one that hangs in a connect is left alone."""
+"""How long, in seconds, the end of an interpreter waits for its threads; one may hang while it connects."""
 
 _parents: set[threading.Thread] = set()
-"""Threads of a process from which this one was forked, by C code that did not tell Python."""
+"""Threads of the process from which C code forked this one, without Python's hooks."""
 
 
 class Bell:
     """Wakes the one thread that waits for it.
 
-    No ``threading.Event``, whose methods are Python code: an interrupt within them, or a handler that calls them
-    again, leaves its lock held, and whoever rings next waits for ever.
+    This is no ``threading.Event``, whose methods are Python code: an interrupt within them, or a signal's handler that
+    calls them again, leaves the event's lock held, and the next caller waits for ever.
     """
 
     def __init__(self) -> None:
         self._rung: SimpleQueue[None] = SimpleQueue()
 
     def ring(self) -> None:
-        """Let the thread go on; at once if it does not wait yet."""
+        """Let the waiting thread go on, or the next call of `wait` return at once."""
         if self._rung.empty():
             self._rung.put(None)
 
@@ -50,19 +50,20 @@ class Bell:
 
 
 def start(thread: threading.Thread) -> None:
-    """Start *thread*, or raise RuntimeError if there can be none now, or may be none."""
+    """Start *thread*, or raise RuntimeError if no thread can start now, or none may."""
     if loads_for_uwsgi():
         raise RuntimeError("uWSGI loads the site here, and forks its workers; the thread begins in each of them")
     try:
         thread.start()
     except KeyError as error:
-        # CPython removes a thread that did not begin from a dict; if an interrupt comes when it has begun, that hides it.
+        # CPython removes a thread that did not begin from a dict; if an interrupt comes when it has begun, that
+        # hides it.
         let_pass(error)
         raise
 
 
 def begun(name: str, work: Callable[..., object], *arguments: object) -> threading.Thread | None:
-    """Return a thread that does *work*; None if there cannot be one now."""
+    """Return a running thread that does *work*; None if no thread can start now."""
     thread = threading.Thread(target=work, args=arguments, name=f"fleetcache {name}", daemon=True)
     try:
         start(thread)
@@ -72,10 +73,10 @@ def begun(name: str, work: Callable[..., object], *arguments: object) -> threadi
 
 
 def loads_for_uwsgi() -> bool:
-    """Whether this is the process of uWSGI that loads a site and is then forked, in C, to make the workers.
+    """Whether this is uWSGI's process that loads a site and then forks its workers in C.
 
-    A thread that has the interpreter at that moment, or waits for it, is not in the workers, and CPython would let them wait
-    for it for ever.
+    A thread that holds the GIL at that moment, or waits for it, does not exist in the workers, and CPython would let
+    them wait for the GIL for ever.
     """
     uwsgi: Any = sys.modules.get("uwsgi")
     return uwsgi is not None and hasattr(uwsgi, "worker_id") and not uwsgi.worker_id() and not uwsgi.mule_id()
@@ -96,7 +97,7 @@ def _after_fork() -> None:
 def _at_exit() -> None:
     until = monotonic() + FAREWELL
     for thread in ours():
-        with suppress(RuntimeError):  # it is just being started
+        with suppress(RuntimeError):  # the thread is just being started
             thread.join(max(0.0, until - monotonic()))
 
 

@@ -20,21 +20,20 @@ from fleetcache.interrupts import interruption
 
 CHUNK = 65536
 RESTED = 0.001
-"""Seconds: what has not been used for so long is looked at first, which takes a system call."""
+"""A connection that was idle for this many seconds is checked before its next use, by one system call."""
 TICK = int(getattr(signal, "SIGALRM", 0))
 KERNEL_TIMEOUTS = TICK > 0 and hasattr(socket, "SO_RCVTIMEO") and hasattr(socket, "AF_UNIX") and hasattr(select, "poll")
 
 
 def ticks() -> bool:
-    """Whether a timer of this process's is about to send a signal, perhaps again and again."""
-    # What signal.getsignal wraps takes a tenth of the time.
+    """Whether a timer of this process will send a signal, perhaps periodically."""
     return bool(getsignal(TICK)) and signal.getitimer(signal.ITIMER_REAL)[0] > 0
 
 
 class Conversation:
-    """One connected socket.  Whoever holds it asks and is answered; then it is given back.
+    """One connected socket, for one caller at a time, which gives it back when it has its replies.
 
-    A conversation that raised is of no further use: a reply may still be on its way.
+    A conversation that raised must be closed: a reply may still be on its way.
     """
 
     __slots__ = (
@@ -59,18 +58,18 @@ class Conversation:
         self.address = address
         self.timeout = timeout
         self.replaceable = False
-        """Whether a new connection may take its place when it fails: it was idle, and may have been dead for long."""
+        """Whether a new connection may replace it when it fails: it was idle, so it may have been dead for long."""
         self.give_back: Callable[[Conversation], None]
-        """Called with the conversation itself when its caller has the replies; in the hot path, so no method."""
+        """Called with the conversation when its caller has the replies; an attribute, because a method is slower."""
         self.seat: Any = None
-        """Its share of MAX_CONNECTIONS."""
+        """Its seat under MAX_CONNECTIONS."""
         self.told = monotonic()
         """When it was last used."""
         self.sock = socket_of(connection)
         self.parser = new_parser()
         self.buffer = bytearray(CHUNK)
         # A Python timeout costs a poll() before each send and recv; the kernel's own costs nothing.
-        # Not under TLS, whose reads would spin on it, nor under gevent: both have other socket classes.
+        # It is not used under TLS, whose reads would spin on it, nor under gevent: both have other socket classes.
         self.kernel = KERNEL_TIMEOUTS and type(self.sock).__module__ == "socket"
         self.poll: Any = None
         if self.kernel:
@@ -81,12 +80,12 @@ class Conversation:
         self._limit(timeout)
 
     def ask(self, data: bytes, count: int) -> list[Reply]:
-        """Send *count* commands and return their replies: `tell` and `hear` for the usual case, a single read."""
+        """Send *count* commands and return their replies: `tell` and `hear` for the common case of a single read."""
         started = monotonic()
         if started - self.told > RESTED and self.is_stale():
             raise ConnectionLost(f"{self.address}: the server closed the connection while it was idle")
         self.told = started
-        if self.kernel and getsignal(TICK) and ticks():  # written out: nearly always there is no handler
+        if self.kernel and getsignal(TICK) and ticks():  # first the cheap test: nearly always there is no handler
             self._count_by_python()
         parser = self.parser
         replies: list[Reply] = []
@@ -97,7 +96,7 @@ class Conversation:
                 self.sock.sendall(data)
             size = self.sock.recv_into(self.buffer)
             parser.feed(self.buffer, 0, size)
-            if count == 1:  # written out: it is most of what is asked
+            if count == 1:  # the common case, written out
                 reply = parser.gets()
                 if reply is not NEED_DATA and type(reply) is not Push and not parser.has_data():
                     return [reply]
@@ -112,12 +111,12 @@ class Conversation:
         return self.hear(count, replies)
 
     def _count_by_python(self) -> None:
-        """From now on let Python count the time.  After each signal the kernel would begin to count anew."""
+        """Let Python keep the time limit from now on: the kernel would restart the time after each signal."""
         self.kernel = False
         self._limit(self.timeout)
 
     def hasten(self, timeout: float | None) -> None:
-        """From now on an exchange takes *timeout* seconds at most."""
+        """Limit each exchange from now on to *timeout* seconds."""
         if timeout is not None and timeout <= 0:
             raise ServerTimeout(f"{self.address}: no answer while connecting")
         self.timeout = timeout
@@ -136,7 +135,7 @@ class Conversation:
             raise self._explained(error) from error
 
     def _send(self, data: bytes) -> None:
-        """Send *data* within one limit; the kernel would give each part of it the whole."""
+        """Send *data* within one time limit; the kernel would apply the whole limit to each part."""
         try:
             if not self.kernel or self.timeout is None or len(data) <= CHUNK:
                 self.sock.sendall(data)
@@ -145,17 +144,17 @@ class Conversation:
             while left := left[self.sock.send(left) :]:
                 self._hurry()
         except (BrokenPipeError, ConnectionResetError) as error:
-            # Who reads on hears why: the server's last words, if there are any, or that it hung up.
+            # Read on: the server may have sent a last reply that names the reason.
             if self._interrupts(error):
                 raise
         self._relax()
 
     def hear(self, count: int, replies: list[Reply] | None = None) -> list[Reply]:
-        """Return the next *count* replies, of which *replies* are here."""
+        """Return the next *count* replies; *replies* have been read already."""
         replies = [] if replies is None else replies
         size = 0
         if self.timeout is not None:
-            # Other servers may have been waited for since; to read what has come takes a moment still.
+            # The time may have passed while other servers were read; to read bytes that have arrived takes a moment.
             self.told = max(self.told, monotonic() - 0.9 * self.timeout)
         while not self._take(replies, count, size):
             try:
@@ -167,7 +166,7 @@ class Conversation:
         return replies
 
     def receive(self) -> int:
-        """Wait for what comes next, give it to the parser, and return how many bytes it was."""
+        """Wait for the next bytes, feed them to the parser, and return their number."""
         try:
             self._hurry()
             size: int = self.sock.recv_into(self.buffer)
@@ -181,10 +180,9 @@ class Conversation:
         return size
 
     def _take(self, replies: list[Reply], count: int, size: int) -> bool:
-        """Move what the parser has to *replies*, and return whether these are *count*; *size* bytes came last.
+        """Move the parsed replies to *replies*, and return whether these are *count*; the last read had *size* bytes.
 
-        What comes after the last reply is nobody's: then some reply was nobody's, and the others
-        may be those to other commands.
+        A reply after the last one belongs to no command.  Then the others may be the replies to other commands too.
         """
         take = self.parser.gets
         try:
@@ -202,20 +200,20 @@ class Conversation:
         return True
 
     def _pushed(self, size: int) -> bool:
-        """Whether what follows the last reply in the last *size* bytes can be the beginning of a push."""
+        """Whether the bytes after the last reply, among the last *size*, can be the beginning of a push."""
         return self.buffer.find(b"\r\n>", 0, size) >= 0
 
     def _interrupts(self, error: Exception) -> bool:
-        """Whether neither the socket nor the parser has raised *error*."""
+        """Whether *error* is an interrupt: neither the socket nor the parser has raised it."""
         if interruption(error) is not None:
             return True
         if not isinstance(error, TimeoutError) or error.errno is not None:
             return False
-        # gevent's limit on a whole block looks as the socket's does, but is not due at the same time.
+        # gevent's limit on a whole block has the same class as the socket's, but is due at another time.
         return self.timeout is None or monotonic() - self.told < 0.9 * self.timeout
 
     def _explained(self, error: Exception) -> Exception:
-        """Return an error of the socket, or of the parser, as ours."""
+        """Return an error of the socket or the parser as one of fleetcache's."""
         if isinstance(error, (TimeoutError, BlockingIOError)):
             return ServerTimeout(f"{self.address}: no reply within {self.timeout} s")
         if isinstance(error, NO_REPLY):
@@ -224,11 +222,11 @@ class Conversation:
 
     @property
     def rested(self) -> bool:
-        """Whether it has been idle for a while, so that a look at it is due."""
+        """Whether it has been idle for so long that it must be checked before its next use."""
         return monotonic() - self.told > RESTED
 
     def is_stale(self) -> bool:
-        """Whether the server hung up, or said something nobody asked for, since the last reply."""
+        """Whether the server closed the connection, or sent an unexpected message, since the last reply."""
         if self.poll is not None and not self.poll.poll(0):
             return False
         if self.kernel:
@@ -246,7 +244,7 @@ class Conversation:
         return True
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.connection.disconnect()
 
     def abandon(self) -> None:
@@ -254,7 +252,7 @@ class Conversation:
         self.sock.close()
 
     def _hurry(self) -> None:
-        """A reply that trickles in must not have the whole timeout for each of its drops."""
+        """Lower the kernel's limit to the time that is left: each piece of a slow reply must not get it all."""
         if self.timeout is None:
             return
         left = self.told + self.timeout - monotonic()

@@ -1,7 +1,7 @@
-"""Bytes on a connected socket: the only place where sync and async differ.
+"""The contract of a server: `Verb`, `Command`, `Reply` and the protocol `Server`, for all code above and below.
 
-This page holds the words both sides use: a *command* is a tuple whose first part is a `Verb`;
-a *reply* is what the server said, with an error kept as a value until someone asks for it.
+A *command* is a tuple whose first part is a `Verb`.  A *reply* is the server's answer; an error is kept as a
+value until the operation reads it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ Reply: TypeAlias = Any
 
 Suits: TypeAlias = Callable[[Reply, Command], bool]
 Replies: TypeAlias = frozenset[type] | Suits
-"""The types that a reply may have; where that does not tell, as within lists, whether a reply suits a command."""
+"""The types that a reply may have; or, for lists and the like, a check whether a reply suits a command."""
 
 ALL, EVERYTHING = 2**31, -1
 
 
 class Verb(bytes):
-    """The name of a command, which knows what may be done with the command.
+    """The name of a command, with the properties of the command.
 
-    ``reads``: a replica may answer it.  ``harmless``: running it twice leaves and answers what
-    running it once does, so it may be repeated after a connection died with the reply unread.
-    ``repeats_elsewhere``: it may run on a second server although the first may have run it.  ``sole``: two
-    servers must never both run it.  (`repeating` is where these three are looked at.)
-    ``key`` is where the first key stands, 0 if there is none; ``names``: how many keys stand from
-    there on, at most.  ``writes``: how many of them it may change, `ALL`, or `EVERYTHING` there is.
-    ``answers`` are the types that a reply to it may have, unless ``suits`` decides; without both
-    a reply may be anything.
+    ``reads``: a replica may answer it.  ``harmless``: a second run has the same effect and the same reply, so it
+    may be repeated after a connection died before its reply.  ``repeats_elsewhere``: it may run on a second server
+    although the first may have run it.  ``sole``: two servers must never both run it.  (`repeating` uses these three.)
+    ``key`` is the place of the first key, 0 if there is none; ``names``: the number of keys from there on, at most.
+    ``writes``: how many of them it may change, `ALL`, or `EVERYTHING` on the server.
+    ``answers`` are the types that a reply to it may have, unless ``suits`` decides; without both,
+    any reply is accepted.
     """
 
     reads: bool
@@ -70,9 +69,9 @@ class Verb(bytes):
 
 
 class Script(str):  # noqa: SLOT000 - it has attributes
-    """A Lua script, written into a command as the digest by which the server knows it.
+    """A Lua script; a command holds its digest (`EVALSHA`).
 
-    ``lua`` is its text, for a server that does not; both bear the script's ``name``.
+    ``lua`` is its text, for a server that does not know the digest; ``name`` is the script's name in both.
     """
 
     name: str
@@ -88,44 +87,44 @@ class Script(str):  # noqa: SLOT000 - it has attributes
 
 
 class Server(Protocol):
-    """One server, wherever it runs: what a topology is made of.
+    """One server, remote or in this process; topologies consist of servers.
 
-    Both faces run *commands* back to back, and return one reply each, in order.  A refusal by
+    Both faces run *commands* back to back, and return one reply for each, in order.  A refusal by
     the server is returned in its place as a ``redis.exceptions.ResponseError``; a server that
-    cannot be asked raises ``redis.exceptions.ConnectionError`` or ``TimeoutError``.  Replies of
-    which another server gave some are `Redirected`.
+    cannot be asked raises ``redis.exceptions.ConnectionError`` or ``TimeoutError``.  If another
+    server gave some of the replies, the list is `Redirected`.
     """
 
     address: str
 
     @property
     def away(self) -> bool:
-        """Whether it failed a moment ago, and is not asked for now."""
+        """Whether its breaker is open: it failed a moment ago, and calls are refused."""
         return False
 
     @property
     def remote(self) -> Any:
-        """The `RemoteServer` that has the connections, started if need be; None if the server lives in this process."""
+        """The `RemoteServer` with the connections, started if necessary; None if the server is in this process."""
         return None
 
     @property
     def primary(self) -> Server:
-        """The server that knows what was written a moment ago: this one, unless replicas answer for it."""
+        """The server that has the latest writes: this one, unless replicas answer for it."""
         return self
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]: ...
 
     def tell(self, commands: Sequence[Command]) -> Any:
-        """Send *commands*, so that several servers can be at work at once; `hear` returns the replies."""
+        """Send *commands*, so that several servers work at the same time; `hear` returns the replies."""
         return self.exchange(commands)
 
     def hear(self, told: Any) -> list[Reply]:
-        """Return the replies to what `tell` sent.  Whoever tells must hear."""
+        """Return the replies to the commands that `tell` sent.  Each `tell` needs its `hear` or `drop`."""
         replies: list[Reply] = told
         return replies
 
     def drop(self, told: Any) -> None:
-        """Let go of what `tell` sent and nobody will hear."""
+        """Give up the replies to the commands that `tell` sent; `hear` will not be called."""
         del told
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]: ...
@@ -134,13 +133,13 @@ class Server(Protocol):
         """Return a raw redis-py client of this server."""
 
     def close_idle(self) -> None:
-        """Close the connections that nobody is using."""
+        """Close the idle connections."""
         return
 
     async def aclose_idle(self) -> None:
-        """Close the connections that nobody is using; the running loop's, as soon as its calls have their replies."""
+        """Close the idle connections, and the running loop's as soon as its calls have their replies."""
         self.close_idle()
 
 
 class Redirected(list[Reply]):
-    """Replies some of which come from another server than the one that was asked."""
+    """Replies of which some come from another server than the one that was asked."""

@@ -1,7 +1,7 @@
-"""What is wrong with a connection that could not be made: found out when it could not, never before.
+"""Diagnosis: why a connection could not be made.  It runs only after a failure.
 
-A server that speaks no TLS waits for the end of a line that a greeting under TLS does not have, and one that does hangs
-up on a plain greeting.  Neither says so; asking it once the other way does.
+A server without TLS waits for the line end that a TLS greeting does not have; a server with TLS closes the connection
+after a plain greeting.  Neither says why; one more question in the other protocol shows it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SHORTLY = 1.0
-"""Seconds that a question takes at most."""
+"""The time limit of such a question, in seconds."""
 
 PLAIN = (b"+PONG", b"-NOAUTH", b"-NOPERM", b"-DENIED", b"-ERR", b"-LOADING", b"-MASTERDOWN", b"-MISCONF")
 
@@ -20,16 +20,16 @@ FILES = ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs")
 
 
 def bracketed(host: str) -> str:
-    """Return *host* as it stands before a port."""
+    """Return *host* in the form that stands before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def unusable_file(options: Mapping[str, Any]) -> str:
-    """Return which file that *options* name cannot be used for TLS, and why; nothing if all can."""
+    """Return which of the files that *options* name cannot be used for TLS, and why; "" if all can."""
     named = {name: options[name] for name in FILES if options.get(name)}
     for name, path in named.items():
         try:
-            with open(path, "rb"):  # noqa: PTH123 - whatever may be a path
+            with open(path, "rb"):  # noqa: PTH123 - the option may have any type that is a path
                 pass
         except (OSError, TypeError, ValueError) as error:
             return f"{name} {str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}"
@@ -68,11 +68,11 @@ def speaks_tls(place: tuple[str, int]) -> bool:
     """Whether the server at *place* answers a greeting under TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # nothing is said but that it is TLS
+    context.verify_mode = ssl.CERT_NONE  # nothing secret is sent
     try:
         with socket.create_connection(place, SHORTLY) as sock, context.wrap_socket(sock, server_hostname=place[0]):
             return True
     except ssl.SSLError as error:
-        return "ALERT" in (error.reason or "")  # it speaks it, and does not like what it heard
+        return "ALERT" in (error.reason or "")  # an alert: the server speaks TLS, and refuses this greeting
     except (OSError, ValueError):
         return False

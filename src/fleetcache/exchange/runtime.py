@@ -1,4 +1,4 @@
-"""The two ways to wait that an operation, written once, can be run on."""
+"""The runtimes: two ways to wait, blocking and awaiting, for coroutines that are written once."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ Plan: TypeAlias = Sequence[tuple[Server, Sequence[Command]]]
 
 
 class Runtime(Protocol):
-    """What a coroutine of the core may await."""
+    """The methods that an operation's coroutine may await."""
 
     blocks: bool
     """Whether its coroutines run to their end in one step."""
 
     once: bool
-    """Whether no second question can be asked."""
+    """Whether an operation may send commands only once, as in a transaction."""
 
     async def alone(self) -> None:
-        """Let everything that was asked before end, and let nothing else be asked until the operation has ended.
+        """Wait until all operations before this one have ended; those after it wait for its end.
 
-        Whoever asks more than once says so before it asks, or a pipeline could not keep its order.
+        An operation that sends commands more than once calls this first; otherwise a pipeline could not keep its order.
         """
 
     def exchange(self, server: Server, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
         """Return the server's replies to *commands*."""
 
     async def exchange_all(self, plan: Plan) -> list[list[Reply] | Exception]:
-        """Ask several servers at once, and return each one's replies, or what it failed with if it is not alone."""
+        """Ask several servers at the same time; return the replies of each, or its error if it is one of several."""
 
     async def sleep(self, seconds: float) -> None:
         """Let time pass."""
 
     async def produce(self, make: Callable[[], Any], refusal: Exception | None = None) -> Any:
-        """Return what a user's function makes; raise *refusal* if that has to be awaited, and cannot be."""
+        """Return the result of a user's function; raise *refusal* if it must be awaited and this runtime cannot."""
 
 
 class Blocking:
-    """Waits by blocking the thread; its coroutines never suspend."""
+    """Waits by blocking the thread; coroutines on it never suspend."""
 
     blocks = True
     once = False
@@ -68,8 +68,8 @@ class Blocking:
             for (server, _), found in zip(plan, told, strict=True):
                 answers.append(found if isinstance(found, Exception) else attempt(server.hear, found))
         except BaseException:
-            # An interrupt: the replies that were not read must not be read by others.
-            hearing = len(told) == len(plan)  # then one of them was being read, and has let go itself
+            # An interrupt: no other call may read the replies that were not read here.
+            hearing = len(told) == len(plan)  # then one server's `hear` was running, and has dropped its own
             for (server, _), found in list(zip(plan, told, strict=False))[len(answers) + hearing :]:
                 if not isinstance(found, Exception):
                     server.drop(found)
@@ -90,7 +90,7 @@ class Blocking:
 
 
 def attempt(action: Callable[[Any], Any], argument: Any) -> Any:
-    """Return what *action* returns, or what a server raises, to be raised when all have been read."""
+    """Return the result of *action*, or the error of the server, which is raised when all have been read."""
     try:
         return action(argument)
     except RedisError as error:
@@ -98,7 +98,7 @@ def attempt(action: Callable[[Any], Any], argument: Any) -> Any:
 
 
 class Awaiting:
-    """Waits by giving way to the other tasks of the running loop."""
+    """Waits by awaiting, so that other tasks of the running loop go on."""
 
     blocks = False
     once = False

@@ -1,4 +1,4 @@
-"""Bytes on the wire: commands to bytes, bytes to replies.  Nothing here knows of a socket."""
+"""The wire: commands to bytes, bytes to replies, refusals to exceptions.  No code here uses a socket."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NEED_DATA: Any = hiredis.Reader  # any object that is no reply
 Push = hiredis.PushNotification
 
 NODE = ": the server is a node of a cluster. Write redis+cluster:// in LOCATION"
-"""Added to refusals that a cache sees only if it was not told of the cluster."""
+"""Added to refusals that a cache gets only if its LOCATION does not name the cluster."""
 
 
 class MovedError(exceptions.MovedError):
-    """MOVED, with a message for sites that were not told of the cluster; ``args`` stay "slot host:port"."""
+    """MOVED, with a message for sites whose LOCATION does not name the cluster; ``args`` stay "slot host:port"."""
 
     def __str__(self) -> str:
         return f"MOVED {super().__str__()}{NODE}"
@@ -79,9 +79,9 @@ def packed(commands: Sequence[Command]) -> bytes:
 
 
 def _packed_by_hiredis(command: Command) -> bytes:
-    """Return *command* as bytes; hiredis is given no number.
+    """Return *command* as bytes; numbers are converted before hiredis gets them.
 
-    Of a number it takes the ``repr()``, and crashes where that raises, as it does for very many digits,
+    hiredis converts a number by ``repr()``, and crashes if that raises: for an integer of very many digits,
     or when a signal's handler raises.
     """
     if not TEXT.issuperset(map(type, command)):
@@ -93,7 +93,7 @@ def _packed_by_hiredis(command: Command) -> bytes:
 
 
 def _in_pieces(parts: Sequence[bytes]) -> bytes:
-    """Return the bytes of a command some part of which is large; hiredis would copy it again and again."""
+    """Return the bytes of a command with a large part, which hiredis would copy again and again."""
     pieces = [b"*%d\r\n" % len(parts)]
     for part in parts:
         pieces += (b"$%d\r\n" % len(part), part, b"\r\n")
@@ -101,12 +101,12 @@ def _in_pieces(parts: Sequence[bytes]) -> bytes:
 
 
 def unsendable(command: Command, error: Exception) -> exceptions.DataError:
-    """Return *error*, with which some part of *command* could not be written as bytes, as the caller's."""
+    """Return the `DataError` for *error*: a part of *command* could not be converted to bytes."""
     return exceptions.DataError(f"{in_bytes(command[0]).decode()}: {error}")
 
 
 def words(command: Command) -> list[bytes]:
-    """Return the parts of *command* as they are sent."""
+    """Return the parts of *command* as bytes."""
     try:
         return [in_bytes(part) for part in command]
     except (TypeError, ValueError) as error:
@@ -114,13 +114,13 @@ def words(command: Command) -> list[bytes]:
 
 
 def in_bytes(part: Any) -> bytes:
-    """Return what stands in a command, a text, bytes or a number, as it is sent."""
+    """Return a part of a command, which is a text, bytes or a number, as bytes."""
     kind = type(part)
     if kind is bytes:
         data: bytes = part
         return data
     if kind is int:
-        return b"%d" % part  # a ValueError if it has more digits than Python is willing to write
+        return b"%d" % part  # a ValueError if it has more digits than Python converts to text
     if isinstance(part, str):
         return part.encode()
     if isinstance(part, (bytes, memoryview)):
@@ -133,10 +133,10 @@ def in_bytes(part: Any) -> bytes:
 
 
 class Packer:
-    """What packs the commands of a connection of redis-py's, in place of its own, which gives hiredis numbers."""
+    """The packer of redis-py's connections, in place of redis-py's own, which passes numbers to hiredis."""
 
     def pack(self, *command: Any) -> list[bytes]:
-        """Return *command*, whose first part may be of several words, in pieces."""
+        """Return *command*, whose first part may consist of several words, in pieces."""
         name, *parts = command
         words = in_bytes(name).split()
         return [pack((*words, *[bytes(part) if isinstance(part, bytearray) else part for part in parts]))]
@@ -151,7 +151,7 @@ UNKNOWN = re.compile(r"unknown command [`'](\w+)[`']")
 
 
 def _without_arguments(text: str) -> str:
-    """Return a refusal without the key and the value that a server puts into it if it does not know the command."""
+    """Return a refusal without key and value, which a server quotes if it does not know the command."""
     found = UNKNOWN.match(text)
     if found is None:
         return text
@@ -171,8 +171,8 @@ def refusal(text: str) -> exceptions.RedisError:
     if code == "CROSSSLOT":
         text += NODE
     try:
-        error = kind(rest if code in {"ASK", "MOVED"} else text)  # whose classes parse "slot host:port"
-        if isinstance(error, exceptions.AskError):  # a MovedError is one
+        error = kind(rest if code in {"ASK", "MOVED"} else text)  # these classes parse "slot host:port"
+        if isinstance(error, exceptions.AskError):  # also a MovedError, which derives from it
             place_in(*error.node_addr)
             range(SLOTS).index(error.slot_id)
     except ValueError:
@@ -184,27 +184,27 @@ HOST = re.compile(r"[\w.:%?-]{0,255}")
 
 
 def place_in(host: Any, port: Any) -> tuple[str, int]:
-    """Return the host, which may be unsaid, and the port in a reply, or raise ValueError if they are none."""
+    """Return the host, which may be empty, and the port in a reply; raise ValueError if they are none."""
     name = host.decode() if isinstance(host, bytes) else "" if host is None else host
     if not isinstance(name, str) or not HOST.fullmatch(name) or not isinstance(port, (int, bytes, str)):
         raise ValueError("a host and a port are expected")
-    name.encode("idna")  # what is too long for a name is a ValueError
+    name.encode("idna")  # a ValueError if it is too long for a host name
     if not 0 <= (number := int(port)) <= 65535:
         raise ValueError(f"port {number}")
     return name, number
 
 
 SLOTS = 16384
-"""What a cluster divides names into."""
+"""The number of slots of a cluster."""
 
 NO_REPLY = (exceptions.InvalidResponse, TypeError, ValueError, IndexError, MemoryError)
-"""What the parser raises at bytes that are no reply, such as a map whose key is a list; or who has none to give it to."""
+"""Raised by the parser for bytes that are no reply, or for a reply that no command awaits."""
 
 
 def ends(replies: list[Reply], count: int) -> bool:
-    """Whether *replies* end with the server's reason to hang up, which then stands for the rest of *count* too.
+    """Whether *replies* end with the server's reason to close the connection, the reply to the rest of *count* too.
 
-    What follows a command that is against the protocol is not looked at.
+    A server does not read the commands after one that violates the protocol.
     """
     if not replies or not str(replies[-1]).startswith("Protocol error"):
         return False
@@ -215,11 +215,11 @@ def ends(replies: list[Reply], count: int) -> bool:
 
 
 def new_parser(**text: str) -> Any:
-    """Return a parser of replies, which gives a refusal as an exception and ``NEED_DATA`` for want of bytes."""
+    """Return a parser of replies: a refusal is an exception object; ``NEED_DATA`` means that bytes are missing."""
     return hiredis.Reader(protocolError=exceptions.InvalidResponse, replyError=refusal, notEnoughData=NEED_DATA, **text)
 
 
 def facts_in(about: Reply) -> dict[str, str]:
-    """Return what the reply to INFO tells; nothing if it was refused."""
+    """Return the facts in the reply to INFO, by name; none if it was refused."""
     text = about.decode(errors="replace") if isinstance(about, bytes) else about
     return dict(re.findall(r"^(\w+):(.*?)\r?$", text, re.MULTILINE)) if isinstance(text, str) else {}

@@ -1,4 +1,4 @@
-"""What happens in this process, counted and told: the figures of ``cache.info()``, and who hears of each exchange."""
+"""Metrics: ``figures`` registers the counters of ``cache.info()``; ``exchanges`` calls listeners after each exchange."""
 
 from fleetcache.stats.exchanges import Exchange, listen
 

@@ -1,4 +1,4 @@
-"""Who hears of each exchange with a server: nobody, and at no cost, unless the program asks with `listen`."""
+"""Listeners to exchanges: `listen` registers a function that is called after each; without one there is no cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("fleetcache.stats")
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Commands that were sent to one server together, and their outcome."""
+    """Commands that were sent together to one server, and their outcome."""
 
     server: str
     """Its address, without a password."""
@@ -24,7 +24,7 @@ class Exchange:
     replies: Sequence[Any] | None
     """One for each command, a refusal as a ``redis.exceptions.ResponseError``; None if there are none."""
     seconds: float
-    """From the moment it was sent, or had to wait for a connection, until its replies were read."""
+    """The time from sending, or from waiting for a connection, until the replies were read."""
     error: BaseException | None
     """The reason why there are no replies."""
 
@@ -36,7 +36,7 @@ _said = Said()
 
 
 def listen(hearing: Hearing) -> Callable[[], None]:
-    """Call *hearing* with each `Exchange` of the caches that are made from now on; return a function that ends this.
+    """Call *hearing* with each `Exchange` of the caches that are created from now on; return a function that ends this.
 
     It is called where the replies are read: in the caller's thread, or on the event loop.  So it must be quick, and
     must not use a cache.  An exception that it raises is logged, and ignored.
@@ -51,12 +51,12 @@ def listen(hearing: Hearing) -> Callable[[], None]:
 
 
 def is_heard() -> bool:
-    """Whether anybody listens."""
+    """Whether there is a listener."""
     return bool(_hearing)
 
 
 def tell(exchange: Exchange) -> None:
-    """Tell everybody who listens of *exchange*."""
+    """Call every listener with *exchange*."""
     for hearing in _hearing:
         try:
             hearing(exchange)

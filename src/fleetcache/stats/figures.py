@@ -1,6 +1,6 @@
-"""The figures of ``cache.info()``: each has a name, one sentence, and an attribute that is read when somebody asks.
+"""The figures of ``cache.info()``: each has a name, one sentence, and an attribute that `info` reads.
 
-Code that counts adds to plain integers, and registers them beside the class that has them::
+To add one, count in a plain attribute of the class that knows, and register its name beside the class::
 
     COUNTED = Figures("near", misses="Reads that found no copy here.")
 """
@@ -16,7 +16,7 @@ MEANINGS: dict[str, str] = {}
 
 
 class Figures:
-    """The figures of one subject; in ``info()`` they stand under *part*."""
+    """The figures of one subject, which ``info()`` returns under *part*."""
 
     def __init__(self, part: str, /, **meanings: str) -> None:
         self.names = tuple(meanings)
@@ -29,7 +29,7 @@ class Figures:
 
 
 def _plain(figure: Any) -> Any:
-    """Return *figure* as it may be kept, or written as JSON: what counts goes on counting."""
+    """Return *figure* as a copy that does not change, and that can be written as JSON."""
     if isinstance(figure, Mapping):
         return dict(figure)
     return figure.value if isinstance(figure, Enum) else figure

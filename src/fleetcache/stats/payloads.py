@@ -1,4 +1,4 @@
-"""What the cache objects of one configuration count together of payloads, and what was logged lately."""
+"""The count of unreadable payloads, shared by the caches of one configuration, and their log lines of a minute."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MOST = 1000
 
 
 class Said:
-    """What was logged within the last minute: it is not logged again, and no more than 1000 lines of a kind are."""
+    """The names logged within the last minute: they are not logged again, and at most 1000 of a kind are."""
 
     def __init__(self) -> None:
         self.times: dict[str, float] = {}
 
     def is_new(self, what: str) -> bool:
-        """Whether *what* is to be logged now."""
+        """Whether *what* should be logged now."""
         now, times = monotonic(), self.times
         if now < times.get(what, -MINUTE) + MINUTE:
             return False
@@ -40,14 +40,14 @@ class Stats:
     """Counters since the process began."""
 
     unreadable: int = 0
-    """Payloads that could not be turned into a value, and were taken as missing."""
+    """Payloads that could not be read, and counted as missing."""
 
     said: Said = field(default_factory=Said)
-    """The names of those that were logged."""
+    """Their names, if they were logged lately."""
 
     def __post_init__(self) -> None:
         in_children(self.after_fork)
 
     def after_fork(self) -> None:
-        """Begin to count, in a child."""
+        """Start to count anew, in a child."""
         self.unreadable = 0
