@@ -212,7 +212,7 @@ def _together(outcome: Outcome, others: Sequence[Other], clusters: Mapping[int, 
 
 
 def drive(operation: str, name: str, url: str, seconds: float) -> tuple[int, Cost]:
-    """Do one operation for so many seconds; return how often it was done, and the seconds it took."""
+    """Do one operation for *seconds*; return how often it was done, and the seconds it took."""
     turn = _turn(operation, name, url)
     count, calls = 100, 0
     cpu, wall = time.process_time(), time.perf_counter()

@@ -1,4 +1,4 @@
-"""Who takes part: the floors, the peers, and fleetcache as one more of them.
+"""The contenders: the floors, the peers, and fleetcache as one more of them.
 
 A floor is the least that could do the work from Python: a socket, hiredis to pack and parse, and
 pickle.  It names no keys, keeps no pool and handles no error.

@@ -249,7 +249,7 @@ class Demo:
         workers: dict[int, tuple[int, int]] = {}
         deadline = time.monotonic() + 5
         with ThreadPoolExecutor(2 * WORKERS) as pool:
-            # Who answers is the kernel's choice, so ask several at once until all have answered.
+            # The kernel chooses the worker that answers, so ask several at once until all have answered.
             while len(workers) < WORKERS and time.monotonic() < deadline:
                 for _, body in pool.map(lambda _: fetch(self.near.port, "/near/"), range(2 * WORKERS)):
                     answer = json.loads(body)
@@ -339,7 +339,7 @@ class Demo:
         pairs, span = _turns(seconds)
         rounds: list[tuple[Round, Round]] = []
         for pair in range(pairs):
-            # Who goes first changes too, in case the machine tires.
+            # The order changes too, in case the machine becomes slower.
             sites = [one, other][:: -1 if pair % 2 else 1]
             turns = {site: self.load([site], pages, seconds=span, seed=pair) for site in sites}
             rounds.append((turns[one], turns[other]))

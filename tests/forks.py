@@ -14,7 +14,7 @@ FORKS: dict[str, Callable[[], int]] = {
     "c": ctypes.PyDLL(None).fork,
     "uwsgi": ctypes.CDLL(None).fork,
 }
-"""Who forks: Python, which runs its hooks, or C code that Python does not hear of; as uWSGI it lets the interpreter go before."""
+"""How to fork: by Python, which runs its hooks, or by C code without Python's knowledge; uWSGI releases the GIL before."""
 
 
 def in_child(work: Callable[[], object], by: str = "python") -> int:

@@ -72,7 +72,7 @@ class Ledger:
         return number == self.last or number in self.others
 
     def knows(self, value: Any) -> bool:
-        """Return whether a reader who is not the writer may read *value*: nothing, or whatever was written."""
+        """Return whether a reader that is not the writer may read *value*: any number that was written, or nothing."""
         return value is None or self._number(value) in self.written
 
     def _number(self, value: Any) -> int | None:
@@ -103,7 +103,7 @@ class Worker:
 class Load:
     """Workers that write, read and, with *counts*, increment until the ``with`` ends; it begins when all have succeeded.
 
-    Each has so many *keys*, and rests for up to *pause* seconds between two calls.  ``wrong`` lists each reply that
+    Each has *keys* keys, and rests for up to *pause* seconds between two calls.  ``wrong`` lists each reply that
     cannot be right, given what the servers may lose (*loses*); ``failures`` each error, and when it was raised.
     """
 

@@ -95,7 +95,7 @@ class Environment:
         return ran.returncode in {0, NO_TEST}
 
     def passes_side_by_side(self, marks: str, *arguments: str, workers: int = 2, **variables: str) -> bool:
-        """Run the tests that have these *marks* in some workers; who fails beside others runs once more, and is named."""
+        """Run the tests that have these *marks* in some workers; a test that fails beside others runs once more, and is named."""
         # The option -n would start workers without -X dev.
         worker = f"{workers}*popen//python={shlex.quote(str(self.python))} -X dev"
         return self.passes("-m", marks, "--dist", "worksteal", "--tx", worker, "--reruns=1", *arguments, **variables)
@@ -104,7 +104,7 @@ class Environment:
 def sample(python: Environment) -> bool:
     """Run every test, but not with every combination of values."""
     # Most of them wait for servers, so that two processors have time for three.  Those that measure time get two, for the
-    # same reason; who fails there runs again.  The checks of Python's development mode stay, but those of its allocator,
+    # same reason; a test that fails there runs again.  The checks of Python's development mode stay, but those of its allocator,
     # which take a third of the time.
     usual = {"PYTHONMALLOC": "default"}
     return all(

@@ -206,7 +206,7 @@ def test_as_a_module(valkey, monkeypatch):
 
 @pytest.fixture(scope="module")
 def guarded():
-    """A server that wants a password, and has a few users who may not do everything."""
+    """A server with a password, and with users that may not do everything."""
     with valkey_server(arguments=["--requirepass", "right"]) as server:
         with redis.Redis.from_url(server.tcp_url(), password="right") as raw:
             for user, rules in USERS.items():
@@ -303,7 +303,7 @@ def test_a_user_who_may_not(guarded, told, user, missing, remedy):
 
 
 def test_a_user_who_may_enough(guarded):
-    """Whoever may do everything is asked for nothing."""
+    """A user that may do everything is shown no missing permission."""
     assert probe(f"redis://plain:right@127.0.0.1:{guarded.port}/0").works
 
 
@@ -313,7 +313,7 @@ def test_whoever_may_not_call_info_is_still_told_the_server(guarded):
 
 
 def test_protocol_2(server):
-    """Who asked for RESP2 is told so, rather than that the server is at fault."""
+    """A URL that asks for RESP2 is named as the reason, and not the server."""
     report = probe(f"{server.tcp_url()}?protocol=2")
 
     assert failed(report) == "RESP3"
@@ -363,7 +363,7 @@ def test_lost_announcements(server):
 
 
 def test_announcements_out_of_order(server):
-    """Whoever passes answers before the announcements that came first breaks the fence, and is found out."""
+    """A proxy that lets answers overtake earlier announcements breaks the fence; the probe finds it."""
     waiting: list[bytes] = []
     seen = 0
 

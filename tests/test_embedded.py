@@ -557,7 +557,7 @@ class TestShared:
         assert gone(pid)
 
     def test_join_while_the_last_leaves(self, tmp_path: Path) -> None:
-        """Who joins while the last user leaves gets a server that stays."""
+        """A process that joins while the last user leaves gets a server that stays."""
         server = shared_server(tmp_path)
         for _ in range(20):
             server.leave()

@@ -1,4 +1,4 @@
-"""A site's own modules are imported, and its classes called, by whoever makes a cache: no lock is held meanwhile."""
+"""Making a cache imports modules of the site and calls its classes: no lock is held meanwhile."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def test_an_autoreload(site):
 
 
 def test_a_directory_that_others_may_write_to(tmp_path):
-    """Whoever could put a link there could have us write through it."""
+    """A user that puts a link there must not make us write to its target."""
     directory = tmp_path / ".fleetcache"
     directory.mkdir()
     directory.chmod(0o777)

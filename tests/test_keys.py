@@ -57,7 +57,7 @@ async def test_what_cannot_be_a_key(cache, key):
 
 
 def test_a_refused_key_is_a_type_error_and_a_value_error():
-    """Callers who guard with either class are served, and with the package's own."""
+    """Callers that guard with either class are served, and with the package's own."""
     with pytest.raises(InvalidKey) as caught:
         Cache("memory://keys").get(None)
 

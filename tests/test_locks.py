@@ -71,7 +71,7 @@ async def test_waiting_for_a_lock(cache):
 
 
 async def test_release_of_what_is_no_longer_held(cache):
-    """Whoever was too slow learns it when releasing, and does not release the next holder's lock."""
+    """A holder that was too slow hears of it when it releases, and does not release the next holder's lock."""
     slow, next_holder = cache.lock("lock", timeout=0.02), cache.lock("lock", timeout=10)
     await slow.acquire()
     await asyncio.sleep(0.05)
@@ -158,7 +158,7 @@ async def test_versions_of_a_lock_are_apart(cache):
 
 
 async def test_a_lock_excludes_a_crowd(cache, face):
-    """Of many who add to a number under a lock none is lost, in threads or in tasks."""
+    """Of many additions to a number under a lock none is lost, in threads or in tasks."""
     await cache.set("number", 0)
 
     async def add():

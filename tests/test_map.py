@@ -32,7 +32,7 @@ def test_every_module_is_on_the_map():
 
 
 def test_the_map_is_in_the_order_of_the_layers():
-    """A reader who goes down the map never meets a module that imports from above."""
+    """A reader that goes down the map never meets a module that imports from above."""
     layer = {name.strip(): depth for depth, names in enumerate(LAYERS) for name in names.split("|")}
 
     depths = [layer[module.rstrip("/")] for module in shown()]

@@ -478,7 +478,7 @@ def test_both_faces_reach_the_same_keys() -> None:
 
 
 def test_replies_are_copies() -> None:
-    """A caller who changes a reply changes nothing on the server."""
+    """A caller that changes a reply changes nothing on the server."""
     server = MemoryServer()
     server.exchange([("HSET", "h", "a", 1), ("RPUSH", "l", 1)])
     reads = [("HGETALL", "h"), ("LRANGE", "l", 0, -1)]

@@ -191,7 +191,7 @@ def behind_time(valkey):
 
 
 def pages(face: str, writer: redis.Redis, name: str, count: int) -> list[bool]:
-    """Return whether each of so many requests showed what another program had written just before."""
+    """Return whether each of *count* requests showed what another program had written just before."""
 
     async def ask() -> list[bool]:
         shown = []

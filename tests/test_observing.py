@@ -41,7 +41,7 @@ class Ear:
 
 @pytest.fixture
 def ear() -> Iterator[Ear]:
-    """Somebody who listens while the test runs."""
+    """An observer that listens while the test runs."""
     ear = Ear()
     end = listen(ear)
     yield ear

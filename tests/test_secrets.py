@@ -307,7 +307,7 @@ def test_a_password_by_the_command_line(guarded, capsys):
     ids=["bare", "prefixed", "default"],
 )
 def test_a_key_in_the_log(caplog, function, shown):
-    """Of a name that cannot be read no more is logged than tells entries apart, whoever named it."""
+    """Of the name of an unreadable value only so much is logged that entries can be told apart."""
     params = {"KEY_PREFIX": "site", "KEY_FUNCTION": function, "OPTIONS": {"SERIALIZER": "json"}}
     cache = Cache("memory://secrets", params)
     name = cache.make_key("session:" + SECRET)

@@ -1,4 +1,4 @@
-"""What cannot be read is missing to everybody: to readers, and to whoever stores a value where there is none."""
+"""An unreadable value is missing for everybody: for readers, and for callers that store a value if there is none."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_add_finds_what_is_no_value(cache):
 
 
 async def test_raise_leaves_it(make):
-    """With UNREADABLE = "raise" it is there for everybody, and whoever reads it hears why."""
+    """With UNREADABLE = "raise" it is there for everybody, and a reader is told the reason."""
     cache = make(UNREADABLE="raise")
     put(cache, "a")
 
@@ -147,7 +147,7 @@ async def test_another_serializer(serializer, near, valkey):
 
 
 def test_one_of_many_is_first(valkey):
-    """Of all who add at once over what cannot be read, one is told that it stored, and what it stored stays."""
+    """Of several add() over an unreadable value one returns True, and its value stays."""
     caches = [Cache(valkey.url(), {"KEY_PREFIX": "crowd"}) for _ in range(8)]
     put(Face(caches[0], "blocking"), "a")
     stored: list[int] = []

@@ -1,7 +1,7 @@
 """A model of a fleet: what 10, 100 and 1,000 workers ask of the servers.
 
 It is computed from what ``studies.scaling.constants`` measured.  Each worker is a process that reads names by
-Zipf's law from its own near cache; what is written, by whomever, is announced to every worker by the primary that has it.
+Zipf's law from its own near cache; every write is announced to every worker by the primary that holds the name.
 
 A server tells all listeners of what was written since it last did so, once in each turn of its event loop.  While it has
 time each write is so told by itself; when that no longer fits into a second, turns become longer and writes share messages.
@@ -42,7 +42,7 @@ HEADERS = 66
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """So many workers on so many primaries; *writes* a second of all of them together."""
+    """Workers and primaries; *writes* are those of all workers together, in a second."""
 
     workers: int
     primaries: int
@@ -156,7 +156,7 @@ def primary(costs: ServerCosts, fleet: Fleet, *, near: bool = True) -> Primary:
 
 
 def listening(costs: ClientCosts, primaries: int, names: float) -> float:
-    """Return the CPU seconds in a second of a worker that hears of *names* from so many primaries."""
+    """Return the CPU seconds in a second of a worker that is told of *names* by some primaries."""
     points = [(0.0, costs.idle), *((told, spent) for told, spent in costs.applied)]
     return primaries * _between(points, names / primaries)
 

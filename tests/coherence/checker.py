@@ -15,7 +15,7 @@ What may be absent has versions too:
 * a *loss* (FLUSHALL, a restart without data, `clear`) is the delete of unknown version: what was
   acknowledged before it began is gone, and what had begun before it ended may be.
 
-Nobody who finds nothing knows which absence it was.  So an absent read is right if any of them
+A reader that finds nothing cannot know which absence it was.  So an absent read is right if any of them
 would be, and proves to later reads no more than the oldest that would be.
 
 What is checked, of each read that returned (`check`):

@@ -60,7 +60,7 @@ class Foreign:
         self.expiring = [f"x{number}" for number in range(expiring)]
         self.rate = rate
         self.turn = threading.Lock()
-        """Whoever has it keeps the thread from writing."""
+        """Held to keep the thread from writing."""
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.run, name="foreign")
 

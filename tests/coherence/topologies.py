@@ -96,7 +96,7 @@ class Wanderer:
         return self.ask(name, "SET", name, value)
 
     def ask(self, name: str, *command: object) -> Any:
-        """Return the reply of who holds *name*, None if nobody does."""
+        """Return the reply of the node that holds *name*, None if none does."""
         slot = slot_of(name)
         at, permit = self.homes.get(slot, self.first), ()
         for _ in range(100):
@@ -126,7 +126,7 @@ class Wanderer:
 
 
 class Cluster(One):
-    """Three primaries, with so many replicas each."""
+    """Three primaries, with *replicas* replicas each."""
 
     def __init__(self, stack: ExitStack, kind: str, replicas: int, options: dict[str, Any]) -> None:
         arguments = ["--cluster-require-full-coverage", "no", *options.get("arguments", ())]

@@ -161,7 +161,7 @@ def work(tests: Iterable[unittest.TestCase]) -> unittest.TestResult:
 
 
 def oversleeping() -> mock._patch[Any]:
-    """Return a patch that lets whoever sleeps for seconds sleep a little longer.
+    """Return a patch that lengthens sleeps of a second or more a little.
 
     Tests store something for a second, sleep for a second, and want it gone.  The server counts
     whole milliseconds, and still has it if less than one passed on the way.

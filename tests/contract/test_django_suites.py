@@ -51,7 +51,7 @@ class Pool:
 
     @contextmanager
     def some(self, count: int) -> Iterator[list[str]]:
-        """Wait for so many stores."""
+        """Wait until there are enough stores."""
         with self.given_back:
             self.given_back.wait_for(lambda: len(self.idle) >= count)
             taken, self.idle = self.idle[:count], self.idle[count:]

@@ -31,7 +31,7 @@ OurCache = NearRedisCache if EVERYWHERE else RedisCacheElsewhere if ON else Redi
 
 
 def agree(name: str, theirs: Any, ours: Any, *, mixed: bool = False) -> bool:
-    """Return whether a caller who relied on *theirs* is served by *ours*, which if *mixed* may be theirs too."""
+    """Return whether a caller that relied on *theirs* is served by *ours*, which if *mixed* may be theirs too."""
     if isinstance(theirs, Raised) and isinstance(ours, Raised):
         if isinstance(theirs.error, STANDS_FOR.get(type(ours.error), ())):
             return True

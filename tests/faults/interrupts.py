@@ -34,7 +34,7 @@ from fleetcache.servers.remote import SERVERS
 from fleetcache.testing import cluster, sentinels, valkey_server
 
 SOON, LATE = 0.0001, 0.004
-"""Between so many seconds an interrupt comes."""
+"""The shortest and the longest time, in seconds, until an interrupt."""
 PLACES = 3
 NAMES = [f"key{number}" for number in range(8)]
 

@@ -225,7 +225,7 @@ async def test_a_crowd_that_writes_much_over_tls(tls):
     + [b"%1\r\n*0\r\n", b":" + b"9" * 5000 + b"\r\n", b"*-5\r\n", b"\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"],
 )
 async def test_nonsense(face, nonsense, caplog):
-    """A reply that is none is an error of our own to who waits, and never one of asyncio's."""
+    """A reply that is no reply is raised as an error of ours, never as one of asyncio's."""
     with Babbler(nonsense) as babbler:
         cache = Face(Cache(babbler.url, {"OPTIONS": {"SOCKET_TIMEOUT": 0.3, "protocol": 2}}), face)
         for _ in range(3):

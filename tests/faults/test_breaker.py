@@ -235,7 +235,7 @@ async def test_packets_that_nobody_answers(face):
 
 
 async def test_a_large_value_for_a_server_that_does_not_read(face, mortal):
-    """Sending has a deadline as well, and those who wait behind a large value keep theirs."""
+    """Sending has a deadline as well, and callers that wait behind a large value keep their deadlines."""
     cache = Face(Cache(mortal.tcp_url(), {"OPTIONS": HASTY}), face)
     await cache.set("a", 1)
     mortal.pause()
@@ -327,7 +327,7 @@ async def test_a_time_out_shuts_everybody_out(face, mortal, proxy, journal, how,
 
 
 async def at_once(cache: Face, count: int) -> None:
-    """Let so many callers have a connection each, or share the loop's."""
+    """Let *count* callers have a connection each, or share the loop's."""
     server = cache.whole.topology.primaries[0]
     if cache.face == "blocking":
         for told in [server.tell([(c.GET, "a")]) for _ in range(count)]:
@@ -413,7 +413,7 @@ def test_signals_do_not_put_off_a_time_out(mortal):
 
 
 def test_callers_are_refused_while_a_probe_is_under_way(mortal):
-    """Whoever comes meanwhile is refused at once, not queued."""
+    """A caller that comes meanwhile is refused at once, not queued."""
     cache = Cache(mortal.tcp_url(), {"OPTIONS": {**HASTY, "BREAKER_COOLDOWN": 0.1}})
     cache.set("a", 1)
     mortal.pause()

@@ -186,7 +186,7 @@ async def test_a_crowd_that_writes_more_than_the_server_takes(mortal, proxy):
 
 
 async def test_writers_who_wait_when_the_connection_breaks(mortal, proxy):
-    """Whoever had sent nothing yet is served by the next connection, INCR too."""
+    """A caller that had sent nothing yet uses the next connection, for INCR too."""
     cache = Cache(proxy.url(), {"OPTIONS": {"socket_timeout": 5}})
     await cache.aset("n", 0)
     proxy.hold()

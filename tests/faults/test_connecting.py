@@ -342,7 +342,7 @@ async def test_no_tls_and_a_server_with(face, tls):
 @pytest.mark.parametrize("scheme", ["redis", "redis+cluster"])
 @pytest.mark.parametrize("protocol", [3, 2])
 async def test_a_sentinel_is_no_server(face, scheme, protocol):
-    """Whoever writes the URL of a server where a Sentinel is, is told the right one; no key, no value."""
+    """The URL of a server that leads to a Sentinel is an error, which says the right URL, and names no key or value."""
     with Sentinel(["monitor service 127.0.0.1 1 2"]) as sentinel:
         url = f"{scheme}://127.0.0.1:{sentinel.port}/0"
         if protocol == 3:

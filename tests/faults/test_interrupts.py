@@ -53,7 +53,7 @@ def test_an_interrupt_harms_nobody(place, near, request):
 
 @pytest.fixture
 def alarm():
-    """Return what lets an exception be raised in this thread, so many seconds from now."""
+    """Return a function that raises an exception in this thread after some seconds."""
     before = signal.getsignal(signal.SIGALRM)
 
     def raise_later(error: BaseException, seconds: float) -> None:
@@ -272,7 +272,7 @@ def test_hearing_takes_what_is_here():
 
 
 def test_an_interrupt_leaves_no_bell_that_hangs():
-    """Whatever instruction an exception comes at: whoever rings, or waits, next is not held up."""
+    """An exception at any instruction holds up neither the next ring nor the next wait."""
 
     class Limit(Exception):
         pass

@@ -99,7 +99,7 @@ def lost(cache: Cache, kind: type[BaseException], work: Callable[..., bool], wan
 @pytest.mark.parametrize("kind", [TimeLimit, Stopped, KeyboardInterrupt])
 @pytest.mark.parametrize("options", [{}, {"NEAR": True}, {"MAX_CONNECTIONS": 2}], ids=["plain", "near", "limited"])
 def test_an_interrupt_leaves_no_lock(mortal, kind, work, options):
-    """Whoever hears an interrupt from ``acquire()`` or a ``with`` block holds no lock, nor does anybody."""
+    """After an interrupt of ``acquire()`` or of a ``with`` block nobody holds the lock."""
     cache = Cache(mortal.tcp_url(), {"OPTIONS": options})
 
     interrupted, stayed = lost(cache, kind, work, INTERRUPTS)
@@ -232,7 +232,7 @@ def test_a_release_overtakes_no_acquisition(mortal, proxy):
 
 
 def test_a_token_that_is_acquired_again_is_left_alone(mortal):
-    """A caller who names the token and acquires again holds the lock; what was left over does not release it."""
+    """A caller that names the token and acquires again holds the lock; what was left over does not release it."""
     cache, beside = Cache(mortal.tcp_url(), {"OPTIONS": HASTY}), Cache(mortal.url())
     cache.get("a")
     mortal.pause()

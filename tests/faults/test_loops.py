@@ -213,7 +213,7 @@ def test_a_loop_that_outlives_the_server(mortal, raw):
 
 
 def test_aclose_hangs_up_gently(mortal, raw):
-    """aclose() with CLOSE_CONNECTION ends the loop's connection when those who wait have their replies."""
+    """aclose() with CLOSE_CONNECTION closes the loop's connection after all waiting tasks have their replies."""
     cache = Cache(mortal.tcp_url(), {"OPTIONS": {**PATIENT, "CLOSE_CONNECTION": True}})
 
     async def main() -> None:

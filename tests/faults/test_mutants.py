@@ -12,7 +12,7 @@ from tests.coherence.scenarios import SCENARIOS
 pytestmark = [pytest.mark.timeout(120), pytest.mark.few(1), pytest.mark.alone, pytest.mark.newest]
 
 SEEDS = 8
-"""In so many runs at most each must be noticed."""
+"""The number of runs in which each mutant must be noticed."""
 
 CLUSTERED = {
     "SharedLease",

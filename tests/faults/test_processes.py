@@ -184,7 +184,7 @@ def test_children_of_c(kind, face, request, tmp_path, monkeypatch):
 @pytest.mark.flaky(reruns=2)  # as above
 @pytest.mark.parametrize("ways", [("c", "c"), ("c", "python"), ("python", "c"), ("c", "c", "c")], ids="-".join)
 def test_children_of_children(ways, valkey):
-    """It does not matter who of them has used the cache before it forks."""
+    """It makes no difference which of them used the cache before it forked."""
     cache = Cache(valkey.url(3), {"KEY_PREFIX": "nested"})
 
     def generation(left: tuple[str, ...], uses: bool) -> None:
@@ -215,7 +215,7 @@ def near(valkey):
 
 
 def test_a_child_reads_nothing_of_its_parent_s_announcements(near):
-    """Whatever it does with its copies, every announcement is the parent's, who hears of each."""
+    """Whatever the child does with its copies, the parent receives every announcement."""
     name = near.make_key("boot")
     near.fence()
     before = near.near.events.pushes

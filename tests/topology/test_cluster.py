@@ -159,7 +159,7 @@ async def test_the_map_is_learnt_once(fresh):
 
 
 async def test_the_word_of_the_node_in_doubt(fresh):
-    """A map of a moment ago will do for everybody but for who wants to know what others than its author say."""
+    """A map that was learnt a moment ago is not asked for again, unless the answer of another node is wanted."""
     cache = fresh()
     await cache.get("a")
     topology = cache.whole.topology
@@ -201,7 +201,7 @@ async def test_any_start_node_will_do(fresh, servers):
 
 
 async def test_who_learns_the_map_is_cancelled(whole, servers):
-    """Those who wait for it find it out themselves."""
+    """Callers that waited for it ask themselves."""
     with FaultProxy(("127.0.0.1", servers.nodes[0].port)) as proxy:
         cache = whole(f"redis+cluster://127.0.0.1:{proxy.port}")
         proxy.hold()
@@ -218,7 +218,7 @@ async def test_who_learns_the_map_is_cancelled(whole, servers):
 
 
 async def test_all_get_new_addresses(fresh, servers, pass_time):
-    """Where nobody answers who was known, and not even a connection is refused, the start nodes are asked soon."""
+    """If no known node answers, and none even refuses a connection, the nodes of LOCATION are asked soon."""
     with ExitStack() as stack:
         enter = stack.enter_context
         old = {node.port: enter(FaultProxy(("127.0.0.1", node.port))) for node in servers.nodes}
@@ -264,7 +264,7 @@ async def test_aliases_share_the_nodes(fresh, servers):
 
 
 async def test_a_slot_has_moved(fresh, servers):
-    """Whoever has an old map is told, and remembers."""
+    """A cache with an old map is redirected, and remembers."""
     cache = fresh()
     await cache.set_many({f"{{a}}{number}": number for number in range(30)})
     slot = slot_of(cache.make_key("{a}"))

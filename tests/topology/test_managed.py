@@ -683,7 +683,7 @@ def test_connections_are_killed_under_load(crowded):
 
 
 async def test_a_server_that_is_full(face):
-    """Whoever has a connection goes on; others hear that there are too many, and that is no outage."""
+    """A caller with a connection goes on; others are told that there are too many connections, which is no outage."""
     with valkey_server(arguments=["--maxclients", "10"]) as server:
         cache = Face(Cache(server.tcp_url()), face)
         assert await cache.set("a", 1) is True

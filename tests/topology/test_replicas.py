@@ -1,4 +1,4 @@
-"""Reads from replicas: who is asked, what is done when that one cannot answer, and what never goes there."""
+"""Reads from replicas: which server is asked, which one if that cannot answer, and which commands never go there."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Asked:
         return [sum(now[name] - old[name] for name in names) for old, now in zip(self.before, after, strict=True)]
 
 
-# --- who is asked ---------------------------------------------------------------------------------
+# --- which server is asked ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("read_from", [None, "primary", "replica", "nearest"])
@@ -302,7 +302,7 @@ async def test_locks_that_depend_on_what_was_read(fresh, trio):
     assert await lock.locked() is False
 
 
-# --- who cannot answer ----------------------------------------------------------------------------
+# --- servers that cannot answer ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("read_from", ["replica", "nearest"])
@@ -334,7 +334,7 @@ async def test_a_replica_dies(fresh, trio, read_from):
 
 
 async def test_a_replica_hangs(fresh, trio):
-    """Who asked it waits as long as SOCKET_TIMEOUT says; the others do not, except one a second."""
+    """A caller that asked it waits for SOCKET_TIMEOUT; after that one caller a second does."""
     cache = fresh(trio.url(), SOCKET_TIMEOUT=0.3)
     await cache.set("a", 1)
     trio.told()

@@ -57,7 +57,7 @@ def whole(servers: WatchedServers) -> Any:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
-    """How often Sentinels were asked, by the ``id`` of who did; servers of other tests may be probed still."""
+    """How often Sentinels were asked, by the ``id`` of the asking object; servers of other tests may be probed still."""
     found: Counter[int] = Counter()
     ask = Sentinels._ask
 
@@ -423,7 +423,7 @@ async def test_encrypted(fresh, tls):
 
 
 async def test_a_service_that_nobody_knows(fresh, servers):
-    """The error names the service and who was asked; it is an outage, and can be ignored as one."""
+    """The error names the service and the Sentinels that were asked; it is an outage, and can be ignored as one."""
     url = servers.url().replace("service", "Servise")
     asked = ", ".join(f"127.0.0.1:{port}" for _, port in servers.addresses)
 
