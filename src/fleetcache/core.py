@@ -63,8 +63,11 @@ class Core(Twinned):
     stats: Stats
     near: Near | Copyless | None = None
 
+    plain_head: str | None = None
+    """The text before a key in the names that this cache makes, in its own prefix and version; None with a KEY_FUNCTION."""
+
     head: str | None = None
-    """What the name of a plain key begins with, in the cache's own prefix and version, if there may be copies near."""
+    """The same if there may be copies near, else None: `get` looks for copies by it."""
 
     operations: frozenset[str] = frozenset()
     """What can stand in a pipeline; a class with operations of its own adds their names."""
@@ -88,28 +91,22 @@ class Core(Twinned):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name in {"key_prefix", "version", "key_func", "near"}:
-            self._look_where_names_lead()
-
-    def _look_where_names_lead(self) -> None:
-        """Set ``head``, by which `get` finds a copy without making a name."""
-        known = vars(self)
-        if known.get("near") is not None and "key_func" in known:
+        if name in {"key_prefix", "version", "key_func", "near"} and "key_func" in vars(self):
             plain = self.key_func is default_key_function
-            self.head = f"{self.key_prefix}:{self.version}:" if plain else None
+            self.plain_head = f"{self.key_prefix}:{self.version}:" if plain else None
+            self.head = None if self.near is None else self.plain_head
 
     def name(self, key: Any, version: Any = None, prefix: str | None = None) -> str:
         """Return what the entry of *key* is called on the server."""
-        if type(key) is not str:
-            if isinstance(key, CacheKey):
-                return key
-            check(key)
-        prefix = self.key_prefix if prefix is None else prefix
-        version = self.version if version is None else version
-        if self.key_func is default_key_function:
-            name = f"{prefix}:{version}:{key}"  # written out: every operation begins here
+        if version is None and prefix is None and type(key) is str and self.plain_head is not None:
+            name = self.plain_head + key  # written out: every operation begins here
         else:
-            name = self.key_func(key, prefix, version)
+            if type(key) is not str:
+                if isinstance(key, CacheKey):
+                    return key
+                check(key)
+            prefix = self.key_prefix if prefix is None else prefix
+            name = self.key_func(key, prefix, self.version if version is None else version)
         if self.warns:
             self._warn(name)
         return name
@@ -173,8 +170,13 @@ class Core(Twinned):
 
     def value(self, payload: bytes | None, name: str, default: Any = None) -> Any:
         """Return the value in *payload*, or *default* if there is none."""
-        value = MISSING if payload is None else self.decoded(payload, name)
-        return default if value is MISSING else value
+        if payload is None:
+            return default
+        try:  # written out, as in `decoded`: it saves a tenth of a microsecond of each `get`
+            return self.codec.decode(payload)
+        except UnreadableValue as error:
+            self.note_unreadable(error, name)
+            return default
 
     def decoded_all(self, payloads: Iterable[bytes], name: str) -> list[Any]:
         """Return the values in *payloads* that can be read."""

@@ -73,17 +73,18 @@ class Values(Reading):
                 self.overtake(name)
                 return missing
             return bool(await self.ask((c.DEL, name), False, client))
-        if self.runtime.blocks:
+        if self.runtime.blocks:  # written out: it saves each `set` a coroutine
             payload = self.codec.encode(value)
         else:
             (payload,) = await self.encoded((value,))
         lifetime = () if expiry is None else ("PX", expiry)
+        if not (nx or xx):
+            return bool(await self.ask((c.SET, name, payload, *lifetime), False, client))
         if nx and xx:
             raise DataError("nx and xx exclude each other")
         if nx:
             return await self._set_new(name, payload, lifetime, self.added_in_outage(key), client)
-        command = (c.SET_IF, name, payload, *lifetime, "XX") if xx else (c.SET, name, payload, *lifetime)
-        return bool(await self.ask(command, False, client))
+        return bool(await self.ask((c.SET_IF, name, payload, *lifetime, "XX"), False, client))
 
     set = blocking(aset)
 
