@@ -21,8 +21,9 @@ from fleetcache.pipeline import Recording
 
 EVERYWHERE = os.environ.get("FLEETCACHE_NEAR") == "1"
 
-NEAR = {"MAX_TTL": 2}
-"""``OPTIONS["NEAR"]``: who is not read for two seconds does not listen, so that hundreds of configurations do no harm."""
+NEAR = {"MAX_TTL": 2, "DOORKEEPER": False}
+"""``OPTIONS["NEAR"]``: who is not read for two seconds does not listen, so that hundreds of configurations do no harm.
+First reads leave copies, so that second ones come from them."""
 
 CANARY = "~near:"
 """Stands in the names of what a near cache writes once in a while, for a tenth of a second."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import NoneType
 
 from fleetcache.errors import ServerGone
@@ -189,16 +189,26 @@ class Round:
             self.mark = cursor
 
 
+def written_by(command: Command) -> Sequence[str] | None:
+    """Return the names that *command* may change; None means every name."""
+    verb = command[0]
+    if verb.writes == 1 and type(command[verb.key]) is str:
+        return (command[verb.key],)
+    if verb.writes == EVERYTHING:
+        return None
+    names = command[verb.key : verb.key + verb.writes] if verb.writes else ()
+    return [name if isinstance(name, str) else name.decode(errors="replace") for name in names]
+
+
 def written(commands: Iterable[Command]) -> list[str] | None:
     """Return the names that *commands* may change; None means every name."""
     names: list[str] = []
     for command in commands:
-        verb = command[0]
-        if verb.writes == EVERYTHING:
+        found = written_by(command)
+        if found is None:
             return None
-        if verb.writes:
-            names += command[verb.key : verb.key + verb.writes]
-    return [name if isinstance(name, str) else name.decode(errors="replace") for name in names]
+        names += found
+    return names
 
 
 def named(command: Command) -> Command:

@@ -204,7 +204,7 @@ class Core(Twinned):
             self = self.through(client)
         near = self.near if command[0].writes else None
         if near is not None:
-            names = c.written((command,))
+            names = c.written_by(command)
             near.wrote(names)
         try:
             server = self.topology.route(command)

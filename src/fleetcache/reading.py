@@ -15,7 +15,6 @@ from fleetcache.errors import UnreadableValue, is_outage
 from fleetcache.exchange.contract import Command, Redirected, Reply, Server, Verb
 from fleetcache.failsafe import TROUBLE
 from fleetcache.near.near import PACKED, Copyless, Near
-from fleetcache.near.reads import Read
 from fleetcache.near.store import Entry
 
 
@@ -42,7 +41,9 @@ class Reading(Core):
             return self._values(names, await self._payloads(c.MGET_NOW if fresh else c.MGET, names))
         if fresh:
             return await self._fetch_many(near, names)
-        copies = {name: copy for name in names if (copy := near.copy(name)) is not None}
+        copies = near.copies_of(names)
+        if not copies:
+            return await self._fetch_many(near, names)
         found = {name: self.served(copy, MISSING) for name, copy in copies.items()}
         if len(copies) < len(names):
             found |= await self._fetch_many(near, [name for name in names if name not in copies])
@@ -92,7 +93,8 @@ class Reading(Core):
             else:
                 replies = await self.runtime.exchange(server, commands)
             payload = replies[0]
-            self.check(payload, commands[0])
+            if type(payload) not in c.GET_NOW.answers:
+                self.check(payload, commands[0])
             if read.number and not isinstance(replies, Redirected) and type(replies[1]) is int:
                 left = replies[1]
         except TROUBLE as error:
@@ -111,36 +113,31 @@ class Reading(Core):
 
     async def _fetch_many(self, near: Near | Copyless, names: Sequence[str]) -> dict[str, Any]:
         """Return the values of those *names* that have one; leave copies."""
-        names = [str(name) for name in names]
-        reads = [near.depart(name) for name in names]
-        promising = any(read is not None and read.number for read in reads)
+        names = list(map(str, names))
+        reads = near.depart_many(names)
+        kept = {read.name for read in reads if read is not None}
         shares = self.topology.shares(names, reads=False)
         plan: list[tuple[Server, list[Command]]] = []
         for server, places in shares:
             share = [names[place] for place in places]
             # Of its primary, as in `_fetch`, unless that is away.
             asked = self.topology.route((c.GET, share[0])) if server.away else server
-            times = [(c.PTTL_NOW, name) for name in share] if promising and asked is server else []
-            plan.append((asked, [*self.about(c.MGET_NOW, share), *times]))
-        found: dict[str, Any] = {}
-        arrivals: list[tuple[Read, Any, bytes | None, Any]] = []
+            asks = [(c.PTTL_NOW, name) for name in share if name in kept] if kept and asked is server else []
+            plan.append((asked, [*self.about(c.MGET_NOW, share), *asks]))
+        values: dict[str, Any] = {}
         for (_, places), (_, commands), replies in zip(shares, plan, await self.ask_all(plan, None), strict=True):
-            timed = commands[-1][0] is c.PTTL_NOW
-            count = len(commands) - timed * len(places)
+            times = [command[1] for command in commands if command[0] is c.PTTL_NOW]
+            count = len(commands) - len(times)
             payloads = self.joined(c.MGET_NOW, replies[:count])
             if payloads is None:
                 continue  # the server is away, and that is ignored
-            lefts = replies[count:] if timed and not isinstance(replies, Redirected) else [None] * len(places)
-            for place, payload, left in zip(places, payloads, lefts, strict=True):
-                value = MISSING if payload is None else self.decoded(payload, names[place])
-                if value is not MISSING:
-                    found[names[place]] = value
-                elif payload is not None:
-                    left = None  # noqa: PLW2901 - what cannot be read is not kept
-                if (read := reads[place]) is not None:
-                    arrivals.append((read, value, payload, left))
-        near.arrive_all(arrivals)
-        return found
+            share = [names[place] for place in places]
+            found = self._values(share, payloads)
+            # Another server than the primary does not know how long a copy may live.
+            lefts = dict(zip(times, () if isinstance(replies, Redirected) else replies[count:], strict=False))
+            near.arrive_many(share, [reads[place] for place in places], found, payloads, lefts)
+            values |= found
+        return values if len(shares) == 1 else {name: values[name] for name in names if name in values}
 
     async def _payloads(self, verb: Verb, names: list[str]) -> list[bytes | None]:
         """Return the payload of each of *names*, None where there is none, or its server is away."""

@@ -98,6 +98,9 @@ class NearOptions:
     entry is named at most once within this time, and once for ten hits. 0 or None: never."""
     absent: bool = option(True, flag)
     """Whether to remember also which entries are missing. On a cluster they are not remembered."""
+    doorkeeper: bool = option(True, flag)
+    """Whether only the second read of an entry leaves a copy. Most entries are read once, and a copy of such an entry
+    costs more than it saves. False: the first read leaves a copy."""
     untracked_ttl: float = option(0.0, at_least(0))
     """For how many seconds a copy may be served if the server cannot announce changes. The writes of other processes
     are seen that late. 0: no copies are kept of the entries of such a server."""

@@ -35,8 +35,8 @@ class Values(Reading):
     ) -> Any:
         # By hand: a near hit takes less time than making a coroutine would.  See `Near.copy`.
         if self.head is not None and type(key) is str and version is client is None and not fresh:
-            near: Any = self.near
             name = self.head + key
+            near: Any = self.near
             copy = near.copies.get(name)
             if copy is not None:
                 now = clock()
@@ -45,7 +45,11 @@ class Values(Reading):
                         return self.served(copy, default)
                     copy.hits += 1
                     return copy.value
-        value = complete((self.still or self).read(self.name(key, version), client, fresh=fresh))
+            if self.warns:
+                self._warn(name)
+        else:
+            name = self.name(key, version)
+        value = complete((self.still or self).read(name, client, fresh=fresh))
         return default if value is MISSING else value
 
     get.__doc__ = aget.__doc__

@@ -47,7 +47,7 @@ class NoCompletedReadRule(Reads):
 
     def judge(self, read: Read) -> None:
         journal = self.tracking.journal
-        written, *_ = journal._recent.get(read.name) or journal._older.get(read.name) or (0,)
+        written, *_ = journal.recent.get(read.name) or journal.older.get(read.name) or (0,)
         unwritten = read.number >= max(written, journal._floor)
         super().judge(renumbered(read, journal.now if unwritten else read.number))
 
@@ -64,10 +64,10 @@ class NoLease(Tracking):
     """Copies are served as long as the connection seems to be there."""
 
     def leased(self, now: float) -> bool:
-        return self.proven
+        return self.stage.proven
 
     def _extend(self) -> None:
-        if self.proven:
+        if self.stage.proven:
             self.epoch.until = self._drained + FRESH
 
 
@@ -204,10 +204,10 @@ class SharedLease(Tracking):
         return sent
 
     def leased(self, now: float) -> bool:
-        return self.proven and now < SharedLease.newest + self.options.t_live
+        return self.stage.proven and now < SharedLease.newest + self.options.t_live
 
     def _extend(self) -> None:
-        if self.proven:
+        if self.stage.proven:
             self.epoch.until = min(SharedLease.newest + self.options.t_live, self._drained + FRESH)
 
 

@@ -42,6 +42,8 @@ class Copies:
         live: bool = True,
         **options: Any,
     ) -> Face:
+        if near is True or isinstance(near, dict):  # unless it says otherwise, a first read leaves a copy
+            near = {"DOORKEEPER": False, **({} if near is True else near)}
         cache = kind(url or self.server.url(9), params({**options, "KEY_PREFIX": prefix + own_prefix(), "NEAR": near}))
         if cache.near is not None:
             self.made.append(cache.near)

@@ -99,7 +99,7 @@ async def test_names_of_its_own(whole, servers):
     for each in listeners(whole.near):
         (held,) = {whole.near.home(each.tracking.own_name()) for _ in range(20)}
         assert held is each.server
-        assert until(lambda each=each: each.tracking.proven)
+        assert until(lambda each=each: each.tracking.stage.proven)
     assert whole.near.stats()["canaries"] >= 3
     assert whole.info()["redirects"].get("moved", 0) == 0
 
@@ -109,7 +109,7 @@ async def test_one_slot(copies, servers):
     cache = copies(servers.url(), NEAR, prefix="{tag}", live=False)
     await known(cache)
     (listener,) = listeners(cache.near)
-    until(lambda: listener.tracking.proven)
+    until(lambda: listener.tracking.stage.proven)
 
 
 async def test_a_primary_is_silent(make, servers):

@@ -19,6 +19,7 @@ from tests.waiting import until
 
 from fleetcache.commands import GET_NOW
 from fleetcache.near import listener as listening
+from fleetcache.near import pauses
 from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.servers.remote import RemoteServer
 from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
@@ -272,7 +273,7 @@ async def test_a_flood(copies, flood, face):
 
     assert longest < 0.5
     assert near.near.events.pushes > 1000
-    assert len(near.near.sole.tracking.journal._recent) <= 2048
+    assert len(near.near.sole.tracking.journal.recent) <= 2048
     until(lambda: near.whole.get("calm") == "value" and near.near.state == "live")
     assert await copied(near, "calm") == "value"
 
@@ -280,7 +281,7 @@ async def test_a_flood(copies, flood, face):
 @one_face
 async def test_more_than_can_be_applied(copies, raw, monkeypatch, caplog):
     """Given up until it is calm: said once, counted, nothing stale is served, and then it is live again."""
-    monkeypatch.setattr(listening, "ASIDE", 0.05)
+    monkeypatch.setattr(pauses, "ASIDE", 0.05)
     near = copies()
     await near.set("key", 1)
     await copied(near, "key")

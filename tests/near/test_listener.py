@@ -22,6 +22,7 @@ from tests.waiting import until
 
 from fleetcache import Cache
 from fleetcache.near import listener as listening
+from fleetcache.near import pauses
 from fleetcache.near.stages import State
 from fleetcache.near.tracking import Tracking
 from fleetcache.testing import FaultProxy, tracked
@@ -44,7 +45,7 @@ async def test_one_listener_for_all(near, raw, copies):
     connections = told(raw)
     await near.set("key", "value")
     settings = near.settings
-    params = {"KEY_PREFIX": settings.key_prefix, "OPTIONS": {"NEAR": True}}
+    params = {"KEY_PREFIX": settings.key_prefix, "OPTIONS": {"NEAR": {"DOORKEEPER": False}}}
     made = [Cache(settings.location[0].url, params) for _ in range(50)]
     seen: list[Any] = []
 
@@ -138,7 +139,7 @@ async def test_a_listener_that_fails_starts_anew(near, raw, caplog):
 @one_face
 async def test_a_listener_that_goes_on_failing(near, monkeypatch, caplog):
     """What fails each time, such as for want of descriptors, is told once, and tried again ever more slowly."""
-    monkeypatch.setattr(listening, "RETRIES", (0.001, 0.001))
+    monkeypatch.setattr(pauses, "RETRIES", (0.001, 0.001))
     connects = near.near.events.connects
 
     class Selector:
@@ -163,7 +164,7 @@ async def test_a_listener_that_goes_on_failing(near, monkeypatch, caplog):
 @one_face
 async def test_a_bug_behind_an_outage(near, raw, monkeypatch, caplog, where):
     """Dead already, it says once, as a warning or worse, that there is another reason."""
-    monkeypatch.setattr(listening, "RETRIES", (0.001, 0.001))
+    monkeypatch.setattr(pauses, "RETRIES", (0.001, 0.001))
     (listener,) = listeners(near.near)
     tracking, connects = listener.tracking, near.near.events.connects
 
@@ -189,7 +190,7 @@ async def test_a_bug_behind_an_outage(near, raw, monkeypatch, caplog, where):
 @one_face
 async def test_why_it_did_not_wake_up(near, monkeypatch, caplog):
     """Asleep, it says as a warning, once, why it cannot become live again."""
-    monkeypatch.setattr(listening, "RETRIES", (0.001, 0.001))
+    monkeypatch.setattr(pauses, "RETRIES", (0.001, 0.001))
     (listener,) = listeners(near.near)
     with caplog.at_level(logging.WARNING, "fleetcache.near"):
         monkeypatch.setattr(listening, "socket_of", Mock(side_effect=OSError("no route")))

@@ -394,7 +394,7 @@ async def test_both_faces_share_copies(near, asked):
     settings = near.settings
     twin = Cache(
         near.near.listeners and settings.location[0].url,
-        {"KEY_PREFIX": settings.key_prefix, "OPTIONS": {"NEAR": True}},
+        {"KEY_PREFIX": settings.key_prefix, "OPTIONS": {"NEAR": {"DOORKEEPER": False}}},
     )
     asked()
 

@@ -18,6 +18,7 @@ from tests.waiting import until
 
 from fleetcache.client import SentinelClient, ShardClient
 from fleetcache.near import listener as listening
+from fleetcache.near import pauses
 from fleetcache.near.stages import State
 from fleetcache.servers.embedded import EmbeddedServer, find_binary
 from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
@@ -93,7 +94,7 @@ async def test_without_resp3(copies, raw, lines):
 @one_face
 async def test_a_user_who_may_not(copies, raw, lines, command, monkeypatch):
     """The cache works, its near cache is off with a reason that is logged once, however often it is tried again."""
-    monkeypatch.setattr(listening, "REFUSED_FOR", (0.01, 0.01))
+    monkeypatch.setattr(pauses, "REFUSED_FOR", (0.01, 0.01))
     user = f"may-not-{command}"
     raw.execute_command("ACL", "SETUSER", user, "on", ">secret", "~*", "&*", "+@all", f"-{command}")
     near = copies(USERNAME=user, PASSWORD="secret", live=False)
@@ -159,7 +160,7 @@ async def test_short_lives_where_nothing_is_announced(copies, asked):
 @one_face
 async def test_who_was_refused_asks_again(copies, monkeypatch):
     """Also where copies are kept meanwhile, and after nobody has read for long."""
-    monkeypatch.setattr(listening, "REFUSED_FOR", (0.02, 0.02))
+    monkeypatch.setattr(pauses, "REFUSED_FOR", (0.02, 0.02))
     near = copies(near={"UNTRACKED_TTL": 0.05, "MAX_TTL": 0.1}, protocol=2, live=False)
     (listener,) = listeners(near.near)
     await near.get("key")

@@ -92,10 +92,14 @@ class Scope:
     """How often the near cache joins another one, on whose connection it is told nothing before, and leaves it."""
     deaf: bool = False
     """Whether announcements get lost, from the beginning on."""
+    door: bool = False
+    """Whether a first read leaves no copy."""
 
 
 SCOPES = {
     "reads": Scope(12, readers=3, reads=3, foreign=2),
+    "first reads": Scope(12, readers=3, reads=3, foreign=2, door=True),
+    "first reads and writes": Scope(10, readers=2, reads=3, own="set", door=True),
     "writes": Scope(9, foreign=1, own="set"),
     "flushes": Scope(12, foreign=1, flushes=1, halves=1),
     "own flushes": Scope(9, foreign=1, own="flush"),
@@ -123,6 +127,19 @@ class Reading:
     """What the server had when it came to it; 0: it has not come to it yet."""
     payload: bytes | None = None
     left: int = 0
+
+
+class Door:
+    """Knows the one name."""
+
+    bytes = 0
+
+    def __init__(self, *, known: bool = False) -> None:
+        self.known = known
+
+    def knows(self, name: str) -> bool:
+        known, self.known = self.known, True
+        return known
 
 
 class World:
@@ -165,7 +182,8 @@ class World:
         self.tracking._me = "me"
         listener: Any = SimpleNamespace(tracking=self.tracking, look=lambda now: None)
         reader = kind if issubclass(kind, Reads) else Reads
-        self.reader = reader(listener, (PREFIX,), OPTIONS, Store(OPTIONS.max_bytes), Counts())
+        store = Store(OPTIONS.max_bytes, Door() if scope.door else None)
+        self.reader = reader(listener, (PREFIX,), OPTIONS, store, Counts())
         if scope.joins:
             self.tracking.join(reader(listener, (OTHER,), OPTIONS, Store(OPTIONS.max_bytes), Counts()), self.now)
         else:
@@ -260,7 +278,8 @@ class World:
     def arrive(self, number: int) -> None:
         read = self.readers[number]
         value = None if read.payload is None else read.version
-        self.reader.arrive(Read(self.reader, NAME, read.departed, read.sent), value, read.payload, read.left)
+        if read.departed or self.reader.knows(NAME):
+            self.reader.arrive(Read(self.reader, NAME, read.departed, read.sent), value, read.payload, read.left)
         self.seen = max(self.seen, read.version)
         self._reads(number, None)
 
@@ -434,6 +453,8 @@ class World:
         self.prove()
         self.prove()
         self.read()
+        if self.scope.door:
+            self.read()
         if self.hit() != self.version:
             raise Broken(f"served: no copy of the current version is, the near cache is {self.tracking.state}")
 
@@ -509,6 +530,7 @@ class World:
         reader.tracking, reader.counts = tracking, Counts()
         reader.listener = SimpleNamespace(tracking=tracking, look=lambda now: None)
         reader.pending = self.reader.pending.copy()
+        reader.door = self.reader.door and Door(known=self.reader.door.known)
         reader.store = Store(OPTIONS.max_bytes)
         for entry in self.reader.store.copies.values():
             epoch = tracking.epoch if entry.epoch is known.epoch else entry.epoch
@@ -520,7 +542,7 @@ class World:
         tracking, journal = self.tracking, self.tracking.journal
         entry = self.reader.store.copies.get(NAME)
         pending = self.reader.pending.get(NAME)
-        written, read, known = journal._recent.get(NAME) or (0, 0, 0)
+        written, read, known = journal.recent.get(NAME) or (0, 0, 0)
         # Of the journal's numbers only the order matters.
         numbers = {0, journal.now, journal._floor, written, read, pending.number if pending else 0}
         numbers.update(reading.departed for reading in self.readers if reading)
@@ -535,6 +557,7 @@ class World:
             # All readers are the same.
             tuple(sorted((rank[each.departed], each.sent, each.version, each.left) for each in self.readers if each)),
             (rank[journal.now], rank[journal._floor], rank[written], rank[read], known if read > written else 0),
+            (NAME in journal.recent, self.reader.door is not None and self.reader.door.known),
             (self.reader.covered, self.reader in tracking.readers),
             entry and (self.version_of(entry), entry.deadline, entry.epoch is tracking.epoch),
             pending and (rank[pending.number], pending.value, pending.payload, pending.left, pending.sent),
@@ -648,10 +671,10 @@ class ForgetfulJournal(Journal):
     __slots__ = ()
 
     def read(self, name: str, departed: int, digest: int) -> bool:
-        written, *_ = self._recent.get(name) or (0,)
+        written, *_ = self.recent.get(name) or (0,)
         keeps = super().read(name, departed, digest)
-        _, read, known = self._recent[name]
-        self._recent[name] = (written, read, known)
+        _, read, known = self.recent[name]
+        self.recent[name] = (written, read, known)
         return keeps
 
 
@@ -673,9 +696,15 @@ class HastyFence(Tracking):
 class NoDropOnReturn(Tracking):
     """An own write is noted before it is sent only."""
 
+    begun = False
+
     def wrote(self, name: str) -> None:
-        if any(name in reads.store.copies for reads in self.readers) or not self.journal._recent.get(name, (0,))[0]:
+        self.begun = not self.begun
+        if self.begun:
             super().wrote(name)
+        else:
+            for reads in self.readers:
+                reads.drop(name, "own write")
 
 
 class KeepsPending(Reads):
@@ -687,6 +716,28 @@ class KeepsPending(Reads):
         self.pending.update(
             {name: mutants.renumbered(read, self.tracking.journal.now) for name, read in pending.items()}
         )
+
+
+class UnnotedFirstRead(Reads):
+    """A first read is nobody's business, even if another is under way."""
+
+    def knows(self, name: str) -> bool:
+        return False
+
+
+class ForgottenDeparture(Tracking):
+    """A read is not noted before it is sent."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.journal = ForgetfulDeparture()
+
+
+class ForgetfulDeparture(Journal):
+    __slots__ = ()
+
+    def depart(self, name: str) -> int:
+        return self.now
 
 
 class HastyPrefix(Tracking):
@@ -720,6 +771,8 @@ FOUND_IN = {
     HastyFence: "fences",
     NoDropOnReturn: "writes",
     KeepsPending: "losses",
+    UnnotedFirstRead: "first reads",
+    ForgottenDeparture: "writes",
     HastyPrefix: "joins",
     KeepsOnLeaving: "joins",
 }

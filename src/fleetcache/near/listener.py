@@ -28,10 +28,11 @@ from fleetcache.exchange.connecting import socket_of
 from fleetcache.exchange.contract import Reply, Server
 from fleetcache.exchange.runtime import BLOCKING
 from fleetcache.exchange.wire import facts_in
-from fleetcache.forks import OURS, chance, in_children, keep, own
+from fleetcache.forks import OURS, in_children, keep, own
 from fleetcache.interrupts import let_pass
 from fleetcache.near.clock import clock
 from fleetcache.near.gate import Gate
+from fleetcache.near.pauses import pause
 from fleetcache.near.reads import NEVER, Reads
 from fleetcache.near.refusals import Refused
 from fleetcache.near.stages import State
@@ -52,14 +53,11 @@ SLICE = 4
 BACKLOG = 32
 """Slices found one after another, 8 MB, after which applying them is given up until it is calm."""
 
-ASIDE = 2.0
-"""Seconds until it is tried again."""
-
 CALM = 0.001
-"""Seconds to wait between two looks, so that a flood of writes does not wake this process for each."""
+"""Seconds for which the thread leaves the socket to the readers, or the lock to others, before it goes on."""
 
-CROWDED = 0.005
-"""Seconds between two announcements that make a flood."""
+CROWDED = 0.01
+"""Seconds from one look of the thread to the next while announcements flow; a reader, and a fence, do not wait for it."""
 
 IDLE = 60.0
 """Seconds without a read, if not ``max_ttl`` is more, after which nobody listens."""
@@ -67,16 +65,7 @@ IDLE = 60.0
 LATE = 0.003
 """Seconds without a look by a reader after which the thread looks, or another reader insists."""
 
-REFUSED_FOR = (1.0, 60.0)
-"""Seconds until a server that does not offer what is needed is asked again, and at most; doubled each time."""
-
 UNSURE = "no other server says who the primary is"
-
-RETRIES = (0.05, 1.0)
-"""Seconds until the first attempt to connect again, and at most; doubled each time, and never the same in two processes."""
-
-MANY = 16
-"""Doublings after which it is always the most."""
 
 NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -120,6 +109,11 @@ class Listener:
         if not self.tracking.readers or self.server is None:
             return False
         return not self.topology.can_move or self.server in self.topology.primaries
+
+    @property
+    def remote(self) -> RemoteServer | None:
+        """The server's connections; None of a server in this process."""
+        return None if self.server is None else self.server.remote
 
     # --- called by readers ------------------------------------------------------------------------
 
@@ -179,7 +173,7 @@ class Listener:
             self.gate.run(self.tracking.end_epoch, "own flush")
             return
         for name in names:
-            if self.tracking.tells_of(name):
+            if self.tracking.knows(name):
                 self.gate.run(self.tracking.wrote, name)
 
     def look(self, now: float) -> None:
@@ -243,8 +237,7 @@ class Listener:
     @property
     def patience(self) -> float:
         """Seconds that a caller may be kept waiting."""
-        server = remote(self.server)
-        return (server and server.timeout) or 5.0
+        return (self.remote and self.remote.timeout) or 5.0
 
     # --- fences -----------------------------------------------------------------------------------
 
@@ -267,7 +260,6 @@ class Listener:
     # --- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        rests = {State.OFF: REFUSED_FOR, State.ASIDE: (ASIDE, ASIDE)}
         tried, last = 0, None
         RUNNING[self] = None
         while self.thread is threading.current_thread():
@@ -284,9 +276,8 @@ class Listener:
             state = self.tracking.state
             if self.tracking.lived or state is not last:
                 tried, last = 0, state
-            shortest, longest = rests.get(state, RETRIES)
-            self._rest(min(shortest * 2**tried, longest) * chance.uniform(0.5, 1.5))
-            tried = min(tried + 1, MANY)
+            self._rest(pause(state, tried))
+            tried += 1
 
     def _goes_on(self) -> bool:
         """Whether there is somebody to listen for; if not, leave everything as it was before the first read."""
@@ -303,6 +294,7 @@ class Listener:
     def _let_idle_go(self, now: float) -> None:
         """Let those go whose near caches are gone, or have not been read for so long that every copy has expired."""
         self._part()
+        self.tracking.journal.tidy()
         for reads in self.tracking.readers:
             if now - reads.used > max(IDLE, reads.options.max_ttl):
                 self.tracking.leave(reads)
@@ -351,7 +343,7 @@ class Listener:
     def _connect(self) -> Any:
         """Connect, and ask for announcements; return the connection."""
         self.tracking.counts.connects += 1
-        server = remote(self.server)
+        server = self.remote
         if server is None:
             raise Refused("this server lives in the process itself")
         if server.pool.connection_kwargs.get("protocol") in {2, "2"}:
@@ -402,7 +394,7 @@ class Listener:
                     self._rest(CALM)  # readers look by themselves
                     continue
                 if now - drained < CROWDED:
-                    self._rest(CALM)
+                    self._rest(max(min(drained + CROWDED, due) - now, 0))
                 drained = now
                 self._catch_up()
 
@@ -417,7 +409,7 @@ class Listener:
     def _turn(self, now: float) -> float:
         """Do what is due, and return when more is."""
         tracking, sock = self.tracking, self.sock
-        if tracking.agreed and (server := remote(self.server)) is not None:
+        if tracking.agreed and (server := self.remote) is not None:
             # Ordinary connections that lead elsewhere go first: what they bring must not be kept.
             server.meet(tracking.run_id)
             self.gate.run_patiently(self._arm, sock, now)
@@ -477,7 +469,7 @@ class Listener:
         try:
             tidy()
             self._look_around()
-            server = remote(self.server)
+            server = self.remote
             if server is None or not self.wanted:
                 return
             name = ""
@@ -560,7 +552,7 @@ class Listener:
 
     def _unwatch(self) -> None:
         self.topology.unwatch(self.moved)
-        if (server := remote(self.server)) is not None:
+        if (server := self.remote) is not None:
             server.unwatch(self.met)
 
     def after_fork(self) -> None:
@@ -602,8 +594,3 @@ def _give_up() -> None:
 
 GATE = Gate(_void, _give_up)
 in_children(RUNNING.clear)
-
-
-def remote(server: Server | None) -> RemoteServer | None:
-    """Return the server behind *server* that has connections, started if need be; None in memory."""
-    return None if server is None else server.remote

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from os.path import commonprefix
@@ -24,6 +24,7 @@ from fleetcache.forks import in_children
 from fleetcache.keys import default_key_function
 from fleetcache.near.clock import clock
 from fleetcache.near.counts import EVENTS, READS, Counts, Events
+from fleetcache.near.door import Doorkeeper
 from fleetcache.near.listener import GATE, RUNNING, Listener, listener_of
 from fleetcache.near.reads import Read, Reads
 from fleetcache.near.stages import State
@@ -56,7 +57,7 @@ class Near:
     ) -> None:
         self.options = options
         self.prefixes = tuple(prefixes)
-        self.store = Store(options.max_bytes)
+        self.store = Store(options.max_bytes, Doorkeeper(options.max_bytes) if options.doorkeeper else None)
         self.copies = self.store.copies
         self.counts = Counts()
         self.past = Events()
@@ -137,21 +138,63 @@ class Near:
             return None
         return entry if now < entry.epoch.until or reads.tracking.vouches(entry.epoch, now) else None
 
+    def copies_of(self, names: Sequence[str]) -> dict[str, Entry]:
+        """Return the copies of *names* that may be served, by name."""
+        copies, sole = self.copies, self.sole
+        if sole is not None and not sole.pending:
+            names = [name for name in names if name in copies]
+        return {name: copy for name in names if (copy := self.copy(name)) is not None}
+
     def depart(self, name: str) -> Read | None:
         """Return a read of *name* that is about to be sent, to be passed to `arrive`; None if the name is not the near cache's."""
         reads = self.sole or self.reads_of(name)
         read = reads.depart(name, clock())
-        if read is not None and not read.number and not self.closed:
-            reads.listener.serve(reads)
+        if not reads.covered and read is not None:
+            self._serve(reads)
         return read
+
+    def depart_many(self, names: Sequence[str]) -> list[Read | None]:
+        """Return a read of each of *names* that a copy may come of, None for each other."""
+        now = clock()
+        if self.sole is not None:
+            departed = self.sole.depart_many(names, now)
+            if not self.sole.covered and any(name.startswith(self.prefixes) for name in names):
+                self._serve(self.sole)
+            return departed
+        reads = [self.depart(name) for name in names]
+        return [read if read is not None and read.number else None for read in reads]
+
+    def _serve(self, reads: Reads) -> None:
+        if not self.closed:
+            reads.listener.serve(reads)
 
     def arrive(self, read: Read, value: Any, payload: bytes | None, left: Any) -> None:
         """Note that *read* brought *payload*, which holds *value*, and what PTTL said, None if nothing."""
-        self.gate.run(read.reads.arrive, read, value, payload, left)
+        reads = read.reads
+        if read.number or reads.knows(read.name):
+            self.gate.run(reads.arrive, read, value, payload, left)
 
-    def arrive_all(self, arrivals: Sequence[tuple[Read, Any, bytes | None, Any]]) -> None:
-        """Note several reads, each with what `arrive` is told."""
-        self.gate.run(_arrive_all, arrivals)
+    def arrive_many(
+        self,
+        names: Sequence[str],
+        reads: Sequence[Read | None],
+        values: Mapping[str, Any],
+        payloads: Sequence[bytes | None],
+        lefts: Mapping[str, Any],
+    ) -> None:
+        """Note that *reads*, as `depart_many` returned them, brought *payloads*; *values* and *lefts* are by name."""
+        arrivals = []
+        for name, departed, payload in zip(names, reads, payloads, strict=True):
+            read = departed
+            if read is None:
+                of = self.sole or self.reads_of(name)
+                if not of.knows(name):
+                    continue
+                read = Read(of, name, 0, 0.0)
+            left = lefts.get(name) if payload is None or name in values else None  # what cannot be read is not kept
+            arrivals.append((read, values.get(name), payload, left))
+        if arrivals:
+            self.gate.run(_arrive_all, arrivals)
 
     def wrote(self, names: Iterable[str] | None) -> None:
         """Note that this process writes *names*, None for all there are, or has done so."""
@@ -259,12 +302,16 @@ class Copyless:
 
     def __init__(self, of: Near | Copyless) -> None:
         self.near: Near = of.near if isinstance(of, Copyless) else of
-        self.arrive, self.arrive_all = self.near.arrive, self.near.arrive_all
+        self.arrive, self.arrive_many = self.near.arrive, self.near.arrive_many
         self.wrote, self.forget = self.near.wrote, self.near.forget
         self.fence, self.afence = self.near.fence, self.near.afence
 
     def copy(self, name: str) -> None:
         """Return no copy."""
+
+    def copies_of(self, names: Sequence[str]) -> dict[str, Entry]:
+        """Return no copies."""
+        return {}
 
     def depart(self, name: str) -> Read | None:
         """Return a read of *name*, of which no copy will come."""
@@ -273,12 +320,21 @@ class Copyless:
             read.number = 0
         return read
 
+    def depart_many(self, names: Sequence[str]) -> list[Read | None]:
+        """Return no reads that copies will come of."""
+        self.near.depart_many(names)
+        return [None] * len(names)
+
 
 class Bypassed(Copyless):
     """A near cache for those who ask another server than the primary, a client of the caller's."""
 
     def depart(self, name: str) -> None:
         """Return no read: what that server says is no copy's."""
+
+    def depart_many(self, names: Sequence[str]) -> list[Read | None]:
+        """Return no reads."""
+        return [None] * len(names)
 
 
 def _arrive_all(arrivals: Sequence[tuple[Read, Any, bytes | None, Any]]) -> None:

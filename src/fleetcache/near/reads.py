@@ -85,6 +85,8 @@ class Reads:
         self.options = options
         self.store = store
         self.counts = counts
+        self.door = store.door
+        """Says which names were read before; None if a first read leaves a copy."""
         self.warns = warns
         """Whether a name that other caches would refuse is warned of whenever it is used, and so must not be found near."""
         self.pending: dict[str, Read] = {}
@@ -101,8 +103,31 @@ class Reads:
         self.counts.misses += 1
         if not name.startswith(self.prefixes):
             return None
-        tracking = self.tracking
-        return Read(self, name, tracking.journal.now if self.covered and tracking.stage.keeps else 0, now)
+        tracking, number = self.tracking, 0
+        if self.covered and tracking.stage.keeps and (self.door is None or self.door.knows(name)):
+            number = tracking.journal.depart(name)
+        return Read(self, name, number, now)
+
+    def depart_many(self, names: Sequence[str], now: float) -> list[Read | None]:
+        """Return a read of each of *names* that a copy may come of, None for each other."""
+        self.used = now
+        self.counts.misses += len(names)
+        tracking, depart = self.tracking, self.tracking.journal.depart
+        if not (self.covered and tracking.stage.keeps):
+            return [None] * len(names)
+        known = names if self.door is None else self.door.known(names)
+        if not known:
+            return [None] * len(names)
+        prefixes = self.prefixes
+        return [
+            Read(self, name, depart(name), now) if name in known and name.startswith(prefixes) else None
+            for name in names
+        ]
+
+    def knows(self, name: str) -> bool:
+        """Whether a read of *name* may contradict a copy, or another read that may leave one.  Needs no lock."""
+        journal = self.tracking.journal
+        return name in self.store.copies or name in self.pending or name in journal.recent or name in journal.older
 
     def arrive(self, read: Read, value: Any, payload: bytes | None, left: Any) -> None:
         """Note that *read* brought *payload*, which holds *value* and has *left* milliseconds to live.
@@ -141,9 +166,11 @@ class Reads:
             self.drop(read.name, "overtaken")
 
     def drop(self, name: str, cause: str) -> None:
-        """Give up the copy of *name*, if there is one."""
+        """Give up the copy of *name*, if there is one; the next read leaves another."""
         if self.store.drop(name):
             self.counts.invalidations[cause] += 1
+            if self.door is not None:
+                self.door.knows(name)
 
     def forget(self) -> None:
         """Give up the reads that are under way, and the copies, whose epoch has ended."""

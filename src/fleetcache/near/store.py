@@ -22,6 +22,7 @@ from math import inf
 from sys import getsizeof
 from typing import Any, Final, TypeAlias
 
+from fleetcache.near.door import Doorkeeper
 from fleetcache.stats.figures import Figures
 
 ENDED: Final = -inf
@@ -169,8 +170,9 @@ class Store:
     Changes are made under a lock; ``copies`` may be read, and hits counted, without one.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, door: Doorkeeper | None = None) -> None:
         self.max_bytes = max_bytes
+        self.door = door
         self.copies: dict[str, Entry] = {}
         """Never replaced by another dict: every cache on this store holds a reference to it."""
         self.evictions = dict.fromkeys(("size", "expired", "ended", "too large"), 0)
@@ -187,7 +189,7 @@ class Store:
         for at, head in enumerate(heads):
             head.before, head.after = heads[at - 1], heads[(at + 1) % len(heads)]
         self._hand: Entry = self._gone  # where the next sweep continues
-        self._held = OWN
+        self._held = OWN + (self.door.bytes if self.door is not None else 0)
         self._table = TABLES[0]  # the bytes of the dict at most, now or after the next put
         self._ghosts = array("q", bytes(CELL * GHOSTS))
 

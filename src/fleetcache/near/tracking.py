@@ -162,11 +162,6 @@ class Tracking:
         """Whether all that is missing is to `arm`."""
         return self.stage is Stage.AGREED
 
-    @property
-    def proven(self) -> bool:
-        """Whether a canary has shown that announcements arrive."""
-        return self.stage.proven
-
     # --- the near caches --------------------------------------------------------------------------
 
     def join(self, reads: Reads, now: float) -> None:
@@ -209,9 +204,14 @@ class Tracking:
             else all(prefix.startswith(self.announced) for prefix in reads.prefixes)
         )
 
-    def tells_of(self, name: str) -> bool:
-        """Whether there may be copies of *name*, from here."""
-        return bool(self.audience.of(name)) and self.holds(name)
+    def knows(self, name: str) -> bool:
+        """Whether there is a copy of *name* from here, or may be one soon.  Needs no lock."""
+        if name in self.journal.recent or name in self.journal.older:
+            return True
+        for reads in self.audience.of(name):  # noqa: SIM110 - any() would take twice as long
+            if name in reads.store.copies:
+                return True
+        return False
 
     @property
     def outgrown(self) -> bool:
@@ -382,11 +382,12 @@ class Tracking:
             return
         if not isinstance(names, list):
             raise ConnectionError(f"the server announced a {type(names).__name__} in place of names")
+        self.counts.pushes += len(names)
         for name in names:
             if type(name) is not str:
                 raise ConnectionError(f"the server announced a {type(name).__name__} in place of a name")
-            self.counts.pushes += 1
-            self.invalidated(name)
+            if self.knows(name):
+                self.invalidated(name)
             if CANARY in name:
                 self._heard(name, now)
 
