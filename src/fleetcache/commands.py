@@ -1,4 +1,8 @@
-"""The commands that fleetcache sends, and the properties of each: reads, may be repeated, its names, its replies."""
+"""The commands that fleetcache sends, and the properties of each: reads, may be repeated, its names, its replies.
+
+A new operation needs its command here, a coroutine (`values`, `keyspace`, `structures`), and a method in
+`servers.database`, so that ``memory://`` knows the command too.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ COUNT: Replies = frozenset((int,))
 
 
 def _one_each(*kinds: type, first: int) -> Suits:
-    """Return whether a reply is a list of *kinds*, one for each part of the command from *first* on."""
+    """Return a check that a reply is a list of *kinds*, one for each part of the command from *first* on."""
     known = frozenset(kinds)
     return lambda reply, command: (
         type(reply) is list and len(reply) == len(command) - first and known.issuperset(map(type, reply))
@@ -22,12 +26,12 @@ def _one_each(*kinds: type, first: int) -> Suits:
 
 
 def _is_some(reply: Reply, command: Command | None = None) -> bool:
-    """Whether *reply* is several payloads."""
+    """Whether *reply* is a list or a set of payloads."""
     return type(reply) in {list, set} and {bytes}.issuperset(map(type, reply))
 
 
 def _is_taken(reply: Reply, command: Command) -> bool:
-    """Whether *reply* is one payload, or several if *command* has a count; or nothing."""
+    """Whether *reply* is None, one payload or, if *command* has a count, several."""
     return reply is None or (_is_some(reply) if len(command) > 2 else type(reply) is bytes)
 
 
@@ -43,12 +47,12 @@ def _is_whole(reply: Reply, command: Command | None = None) -> bool:
 
 
 def _is_result(reply: Reply, command: Command) -> bool:
-    """Whether *reply* is what one of our scripts returns."""
+    """Whether *reply* may come from one of our scripts."""
     return reply is None or _is_whole(reply)
 
 
 def _is_score(reply: Reply, command: Command | None = None) -> bool:
-    """Whether *reply* is a number, which RESP2 spells as text, or nothing."""
+    """Whether *reply* is None or a number; RESP2 sends numbers as text."""
     if type(reply) is bytes:
         try:
             float(reply)
@@ -58,7 +62,7 @@ def _is_score(reply: Reply, command: Command | None = None) -> bool:
 
 
 def _is_page(reply: Reply, command: Command) -> bool:
-    """Whether *reply* is a cursor, of 64 bits, with some names."""
+    """Whether *reply* is a cursor of 64 bits and a list of names."""
     return (
         type(reply) is list
         and len(reply) == 2
@@ -116,14 +120,14 @@ GET, EXISTS, TTL, PTTL = (
     _reading("PTTL", COUNT),
 )
 MGET = _reading("MGET", PAYLOADS, names=ALL)
-# Of the primary: a replica may not know yet what a write depends on.
+# Reads that only the primary answers: a write depends on them, and a replica may be behind.
 GET_NOW, PTTL_NOW = _same_again("GET", TEXT, writes=0), _same_again("PTTL", COUNT, writes=0)
 EXISTS_NOW, MGET_NOW = _same_again("EXISTS", COUNT, writes=0), _same_again("MGET", PAYLOADS, writes=0, names=ALL)
 SET = _same_again("SET", TEXT)
 # With NX or XX.  Repeated on one server it answers differently; another server may run it.
 SET_IF = Verb("SET", TEXT, repeats_elsewhere=True)
 ADD = Verb("SET", TEXT, repeats_elsewhere=True)  # with NX GET, which returns the payload that is there
-ACQUIRE = Verb("SET", TEXT, sole=True)  # of a lock: two servers would let in two holders
+ACQUIRE = Verb("SET", TEXT, sole=True)  # of a lock: two servers would admit two holders
 DEL, UNLINK = Verb("DEL", COUNT, writes=ALL), Verb("UNLINK", COUNT, writes=ALL)
 RENAME, PERSIST = Verb("RENAME", TEXT, writes=2), Verb("PERSIST", COUNT)
 PEXPIRE, EXPIREAT = _same_again("PEXPIRE", COUNT), _same_again("EXPIREAT", COUNT)

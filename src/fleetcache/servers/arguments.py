@@ -1,4 +1,4 @@
-"""The arguments of commands: what a server makes of the words, and how it refuses those that it cannot read."""
+"""The arguments of commands in ``memory://``: how a server reads the words, and refuses wrong ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALLEST, LARGEST = -(2**63), 2**63 - 1
 
 
 def integer(word: bytes, refusal: str = NOT_AN_INTEGER, *, least: int = SMALLEST) -> int:
-    """Return the integer that *word* writes in the only way a server accepts."""
+    """Return the integer in *word*, in the only form that a server accepts."""
     if not re.fullmatch(rb"0|-?[1-9][0-9]{0,18}", word) or not least <= int(word) <= LARGEST:
         raise ResponseError(refusal)
     return int(word)
@@ -56,13 +56,13 @@ def options(words: Sequence[bytes], **lengths: int) -> dict[str, Sequence[bytes]
 
 
 def within(elements: list[Any], first: int, last: int) -> list[Any]:
-    """Return those of *elements* from the *first* to the *last*, both included; -1 is the last there is."""
+    """Return the *elements* from *first* to *last*, both included; -1 is the last one."""
     start, stop = (end + len(elements) if end < 0 else end for end in (first, last))
     return elements[max(start, 0) : max(stop + 1, 0)]
 
 
 def between(low: bytes, high: bytes) -> Callable[[float], bool]:
-    """Return whether a score lies from *low* to *high*; "(" leaves the end itself out."""
+    """Return a check that a score lies from *low* to *high*; "(" excludes the end itself."""
     refusal = "min or max is not a float"
     least, most = real(low.removeprefix(b"("), refusal), real(high.removeprefix(b"("), refusal)
     above = operator.gt if low.startswith(b"(") else operator.ge
@@ -71,7 +71,7 @@ def between(low: bytes, high: bytes) -> Callable[[float], bool]:
 
 
 def some(taken: list[bytes], count: bytes | None) -> Reply:
-    """Return what was taken: a list if so many were asked for, else one element, if there is one."""
+    """Return the *taken* elements: a list if the command has a *count*, else one element or None."""
     return taken if count is not None else taken[0] if taken else None
 
 
@@ -85,7 +85,7 @@ IN_BRACKETS = re.compile(rb"\\(.)|(.)-(.)|(.)", re.DOTALL)
 
 @lru_cache(maxsize=256)
 def glob(pattern: bytes) -> re.Pattern[bytes]:
-    """Return the regular expression that fully matches what the glob *pattern* matches."""
+    """Return the regular expression for the glob *pattern*."""
 
     def translated(token: re.Match[bytes]) -> bytes:
         escaped, negated, inside, stars, question, plain = token.groups()
@@ -103,8 +103,8 @@ def glob(pattern: bytes) -> re.Pattern[bytes]:
 def page(names: Iterable[bytes], cursor: bytes, words: Sequence[bytes]) -> list[Any]:
     """Return the cursor after *cursor* and the names between the two.
 
-    Names are visited in the order of their hashes, which nothing that happens between two pages
-    can change, so a name that stays is always seen.
+    Names are visited in the order of their hashes, which no change between two pages
+    can affect, so a name that stays is always returned.
     """
     found = options(words, MATCH=1, COUNT=1)
     if not cursor.isdigit():

@@ -1,8 +1,8 @@
-"""The commands of a server, on keys and values that are kept in dicts.
+"""The commands of ``memory://``, on keys and values in dicts.
 
-A command is a small method of `Database` that bears its name; the Lua scripts of this package
-have their Python equivalents in `SCRIPTS`.  Only the commands of `commands` are here, and only in the
-forms in which they are sent.  Replies have the shapes that hiredis gives them in RESP3, with a list for a set.
+Each command is a small method of `Database` with the command's name; `SCRIPTS` has the Python equivalents of
+our Lua scripts.  Only the commands of `fleetcache.commands` are here, and only in the forms that the cache
+sends.  Replies have the shapes that hiredis gives them in RESP3, with a list for a set.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Scores(dict[bytes, float]):
     """The value of a sorted set: the score of each member."""
 
     def ranked(self, *, reverse: bool) -> list[tuple[bytes, float]]:
-        """Return members and scores by score, and by member where scores are equal."""
+        """Return members and scores, ordered by score, and by member if scores are equal."""
         return sorted(self.items(), key=lambda item: (item[1], item[0]), reverse=reverse)
 
 
@@ -53,7 +53,7 @@ V = TypeVar("V", bound=Value)
 class Database:
     """Keys, their values and deadlines, and the commands on them.
 
-    ``now`` is the time in milliseconds; whoever runs commands sets it before.
+    ``now`` is the time in milliseconds; the caller sets it before it runs commands.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Database:
         self._deadlines: dict[bytes, int] = {}
 
     def prepare(self, words: Sequence[bytes]) -> Callable[[], Reply]:
-        """Return the command *words* ready to be run; refuse one that nobody could run."""
+        """Return the command *words* as a function to call; refuse an unknown one, or a wrong number of arguments."""
         name, *arguments = words
         run = COMMANDS.get(name)
         if run is None:
@@ -90,7 +90,7 @@ class Database:
         return kind() if value is None else value
 
     def _keep(self, key: bytes, value: Value) -> None:
-        """Store *value* under the deadline that *key* has; only a string may be empty."""
+        """Store *value*, and keep the deadline of *key*; only a string may be empty."""
         if value or isinstance(value, bytes):
             self._values[key] = value
         else:
@@ -107,7 +107,7 @@ class Database:
         return self._values.pop(key, None) is not None
 
     def _keys(self) -> KeysView[bytes]:
-        """Return the keys there are, without those whose time is over."""
+        """Return the keys that have not expired."""
         for key in [key for key, deadline in self._deadlines.items() if deadline <= self.now]:
             self._drop(key)
         return self._values.keys()
@@ -192,7 +192,7 @@ class Database:
         deadline = None
         if "PX" in found:
             (amount,) = map(integer, found["PX"])
-            # Unlike PEXPIRE, this does not delete by a time that is no time.
+            # Unlike PEXPIRE, SET refuses a time of 0 or less.
             if amount <= 0:
                 raise ResponseError("invalid expire time in 'set' command")
             deadline = self._deadline(amount, "set")
@@ -230,7 +230,7 @@ class Database:
         self.HSET(key, field, b"%d" % after)
         return after
 
-    # What hashes, sets, sorted sets and lists have in common
+    # Shared by hashes, sets, sorted sets and lists
 
     def _show(self, key: bytes, *, kind: type[Container], shown: Callable[[Container], Reply]) -> Reply:
         return shown(self._open(key, kind))

