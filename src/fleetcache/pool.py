@@ -78,10 +78,9 @@ def check_class(connection_class: Any) -> None:
 def check_secured(url: str, connection_class: type, params: Mapping[str, Any]) -> None:
     """Refuse TLS options without TLS, and `ssl_check_hostname` where the certificate is not checked."""
     said = {name: value for name, value in params.items() if name == "ssl" or name.startswith("ssl_")}
-    scheme = url.partition("://")[0]
     if said and not issubclass(connection_class, redis.SSLConnection):
         raise SettingsError(
-            f"{min(said)} is for TLS, and {scheme}:// is not encrypted. Write rediss:// in LOCATION, or leave the option out"
+            f"{min(said)} is for TLS, and {Location.of(url).scheme}:// is not encrypted. Write rediss:// in LOCATION, or leave the option out"
         )
     if said.get("ssl_check_hostname") and unchecked(params):
         raise SettingsError(

@@ -114,9 +114,8 @@ class Location:
     def of_service(self) -> Location:
         """The same location for redis-py's Sentinel pools, which expect the name of the service in place of the host."""
         service, _, database = self.path.removeprefix("/").partition("/")
-        exactly = (
-            "" if service.islower() else f"service_name={service}"
-        )  # the name of a host is converted to lower case
+        # The name of a host is converted to lower case, so a service with a capital is named once more.
+        exactly = "" if service.islower() else f"service_name={service}"
         query = "&".join(filter(None, (self.query, exactly)))
         return replace(self.plain, hosts=(service,), path=f"/{database}", query=query)
 
