@@ -69,6 +69,7 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
     __class_getitem__: Any = classmethod(GenericAlias)
     """django-redis' clients and backend are generic."""
 
+    own = Loading.own | {"_raising"}
     _raising: Mapping[str, Self] = MappingProxyType({})
     """`client` and `strict` of this face, once they were asked for."""
 

@@ -13,7 +13,7 @@ import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
 from functools import cache, update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="Twinned")
@@ -28,6 +28,9 @@ class Twinned:
     the replacement of the other's method.  (One ``__dict__`` for both faces would be simpler, but CPython
     finds attributes and methods faster in an instance that has its own.)
     """
+
+    own: ClassVar[frozenset[str]] = frozenset(("still", "runtime", "_faces"))
+    """The attributes by which faces of one object differ."""
 
     runtime: Any
     still: Self | None
@@ -66,7 +69,7 @@ class Twinned:
 
     def _attributes(self) -> dict[str, Any]:
         """Return the attributes that a copy or a new face of this object gets."""
-        return {name: value for name, value in vars(self).items() if not self._is_method(name) and name not in OWN}
+        return {name: value for name, value in vars(self).items() if not self._is_method(name) and name not in self.own}
 
     def _is_method(self, name: str) -> bool:
         kind: Any = type(self)
@@ -83,10 +86,6 @@ class Twinned:
     def __delattr__(self, name: str) -> None:
         for face in self._sharers(name):
             object.__delattr__(face, name)
-
-
-OWN = frozenset(("still", "runtime", "_faces", "_raising"))
-"""Attributes by which faces of one object differ."""
 
 
 @cache
