@@ -45,20 +45,20 @@ from fleetcache.masking import without_frames
 from fleetcache.signatures import DEADLINE, parameters
 
 OF_CLUSTERS = frozenset(REDIS_ALLOWED_KEYS)
-"""What ``redis.RedisCluster`` passes on to its connections; it leaves out all else without a word."""
+"""The options that ``redis.RedisCluster`` passes on to its connections; it ignores all others without a word."""
 
 Place: TypeAlias = tuple[str, int]
 
 
 @dataclass(eq=False)
 class Way:
-    """Where a pool of redis-py's leads, and what is known of the server there."""
+    """The way to a server, as a pool of redis-py describes it, and what is known of the server."""
 
     pool: Any
     of_sentinel: bool = False
-    """Whether a Sentinel is there, which may be asked in place of a server."""
+    """Whether a Sentinel is at its end, and is meant to be."""
     proved: bool = False
-    """Whether a connection has been made: then neither side is wrong about TLS."""
+    """Whether a connection has been made before: then both sides agree about TLS."""
 
 
 try:
@@ -71,17 +71,17 @@ if hasattr(redis, "DriverInfo"):  # redis-py 7.2
 
 
 def wanted(pool: Any) -> tuple[str, ...]:
-    """Return what ``get_connection`` of a redis-py pool must be given: before 5.3 a command's name."""
+    """Return the arguments that ``get_connection`` of a redis-py pool needs: before redis-py 5.3 a command's name."""
     name = inspect.signature(inspect.unwrap(pool.get_connection)).parameters.get("command_name")
     return ("_",) if name is not None and name.default is name.empty else ()
 
 
 def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
-    """Return what *pool* would pass to a connection, without its push-driven maintenance mode."""
+    """Return the arguments that *pool* would pass to a connection, without those of its push-driven maintenance mode."""
     kwargs = {name: value for name, value in pool.connection_kwargs.items() if not name.startswith("maint")}
-    # Of ours alone: raw clients block for as long as their commands say, and listen for ever.
+    # For our connections only: a raw client may block for as long as its command says, or listen for ever.
     kwargs = {"socket_timeout": DEADLINE, "socket_connect_timeout": DEADLINE, **kwargs}
-    # Of ours alone: told to speak RESP3, a raw client of the pool would return other types than sites know.
+    # For our connections only: with RESP3, a raw client of the pool would return other types than sites expect.
     kwargs.setdefault("protocol", 3)
     if "command_packer" in parameters(connection_class):
         kwargs.setdefault("command_packer", PACKER)
@@ -91,7 +91,7 @@ def arguments(pool: Any, connection_class: type) -> dict[str, Any]:
 
 
 def address_of(pool: Any) -> str:
-    """Return where *pool* leads to, fit for a message: never with a password."""
+    """Return the address that *pool* leads to, for messages: without a password."""
     kwargs: Mapping[str, Any] = pool.connection_kwargs
     if isinstance(pool, SentinelConnectionPool):
         place = f"{pool.service_name} ({'primary' if pool.is_master else 'replica'})"
@@ -110,14 +110,14 @@ def place_of(pool: Any) -> Place:
 
 
 class TooLate(Exception):
-    """The time for making a connection is over: no ``Retry`` of redis-py's tries again."""
+    """The time for making a connection is over; no ``Retry`` of redis-py retries on this."""
 
 
 TIMED_OUT = (exceptions.TimeoutError, TimeoutError, TooLate)
 
 
 def explained(error: Exception, way: Way, connection: Any = None, place: Place | None = None) -> Exception:
-    """Return a connecting error as one that says where, and what to do about it."""
+    """Return *error*, which occurred while connecting, as one that names the address and what to do."""
     pool = way.pool
     address = address_of(pool)
     text = str(error)
@@ -148,7 +148,7 @@ def explained(error: Exception, way: Way, connection: Any = None, place: Place |
         host, port = place or place_of(pool)
         text = text.replace(f"{host}:{port}", f"{bracketed(host)}:{port}")
         return NeverSent(f"{address}: {text or type(error).__name__}")
-    if isinstance(error, AttributeError):  # redis-py's, for want of a map in the reply to HELLO
+    if isinstance(error, AttributeError):  # of redis-py, when the reply to HELLO is not a map
         return UnsupportedServer(f"{address}: the server answers HELLO 3, but not as RESP3 has it ({text})")
     return error
 
@@ -164,7 +164,7 @@ def _denied(way: Way, address: str) -> AccessDenied:
         return AccessDenied(f"{address}: the server refused, twice, what credential_provider {name} returned")
     user = kwargs.get("username") or "default"
     if kwargs.get("username") and not kwargs.get("password"):
-        # Nearly always the password stands in the user's place, so that is not named.
+        # Nearly always the password was written in the place of the user name, so the name is not shown.
         return AccessDenied(
             f"{address}: the server wants a password, and there is only the name of a user. If that is the "
             f"password, write redis://:password@host, with a colon. Check {where}"
@@ -174,7 +174,7 @@ def _denied(way: Way, address: str) -> AccessDenied:
 
 
 def _refused(error: Exception, address: str, greeting: Any) -> Exception:
-    """Return what to make of a refused command of the greeting, named by that command."""
+    """Return the error for a refused command of the greeting; it names the command."""
     text = str(error).partition(", with args")[0]
     found = re.search(r"unknown command [`']?(\w+)", text)
     command = found[1].upper() if found else ""
@@ -189,7 +189,7 @@ def _refused(error: Exception, address: str, greeting: Any) -> Exception:
         return NoSuchDatabase(
             f"{address}: the server refuses SELECT ({text}), so only database 0 can be used. Leave the number out of LOCATION"
         )
-    # Where nothing was said in reply to it, it is HELLO that has another name there.
+    # Without a reply to HELLO, it is HELLO that the server knows under another name.
     renamed = bool(command) and not greeting and command not in {"AUTH", "CLIENT", "READONLY"}
     if command == "HELLO" or renamed or "NOPROTO" in text:
         return UnsupportedServer(
@@ -200,13 +200,13 @@ def _refused(error: Exception, address: str, greeting: Any) -> Exception:
 
 
 def mode_in(greeting: Any) -> str:
-    """Return what the reply to HELLO calls the server: standalone, cluster or sentinel; nothing if it does not tell."""
+    """Return the mode in the reply to HELLO: standalone, cluster or sentinel; "" if there is none."""
     found = greeting.get(b"mode", greeting.get("mode", b"")) if isinstance(greeting, Mapping) else b""
     return found.decode() if isinstance(found, bytes) else str(found)
 
 
 def a_sentinel(address: str) -> UnsupportedServer:
-    """Return the error of who takes a Sentinel for a server."""
+    """Return the error for LOCATION that names a Sentinel in place of a server."""
     place = address.partition("/")[0]
     return UnsupportedServer(
         f"{address}: the server is a Sentinel, which holds no data. Write redis+sentinel://{place}/service/0 in "
@@ -215,7 +215,7 @@ def a_sentinel(address: str) -> UnsupportedServer:
 
 
 def _other_language(error: Exception, way: Way, place: Place | None) -> Exception | None:
-    """Return what says that one side speaks TLS and the other does not, or that a file for TLS is of no use."""
+    """Return an error that says that only one side speaks TLS, or that a file for TLS cannot be used; None if neither."""
     pool, own = way.pool, way.of_sentinel
     address, options = address_of(pool), pool.connection_kwargs
     if "path" in options or way.proved:
@@ -235,7 +235,7 @@ def _other_language(error: Exception, way: Way, place: Place | None) -> Exceptio
 
 
 def _hung_up(error: Exception) -> bool:
-    """Whether the server was there, and ended the connection, or said what is no reply."""
+    """Whether the server accepted the connection, and then closed it, or sent bytes that are no reply."""
     if isinstance(error, exceptions.InvalidResponse):
         return True
     cause = error.__context__ or error
@@ -247,7 +247,7 @@ CANNOT_CONNECT = (exceptions.RedisError, OSError, AttributeError, ImportError, T
 
 
 def time_to_connect(pool: Any) -> float | None:
-    """Return the seconds that making a connection may take, greetings and all; None for no limit."""
+    """Return the seconds that making a connection may take, including the greeting; None for no limit."""
     replying, connecting = (pool.connection_kwargs.get(f"socket_{what}timeout", DEADLINE) for what in ("", "connect_"))
     connecting = connecting or replying
     return connecting + replying if connecting and replying else None
@@ -317,7 +317,7 @@ class Hurried:
     _parser: Any
 
     def begin(self, until: float, *, proved: bool) -> None:
-        """From now on time counts, for ``connect`` until the moment *until*."""
+        """Start the limits, with *until* as the last moment for ``connect``."""
         self.refusals: list[str] = []
         self.suspicious = not proved
         self.limit = self.socket_connect_timeout

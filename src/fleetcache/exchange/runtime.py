@@ -19,7 +19,7 @@ class Runtime(Protocol):
     """The methods that an operation's coroutine may await."""
 
     blocks: bool
-    """Whether its coroutines run to their end in one step."""
+    """Whether its coroutines run to their end without suspending."""
 
     once: bool
     """Whether an operation may send commands only once, as in a transaction."""
@@ -37,7 +37,7 @@ class Runtime(Protocol):
         """Ask several servers at the same time; return the replies of each, or its error if it is one of several."""
 
     async def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Wait for *seconds*."""
 
     async def produce(self, make: Callable[[], Any], refusal: Exception | None = None) -> Any:
         """Return the result of a user's function; raise *refusal* if it must be awaited and this runtime cannot."""
@@ -59,7 +59,7 @@ class Blocking:
         if len(plan) == 1:
             ((server, commands),) = plan
             return [server.exchange(commands)]
-        # Send to all, then read from all: concurrent without threads.
+        # Send to all, then read from all: the servers work at the same time, without threads.
         told: list[Any] = []
         answers: list[Any] = []
         try:

@@ -51,7 +51,7 @@ V = TypeVar("V", bound=Value)
 
 
 class Database:
-    """Keys, their values and deadlines, and the commands on them.
+    """Keys, their values and deadlines, and the commands that read and change them.
 
     ``now`` is the time in milliseconds; the caller sets it before it runs commands.
     """

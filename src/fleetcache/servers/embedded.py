@@ -305,7 +305,7 @@ class EmbeddedServer(_Server):
         self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused server go on."""
+        """Continue a paused server."""
         self._send(signal.SIGCONT)
 
     def _listening(self) -> list[str]:
@@ -345,7 +345,7 @@ class SharedServer(_Server):
         self._fifo = self.directory / "lifeline"
         check_ours(self.directory)
         with _refusals(self.directory), open(self.directory / "lock", "a", opener=_no_link) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # keeps out other threads as well
+            fcntl.flock(file, fcntl.LOCK_EX)  # excludes other threads as well
             try:
                 if not self._join():
                     self._begin()
@@ -364,7 +364,7 @@ class SharedServer(_Server):
         self._lifeline()
 
     def _join(self) -> bool:
-        """Hold the lifeline of the server that runs here; return False if none does."""
+        """Hold the lifeline of the server that runs here; return False if there is none."""
         welcome = self.directory / "welcome"
         welcome.unlink(missing_ok=True)
         try:
@@ -382,7 +382,7 @@ class SharedServer(_Server):
     def _begin(self) -> None:
         with suppress(FileExistsError):
             os.mkfifo(self._fifo, 0o600)
-        # Without O_NONBLOCK this would wait for the writer of the next line.
+        # With O_NONBLOCK, or it would wait for a writer, which is opened in the next line.
         read = os.open(self._fifo, os.O_RDONLY | os.O_NONBLOCK)
         write = self._reach()
         os.set_blocking(read, True)
@@ -390,7 +390,7 @@ class SharedServer(_Server):
         self._launch(read, write, "--port", "0").returncode = 0
 
     def _reach(self) -> int:
-        """Open the lifeline for writing; an OSError means that no warden reads it."""
+        """Open the lifeline for writing; an OSError means that there is no warden."""
         return os.open(self._fifo, os.O_WRONLY | os.O_NONBLOCK)
 
     def _runs(self) -> bool:

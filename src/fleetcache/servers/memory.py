@@ -26,7 +26,7 @@ def outcome(run: Callable[..., Reply], *arguments: object) -> Reply:
     try:
         return run(*arguments)
     except ResponseError as refusal:
-        # The traceback would keep every reply of the batch alive.
+        # its traceback would keep every reply of the batch alive
         return refusal.with_traceback(None)
 
 

@@ -1,12 +1,12 @@
 """A cluster: 16384 slots of names, each at one primary, which may change at any time.
 
-A node that is asked about a slot of another says whose it is (MOVED), or, while the slot is on its
-way, who has this entry by now (ASK).  So a map of the slots may be out of date, and only makes the
-first guess good.  It is learnt from a node at the first use, corrected slot by slot, and learnt
-anew when a node said MOVED or did not answer: by one caller at a time, and not twice in a moment.
+A node that is asked about a slot of another one replies with the address of its primary (MOVED), or, while the slot
+is being moved, with the node that has this entry by now (ASK).  So a map of the slots may be out of date, and only
+makes the first guess good.  It is learnt from a node at the first use, corrected slot by slot, and learnt
+anew when a node replied MOVED or did not answer: by one caller at a time, and not twice within 0.2 s.
 (https://valkey.io/topics/cluster-spec/, "Redirection and resharding".)
 
-Nothing above a `Node` sees any of this: it answers as a server would that holds everything.
+The code above a `Node` sees none of this: a node answers like a server that holds every slot.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ from fleetcache.topology.replicas import UNABLE, Reader
 from fleetcache.twin import complete
 
 HOPS = 16
-"""So often is a command asked again at most: a cluster that never agrees must not keep a caller."""
+"""How often a command is sent again at most: nodes that never agree must not keep a caller for ever."""
 MOMENT = 0.2
-"""The map is not learnt anew within so many seconds."""
+"""How long, in seconds, a map is used before it may be learnt anew."""
 REVIEW = 30.0
-"""Where replicas answer, the map is learnt anew after so many seconds: no error tells of one that is new, or back."""
+"""How often, in seconds, the map is learnt anew where replicas answer: no error tells of a new replica."""
 PATIENCE = 5.0
-"""Seconds after which a command is not asked again, where there is no SOCKET_TIMEOUT."""
+"""Seconds after which a command is not sent again, where there is no SOCKET_TIMEOUT."""
 
 AWAY = (ServerGone, ServerTimeout)
 LEARN = (Verb("CLUSTER", harmless=True, key=0), "SLOTS")
 READONLY = pack((b"READONLY",))
-"""Without it, a replica sends whoever asks to its primary."""
+"""Without it, a replica answers every command with MOVED to its primary."""
 ASKING = (Verb("ASKING", harmless=True, key=0),)
 
 
 def slot_of(name: str | bytes) -> int:
-    """Return the slot of *name*; of the text between its first braces alone, if there is some."""
+    """Return the slot of *name*, which only the text between its first braces decides, if there is any."""
     data = in_utf8(name) if isinstance(name, str) else name
     return key_slot(data) if b"{" in data else crc_hqx(data, 0) % SLOTS
 
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """Why a command is to be asked again, and where: at *node*, or at whoever holds its slot by now."""
+    """Why a command is to be sent again, and where: to *node*, or to the node that holds its slot by now."""
 
     why: str
     node: tuple[str, int] | None = None
@@ -72,7 +72,7 @@ SIGNS = frozenset((MovedError, redis.AskError, redis.TryAgainError, *UNABLE))
 
 
 def redirected(reply: Reply) -> Redirect | None:
-    """Return where to ask again after *reply*, an answer or the want of one; None if it is final."""
+    """Return where to send the command again, given its reply or the error that stands for it; None if that is final."""
     if isinstance(reply, redis.MovedError):
         return Redirect("moved", reply.node_addr, reply.slot_id)
     if isinstance(reply, redis.AskError):
@@ -85,7 +85,7 @@ def redirected(reply: Reply) -> Redirect | None:
 
 
 def units(commands: Sequence[Command]) -> list[slice]:
-    """Return what of *commands* can be asked again by itself: a command, or a transaction as a whole."""
+    """Return the parts of *commands* that can be sent again by themselves: a command, or a whole transaction."""
     found = []
     began = None
     for place, command in enumerate(commands):
@@ -98,13 +98,13 @@ def units(commands: Sequence[Command]) -> list[slice]:
 
 
 class Node(Server):
-    """One node of a cluster, which answers for the others too."""
+    """One node of a cluster; what another node has to answer, it asks there."""
 
     def __init__(self, cluster: Cluster, remote: RemoteServer) -> None:
         self.cluster = cluster
         self.server = observed(remote)
         self.address = remote.address
-        # Connections of their own, because a primary that becomes a replica must not answer on the others.
+        # READONLY has connections of its own: on the others, a primary that becomes a replica must not answer reads.
         limit, patience = remote.max_connections, remote.patience
         self.readonly = observed(
             RemoteServer(remote.raw, remote.breaker, max_connections=limit, patience=patience, greeting=READONLY)
@@ -191,7 +191,7 @@ class ShardReader(Reader):
         return super()._answers(server, began, found) and monotonic() < self.cluster.rest + REVIEW
 
     async def _elsewhere(self, runtime: Runtime, tried: Any, commands: Sequence[Command], found: Any) -> list[Reply]:
-        if tried is self.primary:  # all others rest; it has looked elsewhere itself
+        if tried is self.primary:  # all replicas rest; the primary's node has asked other nodes itself
             if isinstance(found, Exception):
                 raise found
             return found  # type: ignore[no-any-return]  # no exception: the replies
@@ -200,7 +200,7 @@ class ShardReader(Reader):
             await self.cluster.refresh(runtime)
             return replies
         self.cluster.redirects["away"] += 1
-        await self.cluster.refresh(runtime, self.nodes[tried])  # it may be nobody's replica any more
+        await self.cluster.refresh(runtime, self.nodes[tried])  # it may not be a replica of this cluster any more
         return await super()._elsewhere(runtime, tried, commands, found)
 
     def client(self) -> Any:
@@ -208,7 +208,7 @@ class ShardReader(Reader):
 
 
 class UnknownNode(Server):
-    """Stands for every node while the map is not known: its commands are asked when it is."""
+    """Stands for every node while the map is not known: it learns the map, then sends the commands to the right nodes."""
 
     def __init__(self, cluster: Cluster, address: str) -> None:
         self.cluster = cluster
@@ -256,13 +256,13 @@ class Cluster(Topology):
         self.unknown = UnknownNode(self, self.starts[0].address)
         self.slots: list[Server] = [self.unknown] * SLOTS
         self.witness = ""
-        """The address of the node that the map is from."""
+        """The address of the node that sent the map."""
         self.readers = self.slots
         self.shards: dict[tuple[Node, ...], Server] = {}
         self.redirects: Counter[str] = Counter()
         self.watchers: list[Callable[[Iterable[Server]], None]] = []
         self.trouble: Exception | None = None
-        """Why the map could not be learnt last time; None if nobody has tried to the end."""
+        """Why the map could not be learnt last time; None while an attempt has not ended."""
         self.timeout = self.starts[0].remote.timeout or PATIENCE
         self.turn, self.busy, self.rest = Guard(), 0.0, 0.0
         in_children(self.after_fork)
@@ -275,7 +275,7 @@ class Cluster(Topology):
                 try:
                     return slots[crc_hqx(name.encode(), 0) % SLOTS]
                 except UnicodeEncodeError:
-                    pass  # `slot_of` tells
+                    pass  # `slot_of` raises the error with its explanation
             return slots[slot_of(name)]
         return self.primaries[0] if self.primaries else self.unknown
 
@@ -304,7 +304,7 @@ class Cluster(Topology):
 
     def watch(self, moved: Callable[[Iterable[Server]], None]) -> None:
         if moved not in self.watchers:
-            self.watchers = [*self.watchers, moved]  # whoever goes through the old ones is not disturbed
+            self.watchers = [*self.watchers, moved]  # a new list: `_tell` may be iterating over the old one
 
     def unwatch(self, moved: Callable[[Iterable[Server]], None]) -> None:
         self.watchers = [each for each in self.watchers if each != moved]
@@ -320,10 +320,9 @@ class Cluster(Topology):
     async def settle(
         self, runtime: Runtime, node: Server, commands: Sequence[Command], replies: list[Reply]
     ) -> list[Reply]:
-        """Ask again what *node* did not answer because it is the wrong one, or away; return all replies.
+        """Send again what *node* could not answer: it no longer holds the slot, or is away; return all replies.
 
-        No command begins to be asked again when its time is over, and none that may have run and
-        must not run twice.
+        Nothing is sent after the time limit, and nothing that may have run and must not run twice.
         """
         asked = [(span, node) for span in units(commands)]
         until = monotonic() + self.timeout
@@ -351,11 +350,11 @@ class Cluster(Topology):
                     if target is last or not to_another_node(commands[span], replies[span]):
                         continue
                 if target is self.unknown:
-                    continue  # nobody holds this slot any more
+                    continue  # no node holds this slot any more
                 todo.setdefault((target, redirect.asking), []).append(span)
             if not todo or monotonic() > until:
                 break
-            if wait or hop > 2:  # half of the keys are there already; or two nodes point at each other
+            if wait or hop > 2:  # TRYAGAIN: half of the keys have moved; or two nodes point at each other
                 await runtime.sleep(min(0.1, 0.005 * 2**hop))
             asked = [(span, target) for (target, _), spans in todo.items() for span in spans]
             for (target, asking), spans in todo.items():
@@ -374,7 +373,7 @@ class Cluster(Topology):
             self._tell({loser})
 
     def _tell(self, losers: Iterable[Server]) -> None:
-        """Tell those who rely on it that *losers* do not hold any more what they did.  The map says so already."""
+        """Tell the watchers that *losers* have lost slots.  The map is right already."""
         for moved in self.watchers:
             moved(losers)
 
@@ -398,7 +397,7 @@ class Cluster(Topology):
             replies[span] = list(islice(found, len(permit), len(permit) + span.stop - span.start))
 
     def _holder(self, commands: Sequence[Command], last: Server) -> Any:
-        """Return who holds what *commands* name; whoever was asked, if they name nothing."""
+        """Return the node that holds the first name in *commands*; without a name, the node that was asked."""
         for command in commands:
             if command[0].key:
                 return self.slots[slot_of(command[command[0].key])]
@@ -409,10 +408,10 @@ class Cluster(Topology):
     async def refresh(
         self, runtime: Runtime, tried: Server | None = None, best: Node | None = None, *, insists: bool = False
     ) -> None:
-        """Learn anew who holds which slot: not from *tried*, which is away, and from *best* if it is given.
+        """Learn anew which node holds which slot: not from *tried*, which is away, and from *best* if it is given.
 
-        One caller asks, and the others wait for it; whoever comes a moment later takes what is known, unless
-        it *insists* and *tried* has said it.
+        One caller asks, and the others wait for it; a caller that comes a moment later uses the known map, unless
+        it *insists* and the map is from *tried*.
         """
         due = waits = True
         while waits:
@@ -426,7 +425,7 @@ class Cluster(Topology):
                 )
                 if mine:
                     self.busy, self.witness, self.trouble = now + 2 * self.timeout, "", None
-            if waits := busy and best is None:  # a slot that moved is known already
+            if waits := busy and best is None:  # the caller knows the new holder of its slot
                 await runtime.sleep(0.005)
         if mine:
             try:
@@ -438,7 +437,7 @@ class Cluster(Topology):
             self._complain()
 
     def after_fork(self) -> None:
-        """In a child, count anew; and learn the map anew if a thread of the parent's was at it, which is not here."""
+        """In a child, count anew; and learn the map anew if a thread of the parent, which is not here, was learning it."""
         self.raw = None
         self.redirects.clear()
         if self.busy:
@@ -448,13 +447,13 @@ class Cluster(Topology):
 
     def _complain(self) -> NoReturn:
         trouble = self.trouble or ServerGone(f"{self.starts[0].address}: no node says who holds which slot")
-        # One each: a shared one would collect tracebacks.
+        # A new exception for each caller: a shared one would collect tracebacks.
         raise type(trouble)(*trouble.args) from trouble.__cause__
 
     async def _learn(self, runtime: Runtime, tried: Server | None, best: Node | None) -> None:
         nodes = [*self.nodes.values(), *self.starts]
         trouble = any(node.remote.breaker.failed for node in nodes)
-        # If some are away, all may be, and others in their places, to whom the first addresses lead.
+        # If a node is away, all may have been replaced; then the addresses of LOCATION lead to the new ones.
         others = sorted(
             (node for node in chance.sample(nodes, len(nodes)) if node is not tried),
             key=lambda node: (node.remote.breaker.failed, (node in self.starts) != trouble),
@@ -486,7 +485,7 @@ class Cluster(Topology):
         return reply if isinstance(reply, Exception) else ServerGone(f"{node.address}: sent no map of the slots")
 
     def _adopt(self, held: Sequence[Held], witness: Node) -> None:
-        """Take over the map that *witness* sent."""
+        """Use the map that *witness* sent."""
         slots: list[Server] = [self.unknown] * SLOTS
         readers = slots if self.read_from == "primary" else [*slots]
         shards: dict[tuple[Node, ...], Server] = {}
@@ -508,13 +507,13 @@ class Cluster(Topology):
         self.redirects["learnt"] += 1
         self._tell({loser for loser, holder in zip(before, slots, strict=True) if loser is not holder})
         kept = {node.remote for node in known.values()}
-        for node in (*gone, *self.starts):  # one that was named by a name is known by an address now
+        for node in (*gone, *self.starts):  # LOCATION may name by a host name a node that the map names by an address
             if node.remote not in kept:
                 node.remote.replace_connections()
                 node.readonly.remote.replace_connections()
 
     def node(self, host: str, port: int, asked: Any) -> Node:
-        """Return the node at *host*, or if it does not say where *asked* is, and *port*."""
+        """Return the node at *host* and *port*; an empty *host* means the host of *asked*."""
         if host in {"", "?"}:
             host = asked.place[0]
         if self.remap:
@@ -526,11 +525,11 @@ class Cluster(Topology):
 
 
 Held: TypeAlias = tuple[int, int, list[tuple[str, int]]]
-"""The first and the last of some slots, and where the nodes are that hold them, the primary's first."""
+"""The first and the last of some slots, and the addresses of the nodes that hold them, the primary's first."""
 
 
 def slots_in(reply: Reply) -> list[Held] | None:
-    """Return the map in the *reply* to CLUSTER SLOTS, in the order of its slots; None if there is none."""
+    """Return the map in the *reply* to CLUSTER SLOTS, in the order of its slots; None if it holds no map."""
     if not isinstance(reply, list) or not 0 < len(reply) <= SLOTS:
         return None
     found: list[Held] = []

@@ -1,11 +1,11 @@
-"""Who answers a read: one of a primary's replicas, or whichever server is nearest.
+"""Which server answers a read: one of a primary's replicas, or the nearest server.
 
-A replica is behind its primary.  One that cannot answer is left alone for a while; then a single
-read tries it again, and all do when that was answered.
+A replica is behind its primary.  A replica that cannot answer is not asked for a while; then a single
+read tries it again, and if that is answered, it takes part again.
 
 The nearest server is found by timing a few reads, which are sent to all servers in turn.  Besides the
-way, a time holds what the command took, and what the interpreter did meanwhile; so of each server the
-shortest counts, and is forgotten little by little.
+network, a time includes the command itself and what the interpreter did meanwhile; so the shortest time of each server
+counts, and its weight is reduced little by little.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from fleetcache.forks import chance
 from fleetcache.twin import complete
 
 UNABLE = frozenset((redis.ClusterDownError, redis.MasterDownError, redis.BusyLoadingError, redis.ReadOnlyError))
-"""Refusals of a server that is there, and cannot answer now."""
+"""Refusals of a server that runs, and cannot answer now."""
 
 REST = 1.0
-"""Seconds for which a server that could not answer is left alone."""
+"""For how many seconds a server that could not answer is not asked."""
 TIMED = 64
-"""One read of so many is timed, and the first few of each server."""
+"""One read of this many is timed, and the first `FIRST` of each server."""
 FIRST = 4
 ALIKE, SLACK = 1.5, 0.0001
-"""Servers are equally near up to so many times the shortest time, and so many seconds more.
+"""Servers are equally near up to `ALIKE` times the shortest time, plus `SLACK` seconds.
 
 A server's time grows by no more at once, so a single late reply changes nothing.
 """
 
 
 class Reader(Server):
-    """Answers reads for *primary* and its replicas: one of *servers* is asked, and another if that one cannot.
+    """Answers reads for *primary* and its replicas: asks one of *servers*, and another if that one cannot answer.
 
-    With *nearest* the nearest is, else any.  In the end the primary is asked.
+    With *nearest* it asks the nearest first, else any; and the primary if no other answers.
     """
 
     signs = UNABLE
@@ -81,7 +81,7 @@ class Reader(Server):
             server.drop(found)
 
     def _settled(self, server: Server, began: float, commands: Sequence[Command], found: Any) -> list[Reply]:
-        """Return *found*, what *server* was found to say, if that is an answer; else another server's."""
+        """Return *found*, the replies or the error of *server*, if it is an answer; else the replies of another server."""
         if self._answers(server, began, found):
             return found  # type: ignore[no-any-return]  # no exception: the replies
         return complete(self._elsewhere(BLOCKING, server, commands, found))
@@ -94,14 +94,14 @@ class Reader(Server):
         return await self._elsewhere(AWAITING, server, commands, found)
 
     async def _asked(self, runtime: Runtime, server: Server, commands: Sequence[Command]) -> Any:
-        """Return the replies of *server*, or what it failed with."""
+        """Return the replies of *server*, or its error."""
         try:
             return await runtime.exchange(server, commands)
         except redis.RedisError as error:
             return error
 
     def _answers(self, server: Server, began: float, found: Any) -> bool:
-        """Whether *found* is an answer; if so, *server* is well, and as near as that."""
+        """Whether *found* is an answer; if so, note that *server* is well, and its time."""
         if isinstance(found, Exception):
             return False
         for reply in found:  # as `Node.exchange` does: every read comes by here
@@ -129,12 +129,12 @@ class Reader(Server):
         return found  # type: ignore[no-any-return]  # no exception: the replies
 
     def _choose(self) -> tuple[Server, float]:
-        """Return whom to ask, and the time if the answer is to be timed."""
+        """Return the server to ask, and the time now if the read is to be timed, else 0."""
         if self.resting:
             now = monotonic()
             for server, until in list(self.resting.items()):
                 if now >= until:
-                    self.resting[server] = now + REST  # the others wait for what this caller hears
+                    self.resting[server] = now + REST  # the others wait for the result of this read
                     return server, 0.0
             for servers in (self.preferred, self.servers):
                 if well := [server for server in servers if server not in self.resting]:

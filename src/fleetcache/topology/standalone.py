@@ -13,8 +13,8 @@ from fleetcache.topology.replicas import Reader
 class Standalone(Topology):
     """The first server is the primary; the others are its replicas.
 
-    Reads go where *read_from* says, ``READ_FROM``; without it to a replica if there is one, and never to the
-    primary unless no replica answers.  *writes_elsewhere* lets a write go to another server when the primary
+    Reads go to the servers that *read_from*, ``READ_FROM``, names; without it to a replica if there is one, and to the
+    primary only if no replica answers.  *writes_elsewhere* lets a write go to another server when the primary
     cannot be reached, django-redis' ``REPLICA_READ_ONLY = False``.
     """
 
