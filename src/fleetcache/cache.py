@@ -1,4 +1,4 @@
-"""The cache: its operations put together, and the servers, codec and near cache that they work on.
+"""The class `Cache`: all operations together, with the servers, the codec and the near cache that they use.
 
 A client class of a site's own overrides the coroutine of an operation, and its blocking face with it::
 
@@ -40,12 +40,12 @@ from fleetcache.topology.opening import open_topology
 from fleetcache.twin import join
 
 FOLLOWED = frozenset(Core.__annotations__) - {"failsafe"}
-"""What is set on a cache is set on its client as well."""
+"""Attributes that, set on a cache, are set on its client as well."""
 
 
 @dataclass(eq=False)
 class Shared:
-    """What all caches of one configuration in this process share."""
+    """The parts that all caches of one configuration in this process share."""
 
     settings: Settings
     topology: Topology
@@ -60,8 +60,8 @@ _shared: Sharing[Shared] = Sharing()
 class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
     """A cache on one server, and replicas of it.
 
-    It is light: connections, codec and counters belong to the process and are shared by all
-    objects with the same settings.  Making one sends nothing.
+    A cache object is light: connections, codec and counters belong to the process, and all objects with
+    the same settings share them.  Creating one sends nothing.
     """
 
     near: Near | None = None
@@ -99,7 +99,7 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
 
     @classmethod
     def shared(cls, settings: Settings) -> Shared:
-        """Return what all caches of *settings* in this process share, made on first use."""
+        """Return the parts that all caches of *settings* in this process share; the first call creates them."""
         key = (cls, id(settings), is_heard())
         found = _shared.get(key)
         if found is None:
@@ -116,12 +116,12 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
 
     @classmethod
     def make_topology(cls, settings: Settings) -> Topology:
-        """Return the servers of *settings*, unconnected; client classes differ here."""
+        """Return the servers of *settings*, not yet connected; client classes override this."""
         return open_topology(settings.location, settings.options)
 
     @classmethod
     def make_codec(cls, settings: Settings) -> Codec:
-        """Return what turns the values of *settings* into bytes."""
+        """Return the codec of *settings*."""
         options = settings.options
         serializer = options.serializer
         takes_options = isinstance(serializer, type) and issubclass(serializer, BaseSerializer)
@@ -154,27 +154,27 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
     ) -> Lock:
         """Return a `Lock` named *key*, for ``with`` and ``async with``.
 
-        It is tried every *sleep* seconds, for *blocking_timeout* seconds at most, or once if not *blocking*.
+        `acquire` tries every *sleep* seconds, for *blocking_timeout* seconds at most, or once if not *blocking*.
         """
         return Lock(self, self.name(key, version), timeout, sleep, blocking, blocking_timeout, client, thread_local)
 
     async def alock(self, *args: Any, **kwargs: Any) -> Lock:
-        """Return a `Lock`; the same as `lock`, for those who await by habit."""
+        """Return a `Lock`: the same as `lock`, for code that awaits every method."""
         return self.lock(*args, **kwargs)
 
     # --- the near cache ---------------------------------------------------------------------------
 
     def fence(self) -> None:
-        """Wait until this process knows of every write that was acknowledged to anybody before now.
+        """Wait until this process knows of every write that was acknowledged to any client before now.
 
-        Reads that begin afterwards reflect them all.  One round trip; without a near cache nothing is
-        to be done.  It never raises: while the server does not answer, reads go to the server.
+        Reads that begin afterwards reflect them all.  It takes one round trip, or nothing without a near
+        cache.  It never raises: while the server does not answer, reads go to the server.
         """
         if self.near is not None:
             self.near.fence()
 
     async def afence(self) -> None:
-        """Wait until this process knows of every write that was acknowledged to anybody before now."""
+        """Wait until this process knows of every write that was acknowledged to any client before now."""
         if self.near is not None:
             await self.near.afence()
 
@@ -196,7 +196,7 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
     # --- underneath -------------------------------------------------------------------------------
 
     def make_key(self, key: Any, version: Any = None, prefix: str | None = None) -> CacheKey:
-        """Return the name of *key* on the server; methods take it for what it is."""
+        """Return the name of *key* on the server; methods accept it in place of a key, unchanged."""
         return CacheKey(self.name(key, version, prefix))
 
     def encode(self, value: Any, *, allow_int: bool = True) -> bytes | int:
@@ -211,8 +211,8 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
     def client(self) -> Any:
         """The cache with every exception raised: django-redis' ``cache.client``.
 
-        It is an object of its own, of the client class.  Methods that a backend overrides, or that a tool
-        replaces on the cache, are free to call those of the client.  What names entries is set on both.
+        It is a separate object, of the client class.  Methods that a backend overrides, or that a tool
+        replaces on the cache, are free to call those of the client.  Attributes that names depend on are set on both.
         """
         if "client" in self._raising:
             return self._raising["client"]
@@ -225,7 +225,7 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
 
     @property
     def strict(self) -> Self:
-        """The cache with every exception raised, for limiters and whatever else must not take an outage for a no."""
+        """The cache with every exception raised, for limiters and other code that must not fail open in an outage."""
         if "strict" in self._raising:
             return self._raising["strict"]
         return self if self.failsafe is RAISE else self._raise_as("strict", type(self))
@@ -255,7 +255,7 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
         return self.topology.route((c.SET if write else c.GET, "")).client()
 
     def close(self, **kwargs: Any) -> None:
-        """Close idle connections if CLOSE_CONNECTION is set; those in use stay, and are never cut."""
+        """Close idle connections if CLOSE_CONNECTION is set; those in use are never closed."""
         if self.settings.options.close_connection:
             self.topology.close_idle()
 

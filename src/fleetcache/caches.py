@@ -1,4 +1,4 @@
-"""``caches["default"]``: the cache of an alias, made on first use, without Django.
+"""``caches["default"]``: the cache of an alias, created on first use, without Django.
 
 Each thread and each task has its own object.  A task that starts after its parent used a cache shares the parent's
 object; one that starts earlier makes its own.  The objects are light; connections belong to the process.

@@ -1,4 +1,4 @@
-"""What every operation of a cache is made of: a name, a command, a reply, and a value in it."""
+"""The steps of every operation: make the name, encode the value, ask the server, check and decode the reply."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from fleetcache.twin import Twinned
 log = logging.getLogger("fleetcache.codec")
 
 MARK = "\ue000"
-"""A key that no site has: a KEY_FUNCTION that leaves it as it is shows where in a name the key stands."""
+"""A key that no site uses: if a KEY_FUNCTION does not change it, its place in the name shows where a key stands."""
 
 
 class Mark(Enum):
-    """Values that are no values."""
+    """Objects that stand for "no value"."""
 
     DEFAULT_TIMEOUT = "the cache's own timeout, as against None, which is for ever"
     MISSING = "nothing is there, where None could be"
@@ -50,7 +50,7 @@ Timeout: TypeAlias = float | timedelta | Literal[Mark.DEFAULT_TIMEOUT] | object 
 
 
 class Core(Twinned):
-    """The means by which operations are written; the operations stand in its subclasses."""
+    """The methods that operations use; the operations themselves are in its subclasses."""
 
     settings: Settings
     topology: Topology
@@ -64,19 +64,19 @@ class Core(Twinned):
     near: Near | Copyless | None = None
 
     plain_head: str | None = None
-    """The text before a key in the names that this cache makes, in its own prefix and version; None with a KEY_FUNCTION."""
+    """The text before the key in this cache's names, in its own prefix and version; None with a KEY_FUNCTION."""
 
     head: str | None = None
     """The same if there may be copies near, else None: `get` looks for copies by it."""
 
     operations: frozenset[str] = frozenset()
-    """What can stand in a pipeline; a class with operations of its own adds their names."""
+    """The methods that a pipeline accepts; a class with operations of its own adds their names."""
 
     warns = False
     """Whether names that memcached would refuse are passed to `validate_key`."""
 
     default_marks: tuple[object, ...] = (DEFAULT_TIMEOUT,)
-    """What stands for the cache's own timeout; Django has a mark of its own."""
+    """Objects that stand for the cache's own timeout; Django has another one."""
 
     @property
     def strict(self) -> Self:
@@ -84,7 +84,7 @@ class Core(Twinned):
         raise NotImplementedError
 
     def __deepcopy__(self, memo: Any) -> Self:
-        """Return an object of its own on the same connections."""
+        """Return a separate object on the same connections."""
         return self.__copy__()
 
     # --- names and times --------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class Core(Twinned):
             self.head = None if self.near is None else self.plain_head
 
     def name(self, key: Any, version: Any = None, prefix: str | None = None) -> str:
-        """Return what the entry of *key* is called on the server."""
+        """Return the name of *key*'s entry on the server."""
         if version is None and prefix is None and type(key) is str and self.plain_head is not None:
             name = self.plain_head + key  # written out: every operation begins here
         else:
@@ -116,7 +116,7 @@ class Core(Twinned):
             self.validate_key(name)
 
     def validate_key(self, key: str) -> None:
-        """Warn of a name that other caches would refuse; Django does."""
+        """Warn of a name that memcached would refuse; overridden under Django."""
 
     def names(self, keys: Iterable[Any], version: Any = None) -> list[str]:
         """Return the names of *keys*."""
@@ -142,13 +142,13 @@ class Core(Twinned):
     # --- values -----------------------------------------------------------------------------------
 
     async def encoded(self, values: Collection[Any], *, integers: bool = True) -> list[bytes | int]:
-        """Return the payloads of *values*.  Awaited, because a lazy value may have to be made first."""
+        """Return the payloads of *values*.  A coroutine, because lazy values under Django may need a thread."""
         return self.codec.encode_all(values, integers=integers)
 
     def decoded(self, payload: bytes, name: str, *, member: bool = False) -> Any:
-        """Return the value in *payload*, or MISSING if it cannot be read and that is a miss.
+        """Return the value in *payload*, or MISSING if it cannot be read and UNREADABLE is "miss".
 
-        *member*: it is one of a sorted set.
+        *member*: the payload is a member of a sorted set.
         """
         try:
             return self.codec.decode_member(payload) if member else self.codec.decode(payload)
@@ -157,7 +157,7 @@ class Core(Twinned):
             return MISSING
 
     def note_unreadable(self, error: UnreadableValue, name: str) -> None:
-        """Count a payload that cannot be read and is taken as missing, and log it once a minute; or raise, if so set."""
+        """Count an unreadable payload, and log it once a minute; or raise *error*, if UNREADABLE is "raise"."""
         if self.settings.options.unreadable == "raise":
             raise error
         self.stats.unreadable += 1
@@ -190,16 +190,16 @@ class Core(Twinned):
     # --- asking -----------------------------------------------------------------------------------
 
     def through(self, client: Any) -> Self:
-        """Return the face of this cache that asks *client*, the argument ``client=`` of an operation, and no other server.
+        """Return a face of this cache that asks only *client*, the argument ``client=`` of an operation.
 
-        Its reads find no copies near, and leave none.
+        Its reads use no copies, and leave none.
         """
         topology = Standalone([server_of(client)])
         topology.one_by_one = self.topology.one_by_one  # the client may be one of a cluster's nodes
         return self.face(topology=topology, near=self.near and Bypassed(self.near))
 
     async def ask(self, command: Command, instead: Any, client: Any = None) -> Reply:
-        """Return the reply to *command*, or *instead* if the server is away and that may be ignored."""
+        """Return the reply to *command*, or *instead* in an outage that may be ignored."""
         if client is not None:
             self = self.through(client)
         near = self.near if command[0].writes else None
@@ -225,7 +225,7 @@ class Core(Twinned):
             return self.instead(error, instead, (command,))
         finally:
             if near is not None:
-                near.wrote(names)  # once more: the reply to a read that was sent meanwhile may be older
+                near.wrote(names)  # once more: a read that was sent meanwhile may bring the old value
         return reply
 
     def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
@@ -241,18 +241,18 @@ class Core(Twinned):
         return replies
 
     async def ask_many(self, verb: Verb, names: Sequence[str], instead: Any) -> list[tuple[list[int], Reply]]:
-        """Ask *verb* about *names*, wherever they live; return the places in *names* with their reply."""
+        """Send *verb* to all servers that hold *names*; return each reply with the places of its names."""
         shares = self.topology.shares(names, verb.reads)
         plan = [(server, self.about(verb, [names[place] for place in places])) for server, places in shares]
         answers = await self.ask_all(plan, instead)
         return [(places, self.joined(verb, replies)) for (_, places), replies in zip(shares, answers, strict=True)]
 
     def about(self, verb: Verb, names: Sequence[str | bytes]) -> Sequence[Command]:
-        """Return the commands that ask one server *verb* about *names*: one, if they may be together."""
+        """Return the commands for one server with *verb* and *names*: one, if a command may have several names."""
         return [(verb, name) for name in names] if self.topology.one_by_one else ((verb, *names),)
 
     def joined(self, verb: Verb, replies: Sequence[Reply]) -> Reply:
-        """Return the replies to what `about` made as the one reply to *verb*: a list, or a count, None if part of it is not known."""
+        """Return the *replies* to the commands of `about` as one: a list, or a sum; None if a part is not known."""
         if not self.topology.one_by_one:
             return replies[0]
         if verb == b"MGET":
@@ -260,7 +260,7 @@ class Core(Twinned):
         return None if None in replies else sum(replies)
 
     async def ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
-        """Return the replies of several servers, asked at once; *instead* for each of one that is away."""
+        """Return the replies of several servers, asked together; *instead* for each reply of one that is away."""
         near = self.near
         names = [] if near is None else c.written(command for _, commands in plan for command in commands)
         if near is None or names == []:
@@ -286,7 +286,7 @@ class Core(Twinned):
         return [self._settled(answer, commands, instead) for answer, (_, commands) in zip(answers, plan, strict=True)]
 
     def _settled(self, answer: list[Reply] | Exception, commands: Sequence[Command], instead: Any) -> list[Reply]:
-        """Return the replies in one server's *answer*, or raise what is wrong with it; or *instead* for each."""
+        """Return the replies in one server's *answer*; raise its error, or return *instead* for each if ignored."""
         try:
             if isinstance(answer, Exception):
                 raise answer
@@ -299,13 +299,13 @@ class Core(Twinned):
         return answer
 
     def _check_transaction(self, replies: Sequence[Reply], commands: Sequence[Command]) -> None:
-        """Raise the first refusal among the replies to a transaction, or if they are none to *commands*."""
+        """Raise the first refusal among the replies to a transaction, or an error if they do not fit *commands*."""
         inside, results = commands[1:-1], replies[-1]
         if type(results) is not list or replies.count(b"QUEUED") != len(inside):
             for command, reply in zip(commands, replies, strict=False):
                 if reply != b"QUEUED":
                     self.check(reply, command)
-        if results is not None:  # what is refused within a transaction stands in its reply
+        if results is not None:  # the reply to EXEC holds the refusals of single commands
             if len(results) != len(inside):
                 raise ServerGone(f"the server replied to {len(inside)} commands with {len(results)} replies")
             self._check_all(results, inside)
@@ -316,18 +316,18 @@ class Core(Twinned):
                 self.check(reply, command)
 
     def check(self, reply: Reply, command: Command) -> None:
-        """Raise a refusal of *command*, or what is no reply to it at all."""
+        """Raise *reply* if it is a refusal, and ServerGone if it does not fit *command*."""
         if isinstance(reply, RedisError):
             raise self.refusal(reply, command)
         verb = command[0]
         suits = type(reply) in verb.answers or (verb.suits(reply, command) if verb.suits else not verb.answers)
-        if not suits and reply is not TAKEN:  # a pipeline of redis-py's has no reply yet
+        if not suits and reply is not TAKEN:  # a pipeline of redis-py has no reply yet
             raise ServerGone(
                 f"the server replied to {verb.decode()} with what is no reply to it: a {type(reply).__name__}"
             )
 
     def goes_on(self, pages: c.Round, cursor: int) -> bool:
-        """Whether a walk through *pages* goes on to *cursor*; not if the server is wrong, and that may be ignored."""
+        """Whether a scan goes on to *cursor*; not if the server repeats cursors, and that error may be ignored."""
         try:
             pages.step(cursor)
         except ServerGone as error:
@@ -335,7 +335,7 @@ class Core(Twinned):
         return True
 
     def refusal(self, reply: RedisError, command: Command) -> RedisError:
-        """Return the server's refusal of *command*, which does not name the entry of another kind itself."""
+        """Return the refusal of *command*; a WRONGTYPE error names the entry, which servers do not."""
         if not str(reply).startswith("WRONGTYPE") or not c.named(command):
             return reply
         asked = command[1].name if isinstance(command[1], Script) else command[0].decode()
@@ -343,17 +343,17 @@ class Core(Twinned):
         return type(reply)(f"{reply} ({asked} of {names})")
 
     def instead(self, error: Exception, instead: Any, commands: Iterable[Command]) -> Any:
-        """Return *instead*, what *commands* bring if *error* may be ignored; else raise it."""
+        """Return *instead*, the result of *commands*, if *error* may be ignored; else raise *error*."""
         return self.failsafe.instead(error, instead, partial(self._keys_in, commands))
 
     def _keys_in(self, commands: Iterable[Command]) -> Iterator[str | None]:
-        """Yield the keys, or globs of keys, that *commands* name; None where none can be told from the name."""
+        """Yield the keys, or globs of keys, in *commands*; None for a name that does not show its key."""
         for command in commands:
             for name in c.named(command):
                 yield self._key_of(name if isinstance(name, str) else name.decode(errors="replace"))
 
     def _key_of(self, name: str) -> str | None:
-        """Return the key that is called *name*, in whatever version; None if KEY_FUNCTION hides it."""
+        """Return the key in *name*, of any version; None if KEY_FUNCTION hides it."""
         if self.settings.reverse_key_function is not None:
             return self.settings.reverse_key_function(name)
         if self.key_func is default_key_function:
@@ -368,7 +368,7 @@ class Core(Twinned):
         return await self.ask((c.EVALSHA, script, 1, name, *arguments), instead, client)
 
     def together(self, names: Sequence[str], operation: str) -> None:
-        """Refuse an operation whose names do not live together."""
+        """Refuse an operation whose names are on different servers or slots."""
         if not self.topology.together(names):
             raise CrossServer(
                 f"{operation}: {', '.join(map(self.masked, names))} live on different servers or slots. "

@@ -1,4 +1,4 @@
-"""Operations on entries of whatever kind: their lifetimes and versions; finding them, and clearing."""
+"""Operations on entries of any kind: their time to live and version; scanning, deleting by pattern, clearing."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from fleetcache.twin import blocking, iterating
 
 
 class Keyspace(Reading):
-    """Operations that do not look into an entry."""
+    """Operations that do not read the content of an entry."""
 
     # --- lifetimes --------------------------------------------------------------------------------
 
     async def atouch(
         self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
     ) -> bool:
-        """Give *key* a new timeout, and return whether it was there (for None: and had one)."""
+        """Give *key* a new timeout, and return whether it exists (for None: and had a timeout)."""
         expiry = self.milliseconds(timeout)
         return await self._expire(key, expiry, version, client)
 
@@ -66,13 +66,13 @@ class Keyspace(Reading):
     persist = blocking(apersist)
 
     async def aexpire(self, key: Any, timeout: Timeout, version: Any = None, client: Any = None) -> bool:
-        """Let *key* live for *timeout* seconds; return whether it was there."""
+        """Let *key* live for *timeout* seconds; return whether it exists."""
         return await self._expire(key, self.milliseconds(timeout), version, client)
 
     expire = blocking(aexpire)
 
     async def apexpire(self, key: Any, timeout: Timeout, version: Any = None, client: Any = None) -> bool:
-        """Let *key* live for *timeout* milliseconds; return whether it was there."""
+        """Let *key* live for *timeout* milliseconds; return whether it exists."""
         return await self._expire(key, self.milliseconds(timeout, unit=1), version, client)
 
     pexpire = blocking(apexpire)
@@ -84,13 +84,13 @@ class Keyspace(Reading):
         return bool(await self.ask((c.PEXPIRE, name, milliseconds), False, client))
 
     async def aexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
-        """Let *key* live until *when*, a datetime or seconds since 1970; return whether it was there."""
+        """Let *key* live until *when*, a datetime or seconds since 1970; return whether it exists."""
         return bool(await self.ask((c.EXPIREAT, self.name(key, version), moment(when)), False, client))
 
     expire_at = blocking(aexpire_at)
 
     async def apexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
-        """Let *key* live until *when*, a datetime or milliseconds since 1970; return whether it was there."""
+        """Let *key* live until *when*, a datetime or milliseconds since 1970; return whether it exists."""
         return bool(await self.ask((c.PEXPIREAT, self.name(key, version), moment(when, unit=1000)), False, client))
 
     pexpire_at = blocking(apexpire_at)
@@ -98,11 +98,11 @@ class Keyspace(Reading):
     # --- versions -----------------------------------------------------------------------------------
 
     async def aincr_version(self, key: Any, delta: int = 1, version: Any = None, client: Any = None) -> Any:
-        """Move the value of *key* to a version higher by *delta*, timeout and all; return that version."""
+        """Move the value of *key*, with its time to live, to a version higher by *delta*; return that version."""
         version = self.version if version is None else version
         old = self.name(key, version)
         if isinstance(key, CacheKey):
-            key = self._reversed(key, self.name("", version))  # as a name it would stay where it is
+            key = self._reversed(key, self.name("", version))  # a complete name would not change with the version
         new = self.name(key, version + delta)
         if client is not None:
             self = self.through(client)
@@ -144,31 +144,31 @@ class Keyspace(Reading):
 
     decr_version = blocking(adecr_version)
 
-    # --- looking around ---------------------------------------------------------------------------
+    # --- scanning ---------------------------------------------------------------------------------
 
     async def ascan(
         self, cursor: int = 0, search: str = "*", itersize: int | None = None, version: Any = None, client: Any = None
     ) -> tuple[int, list[str]]:
         """Return the next cursor, 0 at the end, and a page of keys that match the glob *search*.
 
-        A key that is there throughout is returned at least once.
+        A key that exists during the whole scan is returned at least once.
         """
         if client is not None:
             self = self.through(client)
         head = self.name("", version)
         cursor, names = await self._page(cursor, self.make_pattern(search, version), itersize)
-        # Others may have put names there that are no text.
+        # Other clients may have stored names that are no text.
         found = [name.decode(errors="replace") for name in names or ()]
         if self.key_func is not default_key_function:
-            found = [name for name in found if CANARY not in name]  # by the default function no pattern finds them
+            found = [name for name in found if CANARY not in name]  # otherwise no pattern finds them
         return cursor, [self._reversed(name, head) for name in found]
 
     scan = blocking(ascan)
 
     async def _page(self, cursor: int, pattern: str, itersize: int | None) -> tuple[int, list[bytes] | None]:
-        """Return the next cursor and a page of names, None of a server that is away.
+        """Return the next cursor and a page of names; None in place of the page of a server that is away.
 
-        A cursor counts through all servers in turn.
+        One cursor goes through all servers, one after another.
         """
         servers = (cursor and self.topology.primaries) or await self._primaries()
         at, place = divmod(cursor, len(servers))
@@ -180,14 +180,14 @@ class Keyspace(Reading):
 
     async def _primaries(self) -> Sequence[Server]:
         if self.topology.can_move:
-            await self.runtime.alone()  # who the primaries are is asked first
+            await self.runtime.alone()  # two steps: first the primaries are asked for
         try:
             return await self.topology.survey(self.runtime)
-        except TROUBLE as error:  # whoever asks the server hears the same
+        except TROUBLE as error:  # without the primaries, the topology's own server raises the same
             return self.failsafe.instead(error, self.topology.servers[:1], tuple)
 
     def _reversed(self, name: str, head: str) -> str:
-        """Return the key within *name*, which begins with *head* unless the site names keys its own way."""
+        """Return the key within *name*, which begins with *head* unless a KEY_FUNCTION made it."""
         reverse = self.settings.reverse_key_function
         if reverse is not None:
             return reverse(name)
@@ -207,7 +207,7 @@ class Keyspace(Reading):
     async def aiter_keys(
         self, search: str, itersize: int | None = None, client: Any = None, version: Any = None
     ) -> AsyncIterator[str]:
-        """Yield the keys that match the glob *search*, page by page; one may come twice."""
+        """Yield the keys that match the glob *search*, page by page; a key may come twice."""
         cursor, pages = 0, c.Round()
         while True:
             cursor, page = await self.ascan(cursor, search, itersize, version, client)
@@ -219,7 +219,7 @@ class Keyspace(Reading):
     iter_keys = iterating(aiter_keys)
 
     def make_pattern(self, pattern: str, version: Any = None, prefix: str | None = None) -> CacheKey:
-        """Return a glob for the server; prefix and version stand for themselves."""
+        """Return a glob for the server; special characters in prefix and version are quoted."""
         if isinstance(pattern, CacheKey):
             return pattern
         prefix = self.key_prefix if prefix is None else prefix
@@ -260,7 +260,7 @@ class Keyspace(Reading):
                 return None if None in replies else sum(map(int, replies))
 
     async def aclear(self, client: Any = None) -> None:
-        """Empty the database, or with a KEY_PREFIX remove all that stands under it, in every version."""
+        """Empty the database, or with a KEY_PREFIX remove all entries with it, of every version."""
         if client is not None:
             self = self.through(client)
         scope = self.settings.options.clear
@@ -273,5 +273,5 @@ class Keyspace(Reading):
 
 
 def _left(reply: int) -> int | None:
-    """The server says -1 for "for ever" and -2 for "missing"."""
+    """Convert a reply to TTL: -1 means "for ever", -2 "missing"."""
     return None if reply == -1 else max(reply, 0)

@@ -1,7 +1,7 @@
-"""A read: the value of a copy if one is near, else what a server replies, of which a copy may be left.
+"""A read: from a copy in this process, or from a server, whose reply may leave a copy.
 
-Which of the two it is, is decided here and nowhere else; of the near cache a read knows three verbs:
-`copy`, and if there is none, `depart` before a server is asked and `arrive` when it has replied.
+Only this module decides between the two.  It uses three methods of the near cache: `copy`, and if there is none,
+`depart` before a server is asked and `arrive` when it has replied.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from fleetcache.near.store import Entry
 
 
 class Reading(Core):
-    """How operations read plain values: one name, or several."""
+    """The reads of plain values that operations use: of one name, or of several."""
 
     async def read(self, name: str, client: Any = None, *, fresh: bool = False) -> Any:
-        """Return the value called *name*, MISSING if there is none; with *fresh* what the primary holds now."""
+        """Return the value called *name*, MISSING if there is none; with *fresh* from the primary, without a copy."""
         if client is not None:
             self = self.through(client)
         near = self.near
@@ -50,7 +50,7 @@ class Reading(Core):
         return {name: found[name] for name in names if found.get(name, MISSING) is not MISSING}
 
     async def is_there(self, name: str, client: Any = None, *, fresh: bool = False) -> bool:
-        """Return whether there is an entry called *name*, of whatever kind; *fresh* as with `read`."""
+        """Return whether there is an entry called *name*, of any kind; *fresh* as with `read`."""
         if client is not None:
             self = self.through(client)
         near = self.near
@@ -62,12 +62,12 @@ class Reading(Core):
         return found
 
     def overtake(self, name: str) -> None:
-        """Give up the copy of *name*: a server was asked past it, and the caller may know what the copy does not."""
+        """Give up the copy of *name*: the caller has read past it, and may have seen a newer value."""
         if self.near is not None:
             self.near.forget((name,))
 
     def served(self, copy: Entry, default: Any) -> Any:
-        """Return the value of a copy that may be served, *default* if it says that there is none."""
+        """Return the value of a copy that may be served, *default* if it is a copy of "missing"."""
         copy.hits += 1
         if copy.value is not PACKED:
             return copy.value
@@ -77,16 +77,16 @@ class Reading(Core):
 
     async def _fetch(self, near: Near | Copyless, name: str, *, fresh: bool) -> Any:
         """Return the value called *name*, MISSING if there is none; leave a copy for the next reader."""
-        name = str(name)  # of a CacheKey: the store is faster with plain names
+        name = str(name)  # a CacheKey becomes a plain text, with which the store is faster
         read = near.depart(name)
         if read is None:
             payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None)
             self.overtake(name)
             return self.value(payload, name, MISSING)
         server = read.server or self.topology.home(name)
-        # The primary in any case: a replica may not know yet what was read before.
+        # Always from the primary: a replica may be older than a copy that was read before.
         commands = ((c.GET_NOW, name), (c.PTTL_NOW, name)) if read.number else ((c.GET_NOW, name),)
-        left = None  # unless that server itself has said it
+        left = None  # the time to live, only if the primary itself has replied
         try:
             if self.runtime.blocks:  # written out, as in `ask`
                 replies = server.exchange(commands)
@@ -100,7 +100,7 @@ class Reading(Core):
         except TROUBLE as error:
             if not is_outage(error) or self.topology.route((c.GET, name)) is server:
                 return self.instead(error, MISSING, ((c.GET, name),))
-            payload = await self.ask((c.GET, name), None)  # of a replica
+            payload = await self.ask((c.GET, name), None)  # a replica answers
         value = MISSING
         if payload is not None:
             try:
@@ -120,7 +120,7 @@ class Reading(Core):
         plan: list[tuple[Server, list[Command]]] = []
         for server, places in shares:
             share = [names[place] for place in places]
-            # Of its primary, as in `_fetch`, unless that is away.
+            # From its primary, as in `_fetch`, unless that is away.
             asked = self.topology.route((c.GET, share[0])) if server.away else server
             asks = [(c.PTTL_NOW, name) for name in share if name in kept] if kept and asked is server else []
             plan.append((asked, [*self.about(c.MGET_NOW, share), *asks]))
@@ -130,7 +130,7 @@ class Reading(Core):
             count = len(commands) - len(times)
             payloads = self.joined(c.MGET_NOW, replies[:count])
             if payloads is None:
-                continue  # the server is away, and that is ignored
+                continue  # an ignored outage
             share = [names[place] for place in places]
             found = self._values(share, payloads)
             # Another server than the primary does not know how long a copy may live.
@@ -140,7 +140,7 @@ class Reading(Core):
         return values if len(shares) == 1 else {name: values[name] for name in names if name in values}
 
     async def _payloads(self, verb: Verb, names: list[str]) -> list[bytes | None]:
-        """Return the payload of each of *names*, None where there is none, or its server is away."""
+        """Return the payload of each of *names*, None if there is none or its server is away."""
         answers = await self.ask_many(verb, names, None)
         if len(answers) == 1 and len(answers[0][1] or ()) == len(names):
             payloads: list[bytes | None] = answers[0][1]
@@ -158,6 +158,6 @@ class Reading(Core):
             payloads = [payload for payload in payloads if payload is not None]
         try:
             return dict(zip(names, self.codec.decode_all(payloads), strict=True))
-        except UnreadableValue:  # one by one, to say which
+        except UnreadableValue:  # decode one by one, to log the names
             values = [self.decoded(payload, name) for name, payload in zip(names, payloads, strict=True)]
         return {name: value for name, value in zip(names, values, strict=True) if value is not MISSING}

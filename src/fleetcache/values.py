@@ -1,4 +1,8 @@
-"""Operations on values: get, set, add, delete and count, of one key and of many."""
+"""Operations on values: get, set, add, delete, incr, of one key and of many.
+
+Each is a coroutine with its blocking face below it, ``get = blocking(aget)``.  If it may stand in a pipeline, its name
+is in ``OPERATIONS`` of `fleetcache.pipeline`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ class Values(Reading):
     ) -> Any:
         """Return the value of *key*, or *default* if there is none.  A stored None is a value.
 
-        With *fresh* the primary is asked, even if there is a copy near, or replicas answer reads.
+        With *fresh* the primary is asked, even if there is a copy, or replicas answer reads.
         """
         value = await self.read(self.name(key, version), client, fresh=fresh)
         return default if value is MISSING else value
@@ -33,7 +37,7 @@ class Values(Reading):
     def get(
         self, key: Any, default: Any = None, version: Any = None, client: Any = None, *, fresh: bool = False
     ) -> Any:
-        # By hand: a near hit takes less time than making a coroutine would.  See `Near.copy`.
+        # Written by hand: a near hit takes less time than creating a coroutine.  See `Near.copy`.
         if self.head is not None and type(key) is str and version is client is None and not fresh:
             name = self.head + key
             near: Any = self.near
@@ -67,7 +71,7 @@ class Values(Reading):
         """Store *value* for *timeout* seconds, None for ever; return whether it was stored.
 
         With *nx* only if there is none, with *xx* only if there is one.  A timeout of 0 or less
-        deletes instead, and tells whether there was something to delete.
+        deletes the entry instead, and the result says whether there was one.
         """
         name = self.name(key, version)
         expiry = self.milliseconds(timeout)
@@ -95,7 +99,7 @@ class Values(Reading):
     async def _set_new(
         self, name: str, payload: bytes | int, lifetime: tuple[Any, ...], instead: bool, client: Any
     ) -> bool:
-        """Store *payload* if there is nothing that can be read, and return whether it was stored."""
+        """Store *payload* if there is no entry that can be read, and return whether it was stored."""
         if self.settings.options.unreadable == "raise" or self.runtime.once or is_pipeline(client):
             return bool(await self.ask((c.SET_IF, name, payload, *lifetime, "NX"), instead, client))
         while True:
@@ -104,7 +108,7 @@ class Values(Reading):
             except ResponseError as error:
                 if "WRONGTYPE" not in str(error):
                     raise
-                return False  # it is no value, but it is there
+                return False  # an entry of another kind, such as a hash
             if there is MISSING or there is None:
                 return instead if there is MISSING else True
             if self.decoded(there, name) is not MISSING:
@@ -114,7 +118,7 @@ class Values(Reading):
                 return instead if stored is MISSING else True
 
     def added_in_outage(self, key: Any) -> bool:
-        """What `add` returns while the server is away and that is ignored."""
+        """Return the result of `add` in an ignored outage."""
         return False
 
     async def aadd(
@@ -141,7 +145,7 @@ class Values(Reading):
     async def aset_many(
         self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
     ) -> list[Any]:
-        """Store all of *data*, in one transaction per server unless that is a cluster; return the keys that were not stored."""
+        """Store all of *data*, in one transaction for each server, not on a cluster; return the keys that failed."""
         if not data:
             return []
         expiry = self.milliseconds(timeout)
@@ -156,7 +160,7 @@ class Values(Reading):
                 writes = [(c.SET, name, payload) for name, payload in pairs]
             else:
                 writes = [(c.SET, name, payload, "PX", expiry) for name, payload in pairs]
-        # A transaction cannot be about several slots; a client of the caller's is sent plain commands.
+        # A transaction cannot concern several slots; the caller's own client gets plain commands.
         whole = client is None and not self.topology.one_by_one
         first, last = (((c.MULTI,),), ((c.EXEC,),)) if whole else ((), ())
         if client is not None:
@@ -170,13 +174,13 @@ class Values(Reading):
     set_many = blocking(aset_many)
 
     async def adelete(self, key: Any, version: Any = None, prefix: str | None = None, client: Any = None) -> bool:
-        """Delete *key*, and return whether there was something to delete."""
+        """Delete *key*, and return whether there was an entry."""
         return bool(await self.ask((c.DEL, self.name(key, version, prefix)), False, client))
 
     delete = blocking(adelete)
 
     async def adelete_many(self, keys: Iterable[Any], version: Any = None, client: Any = None) -> int | None:
-        """Delete *keys* and return how many there were; None if *keys* is empty, as Django has it."""
+        """Delete *keys* and return how many entries there were; None if *keys* is empty, as in Django."""
         names = unique(self.names(keys, version))
         if not names:
             return None
@@ -188,7 +192,7 @@ class Values(Reading):
     delete_many = blocking(adelete_many)
 
     async def ahas_key(self, key: Any, version: Any = None, client: Any = None, *, fresh: bool = False) -> bool:
-        """Return whether there is an entry for *key*, which is not read; *fresh* as with `aget`."""
+        """Return whether there is an entry for *key*, without reading its value; *fresh* as with `aget`."""
         return await self.is_there(self.name(key, version), client, fresh=fresh)
 
     has_key = blocking(ahas_key)
@@ -211,10 +215,10 @@ class Values(Reading):
     ) -> Any:
         """Add *delta* to the number under *key*, and return the sum; its timeout stays as it is.
 
-        Without a number there, *default* is stored first, for *timeout* seconds, in the same
-        atomic step; without *default* that is a ValueError.  *ignore_key_check* is a default of 0.
-        Numbers that are no 64-bit integers are added here, and stored only if nobody else has
-        stored in between.
+        If there is no number, *default* is stored first, for *timeout* seconds, in the same
+        atomic step; without *default* this raises ValueError.  *ignore_key_check* means a default of 0.
+        Numbers that are no 64-bit integers are added in Python, and stored only if no other
+        caller has stored meanwhile.
         """
         name = self.name(key, version)
         if ignore_key_check and default is None:
@@ -243,7 +247,7 @@ class Values(Reading):
         while True:
             payload = await self.ask((c.GET_NOW, name), MISSING, client)
             if payload is MISSING:
-                return None  # the server is away, and that is ignored
+                return None  # an ignored outage
             value = MISSING if payload is None else self.decoded(payload, name)
             if value is MISSING and default is None:
                 raise ValueError(f"Key {name!r} not found")
