@@ -11,35 +11,9 @@ from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from fleetcache import kinds
 from fleetcache.errors import SettingsError
 from fleetcache.keys import KeyFunction, default_key_function
-from fleetcache.kinds import (
-    COMPRESSORS,
-    SERIALIZERS,
-    SWITCHES,
-    at_least,
-    built_in,
-    cert_reqs,
-    client_kind,
-    flag,
-    globs,
-    imported,
-    lifetime,
-    limit,
-    made_by,
-    mapping,
-    more_than_none,
-    nearest,
-    one_of,
-    pause,
-    prefix,
-    prefix_list,
-    sentinels,
-    sized,
-    text_of,
-    version,
-    whole,
-)
 from fleetcache.masking import masked_url, quoted, shown
 from fleetcache.sharing import Sharing, frozen
 from fleetcache.signatures import DEADLINE, connection_options, says_none
@@ -77,39 +51,39 @@ def by_name(kind: Any) -> dict[str, Field[Any]]:
 class NearOptions:
     """``OPTIONS["NEAR"]``: how the near cache keeps copies of values in the process."""
 
-    prefixes: tuple[str, ...] = option((), prefix_list)
+    prefixes: tuple[str, ...] = option((), kinds.prefix_list)
     """A list: entries whose names on the server begin with one of these prefixes are kept near. No prefix may begin with
     another one. Left out: the beginning that KEY_PREFIX gives to all names of the cache."""
-    max_bytes: int = option(64_000_000, sized(16_000, ": less may not hold a single entry"))
+    max_bytes: int = option(64_000_000, kinds.sized(16_000, ": less may not hold a single entry"))
     """How much memory the copies in one process may take: a number of bytes, or text such as `"512kB"`, `"64MB"`, `"1GB"`
     (powers of 1000) or `"64MiB"` (powers of 1024)."""
-    max_ttl: float = option(60.0, more_than_none)
+    max_ttl: float = option(60.0, kinds.more_than_none)
     """How many seconds a copy lives at most. A copy never lives longer than its entry."""
-    t_live: float = option(1.0, at_least(0.05))
+    t_live: float = option(1.0, kinds.at_least(0.05))
     """How many seconds a copy may be out of date at most. A copy is served only if the server confirmed within this
     time that it announced every change. At least 0.05."""
-    canary: float = option(10.0, pause)
+    canary: float = option(10.0, kinds.pause)
     """How often, in seconds, a small entry is written, whose announcement has to arrive: the proof that changes are still
     announced."""
-    t_topo: float = option(15.0, pause)
+    t_topo: float = option(15.0, kinds.pause)
     """How often, in seconds, another server is asked which server is the primary and which slots it holds."""
-    touch: float | None = option(0.25, limit, none=True)
+    touch: float | None = option(0.25, kinds.limit, none=True)
     """How often, in seconds, the server is told which entries were read near, so that it evicts other entries (`TOUCH`). An
     entry is named at most once within this time, and once for ten hits. 0 or None: never."""
-    absent: bool = option(True, flag)
+    absent: bool = option(True, kinds.flag)
     """Whether to remember also which entries are missing. On a cluster they are not remembered."""
-    doorkeeper: bool = option(True, flag)
+    doorkeeper: bool = option(True, kinds.flag)
     """Whether only the second read of an entry leaves a copy. Most entries are read once, and a copy of such an entry
     costs more than it saves. False: the first read leaves a copy."""
-    untracked_ttl: float = option(0.0, at_least(0))
+    untracked_ttl: float = option(0.0, kinds.at_least(0))
     """For how many seconds a copy may be served if the server cannot announce changes. The writes of other processes
     are seen that late. 0: no copies are kept of the entries of such a server."""
 
     @classmethod
     def read(cls, value: Any) -> NearOptions | None:
         """Return the options that *value* stands for: a switch, a size, or a dict of fields; None if NEAR is off."""
-        if value is None or (isinstance(value, (bool, int, str)) and str(value).lower() in SWITCHES):
-            return cls() if value is not None and flag(value) else None
+        if value is None or (isinstance(value, (bool, int, str)) and str(value).lower() in kinds.SWITCHES):
+            return cls() if value is not None and kinds.flag(value) else None
         known = by_name(cls)
         if not isinstance(value, Mapping):
             try:
@@ -120,7 +94,7 @@ class NearOptions:
         for name, written in value.items():
             if (setting := known.get(str(name).upper())) is None:
                 raise SettingsError(
-                    f"unknown name {quoted(name)}.{nearest(str(name), known)} Known: {', '.join(known)}"
+                    f"unknown name {quoted(name)}.{kinds.nearest(str(name), known)} Known: {', '.join(known)}"
                 )
             found |= read_setting("", name, setting, written)
         return cls(**found)
@@ -134,96 +108,100 @@ class Options:
     ``ssl_ca_certs``, ``credential_provider``, ``client_name``, …), is passed on to the connections.
     """
 
-    client_class: Any = option("fleetcache.client.DefaultClient", client_kind)
+    client_class: Any = option("fleetcache.client.DefaultClient", kinds.client_kind)
     """The client class: `"DefaultClient"`, `"SentinelClient"`, `"ClusterClient"`, `"ShardClient"`, `"HerdClient"`, or a
     class derived from one of them, or the dotted path of such a class."""
-    serializer: Any = option(SERIALIZERS["pickle"], built_in(SERIALIZERS, "dumps", "loads"), "serializer")
+    serializer: Any = option(
+        kinds.SERIALIZERS["pickle"], kinds.built_in(kinds.SERIALIZERS, "dumps", "loads"), "serializer"
+    )
     """Turns values into bytes: `"pickle"`, `"json"`, `"msgpack"`, `"msgspec"`, `"msgspec-json"`, or a class, or its dotted path.
     Written in lower case, a class of yours is called without arguments, as Django calls it."""
-    compressor: Any = option(COMPRESSORS["identity"], built_in(COMPRESSORS, "compress", "decompress"), "compressor")
+    compressor: Any = option(
+        kinds.COMPRESSORS["identity"], kinds.built_in(kinds.COMPRESSORS, "compress", "decompress"), "compressor"
+    )
     """Makes these bytes fewer: `"zlib"`, `"zstd"`, `"lz4"`, `"gzip"`, `"lzma"`, `"identity"`, or a class, or its dotted path.
     Whichever is chosen, values in all these formats stay readable."""
-    compress_min_length: int | None = option(None, whole(0))
+    compress_min_length: int | None = option(None, kinds.whole(0))
     """Payloads of this many bytes or fewer are not compressed. Left out: 15; for `"lzma"` 100."""
-    compress_level: int | None = option(None, whole(-(2**31)))
+    compress_level: int | None = option(None, kinds.whole(-(2**31)))
     """The compressor's level or preset."""
-    max_value_bytes: int | None = option(None, sized(1))
+    max_value_bytes: int | None = option(None, kinds.sized(1))
     """A payload that decompresses to more than this is unreadable: a number of bytes, or text such as `"64MB"`. Left out:
     256 MiB."""
-    pickle_version: int | None = option(None, whole(-1))
+    pickle_version: int | None = option(None, kinds.whole(-1))
     """The protocol in which pickle writes; -1 is the highest. Every protocol is read. Left out: Python's default."""
-    msgspec_type: Any = option(None, imported)
+    msgspec_type: Any = option(None, kinds.imported)
     """The type, or its dotted path, that `MsgspecSerializer` decodes into, and against which it checks values."""
-    unreadable: str = option("miss", one_of("miss", "raise"))
+    unreadable: str = option("miss", kinds.one_of("miss", "raise"))
     """What happens if a payload cannot be read: `"miss"` counts and logs it, and the key is missing; `"raise"` raises
     `UnreadableValue`."""
-    ignore_exceptions: bool = option(False, flag, setting="DJANGO_REDIS_IGNORE_EXCEPTIONS")
+    ignore_exceptions: bool = option(False, kinds.flag, setting="DJANGO_REDIS_IGNORE_EXCEPTIONS")
     """While the server is away or refuses commands, methods return what they return for a missing key."""
-    log_ignored_exceptions: bool = option(False, flag, setting="DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS")
+    log_ignored_exceptions: bool = option(False, kinds.flag, setting="DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS")
     """Log each ignored failure as an error, with its traceback. The logger `fleetcache.server` reports every outage once,
     whatever this setting says."""
-    raise_for: tuple[str, ...] = option((), globs)
+    raise_for: tuple[str, ...] = option((), kinds.globs)
     """Globs of keys, such as `["login:*", "lock:*"]`. A failure that concerns a matching key is raised in spite of
     IGNORE_EXCEPTIONS. See [Outages](outages.md#what-must-not-fail-open)."""
-    logger: str = option("fleetcache", text_of, setting="DJANGO_REDIS_LOGGER")
+    logger: str = option("fleetcache", kinds.text_of, setting="DJANGO_REDIS_LOGGER")
     """The logger for ignored failures."""
-    read_from: str | None = option(None, one_of(None, "primary", "replica", "nearest"))
+    read_from: str | None = option(None, kinds.one_of(None, "primary", "replica", "nearest"))
     """Which servers answer reads: the `"primary"`, any `"replica"`, or the `"nearest"` of all; see [Replicas](replicas.md).
     Left out: replicas if LOCATION names any, and with `SentinelClient`; else primaries."""
-    replica_read_only: bool = option(True, flag)
+    replica_read_only: bool = option(True, kinds.flag)
     """False lets writes go to another server of LOCATION while the primary is away."""
-    scan_itersize: int = option(1000, whole(1), setting="DJANGO_REDIS_SCAN_ITERSIZE")
+    scan_itersize: int = option(1000, kinds.whole(1), setting="DJANGO_REDIS_SCAN_ITERSIZE")
     """How many entries the server looks at in one step (`SCAN … COUNT`) of `scan`, `keys`, `iter_keys`, `delete_pattern`, `clear`."""
-    clear: str = option("auto", one_of("auto", "database", "prefix"))
+    clear: str = option("auto", kinds.one_of("auto", "database", "prefix"))
     """What `clear()` removes: the whole `"database"`, or with `"prefix"` all versions of all keys under KEY_PREFIX. `"auto"` is
     `"prefix"` if there is a KEY_PREFIX, else `"database"`. Prefixes of which one lies within another, such as `shop` and
     `shop:1`, need databases of their own."""
-    close_connection: bool = option(False, flag, setting="DJANGO_REDIS_CLOSE_CONNECTION")
+    close_connection: bool = option(False, kinds.flag, setting="DJANGO_REDIS_CLOSE_CONNECTION")
     """Close idle connections at the end of each request. Connections in use are never closed."""
-    herd_timeout: int = option(60, whole(1), setting="CACHE_HERD_TIMEOUT")
+    herd_timeout: int = option(60, kinds.whole(1), setting="CACHE_HERD_TIMEOUT")
     """For how many seconds `HerdClient` keeps an entry beyond its timeout while callers renew it."""
-    username: str | None = option(None, text_of, "username", secret=True)
+    username: str | None = option(None, kinds.text_of, "username", secret=True)
     """The ACL user. A user in the URL has precedence."""
-    password: str | None = option(None, text_of, "password", secret=True)
+    password: str | None = option(None, kinds.text_of, "password", secret=True)
     """The password of this user. A password in the URL has precedence."""
-    socket_timeout: float | None = option(DEADLINE, limit, "socket_timeout", none=True)
+    socket_timeout: float | None = option(DEADLINE, kinds.limit, "socket_timeout", none=True)
     """How many seconds one exchange of commands and replies may take. None or 0: no limit. Raw clients have redis-py's own
     limit unless this is set."""
-    socket_connect_timeout: float | None = option(DEADLINE, limit, "socket_connect_timeout", none=True)
+    socket_connect_timeout: float | None = option(DEADLINE, kinds.limit, "socket_connect_timeout", none=True)
     """How many seconds connecting may take; all addresses of a host name share this time. For raw clients as above."""
-    max_connections: int | None = option(None, whole(1), "max_connections")
+    max_connections: int | None = option(None, kinds.whole(1), "max_connections")
     """How many connections the blocking callers of one process may use at once. Further callers get `TooManyConnections`, or
     wait if the pool class is `redis.BlockingConnectionPool`. Tasks share one connection for each event loop."""
-    breaker_failures: int = option(3, whole(1))
+    breaker_failures: int = option(3, kinds.whole(1))
     """After this many failures in a row, or one time-out, calls fail at once and nothing is sent. See
     [Outages](outages.md#the-breaker)."""
-    breaker_cooldown: float = option(1.0, at_least(0))
+    breaker_cooldown: float = option(1.0, kinds.at_least(0))
     """After such failures: how often, in seconds, a background thread asks whether the server is back."""
     connection_factory: Any = option(
-        None, made_by("a class like ConnectionFactory", "connect"), setting="DJANGO_REDIS_CONNECTION_FACTORY"
+        None, kinds.made_by("a class like ConnectionFactory", "connect"), setting="DJANGO_REDIS_CONNECTION_FACTORY"
     )
     """Makes the connection pools: a class derived from `fleetcache.pool.ConnectionFactory`."""
-    connection_pool_class: Any = option(None, made_by("a class of redis-py's pools", "from_url"), "pool_class")
+    connection_pool_class: Any = option(None, kinds.made_by("a class of redis-py's pools", "from_url"), "pool_class")
     """A redis-py pool class."""
-    connection_pool_kwargs: Mapping[str, Any] = option({}, mapping)
+    connection_pool_kwargs: Mapping[str, Any] = option({}, kinds.mapping)
     """Further arguments of the pool and its connections, for both faces. A `connection_class` has to be one of redis-py's
     blocking classes, or derived from one."""
-    redis_client_class: Any = option("redis.Redis", made_by("a class"))
+    redis_client_class: Any = option("redis.Redis", kinds.made_by("a class"))
     """The class of raw clients (`get_redis_connection`)."""
-    redis_client_kwargs: Mapping[str, Any] = option({}, mapping)
+    redis_client_kwargs: Mapping[str, Any] = option({}, kinds.mapping)
     """Further arguments of raw clients."""
-    parser_class: Any = option(None, made_by("a class"), "parser_class")
+    parser_class: Any = option(None, kinds.made_by("a class"), "parser_class")
     """redis-py's parser, for the handshake and for raw clients. The cache itself parses with hiredis."""
-    sentinels: Sequence[tuple[str, int]] = option((), sentinels, "sentinels")
+    sentinels: Sequence[tuple[str, int]] = option((), kinds.sentinels, "sentinels")
     """The Sentinels that `SentinelClient` asks: a list of `(host, port)`, or of texts such as `"10.0.0.1:26379"`. Clients that
     ask no Sentinel refuse this setting."""
-    sentinel_kwargs: Mapping[str, Any] | None = option(None, mapping, "sentinel_kwargs", secret=True)
+    sentinel_kwargs: Mapping[str, Any] | None = option(None, kinds.mapping, "sentinel_kwargs", secret=True)
     """Arguments of the connections to the Sentinels."""
-    address_remap: Any = option(None, made_by("a function"), "address_remap")
+    address_remap: Any = option(None, kinds.made_by("a function"), "address_remap")
     """For a cluster, or a service under Sentinels, whose servers announce other addresses than those at which they can be
     reached: a function, or its dotted path, that takes `(host, port)` and returns the `(host, port)` to connect to. Raw
     clients of a service do not use it."""
-    allow_embedded: bool = option(False, flag)
+    allow_embedded: bool = option(False, kinds.flag)
     """Start an `embedded://` server even if Django's DEBUG is off."""
     near: NearOptions | None = option(None, NearOptions.read, "near")
     """Keep copies of values in the process; the server announces every change, which keeps them current. True, a size such
@@ -265,7 +243,7 @@ class Options:
             elif name in connection_options():
                 connection[name] = given[name] = value
             elif name not in IGNORED:
-                near = HINTS.get(str(name).lower()) or nearest(str(name), [*known, *connection_options()])
+                near = HINTS.get(str(name).lower()) or kinds.nearest(str(name), [*known, *connection_options()])
                 raise SettingsError(
                     f"{where}: unknown option {quoted(name)}.{near} Options are listed in docs/settings.md"
                 )
@@ -275,7 +253,7 @@ class Options:
             if (setting := described.metadata["setting"]) in defaults:
                 values |= read_setting(setting, setting, described, defaults[setting])
             if described.name not in values and isinstance(described.default, str) and described.name in IMPORTED:
-                values[described.name] = imported(described.default)
+                values[described.name] = kinds.imported(described.default)
         if "connection_pool_kwargs" in values:
             place = f"{where}['CONNECTION_POOL_KWARGS']"
             values["connection_pool_kwargs"] = passed_on(place, values["connection_pool_kwargs"])
@@ -324,12 +302,12 @@ def read_setting(where: str, name: str, described: Field[Any], value: Any) -> di
 class _Connection:
     """Arguments of redis-py's connections that are no options of ours, and that redis-py does not check."""
 
-    port: int = option(6379, whole(1, 65535))
-    protocol: int = option(3, whole(2, 3))
-    db: int = option(0, whole(0))
-    timeout: float | None = option(20.0, lambda value: None if value is None else at_least(0)(value), none=True)
-    health_check_interval: float = option(0, at_least(0))
-    ssl_cert_reqs: str = option("required", cert_reqs, none=True)
+    port: int = option(6379, kinds.whole(1, 65535))
+    protocol: int = option(3, kinds.whole(2, 3))
+    db: int = option(0, kinds.whole(0))
+    timeout: float | None = option(20.0, lambda value: None if value is None else kinds.at_least(0)(value), none=True)
+    health_check_interval: float = option(0, kinds.at_least(0))
+    ssl_cert_reqs: str = option("required", kinds.cert_reqs, none=True)
 
 
 CHECKED = {
@@ -345,18 +323,18 @@ class Settings:
 
     location: tuple[Location, ...]
     """The URL of the server, or several URLs, separated by commas or in a list: of a primary and its replicas, or of nodes of a cluster."""
-    timeout: float | None = option(300, lifetime, none=True)
+    timeout: float | None = option(300, kinds.lifetime, none=True)
     """How many seconds entries live by default; None: for ever."""
-    key_prefix: str = option("", prefix, none=True)
+    key_prefix: str = option("", kinds.prefix, none=True)
     """Put before every key."""
-    version: Any = option(1, version, none=True)
+    version: Any = option(1, kinds.version, none=True)
     """The default version of keys."""
     key_function: KeyFunction = option(
-        default_key_function, lambda path: made_by("a function")(path or default_key_function)
+        default_key_function, lambda path: kinds.made_by("a function")(path or default_key_function)
     )
     """Makes the name on the server from (key, prefix, version): a function, or its dotted path."""
     reverse_key_function: Callable[[str], str] | None = option(
-        None, lambda path: made_by("a function")(path) if path else None
+        None, lambda path: kinds.made_by("a function")(path) if path else None
     )
     """Makes the key from the name on the server, for `keys()`: a function, or its dotted path."""
     options: Options
@@ -393,7 +371,7 @@ class Settings:
                 found |= read_setting(where, setting.name.upper(), setting, value)
             elif str(name).upper() not in apart and name != "BACKEND":
                 is_option = f" It is an option: {{'OPTIONS': {{{name!r}: …}}}}" if name in by_name(Options) else ""
-                near = is_option or nearest(str(name), [*known, *apart])
+                near = is_option or kinds.nearest(str(name), [*known, *apart])
                 raise SettingsError(f"{where}: unknown setting {quoted(name)}.{near}")
         options = next((value for name, value in params.items() if str(name).upper() == "OPTIONS"), None)
         if not isinstance(options or {}, Mapping):
@@ -421,7 +399,7 @@ def located(error: SettingsError, where: str) -> SettingsError:
 def from_url(url: Any) -> tuple[str, dict[str, Any]]:
     """Return the location and the params in *url*, whose query may hold any setting in lower case."""
     try:
-        url = text_of(url)
+        url = kinds.text_of(url)
     except TypeError:
         raise SettingsError(f"a URL is expected, not {shown('URL', type(url).__name__)}") from None
     own = {name.lower() for name in by_name(Settings)}
@@ -450,4 +428,4 @@ def unknown_parameter(query: str, name: str, known: Iterable[str]) -> str:
         return f"a password ends at a '?'; {ESCAPES}"
     if f"{name}=" not in query:
         return "a parameter without a value."
-    return f"unknown parameter {quoted(name)}.{HINTS.get(name.lower()) or nearest(name, known)}"
+    return f"unknown parameter {quoted(name)}.{HINTS.get(name.lower()) or kinds.nearest(name, known)}"
