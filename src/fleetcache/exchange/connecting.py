@@ -1,9 +1,8 @@
-"""redis-py connects; fleetcache talks.
+"""Connecting: redis-py opens a connection, then fleetcache uses its socket; errors say what to do.
 
-A redis-py pool is used as an address book: its connection class and keyword arguments open,
-secure and authenticate a connection, and find a Sentinel's primary.  Then its socket is ours,
-for both faces.  What redis-py does not document stands in this module: ``Connection._sock``
-and ``._parser``.
+Only the connection class and keyword arguments of a redis-py pool are used: they open, secure and authenticate
+a connection.  Then its socket serves both faces.  All uses of redis-py's undocumented attributes are in this
+module: ``Connection._sock`` and ``._parser``.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ def address_of(pool: Any) -> str:
 
 
 def place_of(pool: Any) -> Place:
-    """Return the host and port that *pool* leads to."""
+    """Return the host and port of *pool*."""
     kwargs = pool.connection_kwargs
     return kwargs.get("host", "localhost"), int(kwargs.get("port", 6379))
 
@@ -256,7 +255,7 @@ def time_to_connect(pool: Any) -> float | None:
 def connect(way: Way, place: Place | None = None, until: float = inf) -> Any:
     """Return a connected, authenticated ``redis.Connection`` along *way*, or to *place*, which a Sentinel named.
 
-    At the moment *until* the attempt is given up.
+    The attempt ends at the moment *until*.
     """
     pool, connection = way.pool, None
     try:
@@ -289,7 +288,7 @@ def connect(way: Way, place: Place | None = None, until: float = inf) -> Any:
 
 
 class Hasty:
-    """A socket whose reads and writes have one deadline together, while redis-py greets the server."""
+    """A socket with one deadline for all its reads and writes, while redis-py greets the server."""
 
     def __init__(self, sock: Any, until: float) -> None:
         self.sock = sock
@@ -305,7 +304,7 @@ class Hasty:
 
 
 class Hurried:
-    """Mixed into a connection class of redis-py's: one deadline for all that making a connection takes."""
+    """Mixed into a connection class of redis-py: one deadline for all steps of connecting."""
 
     connecting_until: float | None = None
     until = inf
@@ -325,7 +324,7 @@ class Hurried:
 
     @property
     def socket_connect_timeout(self) -> float | None:
-        """The seconds that are left for one address; redis-py gives this limit to each address of a name."""
+        """The seconds that are left; redis-py applies this limit to each address of a host name."""
         if self.connecting_until is None:
             given: float | None = vars(self).get("_socket_connect_timeout", self.limit)
             return given
@@ -380,7 +379,7 @@ class Hurried:
             super().disconnect(*args, **kwargs)  # type: ignore[misc]  # of the connection class
 
     def calm_down(self) -> None:
-        """Hand the socket over with its usual timeout."""
+        """Give the socket its usual timeout again."""
         hasty = self._sock
         if isinstance(hasty, Hasty):
             self._sock = hasty.sock

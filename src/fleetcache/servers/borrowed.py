@@ -1,4 +1,4 @@
-"""Operations on a client that the caller brought: the ``client=`` of django-redis' methods."""
+"""A client of the caller as a server: the argument ``client=`` of django-redis' methods."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fleetcache.twin import complete
 
 
 class Taken(int):
-    """The reply to a write whose real reply comes later: every operation can make its return value of it."""
+    """Stands for the reply to a write whose real reply comes later; every operation can convert it to its result."""
 
 
 TAKEN = Taken(1)
 
 
 class CallersPipeline(Server):
-    """A redis-py pipeline as a server: it collects commands, and the caller who executes it sees the replies."""
+    """A redis-py pipeline as a server: it collects commands, and the caller gets the replies on executing it."""
 
     address = "a pipeline"
 
@@ -38,13 +38,13 @@ class CallersPipeline(Server):
                 "a redis-py pipeline cannot answer now: pass client= only to writes, or use cache.pipeline()"
             )
         for command in commands:
-            # As bytes: redis-py may pass a number to hiredis, see `pack`.
+            # Converted to bytes, because redis-py may pass numbers to hiredis: see `pack`.
             verb, *parts = words(command)
             if verb == b"EVALSHA":
-                # Nobody would send it again if the server did not know the script.
+                # Sent whole, because it could not be sent again if the server did not know the digest.
                 self.pipeline.execute_command("EVAL", command[1].lua, *parts[1:])
             else:
-                # Under its plain name, by which redis-py converts the reply as its caller expects.
+                # With its name as text, by which redis-py converts the reply as its caller expects.
                 self.pipeline.execute_command(verb.decode(), *parts)
         return [TAKEN] * len(commands)
 
@@ -56,7 +56,7 @@ class CallersPipeline(Server):
 
 
 class BorrowedServer(Server):
-    """Asks over connections of a ``redis.Redis`` or ``redis.asyncio.Redis``."""
+    """A server reached over the connections of a ``redis.Redis`` or ``redis.asyncio.Redis``."""
 
     def __init__(self, client: Any) -> None:
         self.raw = client
@@ -96,7 +96,7 @@ async def awaited(found: Any) -> Any:
 
 
 def is_pipeline(client: Any) -> bool:
-    """Whether *client* is a pipeline of redis-py, whose replies come later, and to its caller alone."""
+    """Whether *client* is a pipeline of redis-py, whose replies come later, and only to its caller."""
     return isinstance(client, (redis.client.Pipeline, redis.asyncio.client.Pipeline))
 
 

@@ -1,4 +1,4 @@
-"""A server that stands for another, and tells of each exchange with it; in use only while somebody listens."""
+"""A server that stands for another and reports each exchange with it; in use only while there is a listener."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Told: TypeAlias = tuple[float, Sequence[Command], Any]
 
 
 class Observed(Server):
-    """Passes everything on to *server*, and tells of each exchange when it is over.
+    """Passes every call on to *server*, and reports each exchange when it is over.
 
-    It is not used for the connections beside those of callers: a breaker's probe, a question to a Sentinel, and the near
-    cache's announcements and canaries.
+    It is not used for the connections beside those of callers: a breaker's probe, a question to a Sentinel, and the
+    near cache's announcements and canaries.
     """
 
     def __init__(self, server: Server) -> None:
@@ -48,7 +48,7 @@ class Observed(Server):
         return self._heard(began, commands, self.server.hear, sent)
 
     def drop(self, told: Told) -> None:
-        self.server.drop(told[2])  # the interrupt that ended this is not told: it says nothing of this server
+        self.server.drop(told[2])  # not reported: an interrupt ended the exchange, which says nothing about the server
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         began = perf_counter()
@@ -72,7 +72,7 @@ class Observed(Server):
     def _heard(
         self, began: float, commands: Sequence[Command], action: Callable[[Any], list[Reply]], argument: Any
     ) -> list[Reply]:
-        """Return what *action* returns, and tell of it."""
+        """Return the result of *action*, and report the exchange."""
         try:
             replies = action(argument)
         except BaseException as error:
@@ -92,9 +92,9 @@ class Observed(Server):
 
 
 _observed: WeakValueDictionary[Server, Observed] = WeakValueDictionary()
-"""One for each server, so that caches of different configurations still share a listener of their near caches."""
+"""One for each server, so that near caches of different configurations still share a listener."""
 
 
 def observed(server: Server) -> Server:
-    """Return *server* itself, or while somebody listens the `Observed` that stands for it."""
+    """Return *server* itself or, while there is a listener, the `Observed` that stands for it."""
     return _observed.setdefault(server, Observed(server)) if is_heard() else server

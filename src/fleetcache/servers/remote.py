@@ -2,7 +2,7 @@
 
 Connections belong to the process, and the awaiting ones to their loop.  Idle ones wait in a deque,
 from which a thread takes one in an atomic step, so borrowing takes no lock.  A forked child closes its copies
-of the sockets without a word to the server, because the connections are its parent's.
+of the sockets and sends nothing to the server, because the connections are its parent's.
 """
 
 from __future__ import annotations
@@ -137,14 +137,14 @@ class RemoteServer(Server):
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         """Return the replies to *commands*, blocking the thread until they are here: `tell` and `hear`.
 
-        Written out is the usual case: an idle connection, and commands that may run twice.
+        The common case is written out: an idle connection, and commands that may run twice.
         """
         breaker = self.breaker
         repeats = commands[0][0].harmless if len(commands) == 1 else harmless(commands)  # written out
         if not (OURS and self.idle and repeats) or breaker.failed:
             return self.hear(self.tell(commands))
         era = breaker.era
-        data = packed(commands)  # first: what cannot be packed must not cost a connection
+        data = packed(commands)  # first: commands that cannot be packed must not cost a connection
         try:
             conversation = self.idle.pop()
         except IndexError:  # another thread was faster
@@ -420,7 +420,8 @@ class RemoteServer(Server):
     async def _apart(self, line: Multiplexed, data: bytes, commands: Sequence[Command]) -> list[Reply]:
         """Return the replies to large commands, which get a connection of their own beside *line*.
 
-        There they delay no other call, and if the server closes the connection because of their size, no other call fails.
+        There they delay no other call, and if the server closes the connection because of their size, no other call
+        fails.
         """
         try:
             async with line.room:
@@ -436,7 +437,7 @@ class RemoteServer(Server):
         except (RedisError, asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException:
-            line.retire()  # an interrupt may have lost a place in the room
+            line.retire()  # an interrupt may have lost a permit of the semaphore `room`
             raise
 
     def _aconnect(
@@ -585,7 +586,7 @@ class RemoteServer(Server):
     # --- processes --------------------------------------------------------------------------------
 
     def after_fork(self) -> None:
-        """Forget the parent's connections without a word to the server; the parent goes on using them."""
+        """Forget the parent's connections and send nothing to the server; the parent goes on using them."""
         conversations = [conversation for known in list(self.open) if (conversation := known()) is not None]
         lines = self.lines.values()
         keep(conversations, lines, self.connecting, self.breaker.prober)

@@ -1,6 +1,7 @@
 """The contract of a topology, which only knows which server to ask.
 
-The code above does not know how many servers there are; the code here does not know what a key means.
+The code above does not know how many servers there are; the code here does not know what a key means.  A new
+topology derives from `Topology` and is opened in `opening`; if it has URLs of its own, `fleetcache.urls` names them.
 """
 
 from __future__ import annotations

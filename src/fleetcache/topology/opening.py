@@ -125,7 +125,7 @@ def open_cluster(locations: Sequence[Location], options: Options) -> Cluster:
 
     def client() -> Any:
         params = factory.make_connection_params(nodes[0].url)
-        # RedisCluster would leave these out without a word, so the pools of its nodes are told.
+        # RedisCluster would silently leave these out, so they are passed to the pools of its nodes.
         if told := {
             name: params.pop(name) for name in list(params) if name.startswith("ssl_") and name not in OF_CLUSTERS
         }:
@@ -185,7 +185,7 @@ OPENERS: Mapping[Kind, Callable[[Location, Options, Any], Server]] = {
     "memory": _open_memory,
     "embedded": _open_embedded,
 }
-"""What opens one server of each kind; `open_topology` opens a whole cluster."""
+"""The function that opens one server of each kind of `Location`; `open_topology` opens a whole cluster."""
 
 
 def embedded_database(location: Location) -> int:
