@@ -106,14 +106,15 @@ def stop_listening() -> None:
 @contextmanager
 def at_rest() -> Iterator[None]:
     """Let nobody listen who did, so that no thread wakes up meanwhile; new near caches may."""
-    listeners = [each for near in NEARS for each in near.listeners.values() if each.thread is not None]
-    for each in listeners:
-        each.close()
+    nears = [near for near in NEARS if any(each.thread is not None for each in near.listeners.values())]
+    listeners = [each for near in nears for each in near.listeners.values()]
+    for near in nears:
+        near.close()
     while any(each.thread is not None for each in listeners):
         time.sleep(0.001)
     yield
-    for each in listeners:
-        each.closed = False
+    for near in nears:
+        near.closed = False
 
 
 def hits() -> int:

@@ -115,28 +115,28 @@ class Reading(Core):
         """Return the values of those *names* that have one; leave copies."""
         names = list(map(str, names))
         reads = near.depart_many(names)
-        kept = {read.name for read in reads if read is not None}
-        shares = self.topology.shares(names, reads=False)
+        shares = [
+            (server, names if len(places) == len(names) else [names[place] for place in places])
+            for server, places in self.topology.shares(names, reads=False)
+        ]
         plan: list[tuple[Server, list[Command]]] = []
-        for server, places in shares:
-            share = [names[place] for place in places]
+        for server, share in shares:
             # From its primary, as in `_fetch`, unless that is away.
             asked = self.topology.route((c.GET, share[0])) if server.away else server
-            asks = [(c.PTTL_NOW, name) for name in share if name in kept] if kept and asked is server else []
-            plan.append((asked, [*self.about(c.MGET_NOW, share), *asks]))
+            times = [(c.PTTL_NOW, name) for name in share if name in reads] if reads and asked is server else []
+            plan.append((asked, [*self.about(c.MGET_NOW, share), *times]))
         values: dict[str, Any] = {}
-        for (_, places), (_, commands), replies in zip(shares, plan, await self.ask_all(plan, None), strict=True):
-            times = [command[1] for command in commands if command[0] is c.PTTL_NOW]
-            count = len(commands) - len(times)
+        for (_, share), (_, commands), replies in zip(shares, plan, await self.ask_all(plan, None), strict=True):
+            timed = [command[1] for command in commands if command[0] is c.PTTL_NOW] if reads else []
+            count = len(commands) - len(timed)
             payloads = self.joined(c.MGET_NOW, replies[:count])
             if payloads is None:
                 continue  # an ignored outage
-            share = [names[place] for place in places]
             found = self._values(share, payloads)
             # Another server than the primary does not know how long a copy may live.
-            lefts = dict(zip(times, () if isinstance(replies, Redirected) else replies[count:], strict=False))
-            near.arrive_many(share, [reads[place] for place in places], found, payloads, lefts)
-            values |= found
+            lefts = dict(zip(timed, () if isinstance(replies, Redirected) else replies[count:], strict=False))
+            near.arrive_many(share, reads, found, payloads, lefts)
+            values = {**values, **found} if values else found
         return values if len(shares) == 1 else {name: values[name] for name in names if name in values}
 
     async def _payloads(self, verb: Verb, names: list[str]) -> list[bytes | None]:

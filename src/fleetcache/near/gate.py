@@ -21,7 +21,7 @@ PAUSE = 0.0005
 
 
 class Gate(Guard):
-    """Lets one change at a time through to the stores, and to what is known of the primaries."""
+    """Lets through one change at a time, of the stores and of what is known of the primaries."""
 
     def __init__(self, void: Callable[[], None], give_up: Callable[[], None]) -> None:
         self._void = void

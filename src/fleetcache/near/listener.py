@@ -1,9 +1,9 @@
-"""The connection on which one primary announces what changes, and who reads it.
+"""The connection on which one primary announces changes, and the thread that reads it.
 
-A daemon thread connects, waits for bytes and sends what is due.  A reader that is about to serve a
-copy, and finds that nobody has looked at the socket for a millisecond, looks itself, without
-waiting; so a busy process hears of a change as fast as it reads, whatever its threads are doing.
-Event loops need nothing of their own: the socket never belongs to one.
+A daemon thread connects, waits for bytes and sends questions when they are due.  A reader that is about to
+serve a copy, and finds that no thread has drained the socket for a millisecond, drains it itself, without
+waiting; so a busy process learns of a change as fast as it reads.  Event loops need nothing of their own: the
+socket does not belong to any of them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ log = logging.getLogger("fleetcache.near")
 CHUNK = 65536
 
 SLICE = 4
-"""Chunks that are applied at a time, so that nobody waits for the lock longer than some milliseconds."""
+"""Chunks that are applied at a time, so that the lock is held for some milliseconds at most."""
 
 BACKLOG = 32
 """Slices found one after another, 8 MB, after which applying them is given up until it is calm."""
@@ -60,10 +60,10 @@ CROWDED = 0.01
 """Seconds from one look of the thread to the next while announcements flow; a reader, and a fence, do not wait for it."""
 
 IDLE = 60.0
-"""Seconds without a read, if not ``max_ttl`` is more, after which nobody listens."""
+"""Seconds without a read after which the listener ends; ``max_ttl`` if that is more."""
 
 LATE = 0.003
-"""Seconds without a look by a reader after which the thread looks, or another reader insists."""
+"""If no reader has drained the socket for this many seconds, the thread does, and a reader waits for the lock."""
 
 UNSURE = "no other server says who the primary is"
 
@@ -74,7 +74,7 @@ class Listener:
     """Drives the `Tracking` of one server of *topology*, for all near caches of the process; without a server, of none."""
 
     tracking_class = Tracking
-    """Tests put in others, which break a rule."""
+    """Tests put in other classes, which break a rule."""
 
     def __init__(self, server: Server | None, topology: Topology) -> None:
         self.server = server
@@ -91,21 +91,21 @@ class Listener:
 
     def _start_afresh(self) -> None:
         self.thread: threading.Thread | None = None
-        """The one that listens; any other ends."""
+        """The thread that listens; any other ends."""
         self.failed = ""
-        """What the log has been told of a bug."""
+        """The bug that was logged last."""
         self.probing = False
         self.sock: Any = None
         self.plain = True
         self.wake: SimpleQueue[None] = SimpleQueue()
         self.checked = self.assured = NEVER
-        """When it was last looked who the primary is, and when that succeeded."""
+        """When the primary was last asked for, and when that succeeded."""
         self.looked = NEVER
-        """When a reader last looked."""
+        """When a reader last drained the socket."""
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody reads what this server holds."""
+        """Whether a near cache reads from this server."""
         if not self.tracking.readers or self.server is None:
             return False
         return not self.topology.can_move or self.server in self.topology.primaries
@@ -118,7 +118,7 @@ class Listener:
     # --- called by readers ------------------------------------------------------------------------
 
     def serve(self, reads: Reads) -> None:
-        """Tell *reads* what is announced from now on, and begin to listen; at once if that is so."""
+        """Pass announcements on to *reads* from now on, and begin to listen, unless both is so already."""
         if not OURS:
             own()
         if self.thread is not None and reads in self.tracking.readers:
@@ -144,7 +144,7 @@ class Listener:
             self.flush()
 
     def _part(self) -> None:
-        """Let those go whose near caches are gone.  A change."""
+        """Let go of reads whose near caches are gone.  A change."""
         with suppress(IndexError):  # that was all
             while True:
                 self.tracking.leave(self.leaving.popleft())
@@ -159,7 +159,7 @@ class Listener:
         return True
 
     def release(self, reads: Reads) -> None:
-        """Tell *reads* no more; without any others, end, and let whoever comes later have another listener."""
+        """Pass no more announcements on to *reads*; if there are no other reads, end, and leave the server to a new listener."""
         self.gate.run(self.tracking.leave, reads)
         if not self.tracking.readers:
             if self.server is not None and LISTENERS.get(self.server) is self:
@@ -177,10 +177,10 @@ class Listener:
                 self.gate.run(self.tracking.wrote, name)
 
     def look(self, now: float) -> None:
-        """Apply what has been announced, unless another thread is at it."""
+        """Drain the socket, unless another thread is doing it."""
         if not OURS:
             own()
-        # Whoever is at it for long may be waiting for the interpreter, and gets it when this thread waits.
+        # A thread that drains for long may be waiting for the GIL, and is given it when this thread waits for the lock.
         if not self.gate.busy or now - self.looked > LATE:
             self.gate.run(self._look, now, must=False)
 
@@ -193,7 +193,7 @@ class Listener:
         self.drain(now)
 
     def drain(self, now: float) -> bool:
-        """Apply what has been announced, without waiting; return whether there may be more.  A change."""
+        """Apply the announcements that have arrived, without waiting; return whether there may be more.  A change."""
         if self.sock is None:
             return False
         tracking, receive, buffer = self.tracking, self.sock.recv_into, self.buffer
@@ -223,7 +223,7 @@ class Listener:
         return False
 
     def flush(self) -> None:
-        """Send what is to be sent, as far as the socket takes it.  A change."""
+        """Send the outgoing bytes, as many as the socket takes.  A change."""
         outgoing = self.tracking.outgoing
         if not outgoing or self.sock is None:
             return
@@ -266,7 +266,7 @@ class Listener:
             if self.wanted:
                 self._live()
             if self.wanted:
-                self._look_around()  # whoever is away may have a successor
+                self._look_around()  # a primary that is away may have a successor
             tidy()
             self.tracking.speak()
             with self.gate.lock:
@@ -280,7 +280,7 @@ class Listener:
             tried += 1
 
     def _goes_on(self) -> bool:
-        """Whether there is somebody to listen for; if not, leave everything as it was before the first read."""
+        """Whether to listen again; if not, leave everything as it was before the first read."""
         now = clock()
         self._let_idle_go(now)
         if self.wanted:
@@ -292,7 +292,7 @@ class Listener:
         return False
 
     def _let_idle_go(self, now: float) -> None:
-        """Let those go whose near caches are gone, or have not been read for so long that every copy has expired."""
+        """Let go of reads whose near caches are gone, or have not been used for so long that every copy has expired."""
         self._part()
         self.tracking.journal.tidy()
         for reads in self.tracking.readers:
@@ -403,14 +403,14 @@ class Listener:
         for _ in range(BACKLOG):
             if not self.gate.run_patiently(self.drain, clock()):
                 return
-            time.sleep(0)  # let those who wait for the lock have it
+            time.sleep(0)  # let a reader that waits for the lock have it
         self.gate.run(self.give_up, "overload", State.ASIDE, "more is written than can be applied here")
 
     def _turn(self, now: float) -> float:
-        """Do what is due, and return when more is."""
+        """Send a question, a canary or TOUCH if it is due; return when the next is."""
         tracking, sock = self.tracking, self.sock
         if tracking.agreed and (server := self.remote) is not None:
-            # Ordinary connections that lead elsewhere go first: what they bring must not be kept.
+            # First close ordinary connections that lead to another server: their values must not be kept.
             server.meet(tracking.run_id)
             self.gate.run_patiently(self._arm, sock, now)
         touching = tracking.touching
@@ -457,7 +457,7 @@ class Listener:
         except TimeoutError as error:
             self.give_up("silence", State.DEAD, str(error))
             return now
-        self.drain(now)  # TLS may hold back what the selector does not see
+        self.drain(now)  # TLS may hold bytes that the selector does not see
         more = False
         for reads in tracking.readers:
             reads.settle()
@@ -465,7 +465,7 @@ class Listener:
         return min(until, now + CALM) if more else until
 
     def _probe(self) -> None:
-        """Ask others who the primary is; write a canary if it is due, over a connection like the ordinary ones, and look where that leads."""
+        """Ask other servers who the primary is; write a canary if it is due; see to which server ordinary connections lead."""
         try:
             tidy()
             self._look_around()
@@ -482,7 +482,7 @@ class Listener:
             )
             self.gate.run(self._probed, name, written, (server_part, replication))
         except (RedisError, OSError, Refused):
-            pass  # the server is away, or holds nothing; the lease says what that means for the copies
+            pass  # the server is away, or holds no slot; the lease decides whether copies are served
         except Exception:
             log.exception("%s: the near cache's probe failed", self.tracking.address)
         finally:
@@ -490,17 +490,17 @@ class Listener:
             self.tracking.speak()
 
     def _look_around(self) -> None:
-        """Let the topology find out who the primaries are, from others than this one."""
+        """Let the topology find out who the primaries are, from other servers than this one."""
         self.checked = clock()
         try:
             complete(self.topology.survey(BLOCKING, self.server))
-        except (RedisError, OSError):  # nobody answers: again soon, and for a while it goes on with what is known
+        except (RedisError, OSError):  # no server answers: ask again soon, and meanwhile go on
             self.checked += DOUBT - self.tracking.options.t_topo
         else:
             self.assured = clock()
 
     def _is_unsure(self, now: float) -> bool:
-        """Whether for too long nobody has said who the primary is."""
+        """Whether no server has said for too long who the primary is."""
         return self.topology.can_move and now > self.assured + 2 * self.tracking.options.t_topo
 
     def _probed(self, name: str, written: Sequence[Reply], about: Sequence[Reply]) -> None:
@@ -522,7 +522,7 @@ class Listener:
         """A new ordinary connection leads to the server *run_id*."""
         self.gate.run(self._met, run_id)
         if self.sock is None and self.tracking.last_met not in {"", run_id}:
-            self.rouse()  # another server may do what the last did not
+            self.rouse()  # another server may offer what the last did not
 
     def _met(self, run_id: str) -> None:
         if not self.tracking.is_same_server(run_id):
@@ -578,7 +578,7 @@ LISTENERS: weakref.WeakValueDictionary[Server, Listener] = weakref.WeakValueDict
 """Each listener that a near cache, or its own thread, knows of."""
 
 RUNNING: dict[Listener, None] = {}
-"""Those that have a thread: without one there are no copies."""
+"""The listeners that have a thread: without a thread there are no copies."""
 
 
 def _void() -> None:
@@ -588,7 +588,7 @@ def _void() -> None:
 
 def _give_up() -> None:
     for listener in list(RUNNING):
-        # What was sent may not agree any more with what is noted of it.
+        # The questions that are noted may no longer be those that were sent.
         listener.give_up("interrupt", State.DEAD, "interrupted")
 
 

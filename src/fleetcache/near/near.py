@@ -50,7 +50,7 @@ class Near:
     """The near cache of one configuration in this process; with others on the same servers it shares listeners."""
 
     reads_class = Reads
-    """Tests put in others, which break a rule."""
+    """Tests put in other classes, which break a rule."""
 
     def __init__(
         self, options: NearOptions, prefixes: Sequence[str], topology: Topology, *, warns: bool = False
@@ -61,7 +61,7 @@ class Near:
         self.copies = self.store.copies
         self.counts = Counts()
         self.past = Events()
-        """What happened at servers that are no primaries any more."""
+        """The events at servers that are no longer primaries."""
         self.gate = GATE
         self.warns = warns
         self.topology = topology
@@ -83,7 +83,7 @@ class Near:
         return self.reads_class(listener, self.prefixes, self.options, self.store, self.counts, warns=self.warns)
 
     def reads_of(self, name: str) -> Reads:
-        """Return the reads of the primary that holds *name*; if that is not known, those of a listener that never starts."""
+        """Return the reads of the primary that holds *name*; if no primary is known, those of a listener that never starts."""
         if self.sole is not None:
             return self.sole
         server = self.home(name)
@@ -102,13 +102,13 @@ class Near:
 
     @property
     def listeners(self) -> dict[Server, Listener]:
-        """Who listens to the primaries that have been read from."""
+        """The listeners of the primaries that have been read from."""
         primaries = self.topology.primaries
         return {server: reads.listener for server, reads in list(self.reads.items()) if server in primaries}
 
     @property
     def lock(self) -> Any:
-        """What is held while anything is changed."""
+        """The lock that is held during a change."""
         return self.gate.lock
 
     # --- reading ----------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ class Near:
             return None
         if now < entry.epoch.until:
             return entry
-        # Nobody has looked for announcements in the last millisecond.
+        # No thread has drained the socket in the last millisecond.
         reads = self.reads_of(name)
         reads.used = now
         reads.listener.look(now)
@@ -153,23 +153,22 @@ class Near:
             self._serve(reads)
         return read
 
-    def depart_many(self, names: Sequence[str]) -> list[Read | None]:
-        """Return a read of each of *names* that a copy may come of, None for each other."""
-        now = clock()
+    def depart_many(self, names: Sequence[str]) -> dict[str, Read]:
+        """Return reads of those of *names* that copies may come of, by name."""
         if self.sole is not None:
-            departed = self.sole.depart_many(names, now)
+            reads = self.sole.depart_many(names, clock())
             if not self.sole.covered and any(name.startswith(self.prefixes) for name in names):
                 self._serve(self.sole)
-            return departed
-        reads = [self.depart(name) for name in names]
-        return [read if read is not None and read.number else None for read in reads]
+            return reads
+        departed = [self.depart(name) for name in names]
+        return {read.name: read for read in departed if read is not None and read.number}
 
     def _serve(self, reads: Reads) -> None:
         if not self.closed:
             reads.listener.serve(reads)
 
     def arrive(self, read: Read, value: Any, payload: bytes | None, left: Any) -> None:
-        """Note that *read* brought *payload*, which holds *value*, and what PTTL said, None if nothing."""
+        """Note that *read* brought *payload*, which holds *value*; *left* is the reply to PTTL, None if there was none."""
         reads = read.reads
         if read.number or reads.knows(read.name):
             self.gate.run(reads.arrive, read, value, payload, left)
@@ -177,21 +176,24 @@ class Near:
     def arrive_many(
         self,
         names: Sequence[str],
-        reads: Sequence[Read | None],
+        reads: Mapping[str, Read],
         values: Mapping[str, Any],
         payloads: Sequence[bytes | None],
         lefts: Mapping[str, Any],
     ) -> None:
-        """Note that *reads*, as `depart_many` returned them, brought *payloads*; *values* and *lefts* are by name."""
+        """Note that reads of *names*, of which *reads* may leave copies, brought *payloads*, which hold *values*; *lefts* has the replies to PTTL."""
+        sole = self.sole
+        if not reads and sole is not None and not sole.knows_any(names):
+            return
         arrivals = []
-        for name, departed, payload in zip(names, reads, payloads, strict=True):
-            read = departed
+        for name, payload in zip(names, payloads, strict=True):
+            read = reads.get(name)
             if read is None:
-                of = self.sole or self.reads_of(name)
+                of = sole or self.reads_of(name)
                 if not of.knows(name):
                     continue
                 read = Read(of, name, 0, 0.0)
-            left = lefts.get(name) if payload is None or name in values else None  # what cannot be read is not kept
+            left = lefts.get(name) if payload is None or name in values else None  # an unreadable value is not kept
             arrivals.append((read, values.get(name), payload, left))
         if arrivals:
             self.gate.run(_arrive_all, arrivals)
@@ -213,7 +215,7 @@ class Near:
     def fence(self) -> None:
         """Wait until every write that was acknowledged before now is known here."""
         began = clock()
-        # No Event: who is interrupted within its methods leaves its lock held, for who would set it.
+        # No Event: a thread that is interrupted within its methods would leave its lock held.
         passed: dict[Listener, SimpleQueue[None]] = {listener: SimpleQueue() for listener in self._telling()}
         waits = [listener for listener, queue in passed.items() if listener.fence(began, partial(queue.put, None))]
         for listener in waits:  # all have been asked by now
@@ -234,7 +236,7 @@ class Near:
                     passed.set_result(None)
 
             def tell() -> None:
-                with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                with suppress(RuntimeError):  # the loop is closed, and no task waits any more
                     loop.call_soon_threadsafe(let_pass)
 
             if listener.fence(began, tell):
@@ -246,7 +248,7 @@ class Near:
         await asyncio.gather(*(pass_one(listener) for listener in self._telling()))
 
     def _telling(self) -> list[Listener]:
-        """Return who tells this near cache what changes; without any there are no copies."""
+        """Return the listeners that announce changes to this near cache; without them there are no copies."""
         return [reads.listener for reads in list(self.reads.values()) if reads.covered]
 
     # --- looking at it ----------------------------------------------------------------------------
@@ -269,7 +271,7 @@ class Near:
 
     @property
     def events(self) -> Events:
-        """What happened at the servers since the process began."""
+        """The events at all servers since the process began."""
         found = Events()
         for each in (self.past, *(reads.tracking.counts for reads in list(self.reads.values()))):
             found.add(each)
@@ -295,7 +297,7 @@ class Near:
 
 
 class Copyless:
-    """A near cache for those whose reads find no copies and leave none.
+    """A near cache for callers whose reads find no copies and leave none.
 
     What they read and write the near cache is told, so that a copy which they contradict is given up.
     """
@@ -320,21 +322,21 @@ class Copyless:
             read.number = 0
         return read
 
-    def depart_many(self, names: Sequence[str]) -> list[Read | None]:
+    def depart_many(self, names: Sequence[str]) -> dict[str, Read]:
         """Return no reads that copies will come of."""
         self.near.depart_many(names)
-        return [None] * len(names)
+        return {}
 
 
 class Bypassed(Copyless):
-    """A near cache for those who ask another server than the primary, a client of the caller's."""
+    """A near cache for calls that ask another server than the primary: a client of the caller's."""
 
     def depart(self, name: str) -> None:
-        """Return no read: what that server says is no copy's."""
+        """Return no read: the value of another server is never kept."""
 
-    def depart_many(self, names: Sequence[str]) -> list[Read | None]:
+    def depart_many(self, names: Sequence[str]) -> dict[str, Read]:
         """Return no reads."""
-        return [None] * len(names)
+        return {}
 
 
 def _arrive_all(arrivals: Sequence[tuple[Read, Any, bytes | None, Any]]) -> None:

@@ -1,7 +1,7 @@
-"""Which reads of one near cache leave copies: those that one primary has answered, and that nothing has overtaken.
+"""Which reads of one near cache leave copies: `leaves_copy` has the rules, and `Reads` applies them.
 
-A read takes the journal's number along, and when it is back the `Journal` says what came between.
-Whoever calls holds the near cache's lock, but for `Reads.depart`.
+A read takes the journal's number along, and when its reply is in, the `Journal` says whether anything has
+overtaken it.  The caller holds the near cache's lock, except for `depart` and `knows`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 NEVER = float("-inf")
 
 BATCH = 32
-"""Reads that are decided on together: so many at a time take a third of what they take one by one."""
+"""Reads that are decided on together, which takes a third of the time that it takes one by one."""
 
 LARGE = 16_384
-"""Bytes from which on a payload does not wait for others."""
+"""Payloads of more bytes than this are decided on at once."""
 
 SCALARS = frozenset((str, bytes, int, float, bool))
-"""What is handed out as it is, because nobody can change it.  (None is told apart from nothing by its payload.)"""
+"""Types of values that cannot be changed, so that every caller is given the same object.  (A stored None is PACKED.)"""
 
 PAID = 10
-"""Hits for which the server is told of a copy's use once: that takes it less than a tenth of the time of a read."""
+"""Hits of a copy after which the server is told of its use once (TOUCH), which takes a tenth of the time of a read."""
 
 
 class Read:
@@ -55,7 +55,7 @@ class Read:
         return self.reads.server
 
     def arrived(self, value: Any, payload: bytes | None, left: Any) -> None:
-        """Note what the read brought: what a copy would hold, and for how many milliseconds."""
+        """Note the reply: the value and payload that a copy would hold, and the milliseconds that it may live."""
         self.digest = hash(payload)
         self.left = left
         if payload is None or type(value) not in SCALARS:
@@ -108,26 +108,30 @@ class Reads:
             number = tracking.journal.depart(name)
         return Read(self, name, number, now)
 
-    def depart_many(self, names: Sequence[str], now: float) -> list[Read | None]:
-        """Return a read of each of *names* that a copy may come of, None for each other."""
+    def depart_many(self, names: Sequence[str], now: float) -> dict[str, Read]:
+        """Return reads of those of *names* that copies may come of, by name."""
         self.used = now
         self.counts.misses += len(names)
-        tracking, depart = self.tracking, self.tracking.journal.depart
+        tracking = self.tracking
         if not (self.covered and tracking.stage.keeps):
-            return [None] * len(names)
+            return {}
         known = names if self.door is None else self.door.known(names)
-        if not known:
-            return [None] * len(names)
-        prefixes = self.prefixes
-        return [
-            Read(self, name, depart(name), now) if name in known and name.startswith(prefixes) else None
-            for name in names
-        ]
+        depart, prefixes = tracking.journal.depart, self.prefixes
+        return {name: Read(self, name, depart(name), now) for name in known if name.startswith(prefixes)}
 
     def knows(self, name: str) -> bool:
         """Whether a read of *name* may contradict a copy, or another read that may leave one.  Needs no lock."""
         journal = self.tracking.journal
         return name in self.store.copies or name in self.pending or name in journal.recent or name in journal.older
+
+    def knows_any(self, names: Sequence[str]) -> bool:
+        """The same of any of *names*."""
+        journal = self.tracking.journal
+        return not all(
+            known.keys().isdisjoint(names)
+            for known in (self.store.copies, self.pending, journal.recent, journal.older)
+            if known
+        )
 
     def arrive(self, read: Read, value: Any, payload: bytes | None, left: Any) -> None:
         """Note that *read* brought *payload*, which holds *value* and has *left* milliseconds to live.
@@ -152,7 +156,7 @@ class Reads:
             self.judge(self.pending.popitem()[1])
 
     def judge(self, read: Read) -> None:
-        """Keep a copy of what was read if nothing came between, or else give up the copy that it contradicts."""
+        """Keep a copy if nothing has overtaken the read, or else give up a copy that the read contradicts."""
         tracking = self.tracking
         if tracking.journal.read(read.name, read.number, read.digest) and leaves_copy(read, self):
             lifetime = self.longest if read.left < 0 else min(self.longest, read.left / 1000)
@@ -162,7 +166,7 @@ class Reads:
         self.counts.refused += read.number > 0
         copy = self.store.copies.get(read.name)
         if copy is not None and not copy.holds(read.value, read.payload):
-            # Nobody knows which is newer.
+            # It is not known which of the two is newer.
             self.drop(read.name, "overtaken")
 
     def drop(self, name: str, cause: str) -> None:

@@ -1,26 +1,26 @@
-"""What one primary announces, and what that means for the copies in this process: a protocol without I/O.
+"""The protocol with one primary: its announcements, and until when copies may be served.  It does no I/O.
 
-The server is told to name every key that changes under some prefixes (``CLIENT TRACKING ON BCAST``),
-to whoever changed it.  Bytes, the time and what the caches do come in by methods; bytes to send stand
-in ``outgoing``; whether copies may be served stands in ``epoch.until``.  Nothing here waits, locks or
-looks at a clock, so threads, event loops, the tests' simulations and a forked child drive the same
-code.  Whoever calls holds the near cache's lock.
+The server is told to announce every key that changes under some prefixes (``CLIENT TRACKING ON BCAST``),
+whichever client changed it.  Bytes, the time, and the reads and writes of the caches come in by methods; bytes
+to send stand in ``outgoing``; until when copies may be served stands in ``epoch.until``.  Nothing here waits,
+locks or reads a clock, so threads, event loops, the tests' simulations and a forked child drive the same
+code.  The caller holds the near cache's lock.
 
 Why a copy can be trusted:
 
 *Lease.*  A server queues the announcement of a write before the reply to its writer leaves, and TCP
 keeps order.  So when a question sent at *s* has been answered, every write acknowledged to anybody
 before *s* has been applied here, and copies are served until *s* + ``t_live``.  No clocks are compared.
-The question is to overwrite an entry that there is not: it changes nothing, and only a primary takes it.
+The question is ``SET name "" XX`` for a name that is never stored: it writes nothing, and only a primary accepts it.
 
-*Journal.*  What a read brings is kept only if nothing has come between since before it was sent: no
-announcement, no write of our own, no other read that brought something else.  See `journal`.
+*Journal.*  The value of a read is kept only if nothing happened to its name since before the read was sent: no
+announcement, no write of this process, no other read with another value.  See `journal`.
 
 *Epoch.*  A copy is of the epoch in which it was read.  When the connection is lost, everything is
 flushed, or the server turns out to be another one, the epoch ends, and with it every copy, in one step.
 
-*Canary.*  That the server said OK to tracking proves nothing.  A key of our own is written over the
-ordinary connections, and unless its announcement has come before a later answer, none may be expected.
+*Canary.*  The server's OK to tracking proves nothing.  A key of this process is written over the ordinary
+connections; if its announcement has not arrived before a later answer, no announcement can be expected.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ FRESH = 0.001
 """Seconds after which a reader looks at the socket again before it is served."""
 
 LOOKING = 0.05
-"""Seconds for which one that looks may be held up, waiting for the interpreter, before others look as well."""
+"""A reader that drains the socket may lose the GIL. For this many seconds other readers trust the lease alone; then they drain it too."""
 
 OUTSTANDING = 3
-"""So many unanswered questions are enough: a server that is stopped must not be sent more and more."""
+"""The most questions without an answer: a server that is stopped is not sent more."""
 
 PATIENCE = 3.0
 """Seconds, or as many times ``t_live``, without an answer after which a connection is given up."""
 
 CANARY = "~near:"
-"""What a canary's name has after the prefix: no key's name with a version."""
+"""Stands after the prefix in the name of a canary, where the name of a key has its version."""
 
 TRIES = 100_000
-"""So many names are tried at most until one is found that a primary of a cluster holds."""
+"""How many names are tried to find one in a slot of this primary."""
 
 CANARY_LIFE = 100
 """Milliseconds after which a canary expires."""
@@ -86,7 +86,7 @@ class Canary:
 
 
 class Tracking:
-    """What is known of one primary, for all near caches that read it."""
+    """The state of one primary, for all near caches that read from it."""
 
     def __init__(self, server: Any = None, holds: Callable[[str], bool] | None = None) -> None:
         self.server = server
@@ -100,7 +100,7 @@ class Tracking:
         self.epoch = Epoch()
         self.journal = Journal()
         self.readers: list[Reads] = []
-        """The near caches that are told what is announced."""
+        """The reads of the near caches to which announcements are passed on."""
         self._suit_readers()
         self.ended = State.CONNECTING
         """Why there is no connection, while there is none."""
@@ -126,9 +126,9 @@ class Tracking:
         self.reader = new_parser(encoding="utf-8", errors="replace")
         self._expected: deque[tuple[Callable[[Any, float, float], None], float]] = deque()
         self.asked: tuple[str, ...] = ()
-        """The prefixes that the server was told to announce, and of these those"""
+        """The prefixes that the server was asked to announce."""
         self.announced: tuple[str, ...] = ()
-        """that it has agreed to."""
+        """The prefixes that the server has agreed to announce."""
         self._asking: tuple[tuple[str, ...], ...] = ()
         self._barred: tuple[str, ...] = ()
         """Prefixes under which the user may not write, or not look."""
@@ -165,7 +165,7 @@ class Tracking:
     # --- the near caches --------------------------------------------------------------------------
 
     def join(self, reads: Reads, now: float) -> None:
-        """From now on tell *reads* what is announced."""
+        """Pass announcements on to *reads* from now on."""
         self.readers = [*self.readers, reads]
         self._suit_readers()
         if self.state is State.OFF:
@@ -175,7 +175,7 @@ class Tracking:
             self._ask_for(tuple(each for each in self.audience.prefixes if not each.startswith(self.asked)), now)
 
     def leave(self, reads: Reads) -> None:
-        """Tell *reads* no more."""
+        """Pass no more announcements on to *reads*."""
         if reads in self.readers:
             self.readers = [each for each in self.readers if each is not reads]
             self._suit_readers()
@@ -215,7 +215,7 @@ class Tracking:
 
     @property
     def outgrown(self) -> bool:
-        """Whether only a new connection can announce what the near caches need now."""
+        """Whether the near caches need prefixes that only a new connection can announce."""
         return self.audience.outgrows(self.asked)
 
     # --- the connection ---------------------------------------------------------------------------
@@ -234,7 +234,7 @@ class Tracking:
         self._ask(now)
 
     def _ask_for(self, prefixes: tuple[str, ...], now: float) -> None:
-        """Ask the server to announce what begins with *prefixes* as well."""
+        """Ask the server to announce names that begin with *prefixes*, too."""
         if prefixes:  # with none it would announce everything
             self.asked += prefixes
             self._asking = (*self._asking, prefixes)
@@ -277,7 +277,7 @@ class Tracking:
         self._release_fences()
 
     def after_fork(self) -> None:
-        """Begin with nothing, in a child; what waits, and what was counted, is the parent's."""
+        """Begin with nothing, in a child: fences that wait, and counters, are the parent's."""
         self.waiters = []
         self.news.clear()
         self.counts = Events()
@@ -293,7 +293,7 @@ class Tracking:
         self._spread = 0.5 + secrets.randbelow(512) / 1024
 
     def refuse(self, why: str) -> None:
-        """The server does not announce changes: do without copies, or with those that live shortly."""
+        """Note that the server does not announce changes: keep no copies, or copies that live for a short time."""
         self.lost("refused", State.OFF, why)
         self._do_without()
 
@@ -419,7 +419,7 @@ class Tracking:
         if isinstance(reply, (MovedError, ReadOnlyError)):
             raise ConnectionError("another server is the primary now")
         if isinstance(reply, Exception) and not (isinstance(reply, IN_ORDER) or str(reply).startswith(NO_WRITES)):
-            # It is loading, or busy with a script; what has been acknowledged before may still be to come.
+            # The server is loading, or busy with a script; announcements of acknowledged writes may still be to come.
             if self.waiters:
                 self.distrust()
                 self._release_fences()
@@ -446,7 +446,7 @@ class Tracking:
         return self.stage.proven and not self.silent and now < self.answered + self.options.t_live
 
     def vouches(self, epoch: Epoch, now: float) -> bool:
-        """Whether a copy of *epoch* may be served although ``until`` is over: others are reading the socket."""
+        """Whether a copy of *epoch* may be served although ``until`` is over, because another thread is draining the socket."""
         return epoch is self.epoch and self.leased(now)
 
     def _extend(self) -> None:
@@ -465,7 +465,7 @@ class Tracking:
         self._extend()
 
     def void(self) -> None:
-        """End the epoch, and leave the rest of that to whoever is in the middle of a change."""
+        """End the epoch, and leave the rest to the change that is being made."""
         self.epoch.until = ENDED
         self.epoch = Epoch()
 
@@ -482,7 +482,7 @@ class Tracking:
         self.news.append((level, state, why))
 
     def speak(self) -> None:
-        """Log what has happened.  No change: a log's handler may use the cache, and wait for one."""
+        """Log the changes of state.  Not within a change: a log handler may use the cache."""
         with suppress(IndexError):  # that was all
             while True:
                 level, state, why = self.news.popleft()
@@ -587,7 +587,7 @@ class Tracking:
             then()
         self._fencing = bool(self.waiters)
         if self._fencing:
-            self._ask(now)  # one for all who came while the last was under way
+            self._ask(now)  # one question for all fences that began while the last was under way
 
     def _release_fences(self) -> None:
         waiters, self.waiters, self._fencing = self.waiters, [], False
