@@ -49,3 +49,11 @@ def test_every_ignored_rule_has_a_reason():
 
 
 REASON = r"# noqa: [A-Z0-9, ]+ (- )?\w|# type: ignore\[[a-z-]+\]  # \S"
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGE.glob("*/__init__.py")), ids=lambda path: path.parent.name)
+def test_each_package_has_a_map(package):
+    """The first lines of a package show each of its modules."""
+    files = {path.stem for path in package.parent.glob("*.py")} - {"__init__"}
+
+    assert files <= {*re.findall(r"\w+", package.read_text().split('"""')[1])}

@@ -1,1 +1,4 @@
-"""Operations that produce a value if there is none: get_or_set."""
+"""Operations that produce a value if there is none.
+
+get_or_set   read a value, or produce and store it
+"""

@@ -1,1 +1,5 @@
-"""Locks, and the locks that an interrupted caller has left behind."""
+"""Locks.
+
+lock         the lock: acquire, extend, release
+leftovers    releases locks that an interrupted caller left
+"""

@@ -1,4 +1,4 @@
-"""For which near caches names are announced, by the prefixes of the names."""
+"""Which near caches an announced name concerns, found by the prefixes of names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fleetcache.near.reads import Reads
 
 SPARE = 16
-"""Prefixes that may be announced for nobody, if no more are announced for somebody."""
+"""How many unused prefixes a connection may announce, if no more are in use."""
 
 NOBODY: list[Reads] = []
 
@@ -25,19 +25,19 @@ class Audience:
         self._by_prefix = found
         self._lengths = sorted({len(prefix) for prefix in found})
         self.prefixes = shortest(found)
-        """What has to be announced."""
+        """The prefixes that must be announced."""
 
     def of(self, name: str) -> list[Reads]:
         """Return the reads that may have left a copy of *name*."""
-        if len(self._lengths) == 1:  # written out: all that is announced comes by here
+        if len(self._lengths) == 1:  # the common case, written out: every announcement passes here
             return self._by_prefix.get(name[: self._lengths[0]], NOBODY)
         return [reads for length in self._lengths for reads in self._by_prefix.get(name[:length], NOBODY)]
 
     def outgrows(self, asked: Sequence[str]) -> bool:
-        """Whether a connection that announces *asked* announces too little, or far too much, which only a new one can change.
+        """Whether a connection with the prefixes *asked* must be replaced: it announces too little, or far too much.
 
-        Servers refuse a prefix that another begins with, or that begins with another, and take none back; and they
-        compare each name that is written with all of them.
+        Servers refuse two prefixes of which one is the beginning of the other, and cannot remove a single one; and they
+        compare each written name with all of them.
         """
         if any(each.startswith(self.prefixes) and each not in self.prefixes for each in asked):
             return True
@@ -48,7 +48,7 @@ class Audience:
 def shortest(prefixes: Iterable[str]) -> tuple[str, ...]:
     """Return those of *prefixes* that begin with no other."""
     found: list[str] = []
-    for prefix in sorted(prefixes):  # what begins with another comes after it
+    for prefix in sorted(prefixes):  # a longer prefix comes after its own beginning
         if not (found and prefix.startswith(found[-1])):
             found.append(prefix)
     return tuple(found)

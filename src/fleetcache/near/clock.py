@@ -1,4 +1,4 @@
-"""The clock of the near cache: seconds that never go back, and that go on while the machine sleeps, where there is such a clock."""
+"""The clock of the near cache: it never goes back and, on Linux, continues while the machine sleeps."""
 
 from __future__ import annotations
 

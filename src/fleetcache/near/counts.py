@@ -1,4 +1,4 @@
-"""What the near cache counts: at each primary, and for each near cache."""
+"""The counters of the near cache: of each primary (`Events`), and of each near cache (`Counts`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVENTS = Figures(
     connects="Attempts to connect to a server for its announcements.",
     canaries="Canaries whose announcement arrived: each proves that announcements come through.",
     touched="Names whose use was reported to the server, see `TOUCH`.",
-    lag="How many canaries took less than so many microseconds from being written to being announced.",
+    lag="The number of canaries by the time from their writing to their announcement, in microseconds.",
 )
 
 
@@ -34,13 +34,13 @@ class Events:
     epochs: dict[str, int] = field(default_factory=dict)
     """How often every copy was given up, by reason."""
     connects: int = 0
-    """How often it was tried to listen."""
+    """Attempts to connect."""
     canaries: int = 0
     lags: list[int] = field(default_factory=lambda: [0] * 24)
-    """How many canaries took less than 2, 4, 8, … microseconds from being sent to being heard of."""
+    """The number of canaries whose announcement took less than 2, 4, 8, … microseconds."""
 
     touched: int = 0
-    """Names that the server was told to be in use."""
+    """Names reported by `TOUCH`."""
 
     @property
     def lag(self) -> dict[str, int]:
@@ -53,7 +53,7 @@ class Events:
         self.lags[bucket] += 1
 
     def add(self, other: Events) -> None:
-        """Count what happened at another primary as well."""
+        """Add the counters of another primary."""
         for name, count in other.epochs.items():
             self.epochs[name] = self.epochs.get(name, 0) + count
         self.pushes += other.pushes
@@ -70,6 +70,6 @@ class Counts:
     misses: int = 0
     filled: int = 0
     refused: int = 0
-    """Values that were read, and not kept because something came between."""
+    """Values that were read and not kept, because a change came between."""
     invalidations: dict[str, int] = field(default_factory=lambda: {"push": 0, "own write": 0, "overtaken": 0})
     """Copies dropped, by cause."""

@@ -1,8 +1,8 @@
 """One change of the near cache at a time, and none in the middle of another.
 
-Not even in one thread: a signal's handler, or a finaliser that the garbage collector runs, can use the
-cache while its thread is in here.  Such a change is not made; instead every copy is given up.
-The same happens when a change is cut short, by Ctrl-C or by a time limit's exception.
+This holds within one thread too: a signal's handler, or a finaliser that the garbage collector runs, can use the
+cache while its thread is in the middle of a change.  Such a nested change is not made; instead every copy is given
+up.  The same happens when a change is interrupted, by Ctrl-C or by the exception of a time limit.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 from fleetcache.forks import OURS, Guard, own
 
 TRIES = 3
-"""How often `run_patiently` looks whether the gate is free before it waits for the lock."""
+"""How often `run_patiently` checks whether the gate is free before it waits for the lock."""
 
 PAUSE = 0.0005
-"""Seconds between two such looks."""
+"""The seconds between two such checks."""
 
 
 class Gate(Guard):
@@ -25,9 +25,9 @@ class Gate(Guard):
 
     def __init__(self, void: Callable[[], None], give_up: Callable[[], None]) -> None:
         self._void = void
-        """Ends every epoch; may be called at any moment."""
+        """Ends every epoch; it may be called at any moment."""
         self._give_up = give_up
-        """Puts everything in order, with no copies."""
+        """Restores an orderly state, without copies."""
         super().__init__()
 
     def _renew(self) -> None:
@@ -37,13 +37,13 @@ class Gate(Guard):
         self._torn = False
 
     def run(self, action: Callable[..., Any], *args: Any, must: bool = True) -> Any:
-        """Return what *action* returns; None in the middle of another change, where every copy is given up instead.
+        """Return the result of *action*; in the middle of another change return None, and give up every copy instead.
 
         Without *must* the action may be left out, and no copy is given up.
         """
         if not OURS:
             own()
-        # No acquire() in front of a try: an exception that a signal's handler raises could come in between.
+        # `with`, not acquire() before a try: a signal's handler could raise an exception between the two.
         with self._lock:
             if self.busy:
                 if must:
@@ -68,7 +68,7 @@ class Gate(Guard):
     def _mend(self) -> None:
         self._void()
         self._give_up()
-        self._torn = False  # not before: this can be cut short as well
+        self._torn = False  # only now: this method can be interrupted as well
 
     def run_patiently(self, action: Callable[..., Any], *args: Any) -> Any:
         """`run` for the background thread: it polls before it takes the lock.

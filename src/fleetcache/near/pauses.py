@@ -1,4 +1,4 @@
-"""How long the listener rests between two attempts to connect."""
+"""The listener's pauses between two attempts to connect."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from fleetcache.forks import chance
 from fleetcache.near.stages import State
 
 ASIDE = 2.0
-"""Seconds after more announcements came than could be applied."""
+"""The pause, in seconds, after more announcements came than could be applied."""
 
 REFUSED_FOR = (1.0, 60.0)
-"""Seconds after a server did not offer what is needed: the first time, and at most."""
+"""The first and the longest pause, in seconds, after a server did not offer what is needed."""
 
 RETRIES = (0.05, 1.0)
-"""The same after a connection failed, or was lost."""
+"""The same after a connection failed or was lost."""
 
 MOST = 16
-"""Doublings after which a pause is always the longest."""
+"""After this many doublings every pause is the longest."""
 
 
 def pause(state: State, tried: int) -> float:
-    """Return the seconds to rest after *tried* attempts that ended in *state*; the processes of a fleet differ."""
+    """Return the pause, in seconds, after *tried* attempts that ended in *state*; random, so that processes differ."""
     shortest, longest = {State.OFF: REFUSED_FOR, State.ASIDE: (ASIDE, ASIDE)}.get(state, RETRIES)
     doubled: float = shortest * 2 ** min(tried, MOST)
     return min(doubled, longest) * chance.uniform(0.5, 1.5)

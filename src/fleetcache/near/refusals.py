@@ -1,4 +1,4 @@
-"""What a server says when it does not do what the near cache needs: for now, or for good."""
+"""Refusals of a server that does not do what the near cache needs: for now, or for good."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 from redis.exceptions import AskError, OutOfMemoryError
 
 PRIMARY = {"", "master"}
-"""What INFO calls a server that takes writes, if it says so at all."""
+"""The role, in the reply to INFO, of a server that accepts writes; "" if the reply has none."""
 
 OLDEST = 7
-"""Redis before 7.0 puts announcements into the middle of other replies."""
+"""The oldest usable major version: Redis before 7.0 puts announcements into the middle of other replies."""
 
 
 def insist(command: str, reply: Any) -> Any:
-    """Return the reply to *command*, or say why there will be none."""
+    """Return the reply to *command*; raise it if the refusal may pass, else `Refused`."""
     if not isinstance(reply, Exception):
         return reply
     if str(reply).startswith(PASSING):
@@ -24,13 +24,13 @@ def insist(command: str, reply: Any) -> Any:
 
 IN_ORDER = (AskError, OutOfMemoryError)
 NO_WRITES = ("MISCONF", "NOREPLICAS")
-"""Answers as good as any: that the slot is on its way, or that nothing can be written just now."""
+"""Refusals that count as answers: the slot is on its way, or no write is possible at the moment."""
 
 PASSING = (
     *("BUSY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "NOAUTH", "WRONGPASS", "DENIED"),
     *("OOM", "MISCONF", "NOREPLICAS", "INPROG", "UNKILLABLE"),
 )
-"""How refusals begin that are no last word: what is in the way passes."""
+"""The beginnings of refusals that may pass."""
 
 
 class Refused(Exception):
@@ -38,6 +38,6 @@ class Refused(Exception):
 
 
 def too_old(version: str) -> bool:
-    """Whether a server of this ``redis_version`` puts announcements where they cannot be told apart."""
+    """Whether a server of this ``redis_version`` is too old, since it puts announcements into other replies."""
     major = version.partition(".")[0]
     return major.isdigit() and int(major) < OLDEST

@@ -1,4 +1,4 @@
-"""How far a primary's announcements are trusted: one stage at a time, and in one table what leads from it to the next.
+"""The stages of trust in a primary's announcements, and one table of the events that lead from one to the next.
 
 GREETING ── agreed ──▶ AGREED ── armed ──▶ ARMED ── heard ──▶ PROVEN ── leased ──▶ LIVE ◀─ leased ─┐
 │                                        │ ▲                                    │             │
@@ -26,7 +26,7 @@ class State(StrEnum):
 
 
 class Stage(Enum):
-    """How far a connection has come."""
+    """The stage of a connection."""
 
     GREETING = "there is no connection, or the server has not agreed yet to announce changes", False, False, None
     AGREED = "the server has agreed; where ordinary connections lead is still to be checked", False, False, None
@@ -45,11 +45,11 @@ class Stage(Enum):
         self.proven = proven
         """Whether a canary has shown that announcements arrive."""
         self.state = state
-        """None where there is no agreement: then why the last connection ended says it."""
+        """The `State` of this stage; None without an agreement: then the end of the last connection decides."""
 
 
 class Event(Enum):
-    """What can change the stage."""
+    """The events that can change the stage."""
 
     AGREED = "the server agreed to announce changes, and said who it is"
     REFUSED = "it did not, and copies are wanted all the same"
@@ -75,7 +75,7 @@ TRANSITIONS: Mapping[Stage, Mapping[Event, Stage]] = {
     Stage.DEAF: {Event.HEARD: Stage.PROVEN},
     Stage.UNTRACKED: {},
 }
-"""What each event leads to; `Event.LOST` always to GREETING, and an event that is not in a stage's row to nothing."""
+"""The next stage, by stage and event.  LOST always leads to GREETING; an event without an entry changes nothing."""
 
 
 def following(stage: Stage, event: Event) -> Stage:

@@ -1,6 +1,6 @@
-"""Telling a primary which of its entries are in use, although it is not asked for them, so that it evicts others.
+"""`TOUCH`: reports to a primary which of its entries are in use here, so that it evicts others.
 
-``TOUCH`` is announced to nobody.
+The primary does not see reads that copies answer.  ``TOUCH`` itself is not announced.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from fleetcache.near.tracking import Tracking
 
 TOUCHES = 5000
-"""Copies that the server is told of at a time."""
+"""How many copies are reported at a time, at most."""
 
 
 class Touching:
-    """What the server of *tracking* is told over one connection of the copies in use."""
+    """The reports to the server of *tracking*, over one connection, of the copies in use."""
 
     def __init__(self, tracking: Tracking) -> None:
         self.tracking = tracking
         self.unanswered = 0
-        """Commands without an answer."""
+        """The number of commands without a reply yet."""
         self.takes = True
-        """Whether the server takes them."""
+        """Whether the server permits `TOUCH`."""
         self.due = float("-inf")
-        """When the server is told next."""
+        """When the next report is due."""
 
     @property
     def wanted(self) -> bool:
-        """Whether the server is to be told."""
+        """Whether reports are to be sent."""
         tracking = self.tracking
         return (
             tracking.options.touch is not None
@@ -46,15 +46,15 @@ class Touching:
         )
 
     def warm(self) -> list[Entry]:
-        """Return the copies that the server is to be told of.  Needs no lock."""
+        """Return the copies to report.  Needs no lock."""
         return [entry for reads in self.tracking.readers for entry in reads.warm()][:TOUCHES]
 
     def tell(self, entries: Sequence[Entry], now: float) -> None:
-        """Tell the server that *entries* are in use."""
+        """Report to the server that *entries* are in use."""
         for entry in entries:
             entry.told = entry.hits
         names = [entry.name for entry in entries]
-        size = 1 if self.tracking.can_move else len(names)  # each is in a slot of its own
+        size = 1 if self.tracking.can_move else len(names)  # on a cluster each name is in another slot
         for first in range(0, len(names), size or 1):
             self.unanswered += 1
             self.tracking.send((b"TOUCH", *names[first : first + size]), self._told, now)

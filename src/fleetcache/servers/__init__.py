@@ -1,1 +1,11 @@
-"""What can be asked: remote servers, one in memory, an embedded one, a client of the caller; each a `Server`."""
+"""What can be asked: each is a `Server`.
+
+remote       a Redis or Valkey server, over its connections
+memory       ``memory://``: a server in a dict
+database     its commands
+arguments    their arguments
+embedded     ``embedded://``: a server that this process starts
+borrowed     a client of the caller (``client=``)
+observed     stands for a server, and reports each exchange
+credentials  passwords that change
+"""

@@ -1,4 +1,9 @@
-"""Metrics: ``figures`` registers the counters of ``cache.info()``; ``exchanges`` calls listeners after each exchange."""
+"""Metrics.
+
+figures      the counters of ``cache.info()``; a new one is registered there
+exchanges    listeners that are called after each exchange with a server
+payloads     the counter of unreadable payloads
+"""
 
 from fleetcache.stats.exchanges import Exchange, listen
 

@@ -8,6 +8,10 @@ side by side.  It ends when the test process ends, even if that is killed::
         proxy.hold()
 
 `cluster()` and `sentinels()` run several servers that know each other.
+
+    servers      one server: Valkey, Redis, with TLS
+    clusters     clusters, and primaries under Sentinels
+    proxy        a proxy that fails on order
 """
 
 from fleetcache.servers.memory import empty_memory
