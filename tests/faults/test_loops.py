@@ -61,7 +61,7 @@ def test_two_hundred_loops(mortal, raw):
     assert sockets() <= before
     gc.collect()
     assert dict(cache.topology.primaries[0].connecting) == {}
-    assert len(cache.topology.primaries[0].lines) == 0
+    assert not cache.topology.primaries[0].lines.values()
 
 
 def test_async_to_sync(mortal, raw):
@@ -160,7 +160,7 @@ def test_loops_that_nobody_closes(mortal, tls, transport):
     gc.collect()
 
     until(lambda: sockets() <= before, 3.0)
-    assert len(cache.topology.primaries[0].lines) == 0
+    assert not cache.topology.primaries[0].lines.values()
 
 
 def test_a_loop_that_rested(mortal, raw):

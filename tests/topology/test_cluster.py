@@ -247,9 +247,9 @@ async def test_connections(fresh, servers):
     await asyncio.gather(*(cache.get_many(map(str, range(20))) for _ in range(20)))
 
     for node in cache.whole.topology.primaries:
-        assert len(node.remote.open) + len(node.remote.lines) == 1
+        assert len(node.remote.open) + len(node.remote.lines.values()) == 1
     await asyncio.sleep(0.01)
-    assert not any(start.remote.open or start.remote.lines for start in cache.whole.topology.starts)
+    assert not any(start.remote.open or start.remote.lines.values() for start in cache.whole.topology.starts)
 
 
 async def test_aliases_share_the_nodes(fresh, servers):
@@ -448,7 +448,7 @@ async def test_a_node_joins_and_leaves(fresh, servers):
     assert await cache.keys("*") == ["{a}"]  # before anything has said that there is another node
     assert await cache.get("{a}") == 1
     there = next(each.remote for each in cache.whole.topology.servers if each.place[1] == node.port)
-    assert there.idle or there.lines
+    assert there.idle or there.lines.values()
     servers.remove_node(node)
     time.sleep(0.2)
     assert await cache.get("{a}") == 1
@@ -457,7 +457,7 @@ async def test_a_node_joins_and_leaves(fresh, servers):
     if cache.face == AWAITING:
         await asyncio.sleep(0.01)
     assert not there.idle
-    assert not there.lines
+    assert not there.lines.values()
 
 
 @pytest.mark.few(1)

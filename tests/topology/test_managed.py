@@ -342,7 +342,7 @@ async def test_a_session_that_ends_within_its_connection(face):
             if face == "blocking":
                 remote.idle[-1].ask(pack((b"RESET",)), 1)
             else:
-                await remote.lines[asyncio.get_running_loop()].ask(pack((b"RESET",)), [(b"RESET",)])
+                await remote.lines.get(asyncio.get_running_loop()).ask(pack((b"RESET",)), [(b"RESET",)])
             await operation("count")
         assert await cache.get("count") == 3
 
@@ -732,7 +732,7 @@ async def test_keepalive(single, face):
         if face == "blocking":
             sock = server.idle[-1].sock
         else:
-            sock = server.lines[asyncio.get_running_loop()].transport
+            sock = server.lines.get(asyncio.get_running_loop()).transport
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         if redis.Connection(**options).socket_keepalive_options:  # older releases of redis-py have no default
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == idle

@@ -110,7 +110,7 @@ async def test_the_primary_is_found(fresh, servers, asked):
     assert cache.get_client().get(cache.make_key("a")) == b"1"
     for sentinel in cache.whole.topology.primary.sentinels.known:
         assert not sentinel.server.open
-        assert not sentinel.server.lines
+        assert not sentinel.server.lines.values()
     cache.get_client().close()
 
 

@@ -422,12 +422,6 @@ class Lines:
         """Return the connection of *loop*, None if it has none."""
         return self.known.get(id(loop), no_line)()
 
-    def __getitem__(self, loop: asyncio.AbstractEventLoop) -> Multiplexed:
-        line = self.get(loop)
-        if line is None:
-            raise KeyError(loop)
-        return line
-
     def add(self, line: Multiplexed) -> None:
         """Make *line* the connection of its loop."""
         self.known[id(line.loop)] = weakref.ref(line)
@@ -439,9 +433,6 @@ class Lines:
         """Return the connections that accept new callers."""
         lines = [known() for known in list(self.known.values())]
         return [line for line in lines if line is not None and not line.retired]
-
-    def __len__(self) -> int:
-        return len(self.values())
 
 
 def watch(line: weakref.ref[Multiplexed]) -> None:

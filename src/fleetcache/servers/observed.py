@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
@@ -69,25 +69,17 @@ class Observed(Server):
     async def aclose_idle(self) -> None:
         await self.server.aclose_idle()
 
-    def _heard(
-        self, began: float, commands: Sequence[Command], action: Callable[[Any], list[Reply]], argument: Any
-    ) -> list[Reply]:
+    def _heard(self, began: float, commands: Sequence[Command], action: Any, argument: Any) -> list[Reply]:
         """Return the result of *action*, and report the exchange."""
         try:
-            replies = action(argument)
+            replies: list[Reply] = action(argument)
         except BaseException as error:
             self._tell(began, commands, None, error)
             raise
         self._tell(began, commands, replies)
         return replies
 
-    def _tell(
-        self,
-        began: float,
-        commands: Sequence[Command],
-        replies: list[Reply] | None,
-        error: BaseException | None = None,
-    ) -> None:
+    def _tell(self, began: float, commands: Sequence[Command], replies: Any, error: Any = None) -> None:
         tell(Exchange(self.address, commands, replies, perf_counter() - began, error))
 
 
