@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from enum import Enum
 from functools import partial
+from itertools import repeat
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
@@ -178,14 +179,16 @@ class Core(Twinned):
             self.note_unreadable(error, name)
             return default
 
-    def decoded_all(self, payloads: Iterable[bytes], name: str) -> list[Any]:
-        """Return the values in *payloads* that can be read."""
-        payloads = list(payloads)
+    def decoded_each(self, payloads: Collection[bytes], names: Iterable[str]) -> list[Any]:
+        """Return the value in each of *payloads*, MISSING for one that cannot be read."""
         try:
             return self.codec.decode_all(payloads)
         except UnreadableValue:  # one by one, to say which
-            values = [self.decoded(payload, name) for payload in payloads]
-        return [value for value in values if value is not MISSING]
+            return [self.decoded(payload, name) for payload, name in zip(payloads, names, strict=False)]
+
+    def decoded_all(self, payloads: Collection[bytes], name: str) -> list[Any]:
+        """Return the values in *payloads*, the parts of the entry called *name*, that can be read."""
+        return [value for value in self.decoded_each(payloads, repeat(name)) if value is not MISSING]
 
     # --- asking -----------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ Only this module decides between the two.  It uses three methods of the near cac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 from fleetcache import commands as c
@@ -32,22 +33,22 @@ class Reading(Core):
             return self.served(copy, MISSING)
         return await self._fetch(near, name, fresh=fresh)
 
-    async def read_many(self, names: list[str], client: Any = None, *, fresh: bool = False) -> dict[str, Any]:
-        """Return the values of those *names* that have one, in one round trip; *fresh* as with `read`."""
+    async def read_many(self, named: Mapping[str, Any], client: Any = None, *, fresh: bool = False) -> dict[Any, Any]:
+        """Return the values of those names that have one, by the keys of which *named* has the names; *fresh* as with `read`.
+
+        The values that are not near are read in one round trip.
+        """
         if client is not None:
             self = self.through(client)
-        near = self.near
+        near, names = self.near, list(named)
         if near is None:
-            return self._values(names, await self._payloads(c.MGET_NOW if fresh else c.MGET, names))
-        if fresh:
-            return await self._fetch_many(near, names)
-        copies = near.copies_of(names)
-        if not copies:
-            return await self._fetch_many(near, names)
+            payloads = await self._payloads(c.MGET_NOW if fresh else c.MGET, names)
+            return self._values(named.values(), names, payloads)
+        copies = {} if fresh else near.copies_of(names)
         found = {name: self.served(copy, MISSING) for name, copy in copies.items()}
         if len(copies) < len(names):
             found |= await self._fetch_many(near, [name for name in names if name not in copies])
-        return {name: found[name] for name in names if found.get(name, MISSING) is not MISSING}
+        return {key: found[name] for name, key in named.items() if found.get(name, MISSING) is not MISSING}
 
     async def is_there(self, name: str, client: Any = None, *, fresh: bool = False) -> bool:
         """Return whether there is an entry called *name*, of any kind; *fresh* as with `read`."""
@@ -132,12 +133,12 @@ class Reading(Core):
             payloads = self.joined(c.MGET_NOW, replies[:count])
             if payloads is None:
                 continue  # an ignored outage
-            found = self._values(share, payloads)
+            found = self._values(share, share, payloads)
             # Another server than the primary does not know how long a copy may live.
             lefts = dict(zip(timed, () if isinstance(replies, Redirected) else replies[count:], strict=False))
             near.arrive_many(share, reads, found, payloads, lefts)
             values = {**values, **found} if values else found
-        return values if len(shares) == 1 else {name: values[name] for name in names if name in values}
+        return values
 
     async def _payloads(self, verb: Verb, names: list[str]) -> list[bytes | None]:
         """Return the payload of each of *names*, None if there is none or its server is away."""
@@ -151,13 +152,10 @@ class Reading(Core):
                 payloads[place] = payload
         return payloads
 
-    def _values(self, names: list[str], payloads: list[Reply]) -> dict[str, Any]:
-        """Return the values in those of *payloads* that hold one, by their names."""
+    def _values(self, keys: Iterable[Any], names: Iterable[str], payloads: list[Reply]) -> dict[Any, Any]:
+        """Return the values in those of *payloads* that hold one, by their *keys*."""
         if None in payloads:
-            names = [name for name, payload in zip(names, payloads, strict=True) if payload is not None]
-            payloads = [payload for payload in payloads if payload is not None]
-        try:
-            return dict(zip(names, self.codec.decode_all(payloads), strict=True))
-        except UnreadableValue:  # decode one by one, to log the names
-            values = [self.decoded(payload, name) for name, payload in zip(names, payloads, strict=True)]
-        return {name: value for name, value in zip(names, values, strict=True) if value is not MISSING}
+            there = [payload is not None for payload in payloads]
+            keys, names, payloads = compress(keys, there), compress(names, there), list(compress(payloads, there))
+        values = zip(keys, self.decoded_each(payloads, names), strict=True)
+        return {key: value for key, value in values if value is not MISSING}

@@ -137,8 +137,7 @@ class Values(Reading):
         if not keys:
             return {}
         named = dict(zip(self.names(keys, version), keys, strict=True))
-        found = await self.read_many(list(named), client, fresh=fresh)
-        return {named[name]: value for name, value in found.items()}
+        return await self.read_many(named, client, fresh=fresh)
 
     get_many = blocking(aget_many)
 
