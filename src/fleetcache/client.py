@@ -1,4 +1,4 @@
-"""The classes that ``CLIENT_CLASS`` may name, and the base of those that a site writes itself."""
+"""The client classes that ``CLIENT_CLASS`` may name; a site derives its own from one of them."""
 
 from __future__ import annotations
 

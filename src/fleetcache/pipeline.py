@@ -45,7 +45,7 @@ OPERATIONS = frozenset(
 
 
 class Aside(Enum):
-    """What an operation may yield in place of a question."""
+    """Signals that an operation may yield in place of a question."""
 
     ALONE = "it will ask more than once"
 
@@ -99,7 +99,7 @@ class Recording:
 
 
 class Results(list[Any]):
-    """What the operations of a pipeline returned, in order.
+    """The results of a pipeline's operations, in order.
 
     ``errors`` has the exceptions of the operations that failed, by their place.  The list has them too, but there an
     exception may also be a value: a cache may hold exceptions.

@@ -1,4 +1,4 @@
-"""Where connections come from: redis-py's pools, one per configuration and process.
+"""redis-py's connection pools, one for each configuration and process; connection factories of sites.
 
 fleetcache's own exchange uses a pool as an address book; the raw clients of ``get_redis_connection`` use it as redis-py
 does.  A site that derives from `ConnectionFactory` overrides the same methods as of django-redis' class.
@@ -185,7 +185,8 @@ class ConnectionFactory:
             # Nothing connects here, but arguments that a connection refuses are reported now, not at the first use.
             kind(**arguments(pool, kind))
         except (ValueError, TypeError, ArithmeticError, AttributeError, RedisError) as error:
-            # The causes of *error* quote the text that they could not read; the local variables of its frames hold the password.
+            # The causes of *error* quote the text that they could not read; the local variables of its frames hold
+            # the password.
             raise SettingsError(f"LOCATION {masked_url(url)!r}: {error}") from None
         return pool
 

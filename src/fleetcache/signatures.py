@@ -1,4 +1,4 @@
-"""The arguments that redis-py's connections take.  They differ from release to release, so the installed one is asked."""
+"""The arguments of redis-py's connections, read from the installed release, because releases differ."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
 """Values to bytes and back.
 
-payloads     the codec: the first byte of a payload selects its decoder
-serializers  pickle, JSON, MessagePack; a new one goes here
-compressors  zlib, Zstandard, LZ4, gzip, xz; a new one goes here
-herding      values with a soft expiry, in django-redis' format
-extras       optional libraries
+Its modules:
+
+    payloads     the codec: the first byte of a payload selects its decoder
+    serializers  pickle, JSON, MessagePack; a new one goes here
+    compressors  zlib, Zstandard, LZ4, gzip, xz; a new one goes here
+    herding      values with a soft expiry, in django-redis' format
+    extras       optional libraries
 """

@@ -1,10 +1,12 @@
 """fleetcache for Django; only this package imports Django.
 
-backend      `RedisCache`, the cache backend
-middleware   a fence before each request
-checks       system checks of ``CACHES``
-apps         the app for INSTALLED_APPS, which registers the checks
-standin      whether fleetcache-django-redis is installed beside django-redis
+Its modules:
+
+    backend      `RedisCache`, the cache backend
+    middleware   a fence before each request
+    checks       system checks of ``CACHES``
+    apps         the app for INSTALLED_APPS, which registers the checks
+    standin      whether fleetcache-django-redis is installed beside django-redis
 """
 
 from __future__ import annotations

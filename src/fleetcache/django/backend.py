@@ -1,4 +1,4 @@
-"""The cache backend: a cache of fleetcache that also is one of Django's ``BaseCache``s."""
+"""The cache backend `RedisCache`: fleetcache's `Cache` and Django's ``BaseCache`` in one class."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What may be sent again, and to which server.  Every decision to repeat is made here, and nothing here acts.
+"""Every kind of retry: which commands may be sent again, and to which server.  These functions decide; none acts.
 
-A connection that ends before the reply leaves open whether the server ran the command.  What then may be done depends on
-the command, as its `Verb` says, and on what is known:
+A connection that ends before the reply leaves open whether the server ran the command.  What then may be done depends
+on the command, as its `Verb` says, and on what is known:
 
 ====================================  ===================  =========================  ===============================
 What happened                         Did it run?          To the same server         To another server
@@ -23,9 +23,9 @@ NOSCRIPT                              no                   EVAL in place of EVAL
 .. [1] `elsewhere` lets only CircuitOpen count as "not run": after any other failure of the primary, NeverSent too, the
    commands have to be ``repeats_elsewhere``.
 
-"The same server" means a new connection, once.  The first repetition is allowed only in place of a connection that may
-have been dead for long, or may lead to a server that is no primary any more; that is ``Conversation.replaceable``.  A new
-connection that dies is an outage, which the caller hears of.
+"The same server" means a new connection, once.  The first repetition is allowed only in place of a connection that
+may have been dead for long, or may lead to a server that is no primary any more; that is
+``Conversation.replaceable``.  A new connection that dies is an outage, which the caller hears of.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""get_or_set: read a value, or make and store it."""
+"""get_or_set: read a value, or produce and store it."""
 
 from __future__ import annotations
 

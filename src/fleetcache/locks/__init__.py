@@ -1,5 +1,7 @@
 """Locks.
 
-lock         the lock: acquire, extend, release
-leftovers    releases locks that an interrupted caller left
+Its modules:
+
+    lock         the lock: acquire, extend, release
+    leftovers    releases locks that an interrupted caller left
 """

@@ -1,4 +1,4 @@
-"""Tokens that may still hold a lock on the server although no caller holds it.
+"""Releases leftover locks: tokens that may still hold a lock on the server although no caller holds it.
 
 If `acquire` raises, its caller has no lock, but the server may have stored the token: an interrupt came before
 the reply was read, or the reply was lost.  Without a timeout such a lock would stay for ever; so would a lock whose

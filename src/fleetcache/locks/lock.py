@@ -1,4 +1,4 @@
-"""Locks that redis-py's ``Lock`` understands: the value of a key is the random token of the lock's holder.
+"""The lock, compatible with redis-py's: the value of its key is the random token of the holder.
 
 So workers with django-redis and workers with fleetcache exclude each other.  The key expires after
 *timeout*; a holder that is slower learns it when it releases.  (The single-server
@@ -130,7 +130,7 @@ class Lock(Twinned):
         self.cache = cache
         self.name = name
         self.timeout = timeout
-        self.lifetime = cache.milliseconds(timeout or None)  # as redis-py has it, 0 is for ever too
+        self.lifetime = cache.milliseconds(timeout or None)  # 0 means for ever too, as in redis-py
         if self.lifetime is not None and self.lifetime < 1:
             raise InvalidTimeout(f"a lock lives for a millisecond or longer, or for ever (None), not {timeout!r} s")
         self.sleep = sleep

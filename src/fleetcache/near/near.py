@@ -1,4 +1,4 @@
-"""Copies of values in the process, kept current by the servers' invalidations.
+"""The near cache of one configuration: copies of values in the process, kept current by announcements.
 
 All cache objects of one configuration in a process have one store, blocking and awaiting alike, and all
 configurations on one server one listener.  docs/guarantees.md says what is promised; `tracking` how it is kept.

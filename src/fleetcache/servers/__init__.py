@@ -1,11 +1,13 @@
 """What can be asked: each is a `Server`.
 
-remote       a Redis or Valkey server, over its connections
-memory       ``memory://``: a server in a dict
-database     its commands
-arguments    their arguments
-embedded     ``embedded://``: a server that this process starts
-borrowed     a client of the caller (``client=``)
-observed     stands for a server, and reports each exchange
-credentials  passwords that change
+Its modules:
+
+    remote       a Redis or Valkey server, over its connections
+    memory       ``memory://``: a server in a dict
+    database     its commands
+    arguments    their arguments
+    embedded     ``embedded://``: a server that this process starts
+    borrowed     a client of the caller (``client=``)
+    observed     stands for a server, and reports each exchange
+    credentials  passwords that change
 """

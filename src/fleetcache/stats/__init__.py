@@ -1,8 +1,10 @@
 """Metrics.
 
-figures      the counters of ``cache.info()``; a new one is registered there
-exchanges    listeners that are called after each exchange with a server
-payloads     the counter of unreadable payloads
+Its modules:
+
+    figures      the counters of ``cache.info()``; a new one is registered there
+    exchanges    listeners that are called after each exchange with a server
+    payloads     the counter of unreadable payloads
 """
 
 from fleetcache.stats.exchanges import Exchange, listen

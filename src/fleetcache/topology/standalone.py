@@ -1,4 +1,4 @@
-"""One primary, and replicas that may answer reads."""
+"""One server, or a primary with replicas that may answer reads."""
 
 from __future__ import annotations
 
