@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.contenders import AWAITING, FLOOR, aenter, connections
 from benchmarks.contest import Contest, Pace, Table, Turn, hold, not_run, reason, show, times
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 
 TASKS = (1, 20, 100, 300, 500)
 

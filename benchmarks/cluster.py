@@ -41,8 +41,8 @@ from benchmarks.contest import (
 )
 from benchmarks.foreign import Other, another
 from benchmarks.near.misses import advancing
-from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import ServerCluster, cluster
+from fleetcache.testing.servers import EmbeddedServer
 from fleetcache.topology.cluster import slot_of
 
 SINGLE = f"{OURS}, one server"

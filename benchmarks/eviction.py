@@ -27,7 +27,7 @@ from typing import Protocol
 from benchmarks.contest import Pace, Table, show, times
 from fleetcache.near.door import Doorkeeper
 from fleetcache.near.store import PACKED, Epoch, Store
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 
 NAMES = 20_000
 SHARES = (0.01, 0.1)

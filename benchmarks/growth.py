@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.contenders import FLOOR, OURS, SMALL, TIMEOUT, BlockingCache, connections, enter
 from benchmarks.contest import Contest, Pace, Table, Turn, hold, micros, not_run, once, repeat, show, times
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 
 REFERENCE = "django-redis"
 SIZES = {"10 B": 10, "100 B": 100, "1 kB": 1_000, "10 kB": 10_000, "100 kB": 100_000, "1 MB": 1_000_000}

@@ -19,7 +19,7 @@ from benchmarks.contenders import OURS, aenter, enter
 from benchmarks.contest import Table, micros, repeat, show, times
 from benchmarks.near.misses import LIMITS, ON, cold, dearer
 from benchmarks.remote import OPERATIONS
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 
 LINES = 14
 AGET = "aget, 100 tasks"

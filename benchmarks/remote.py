@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.contenders import FLOOR, SMALL, TIMEOUT, BlockingCache, enter
 from benchmarks.contest import Contest, Pace, Table, hold, micros, not_run, once, repeat, show, times
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 
 MANY = {f"many:{at}": SMALL | {"id": at} for at in range(100)}
 NAMES = list(MANY)

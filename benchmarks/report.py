@@ -19,7 +19,7 @@ from benchmarks.contest import FULL, Contest, Table, arguments, once, times
 from benchmarks.near.caches import LOCMEM
 from benchmarks.near.hits import BLOCKING_LOCMEM, kept
 from benchmarks.near.misses import LIMITS, NEAR_OFF, ON
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 DISTRIBUTIONS = (

@@ -26,7 +26,7 @@ from benchmarks.contenders import OURS
 from benchmarks.contest import QUICK, Pace, Table, not_run, reason, show, times
 from benchmarks.foreign import alone, another, versions
 from benchmarks.near.caches import CACHES, PREFIX, RedisPy, announced, wait_until_live
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 
 KEY = "version"
 NAME = PREFIX + KEY

@@ -29,7 +29,7 @@ import redis
 from atlas import characters
 from load import VISITORS, Pages, Report, WrongPageError, fetch
 
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 
 HERE = Path(__file__).parent
 PROC = Path("/proc")

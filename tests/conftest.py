@@ -17,7 +17,6 @@ from fleetcache import Cache
 from fleetcache.errors import ServerNotFound
 from fleetcache.exchange import probing
 from fleetcache.near import listener
-from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import (
     ServerCluster,
     TLSServer,
@@ -28,6 +27,7 @@ from fleetcache.testing import (
     tls_server,
     valkey_server,
 )
+from fleetcache.testing.servers import EmbeddedServer
 
 pytest_plugins = ("tests.selection",)
 

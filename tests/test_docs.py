@@ -25,9 +25,9 @@ from tests import django_settings
 from tests.coherence.scenarios import SCENARIOS
 
 from fleetcache import Cache, caches
-from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.settings import NearOptions, Options, Settings
 from fleetcache.signatures import connection_options
+from fleetcache.testing.servers import EmbeddedServer
 
 django_settings.configure()
 

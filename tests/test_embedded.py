@@ -22,8 +22,9 @@ import redis
 
 from fleetcache.errors import ServerNotFound, ServerNotStarted, SettingsError
 from fleetcache.servers import embedded
-from fleetcache.servers.embedded import EmbeddedServer, SharedServer, find_binary, shared_server
+from fleetcache.servers.embedded import SharedServer, find_binary, shared_server
 from fleetcache.testing import FaultProxy, TLSServer, redis_server, valkey_server
+from fleetcache.testing.servers import LOWEST_PORT, EmbeddedServer
 
 Start = Callable[..., "Program"]
 
@@ -67,7 +68,7 @@ def start() -> Iterator[Start]:
 
 OWN = """
     import sys
-    from fleetcache.servers.embedded import EmbeddedServer
+    from fleetcache.testing.servers import EmbeddedServer
     server = EmbeddedServer(data=sys.argv[1] if sys.argv[1:] else None)
     print(server.pid, server.directory, flush=True)
     sys.stdin.read()
@@ -263,11 +264,11 @@ class TestStart:
 
     def test_ports_in_use_are_passed_over(self, valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """A free port is one that nobody listens on."""
-        draws = iter([(valkey.port - embedded.LOWEST_PORT) // 2])
+        draws = iter([(valkey.port - LOWEST_PORT) // 2])
         monkeypatch.setattr(secrets, "randbelow", lambda _: next(draws, 4_998))
 
         with EmbeddedServer(port=True) as server:
-            assert server.port == embedded.LOWEST_PORT + 2 * 4_998
+            assert server.port == LOWEST_PORT + 2 * 4_998
             assert ask(server.tcp_url(), "PING")
 
     def test_too_long_path(self, tmp_path: Path) -> None:
@@ -415,7 +416,7 @@ class TestLifetime:
         program = start(
             f"""
             import os, subprocess, sys, time
-            from fleetcache.servers.embedded import EmbeddedServer
+            from fleetcache.testing.servers import EmbeddedServer
             server = EmbeddedServer()
             child = {child}
             if child:
@@ -451,7 +452,7 @@ class TestLifetime:
         program = start(
             """
             import os, sys
-            from fleetcache.servers.embedded import EmbeddedServer
+            from fleetcache.testing.servers import EmbeddedServer
             server = EmbeddedServer()
             if child := os.fork():
                 os.waitpid(child, 0)

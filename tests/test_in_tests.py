@@ -24,8 +24,9 @@ configure()
 
 from fleetcache import Cache
 from fleetcache.errors import ServerNotStarted, SettingsError
-from fleetcache.servers.embedded import SharedServer, check_ours, free_ports
+from fleetcache.servers.embedded import SharedServer, check_ours
 from fleetcache.testing import empty_memory
+from fleetcache.testing.servers import free_ports
 
 SITE = {
     "settings.py": """

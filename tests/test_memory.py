@@ -16,8 +16,8 @@ from fleetcache import commands as c
 from fleetcache.exchange.contract import Command, Reply, Script, Verb
 from fleetcache.servers.arguments import glob
 from fleetcache.servers.database import COMMANDS, SCRIPTS
-from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.servers.memory import MemoryServer, memory_server
+from fleetcache.testing.servers import EmbeddedServer
 
 # A real server ----------------------------------------------------------------------------------
 

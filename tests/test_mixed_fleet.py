@@ -23,7 +23,7 @@ from tests.faces import BLOCKING, Face
 from tests.fleet.keyspaces import OURS, THEIRS, Difference, Entry, Keyspace, call
 from tests.fleet.workers import BACKENDS, FLEET, PATIENCE, Channels, Report, Round, Tally, work
 
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 from fleetcache.twin import complete
 
 pytestmark = pytest.mark.alone

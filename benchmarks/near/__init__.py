@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from benchmarks.contenders import OURS
 from benchmarks.contest import Pace, Table, once, reason
 from benchmarks.near import costs, hits, misses
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 
 
 @dataclass

@@ -15,7 +15,7 @@ from benchmarks.contenders import SMALL, TIMEOUT
 from benchmarks.contest import QUICK, Pace, Table, micros, times
 from benchmarks.foreign import alone, another, flood
 from benchmarks.near.caches import PREFIX, announced, ours, wait_until_live
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 
 RATES = (100, 1_000, 10_000)
 """Foreign writes a second."""

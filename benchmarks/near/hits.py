@@ -19,7 +19,7 @@ from benchmarks import growth
 from benchmarks.contenders import FLOOR
 from benchmarks.contest import Contest, Pace, Table, Turn, hold, micros, not_run, reason, times
 from benchmarks.near.caches import CACHES, LOCMEM, MANY, NearCache, check, close_at_end
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 
 BLOCKING_LOCMEM = f"{LOCMEM}, blocking"
 AGET = "aget, str"

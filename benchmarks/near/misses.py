@@ -16,7 +16,7 @@ from benchmarks.awaiting import crowd
 from benchmarks.contenders import OURS, SMALL, TIMEOUT, Backend
 from benchmarks.contest import Contest, Pace, Table, Turn, hold, micros, not_run, reason, repeat, times
 from benchmarks.near.caches import DJANGO_OURS, close_at_end, wait_until_live
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 
 NEAR_OFF = f"{OURS}, near off"
 ON = "with NEAR"

@@ -29,8 +29,8 @@ from benchmarks.foreign import alone, another, flood
 from benchmarks.near.caches import PREFIX, announced, wait_until_live
 from benchmarks.near.misses import COLD_KEYS, advancing, cold
 
-from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import cluster, redis_server, valkey_server
+from fleetcache.testing.servers import EmbeddedServer
 
 FILE = Path(__file__).with_suffix(".json")
 LISTENERS = (0, 1, 10, 100, 500)

@@ -29,10 +29,10 @@ from tests.coherence.load import Outcome, Workload, main
 from tests.coherence.topologies import TOPOLOGIES, Cluster, One, Proxies, Sentinel, peers
 
 from fleetcache import Cache
-from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import valkey_server
 from fleetcache.testing.clusters import ClusterNode, wait_for
 from fleetcache.testing.clusters import run as command
+from fleetcache.testing.servers import EmbeddedServer
 
 if TYPE_CHECKING:
     from tests.coherence.scenarios import Scenario

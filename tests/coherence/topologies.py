@@ -13,11 +13,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from tests.coherence import keys
 
-from fleetcache.servers.embedded import EmbeddedServer, find_binary
+from fleetcache.servers.embedded import find_binary
 from fleetcache.testing import FaultProxy, clients, cluster, redis_server, sentinels, valkey_server
 from fleetcache.testing.clusters import ClusterNode, ServerCluster, run
 from fleetcache.testing.proxy import Link
-from fleetcache.testing.servers import program
+from fleetcache.testing.servers import EmbeddedServer, program
 from fleetcache.topology.cluster import slot_of
 
 SERVERS = {"valkey": valkey_server, "redis": redis_server}

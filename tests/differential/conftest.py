@@ -19,8 +19,9 @@ from tests.django_settings import configure
 from tests.elsewhere import CANNOT, ON, WAYS
 
 import fleetcache.client
-from fleetcache.servers.embedded import EmbeddedServer, find_binary
+from fleetcache.servers.embedded import find_binary
 from fleetcache.testing import valkey_server
+from fleetcache.testing.servers import EmbeddedServer
 
 configure()
 

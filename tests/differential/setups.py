@@ -10,7 +10,7 @@ import redis
 from tests.elsewhere import ON
 from tests.nearby import EVERYWHERE
 
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.testing.servers import EmbeddedServer
 
 from .sides import Setup
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import FaultProxy, valkey_server
+from fleetcache.testing.servers import EmbeddedServer
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from tests.load import CROWDS, EVERYTHING, NOTHING, Load
 
 from fleetcache import Cache
 from fleetcache.errors import CircuitOpen, ConnectionLost, NeverSent, ServerGone, ServerTimeout
-from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import FaultProxy
+from fleetcache.testing.servers import EmbeddedServer
 
 from .deadlines import HASTY, LIMIT, SLACK
 

@@ -20,9 +20,9 @@ from tests.waiting import until
 from fleetcache.commands import GET_NOW
 from fleetcache.near import listener as listening
 from fleetcache.near import pauses
-from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.servers.remote import RemoteServer
 from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
+from fleetcache.testing.servers import EmbeddedServer
 
 from .conftest import copied, copy, listeners, one_face
 

@@ -12,8 +12,8 @@ import redis
 from tests.waiting import eventually, until
 
 from fleetcache import Cache
-from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import redis_server, valkey_server
+from fleetcache.testing.servers import EmbeddedServer
 
 from .conftest import Copies, copied, copy, one_face
 

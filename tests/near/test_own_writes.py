@@ -20,9 +20,9 @@ from tests.nearby import wait_until_live
 from fleetcache import Cache
 from fleetcache.client import HerdClient, ShardClient
 from fleetcache.errors import ServerTimeout
-from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.servers.remote import RemoteServer
 from fleetcache.testing import valkey_server
+from fleetcache.testing.servers import EmbeddedServer
 
 from .conftest import copied, copy
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError, ResponseError
 
-from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
 from fleetcache.testing.proxy import Link
+from fleetcache.testing.servers import EmbeddedServer
 
 VALUES = [
     b"+OK\r\n",

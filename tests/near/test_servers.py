@@ -20,8 +20,9 @@ from fleetcache.client import SentinelClient, ShardClient
 from fleetcache.near import listener as listening
 from fleetcache.near import pauses
 from fleetcache.near.stages import State
-from fleetcache.servers.embedded import EmbeddedServer, find_binary
+from fleetcache.servers.embedded import find_binary
 from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
+from fleetcache.testing.servers import EmbeddedServer
 
 from .conftest import Copies, calls, copied, copy, listeners, one_face
 

@@ -20,9 +20,9 @@ from fleetcache import Cache
 from fleetcache.client import SentinelClient, ShardClient
 from fleetcache.errors import ServerGone, ServerTimeout, SettingsError
 from fleetcache.exchange.runtime import AWAITING
-from fleetcache.servers.embedded import EmbeddedServer
 from fleetcache.testing import FaultProxy, ServerCluster, WatchedServers, cluster, sentinels, valkey_server
 from fleetcache.testing.clusters import role, run, wait_for
+from fleetcache.testing.servers import EmbeddedServer
 from fleetcache.topology import replicas
 from fleetcache.topology.cluster import MOMENT, slot_of
 

@@ -5,11 +5,10 @@ A server must end with the processes that use it, but a killed process cannot cl
 hold the write end.  When they end, in whatever way, the kernel closes it; the warden then reads end-of-file
 and kills the server.
 
-An :class:`EmbeddedServer` belongs to one process: its lifeline is an anonymous pipe, which neither
-programs started by that process nor its forked children keep.  A :class:`SharedServer` belongs to
-all processes that use one directory: its lifeline is a named pipe there, and forked children hold
-it like their parent.  A process that joins a running server opens the pipe and waits for an answer
-of the warden, which does not answer after it has read end-of-file.
+A :class:`SharedServer` belongs to all processes that use one directory: its lifeline is a named pipe there, and
+forked children hold it like their parent.  A process that joins a running server opens the pipe and waits for an
+answer of the warden, which does not answer after it has read end-of-file.  (The servers of `fleetcache.testing`
+belong to one process each.)
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import importlib.util
 import logging
 import os
 import platform
-import secrets
 import shutil
 import signal
 import socket
@@ -32,8 +30,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from fleetcache.errors import ServerNotFound, ServerNotStarted, SettingsError
-from fleetcache.forks import OURS, in_children, own
+from fleetcache.errors import ServerNotFound, ServerNotStarted
 
 StrPath = str | os.PathLike[str]
 
@@ -41,9 +38,6 @@ logger = logging.getLogger(__name__)
 
 # The address of a unix socket has at most 108 bytes on Linux and 104 on macOS, including the final NUL.
 LONGEST_SOCKET_PATH = 103
-# Below every system's ephemeral range, so that no outgoing connection takes the port during a
-# restart, and low enough for a cluster bus, which listens 10000 higher.
-LOWEST_PORT, PORTS = 10_000, 10_000
 PATIENCE = 10.0
 
 # The warden holds descriptor 3 until the server has ended, so a lifeline without a reader has no server.
@@ -88,18 +82,6 @@ def find_binary() -> Path:
     )
 
 
-def free_ports(count: int) -> list[int]:
-    """Return free even ports whose ports for the cluster bus, 10000 higher, are free as well."""
-    found: list[int] = []
-    while len(found) < count:
-        port = LOWEST_PORT + 2 * secrets.randbelow(PORTS // 2)
-        with suppress(OSError), socket.socket() as one, socket.socket() as bus:
-            one.bind(("127.0.0.1", port))
-            bus.bind(("127.0.0.1", port + PORTS))
-            found.append(port)
-    return found
-
-
 @contextmanager
 def _refusals(path: Path) -> Iterator[None]:
     """Turn an OSError at *path* into an error that says what to do."""
@@ -130,8 +112,8 @@ def check_ours(directory: Path) -> None:
     )
 
 
-class _Server:
-    """The common part of own and shared servers: a directory, a socket in it, and the start."""
+class ServerProcess:
+    """A server program that runs in a directory, with a socket there, and its start."""
 
     _lifeline: Callable[[], object]
 
@@ -247,95 +229,7 @@ class _Server:
         return True
 
 
-class EmbeddedServer(_Server):
-    """A server of this process alone, running from its construction until :meth:`stop`.
-
-    It runs in *directory*, or in a temporary one, listens on a unix socket there and, if *port*
-    is given, on that port of 127.0.0.1 (True: on a free one).  Its data end with it, unless
-    *data* names a file to load from and save to.  *arguments* are passed to the server program,
-    such as ``["--maxmemory", "64mb"]``.
-    """
-
-    def __init__(
-        self,
-        directory: StrPath | None = None,
-        *,
-        port: bool | int = False,
-        data: StrPath | None = None,
-        binary: StrPath | None = None,
-        arguments: Sequence[str] = (),
-    ) -> None:
-        super().__init__(directory, data, binary, arguments)
-        self.port = free_ports(1)[0] if port is True else int(port)
-        self._begin()
-        in_children(self._disown)
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-
-    @property
-    def runs(self) -> bool:
-        """Whether the server has not ended."""
-        if not OURS:
-            own()
-        return self._warden.poll() is None
-
-    def tcp_url(self, db: int = 0) -> str:
-        """Return the URL of the TCP port."""
-        if not self.port:
-            raise SettingsError("this server has no TCP port; start it with port=True")
-        return f"redis://127.0.0.1:{self.port}/{db}"
-
-    def stop(self) -> None:
-        """End the server; with a data file, after it has saved."""
-        # A paused server must go on to receive the first signal.
-        self._end(*((signal.SIGTERM, signal.SIGCONT) if self.data else (signal.SIGKILL,)))
-
-    def kill(self) -> None:
-        """End the server as a crash would."""
-        self._end(signal.SIGKILL)
-
-    def restart(self) -> None:
-        """Stop the server if it runs, and start it on the same socket and port."""
-        self.stop()
-        self._begin()
-
-    def pause(self) -> None:
-        """Freeze the server: connections stay open and are accepted, but no command is answered."""
-        self._send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Continue a paused server."""
-        self._send(signal.SIGCONT)
-
-    def _listening(self) -> list[str]:
-        return ["--bind", "127.0.0.1", "--port", str(self.port)]
-
-    def _begin(self) -> None:
-        self._warden = self._launch(*os.pipe(), *self._listening())
-
-    def _send(self, *signals: int) -> None:
-        # The warden reaps the server just before its own end, so until then the pid is still the server's.
-        with suppress(ProcessLookupError, FileNotFoundError):
-            for number in signals if self.runs else ():
-                os.kill(self.pid, number)
-
-    def _end(self, *signals: int) -> None:
-        self._send(*signals)
-        try:
-            self._warden.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._send(signal.SIGKILL)
-            self._warden.wait(PATIENCE)
-        self._lifeline()
-
-    def _disown(self) -> None:
-        """In a forked child: leave the server to the parent; for the child it has ended."""
-        self._lifeline()
-        self._warden.returncode = 0
-
-
-class SharedServer(_Server):
+class SharedServer(ServerProcess):
     """A server of all processes that name the same *directory*; see :func:`shared_server`."""
 
     def __init__(self, directory: StrPath, data: StrPath | None = None, *, arguments: Sequence[str] = ()) -> None:

@@ -19,9 +19,8 @@ from urllib.parse import quote
 import redis
 
 from fleetcache.errors import ServerNotStarted
-from fleetcache.servers.embedded import PORTS, EmbeddedServer, free_ports
 from fleetcache.testing.proxy import FaultProxy
-from fleetcache.testing.servers import TLSServer, certify, program
+from fleetcache.testing.servers import PORTS, EmbeddedServer, TLSServer, certify, free_ports, program
 
 SLOTS = 16384
 PATIENCE = 20.0

@@ -2,17 +2,126 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from fleetcache.errors import ServerNotFound
-from fleetcache.servers.embedded import EmbeddedServer
+from fleetcache.errors import ServerNotFound, SettingsError
+from fleetcache.forks import OURS, in_children, own
+from fleetcache.servers.embedded import PATIENCE, ServerProcess, StrPath
+
+# Below every system's ephemeral range, so that no outgoing connection takes the port during a
+# restart, and low enough for a cluster bus, which listens 10000 higher.
+LOWEST_PORT, PORTS = 10_000, 10_000
+
+
+def free_ports(count: int) -> list[int]:
+    """Return free even ports whose ports for the cluster bus, 10000 higher, are free as well."""
+    found: list[int] = []
+    while len(found) < count:
+        port = LOWEST_PORT + 2 * secrets.randbelow(PORTS // 2)
+        with suppress(OSError), socket.socket() as one, socket.socket() as bus:
+            one.bind(("127.0.0.1", port))
+            bus.bind(("127.0.0.1", port + PORTS))
+            found.append(port)
+    return found
+
+
+class EmbeddedServer(ServerProcess):
+    """A server of this process alone, running from its construction until :meth:`stop`.
+
+    It runs in *directory*, or in a temporary one, listens on a unix socket there and, if *port*
+    is given, on that port of 127.0.0.1 (True: on a free one).  Its data end with it, unless
+    *data* names a file to load from and save to.  *arguments* are passed to the server program,
+    such as ``["--maxmemory", "64mb"]``.
+    """
+
+    def __init__(
+        self,
+        directory: StrPath | None = None,
+        *,
+        port: bool | int = False,
+        data: StrPath | None = None,
+        binary: StrPath | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        super().__init__(directory, data, binary, arguments)
+        self.port = free_ports(1)[0] if port is True else int(port)
+        self._begin()
+        in_children(self._disown)
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    @property
+    def runs(self) -> bool:
+        """Whether the server has not ended."""
+        if not OURS:
+            own()
+        return self._warden.poll() is None
+
+    def tcp_url(self, db: int = 0) -> str:
+        """Return the URL of the TCP port."""
+        if not self.port:
+            raise SettingsError("this server has no TCP port; start it with port=True")
+        return f"redis://127.0.0.1:{self.port}/{db}"
+
+    def stop(self) -> None:
+        """End the server; with a data file, after it has saved."""
+        # A paused server must go on to receive the first signal.
+        self._end(*((signal.SIGTERM, signal.SIGCONT) if self.data else (signal.SIGKILL,)))
+
+    def kill(self) -> None:
+        """End the server as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop the server if it runs, and start it on the same socket and port."""
+        self.stop()
+        self._begin()
+
+    def pause(self) -> None:
+        """Freeze the server: connections stay open and are accepted, but no command is answered."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Continue a paused server."""
+        self._send(signal.SIGCONT)
+
+    def _listening(self) -> list[str]:
+        return ["--bind", "127.0.0.1", "--port", str(self.port)]
+
+    def _begin(self) -> None:
+        self._warden = self._launch(*os.pipe(), *self._listening())
+
+    def _send(self, *signals: int) -> None:
+        # The warden reaps the server just before its own end, so until then the pid is still the server's.
+        with suppress(ProcessLookupError, FileNotFoundError):
+            for number in signals if self.runs else ():
+                os.kill(self.pid, number)
+
+    def _end(self, *signals: int) -> None:
+        self._send(*signals)
+        try:
+            self._warden.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._send(signal.SIGKILL)
+            self._warden.wait(PATIENCE)
+        self._lifeline()
+
+    def _disown(self) -> None:
+        """In a forked child: leave the server to the parent; for the child it has ended."""
+        self._lifeline()
+        self._warden.returncode = 0
 
 
 def valkey_server(**options: Any) -> EmbeddedServer:
