@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -152,6 +153,33 @@ async def test_outages(valkey, face, ear):
     assert answered.error is None
     assert all(isinstance(each.error, ServerGone) and each.replies is None for each in failed)
     assert len(failed) == 5
+
+
+async def test_one_of_several_servers_is_away(valkey, face, ear):
+    """Of servers that are asked at once each is told of, also one that cannot be reached."""
+    with FaultProxy(valkey.socket) as proxy:
+        gone = proxy.url(9)
+    params = {"KEY_PREFIX": f"partly {face}", "OPTIONS": {"IGNORE_EXCEPTIONS": True}}
+    cache = Face(ShardClient([valkey.url(8), gone], params), face)
+    await cache.get_many([str(number) for number in range(20)])
+
+    outcomes = {type(each.error) for each in ear.heard}
+    assert len(ear.heard) == 2
+    assert type(None) in outcomes
+    assert any(issubclass(outcome, ServerGone) for outcome in outcomes)
+
+
+async def test_a_cancelled_call(valkey, ear):
+    """A call that was cancelled is told with its CancelledError."""
+    with FaultProxy(valkey.socket) as proxy:
+        cache = Cache(proxy.url(), {"KEY_PREFIX": "cancelled"})
+        await cache.aget("a")
+        proxy.hold()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(cache.aget("a"), 0.05)
+        proxy.heal()
+
+    assert [type(each.error) for each in ear.heard] == [type(None), asyncio.CancelledError]
 
 
 async def test_redirections_of_a_cluster(valkey_cluster, face, ear, monkeypatch):
