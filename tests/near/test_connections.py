@@ -169,7 +169,7 @@ async def test_a_connection_in_use_goes_after_its_reply(copies, proxy, other, fa
         waiting = asyncio.ensure_future(server.aexchange([(GET_NOW, near.make_key("key"))]))
         await asyncio.sleep(0)
         assert line.waiting
-        find = threading.Thread(target=lambda: server.meet("f" * 40))
+        find = threading.Thread(target=lambda: server.reached("f" * 40))
         find.start()
         find.join()
         assert near.decode((await waiting)[0]) == "here"
@@ -179,7 +179,7 @@ async def test_a_connection_in_use_goes_after_its_reply(copies, proxy, other, fa
         assert await server._line() is not line
     else:
         told = server.tell([(GET_NOW, near.make_key("key"))])
-        server.meet("f" * 40)
+        server.reached("f" * 40)
         assert weakref.ref(told[0]) in server.open
         assert near.decode(server.hear(told)[0]) == "here"
         assert weakref.ref(told[0]) not in server.open

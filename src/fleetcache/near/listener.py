@@ -411,7 +411,7 @@ class Listener:
         tracking, sock = self.tracking, self.sock
         if tracking.agreed and (server := self.remote) is not None:
             # First close ordinary connections that lead to another server: their values must not be kept.
-            server.meet(tracking.run_id)
+            server.reached(tracking.run_id)
             self.gate.run_patiently(self._arm, sock, now)
         touching = tracking.touching
         if touching.wanted and now >= touching.due:

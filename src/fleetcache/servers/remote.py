@@ -287,7 +287,7 @@ class RemoteServer(Server):
         conversation.seat = seat
         # Weakly: a connection that its caller lost by an interrupt is closed when it is collected.
         self.open.add(weakref.ref(conversation, self.open.discard))
-        conversation.give_back = self.give_back  # only now: `meet` may have begun a new place
+        conversation.give_back = self.give_back  # only now: `reached` may have begun a new place
         return conversation
 
     def _hang_up(self, conversation: Conversation) -> None:
@@ -523,7 +523,7 @@ class RemoteServer(Server):
             try:
                 if until < inf:
                     made.hasten(until - monotonic())
-                self._met(made.ask(b"".join(words), len(words))[-1])
+                self._check_identity(made.ask(b"".join(words), len(words))[-1])
                 made.hasten(self.timeout)
             except BaseException:
                 made.close()
@@ -545,16 +545,16 @@ class RemoteServer(Server):
         """Whether a new connection begins with INFO, which tells the server's run id and role."""
         return bool(self.watchers) or (self.sentinels is not None and self.sentinels.primary)
 
-    def _met(self, about: Reply) -> None:
+    def _check_identity(self, about: Reply) -> None:
         facts = facts_in(about)
         if self.sentinels is not None and self.sentinels.primary and facts.get("role") == "slave":
             primary = None
             with suppress(KeyError, ValueError):
                 primary = place_in(facts["master_host"], facts["master_port"])
             raise NotPrimary(f"{self.address}: the server that a Sentinel names for it is a replica", primary=primary)
-        self.meet(facts.get("run_id", ""))
+        self.reached(facts.get("run_id", ""))
 
-    def meet(self, run_id: str) -> None:
+    def reached(self, run_id: str) -> None:
         """Note that a new connection leads to the server *run_id*; close the connections to any other server."""
         if run_id and run_id != self.run_id:
             self.run_id = run_id
