@@ -44,7 +44,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
     The ground
     masking       secrets out of messages and logs
     times         timeouts to whole milliseconds or seconds
-    stats/        the figures of ``cache.info()``, and who hears of each exchange with a server
+    stats/        metrics: the counters of ``cache.info()``, and listeners to each exchange with a server
     threads       the library's own threads: how they start and end
     forks         locks and random numbers in forked processes
     twin          one coroutine, two faces: ``aget`` and ``get``

@@ -48,19 +48,19 @@ log = logging.getLogger("fleetcache.near")
 CHUNK = 65536
 
 SLICE = 4
-"""Chunks that are applied at a time, so that the lock is held for some milliseconds at most."""
+"""How many chunks are applied at a time, so that the lock is held for some milliseconds at most."""
 
 BACKLOG = 32
-"""Slices found one after another, 8 MB, after which applying them is given up until it is calm."""
+"""After this many slices without a pause, 8 MB, the connection is given up until the flood ends."""
 
 CALM = 0.001
-"""Seconds for which the thread leaves the socket to the readers, or the lock to others, before it goes on."""
+"""How long, in seconds, the thread leaves the socket to the readers, or the lock to others, before it goes on."""
 
 CROWDED = 0.01
-"""Seconds from one look of the thread to the next while announcements flow; a reader, and a fence, do not wait for it."""
+"""The seconds between two reads of the thread while announcements flow; readers and fences do not wait for it."""
 
 IDLE = 60.0
-"""Seconds without a read after which the listener ends; ``max_ttl`` if that is more."""
+"""The listener ends after this many seconds without a read, or ``max_ttl`` if that is more."""
 
 LATE = 0.003
 """If no reader has drained the socket for this many seconds, the thread does, and a reader waits for the lock."""
@@ -71,10 +71,10 @@ NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Listener:
-    """Drives the `Tracking` of one server of *topology*, for all near caches of the process; without a server, of none."""
+    """Drives the `Tracking` of one *server* of *topology*, for all near caches of the process; None: it never starts."""
 
     tracking_class = Tracking
-    """Tests put in other classes, which break a rule."""
+    """Tests replace it by classes that break a rule."""
 
     def __init__(self, server: Server | None, topology: Topology) -> None:
         self.server = server
@@ -84,14 +84,14 @@ class Listener:
         )
         self.gate = GATE
         self.leaving: deque[Reads] = deque()
-        """Reads of near caches that are gone; a finalizer notes them, which may come at any moment."""
+        """Reads of near caches that are gone; a finalizer appends them, at any moment."""
         self.buffer = bytearray(CHUNK)
         self._start_afresh()
         in_children(self.after_fork)
 
     def _start_afresh(self) -> None:
         self.thread: threading.Thread | None = None
-        """The thread that listens; any other ends."""
+        """The thread that listens; any other thread of this listener ends."""
         self.failed = ""
         """The bug that was logged last."""
         self.probing = False
@@ -99,7 +99,7 @@ class Listener:
         self.plain = True
         self.wake: SimpleQueue[None] = SimpleQueue()
         self.checked = self.assured = NEVER
-        """When the primary was last asked for, and when that succeeded."""
+        """When other servers were last asked who the primary is, and when one last answered."""
         self.looked = NEVER
         """When a reader last drained the socket."""
 
@@ -112,13 +112,13 @@ class Listener:
 
     @property
     def remote(self) -> RemoteServer | None:
-        """The server's connections; None of a server in this process."""
+        """The `RemoteServer` with the connections; None if the server is in this process."""
         return None if self.server is None else self.server.remote
 
     # --- called by readers ------------------------------------------------------------------------
 
     def serve(self, reads: Reads) -> None:
-        """Pass announcements on to *reads* from now on, and begin to listen, unless both is so already."""
+        """Pass announcements on to *reads* from now on, and start the thread if it does not run."""
         if not OURS:
             own()
         if self.thread is not None and reads in self.tracking.readers:
@@ -133,7 +133,7 @@ class Listener:
             try:
                 started = self._begin(self.thread)
             finally:
-                if not started:  # one that begins all the same, after an interrupt, ends at once
+                if not started:  # if it starts all the same, after an interrupt, it ends at once
                     self.thread = None
 
     def _serve(self, reads: Reads, now: float) -> None:
@@ -144,13 +144,13 @@ class Listener:
             self.flush()
 
     def _part(self) -> None:
-        """Let go of reads whose near caches are gone.  A change."""
+        """Release the reads whose near caches are gone.  A change."""
         with suppress(IndexError):  # that was all
             while True:
                 self.tracking.leave(self.leaving.popleft())
 
     def _begin(self, thread: threading.Thread) -> bool:
-        """Start *thread*; return whether there can be one now."""
+        """Start *thread*; return whether that was possible."""
         try:
             start(thread)
         except RuntimeError as error:  # the interpreter is shutting down, or the machine allows no more
@@ -168,7 +168,7 @@ class Listener:
             self.rouse()
 
     def wrote(self, names: Iterable[str] | None) -> None:
-        """Note that this process writes *names*, None for all there are, or has done so."""
+        """Note that this process writes *names*, None for all names, or has written them."""
         if names is None:
             self.gate.run(self.tracking.end_epoch, "own flush")
             return
@@ -180,7 +180,7 @@ class Listener:
         """Drain the socket, unless another thread is doing it."""
         if not OURS:
             own()
-        # A thread that drains for long may be waiting for the GIL, and is given it when this thread waits for the lock.
+        # A thread that drains for long may be waiting for the GIL, and gets it when this thread waits for the lock.
         if not self.gate.busy or now - self.looked > LATE:
             self.gate.run(self._look, now, must=False)
 
@@ -214,7 +214,7 @@ class Listener:
             tracking.refuse(str(refusal))
             return False
         except Exception as error:  # noqa: BLE001 - a reader must not fail for it, whatever it is
-            let_pass(error)  # the change was cut short, which is the gate's to mend
+            let_pass(error)  # an interrupted change is repaired by the gate
             reason = "connection" if isinstance(error, (RedisError, OSError)) else "failure"
             self.give_up(reason, State.DEAD, f"{type(error).__name__}: {error}")
             return False
@@ -236,13 +236,13 @@ class Listener:
 
     @property
     def patience(self) -> float:
-        """Seconds that a caller may be kept waiting."""
+        """How long, in seconds, a caller may wait."""
         return (self.remote and self.remote.timeout) or 5.0
 
     # --- fences -----------------------------------------------------------------------------------
 
     def fence(self, now: float, then: Callable[[], object]) -> bool:
-        """Ask the server for all that it has acknowledged before *now*; call *then* when it is known."""
+        """Call *then* when every write acknowledged before *now* is known; return whether to wait for that."""
         waits = bool(self.gate.run(self._fence, now, then))
         if waits:
             self.rouse()
@@ -254,7 +254,7 @@ class Listener:
         return waits
 
     def distrust(self) -> None:
-        """A fence was not passed in time: no copy is served until the server has answered."""
+        """Note that a fence was not passed in time: no copy is served until the server has answered."""
         self.gate.run(self.tracking.distrust)
 
     # --- the thread -------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ class Listener:
             tried += 1
 
     def _goes_on(self) -> bool:
-        """Whether to listen again; if not, leave everything as it was before the first read."""
+        """Whether to listen again; if not, restore the state from before the first read."""
         now = clock()
         self._let_idle_go(now)
         if self.wanted:
@@ -292,7 +292,7 @@ class Listener:
         return False
 
     def _let_idle_go(self, now: float) -> None:
-        """Let go of reads whose near caches are gone, or have not been used for so long that every copy has expired."""
+        """Release reads whose near caches are gone, or idle for so long that every copy has expired."""
         self._part()
         self.tracking.journal.tidy()
         for reads in self.tracking.readers:
@@ -306,7 +306,7 @@ class Listener:
         try:
             connection = self._connect()
         except Refused as refusal:
-            if self.wanted:  # else the prefixes went with the last near cache that read under them
+            if self.wanted:  # otherwise the last near cache has left, and there are no prefixes
                 self.gate.run(self.tracking.refuse, str(refusal))
             return
         except (RedisError, OSError) as error:
@@ -323,9 +323,9 @@ class Listener:
             connection.disconnect()
 
     def _fail(self, error: Exception) -> None:
-        """Start anew after *error*, which is no failure of the server."""
+        """Start anew after *error*, which is a bug and no failure of the server."""
         why = f"{type(error).__name__}: {error}"
-        if why != self.failed:  # once: it may fail like that for as long as it tries
+        if why != self.failed:  # once: the same bug may occur at each attempt
             self.failed = why
             log.error("%s: the near cache's listener failed, and starts anew", self.tracking.address, exc_info=error)
         self.gate.run(self.give_up, "failure", State.DEAD, why)
@@ -335,8 +335,8 @@ class Listener:
             self.wake.get(timeout=seconds)
 
     def rouse(self) -> None:
-        """Let the thread go on if it rests."""
-        # No Event: an interrupt within its methods, or a handler that calls them again, would leave its lock held.
+        """Wake the thread if it rests."""
+        # No threading.Event: an interrupt within its methods, or a handler that calls them again, leaves its lock held.
         if self.wake.empty():
             self.wake.put(None)
 
@@ -372,7 +372,7 @@ class Listener:
         self.flush()
 
     def _listen(self) -> None:
-        """Apply what comes and send what is due, until the connection is given up."""
+        """Apply announcements and send commands that are due, until the connection is given up."""
         sock = self.sock
         if sock is None:
             return
@@ -391,7 +391,7 @@ class Listener:
                     continue
                 now = clock()
                 if now - self.looked < LATE and not self.tracking.waiters:
-                    self._rest(CALM)  # readers look by themselves
+                    self._rest(CALM)  # readers drain the socket themselves
                     continue
                 if now - drained < CROWDED:
                     self._rest(max(min(drained + CROWDED, due) - now, 0))
@@ -399,7 +399,7 @@ class Listener:
                 self._catch_up()
 
     def _catch_up(self) -> None:
-        """Apply all that has been announced, or give up if it does not end."""
+        """Apply all announcements that have arrived, or give up if they do not end."""
         for _ in range(BACKLOG):
             if not self.gate.run_patiently(self.drain, clock()):
                 return
@@ -419,7 +419,7 @@ class Listener:
         due = self.gate.run_patiently(self._do_what_is_due, now)
         unsure = now > self.checked + (tracking.options.t_topo if tracking.state is State.LIVE else DOUBT)
         if not self.probing and (unsure or tracking.canary_due(now)) and self.sock is sock:
-            self.probing = True  # `_probe` says when it is done, which may be before the thread is noted
+            self.probing = True  # first: `_probe`, which resets it, may end before `_begin` returns
             if not self._begin(threading.Thread(target=self._probe, name="fleetcache canary", daemon=True)):
                 self.probing = False
         if due is None:
@@ -427,10 +427,10 @@ class Listener:
         return min(due, touching.due) if touching.wanted else float(due)
 
     def _touch(self, now: float) -> None:
-        """Tell the server which copies are in use."""
+        """Report to the server which copies are in use (`TOUCH`)."""
         tracking, began = self.tracking, time.thread_time()
         entries = tracking.touching.warm()
-        # The more copies there are, the longer it takes to look at them, for which a hundredth of the time is enough.
+        # Inspecting the copies takes longer the more there are; a hundredth of the thread's time is spent on it.
         tracking.touching.due = now + max(tracking.options.touch or 0, 100 * (time.thread_time() - began))
         if entries:
             self.gate.run_patiently(tracking.touching.tell, entries, clock())
@@ -465,7 +465,7 @@ class Listener:
         return min(until, now + CALM) if more else until
 
     def _probe(self) -> None:
-        """Ask other servers who the primary is; write a canary if it is due; see to which server ordinary connections lead."""
+        """Ask other servers who the primary is; write a due canary; check to which server ordinary connections lead."""
         try:
             tidy()
             self._look_around()
@@ -490,7 +490,7 @@ class Listener:
             self.tracking.speak()
 
     def _look_around(self) -> None:
-        """Let the topology find out who the primaries are, from other servers than this one."""
+        """Let the topology ask other servers than this one for the primaries."""
         self.checked = clock()
         try:
             complete(self.topology.survey(BLOCKING, self.server))
@@ -500,7 +500,7 @@ class Listener:
             self.assured = clock()
 
     def _is_unsure(self, now: float) -> bool:
-        """Whether no server has said for too long who the primary is."""
+        """Whether for too long no server has named the primary."""
         return self.topology.can_move and now > self.assured + 2 * self.tracking.options.t_topo
 
     def _probed(self, name: str, written: Sequence[Reply], about: Sequence[Reply]) -> None:
@@ -519,22 +519,22 @@ class Listener:
     # --- ends -------------------------------------------------------------------------------------
 
     def met(self, run_id: str) -> None:
-        """A new ordinary connection leads to the server *run_id*."""
+        """Note that a new ordinary connection leads to the server *run_id*."""
         self.gate.run(self._met, run_id)
         if self.sock is None and self.tracking.last_met not in {"", run_id}:
-            self.rouse()  # another server may offer what the last did not
+            self.rouse()  # perhaps this server offers what the last one did not
 
     def _met(self, run_id: str) -> None:
         if not self.tracking.is_same_server(run_id):
             self.give_up("another server", State.DEAD, "the primary is another server now")
 
     def give_up(self, reason: str, state: State, why: str) -> None:
-        """Let go of the connection, and of all copies.  A change."""
+        """Give up the connection and all copies.  A change."""
         self._hang_up()
         self.tracking.lost(reason, state, why)
 
     def _hang_up(self) -> None:
-        """Let go of the socket; the thread, which may be waiting for it, closes it."""
+        """Give up the socket; the thread, which may be waiting for it, closes it."""
         sock, self.sock = self.sock, None
         if sock is not None:
             try:
@@ -543,7 +543,7 @@ class Listener:
                 let_pass(error)
 
     def moved(self, losers: Iterable[Server]) -> None:
-        """*losers* hold less than they did, or nothing any more."""
+        """Note that *losers* have lost names, or are no primaries any more."""
         if any(loser is self.server for loser in losers):
             self.gate.run(self.tracking.end_epoch, "moved")
         if not self.wanted:

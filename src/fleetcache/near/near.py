@@ -37,7 +37,7 @@ from fleetcache.topology.contract import Topology
 __all__ = ["CANARY", "PACKED", "Near", "announced", "clock", "open_near"]
 
 SAMPLES = ("a", "Z", "0", "user:1")
-"""Keys whose names show how a site's own KEY_FUNCTION begins them all."""
+"""Sample keys: the common beginning of their names is the prefix that KEY_FUNCTION gives to every name."""
 
 NEAR = Figures(
     "near",
@@ -47,10 +47,10 @@ NEAR = Figures(
 
 
 class Near:
-    """The near cache of one configuration in this process; with others on the same servers it shares listeners."""
+    """The near cache of one configuration in this process; near caches on the same server share its listener."""
 
     reads_class = Reads
-    """Tests put in other classes, which break a rule."""
+    """Tests replace it by classes that break a rule."""
 
     def __init__(
         self, options: NearOptions, prefixes: Sequence[str], topology: Topology, *, warns: bool = False
@@ -146,7 +146,7 @@ class Near:
         return {name: copy for name in names if (copy := self.copy(name)) is not None}
 
     def depart(self, name: str) -> Read | None:
-        """Return a read of *name* that is about to be sent, to be passed to `arrive`; None if the name is not the near cache's."""
+        """Return a new read of *name*, to be passed to `arrive`; None if *name* has none of the prefixes."""
         reads = self.sole or self.reads_of(name)
         read = reads.depart(name, clock())
         if not reads.covered and read is not None:
@@ -154,7 +154,7 @@ class Near:
         return read
 
     def depart_many(self, names: Sequence[str]) -> dict[str, Read]:
-        """Return reads of those of *names* that copies may come of, by name."""
+        """Return new reads of those of *names* that may get copies, by name."""
         if self.sole is not None:
             reads = self.sole.depart_many(names, clock())
             if not self.sole.covered and any(name.startswith(self.prefixes) for name in names):
@@ -168,7 +168,7 @@ class Near:
             reads.listener.serve(reads)
 
     def arrive(self, read: Read, value: Any, payload: bytes | None, left: Any) -> None:
-        """Note that *read* brought *payload*, which holds *value*; *left* is the reply to PTTL, None if there was none."""
+        """Note that *read* brought *payload*, which holds *value*; *left* is the reply to PTTL or None."""
         reads = read.reads
         if read.number or reads.knows(read.name):
             self.gate.run(reads.arrive, read, value, payload, left)
@@ -181,7 +181,7 @@ class Near:
         payloads: Sequence[bytes | None],
         lefts: Mapping[str, Any],
     ) -> None:
-        """Note that reads of *names*, of which *reads* may leave copies, brought *payloads*, which hold *values*; *lefts* has the replies to PTTL."""
+        """The same for reads of *names*, of which *reads* may leave copies; *lefts* has the replies to PTTL, by name."""
         sole = self.sole
         if not reads and sole is not None and not sole.knows_any(names):
             return
@@ -199,13 +199,13 @@ class Near:
             self.gate.run(_arrive_all, arrivals)
 
     def wrote(self, names: Iterable[str] | None) -> None:
-        """Note that this process writes *names*, None for all there are, or has done so."""
+        """Note that this process writes *names*, None for all names, or has written them."""
         # Caches of other configurations may have copies of the same entries.
         for listener in list(RUNNING):
             listener.wrote(names)
 
     def forget(self, names: Iterable[str]) -> None:
-        """Give up the copies of *names*, and whatever is being read of them."""
+        """Give up the copies of *names*, and those that reads under way would leave."""
         for name in names:
             if name.startswith(self.prefixes):
                 self.gate.run(self.reads_of(name).tracking.wrote, name)
@@ -215,10 +215,10 @@ class Near:
     def fence(self) -> None:
         """Wait until every write that was acknowledged before now is known here."""
         began = clock()
-        # No Event: a thread that is interrupted within its methods would leave its lock held.
+        # No threading.Event: an interrupt within its methods would leave its lock held.
         passed: dict[Listener, SimpleQueue[None]] = {listener: SimpleQueue() for listener in self._telling()}
         waits = [listener for listener, queue in passed.items() if listener.fence(began, partial(queue.put, None))]
-        for listener in waits:  # all have been asked by now
+        for listener in waits:  # all servers have been asked before the first wait
             try:
                 passed[listener].get(timeout=max(began + listener.patience - clock(), 0))
             except Empty:
@@ -248,14 +248,14 @@ class Near:
         await asyncio.gather(*(pass_one(listener) for listener in self._telling()))
 
     def _telling(self) -> list[Listener]:
-        """Return the listeners that announce changes to this near cache; without them there are no copies."""
+        """Return the listeners of which this near cache may have copies."""
         return [reads.listener for reads in list(self.reads.values()) if reads.covered]
 
     # --- looking at it ----------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
-        """How far copies can be trusted; of several primaries, the one that is worst off."""
+        """How far copies can be trusted; with several primaries, the worst of their states."""
         order = list(State)
         primaries = self.topology.primaries
         states = [reads.state for server, reads in list(self.reads.items()) if server in primaries]
@@ -290,7 +290,7 @@ class Near:
             reads.listener.release(reads)
 
     def after_fork(self) -> None:
-        """In a child: begin with nothing."""
+        """In a child: start empty."""
         self.store.clear()
         self.counts.__init__()  # type: ignore[misc]  # the parent's
         self.past = Events()
@@ -299,7 +299,7 @@ class Near:
 class Copyless:
     """A near cache for callers whose reads find no copies and leave none.
 
-    What they read and write the near cache is told, so that a copy which they contradict is given up.
+    It passes their reads and writes on to the real near cache, which gives up copies that they contradict.
     """
 
     def __init__(self, of: Near | Copyless) -> None:
@@ -316,20 +316,20 @@ class Copyless:
         return {}
 
     def depart(self, name: str) -> Read | None:
-        """Return a read of *name*, of which no copy will come."""
+        """Return a new read of *name*, which leaves no copy."""
         read = self.near.depart(name)
         if read is not None:
             read.number = 0
         return read
 
     def depart_many(self, names: Sequence[str]) -> dict[str, Read]:
-        """Return no reads that copies will come of."""
+        """Return no reads: none may leave copies."""
         self.near.depart_many(names)
         return {}
 
 
 class Bypassed(Copyless):
-    """A near cache for calls that ask another server than the primary: a client of the caller's."""
+    """A near cache for calls that ask another server than the primary: a client of the caller."""
 
     def depart(self, name: str) -> None:
         """Return no read: the value of another server is never kept."""
@@ -345,7 +345,7 @@ def _arrive_all(arrivals: Sequence[tuple[Read, Any, bytes | None, Any]]) -> None
 
 
 def _leave(followed: dict[Server, Reads]) -> None:
-    """Let the listeners know that a near cache is gone; at any moment whatever."""
+    """Tell the listeners that a near cache is gone; a finalizer calls this at any moment."""
     for reads in list(followed.values()):
         reads.listener.leaving.append(reads)
         reads.listener.rouse()
@@ -358,9 +358,9 @@ def open_near(settings: Settings, prefixes: Sequence[str], topology: Topology, w
 
 
 def announced(settings: Settings) -> tuple[str, ...]:
-    """Return what the names begin with that are kept near: what was set, or what all names of a cache begin with.
+    """Return the prefixes of the near cache: PREFIXES, or the common beginning of all names of the cache.
 
-    They are none if *settings* ask for no near cache, or need none.
+    There are none if *settings* ask for no near cache, or need none.
     """
     options = settings.options.near
     if options is None or all(location.kind == "memory" for location in settings.location):
@@ -386,7 +386,7 @@ def announced(settings: Settings) -> tuple[str, ...]:
 
 
 NEARS: weakref.WeakSet[Near] = weakref.WeakSet()
-"""Every near cache of the process that some cache has, or had lately."""
+"""Every near cache of the process that a cache uses, or used lately."""
 
 
 def _at_exit() -> None:

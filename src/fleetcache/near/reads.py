@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 NEVER = float("-inf")
 
 BATCH = 32
-"""Reads that are decided on together, which takes a third of the time that it takes one by one."""
+"""How many reads are decided on together, which takes a third of the time of one by one."""
 
 LARGE = 16_384
-"""Payloads of more bytes than this are decided on at once."""
+"""A read with a larger payload, in bytes, is decided on at once."""
 
 SCALARS = frozenset((str, bytes, int, float, bool))
-"""Types of values that cannot be changed, so that every caller is given the same object.  (A stored None is PACKED.)"""
+"""Types of immutable values, of which every caller gets the same object.  (A stored None is PACKED.)"""
 
 PAID = 10
-"""Hits of a copy after which the server is told of its use once (TOUCH), which takes a tenth of the time of a read."""
+"""A copy is reported by TOUCH once for this many hits; a report costs a tenth of a read."""
 
 
 class Read:
-    """One read of a name: sent at *sent*, when the journal's *number* was that; number 0 if no copy can come of it."""
+    """One read of a name, sent at the time *sent* and the journal's *number*; 0 if it leaves no copy."""
 
     __slots__ = ("digest", "left", "name", "number", "payload", "reads", "sent", "value")
 
@@ -51,7 +51,7 @@ class Read:
 
     @property
     def server(self) -> Any:
-        """The primary that has to answer; None if it is not known."""
+        """The primary that must answer; None if it is not known."""
         return self.reads.server
 
     def arrived(self, value: Any, payload: bytes | None, left: Any) -> None:
@@ -86,19 +86,19 @@ class Reads:
         self.store = store
         self.counts = counts
         self.door = store.door
-        """Says which names were read before; None if a first read leaves a copy."""
+        """The doorkeeper; None if a first read leaves a copy."""
         self.warns = warns
-        """Whether a name that other caches would refuse is warned of whenever it is used, and so must not be found near."""
+        """Whether each use of a name that memcached would refuse must warn, so that such names get no copies."""
         self.pending: dict[str, Read] = {}
-        """Reads that have completed, and are still to be decided on."""
+        """Completed reads that are not decided on yet."""
         self.covered = False
-        """Whether the server announces all that begins with the prefixes, or copies are kept although it does not."""
+        """Whether the server announces all names with the prefixes, or copies are kept without that."""
         self.longest = options.max_ttl
-        """For how many seconds a copy may be kept."""
+        """The longest life of a copy, in seconds."""
         self.used = NEVER
 
     def depart(self, name: str, now: float) -> Read | None:
-        """Return a read of *name* that is about to be sent; None if no near cache has copies of such names."""
+        """Return a new read of *name*; None if *name* has none of the prefixes."""
         self.used = now
         self.counts.misses += 1
         if not name.startswith(self.prefixes):
@@ -109,7 +109,7 @@ class Reads:
         return Read(self, name, number, now)
 
     def depart_many(self, names: Sequence[str], now: float) -> dict[str, Read]:
-        """Return reads of those of *names* that copies may come of, by name."""
+        """Return new reads of those of *names* that may get copies, by name."""
         self.used = now
         self.counts.misses += len(names)
         tracking = self.tracking
@@ -125,7 +125,7 @@ class Reads:
         return name in self.store.copies or name in self.pending or name in journal.recent or name in journal.older
 
     def knows_any(self, names: Sequence[str]) -> bool:
-        """The same of any of *names*."""
+        """The same for any of *names*."""
         journal = self.tracking.journal
         return not all(
             known.keys().isdisjoint(names)
@@ -136,8 +136,8 @@ class Reads:
     def arrive(self, read: Read, value: Any, payload: bytes | None, left: Any) -> None:
         """Note that *read* brought *payload*, which holds *value* and has *left* milliseconds to live.
 
-        Without an int in *left* no copy is left.  What the read means is worked out by `settle`, at once only if
-        there is a copy, which the read might contradict.
+        If *left* is no int, the read leaves no copy.  `settle` decides on the read: at once if there is a copy,
+        which the read might contradict, otherwise later.
         """
         read.arrived(value, payload, left)
         known = read.name in self.store.copies or read.name in self.pending
@@ -156,7 +156,7 @@ class Reads:
             self.judge(self.pending.popitem()[1])
 
     def judge(self, read: Read) -> None:
-        """Keep a copy if nothing has overtaken the read, or else give up a copy that the read contradicts."""
+        """Keep a copy if nothing has overtaken the read; otherwise give up a copy that the read contradicts."""
         tracking = self.tracking
         if tracking.journal.read(read.name, read.number, read.digest) and leaves_copy(read, self):
             lifetime = self.longest if read.left < 0 else min(self.longest, read.left / 1000)
@@ -182,7 +182,7 @@ class Reads:
         self.store.forget()
 
     def leave(self) -> None:
-        """Give up everything: announcements do not come here any more."""
+        """Give up everything, because announcements do not come here any more."""
         self.covered = False
         self.pending.clear()
         self.store.rid(self.tracking.epoch)
@@ -194,18 +194,18 @@ class Reads:
         return State.CONNECTING if state in {State.LIVE, State.ARMED} and not self.covered else state
 
     def after_fork(self) -> None:
-        """Begin with nothing, in a child, whatever the parent was in the middle of."""
+        """In a child, start empty; the parent may have been in the middle of a change."""
         self.covered = False
         self.pending = {}
         self.store.clear()
 
     def warm(self) -> list[Entry]:
-        """Return the copies that were hit so often since the server was told that it is to be told again.  Needs no lock."""
+        """Return the copies with enough hits since the last report to be reported again.  Needs no lock."""
         return self.store.warm(self.tracking.epoch, PAID) if self.options.touch else []
 
 
 def leaves_copy(read: Read, reads: Reads) -> bool:
-    """Whether a read leaves a copy if nothing has overtaken it: every rule of the near cache, which a new one joins."""
+    """Whether a read leaves a copy if nothing has overtaken it: all rules of the near cache; add new ones here."""
     absent = read.value is PACKED and read.payload is None
     if not reads.covered:
         return False  # nothing would end the copy
@@ -215,6 +215,6 @@ def leaves_copy(read: Read, reads: Reads) -> bool:
         return False
     tracking = reads.tracking
     if tracking.can_move and (absent or not tracking.holds(read.name)):
-        return False  # while a slot moves, another primary announces the entries that come to be in it
-    # A name that is warned of whenever it is used must not be found near.
+        return False  # while a slot moves, the entry may be created on another primary, which announces it
+    # Each use of such a name must warn, and a hit would not.
     return not reads.warns or (len(read.name) <= MAX_LENGTH and not doubtful(read.name))

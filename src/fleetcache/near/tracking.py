@@ -1,22 +1,22 @@
 """The protocol with one primary: its announcements, and until when copies may be served.  It does no I/O.
 
-The server is told to announce every key that changes under some prefixes (``CLIENT TRACKING ON BCAST``),
-whichever client changed it.  Bytes, the time, and the reads and writes of the caches come in by methods; bytes
-to send stand in ``outgoing``; until when copies may be served stands in ``epoch.until``.  Nothing here waits,
-locks or reads a clock, so threads, event loops, the tests' simulations and a forked child drive the same
-code.  The caller holds the near cache's lock.
+The server is told to announce every key that changes under some prefixes (``CLIENT TRACKING ON BCAST``), whichever
+client changed it.  Bytes, the time, and the reads and writes of the caches come in by methods; bytes to send are put
+into ``outgoing``; ``epoch.until`` is the end of the time for which copies may be served.  Nothing here waits, locks
+or reads a clock, so threads, event loops, the tests' simulations and a forked child drive the same code.  The caller
+holds the near cache's lock.
 
 Why a copy can be trusted:
 
 *Lease.*  A server queues the announcement of a write before the reply to its writer leaves, and TCP
-keeps order.  So when a question sent at *s* has been answered, every write acknowledged to anybody
+keeps order.  So when a question sent at *s* has been answered, every write acknowledged to any client
 before *s* has been applied here, and copies are served until *s* + ``t_live``.  No clocks are compared.
 The question is ``SET name "" XX`` for a name that is never stored: it writes nothing, and only a primary accepts it.
 
 *Journal.*  The value of a read is kept only if nothing happened to its name since before the read was sent: no
 announcement, no write of this process, no other read with another value.  See `journal`.
 
-*Epoch.*  A copy is of the epoch in which it was read.  When the connection is lost, everything is
+*Epoch.*  A copy belongs to the epoch in which it was read.  When the connection is lost, everything is
 flushed, or the server turns out to be another one, the epoch ends, and with it every copy, in one step.
 
 *Canary.*  The server's OK to tracking proves nothing.  A key of this process is written over the ordinary
@@ -52,16 +52,16 @@ log = logging.getLogger("fleetcache.near")
 FOREVER = float("inf")
 
 FRESH = 0.001
-"""Seconds after which a reader looks at the socket again before it is served."""
+"""A reader drains the socket before it is served, if no thread has done so for this many seconds."""
 
 LOOKING = 0.05
-"""A reader that drains the socket may lose the GIL. For this many seconds other readers trust the lease alone; then they drain it too."""
+"""A reader that drains the socket may lose the GIL.  So long, in seconds, others trust the lease; then they drain it too."""
 
 OUTSTANDING = 3
-"""The most questions without an answer: a server that is stopped is not sent more."""
+"""The most questions without an answer: a stopped server gets no more."""
 
 PATIENCE = 3.0
-"""Seconds, or as many times ``t_live``, without an answer after which a connection is given up."""
+"""A connection is given up after this many seconds, or times ``t_live``, without an answer."""
 
 CANARY = "~near:"
 """Stands after the prefix in the name of a canary, where the name of a key has its version."""
@@ -70,10 +70,10 @@ TRIES = 100_000
 """How many names are tried to find one in a slot of this primary."""
 
 CANARY_LIFE = 100
-"""Milliseconds after which a canary expires."""
+"""The time to live of a canary, in milliseconds."""
 
 DOUBT = 1.0
-"""Seconds between canaries until one has been seen."""
+"""The seconds between canaries until one has been announced."""
 
 
 @dataclass
@@ -90,11 +90,11 @@ class Tracking:
 
     def __init__(self, server: Any = None, holds: Callable[[str], bool] | None = None) -> None:
         self.server = server
-        """Which server reads are sent to."""
+        """The server that answers the reads."""
         self.can_move = holds is not None
-        """Whether names of this primary may come to be another's, as in a cluster."""
+        """Whether names may move from this primary to another, as in a cluster."""
         self.holds = holds or _holds_all
-        """Says whether this primary is the one that holds a name."""
+        """Returns whether this primary holds a name."""
         self.address = server.address if server is not None else ""
         self.counts = Events()
         self.epoch = Epoch()
@@ -105,15 +105,15 @@ class Tracking:
         self.ended = State.CONNECTING
         """Why there is no connection, while there is none."""
         self.why = ""
-        """Why it is not live."""
+        """The reason why the state is not live."""
         self.said = State.CONNECTING
-        """Which state was logged last, or would have been if it were worth it."""
+        """The last state that was logged, or passed over as unimportant."""
         self.told = ""
-        """Which reason was logged last; that it is live has none."""
+        """The last reason that was logged; "" if the state was live."""
         self.lived = False
-        """Whether this connection, or the last, has been live."""
+        """Whether this connection or the last one was live."""
         self.last_met = ""
-        """The run id of the server that was talked to last."""
+        """The run id of the last server."""
         self.news: deque[tuple[int, State, str]] = deque(maxlen=100)
         self.waiters: list[tuple[float, Callable[[], object]]] = []
         self.stage = Stage.GREETING
@@ -131,15 +131,15 @@ class Tracking:
         """The prefixes that the server has agreed to announce."""
         self._asking: tuple[tuple[str, ...], ...] = ()
         self._barred: tuple[str, ...] = ()
-        """Prefixes under which the user may not write, or not look."""
+        """Prefixes under which the user may not write, or not read."""
         self.run_id = ""
         self._enter(Event.LOST)
         self.answered = NEVER
-        """When the newest question that was answered had been sent."""
+        """When the newest answered question was sent."""
         self._asked = NEVER
         self._fencing = False
         self.silent = False
-        """Whether a fence has waited for an answer in vain, and none has come since."""
+        """Whether a fence has waited in vain for an answer, and no answer has come since."""
         self._drained = NEVER
         self._canary: Canary | None = None
         self._next_canary = NEVER
@@ -159,7 +159,7 @@ class Tracking:
 
     @property
     def agreed(self) -> bool:
-        """Whether all that is missing is to `arm`."""
+        """Whether only `arm` is missing."""
         return self.stage is Stage.AGREED
 
     # --- the near caches --------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class Tracking:
             reads.leave()
 
     def _suit_readers(self) -> None:
-        """Find out which names are whose, and take the strictest options that any of them has."""
+        """Index the reads by their prefixes, and use the strictest of their options."""
         self.audience = Audience(self.readers)
         asked = [reads.options for reads in self.readers] or [NearOptions()]
         self.options = NearOptions(
@@ -194,7 +194,7 @@ class Tracking:
         )
 
     def _admit(self, reads: Reads) -> None:
-        """See whether reads may leave copies, and how long these live."""
+        """Decide whether *reads* may leave copies, and how long these live."""
         options = reads.options
         untracked = self.stage is Stage.UNTRACKED
         reads.longest = options.untracked_ttl if untracked else options.max_ttl
@@ -221,7 +221,7 @@ class Tracking:
     # --- the connection ---------------------------------------------------------------------------
 
     def connected(self, now: float, name: str) -> None:
-        """A connection to the server is there: ask it to announce changes.  *name* is for questions about nothing."""
+        """Begin on a new connection: ask the server to announce changes.  *name* is one that no cache uses, for questions."""
         if self.stage is Stage.UNTRACKED:
             self.end_epoch("connected")
         self._forget_connection()
@@ -234,7 +234,7 @@ class Tracking:
         self._ask(now)
 
     def _ask_for(self, prefixes: tuple[str, ...], now: float) -> None:
-        """Ask the server to announce names that begin with *prefixes*, too."""
+        """Ask the server to announce names that begin with *prefixes* as well."""
         if prefixes:  # with none it would announce everything
             self.asked += prefixes
             self._asking = (*self._asking, prefixes)
@@ -242,7 +242,7 @@ class Tracking:
             self.send(("CLIENT", "TRACKING", "ON", "BCAST", *parts), self._subscribed, now)
 
     def received(self, data: Any, now: float) -> None:
-        """Take in bytes from the server, as they come."""
+        """Apply bytes from the server, in any pieces."""
         self.reader.feed(data)
         while (reply := self.reader.gets()) is not NEED_DATA:
             if type(reply) is Push:
@@ -254,12 +254,12 @@ class Tracking:
                 raise ConnectionError("the server sent a reply that nobody asked for")
 
     def drain_begins(self, now: float) -> None:
-        """The socket is about to be read; until that is done, other readers are served by the lease alone."""
+        """Note that a reader begins to drain the socket; until it ends, the lease alone decides for other readers."""
         if self.leased(now):
             self.epoch.until = min(self.answered + self.options.t_live, now + LOOKING)
 
     def drained(self, now: float) -> None:
-        """There was nothing more to read at *now*."""
+        """Note that the socket held no more bytes at *now*."""
         self._drained = now
         self._extend()
         if self.stage is not Stage.LIVE and self.leased(now):
@@ -267,7 +267,7 @@ class Tracking:
             self._step(Event.LEASED, "")
 
     def lost(self, reason: str, state: State = State.DEAD, why: str = "") -> None:
-        """The connection is gone, or of no use: so are all copies."""
+        """Note that the connection is lost or useless, and give up all copies."""
         was_of_use = self.stage not in {Stage.GREETING, Stage.AGREED}
         self._forget_connection()
         if was_of_use:
@@ -277,7 +277,7 @@ class Tracking:
         self._release_fences()
 
     def after_fork(self) -> None:
-        """Begin with nothing, in a child: fences that wait, and counters, are the parent's."""
+        """In a child, start empty: waiting fences and counters belong to the parent."""
         self.waiters = []
         self.news.clear()
         self.counts = Events()
@@ -314,7 +314,7 @@ class Tracking:
         return max(self._asked + self.options.t_live / 3, now + self.options.t_live / 12)
 
     def pulse(self, now: float) -> None:
-        """Ask for a new lease if it is time to."""
+        """Ask for a new lease if it is due."""
         if (
             now >= self._asked + self.options.t_live / 3
             and len(self._expected) - self.touching.unanswered < OUTSTANDING
@@ -322,11 +322,11 @@ class Tracking:
             self._ask(now)
 
     def send(self, command: Command, then: Callable[[Any, float, float], None], now: float) -> None:
-        """Send *command*, and call *then* with its reply, with when it was sent, and when that is."""
+        """Send *command*; call *then* with its reply, the time of sending, and the time of the reply."""
         self.outgoing += pack(command)
         self._expected.append((then, now))
 
-    # --- what the server says ---------------------------------------------------------------------
+    # --- replies and pushes -----------------------------------------------------------------------
 
     def _subscribed(self, reply: Any, sent: float, now: float) -> None:
         insist("CLIENT TRACKING", reply)
@@ -346,13 +346,11 @@ class Tracking:
 
     def _ranked(self, reply: Any, sent: float, now: float) -> None:
         if facts_in(insist("INFO", reply)).get("role", "") not in PRIMARY:
-            raise ConnectionError(
-                "this server is a replica"
-            )  # it may be promoted, or another take its place, any moment
+            raise ConnectionError("this server is a replica")  # it, or another server, may be promoted at any moment
 
     def _timed(self, reply: Any, sent: float, now: float) -> None:
         if self.can_move and isinstance(reply, (MovedError, AskError)):
-            raise reply  # the slot of this name has just moved, and with another name it will do
+            raise reply  # the slot of this name has just moved: the next attempt takes another name
         if isinstance(reply, NoPermissionError):
             self._bar("PTTL", reply)
             self.send((b"PTTL", self._question[1]), self._timed, now)
@@ -361,19 +359,19 @@ class Tracking:
         self._enter(Event.AGREED)
 
     def _bar(self, command: str, reply: Exception) -> None:
-        """Ask about names under another prefix, since the user may not do *command* under this one; or say that no other is left."""
+        """Use another prefix, since the user may not send *command* under this one; raise `Refused` if none is left."""
         self._barred += tuple(prefix for prefix in self._free() if self._question[1].startswith(prefix))
         if not self._free():
             insist(command, reply)
         self._question = ("SET", self.own_name(), "", "XX")
 
     def arm(self, now: float) -> None:
-        """From now on reads may leave copies: the server announces, and ordinary connections lead to it."""
+        """Let reads leave copies: the server announces changes, and ordinary connections lead to it."""
         self._next_canary = now
         self._step(Event.ARMED, "no canary has been seen yet")
 
     def _announced(self, push: Any, now: float) -> None:
-        """Something changed: *push* is ``invalidate`` and a list of names, or None for all."""
+        """Apply *push*: ``invalidate`` and a list of changed names, or None for all names."""
         if push[:1] != ["invalidate"]:
             return
         names = push[1] if len(push) > 1 else None
@@ -392,19 +390,19 @@ class Tracking:
                 self._heard(name, now)
 
     def invalidated(self, name: str) -> None:
-        """The entry called *name* was changed, by whomever."""
+        """Note that the entry called *name* was changed, by any client."""
         self.journal.write(name)
         for reads in self.audience.of(name):
             reads.drop(name, "push")
 
     def wrote(self, name: str) -> None:
-        """Note that this process writes *name*, or has done so: no copy of before may be seen after."""
+        """Note that this process writes *name*, or has written it: older copies may not be served any more."""
         self.journal.write(name)
         for reads in self.audience.of(name):
             reads.drop(name, "own write")
 
     def flushed(self) -> None:
-        """Everything was removed.  By itself so that a test can leave it out."""
+        """Note that every entry was removed.  A method of its own, so that a test can replace it."""
         self.end_epoch("flush")
 
     def _ask(self, now: float) -> None:
@@ -433,16 +431,16 @@ class Tracking:
         self._pass_fences(now)
 
     def vouched(self, sent: float, now: float) -> float:
-        """Return before when a write must have been acknowledged to be known here, by an answer.
+        """Return the time before which every acknowledged write is known here, after the answer to a question of *sent*.
 
-        By itself so that a test can put in another moment.
+        A method of its own, so that a test can replace it.
         """
         return sent
 
     # --- trust ------------------------------------------------------------------------------------
 
     def leased(self, now: float) -> bool:
-        """Whether the server has answered lately enough, and nothing speaks against it."""
+        """Whether the lease lasts, and no fence has failed since."""
         return self.stage.proven and not self.silent and now < self.answered + self.options.t_live
 
     def vouches(self, epoch: Epoch, now: float) -> bool:
@@ -465,12 +463,12 @@ class Tracking:
         self._extend()
 
     def void(self) -> None:
-        """End the epoch, and leave the rest to the change that is being made."""
+        """End the epoch; the change that is being made does the rest."""
         self.epoch.until = ENDED
         self.epoch = Epoch()
 
     def _step(self, event: Event, why: str, *, news: bool = False) -> None:
-        """Change the stage, and log the state if it is another one; with *news* another reason for the same state, too."""
+        """Change the stage, and log a new state; with *news* also a new reason for the same state."""
         self._enter(event)
         state, known, self.why = self.state, self.said, why
         if known is state and not (news and why != self.told):
@@ -491,11 +489,11 @@ class Tracking:
     # --- canary -----------------------------------------------------------------------------------
 
     def canary_due(self, now: float) -> bool:
-        """Whether it is time to write one."""
+        """Whether a canary is due."""
         return (self.stage.keeps or self.stage is Stage.DEAF) and now >= self._next_canary
 
     def own_name(self) -> str:
-        """Return a new name that no cache uses, under one of the prefixes, and of an entry that would be here."""
+        """Return a new name that no cache uses, under one of the prefixes, and in a slot of this primary."""
         prefixes = self._free()
         for _ in range(TRIES if prefixes else 0):
             self._names += 1
@@ -505,7 +503,7 @@ class Tracking:
         raise Refused("no name that begins with the prefixes is in a slot of this server")
 
     def _free(self) -> list[str]:
-        """Return the prefixes of names that are announced, and that the user may write."""
+        """Return the announced prefixes under which the user may write."""
         return [prefix for prefix in self.announced or self.audience.prefixes if prefix not in self._barred]
 
     def new_canary(self, name: str, now: float) -> None:
@@ -514,14 +512,14 @@ class Tracking:
         self._next_canary = now + (self.options.canary if self.stage.proven else min(DOUBT, self.options.canary))
 
     def canary_written(self, name: str, now: float) -> None:
-        """The server has acknowledged the write of *name*."""
+        """Note that the server has acknowledged the write of *name*."""
         if self._canary is not None and self._canary.name == name:
             self._canary.acknowledged = now
             if self.stage is not Stage.LIVE:
                 self._ask(now)
 
     def canary_refused(self, why: Exception) -> None:
-        """The server did not take the canary."""
+        """Note that the server refused the canary."""
         if self._canary is not None and isinstance(why, NoPermissionError):
             barred = tuple(prefix for prefix in self._free() if self._canary.name.startswith(prefix))
             self._barred += barred if len(barred) < len(self._free()) else ()
@@ -530,7 +528,7 @@ class Tracking:
             self._step(Event.UNWRITABLE, f"no canary can be written: {why}")
 
     def _heard(self, name: str, now: float) -> None:
-        """A canary was announced; another process's serves as well, so that a fleet does not write one each."""
+        """Note that a canary was announced, of this process or another: so not each process of a fleet writes one."""
         if self._canary is not None and name == self._canary.name:
             self._seen(self._canary, now)
         elif self.stage.proven and self._canary is None and self._me not in name:
@@ -544,7 +542,7 @@ class Tracking:
         self._extend()
 
     def _unheard(self) -> None:
-        """An answer has come that the canary's announcement should have come before."""
+        """Note that an answer has come before the canary's announcement, which should have come first."""
         self._canary = None
         self._enter(Event.MISSED)  # first: reads from now on must leave no copies either
         self.end_epoch("canary")
@@ -573,7 +571,7 @@ class Tracking:
         self._end_for_fence()
 
     def _end_for_fence(self) -> None:
-        """Give up all copies in place of waiting: reads from now on know every write that was acknowledged before."""
+        """Give up all copies instead of waiting: later reads ask the server, and so reflect every acknowledged write."""
         if self.stage.keeps:
             self.end_epoch("fence")
 
@@ -596,5 +594,5 @@ class Tracking:
 
 
 def _holds_all(name: str) -> bool:
-    """Where names never move, the primary holds them all."""
+    """Return True: if names never move, the primary holds all of them."""
     return True
