@@ -70,7 +70,7 @@ def test_a_server_that_hangs(way):
         stop = "import os, signal; os.kill(int(sys.argv[2]), signal.SIGSTOP); import time; time.sleep(0.05)"
         begin = {
             "near": f"near(); {stop}",
-            "connecting": f"{stop}; Cache(url, near=True).near.depart('a'); time.sleep(0.1)",
+            "connecting": f"{stop}; cache = Cache(url, near=True); cache.near.depart(cache.make_key('a')); time.sleep(0.1)",
         }
         source = begin[way].replace("sys.argv[2]", str(server.pid))
         usual, _ = end("pass", server.url())
