@@ -326,7 +326,7 @@ class Core(Twinned):
         suits = type(reply) in verb.answers or (verb.suits(reply, command) if verb.suits else not verb.answers)
         if not suits and reply is not TAKEN:  # a pipeline of redis-py has no reply yet
             raise ServerGone(
-                f"the server replied to {verb.decode()} with what is no reply to it: a {type(reply).__name__}"
+                f"the server replied to {verb.decode()} with a {type(reply).__name__}, which is no valid reply to it"
             )
 
     def goes_on(self, pages: c.Round, cursor: int) -> bool:

@@ -193,7 +193,7 @@ class Pipeline(Twinned):
         if isinstance(replies, Exception):
             return [[replies] * len(commands)]
         if not isinstance(replies, list) or len(replies) != len(inside):
-            return [ServerGone(f"{server.address}: replied to a transaction with what is no reply to it")]
+            return [ServerGone(f"{server.address}: sent no valid reply to a transaction")]
         return [_nested(commands, replies)]
 
     def __enter__(self) -> Self:

@@ -94,7 +94,20 @@ class Values(Reading):
             return await self._set_new(name, payload, lifetime, self.added_in_outage(key), client)
         return bool(await self.ask((c.SET_IF, name, payload, *lifetime, "XX"), False, client))
 
-    set = blocking(aset)
+    def set(
+        self,
+        key: Any,
+        value: Any,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: Any = None,
+        client: Any = None,
+        nx: bool = False,
+        xx: bool = False,
+    ) -> bool:
+        # By hand: `blocking` passes on any arguments, which takes 0.4 µs longer.
+        return complete(Values.aset(self.still or self, key, value, timeout, version, client, nx, xx))
+
+    set.__doc__ = aset.__doc__  # noqa: A003 - the method is meant
 
     async def _set_new(
         self, name: str, payload: bytes | int, lifetime: tuple[Any, ...], instead: bool, client: Any
