@@ -44,7 +44,7 @@ from fleetcache.exchange.repeating import ENDED, after_loss, after_refusal, harm
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
 from fleetcache.exchange.seats import Seat, Seats, give_back
 from fleetcache.exchange.sentinels import Place, Remap, Sentinel, Sentinels
-from fleetcache.exchange.wire import ABOUT, PING, facts_in, packed, place_in
+from fleetcache.exchange.wire import ABOUT, PING, facts_in, pack, packed, place_in
 from fleetcache.forks import OURS, in_children, keep, own
 from fleetcache.signatures import DEADLINE
 from fleetcache.threads import start
@@ -139,12 +139,12 @@ class RemoteServer(Server):
 
         The common case is written out: an idle connection, and commands that may run twice.
         """
-        breaker = self.breaker
-        repeats = commands[0][0].harmless if len(commands) == 1 else harmless(commands)  # written out
+        breaker, single = self.breaker, len(commands) == 1
+        repeats = commands[0][0].harmless if single else harmless(commands)
         if not (OURS and self.idle and repeats) or breaker.failed:
             return self.hear(self.tell(commands))
         era = breaker.era
-        data = packed(commands)  # first: commands that cannot be packed must not cost a connection
+        data = pack(commands[0]) if single else packed(commands)  # first: if it fails, no connection is lost
         try:
             conversation = self.idle.pop()
         except IndexError:  # another thread was faster
