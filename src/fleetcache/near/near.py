@@ -117,7 +117,7 @@ class Near:
         """Return the copy of *name* if it may be served."""
         entry = self.copies.get(name)
         if entry is None:
-            reads = self.reads_of(name)
+            reads = self.sole or self.reads_of(name)
             if name not in reads.pending:
                 return None
             self.gate.run(reads.settle, must=False)

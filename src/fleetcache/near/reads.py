@@ -36,7 +36,7 @@ PAID = 10
 class Read:
     """One read of a name, sent at the time *sent* and the journal's *number*; 0 if it leaves no copy."""
 
-    __slots__ = ("digest", "left", "name", "number", "payload", "reads", "sent", "value")
+    __slots__ = ("digest", "left", "name", "number", "payload", "reads", "sent", "server", "value")
 
     digest: int
     left: Any
@@ -48,11 +48,8 @@ class Read:
         self.name = name
         self.number = number
         self.sent = sent
-
-    @property
-    def server(self) -> Any:
+        self.server = reads.server
         """The primary that must answer; None if it is not known."""
-        return self.reads.server
 
     def arrived(self, value: Any, payload: bytes | None, left: Any) -> None:
         """Note the reply: the value and payload that a copy would hold, and the milliseconds that it may live."""
