@@ -246,16 +246,16 @@ class Core(Twinned):
     async def ask_many(self, verb: Verb, names: Sequence[str], instead: Any) -> list[tuple[list[int], Reply]]:
         """Send *verb* to all servers that hold *names*; return each reply with the places of its names."""
         shares = self.topology.shares(names, verb.reads)
-        plan = [(server, self.about(verb, [names[place] for place in places])) for server, places in shares]
+        plan = [(server, self.batch(verb, [names[place] for place in places])) for server, places in shares]
         answers = await self.ask_all(plan, instead)
-        return [(places, self.joined(verb, replies)) for (_, places), replies in zip(shares, answers, strict=True)]
+        return [(places, self.merged(verb, replies)) for (_, places), replies in zip(shares, answers, strict=True)]
 
-    def about(self, verb: Verb, names: Sequence[str | bytes]) -> Sequence[Command]:
+    def batch(self, verb: Verb, names: Sequence[str | bytes]) -> Sequence[Command]:
         """Return the commands for one server with *verb* and *names*: one, if a command may have several names."""
         return [(verb, name) for name in names] if self.topology.one_by_one else ((verb, *names),)
 
-    def joined(self, verb: Verb, replies: Sequence[Reply]) -> Reply:
-        """Return the *replies* to the commands of `about` as one: a list, or a sum; None if a part is not known."""
+    def merged(self, verb: Verb, replies: Sequence[Reply]) -> Reply:
+        """Return the *replies* to the commands of `batch` as one: a list, or a sum; None if a part is not known."""
         if not self.topology.one_by_one:
             return replies[0]
         if verb == b"MGET":

@@ -253,7 +253,7 @@ class Keyspace(Reading):
             if names is None:
                 replies.append(None)
             elif names:
-                replies += (await self.ask_all([(server, self.about(c.UNLINK, names))], None))[0]
+                replies += (await self.ask_all([(server, self.batch(c.UNLINK, names))], None))[0]
             if cursor and not self.goes_on(pages, cursor):
                 return None
             if not cursor:

@@ -125,12 +125,12 @@ class Reading(Core):
             # From its primary, as in `_fetch`, unless that is away.
             asked = self.topology.route((c.GET, share[0])) if server.away else server
             times = [(c.PTTL_NOW, name) for name in share if name in reads] if reads and asked is server else []
-            plan.append((asked, [*self.about(c.MGET_NOW, share), *times]))
+            plan.append((asked, [*self.batch(c.MGET_NOW, share), *times]))
         values: dict[str, Any] = {}
         for (_, share), (_, commands), replies in zip(shares, plan, await self.ask_all(plan, None), strict=True):
             timed = [command[1] for command in commands if command[0] is c.PTTL_NOW] if reads else []
             count = len(commands) - len(timed)
-            payloads = self.joined(c.MGET_NOW, replies[:count])
+            payloads = self.merged(c.MGET_NOW, replies[:count])
             if payloads is None:
                 continue  # an ignored outage
             found = self._values(share, share, payloads)
