@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import tomllib
 from pathlib import Path
@@ -58,15 +57,3 @@ def test_each_package_has_a_map(package):
     files = {path.stem for path in package.parent.glob("*.py")} - {"__init__"}
 
     assert files <= {*re.findall(r"\w+", package.read_text().split('"""')[1])}
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_file_and_no_function_is_too_long_to_read(path):
-    """A file has at most 600 lines, and a function at most 50."""
-    text = path.read_text()
-    functions = [
-        node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    ]
-
-    assert len(text.splitlines()) <= 600
-    assert [node.name for node in functions if node.end_lineno - node.lineno >= 50] == []

@@ -219,7 +219,7 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
         kind = self._client_kind()
         if self.failsafe is RAISE and type(self) is kind:
             raise AttributeError(
-                "a client has no client, and raises by itself: call its own methods, or those of super()"
+                "a client has no client: it raises by itself. Call its own methods, or those of super()"
             )
         return self._raise_as("client", kind)
 

@@ -53,7 +53,9 @@ class ShardClient(DefaultClient):
     @classmethod
     def make_topology(cls, settings: Settings) -> Topology:
         if settings.options.read_from not in {None, "primary"}:
-            raise SettingsError("READ_FROM is of no use to a ShardClient, whose servers have no replicas. Leave it out")
+            raise SettingsError(
+                "READ_FROM has no meaning for a ShardClient, whose servers have no replicas. Leave it out"
+            )
         urls = (location.url for location in settings.location)  # by which django-redis places keys
         return Shards(dict(zip(urls, open_servers(settings.location, settings.options), strict=True)))
 
@@ -68,7 +70,7 @@ class ShardClient(DefaultClient):
 
     def get_client(self, write: bool = True, tried: Any = None) -> Any:
         """Refuse: a ShardClient has several servers.  Use `get_server`."""
-        raise NotImplementedError("a ShardClient has no one server; use get_server(cache.make_key(key))")
+        raise NotImplementedError("a ShardClient has several servers; use get_server(cache.make_key(key))")
 
 
 class HerdClient(DefaultClient):

@@ -374,6 +374,6 @@ class Core(Twinned):
         """Refuse an operation whose names are on different servers or slots."""
         if not self.topology.together(names):
             raise CrossServer(
-                f"{operation}: {', '.join(map(self.masked, names))} live on different servers or slots. "
-                f"Give them a common part in braces, such as {{user:1}}, which alone decides where"
+                f"{operation}: {', '.join(map(self.masked, names))} are on different servers or slots. "
+                f"Give them a common part in braces, such as {{user:1}}: this part alone decides the place"
             )

@@ -55,7 +55,7 @@ def check_query(url: str) -> None:
         if value and name not in known:
             raise SettingsError(
                 f"LOCATION {location.masked!r}: {unknown_parameter(location.query, name, known)} "
-                f"What is no connection option belongs in OPTIONS"
+                f"Options that are no connection options belong in OPTIONS"
             )
         if value and name == "max_connections":
             passed_on(f"LOCATION {location.masked!r}", {name: value})

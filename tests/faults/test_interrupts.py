@@ -232,7 +232,7 @@ def test_one_reply_too_many_is_told_where_nothing_may_be_repeated():
     server = Cache(fake.url, {"OPTIONS": {"SOCKET_TIMEOUT": 2}}).topology.primaries[0]
     server.exchange([(GET, "a")])
 
-    with pytest.raises(ServerGone, match="replied to more than it was asked"):
+    with pytest.raises(ServerGone, match="sent more replies than it got commands"):
         server.exchange([(SET_IF, "a", "1", "NX")])
 
 

@@ -298,5 +298,5 @@ async def test_more_than_can_be_applied(copies, raw, monkeypatch, caplog):
     monkeypatch.setattr(listening, "BACKLOG", 32)
     until(lambda: near.whole.get("key") == 2 and near.near.state == "live")
     assert await copied(near, "key") == 2
-    assert any("more is written than can be applied here" in each.getMessage() for each in caplog.records)
+    assert any("more is announced than can be applied here" in each.getMessage() for each in caplog.records)
     await near.clear()

@@ -203,7 +203,9 @@ async def test_an_ended_token_is_asked_for_again(place, face):
     assert provider.asked % 2 == 0
     provider.password = SECRET
     place.kill()
-    with pytest.raises(AccessDenied, match="refused, twice, what credential_provider Late returned") as caught:
+    with pytest.raises(
+        AccessDenied, match="refused, twice, the credentials that credential_provider Late returned"
+    ) as caught:
         await cache.get("a")
     assert SECRET not in str(caught.value)
 

@@ -223,7 +223,7 @@ def _check_signature(compressor: Any, magic: tuple[bytes, ...]) -> None:
     if packed != sample and not packed.startswith(magic):
         raise SettingsError(
             f"{type(compressor).__name__} writes bytes that start {_start(packed)}, but its magic says "
-            f"{' or '.join(each.hex(' ') for each in magic)}. Set magic to how all its output starts, or to None if that varies"
+            f"{' or '.join(each.hex(' ') for each in magic)}. Set magic to the first bytes of all its output, or to None if they vary"
         )
 
 

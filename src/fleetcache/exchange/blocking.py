@@ -196,7 +196,7 @@ class Conversation:
         if len(replies) < count:
             return False
         if len(replies) > count or (self.parser.has_data() and not self._pushed(size)):
-            raise ServerGone(f"{self.address}: replied to more than it was asked")
+            raise ServerGone(f"{self.address}: sent more replies than it got commands")
         return True
 
     def _pushed(self, size: int) -> bool:
@@ -217,7 +217,7 @@ class Conversation:
         if isinstance(error, (TimeoutError, BlockingIOError)):
             return ServerTimeout(f"{self.address}: no reply within {self.timeout} s")
         if isinstance(error, NO_REPLY):
-            return ServerGone(f"{self.address}: sent something that is no reply: {error}")
+            return ServerGone(f"{self.address}: sent bytes that are no valid reply: {error}")
         return ConnectionLost(f"{self.address}: {error}")
 
     @property

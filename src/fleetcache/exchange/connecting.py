@@ -140,7 +140,7 @@ def explained(error: Exception, way: Way, connection: Any = None, place: Place |
     if wrong := _other_language(error, way, place):
         return wrong
     if isinstance(error, exceptions.InvalidResponse):
-        return ServerGone(f"{address}: sent something that is no reply: {text}")
+        return ServerGone(f"{address}: sent bytes that are no valid reply: {text}")
     if isinstance(error, TIMED_OUT):
         return ServerTimeout(f"{address}: no answer while connecting")
     if isinstance(error, (exceptions.ConnectionError, OSError)):
@@ -148,7 +148,7 @@ def explained(error: Exception, way: Way, connection: Any = None, place: Place |
         text = text.replace(f"{host}:{port}", f"{bracketed(host)}:{port}")
         return NeverSent(f"{address}: {text or type(error).__name__}")
     if isinstance(error, AttributeError):  # of redis-py, when the reply to HELLO is not a map
-        return UnsupportedServer(f"{address}: the server answers HELLO 3, but not as RESP3 has it ({text})")
+        return UnsupportedServer(f"{address}: the server answers HELLO 3, but not in RESP3 ({text})")
     return error
 
 
@@ -160,12 +160,14 @@ def _denied(way: Way, address: str) -> AccessDenied:
     provider = kwargs.get("credential_provider")
     if provider is not None:
         name = getattr(provider, "name", type(provider).__name__)
-        return AccessDenied(f"{address}: the server refused, twice, what credential_provider {name} returned")
+        return AccessDenied(
+            f"{address}: the server refused, twice, the credentials that credential_provider {name} returned"
+        )
     user = kwargs.get("username") or "default"
     if kwargs.get("username") and not kwargs.get("password"):
         # Nearly always the password was written in the place of the user name, so the name is not shown.
         return AccessDenied(
-            f"{address}: the server wants a password, and there is only the name of a user. If that is the "
+            f"{address}: the server wants a password, but there is only a user name. If that is the "
             f"password, write redis://:password@host, with a colon. Check {where}"
         )
     given = "refused the password" if kwargs.get("password") else "wants a password"
@@ -192,8 +194,8 @@ def _refused(error: Exception, address: str, greeting: Any) -> Exception:
     renamed = bool(command) and not greeting and command not in {"AUTH", "CLIENT", "READONLY"}
     if command == "HELLO" or renamed or "NOPROTO" in text:
         return UnsupportedServer(
-            f"{address}: the server does not speak RESP3 ({text}). fleetcache is made for Redis 7.0+ and "
-            f'Valkey 7.2+; OPTIONS["protocol"] = 2 makes do without RESP3, and without the near cache'
+            f"{address}: the server does not speak RESP3 ({text}). fleetcache needs Redis 7.0+ or "
+            f'Valkey 7.2+; with OPTIONS["protocol"] = 2 it works without RESP3, and without the near cache'
         )
     return type(error)(f"{address}: refused while connecting: {text}")
 

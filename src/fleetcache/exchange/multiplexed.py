@@ -267,7 +267,7 @@ class Multiplexed:
             if interruption(error) is not None:
                 self._interrupted()
                 raise
-            self.fail(ServerGone(f"{self.address}: sent something that is no reply: {error}"))
+            self.fail(ServerGone(f"{self.address}: sent bytes that are no valid reply: {error}"))
         except OSError as error:
             if interruption(error) is not None:
                 self._interrupted()

@@ -136,7 +136,7 @@ class Sentinels:
             replicas = replicas_in(others[0]) if others else []
             return [*chance.sample(replicas, len(replicas)), place_in(*found)]
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            return ServerGone(f"{server.address}: sent no place of a server: {type(error).__name__}")
+            return ServerGone(f"{server.address}: sent no valid address of a server: {type(error).__name__}")
 
     def _nobody_knows(self) -> Exception:
         errors = [each.said for each in self.known if isinstance(each.said, Exception)]

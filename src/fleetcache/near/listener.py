@@ -201,7 +201,7 @@ class Listener:
             for _ in range(SLICE):
                 size = receive(buffer)
                 if not size:
-                    raise ConnectionError("the server hung up")  # noqa: TRY301 - as if the socket had said so
+                    raise ConnectionError("the server closed the connection")  # noqa: TRY301 - as if the socket had said so
                 tracking.received(bytes(memoryview(buffer)[:size]), now)
                 if size < CHUNK and self.plain:
                     break  # that was all
@@ -345,7 +345,7 @@ class Listener:
         self.tracking.counts.connects += 1
         server = self.remote
         if server is None:
-            raise Refused("this server lives in the process itself")
+            raise Refused("this server is in the process itself")
         if server.pool.connection_kwargs.get("protocol") in {2, "2"}:
             raise Refused('announcements need RESP3, and OPTIONS["protocol"] is 2')
         if self._is_unsure(clock()):
@@ -404,7 +404,7 @@ class Listener:
             if not self.gate.run_patiently(self.drain, clock()):
                 return
             time.sleep(0)  # let a reader that waits for the lock have it
-        self.gate.run(self.give_up, "overload", State.ASIDE, "more is written than can be applied here")
+        self.gate.run(self.give_up, "overload", State.ASIDE, "more is announced than can be applied here")
 
     def _turn(self, now: float) -> float:
         """Send a question, a canary or TOUCH if it is due; return when the next is."""

@@ -255,7 +255,7 @@ class Tracking:
                 then, sent = self._expected.popleft()
                 then(reply, sent, now)
             else:
-                raise ConnectionError("the server sent a reply that nobody asked for")
+                raise ConnectionError("the server sent a reply to no command")
 
     def drain_begins(self, now: float) -> None:
         """Note that a reader begins to drain the socket; until it ends, the lease alone decides for other readers."""

@@ -108,7 +108,7 @@ def check_ours(directory: Path) -> None:
     else:
         return
     raise ServerNotStarted(
-        f"{directory}: it {fault}, who could read what is cached, or put links there. Delete it, or run in another directory"
+        f"{directory}: it {fault}, who could read the cached values, or put links there. Delete it, or run in another directory"
     )
 
 

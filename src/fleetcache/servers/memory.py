@@ -108,7 +108,7 @@ class MemoryServer(Server):
     def client(self) -> Any:
         raise NotImplementedError(
             f"{self.address}: a server in memory has no redis-py client. Use embedded:// for "
-            f"a real server that nobody has to start."
+            f"a real server without an installation."
         )
 
 

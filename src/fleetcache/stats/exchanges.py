@@ -63,4 +63,4 @@ def tell(exchange: Exchange) -> None:
         except Exception as error:
             let_pass(error)
             if _said.is_new(repr(hearing)):
-                log.exception("%r failed, and heard nothing of an exchange", hearing)
+                log.exception("%r failed, so one exchange was not reported to it", hearing)

@@ -446,7 +446,7 @@ class Cluster(Topology):
             self.primaries = []
 
     def _complain(self) -> NoReturn:
-        trouble = self.trouble or ServerGone(f"{self.starts[0].address}: no node says who holds which slot")
+        trouble = self.trouble or ServerGone(f"{self.starts[0].address}: no node says which node holds which slot")
         # A new exception for each caller: a shared one would collect tracebacks.
         raise type(trouble)(*trouble.args) from trouble.__cause__
 
