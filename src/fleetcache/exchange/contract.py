@@ -33,18 +33,11 @@ class Verb(bytes):
     any reply is accepted.
     """
 
-    reads: bool
-    harmless: bool
-    repeats_elsewhere: bool
-    sole: bool
-    key: int
-    names: int
-    writes: int
-    answers: frozenset[type]
-    suits: Suits | None
+    def __new__(cls, name: str, *_: Any, **__: Any) -> Self:
+        return super().__new__(cls, name.encode())
 
-    def __new__(
-        cls,
+    def __init__(
+        self,
         name: str,
         replies: Replies = frozenset(),
         *,
@@ -55,17 +48,16 @@ class Verb(bytes):
         key: int = 1,
         names: int = 1,
         writes: int | None = None,
-    ) -> Self:
-        verb = super().__new__(cls, name.encode())
-        verb.answers, verb.suits = (replies, None) if isinstance(replies, frozenset) else (frozenset(), replies)
-        verb.reads = reads
-        verb.harmless = harmless or reads
-        verb.repeats_elsewhere = repeats_elsewhere or verb.harmless
-        verb.sole = sole
-        verb.key = key
-        verb.writes = writes if writes is not None else 0 if reads or not key else 1
-        verb.names = max(names, verb.writes)
-        return verb
+    ) -> None:
+        self.answers = replies if isinstance(replies, frozenset) else frozenset[type]()
+        self.suits = None if isinstance(replies, frozenset) else replies
+        self.reads = reads
+        self.harmless = harmless or reads
+        self.repeats_elsewhere = repeats_elsewhere or self.harmless
+        self.sole = sole
+        self.key = key
+        self.writes = writes if writes is not None else 0 if reads or not key else 1
+        self.names = max(names, self.writes)
 
 
 class Script(str):  # noqa: SLOT000 - it has attributes

@@ -15,10 +15,13 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from fleetcache.forks import OURS, own
 from fleetcache.threads import Bell, begun
+
+if TYPE_CHECKING:
+    from fleetcache.exchange.breaker import Breaker
 
 LATE = 1.0
 """If a probe is this many seconds overdue, callers try themselves."""
@@ -39,21 +42,6 @@ RARER = 0.1
 """Without callers, the pause before the next probe is this part of the time since the last caller."""
 
 
-class Watched(Protocol):
-    """The part of a breaker that a `Prober` uses."""
-
-    address: str
-    cooldown: float
-    next_try: float
-
-    @property
-    def open(self) -> bool:
-        """Whether callers are refused."""
-
-    def forget(self) -> None:
-        """Let the next caller try."""
-
-
 class Prober:
     """Calls *probe*, which reports to the breaker, as long as the breaker is open."""
 
@@ -68,17 +56,17 @@ class Prober:
         self.trying: list[threading.Thread] = []
         PROBERS.add(self)
 
-    def start(self, breaker: Watched, now: float) -> None:
+    def start(self, breaker: Breaker, now: float) -> None:
         """Start the thread; if it runs already, let it read the breaker's ``next_try`` again."""
         self.asked = now
         self.wake.ring()
         if not self.over and self.turn.acquire(blocking=False):
             self.thread = None
-            self.thread = self._started(breaker, self._run, breaker, self.turn)
+            self.thread = begun(f"probe {breaker.address}", self._run, breaker, self.turn)
             if self.thread is None:
                 self.turn.release()
 
-    def watches(self, breaker: Watched, now: float) -> bool:
+    def watches(self, breaker: Breaker, now: float) -> bool:
         """Whether a caller at the time *now* can leave the question to the next probe."""
         self.asked = now
         if self.over:
@@ -94,12 +82,7 @@ class Prober:
             self.wake.ring()
         return self.turn.locked()
 
-    @staticmethod
-    def _started(breaker: Watched, work: Callable[..., object], *arguments: object) -> threading.Thread | None:
-        """Return a running thread that does *work*, None if no thread can be started now."""
-        return begun(f"probe {breaker.address}", work, *arguments)
-
-    def _run(self, breaker: Watched, turn: threading.Lock) -> None:
+    def _run(self, breaker: Breaker, turn: threading.Lock) -> None:
         try:
             while breaker.open and not self.over:
                 now = monotonic()
@@ -115,9 +98,9 @@ class Prober:
         finally:
             turn.release()
 
-    def _begin(self, breaker: Watched, probe: Callable[[], object]) -> None:
+    def _begin(self, breaker: Breaker, probe: Callable[[], object]) -> None:
         self.trying = [thread for thread in self.trying if thread.is_alive()]
-        if len(self.trying) < AT_ONCE and (thread := self._started(breaker, probe)):
+        if len(self.trying) < AT_ONCE and (thread := begun(f"probe {breaker.address}", probe)):
             self.trying.append(thread)
 
     def stop(self) -> None:

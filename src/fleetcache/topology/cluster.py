@@ -26,7 +26,7 @@ from fleetcache.errors import NeverSent, ServerGone, ServerTimeout, TooManyConne
 from fleetcache.exchange.connecting import place_of
 from fleetcache.exchange.contract import Command, Redirected, Reply, Server, Verb
 from fleetcache.exchange.repeating import to_another_node
-from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime
+from fleetcache.exchange.runtime import AWAITING, BLOCKING, Runtime, attempt
 from fleetcache.exchange.wire import SLOTS, MovedError, pack, place_in
 from fleetcache.forks import Guard, chance, in_children
 from fleetcache.keys import in_utf8
@@ -133,19 +133,15 @@ class Node(Server):
         return complete(self.cluster.settle(BLOCKING, self, commands, replies))
 
     def tell(self, commands: Sequence[Command]) -> Any:
-        try:
-            return self.server.tell(commands), commands
-        except AWAY as error:
-            return error, commands
+        return attempt(self.server.tell, commands), commands
 
     def hear(self, told: Any) -> list[Reply]:
         found, commands = told
-        if isinstance(found, Exception):
-            return self._settle(commands, [found] * len(commands))
-        try:
-            replies = self.server.hear(found)
-        except AWAY as error:
-            return self._settle(commands, [error] * len(commands))
+        replies = found if isinstance(found, Exception) else attempt(self.server.hear, found)
+        if isinstance(replies, AWAY):
+            return self._settle(commands, [replies] * len(commands))
+        if isinstance(replies, Exception):
+            raise replies
         return replies if SIGNS.isdisjoint(map(type, replies)) else self._settle(commands, replies)
 
     def drop(self, told: Any) -> None:
