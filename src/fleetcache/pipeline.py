@@ -200,19 +200,15 @@ class Pipeline(Twinned):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._discard()
+        for operation in self.operations:
+            operation.close()
+        self.operations.clear()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._discard()
-
-    def _discard(self) -> None:
-        """Close the operations that were collected and never executed."""
-        for operation in self.operations:
-            operation.close()
-        self.operations.clear()
+        self.__exit__()
 
 
 class Run:

@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-import hiredis
 from redis.exceptions import AskError, MovedError, NoPermissionError, RedisError
 
 from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, SettingsError, UnsupportedServer
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.connecting import Way, address_of, connect
-from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, pack, refusal
+from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, new_parser, pack
 from fleetcache.near.refusals import PRIMARY, too_old
 from fleetcache.pool import ConnectionFactory
 from fleetcache.settings import Options, Settings, from_url
@@ -153,8 +152,8 @@ class Line:
 
     def __init__(self, pool: Any, patience: float) -> None:
         self.patience = patience
-        self.pushed: list[tuple[Any, ...]] = []
-        self._reader = Arrivals(encoding="utf-8", errors="replace", replyError=refusal, notEnoughData=NEED_DATA)
+        self.pushed: list[Any] = []
+        self._reader = new_parser(encoding="utf-8", errors="replace")
         self._conversation = Conversation(connect(Way(pool)), patience, address_of(pool))
         self._conversation.parser = self._reader
         self.close = self._conversation.close
@@ -171,7 +170,7 @@ class Line:
 
     def reply(self) -> Any:
         """Return the next reply."""
-        while type(arrived := self._next()) is tuple:
+        while type(arrived := self._next()) is Push:
             self.pushed.append(arrived)
         return arrived
 
@@ -193,15 +192,6 @@ class Line:
         while (arrived := self._reader.gets()) is NEED_DATA:
             self._conversation.receive()
         return arrived
-
-
-class Arrivals(hiredis.Reader):  # type: ignore[misc]  # it has no types
-    """A parser that returns pushes among the replies, as tuples."""
-
-    def gets(self, *how: Any) -> Any:
-        """Return the next reply or push."""
-        arrived = super().gets(*how)
-        return tuple(arrived) if type(arrived) is Push else arrived
 
 
 class _Inquiry:

@@ -43,10 +43,12 @@ class Bell:
         if self._rung.empty():
             self._rung.put(None)
 
-    def wait(self, seconds: float) -> None:
-        """Return when the bell has been rung, or after *seconds*."""
+    def wait(self, seconds: float) -> bool:
+        """Wait until the bell is rung, for *seconds* at most; return whether it was rung."""
         with suppress(Empty):
             self._rung.get(timeout=max(seconds, 0))
+            return True
+        return False
 
 
 def start(thread: threading.Thread) -> None:

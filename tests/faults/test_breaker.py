@@ -535,7 +535,7 @@ def test_nobody_asks(monkeypatch, clock):
     monkeypatch.setattr(probing, "monotonic", clock)
     monkeypatch.setattr(probing, "IDLE", 3600.0)
     monkeypatch.setattr(breaker.prober.wake, "wait", lambda seconds: setattr(clock, "now", clock.now + seconds))
-    monkeypatch.setattr(breaker.prober, "_started", lambda _, work, *arguments: work(*arguments) or threading.Thread())
+    monkeypatch.setattr(probing, "begun", lambda _, work, *arguments: work(*arguments) or threading.Thread())
     began = clock.now
 
     fail(breaker)

@@ -495,17 +495,17 @@ async def test_a_silent_server_ends_the_hits(copies, valkey, raw, asked):
 @one_face
 async def test_who_stops_listening_to_a_server_that_is_away(copies, monkeypatch):
     """Nothing of it is left there, so that primaries that come and go do not collect listeners."""
-    resting, rest_of = threading.Event(), listening.Listener._rest
+    resting, usual = threading.Event(), listening.pause
 
-    def rest(self: Any, seconds: float) -> None:
-        if self.tracking.state is State.DEAD:
-            resting.set()
-            seconds = 10
-        rest_of(self, seconds)
+    def pause(state: State, tried: int) -> float:
+        if state is not State.DEAD:
+            return usual(state, tried)
+        resting.set()
+        return 10
 
     with valkey_server() as server:
         near = copies(server.url(9))
-        monkeypatch.setattr(listening.Listener, "_rest", rest)
+        monkeypatch.setattr(listening, "pause", pause)
         (listener,) = listeners(near.near)
         remote = near.topology.primary
         assert remote.watchers

@@ -9,7 +9,7 @@ import pytest
 import redis
 from tests.waiting import until
 
-from fleetcache.near.reads import PAID
+from fleetcache.near.touching import PAID
 from fleetcache.near.tracking import Tracking
 from fleetcache.testing import redis_server, valkey_server
 

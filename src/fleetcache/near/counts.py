@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from fleetcache.stats.figures import Figures
@@ -25,42 +26,40 @@ EVENTS = Figures(
 )
 
 
+LONGEST = 24
+"""All longer lags are counted under this power of 2."""
+
+
 @dataclass
 class Events:
     """What happened on the connections to one primary since the process began."""
 
     pushes: int = 0
     """Names that were announced, copied here or not."""
-    epochs: dict[str, int] = field(default_factory=dict)
+    epochs: Counter[str] = field(default_factory=Counter)
     """How often every copy was given up, by reason."""
     connects: int = 0
     """Attempts to connect."""
     canaries: int = 0
-    lags: list[int] = field(default_factory=lambda: [0] * 24)
-    """The number of canaries whose announcement took less than 2, 4, 8, … microseconds."""
+    lags: Counter[int] = field(default_factory=Counter)
+    """How many announcements of canaries took less than 2 to the power of each key in microseconds."""
 
     touched: int = 0
     """Names reported by `TOUCH`."""
 
     @property
     def lag(self) -> dict[str, int]:
-        """The buckets of ``lags`` that are not empty, by their upper ends."""
-        return {f"< {2 ** (bucket + 1)} us": count for bucket, count in enumerate(self.lags) if count}
+        """The counts in ``lags``, by what was the limit of each."""
+        return {f"< {2**power} us": self.lags[power] for power in sorted(self.lags)}
 
     def canary_took(self, seconds: float) -> None:
         """Count a canary's round trip."""
-        bucket = min(max(int(seconds * 1e6), 1).bit_length() - 1, len(self.lags) - 1)
-        self.lags[bucket] += 1
+        self.lags[min(max(int(seconds * 1e6), 1).bit_length(), LONGEST)] += 1
 
     def add(self, other: Events) -> None:
         """Add the counters of another primary."""
-        for name, count in other.epochs.items():
-            self.epochs[name] = self.epochs.get(name, 0) + count
-        self.pushes += other.pushes
-        self.connects += other.connects
-        self.canaries += other.canaries
-        self.touched += other.touched
-        self.lags = [mine + its for mine, its in zip(self.lags, other.lags, strict=True)]
+        for name, mine in vars(self).items():
+            setattr(self, name, mine + getattr(other, name))
 
 
 @dataclass

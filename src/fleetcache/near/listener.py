@@ -18,7 +18,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -39,7 +38,7 @@ from fleetcache.near.stages import State
 from fleetcache.near.tracking import CANARY_LIFE, DOUBT, Tracking
 from fleetcache.servers.remote import RemoteServer
 from fleetcache.sharing import tidy
-from fleetcache.threads import start
+from fleetcache.threads import Bell, start
 from fleetcache.topology.contract import Topology
 from fleetcache.twin import complete
 
@@ -97,7 +96,7 @@ class Listener:
         self.probing = False
         self.sock: Any = None
         self.plain = True
-        self.wake: SimpleQueue[None] = SimpleQueue()
+        self.wake = Bell()
         self.checked = self.assured = NEVER
         """When other servers were last asked who the primary is, and when one last answered."""
         self.looked = NEVER
@@ -165,7 +164,7 @@ class Listener:
             if self.server is not None and LISTENERS.get(self.server) is self:
                 del LISTENERS[self.server]
             self.gate.run(self.give_up, "closed", State.ASLEEP, "closed")
-            self.rouse()
+            self.wake.ring()
 
     def wrote(self, names: Iterable[str] | None) -> None:
         """Note that this process writes *names*, None for all names, or has written them."""
@@ -245,7 +244,7 @@ class Listener:
         """Call *then* when every write acknowledged before *now* is known; return whether to wait for that."""
         waits = bool(self.gate.run(self._fence, now, then))
         if waits:
-            self.rouse()
+            self.wake.ring()
         return waits
 
     def _fence(self, now: float, then: Callable[[], object]) -> bool:
@@ -276,7 +275,7 @@ class Listener:
             state = self.tracking.state
             if self.tracking.lived or state is not last:
                 tried, last = 0, state
-            self._rest(pause(state, tried))
+            self.wake.wait(pause(state, tried))
             tried += 1
 
     def _goes_on(self) -> bool:
@@ -330,16 +329,6 @@ class Listener:
             log.error("%s: the near cache's listener failed, and starts anew", self.tracking.address, exc_info=error)
         self.gate.run(self.give_up, "failure", State.DEAD, why)
 
-    def _rest(self, seconds: float) -> None:
-        with suppress(Empty):
-            self.wake.get(timeout=seconds)
-
-    def rouse(self) -> None:
-        """Wake the thread if it rests."""
-        # No threading.Event: an interrupt within its methods, or a handler that calls them again, leaves its lock held.
-        if self.wake.empty():
-            self.wake.put(None)
-
     def _connect(self) -> Any:
         """Connect, and ask for announcements; return the connection."""
         self.tracking.counts.connects += 1
@@ -391,10 +380,10 @@ class Listener:
                     continue
                 now = clock()
                 if now - self.looked < LATE and not self.tracking.waiters:
-                    self._rest(CALM)  # readers drain the socket themselves
+                    self.wake.wait(CALM)  # readers drain the socket themselves
                     continue
                 if now - drained < CROWDED:
-                    self._rest(max(min(drained + CROWDED, due) - now, 0))
+                    self.wake.wait(max(min(drained + CROWDED, due) - now, 0))
                 drained = now
                 self._catch_up()
 
@@ -522,7 +511,7 @@ class Listener:
         """Note that a new ordinary connection leads to the server *run_id*."""
         self.gate.run(self._met, run_id)
         if self.sock is None and self.tracking.last_met not in {"", run_id}:
-            self.rouse()  # perhaps this server offers what the last one did not
+            self.wake.ring()  # perhaps this server offers what the last one did not
 
     def _met(self, run_id: str) -> None:
         if not self.tracking.is_same_server(run_id):
@@ -548,7 +537,7 @@ class Listener:
             self.gate.run(self.tracking.end_epoch, "moved")
         if not self.wanted:
             self.gate.run(self.give_up, "moved", State.ASLEEP, "it is no primary any more")
-            self.rouse()
+            self.wake.ring()
 
     def _unwatch(self) -> None:
         self.topology.unwatch(self.moved)

@@ -13,9 +13,7 @@ import atexit
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from os.path import commonprefix
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from fleetcache.errors import SettingsError
@@ -32,6 +30,7 @@ from fleetcache.near.store import COPIES, PACKED, Entry, Store
 from fleetcache.near.tracking import CANARY
 from fleetcache.settings import NearOptions, Settings
 from fleetcache.stats.figures import Figures
+from fleetcache.threads import Bell
 from fleetcache.topology.contract import Topology
 
 __all__ = ["CANARY", "PACKED", "Near", "announced", "clock", "open_near"]
@@ -215,13 +214,10 @@ class Near:
     def fence(self) -> None:
         """Wait until every write that was acknowledged before now is known here."""
         began = clock()
-        # No threading.Event: an interrupt within its methods would leave its lock held.
-        passed: dict[Listener, SimpleQueue[None]] = {listener: SimpleQueue() for listener in self._telling()}
-        waits = [listener for listener, queue in passed.items() if listener.fence(began, partial(queue.put, None))]
+        passed = {listener: Bell() for listener in self._telling()}
+        waits = [listener for listener, bell in passed.items() if listener.fence(began, bell.ring)]
         for listener in waits:  # all servers have been asked before the first wait
-            try:
-                passed[listener].get(timeout=max(began + listener.patience - clock(), 0))
-            except Empty:
+            if not passed[listener].wait(began + listener.patience - clock()):
                 listener.distrust()
 
     async def afence(self) -> None:
@@ -348,7 +344,7 @@ def _leave(followed: dict[Server, Reads]) -> None:
     """Tell the listeners that a near cache is gone; a finalizer calls this at any moment."""
     for reads in list(followed.values()):
         reads.listener.leaving.append(reads)
-        reads.listener.rouse()
+        reads.listener.wake.ring()
 
 
 def open_near(settings: Settings, prefixes: Sequence[str], topology: Topology, warns: bool = False) -> Near | None:

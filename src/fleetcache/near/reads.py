@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fleetcache.keys import MAX_LENGTH, doubtful
 from fleetcache.near.counts import Counts
 from fleetcache.near.stages import State
-from fleetcache.near.store import PACKED, Entry, Store
+from fleetcache.near.store import PACKED, Store
 from fleetcache.settings import NearOptions
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ LARGE = 16_384
 
 SCALARS = frozenset((str, bytes, int, float, bool))
 """Types of immutable values, of which every caller gets the same object.  (A stored None is PACKED.)"""
-
-PAID = 10
-"""A copy is reported by TOUCH once for this many hits; a report costs a tenth of a read."""
 
 
 class Read:
@@ -195,10 +192,6 @@ class Reads:
         self.covered = False
         self.pending = {}
         self.store.clear()
-
-    def warm(self) -> list[Entry]:
-        """Return the copies with enough hits since the last report to be reported again.  Needs no lock."""
-        return self.store.warm(self.tracking.epoch, PAID) if self.options.touch else []
 
 
 def leaves_copy(read: Read, reads: Reads) -> bool:

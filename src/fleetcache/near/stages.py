@@ -76,8 +76,3 @@ TRANSITIONS: Mapping[Stage, Mapping[Event, Stage]] = {
     Stage.UNTRACKED: {},
 }
 """The next stage, by stage and event.  LOST always leads to GREETING; an event without an entry changes nothing."""
-
-
-def following(stage: Stage, event: Event) -> Stage:
-    """Return the stage after *event*."""
-    return Stage.GREETING if event is Event.LOST else TRANSITIONS[stage].get(event, stage)

@@ -42,7 +42,7 @@ from fleetcache.near.counts import Events
 from fleetcache.near.journal import Journal
 from fleetcache.near.reads import NEVER, Reads
 from fleetcache.near.refusals import IN_ORDER, NO_WRITES, PRIMARY, Refused, insist, too_old
-from fleetcache.near.stages import Event, Stage, State, following
+from fleetcache.near.stages import TRANSITIONS, Event, Stage, State
 from fleetcache.near.store import ENDED, Epoch
 from fleetcache.near.touching import Touching
 from fleetcache.settings import NearOptions
@@ -153,7 +153,7 @@ class Tracking:
     # --- the stage --------------------------------------------------------------------------------
 
     def _enter(self, event: Event) -> None:
-        self.stage = following(self.stage, event)
+        self.stage = Stage.GREETING if event is Event.LOST else TRANSITIONS[self.stage].get(event, self.stage)
 
     @property
     def state(self) -> State:
@@ -463,7 +463,7 @@ class Tracking:
         self.journal.end()
         for reads in self.readers:
             reads.forget()
-        self.counts.epochs[reason] = self.counts.epochs.get(reason, 0) + 1
+        self.counts.epochs[reason] += 1
         self._extend()
 
     def void(self) -> None:

@@ -100,11 +100,6 @@ class MemoryServer(Server):
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
         return self.exchange(commands)
 
-    def empty(self) -> None:
-        """Remove every entry."""
-        with _batches.lock:
-            self._database = Database()
-
     def client(self) -> Any:
         raise NotImplementedError(
             f"{self.address}: a server in memory has no redis-py client. Use embedded:// for "
@@ -112,16 +107,11 @@ class MemoryServer(Server):
         )
 
 
-_servers: dict[str, MemoryServer] = {}
+MEMORY: dict[str, MemoryServer] = {}
+"""The servers of this process."""
 
 
 def memory_server(name: str) -> MemoryServer:
     """Return this process's server called *name*, the same one each time."""
     # setdefault() is one step, so two threads cannot get two servers.
-    return _servers.setdefault(name, MemoryServer(name))
-
-
-def empty_memory() -> None:
-    """Empty every ``memory://`` server of this process."""
-    for server in list(_servers.values()):
-        server.empty()
+    return MEMORY.setdefault(name, MemoryServer(name))

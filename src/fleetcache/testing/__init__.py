@@ -14,10 +14,9 @@ side by side.  It ends when the test process ends, even if that is killed::
     proxy        a proxy that fails on order
 """
 
-from fleetcache.servers.memory import empty_memory
 from fleetcache.testing.clusters import ClusterNode, ServerCluster, WatchedServers, cluster, sentinels
 from fleetcache.testing.proxy import FaultProxy, clients, tracked, untracked
-from fleetcache.testing.servers import TLSServer, redis_server, tls_server, valkey_server
+from fleetcache.testing.servers import TLSServer, empty_memory, redis_server, tls_server, valkey_server
 
 __all__ = [
     "ClusterNode",

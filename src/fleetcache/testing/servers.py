@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from fleetcache import commands as c
 from fleetcache.errors import ServerNotFound, SettingsError
 from fleetcache.forks import OURS, in_children, own
 from fleetcache.servers.embedded import PATIENCE, ServerProcess, StrPath
+from fleetcache.servers.memory import MEMORY
 
 # Below every system's ephemeral range, so that no outgoing connection takes the port during a
 # restart, and low enough for a cluster bus, which listens 10000 higher.
@@ -122,6 +124,12 @@ class EmbeddedServer(ServerProcess):
         """In a forked child: leave the server to the parent; for the child it has ended."""
         self._lifeline()
         self._warden.returncode = 0
+
+
+def empty_memory() -> None:
+    """Empty every ``memory://`` server of this process."""
+    for server in list(MEMORY.values()):
+        server.exchange(((c.FLUSHDB,),))
 
 
 def valkey_server(**options: Any) -> EmbeddedServer:
