@@ -113,13 +113,8 @@ def _same_again(name: str, replies: Replies, *, names: int = 1, writes: int | No
 PAYLOADS, FIELDS = _one_each(bytes, NoneType, first=1), _one_each(bytes, NoneType, first=2)
 
 # Strings and keys.
-GET, EXISTS, TTL, PTTL = (
-    _reading("GET", TEXT),
-    _reading("EXISTS", COUNT),
-    _reading("TTL", COUNT),
-    _reading("PTTL", COUNT),
-)
-MGET = _reading("MGET", PAYLOADS, names=ALL)
+GET, MGET = _reading("GET", TEXT), _reading("MGET", PAYLOADS, names=ALL)
+EXISTS, TTL, PTTL = _reading("EXISTS", COUNT), _reading("TTL", COUNT), _reading("PTTL", COUNT)
 # Reads that only the primary answers: a write depends on them, and a replica may be behind.
 GET_NOW, PTTL_NOW = _same_again("GET", TEXT, writes=0), _same_again("PTTL", COUNT, writes=0)
 EXISTS_NOW, MGET_NOW = _same_again("EXISTS", COUNT, writes=0), _same_again("MGET", PAYLOADS, writes=0, names=ALL)

@@ -25,17 +25,7 @@ from redis import exceptions
 from redis.cluster import REDIS_ALLOWED_KEYS
 from redis.sentinel import SentinelConnectionPool
 
-from fleetcache.errors import (
-    AccessDenied,
-    NeverSent,
-    NoSuchDatabase,
-    ServerGone,
-    ServerTimeout,
-    SettingsError,
-    TooManyConnections,
-    UnsupportedServer,
-    UnusableFile,
-)
+from fleetcache import errors
 from fleetcache.exchange.diagnosis import SHORTLY, bracketed, speaks_plainly, speaks_tls, unusable_file
 from fleetcache.exchange.repeating import greets_again
 from fleetcache.exchange.wire import PACKER
@@ -120,19 +110,19 @@ def explained(error: Exception, way: Way, connection: Any = None, place: Place |
     pool = way.pool
     address = address_of(pool)
     text = str(error)
-    if isinstance(error, (SettingsError, NeverSent, ServerTimeout)):  # explained already
+    if isinstance(error, (errors.SettingsError, errors.NeverSent, errors.ServerTimeout)):  # explained already
         return error
     if isinstance(error, (ImportError, TypeError, ValueError)):
-        return SettingsError(f"{address}: redis-py cannot connect with these settings: {text}")
-    if isinstance(error, AccessDenied):
-        return AccessDenied(f"{address}: {text}")
+        return errors.SettingsError(f"{address}: redis-py cannot connect with these settings: {text}")
+    if isinstance(error, errors.AccessDenied):
+        return errors.AccessDenied(f"{address}: {text}")
     if any(each.startswith("DENIED") for each in (text, *getattr(connection, "refusals", ()))):
-        return AccessDenied(
+        return errors.AccessDenied(
             f"{address}: the server is in protected mode, and serves only clients on its own machine. Give it a "
             f"password (requirepass), or set protected-mode to no where nobody else reaches it"
         )
     if "max number of clients" in text:
-        return TooManyConnections(f"{address}: the server serves as many clients as its maxclients allows")
+        return errors.TooManyConnections(f"{address}: the server serves as many clients as its maxclients allows")
     if isinstance(error, exceptions.AuthenticationError) or "WRONGPASS" in text or "NOAUTH" in text:
         return _denied(way, address)
     if isinstance(error, exceptions.ResponseError):
@@ -140,19 +130,19 @@ def explained(error: Exception, way: Way, connection: Any = None, place: Place |
     if wrong := _other_language(error, way, place):
         return wrong
     if isinstance(error, exceptions.InvalidResponse):
-        return ServerGone(f"{address}: sent bytes that are no valid reply: {text}")
+        return errors.ServerGone(f"{address}: sent bytes that are no valid reply: {text}")
     if isinstance(error, TIMED_OUT):
-        return ServerTimeout(f"{address}: no answer while connecting")
+        return errors.ServerTimeout(f"{address}: no answer while connecting")
     if isinstance(error, (exceptions.ConnectionError, OSError)):
         host, port = place or place_of(pool)
         text = text.replace(f"{host}:{port}", f"{bracketed(host)}:{port}")
-        return NeverSent(f"{address}: {text or type(error).__name__}")
+        return errors.NeverSent(f"{address}: {text or type(error).__name__}")
     if isinstance(error, AttributeError):  # of redis-py, when the reply to HELLO is not a map
-        return UnsupportedServer(f"{address}: the server answers HELLO 3, but not in RESP3 ({text})")
+        return errors.UnsupportedServer(f"{address}: the server answers HELLO 3, but not in RESP3 ({text})")
     return error
 
 
-def _denied(way: Way, address: str) -> AccessDenied:
+def _denied(way: Way, address: str) -> errors.AccessDenied:
     kwargs = way.pool.connection_kwargs
     where = "OPTIONS['PASSWORD'], OPTIONS['USERNAME'] or the URL"
     if way.of_sentinel:
@@ -160,18 +150,18 @@ def _denied(way: Way, address: str) -> AccessDenied:
     provider = kwargs.get("credential_provider")
     if provider is not None:
         name = getattr(provider, "name", type(provider).__name__)
-        return AccessDenied(
+        return errors.AccessDenied(
             f"{address}: the server refused, twice, the credentials that credential_provider {name} returned"
         )
     user = kwargs.get("username") or "default"
     if kwargs.get("username") and not kwargs.get("password"):
         # Nearly always the password was written in the place of the user name, so the name is not shown.
-        return AccessDenied(
+        return errors.AccessDenied(
             f"{address}: the server wants a password, but there is only a user name. If that is the "
             f"password, write redis://:password@host, with a colon. Check {where}"
         )
     given = "refused the password" if kwargs.get("password") else "wants a password"
-    return AccessDenied(f"{address}: the server {given} of user {user!r}. Check {where}")
+    return errors.AccessDenied(f"{address}: the server {given} of user {user!r}. Check {where}")
 
 
 def _refused(error: Exception, address: str, greeting: Any) -> Exception:
@@ -185,15 +175,15 @@ def _refused(error: Exception, address: str, greeting: Any) -> Exception:
         fix = "Choose another number in LOCATION"
         if mode_in(greeting) == "cluster":
             fix = "It is a node of a cluster: write redis+cluster:// in LOCATION, without a number"
-        return NoSuchDatabase(f"{address}: the server has no such database ({text}). {fix}")
+        return errors.NoSuchDatabase(f"{address}: the server has no such database ({text}). {fix}")
     if command == "SELECT":
-        return NoSuchDatabase(
+        return errors.NoSuchDatabase(
             f"{address}: the server refuses SELECT ({text}), so only database 0 can be used. Leave the number out of LOCATION"
         )
     # Without a reply to HELLO, it is HELLO that the server knows under another name.
     renamed = bool(command) and not greeting and command not in {"AUTH", "CLIENT", "READONLY"}
     if command == "HELLO" or renamed or "NOPROTO" in text:
-        return UnsupportedServer(
+        return errors.UnsupportedServer(
             f"{address}: the server does not speak RESP3 ({text}). fleetcache needs Redis 7.0+ or "
             f'Valkey 7.2+; with OPTIONS["protocol"] = 2 it works without RESP3, and without the near cache'
         )
@@ -206,10 +196,10 @@ def mode_in(greeting: Any) -> str:
     return found.decode() if isinstance(found, bytes) else str(found)
 
 
-def a_sentinel(address: str) -> UnsupportedServer:
+def a_sentinel(address: str) -> errors.UnsupportedServer:
     """Return the error for LOCATION that names a Sentinel in place of a server."""
     place = address.partition("/")[0]
-    return UnsupportedServer(
+    return errors.UnsupportedServer(
         f"{address}: the server is a Sentinel, which holds no data. Write redis+sentinel://{place}/service/0 in "
         f"LOCATION, with the name of the service that it watches"
     )
@@ -225,13 +215,15 @@ def _other_language(error: Exception, way: Way, place: Place | None) -> Exceptio
     timed_out = isinstance(error, TIMED_OUT)
     if issubclass(pool.connection_class, redis.SSLConnection):
         if not timed_out and isinstance(cause, (OSError, ValueError)) and (wrong := unusable_file(options)):
-            return UnusableFile(f"{address}: {wrong}")
+            return errors.UnusableFile(f"{address}: {wrong}")
         if (timed_out or isinstance(cause, ssl.SSLError)) and speaks_plainly(place or place_of(pool)):
             fix = "Leave ssl out of OPTIONS['SENTINEL_KWARGS']" if own else "Write redis instead of rediss in LOCATION"
-            return (ServerTimeout if timed_out else NeverSent)(f"{address}: the server does not speak TLS. {fix}")
+            return (errors.ServerTimeout if timed_out else errors.NeverSent)(
+                f"{address}: the server does not speak TLS. {fix}"
+            )
     elif _hung_up(error) and speaks_tls(place or place_of(pool)):
         fix = "Set ssl in OPTIONS['SENTINEL_KWARGS']" if own else "Write rediss instead of redis in LOCATION"
-        return NeverSent(f"{address}: the server speaks TLS only. {fix}")
+        return errors.NeverSent(f"{address}: the server speaks TLS only. {fix}")
     return None
 
 

@@ -21,7 +21,7 @@ class Runtime(Protocol):
     blocks: bool
     """Whether its coroutines run to their end without suspending."""
 
-    once: bool
+    once: bool = False
     """Whether an operation may send commands only once, as in a transaction."""
 
     async def alone(self) -> None:
@@ -29,6 +29,7 @@ class Runtime(Protocol):
 
         An operation that sends commands more than once calls this first; otherwise a pipeline could not keep its order.
         """
+        return
 
     def exchange(self, server: Server, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
         """Return the server's replies to *commands*."""
@@ -43,14 +44,10 @@ class Runtime(Protocol):
         """Return the result of a user's function; raise *refusal* if it must be awaited and this runtime cannot."""
 
 
-class Blocking:
+class Blocking(Runtime):
     """Waits by blocking the thread; coroutines on it never suspend."""
 
     blocks = True
-    once = False
-
-    async def alone(self) -> None:
-        pass
 
     async def exchange(self, server: Server, commands: Sequence[Command]) -> list[Reply]:
         return server.exchange(commands)
@@ -97,14 +94,10 @@ def attempt(action: Callable[[Any], Any], argument: Any) -> Any:
         return error
 
 
-class Awaiting:
+class Awaiting(Runtime):
     """Waits by awaiting, so that other tasks of the running loop go on."""
 
     blocks = False
-    once = False
-
-    async def alone(self) -> None:
-        pass
 
     def exchange(self, server: Server, commands: Sequence[Command]) -> Awaitable[list[Reply]]:
         return server.aexchange(commands)

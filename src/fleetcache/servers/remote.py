@@ -22,18 +22,7 @@ from typing import Any, TypeAlias
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.sentinel import SentinelConnectionPool
 
-from fleetcache.errors import (
-    LARGE_REQUEST,
-    ConnectionInterrupted,
-    ConnectionLost,
-    NotPrimary,
-    ServerGone,
-    ServerTimeout,
-    SettingsError,
-    TooManyConnections,
-    UnsupportedServer,
-    is_outage,
-)
+from fleetcache import errors
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import Way, address_of, connect, time_to_connect
@@ -58,10 +47,10 @@ log = logging.getLogger("fleetcache.server")
 MOMENT = 0.05
 """How long, in seconds, a caller whose old connection timed out waits for the result of a probe."""
 
-REFUSED = (AuthenticationError, ResponseError, UnsupportedServer, SettingsError)
+REFUSED = (AuthenticationError, ResponseError, errors.UnsupportedServer, errors.SettingsError)
 """Errors of a new connection that are not outages: the server refuses it, or the settings are wrong."""
 
-APART = LARGE_REQUEST
+APART = errors.LARGE_REQUEST
 """Commands that are sent together and have more bytes than this get an awaiting connection of their own."""
 
 
@@ -249,7 +238,7 @@ class RemoteServer(Server):
             if self.seats is None or (seat := self.seats.take()) is not None:
                 break
             if until is not None and monotonic() >= until:
-                raise TooManyConnections(
+                raise errors.TooManyConnections(
                     f"{self.address}: all {self.max_connections} connections are in use. "
                     f"Raise max_connections, or let callers wait with redis.BlockingConnectionPool"
                 )
@@ -265,13 +254,13 @@ class RemoteServer(Server):
     def _give_up(self, told: Told, error: BaseException) -> None:
         """Close the connection on which *told* failed with *error*, and tell the breaker."""
         conversation, commands, era = told
-        if isinstance(error, ConnectionLost):
+        if isinstance(error, errors.ConnectionLost):
             error.doubt_size(len(packed(commands)))
         self._hang_up(conversation)
-        if isinstance(error, ServerTimeout):
+        if isinstance(error, errors.ServerTimeout):
             self.close_idle()  # a load balancer that dropped one silently has dropped those that were idle for longer
         self._note(error, era)
-        if conversation.replaceable and isinstance(error, ServerTimeout):
+        if conversation.replaceable and isinstance(error, errors.ServerTimeout):
             complete(self._second_opinion(BLOCKING))
 
     def connect_apart(self) -> Any:
@@ -301,8 +290,8 @@ class RemoteServer(Server):
 
     def _note(self, error: BaseException, era: int) -> None:
         """Tell the breaker of an outage, once; log a refusal, once."""
-        if is_outage(error) and not isinstance(error, TooManyConnections):
-            if isinstance(error, ConnectionInterrupted):
+        if errors.is_outage(error) and not isinstance(error, errors.TooManyConnections):
+            if isinstance(error, errors.ConnectionInterrupted):
                 if error.counted:
                     return
                 error.counted = True
@@ -327,7 +316,7 @@ class RemoteServer(Server):
                 conversation.close()
         except Exception as error:  # noqa: BLE001 - whatever it is, callers will meet it
             self._note(error, era)
-            if is_outage(error):
+            if errors.is_outage(error):
                 return
         self.breaker.success(era)  # a server that refuses the connection is there
 
@@ -383,7 +372,7 @@ class RemoteServer(Server):
                 except Overtaken as overtaken:
                     since = overtaken.since
                     continue
-                except ServerGone as error:
+                except errors.ServerGone as error:
                     if last or not after_loss(commands, error):
                         raise
                     tries += 1
@@ -396,7 +385,7 @@ class RemoteServer(Server):
                 tries += 1
         except BaseException as error:
             self._note(error, era)
-            if old and isinstance(error, ServerTimeout):
+            if old and isinstance(error, errors.ServerTimeout):
                 await self._second_opinion(AWAITING)
             raise
         if self.breaker.failed:
@@ -429,7 +418,7 @@ class RemoteServer(Server):
                     await self._arrival(self._aconnect(line.loop, line.keep))
                 try:
                     return await own.ask(data, commands)
-                except ConnectionLost as error:
+                except errors.ConnectionLost as error:
                     error.doubt_size(len(data))
                     raise
                 finally:
@@ -494,7 +483,7 @@ class RemoteServer(Server):
         done, _ = await asyncio.wait((making,), timeout=limit and limit + DEADLINE)
         if not done:
             self.connecting.pop(id(making.get_loop()), None)
-            raise ServerTimeout(f"{self.address}: no answer while connecting")
+            raise errors.ServerTimeout(f"{self.address}: no answer while connecting")
         return making.result()
 
     async def aclose_idle(self) -> None:
@@ -551,7 +540,9 @@ class RemoteServer(Server):
             primary = None
             with suppress(KeyError, ValueError):
                 primary = place_in(facts["master_host"], facts["master_port"])
-            raise NotPrimary(f"{self.address}: the server that a Sentinel names for it is a replica", primary=primary)
+            raise errors.NotPrimary(
+                f"{self.address}: the server that a Sentinel names for it is a replica", primary=primary
+            )
         self.reached(facts.get("run_id", ""))
 
     def reached(self, run_id: str) -> None:
