@@ -34,7 +34,7 @@ from fleetcache.masking import without_frames
 from fleetcache.signatures import DEADLINE, parameters
 
 OF_CLUSTERS = frozenset(REDIS_ALLOWED_KEYS)
-"""The options that ``redis.RedisCluster`` passes on to its connections; it ignores all others without a word."""
+"""The options that ``redis.RedisCluster`` passes on to its connections; it silently ignores all others."""
 
 Place: TypeAlias = tuple[str, int]
 
