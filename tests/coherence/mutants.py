@@ -13,7 +13,7 @@ from fleetcache.near import listener, near
 from fleetcache.near.listener import Listener, clock
 from fleetcache.near.near import Near
 from fleetcache.near.reads import NEVER, Read, Reads
-from fleetcache.near.stages import Event
+from fleetcache.near.stages import Stage
 from fleetcache.near.store import PACKED, Entry
 from fleetcache.near.tracking import FRESH, Tracking
 from fleetcache.topology import opening
@@ -109,7 +109,7 @@ class NoCanary(Tracking):
 
     def arm(self, now: float) -> None:
         super().arm(now)
-        self._enter(Event.HEARD)
+        self._enter(Stage.PROVEN)
 
     def canary_due(self, now: float) -> bool:
         return False

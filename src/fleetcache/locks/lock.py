@@ -23,8 +23,15 @@ from uuid import uuid4
 from redis.exceptions import DataError, LockError, LockNotOwnedError, RedisError, ResponseError
 
 from fleetcache import commands as c
-from fleetcache import errors
 from fleetcache.core import Core
+from fleetcache.errors import (
+    AccessDenied,
+    CircuitOpen,
+    InvalidTimeout,
+    NeverSent,
+    TooManyConnections,
+    UnsupportedServer,
+)
 from fleetcache.exchange.contract import Reply
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import TROUBLE
@@ -32,15 +39,7 @@ from fleetcache.locks.leftovers import LEFTOVERS, Leftover
 from fleetcache.times import seconds
 from fleetcache.twin import Twinned, blocking, complete
 
-NEVER_RAN = (
-    ResponseError,
-    DataError,
-    errors.NeverSent,
-    errors.CircuitOpen,
-    errors.TooManyConnections,
-    errors.AccessDenied,
-    errors.UnsupportedServer,
-)
+NEVER_RAN = (ResponseError, DataError, NeverSent, CircuitOpen, TooManyConnections, AccessDenied, UnsupportedServer)
 """Errors after which the server cannot have stored a token."""
 
 MOMENT = 0.25
@@ -133,9 +132,7 @@ class Lock(Twinned):
         self.timeout = timeout
         self.lifetime = cache.milliseconds(timeout or None)  # 0 means for ever too, as in redis-py
         if self.lifetime is not None and self.lifetime < 1:
-            raise errors.InvalidTimeout(
-                f"a lock lives for a millisecond or longer, or for ever (None), not {timeout!r} s"
-            )
+            raise InvalidTimeout(f"a lock lives for a millisecond or longer, or for ever (None), not {timeout!r} s")
         self.sleep = sleep
         self.blocking = blocking
         self.blocking_timeout = blocking_timeout
@@ -291,7 +288,7 @@ class Lock(Twinned):
         """Hold the lock *additional_time* seconds longer; with *replace_ttl* for that long from now on."""
         milliseconds = self.cache.milliseconds(additional_time)
         if milliseconds is None:
-            raise errors.InvalidTimeout("a lock is extended by a number of seconds, not for ever (None)")
+            raise InvalidTimeout("a lock is extended by a number of seconds, not for ever (None)")
         return await self._renew("extend", milliseconds, replace_ttl)
 
     extend = blocking(aextend)

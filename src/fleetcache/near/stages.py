@@ -1,4 +1,4 @@
-"""The stages of trust in a primary's announcements, and one table of the events that lead from one to the next.
+"""The stages of trust in a primary's announcements, and one table of those that each may lead to.
 
 GREETING ── agreed ──▶ AGREED ── armed ──▶ ARMED ── heard ──▶ PROVEN ── leased ──▶ LIVE ◀─ leased ─┐
 │                                        │ ▲                                    │             │
@@ -38,8 +38,7 @@ class Stage(Enum):
     DEAF = "a canary was written and not announced, so that reads leave no copies", False, False, State.SUSPECT
     UNTRACKED = "the server announces nothing; copies live for a short time", True, False, None
 
-    def __init__(self, meaning: str, keeps: bool, proven: bool, state: State | None) -> None:
-        self.meaning = meaning
+    def __init__(self, _: str, keeps: bool, proven: bool, state: State | None) -> None:
         self.keeps = keeps
         """Whether reads may leave copies."""
         self.proven = proven
@@ -48,31 +47,17 @@ class Stage(Enum):
         """The `State` of this stage; None without an agreement: then the end of the last connection decides."""
 
 
-class Event(Enum):
-    """The events that can change the stage."""
+_TRUSTED = frozenset((Stage.LIVE, Stage.LATE, Stage.DEAF))
 
-    AGREED = "the server agreed to announce changes, and said who it is"
-    REFUSED = "it did not, and copies are wanted all the same"
-    ARMED = "the ordinary connections lead to the same server"
-    UNWRITABLE = "the server refused a canary"
-    HEARD = "a canary was announced"
-    MISSED = "a canary was not announced before a later answer"
-    LEASED = "all announcements up to a fresh answer were applied"
-    LATE = "the lease has ended"
-    LOST = "the connection is gone"
-
-
-_PROVEN = {Event.LEASED: Stage.LIVE, Event.LATE: Stage.LATE, Event.MISSED: Stage.DEAF}
-
-TRANSITIONS: Mapping[Stage, Mapping[Event, Stage]] = {
-    Stage.GREETING: {Event.AGREED: Stage.AGREED, Event.REFUSED: Stage.UNTRACKED},
-    Stage.AGREED: {Event.ARMED: Stage.ARMED},
-    Stage.ARMED: {Event.HEARD: Stage.PROVEN, Event.MISSED: Stage.DEAF, Event.UNWRITABLE: Stage.MUTE},
-    Stage.MUTE: {Event.HEARD: Stage.PROVEN, Event.MISSED: Stage.DEAF},
-    Stage.PROVEN: _PROVEN,
-    Stage.LIVE: _PROVEN,
-    Stage.LATE: _PROVEN,
-    Stage.DEAF: {Event.HEARD: Stage.PROVEN},
-    Stage.UNTRACKED: {},
+FOLLOWERS: Mapping[Stage, frozenset[Stage]] = {
+    Stage.GREETING: frozenset((Stage.AGREED, Stage.UNTRACKED)),
+    Stage.AGREED: frozenset((Stage.ARMED,)),
+    Stage.ARMED: frozenset((Stage.PROVEN, Stage.MUTE, Stage.DEAF)),
+    Stage.MUTE: frozenset((Stage.PROVEN, Stage.DEAF)),
+    Stage.PROVEN: _TRUSTED,
+    Stage.LIVE: _TRUSTED,
+    Stage.LATE: _TRUSTED,
+    Stage.DEAF: frozenset((Stage.PROVEN,)),
+    Stage.UNTRACKED: frozenset(),
 }
-"""The next stage, by stage and event.  LOST always leads to GREETING; an event without an entry changes nothing."""
+"""The stages to which each may lead; besides, every stage leads to GREETING, when the connection is lost."""

@@ -42,7 +42,7 @@ from fleetcache.near.counts import Events
 from fleetcache.near.journal import Journal
 from fleetcache.near.reads import NEVER, Reads
 from fleetcache.near.refusals import IN_ORDER, NO_WRITES, PRIMARY, Refused, insist, too_old
-from fleetcache.near.stages import TRANSITIONS, Event, Stage, State
+from fleetcache.near.stages import FOLLOWERS, Stage, State
 from fleetcache.near.store import ENDED, Epoch
 from fleetcache.near.touching import Touching
 from fleetcache.settings import NearOptions
@@ -136,7 +136,7 @@ class Tracking:
         self._barred: tuple[str, ...] = ()
         """Prefixes under which the user may not write, or not read."""
         self.run_id = ""
-        self._enter(Event.LOST)
+        self._enter(Stage.GREETING)
         self.answered = NEVER
         """When the newest answered question was sent."""
         self._asked = NEVER
@@ -152,8 +152,10 @@ class Tracking:
 
     # --- the stage --------------------------------------------------------------------------------
 
-    def _enter(self, event: Event) -> None:
-        self.stage = Stage.GREETING if event is Event.LOST else TRANSITIONS[self.stage].get(event, self.stage)
+    def _enter(self, stage: Stage) -> None:
+        """Go on to *stage*, if the stage of now may lead to it."""
+        if stage is Stage.GREETING or stage in FOLLOWERS[self.stage]:
+            self.stage = stage
 
     @property
     def state(self) -> State:
@@ -268,7 +270,7 @@ class Tracking:
         self._extend()
         if self.stage is not Stage.LIVE and self.leased(now):
             self.lived = True
-            self._step(Event.LEASED, "")
+            self._step(Stage.LIVE, "")
 
     def lost(self, reason: str, state: State = State.DEAD, why: str = "") -> None:
         """Note that the connection is lost or useless, and give up all copies."""
@@ -277,7 +279,7 @@ class Tracking:
         if was_of_use:
             self.end_epoch(reason)
         self.ended = state
-        self._step(Event.LOST, why or reason, news=reason == "failure")
+        self._step(Stage.GREETING, why or reason, news=reason == "failure")
         self._release_fences()
 
     def after_fork(self) -> None:
@@ -303,7 +305,7 @@ class Tracking:
 
     def _do_without(self) -> None:
         if any(reads.options.untracked_ttl for reads in self.readers):
-            self._enter(Event.REFUSED)
+            self._enter(Stage.UNTRACKED)
         for reads in self.readers:
             self._admit(reads)
         self._extend()
@@ -314,7 +316,7 @@ class Tracking:
             raise TimeoutError("no answer on the tracking connection")
         self.pulse(now)
         if self.stage is Stage.LIVE and not self.leased(now):
-            self._step(Event.LATE, "the server does not answer in time")
+            self._step(Stage.LATE, "the server does not answer in time")
         return max(self._asked + self.options.t_live / 3, now + self.options.t_live / 12)
 
     def pulse(self, now: float) -> None:
@@ -360,7 +362,7 @@ class Tracking:
             self.send((b"PTTL", self._question[1]), self._timed, now)
             return
         insist("PTTL", reply)
-        self._enter(Event.AGREED)
+        self._enter(Stage.AGREED)
 
     def _bar(self, command: str, reply: Exception) -> None:
         """Use another prefix, since the user may not send *command* under this one; raise `Refused` if none is left."""
@@ -372,7 +374,7 @@ class Tracking:
     def arm(self, now: float) -> None:
         """Let reads leave copies: the server announces changes, and ordinary connections lead to it."""
         self._next_canary = now
-        self._step(Event.ARMED, "no canary has been seen yet")
+        self._step(Stage.ARMED, "no canary has been seen yet")
 
     def _announced(self, push: Any, now: float) -> None:
         """Apply *push*: ``invalidate`` and a list of changed names, or None for all names."""
@@ -471,9 +473,9 @@ class Tracking:
         self.epoch.until = ENDED
         self.epoch = Epoch()
 
-    def _step(self, event: Event, why: str, *, news: bool = False) -> None:
+    def _step(self, stage: Stage, why: str, *, news: bool = False) -> None:
         """Change the stage, and log a new state; with *news* also a new reason for the same state."""
-        self._enter(event)
+        self._enter(stage)
         state, known, self.why = self.state, self.said, why
         if known is state and not (news and why != self.told):
             return
@@ -529,7 +531,7 @@ class Tracking:
             self._barred += barred if len(barred) < len(self._free()) else ()
         self._canary = None
         if not self.stage.proven:
-            self._step(Event.UNWRITABLE, f"no canary can be written: {why}")
+            self._step(Stage.MUTE, f"no canary can be written: {why}")
 
     def _heard(self, name: str, now: float) -> None:
         """Note that a canary was announced, of this process or another: so not each process of a fleet writes one."""
@@ -542,15 +544,15 @@ class Tracking:
         self.counts.canaries += 1
         self.counts.canary_took(now - canary.sent)
         self._canary = None
-        self._enter(Event.HEARD)
+        self._enter(Stage.PROVEN)
         self._extend()
 
     def _unheard(self) -> None:
         """Note that an answer has come before the canary's announcement, which should have come first."""
         self._canary = None
-        self._enter(Event.MISSED)  # first: reads from now on must leave no copies either
+        self._enter(Stage.DEAF)  # first: reads from now on must leave no copies either
         self.end_epoch("canary")
-        self._step(Event.MISSED, "the server's announcements do not arrive (a proxy that drops them?)")
+        self._step(Stage.DEAF, "the server's announcements do not arrive (a proxy that drops them?)")
 
     def is_same_server(self, run_id: str, role: str = "") -> bool:
         """Whether the server *run_id*, to which ordinary connections lead, is this one."""
