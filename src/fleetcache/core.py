@@ -193,10 +193,12 @@ class Core(Twinned):
     # --- asking -----------------------------------------------------------------------------------
 
     def through(self, client: Any) -> Self:
-        """Return a face of this cache that asks only *client*, the argument ``client=`` of an operation.
+        """Return a face of this cache that asks only *client*, the argument ``client=`` of an operation; itself for None.
 
         Its reads use no copies, and leave none.
         """
+        if client is None:
+            return self
         topology = Standalone([server_of(client)])
         topology.one_by_one = self.topology.one_by_one  # the client may be one of a cluster's nodes
         return self.face(topology=topology, near=self.near and Bypassed(self.near))

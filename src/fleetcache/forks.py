@@ -103,7 +103,12 @@ def in_children(renew: Callable[[], object]) -> None:
 
 
 def own() -> None:
-    """In a child that has not done so yet, call every renewal: this process then owns its sockets and locks."""
+    """In a child that has not done so yet, call every renewal: this process then owns its sockets and locks.
+
+    Where each nanosecond counts, look at `OURS` first.
+    """
+    if OURS:
+        return
     pid = os.getpid()
     # Each process has its own lock here, since the parent's may be held for ever.  A signal's handler that interrupts
     # this and uses a cache calls all renewals itself.

@@ -104,8 +104,7 @@ class Keyspace(Reading):
         if isinstance(key, CacheKey):
             key = self._reversed(key, self.name("", version))  # a complete name would not change with the version
         new = self.name(key, version + delta)
-        if client is not None:
-            self = self.through(client)
+        self = self.through(client)
         if not self.topology.together((old, new)):
             moved = await self._move(old, new)
         else:
@@ -153,8 +152,7 @@ class Keyspace(Reading):
 
         A key that exists during the whole scan is returned at least once.
         """
-        if client is not None:
-            self = self.through(client)
+        self = self.through(client)
         head = self.name("", version)
         cursor, names = await self._page(cursor, self.make_pattern(search, version), itersize)
         # Other clients may have stored names that are no text.
@@ -237,8 +235,7 @@ class Keyspace(Reading):
         itersize: int | None = None,
     ) -> int | None:
         """Delete the keys that match the glob *pattern*, page by page, and return how many there were."""
-        if client is not None:
-            self = self.through(client)
+        self = self.through(client)
         return await self._unlink(self.make_pattern(pattern, version, prefix), itersize)
 
     delete_pattern = blocking(adelete_pattern)
@@ -261,8 +258,7 @@ class Keyspace(Reading):
 
     async def aclear(self, client: Any = None) -> None:
         """Empty the database, or with a KEY_PREFIX remove all entries with it, of every version."""
-        if client is not None:
-            self = self.through(client)
+        self = self.through(client)
         scope = self.settings.options.clear
         if scope == "prefix" or (scope == "auto" and self.key_prefix):
             await self._unlink(pattern_of_all(self.key_func, self.key_prefix))

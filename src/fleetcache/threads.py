@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
-from fleetcache.forks import OURS, in_children, own
+from fleetcache.forks import in_children, own
 from fleetcache.interrupts import let_pass
 
 FAREWELL = 0.3
@@ -86,8 +86,7 @@ def loads_for_uwsgi() -> bool:
 
 def ours() -> list[threading.Thread]:
     """Return the library's threads in this process."""
-    if not OURS:
-        own()
+    own()
     threads = {thread for thread in threading.enumerate() if thread.daemon and thread.name.startswith("fleetcache")}
     return list(threads - _parents)
 

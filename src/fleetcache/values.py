@@ -175,8 +175,7 @@ class Values(Reading):
         # A transaction cannot concern several slots; the caller's own client gets plain commands.
         whole = client is None and not self.topology.one_by_one
         first, last = (((c.MULTI,),), ((c.EXEC,),)) if whole else ((), ())
-        if client is not None:
-            self = self.through(client)
+        self = self.through(client)
         shares = self.topology.shares(names, reads=False)
         plan = [(server, [*first, *[writes[place] for place in places], *last]) for server, places in shares]
         answers = zip(shares, await self.ask_all(plan, None), strict=True)
@@ -196,8 +195,7 @@ class Values(Reading):
         names = unique(self.names(keys, version))
         if not names:
             return None
-        if client is not None:
-            self = self.through(client)
+        self = self.through(client)
         counts = [reply for _, reply in await self.ask_many(c.UNLINK, names, None)]
         return None if None in counts else sum(map(int, counts))
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from fleetcache.forks import OURS, own
+from fleetcache.forks import own
 from fleetcache.threads import Bell, begun
 
 if TYPE_CHECKING:
@@ -115,8 +115,7 @@ PROBERS: weakref.WeakSet[Prober] = weakref.WeakSet()
 
 
 def _at_exit() -> None:
-    if not OURS:
-        own()
+    own()
     for prober in list(PROBERS):
         with suppress(RuntimeError):
             prober.stop()

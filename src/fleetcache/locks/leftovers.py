@@ -20,9 +20,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from fleetcache.forks import OURS, in_children, keep, own
+from fleetcache.forks import in_children, keep, own
 from fleetcache.interrupts import let_pass
-from fleetcache.threads import Bell, start
+from fleetcache.threads import Bell, begun
 
 MOST = 1000
 """The most tokens that are remembered; the oldest are forgotten first."""
@@ -88,23 +88,18 @@ class Leftovers:
 
     def add(self, leftover: Leftover) -> None:
         """Have *leftover* released."""
-        if not OURS:
-            own()
+        own()
         with self.changing:
             self.all = [*self.all[1 - MOST :], leftover]
-            try:
-                if self.thread is None:
-                    thread = threading.Thread(target=self._see_to_all, name="fleetcache locks", daemon=True)
-                    start(thread)
-                    self.thread = thread
-            except RuntimeError:  # no thread can be started any more
+            if self.thread is None:
+                self.thread = begun("locks", self._see_to_all)
+            if self.thread is None:  # none can be started any more
                 leftover.settle()
         self.wake.ring()
 
     def forget(self, token: bytes) -> None:
         """Do not release *token*: it may hold a lock again."""
-        if not OURS:
-            own()
+        own()
         for leftover in list(self.all):
             if leftover.token == token:
                 with leftover.busy:
@@ -125,8 +120,7 @@ class Leftovers:
 
     def end(self) -> None:
         """Forget all leftovers and end the thread: the process ends."""
-        if not OURS:
-            own()
+        own()
         with self.changing:
             for leftover in self.all:
                 leftover.gone = True

@@ -118,8 +118,7 @@ class Listener:
 
     def serve(self, reads: Reads) -> None:
         """Pass announcements on to *reads* from now on, and start the thread if it does not run."""
-        if not OURS:
-            own()
+        own()
         if self.thread is not None and reads in self.tracking.readers:
             return
         self.gate.run(self._serve, reads, clock(), must=False)

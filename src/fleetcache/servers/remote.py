@@ -36,7 +36,7 @@ from fleetcache.exchange.sentinels import Place, Remap, Sentinel, Sentinels
 from fleetcache.exchange.wire import ABOUT, PING, facts_in, pack, packed, place_in
 from fleetcache.forks import OURS, in_children, keep, own
 from fleetcache.signatures import DEADLINE
-from fleetcache.threads import start
+from fleetcache.threads import begun
 from fleetcache.twin import complete
 
 Told: TypeAlias = tuple[Conversation, Sequence[Command], int]
@@ -154,8 +154,7 @@ class RemoteServer(Server):
 
     def exchange_apart(self, commands: Sequence[Command]) -> list[Reply]:
         """Return the replies to *commands*, over a new connection that MAX_CONNECTIONS does not count."""
-        if not OURS:
-            own()
+        own()
         conversation = self._connect()
         try:
             return conversation.ask(packed(commands), len(commands))
@@ -265,8 +264,7 @@ class RemoteServer(Server):
 
     def connect_apart(self) -> Any:
         """Return a new connection of redis-py's to the server, which MAX_CONNECTIONS does not count."""
-        if not OURS:
-            own()
+        own()
         return connect(self.way) if self.sentinels is None else self._open().connection
 
     def _connect(self, seat: Seat | None = None) -> Conversation:
@@ -327,8 +325,7 @@ class RemoteServer(Server):
             await runtime.sleep(MOMENT / 20)
 
     def close_idle(self) -> None:
-        if not OURS:
-            own()
+        own()
         while (conversation := self._idle()) is not None:
             self._hang_up(conversation)
 
@@ -471,9 +468,7 @@ class RemoteServer(Server):
                     making.set_exception(made)
                     making.exception()  # else asyncio complains of it when no call waits any more
 
-        try:
-            start(threading.Thread(target=connect, name="fleetcache connects", daemon=True))
-        except RuntimeError:  # there can be no more threads, or the interpreter ends
+        if begun("connects", connect) is None:  # there can be no more threads, or the interpreter ends
             connect()
         return making
 
@@ -559,8 +554,7 @@ class RemoteServer(Server):
 
     def replace_connections(self) -> None:
         """Close all connections: those in use, as soon as they have their replies."""
-        if not OURS:
-            own()
+        own()
         idle = self.idle
         self._open_counter()
         for known in list(self.open):
