@@ -133,7 +133,7 @@ class Options:
     msgspec_type: Any = option(None, kinds.imported)
     """The type, or its dotted path, that `MsgspecSerializer` decodes into, and against which it checks values."""
     unreadable: str = option("miss", kinds.one_of("miss", "raise"))
-    """What happens if a payload cannot be read: `"miss"` counts and logs it, and the key is missing; `"raise"` raises
+    """The result of a payload that cannot be read: `"miss"` counts and logs it, and the key is missing; `"raise"` raises
     `UnreadableValue`."""
     ignore_exceptions: bool = option(False, kinds.flag, setting="DJANGO_REDIS_IGNORE_EXCEPTIONS")
     """While the server is away or refuses commands, methods return what they return for a missing key."""
@@ -153,7 +153,7 @@ class Options:
     scan_itersize: int = option(1000, kinds.whole(1), setting="DJANGO_REDIS_SCAN_ITERSIZE")
     """How many entries the server looks at in one step (`SCAN … COUNT`) of `scan`, `keys`, `iter_keys`, `delete_pattern`, `clear`."""
     clear: str = option("auto", kinds.one_of("auto", "database", "prefix"))
-    """What `clear()` removes: the whole `"database"`, or with `"prefix"` all versions of all keys under KEY_PREFIX. `"auto"` is
+    """The extent of `clear()`: the whole `"database"`, or with `"prefix"` all versions of all keys under KEY_PREFIX. `"auto"` is
     `"prefix"` if there is a KEY_PREFIX, else `"database"`. Prefixes of which one lies within another, such as `shop` and
     `shop:1`, need databases of their own."""
     close_connection: bool = option(False, kinds.flag, setting="DJANGO_REDIS_CLOSE_CONNECTION")
@@ -267,7 +267,7 @@ class Options:
 
 
 HINTS = {"ssl": " For TLS write rediss:// in LOCATION instead."}
-"""What to write instead of some names that are no options."""
+"""Corrections for some names that are no options."""
 IGNORED = {"MAX_ENTRIES", "CULL_FREQUENCY"}  # Django's, for caches that have to be culled
 IMPORTED = {"client_class", "serializer", "compressor", "redis_client_class"}
 FOR_CODECS = {"compress_level", "compress_min_length", "max_value_bytes", "pickle_version", "msgspec_type"}

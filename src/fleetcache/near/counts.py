@@ -32,7 +32,7 @@ LONGEST = 24
 
 @dataclass
 class Events:
-    """What happened on the connections to one primary since the process began."""
+    """Counters of the connections to one primary, since the process began."""
 
     pushes: int = 0
     """Names that were announced, copied here or not."""
@@ -64,7 +64,7 @@ class Events:
 
 @dataclass
 class Counts:
-    """What happened to the reads and copies of a near cache since the process began."""
+    """Counters of the reads and copies of a near cache, since the process began."""
 
     misses: int = 0
     filled: int = 0
