@@ -36,23 +36,6 @@ class Conversation:
     A conversation that raised must be closed: a reply may still be on its way.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "address",
-        "buffer",
-        "connection",
-        "give_back",
-        "kernel",
-        "limit",
-        "parser",
-        "poll",
-        "replaceable",
-        "seat",
-        "sock",
-        "timeout",
-        "told",
-    )
-
     def __init__(self, connection: Any, timeout: float | None, address: str) -> None:
         self.connection = connection
         self.address = address
@@ -105,8 +88,6 @@ class Conversation:
             if self._take(replies, count, size):
                 return replies
         except (OSError, *NO_REPLY) as error:
-            if self._interrupts(error):
-                raise
             raise self._explained(error) from error
         return self.hear(count, replies)
 
@@ -130,8 +111,6 @@ class Conversation:
         try:
             self._send(data)
         except OSError as error:
-            if self._interrupts(error):
-                raise
             raise self._explained(error) from error
 
     def _send(self, data: bytes) -> None:
@@ -172,8 +151,6 @@ class Conversation:
             size: int = self.sock.recv_into(self.buffer)
             self.parser.feed(self.buffer, 0, size)
         except (OSError, *NO_REPLY) as error:
-            if self._interrupts(error):
-                raise
             raise self._explained(error) from error
         if not size:
             raise ConnectionLost(f"{self.address}: the server closed the connection before it replied")
@@ -190,8 +167,6 @@ class Conversation:
                 if type(reply) is not Push:
                     replies.append(reply)
         except NO_REPLY as error:
-            if self._interrupts(error):
-                raise
             raise self._explained(error) from error
         if len(replies) < count:
             return False
@@ -213,7 +188,12 @@ class Conversation:
         return self.timeout is None or monotonic() - self.told < 0.9 * self.timeout
 
     def _explained(self, error: Exception) -> Exception:
-        """Return an error of the socket or the parser as one of fleetcache's."""
+        """Return an error of the socket or the parser as one of fleetcache's; raise *error* itself if it is an interrupt."""
+        if self._interrupts(error):
+            try:
+                raise error
+            finally:
+                del error  # as in `let_pass`
         if isinstance(error, (TimeoutError, BlockingIOError)):
             return ServerTimeout(f"{self.address}: no reply within {self.timeout} s")
         if isinstance(error, NO_REPLY):

@@ -200,14 +200,12 @@ class Tracking:
 
     def _admit(self, reads: Reads) -> None:
         """Decide whether *reads* may leave copies, and how long these live."""
-        options = reads.options
-        untracked = self.stage is Stage.UNTRACKED
-        reads.longest = options.untracked_ttl if untracked else options.max_ttl
-        reads.covered = (
-            options.untracked_ttl > 0
-            if untracked
-            else all(prefix.startswith(self.announced) for prefix in reads.prefixes)
-        )
+        if self.stage is Stage.UNTRACKED:
+            reads.longest = reads.options.untracked_ttl
+            reads.covered = reads.longest > 0
+        else:
+            reads.longest = reads.options.max_ttl
+            reads.covered = all(prefix.startswith(self.announced) for prefix in reads.prefixes)
 
     def knows(self, name: str) -> bool:
         """Whether there is a copy of *name* from here, or may be one soon.  Needs no lock."""
@@ -321,10 +319,8 @@ class Tracking:
 
     def pulse(self, now: float) -> None:
         """Ask for a new lease if it is due."""
-        if (
-            now >= self._asked + self.options.t_live / 3
-            and len(self._expected) - self.touching.unanswered < OUTSTANDING
-        ):
+        unanswered = len(self._expected) - self.touching.unanswered
+        if now >= self._asked + self.options.t_live / 3 and unanswered < OUTSTANDING:
             self._ask(now)
 
     def send(self, command: Command, then: Callable[[Any, float, float], None], now: float) -> None:

@@ -17,20 +17,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from fleetcache.exchange.contract import Reply
 from fleetcache.forks import chance
-from fleetcache.servers.arguments import (
-    LARGEST,
-    SMALLEST,
-    added,
-    between,
-    integer,
-    listed,
-    natural,
-    options,
-    page,
-    real,
-    some,
-    within,
-)
+from fleetcache.servers import arguments as a
 
 
 class Hash(dict[bytes, bytes]):
@@ -114,7 +101,7 @@ class Database:
 
     def _deadline(self, amount: int, name: str, *, unit: int = 1, absolute: bool = False) -> int:
         deadline = amount * unit + (0 if absolute else self.now)
-        if amount * unit < SMALLEST or deadline > LARGEST:
+        if amount * unit < a.SMALLEST or deadline > a.LARGEST:
             raise ResponseError(f"invalid expire time in '{name}' command")
         return deadline
 
@@ -126,7 +113,7 @@ class Database:
         return b"OK"
 
     def SCAN(self, cursor: bytes, *words: bytes) -> Reply:
-        return page(self._keys(), cursor, words)
+        return a.page(self._keys(), cursor, words)
 
     def EVAL(self, script: bytes, count: bytes, key: bytes, *arguments: bytes) -> Reply:
         run = SCRIPTS.get(script.decode(errors="replace"))
@@ -165,7 +152,7 @@ class Database:
     TTL = partialmethod(PTTL, unit=1000)
 
     def _expire(self, key: bytes, amount: bytes, **meaning: Any) -> Reply:
-        deadline = self._deadline(integer(amount), **meaning)
+        deadline = self._deadline(a.integer(amount), **meaning)
         if self._alive(key) is None:
             return 0
         self._deadlines[key] = deadline
@@ -188,10 +175,10 @@ class Database:
         return [value if isinstance(value, bytes) else None for value in values]
 
     def SET(self, key: bytes, value: bytes, *words: bytes) -> Reply:
-        found = options(words, NX=0, XX=0, GET=0, KEEPTTL=0, PX=1)
+        found = a.options(words, NX=0, XX=0, GET=0, KEEPTTL=0, PX=1)
         deadline = None
         if "PX" in found:
-            (amount,) = map(integer, found["PX"])
+            (amount,) = map(a.integer, found["PX"])
             # Unlike PEXPIRE, SET refuses a time of 0 or less.
             if amount <= 0:
                 raise ResponseError("invalid expire time in 'set' command")
@@ -207,8 +194,8 @@ class Database:
         return before if "GET" in found else b"OK"
 
     def INCRBY(self, key: bytes, delta: bytes) -> Reply:
-        step, before = integer(delta), self._find(key, bytes)
-        after = added(b"0" if before is None else before, step)
+        step, before = a.integer(delta), self._find(key, bytes)
+        after = a.added(b"0" if before is None else before, step)
         self._keep(key, b"%d" % after)
         return after
 
@@ -225,8 +212,8 @@ class Database:
         return 0 if field in self._open(key, Hash) else self.HSET(key, field, value)
 
     def HINCRBY(self, key: bytes, field: bytes, delta: bytes) -> Reply:
-        step, fields = integer(delta), self._open(key, Hash)
-        after = added(fields.get(field, b"0"), step, "hash value is not an integer")
+        step, fields = a.integer(delta), self._open(key, Hash)
+        after = a.added(fields.get(field, b"0"), step, "hash value is not an integer")
         self.HSET(key, field, b"%d" % after)
         return after
 
@@ -283,17 +270,17 @@ class Database:
     RPUSH = partialmethod(LPUSH, left=False)
 
     def LPOP(self, key: bytes, count: bytes | None = None, *, left: bool = True) -> Reply:
-        size = 1 if count is None else natural(count)
+        size = 1 if count is None else a.natural(count)
         elements = self._open(key, list)
         taken = elements[:size] if left else elements[::-1][:size]
         self._keep(key, elements[size:] if left else elements[: max(len(elements) - size, 0)])
-        return some(taken, count) if elements else None
+        return a.some(taken, count) if elements else None
 
     RPOP = partialmethod(LPOP, left=False)
 
     def LRANGE(self, key: bytes, start: bytes, stop: bytes) -> Reply:
-        ends = integer(start), integer(stop)
-        return within(self._open(key, list), *ends)
+        ends = a.integer(start), a.integer(stop)
+        return a.within(self._open(key, list), *ends)
 
     def LTRIM(self, key: bytes, start: bytes, stop: bytes) -> Reply:
         self._keep(key, self.LRANGE(key, start, stop))
@@ -301,19 +288,19 @@ class Database:
 
     def LINDEX(self, key: bytes, index: bytes) -> Reply:
         elements = self._open(key, list)
-        return elements[place] if elements and -len(elements) <= (place := integer(index)) < len(elements) else None
+        return elements[place] if elements and -len(elements) <= (place := a.integer(index)) < len(elements) else None
 
     def LSET(self, key: bytes, index: bytes, element: bytes) -> Reply:
         elements = self._open(key, list)
         if not elements:
             raise ResponseError("no such key")
-        if not -len(elements) <= (place := integer(index)) < len(elements):
+        if not -len(elements) <= (place := a.integer(index)) < len(elements):
             raise ResponseError("index out of range")
         elements[place] = element
         return b"OK"
 
     def LREM(self, key: bytes, count: bytes, element: bytes) -> Reply:
-        limit, elements = integer(count), self._open(key, list)
+        limit, elements = a.integer(count), self._open(key, list)
         places = [place for place, each in enumerate(elements) if each == element]
         gone = set((places[::-1] if limit < 0 else places)[: abs(limit) or None])
         self._keep(key, [each for place, each in enumerate(elements) if place not in gone])
@@ -345,7 +332,7 @@ class Database:
     SUNIONSTORE = partialmethod(_store, combine=set.union)
 
     def SSCAN(self, key: bytes, cursor: bytes, *words: bytes) -> Reply:
-        return page(self._open(key, set), cursor, words)
+        return a.page(self._open(key, set), cursor, words)
 
     def SMISMEMBER(self, key: bytes, member: bytes, *more: bytes) -> Reply:
         members = self._open(key, set)
@@ -363,20 +350,20 @@ class Database:
         return moved
 
     def SPOP(self, key: bytes, count: bytes | None = None) -> Reply:
-        size = 1 if count is None else natural(count)
+        size = 1 if count is None else a.natural(count)
         members = self._open(key, set)
         taken = chance.sample([*members], min(size, len(members)))
         self._keep(key, members.difference(taken))
-        return some(taken, count)
+        return a.some(taken, count)
 
     def SRANDMEMBER(self, key: bytes, count: bytes | None = None) -> Reply:
-        size = 1 if count is None else integer(count)
+        size = 1 if count is None else a.integer(count)
         members = [*self._open(key, set)]
         if size < 0:
             taken = chance.choices(members, k=-size) if members else []
         else:
             taken = chance.sample(members, min(size, len(members)))
-        return some(taken, count)
+        return a.some(taken, count)
 
     # Sorted sets
 
@@ -386,7 +373,7 @@ class Database:
         while words[0] in {b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"}:
             flags.add(words[0])
             words = words[1:]
-        wanted = [(name, real(number)) for number, name in zip(words[::2], words[1::2], strict=True)]
+        wanted = [(name, a.real(number)) for number, name in zip(words[::2], words[1::2], strict=True)]
         scores = self._open(key, Scores)
         new = changed = 0
         after = None
@@ -412,10 +399,10 @@ class Database:
         return self.ZADD(key, b"INCR", delta, member)
 
     def ZCOUNT(self, key: bytes, low: bytes, high: bytes) -> Reply:
-        return sum(map(between(low, high), self._open(key, Scores).values()))
+        return sum(map(a.between(low, high), self._open(key, Scores).values()))
 
     def ZRANK(self, key: bytes, member: bytes, *words: bytes, reverse: bool = False) -> Reply:
-        found = options(words, WITHSCORE=0)
+        found = a.options(words, WITHSCORE=0)
         scores = self._open(key, Scores)
         if member not in scores:
             return None
@@ -425,18 +412,18 @@ class Database:
     ZREVRANK = partialmethod(ZRANK, reverse=True)
 
     def ZRANGE(self, key: bytes, start: bytes, stop: bytes, *words: bytes, reverse: bool = False) -> Reply:
-        found, ends = options(words, WITHSCORES=0), (integer(start), integer(stop))
-        return listed(within(self._open(key, Scores).ranked(reverse=reverse), *ends), scores=bool(found))
+        found, ends = a.options(words, WITHSCORES=0), (a.integer(start), a.integer(stop))
+        return a.listed(a.within(self._open(key, Scores).ranked(reverse=reverse), *ends), scores=bool(found))
 
     ZREVRANGE = partialmethod(ZRANGE, reverse=True)
 
     def ZRANGEBYSCORE(self, key: bytes, start: bytes, stop: bytes, *words: bytes, reverse: bool = False) -> Reply:
-        found = options(words, WITHSCORES=0, LIMIT=2)
-        offset, count = map(integer, found.get("LIMIT", (b"0", b"-1")))
-        fits = between(*(stop, start) if reverse else (start, stop))
+        found = a.options(words, WITHSCORES=0, LIMIT=2)
+        offset, count = map(a.integer, found.get("LIMIT", (b"0", b"-1")))
+        fits = a.between(*(stop, start) if reverse else (start, stop))
         ranked = self._open(key, Scores).ranked(reverse=reverse)
         fitting = [pair for pair in ranked if fits(pair[1])][offset:] if offset >= 0 else []
-        return listed(fitting[:count] if count >= 0 else fitting, scores="WITHSCORES" in found)
+        return a.listed(fitting[:count] if count >= 0 else fitting, scores="WITHSCORES" in found)
 
     ZREVRANGEBYSCORE = partialmethod(ZRANGEBYSCORE, reverse=True)
 
@@ -448,12 +435,12 @@ class Database:
     ZREMRANGEBYSCORE = partialmethod(_zremrange, find=ZRANGEBYSCORE)
 
     def ZPOPMIN(self, key: bytes, count: bytes | None = None, *, reverse: bool = False) -> Reply:
-        size = 1 if count is None else natural(count)
+        size = 1 if count is None else a.natural(count)
         scores = self._open(key, Scores)
         taken = scores.ranked(reverse=reverse)[:size]
         if taken:
             self.ZREM(key, *(member for member, _ in taken))
-        return listed(taken, scores=True) if count is not None else [*taken[0]] if taken else []
+        return a.listed(taken, scores=True) if count is not None else [*taken[0]] if taken else []
 
     ZPOPMAX = partialmethod(ZPOPMIN, reverse=True)
 

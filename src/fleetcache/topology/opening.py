@@ -151,11 +151,8 @@ def _open(location: Location, options: Options, factory: Any) -> Server:
 
 def _open_server(location: Location, options: Options, factory: Any) -> Server:
     raw = factory.connect(location.url)
-    if (
-        options.sentinels
-        and type(factory) is ConnectionFactory
-        and not hasattr(raw.connection_pool, "sentinel_manager")
-    ):
+    asks = hasattr(raw.connection_pool, "sentinel_manager")
+    if options.sentinels and type(factory) is ConnectionFactory and not asks:
         raise SettingsError("SENTINELS needs CLIENT_CLASS SentinelClient or a redis+sentinel:// LOCATION")
     return remote(raw, location, options)
 
@@ -217,16 +214,10 @@ def remote(raw: Any, location: Location, options: Options) -> RemoteServer:
         limit = pool.max_connections
     patience = pool.timeout if waits else 0.0
     raw_kind = (options.redis_client_class, frozen(options.redis_client_kwargs))
-    policy = (
-        limit,
-        patience,
-        options.breaker_failures,
-        options.breaker_cooldown,
-        raw_kind,
-        frozen(options.address_remap),
-    )
+    health = options.breaker_failures, options.breaker_cooldown
+    policy = (limit, patience, *health, raw_kind, frozen(options.address_remap))
     if (pool, policy) not in _servers:
-        breaker = Breaker("", options.breaker_failures, options.breaker_cooldown)
+        breaker = Breaker("", *health)
         made = RemoteServer(raw, breaker, max_connections=limit, patience=patience, remap=options.address_remap)
         _servers.setdefault((pool, policy), made)  # one step, so all threads get the same server
     return _servers[pool, policy]
