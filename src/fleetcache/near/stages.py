@@ -1,9 +1,14 @@
 """The stages of trust in a primary's announcements, and one table of those that each may lead to.
 
-GREETING ── agreed ──▶ AGREED ── armed ──▶ ARMED ── heard ──▶ PROVEN ── leased ──▶ LIVE ◀─ leased ─┐
-│                                        │ ▲                                    │             │
-└─ refused ─▶ UNTRACKED        unwritable ▼ │ (heard leads to PROVEN)            └── late ──▶ LATE
-MUTE
+The usual way, and its side ways::
+
+    GREETING ── agreed ──▶ AGREED ── armed ──▶ ARMED ── heard ──▶ PROVEN ── leased ──▶ LIVE
+        │                                        │                  ▲                  │  ▲
+     refused                                unwritable            heard              late leased
+        ▼                                        ▼                  │                  ▼  │
+    UNTRACKED                                  MUTE ────────────────┘                  LATE
+
+A canary that was not announced leads from ARMED, MUTE, PROVEN, LIVE and LATE to DEAF; one that was, to PROVEN.
 """
 
 from __future__ import annotations
