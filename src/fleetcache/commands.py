@@ -63,14 +63,10 @@ def _is_score(reply: Reply, command: Command | None = None) -> bool:
 
 def _is_page(reply: Reply, command: Command) -> bool:
     """Whether *reply* is a cursor of 64 bits and a list of names."""
-    return (
-        type(reply) is list
-        and len(reply) == 2
-        and _is_whole(reply[0])
-        and 0 <= int(reply[0]) < 2**64
-        and type(reply[1]) is list
-        and _is_some(reply[1])
-    )
+    if type(reply) is not list or len(reply) != 2:
+        return False
+    cursor, names = reply
+    return _is_whole(cursor) and 0 <= int(cursor) < 2**64 and type(names) is list and _is_some(names)
 
 
 def _is_scored(reply: Reply, command: Command | None = None) -> bool:

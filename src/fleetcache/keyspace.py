@@ -29,8 +29,7 @@ class Keyspace(Reading):
         self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
     ) -> bool:
         """Give *key* a new timeout, and return whether it exists (for None: and had a timeout)."""
-        expiry = self.milliseconds(timeout)
-        return await self._expire(key, expiry, version, client)
+        return await self._expire(key, self.milliseconds(timeout), version, client)
 
     touch = blocking(atouch)
 

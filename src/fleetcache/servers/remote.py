@@ -85,16 +85,14 @@ class RemoteServer(Server):
         self.run_id = ""
         self.greeting = greeting
         """A packed command that every connection begins with."""
-        self.remap = remap
-        """Translates an address that a Sentinel names to one that this process can reach."""
-        self.sentinels = self._sentinels() if isinstance(self.pool, SentinelConnectionPool) else None
+        self.sentinels = self._sentinels(remap) if isinstance(self.pool, SentinelConnectionPool) else None
         self._start_afresh()
         SERVERS.add(self)
         in_children(self.after_fork)
 
-    def _sentinels(self) -> Sentinels:
+    def _sentinels(self, remap: Remap | None) -> Sentinels:
         known = [Sentinel(RemoteServer(raw, of_sentinel=True)) for raw in self.pool.sentinel_manager.sentinels]
-        return Sentinels(self.address, self.pool.service_name, self.pool.is_master, known, self.remap)
+        return Sentinels(self.address, self.pool.service_name, self.pool.is_master, known, remap)
 
     def _start_afresh(self) -> None:
         self.seats = Seats(self.max_connections) if self.max_connections else None
