@@ -1,7 +1,7 @@
 """The commands that fleetcache sends, and the properties of each: reads, may be repeated, its names, its replies.
 
-A new operation needs its command here, a coroutine (`values`, `keyspace`, `structures`), and a method in
-`servers.database`, so that ``memory://`` knows the command too.
+A new operation needs its command here; a coroutine in `values`, `keyspace` or `structures`; its name in
+`pipeline.OPERATIONS`; and a method in `servers.database`, so that ``memory://`` knows the command too.
 """
 
 from __future__ import annotations

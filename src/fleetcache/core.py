@@ -32,7 +32,7 @@ from fleetcache.twin import Twinned
 log = logging.getLogger("fleetcache.codec")
 
 MARK = "\ue000"
-"""A key that no site uses: if a KEY_FUNCTION does not change it, its place in the name shows where a key stands."""
+"""A key to try a KEY_FUNCTION with: where it appears in the name, keys stand, if the function leaves it unchanged."""
 
 
 class Mark(Enum):

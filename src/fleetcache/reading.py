@@ -34,9 +34,9 @@ class Reading(Core):
         return await self._fetch(near, name, fresh=fresh)
 
     async def read_many(self, named: Mapping[str, Any], client: Any = None, *, fresh: bool = False) -> dict[Any, Any]:
-        """Return the values of those names that have one, by the keys of which *named* has the names; *fresh* as with `read`.
+        """Return a dict from key to value, without the missing ones; *fresh* as with `read`.
 
-        The values that are not near are read in one round trip.
+        *named* maps each name to its key.  The values that are not near are read in one round trip.
         """
         if client is not None:
             self = self.through(client)

@@ -1,7 +1,7 @@
 """Serializers: values to bytes and back, in the formats of django-redis and a few more.
 
 A serializer is any class that takes the options and has ``dumps`` and ``loads``.  To add one, derive from
-`BaseSerializer`; sites name it by its dotted path in the option ``SERIALIZER``.
+`BaseSerializer`; sites name it by its dotted path in the option ``SERIALIZER``.  `fleetcache.kinds` has the short names.
 """
 
 from __future__ import annotations

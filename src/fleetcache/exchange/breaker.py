@@ -4,8 +4,8 @@ One time-out, or ``failures`` other failures in a row, open the breaker: calls a
 beside the callers ask the server until it answers, which closes the breaker.  (Nygard, *Release It!*,
 chapter 5.)  Where no probe can run, one caller may try every ``cooldown`` seconds.
 
-Calls overlap, so some outcomes are old: a call that waited through a whole outage fails after others
-have found the server well again, and a reply may be read after others have found the server gone.
+Calls overlap, so an outcome can arrive late: a call that began before an outage may fail after the server is
+back, and a reply may be read after others have found the server gone.
 An *era* ends whenever the server goes away or comes back.  A call remembers the era in which it began;
 its outcome can open or close the breaker only in that era.
 """

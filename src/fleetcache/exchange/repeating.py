@@ -18,14 +18,15 @@ A replica refuses a read, or is gone  reads change         never                
                                       nothing
 MOVED, ASK, TRYAGAIN, CLUSTERDOWN     no                   TRYAGAIN: after a pause    to the node it names
 NOSCRIPT                              no                   EVAL in place of EVALSHA   never
+A primary fails a read of the near    reads change         never                      `reading`: where reads go
+cache                                 nothing                                         without a near cache
 ====================================  ===================  =========================  ===============================
 
 .. [1] `elsewhere` lets only CircuitOpen count as "not run": after any other failure of the primary, NeverSent too, the
    commands have to be ``repeats_elsewhere``.
 
-"The same server" means a new connection, once.  The first repetition is allowed only in place of a connection that
-may have been dead for long, or may lead to a server that is no primary any more; that is
-``Conversation.replaceable``.  A new connection that dies is an outage, which the caller hears of.
+"The same server" means a new connection, once.  A command is sent again only if its first connection was an old one,
+which may have been dead for long, or might not lead to a primary any more: ``Conversation.replaceable``.  A new connection that dies is an outage, which the caller hears of.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Most names are read once and never again.  A read that leaves a copy costs a PTTL, an entry in the journal and
 one in the store; the first read of a name costs only a look into a small table.  Some bits of the name's hash
-select a cell, which keeps the hash until another name takes the cell.  So the name is recognised unless about
-as many other names as there are cells came between.
+select a cell, which keeps the hash until another name takes the cell.  So a name is forgotten when another one
+takes its cell, typically after about as many other names as there are cells.
 
 (Einziger, Friedman, Manes: "TinyLFU: A Highly Efficient Cache Admission Policy", ACM TOS 2017, has one in
 front of its counters.  benchmarks/eviction.py: what it does to the hit ratio.)

@@ -6,8 +6,8 @@ the write.  Reads of one name can also overlap, on connections that the server m
 than the replies arrive.  If two such reads brought different values, nobody knows which is newer, so
 neither may be kept; if both brought the same value, the order does not matter.
 
-Writes are noted only of names that are in the journal: of any other no read is under way that a copy could
-come of.  A read that fails or is cancelled leaves nothing to undo.  Old events are forgotten, and a read that
+Writes are noted only of names that are in the journal: no read that could leave a copy of another name is under
+way.  A read that fails or is cancelled leaves nothing to undo.  Old events are forgotten, and a read that
 was under way for so long that a forgotten event may concern it is refused.
 """
 

@@ -1,7 +1,7 @@
 """The near cache of one configuration: copies of values in the process, kept current by announcements.
 
-All cache objects of one configuration in a process have one store, blocking and awaiting alike, and all
-configurations on one server one listener.  docs/guarantees.md says what is promised; `tracking` how it is kept.
+In a process, all caches of one configuration share one store, for both faces, and all near caches on one server
+share one listener.  docs/guarantees.md says what is promised; `tracking` how it is kept.
 
 A cache looks into ``copies`` by itself, without a call; everything else goes through `Near`.
 """

@@ -82,7 +82,7 @@ class Reads:
         self.door = store.door
         """The doorkeeper; None if a first read leaves a copy."""
         self.warns = warns
-        """Whether each use of a name that memcached would refuse must warn, so that such names get no copies."""
+        """Whether each use of a name that memcached would refuse must warn.  A hit would not, so such names get no copies."""
         self.pending: dict[str, Read] = {}
         """Completed reads that are not decided on yet."""
         self.covered = False
@@ -195,7 +195,12 @@ class Reads:
 
 
 def leaves_copy(read: Read, reads: Reads) -> bool:
-    """Whether a read leaves a copy if nothing has overtaken it: all rules of the near cache; add new ones here."""
+    """Whether a read leaves a copy if nothing has overtaken it: the rules of the near cache; add new ones here.
+
+    Three are elsewhere, because they are known earlier or later: `Reads.depart` does not ask for the lifetime of a
+    name that is read for the first time, `reading` not to keep a value that cannot be read, and `Store.put` refuses
+    one that is too large.
+    """
     absent = read.value is PACKED and read.payload is None
     if not reads.covered:
         return False  # nothing would end the copy

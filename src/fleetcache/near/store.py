@@ -10,8 +10,8 @@ SOSP 2023.)
 
 Unlike the paper's ghost queue, this table forgets by chance instead of in order: the bits of a hash name its one
 cell, and the hash stays there until another takes the cell.  This costs 8 bytes, where a queue and a set of hashes
-cost a hundred, at the same hit ratio within 0.3 points; and some part of a loop that is larger than the store stays
-(benchmarks/eviction.py).
+cost a hundred, at the same hit ratio within 0.3 points; and if a program reads more names than fit, again and
+again in the same order, some of their copies survive (benchmarks/eviction.py).
 """
 
 from __future__ import annotations
@@ -353,7 +353,7 @@ class Store:
         """Keep the hash of a name that was evicted without a hit; there are about as many cells as copies."""
         ghosts = self._ghosts
         if len(ghosts) < len(self.copies):
-            # A cell number has now one bit more, and its value is not known here: each hash goes into both cells.
+            # The table doubles, so the number of a cell gains a bit, which is not known here: each hash goes into both cells.
             self._ghosts = ghosts = ghosts + ghosts
         elif len(ghosts) > max(4 * len(self.copies), GHOSTS):
             self._ghosts = ghosts = ghosts[: len(ghosts) // 2]

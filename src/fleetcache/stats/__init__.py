@@ -2,7 +2,7 @@
 
 Its modules:
 
-    figures      the counters of ``cache.info()``; a new one is registered there
+    figures      the names of the counters of ``cache.info()``; a new one is registered beside the class that counts
     exchanges    listeners that are called after each exchange with a server
     payloads     the counter of unreadable payloads
 """

@@ -1,7 +1,8 @@
 """The contract of a topology, which only knows which server to ask.
 
 The code above does not know how many servers there are; the code here does not know what a key means.  A new
-topology derives from `Topology` and is opened in `opening`; if it has URLs of its own, `fleetcache.urls` names them.
+topology derives from `Topology`.  One that LOCATION selects is opened in `opening`, and `fleetcache.urls` has its
+schemes; one that CLIENT_CLASS selects is made by its class in `fleetcache.client`.
 """
 
 from __future__ import annotations
