@@ -67,7 +67,7 @@ class Near:
         self.home = topology.home
         self.closed = False
         self.reads: dict[Server, Reads] = {}
-        self.no_listener = self._reads(Listener(None, topology))
+        self.no_listener = self.reads_class(Listener(None, topology), self)
         self.sole: Reads | None = None
         if not topology.can_move:
             for server in topology.primaries:
@@ -77,9 +77,6 @@ class Near:
         weakref.finalize(self, _leave, self.reads).atexit = False
         NEARS.add(self)
         in_children(self.after_fork)
-
-    def _reads(self, listener: Listener) -> Reads:
-        return self.reads_class(listener, self.prefixes, self.options, self.store, self.counts, warns=self.warns)
 
     def reads_of(self, name: str) -> Reads:
         """Return the reads of the primary that holds *name*; if no primary is known, those of a listener that never starts."""
@@ -92,7 +89,7 @@ class Near:
         with self.lock:
             if server in self.topology.primaries and server not in self.reads:
                 self._forget_gone()
-                self.reads[server] = self._reads(listener_of(server, self.topology))
+                self.reads[server] = self.reads_class(listener_of(server, self.topology), self)
             return self.reads.get(server, self.no_listener)
 
     def _forget_gone(self) -> None:

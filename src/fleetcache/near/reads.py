@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleetcache.keys import MAX_LENGTH, doubtful
-from fleetcache.near.counts import Counts
 from fleetcache.near.stages import State
-from fleetcache.near.store import PACKED, Store
-from fleetcache.settings import NearOptions
+from fleetcache.near.store import PACKED
 
 if TYPE_CHECKING:
     from fleetcache.near.listener import Listener
+    from fleetcache.near.near import Near
 
 NEVER = float("-inf")
 
@@ -62,32 +61,21 @@ class Read:
 class Reads:
     """The reads of a near cache, of the primary that *listener* listens to."""
 
-    def __init__(
-        self,
-        listener: Listener,
-        prefixes: Sequence[str],
-        options: NearOptions,
-        store: Store,
-        counts: Counts,
-        *,
-        warns: bool = False,
-    ) -> None:
+    def __init__(self, listener: Listener, near: Near) -> None:
+        # Not *near* itself: a listener must not keep a near cache that no cache has any more.
         self.listener = listener
         self.tracking = tracking = listener.tracking
         self.server = tracking.server
-        self.prefixes = tuple(prefixes)
-        self.options = options
-        self.store = store
-        self.counts = counts
-        self.door = store.door
+        self.prefixes, self.options, self.store, self.counts = near.prefixes, near.options, near.store, near.counts
+        self.door = near.store.door
         """The doorkeeper; None if a first read leaves a copy."""
-        self.warns = warns
+        self.warns = near.warns
         """Whether each use of a name that memcached would refuse must warn.  A hit would not, so such names get no copies."""
         self.pending: dict[str, Read] = {}
         """Completed reads that are not decided on yet."""
         self.covered = False
         """Whether the server announces all names with the prefixes, or copies are kept without that."""
-        self.longest = options.max_ttl
+        self.longest = near.options.max_ttl
         """The longest life of a copy, in seconds."""
         self.used = NEVER
 
