@@ -22,7 +22,7 @@ import redis
 
 from fleetcache.errors import ServerNotFound, ServerNotStarted, SettingsError
 from fleetcache.servers import embedded
-from fleetcache.servers.embedded import SharedServer, find_binary, shared_server
+from fleetcache.servers.embedded import SharedServer, find_binary
 from fleetcache.testing import FaultProxy, TLSServer, redis_server, valkey_server
 from fleetcache.testing.servers import LOWEST_PORT, EmbeddedServer
 
@@ -75,8 +75,8 @@ OWN = """
 """
 SHARED = """
     import sys
-    from fleetcache.servers.embedded import shared_server
-    server = shared_server(sys.argv[1])
+    from fleetcache.servers.embedded import SharedServer
+    server = SharedServer(sys.argv[1])
     print(server.pid, flush=True)
     sys.stdin.read()
 """
@@ -503,7 +503,7 @@ class TestShared:
 
     def test_leave(self, tmp_path: Path) -> None:
         """Within a process, too, the last to leave ends it."""
-        one, two = shared_server(tmp_path), shared_server(tmp_path)
+        one, two = SharedServer(tmp_path), SharedServer(tmp_path)
         pid = one.pid
         one.leave()
         assert ask(two.url(), "PING")
@@ -515,8 +515,8 @@ class TestShared:
         program = start(
             """
             import gc, sys
-            from fleetcache.servers.embedded import shared_server
-            print(shared_server(sys.argv[1]).url(), flush=True)
+            from fleetcache.servers.embedded import SharedServer
+            print(SharedServer(sys.argv[1]).url(), flush=True)
             gc.collect()
             sys.stdin.read()
             """,
@@ -536,8 +536,8 @@ class TestShared:
         program = start(
             """
             import os, sys, time
-            from fleetcache.servers.embedded import shared_server
-            server = shared_server(sys.argv[1])
+            from fleetcache.servers.embedded import SharedServer
+            server = SharedServer(sys.argv[1])
             child = os.fork()
             if not child:
                 time.sleep(60)
@@ -559,10 +559,10 @@ class TestShared:
 
     def test_join_while_the_last_leaves(self, tmp_path: Path) -> None:
         """A process that joins while the last user leaves gets a server that stays."""
-        server = shared_server(tmp_path)
+        server = SharedServer(tmp_path)
         for _ in range(20):
             server.leave()
-            server = shared_server(tmp_path)
+            server = SharedServer(tmp_path)
 
             assert ask(server.url(), "PING")
             time.sleep(0.005)
@@ -572,14 +572,14 @@ class TestShared:
     def test_data_survives_a_change_of_servers(self, tmp_path: Path) -> None:
         """A new server starts only when the old one has saved."""
         for count in range(1, 6):
-            with shared_server(tmp_path, tmp_path / "dump.rdb") as server:
+            with SharedServer(tmp_path, tmp_path / "dump.rdb") as server:
                 assert ask(server.url(), "INCR", "count") == count
 
     def test_after_a_crash(self, tmp_path: Path) -> None:
         """The next call after a crash starts anew, and earlier users count as its users."""
-        earlier = shared_server(tmp_path)
+        earlier = SharedServer(tmp_path)
         os.kill(earlier.pid, signal.SIGKILL)
-        later = shared_server(tmp_path)
+        later = SharedServer(tmp_path)
         later.leave()
 
         assert ask(earlier.url(), "PING")
@@ -589,23 +589,23 @@ class TestShared:
 
     def test_frozen(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A server that does not answer is an error with its log, and no second one is started."""
-        with shared_server(tmp_path) as server:
+        with SharedServer(tmp_path) as server:
             os.kill(server.pid, signal.SIGSTOP)
             monkeypatch.setattr(embedded, "PATIENCE", 0.1)
             with pytest.raises(ServerNotStarted, match=r"does not answer; its log is .*server\.log"):
-                shared_server(tmp_path)
+                SharedServer(tmp_path)
 
     def test_refused_arguments(self, tmp_path: Path) -> None:
         """A server that ends at once is an error, and leaves the directory usable."""
         with pytest.raises(ServerNotStarted, match="no-such-option"):
             SharedServer(tmp_path, arguments=["--no-such-option", "1"])
-        with shared_server(tmp_path) as server:
+        with SharedServer(tmp_path) as server:
             assert ask(server.url(), "PING")
 
     def test_too_long_path(self, tmp_path: Path) -> None:
         """Each user of a directory too deep for a socket's address has its own alias of it."""
         directory = tmp_path / ("d" * 200)
-        with shared_server(directory) as one, shared_server(directory) as two:
+        with SharedServer(directory) as one, SharedServer(directory) as two:
             assert one.socket != two.socket
             ask(one.url(), "SET", "a", "1")
             assert ask(two.url(), "GET", "a") == b"1"

@@ -230,7 +230,12 @@ class ServerProcess:
 
 
 class SharedServer(ServerProcess):
-    """A server of all processes that name the same *directory*; see :func:`shared_server`."""
+    """The server of *directory*, started if necessary.
+
+    It serves every process that names this directory, such as the workers of a site or its autoreloader, and
+    lives until the last of them, or of their forked children, has left or ended.  The first
+    decides on *data*, the file to load from and save to.
+    """
 
     def __init__(self, directory: StrPath, data: StrPath | None = None, *, arguments: Sequence[str] = ()) -> None:
         super().__init__(directory, data, None, arguments)
@@ -292,16 +297,6 @@ class SharedServer(ServerProcess):
             os.close(self._reach())
             return True
         return False
-
-
-def shared_server(directory: StrPath, data: StrPath | None = None) -> SharedServer:
-    """Return the server of *directory*, started if necessary.
-
-    It serves every process that calls this, such as the workers of a site or its autoreloader, and
-    lives until the last of them, or of their forked children, has left or ended.  The first
-    decides on *data*, the file to load from and save to.
-    """
-    return SharedServer(directory, data)
 
 
 def _remove(scratch: Path, owner: int) -> None:

@@ -18,7 +18,7 @@ from fleetcache.exchange.connecting import OF_CLUSTERS
 from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.masking import without_frames
 from fleetcache.pool import ConnectionFactory, SentinelConnectionFactory
-from fleetcache.servers.embedded import shared_server
+from fleetcache.servers.embedded import SharedServer
 from fleetcache.servers.memory import memory_server
 from fleetcache.servers.observed import observed
 from fleetcache.servers.remote import RemoteServer
@@ -199,7 +199,7 @@ def _embedded(location: Location, options: Options, factory: Any) -> Server:
     database = embedded_database(location)
     data = Path(unquote(location.path)) if location.path.strip("/") else None
     directory = Path.cwd() / ".fleetcache"
-    running = shared_server(directory, data)
+    running = SharedServer(directory, data)
     with suppress(FileExistsError), (directory / ".gitignore").open("x") as file:
         file.write("*\n")
     return remote(factory.connect(running.url(database)), location, options)
