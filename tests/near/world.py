@@ -108,6 +108,11 @@ class Door:
         return known
 
 
+def near(prefix: str, store: Store) -> Any:
+    """Return what `Reads` need of a near cache."""
+    return SimpleNamespace(prefixes=(prefix,), options=OPTIONS, store=store, counts=Counts(), warns=False)
+
+
 class World:
     """A server with one entry, whose values are the numbers of its versions, and a process that keeps it near."""
 
@@ -149,9 +154,9 @@ class World:
         listener: Any = SimpleNamespace(tracking=self.tracking, look=lambda now: None)
         reader = kind if issubclass(kind, Reads) else Reads
         store = Store(OPTIONS.max_bytes, Door() if scope.door else None)
-        self.reader = reader(listener, (PREFIX,), OPTIONS, store, Counts())
+        self.reader = reader(listener, near(PREFIX, store))
         if scope.joins:
-            self.tracking.join(reader(listener, (OTHER,), OPTIONS, Store(OPTIONS.max_bytes), Counts()), self.now)
+            self.tracking.join(reader(listener, near(OTHER, Store(OPTIONS.max_bytes))), self.now)
         else:
             self.tracking.join(self.reader, self.now)
         self.do("connect")
