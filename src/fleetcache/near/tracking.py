@@ -194,6 +194,7 @@ class Tracking:
             t_live=min(options.t_live for options in asked),
             t_topo=min(options.t_topo for options in asked),
             canary=min(options.canary for options in asked),
+            max_ttl=max(options.max_ttl for options in asked),
             touch=min((options.touch for options in asked if options.touch), default=None),
         )
 
