@@ -52,7 +52,8 @@ class Reading(Core):
 
     async def is_there(self, name: str, client: Any = None, *, fresh: bool = False) -> bool:
         """Return whether there is an entry called *name*, of any kind; *fresh* as with `read`."""
-        self = self.through(client)
+        if client is not None:
+            self = self.through(client)
         near = self.near
         if near is not None and not fresh and (copy := near.copy(name)) is not None:
             copy.hits += 1
