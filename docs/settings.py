@@ -116,7 +116,8 @@ Settings.read("redis://127.0.0.1:6379/1", {"OPTIONS": {"NEAR": {"PREFIXES": ["sh
 NEAR_NOTES = """\
 It needs a server of Redis 7.0 or later, or Valkey, that speaks RESP3 and permits the user to call `CLIENT TRACKING`; with other servers, and
 with the option `protocol` set to 2, it is off, and one warning of the logger `fleetcache.near` says why. `REPLICA_READ_ONLY=False` is refused together with it: the
-primary never announces a write that went to another server. In a URL write `?near=1` or `?near=256MB`.
+primary never announces a write that went to another server. In a URL that replaces a whole entry (`Cache.from_url`, `configure`,
+`FLEETCACHE_URL`) write `?near=1` or `?near=256MB`; in `LOCATION` that is refused.
 """
 
 WITHOUT_DJANGO = """\

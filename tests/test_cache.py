@@ -543,6 +543,38 @@ async def test_a_count_begins_with_a_number(cache):
     assert await cache.incr("a", default=1.5, timeout=60) == 2.5
     assert await cache.get("a") == 2.5
     assert await cache.ttl("a") in (59, 60)
+
+
+@pytest.mark.parametrize("stored", ["abc", 1, 1.5, None], ids=repr)
+async def test_a_number_is_counted_on_by_a_number(cache, stored):
+    """incr() and decr() refuse a delta that is no number, whatever is stored, and leave the value as it is."""
+    await cache.set("a", stored)
+    for call in (cache.incr("a", "1"), cache.incr("a", None), cache.decr("a", "1")):
+        with pytest.raises(TypeError, match="delta has to be a number, not (str|NoneType)"):
+            await call
+
+    assert await cache.get("a") == stored
+
+
+@pytest.mark.parametrize("delta", [2, 0.5, Decimal("0.5"), Fraction(1, 2), True], ids=repr)
+async def test_numbers_of_every_kind_are_counted_by(cache, delta):
+    """incr() and decr() add and subtract numbers of every kind."""
+    await cache.set("a", 4)
+
+    assert await cache.incr("a", delta) == 4 + delta
+    assert await cache.get("a") == 4 + delta
+    assert await cache.decr("a", delta) == 4
+
+
+async def test_what_is_no_number_is_not_counted_on(cache):
+    """incr() of a value that is no number says of which type it is."""
+    for value in ("abc", [1], None):
+        await cache.set("a", value)
+        with pytest.raises(
+            TypeError, match=f"the value is of type {type(value).__name__}, to which no int can be added"
+        ):
+            await cache.incr("a")
+        assert await cache.get("a") == value
     assert await cache.incr("b", default=2**63) == 2**63 + 1
     assert await cache.incr("c", default=False) == 1
 
@@ -670,6 +702,12 @@ async def test_scan(cache):
 
     assert seen == {f"key{number}" for number in range(100)}
     assert pages > 1
+
+
+async def test_a_cursor_is_a_whole_number(cache):
+    """scan() refuses any other cursor, and says with which a scan starts."""
+    with pytest.raises(TypeError, match="the cursor has to be a whole number, 0 at the start, not str"):
+        await cache.scan("x")
 
 
 @pytest.mark.parametrize("prefix", ["a:b", "a*b", "[ab]", "a?", "", "back\\slash"])

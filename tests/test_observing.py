@@ -18,6 +18,7 @@ from fleetcache.errors import ServerGone
 from fleetcache.servers.observed import Observed
 from fleetcache.servers.remote import RemoteServer
 from fleetcache.stats import Exchange, listen
+from fleetcache.stats.exchanges import is_heard
 from fleetcache.stats.figures import MEANINGS
 from fleetcache.testing import FaultProxy, empty_memory
 
@@ -257,6 +258,32 @@ async def test_a_listener_that_fails(valkey, face, ear, caplog):
 
     assert ear.take() == [["SET"], ["SET"]]
     assert len([each for each in caplog.records if each.name == "fleetcache.stats"]) == 1
+
+
+async def coroutine_function(exchange: Exchange) -> None:
+    raise AssertionError(exchange)
+
+
+class Awaitable:
+    async def __call__(self, exchange: Exchange) -> None:
+        raise AssertionError(exchange)
+
+
+@pytest.mark.parametrize(
+    "hearing, fault",
+    [
+        (3, "a function is expected, not int"),
+        (coroutine_function, "a coroutine function would never be awaited"),
+        (Awaitable(), "a coroutine function would never be awaited"),
+    ],
+    ids=["number", "coroutine function", "object"],
+)
+def test_what_cannot_listen(hearing: Any, fault: str) -> None:
+    """What cannot be called, or would have to be awaited, is refused at once, and not at every exchange."""
+    with pytest.raises(TypeError, match=fault):
+        listen(hearing)
+
+    assert not is_heard()
 
 
 def test_configurations_share_a_listener(valkey: Any, ear: Callable[..., Any]) -> None:

@@ -63,14 +63,25 @@ def test_an_empty_location(location):
     [
         (f"redsi://:{SECRET}@host/1", "unknown URL scheme 'redsi'. Did you mean 'redis'?"),
         (f"http://user:{SECRET}@host/1", "unknown URL scheme 'http'."),
-        (f"user:{SECRET}@127.0.0.1:6379", "'***@127.0.0.1:6379' is no URL."),
+        (f"user:{SECRET}@127.0.0.1:6379", "'***@127.0.0.1:6379' is no URL. Write redis:// before it."),
+        ("127.0.0.1:6379/1", "'***' is no URL. Write redis:// before it."),
         ("127.0.0.1:6379", "'127.0.0.1:6379' is no URL. Did you mean 'redis://127.0.0.1:6379'?"),
         ("localhost", "'localhost' is no URL. Did you mean 'redis://localhost'?"),
         ("/run/valkey.sock", "'/run/valkey.sock' is no URL. Did you mean 'unix:///run/valkey.sock'?"),
         (Path("/run/valkey.sock"), "'/run/valkey.sock' is no URL. Did you mean 'unix:///run/valkey.sock'?"),
         (["redis://fine", f"vlakey://:{SECRET}@host"], "unknown URL scheme 'vlakey'. Did you mean 'valkey'?"),
     ],
-    ids=["misspelled", "http", "bare, with password", "bare", "host", "socket", "path", "second of two"],
+    ids=[
+        "misspelled",
+        "http",
+        "bare, with password",
+        "bare, with database",
+        "bare",
+        "host",
+        "socket",
+        "path",
+        "second of two",
+    ],
 )
 def test_an_unknown_url_scheme(url, fault):
     """The error names the scheme, the nearest one, and those that exist."""
@@ -103,6 +114,14 @@ def test_a_host_before_the_password(url):
         ({"SOCKET_TIMOUT": 1}, "unknown option 'SOCKET_TIMOUT'. Did you mean 'SOCKET_TIMEOUT'?"),
         ({"pasword": SECRET}, "unknown option 'pasword'. Did you mean 'PASSWORD'?"),
         ({"xyzzy": 1}, "unknown option 'xyzzy'."),
+        (
+            {"MAX_BYTES": "64MB"},
+            "unknown option 'MAX_BYTES'. It is an option of NEAR: {'OPTIONS': {'NEAR': {'MAX_BYTES': …}}}.",
+        ),
+        (
+            {"doorkeeper": False},
+            "unknown option 'doorkeeper'. It is an option of NEAR: {'OPTIONS': {'NEAR': {'DOORKEEPER'",
+        ),
         ({"ssl": True}, "unknown option 'ssl'. For TLS write rediss:// in LOCATION instead."),
         (
             {"CLIENT_CLASS": "HredClient"},
@@ -128,6 +147,15 @@ def test_an_unknown_setting():
     assert refusal("memory://", KEY_PREFFIX="a") == (
         "CACHES['pages']: unknown setting 'KEY_PREFFIX'. Did you mean 'KEY_PREFIX'?"
     )
+
+
+def test_an_option_of_the_near_cache_in_a_wrong_place():
+    """Beside OPTIONS, and as a parameter of a URL, the error says where it belongs."""
+    where = "It is an option of NEAR: {'OPTIONS': {'NEAR': {'MAX_BYTES': …}}}."
+
+    assert refusal("memory://", MAX_BYTES="64MB") == f"CACHES['pages']: unknown setting 'MAX_BYTES'. {where}"
+    with pytest.raises(SettingsError, match=r"unknown parameter 'max_bytes'\. It is an option of NEAR"):
+        Cache.from_url("memory://?max_bytes=64MB")
 
 
 @pytest.mark.parametrize(

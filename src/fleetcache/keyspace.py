@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from numbers import Integral
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -151,6 +152,8 @@ class Keyspace(Reading):
 
         A key that exists during the whole scan is returned at least once.
         """
+        if not isinstance(cursor, Integral):
+            raise TypeError(f"scan: the cursor has to be a whole number, 0 at the start, not {type(cursor).__name__}")
         self = self.through(client)
         head = self.name("", version)
         cursor, names = await self._page(cursor, self.make_pattern(search, version), itersize)

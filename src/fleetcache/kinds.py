@@ -140,7 +140,8 @@ def built_in(names: Mapping[str, str], *methods: str) -> Callable[[Any], Any]:
         try:
             found = imported(value)
         except SettingsError as error:
-            raise SettingsError(f"{error} {known}") from error.__cause__
+            end = "" if str(error).endswith("?") else "."
+            raise SettingsError(f"{error}{end} {known}") from error.__cause__
         if not (callable(found) or (methods and all(callable(getattr(found, method, None)) for method in methods))):
             raise TypeError(f"{wanted}, or its dotted path, is expected. {known}")
         return found

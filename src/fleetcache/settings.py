@@ -115,7 +115,7 @@ class Options:
         kinds.SERIALIZERS["pickle"], kinds.built_in(kinds.SERIALIZERS, "dumps", "loads"), "serializer"
     )
     """Turns values into bytes: `"pickle"`, `"json"`, `"msgpack"`, `"msgspec"`, `"msgspec-json"`, or a class, or its dotted path.
-    Written in lower case, a class of yours is called without arguments, as Django calls it."""
+    Under the option name `serializer`, your class is called without arguments, as Django calls it."""
     compressor: Any = option(
         kinds.COMPRESSORS["identity"], kinds.built_in(kinds.COMPRESSORS, "compress", "decompress"), "compressor"
     )
@@ -136,7 +136,8 @@ class Options:
     """The result of a payload that cannot be read: `"miss"` counts and logs it, and the key is missing; `"raise"` raises
     `UnreadableValue`."""
     ignore_exceptions: bool = option(False, kinds.flag, setting="DJANGO_REDIS_IGNORE_EXCEPTIONS")
-    """While the server is away or refuses commands, methods return what they return for a missing key."""
+    """While the server is away or refuses commands, methods return the fallback values that
+    [Outages](outages.md#ignore_exceptions) lists."""
     log_ignored_exceptions: bool = option(False, kinds.flag, setting="DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS")
     """Log each ignored failure as an error, with its traceback. The logger `fleetcache.server` reports every outage once,
     whatever this setting says."""
@@ -243,7 +244,7 @@ class Options:
             elif name in connection_options():
                 connection[name] = given[name] = value
             elif name not in IGNORED:
-                near = HINTS.get(str(name).lower()) or kinds.nearest(str(name), [*known, *connection_options()])
+                near = hint(name) or kinds.nearest(str(name), [*known, *connection_options()])
                 raise SettingsError(
                     f"{where}: unknown option {quoted(name)}.{near} Options are listed in docs/settings.md"
                 )
@@ -268,6 +269,15 @@ class Options:
 
 HINTS = {"ssl": " For TLS write rediss:// in LOCATION instead."}
 """Corrections for some names that are no options."""
+
+
+def hint(name: Any) -> str:
+    """Return a correction for *name*, which is no option; "" if none is known."""
+    if (of_near := str(name).upper()) in by_name(NearOptions):
+        return f" It is an option of NEAR: {{'OPTIONS': {{'NEAR': {{{of_near!r}: …}}}}}}."
+    return HINTS.get(str(name).lower(), "")
+
+
 IGNORED = {"MAX_ENTRIES", "CULL_FREQUENCY"}  # Django's, for caches that have to be culled
 IMPORTED = {"client_class", "serializer", "compressor", "redis_client_class"}
 FOR_CODECS = {"compress_level", "compress_min_length", "max_value_bytes", "pickle_version", "msgspec_type"}
@@ -371,7 +381,7 @@ class Settings:
                 found |= read_setting(where, setting.name.upper(), setting, value)
             elif str(name).upper() not in apart and name != "BACKEND":
                 is_option = f" It is an option: {{'OPTIONS': {{{name!r}: …}}}}" if name in by_name(Options) else ""
-                near = is_option or kinds.nearest(str(name), [*known, *apart])
+                near = is_option or hint(name) or kinds.nearest(str(name), [*known, *apart])
                 raise SettingsError(f"{where}: unknown setting {quoted(name)}.{near}")
         options = next((value for name, value in params.items() if str(name).upper() == "OPTIONS"), None)
         if not isinstance(options or {}, Mapping):
@@ -428,4 +438,4 @@ def unknown_parameter(query: str, name: str, known: Iterable[str]) -> str:
         return f"a password ends at a '?'; {ESCAPES}"
     if f"{name}=" not in query:
         return "a parameter without a value."
-    return f"unknown parameter {quoted(name)}.{HINTS.get(name.lower()) or kinds.nearest(name, known)}"
+    return f"unknown parameter {quoted(name)}.{hint(name) or kinds.nearest(name, known)}"

@@ -180,9 +180,11 @@ def _checked(where: str, url: str) -> Location:
 
 
 def _schemeless(url: str) -> str:
-    """Return the question "Did you mean …?" with the likely URL for *url*, which has no scheme; "" if none is likely."""
-    if "://" in url or masked_url(url) != url:
+    """Return advice on *url*, which has no scheme: the likely URL, or only the likely scheme if a secret may stand in it."""
+    if "://" in url:
         return ""
+    if masked_url(url) != url:
+        return " Write redis:// before it." if re.match(r"([^/?#]*@)?[\w.-]+:\d+(/\d*)?(\?.*)?$", url) else ""
     if url.startswith(("/", "[")) or re.match(r"[\w.-]+(:\d+)?$", url):
         return f" Did you mean {('unix://' if url.startswith('/') else 'redis://') + url!r}?"
     return ""
@@ -195,7 +197,10 @@ def _fault(location: Location, url: str) -> str:
         ((name, port),) = location.addresses
         urlsplit(location.url)
     except ValueError:  # its text may quote a password
-        return f"the port is no number up to 65535, or a character is none of a host's; {ESCAPES}"
+        return (
+            "the port must be a number up to 65535, and the host a name of letters, digits, -, _ and ., or an address; "
+            f"{ESCAPES}"
+        )
     if location.kind == "memory":
         return ""
     if url.partition("#")[2]:

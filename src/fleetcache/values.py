@@ -233,8 +233,8 @@ class Values(Reading):
         name = self.name(key, version)
         if ignore_key_check and default is None:
             default = 0
-        if not (default is None or isinstance(default, Number)):
-            raise TypeError(f"incr: default has to be a number, not {type(default).__name__}")
+        if default is not None:
+            _number("default", default)
         expiry = self.milliseconds(timeout)
         start = 0 if default is None else default
         if type(delta) is type(start) is int and abs(delta) < 2**63 and abs(start) < 2**63:
@@ -248,7 +248,7 @@ class Values(Reading):
                 if total is None:
                     raise ValueError(f"Key {name!r} not found")
                 return None if total is MISSING else int(total)
-        return await self._add(name, delta, default, expiry, client)
+        return await self._add(name, _number("delta", delta), default, expiry, client)
 
     incr = blocking(aincr)
 
@@ -259,21 +259,34 @@ class Values(Reading):
             if payload is MISSING:
                 return None  # an ignored outage
             value = MISSING if payload is None else self.decoded(payload, name)
-            if value is MISSING and default is None:
+            missing = value is MISSING
+            if missing and default is None:
                 raise ValueError(f"Key {name!r} not found")
-            total = (default if value is MISSING else value) + delta
+            value = default if missing else value
+            try:
+                total = value + delta
+            except TypeError as error:
+                found, wanted = type(value).__name__, type(delta).__name__
+                raise TypeError(f"the value is of type {found}, to which no {wanted} can be added") from error
             (new,) = await self.encoded((total,))
             lifetime = () if expiry is None else ("PX", expiry)
             if payload is None:
                 stored = await self.ask((c.SET_IF, name, new, *lifetime, "NX"), MISSING, client)
             else:
-                words = lifetime if value is MISSING else ("KEEPTTL",)
+                words = lifetime if missing else ("KEEPTTL",)
                 stored = await self.run(c.SWAP, name, payload, new, *words, instead=MISSING, client=client)
             if stored:
                 return None if stored is MISSING else total
 
     async def adecr(self, key: Any, delta: Any = 1, version: Any = None, client: Any = None) -> Any:
         """Subtract *delta* from the number under *key*, and return the difference."""
-        return await self.aincr(key, -delta, version, client)
+        return await self.aincr(key, -_number("delta", delta), version, client)
 
     decr = blocking(adecr)
+
+
+def _number(what: str, value: Any) -> Any:
+    """Return *value*, the argument *what* of `incr`, if it is a number of any kind."""
+    if not isinstance(value, Number):
+        raise TypeError(f"{what} has to be a number, not {type(value).__name__}")
+    return value

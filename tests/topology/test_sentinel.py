@@ -449,7 +449,7 @@ async def test_no_sentinel(fresh, servers):
         ("redis+sentinel:///service", Cache, {}, "a host is missing"),
         ("redis+sentinel://h,,i/service", Cache, {}, "a host is missing"),
         ("redis+sentinel://h:1,:a@i/service", Cache, {}, "stands before the @"),
-        ("redis+sentinel://h:1,i:x/service", Cache, {}, "port is no number"),
+        ("redis+sentinel://h:1,i:x/service", Cache, {}, "the port must be a number up to 65535"),
         ("redis+sentinel://h:1/service/two", Cache, {}, "must be a whole number, not 'two'"),
         ("redis+sentinel://h:1/service/2/3", Cache, {}, "must be a whole number"),
         ("redis+sentinel://:a#b@h:1/service", Cache, {}, "%23"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any, TypeAlias
 
 from fleetcache.interrupts import let_pass
@@ -41,6 +42,10 @@ def listen(hearing: Hearing) -> Callable[[], None]:
     It is called where the replies are read: in the caller's thread, or on the event loop.  So it must be quick, and
     must not use a cache.  An exception that it raises is logged, and ignored.
     """
+    if not callable(hearing):
+        raise TypeError(f"listen: a function is expected, not {type(hearing).__name__}")
+    if iscoroutinefunction(hearing) or iscoroutinefunction(type(hearing).__call__):
+        raise TypeError("listen: a plain function is expected; a coroutine function would never be awaited")
     _hearing.append(hearing)
 
     def end() -> None:
