@@ -362,7 +362,7 @@ class Demo:
         print(
             f"   Then one worker edits a text {len(edits)} times while {VISITORS} visitors reload it.  Every worker's page\n"
             f"   showed the edit {median(whole):.1f} ms after it was acknowledged, {max(whole):.1f} at the latest (a page takes {page:.1f}).\n"
-            f"   {sum(map(bool, late))} edits were read in the old version after that, the last time {max(late):.1f} ms after."
+            f"   {sum(map(bool, late))} edits were read in the old version after their acknowledgement, at the latest {max(late):.1f} ms after it."
         )
         return rounds
 

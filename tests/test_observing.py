@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.faces import Face, settled
 from fleetcache import Cache
 from fleetcache.client import ShardClient
 from fleetcache.errors import ServerGone
+from fleetcache.near.stages import State
 from fleetcache.servers.observed import Observed
 from fleetcache.servers.remote import RemoteServer
 from fleetcache.stats import Exchange, listen
@@ -59,6 +61,14 @@ def test_each_figure_is_explained():
 
     assert dict(rows) == MEANINGS
     assert len(rows) == len(MEANINGS)
+
+
+def test_each_state_and_attribute_is_explained():
+    """The page lists the states of a near cache, the best first, and the attributes of an `Exchange`."""
+    page = PAGE.read_text()
+
+    assert re.findall(r"^- `(\w+)`: ", page, re.MULTILINE) == list(State)
+    assert re.findall(r"^- `exchange\.(\w+)`: ", page, re.MULTILINE) == [each.name for each in fields(Exchange)]
 
 
 def test_info_has_the_figures_that_are_registered(valkey):
