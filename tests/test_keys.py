@@ -130,3 +130,21 @@ def test_default_reverse():
 def test_unique_keeps_order():
     """Repetitions go, order stays."""
     assert unique(["b", "a", "b", "c", "a"]) == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize("near", [None, True])
+@pytest.mark.parametrize("part", ["key_prefix", "version"])
+def test_names_that_a_class_computes(valkey, part, near):
+    """A prefix or version that is a property is asked for with each call: no tenant reads another's entries."""
+    tenant = [f"{near} first"]
+    computed = property(lambda self: tenant[0], lambda self, value: None)
+    cache = type("TenantCache", (Cache,), {part: computed})(valkey.url(), {"OPTIONS": {"NEAR": near}})
+
+    cache.set("secret", "of the first")
+    assert (cache.get("secret"), cache.get("secret"), cache.get_many(["secret"])) == (
+        "of the first",
+        "of the first",
+        {"secret": "of the first"},
+    )
+    tenant[0] = f"{near} second"
+    assert (cache.get("secret"), cache.get_many(["secret"]), "secret" in cache) == (None, {}, False)

@@ -301,3 +301,29 @@ def test_configurations_share_a_listener(valkey: Any, ear: Callable[..., Any]) -
     one, other = (Cache(valkey.url(), {"KEY_PREFIX": prefix}) for prefix in ("one", "other"))
 
     assert one.topology.primaries[0] is other.topology.primaries[0]
+
+
+def test_a_listener_ends_only_itself():
+    """One that ends itself while it is called keeps no other from hearing, and its end ends no second registration."""
+    cache_url, heard = "memory://ends", []
+
+    def first(exchange: Exchange) -> None:
+        heard.append("first")
+        end_first()
+
+    def second(exchange: Exchange) -> None:
+        heard.append("second")
+
+    end_first, ends = listen(first), [listen(second), listen(second)]
+    try:
+        Cache(cache_url).get("a")
+        assert heard == ["first", "second", "second"]
+
+        heard.clear()
+        ends[0]()
+        ends[0]()
+        Cache(cache_url).get("a")
+        assert heard == ["second"]
+    finally:
+        for end in ends:
+            end()

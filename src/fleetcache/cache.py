@@ -237,18 +237,18 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
 
     def _raise_as(self, what: str, kind: Any) -> Any:
         """Make both faces of `client` or `strict`, of the class *kind*; return that of this face."""
-        made = [face.face(kind, failsafe=RAISE) for face in self._faces]
+        faces = self._sharers("failsafe")
+        made = [face.face(kind, failsafe=RAISE) for face in faces]
         join(*made)
-        for face, raising in zip(self._faces, made, strict=True):
+        for face, raising in zip(faces, made, strict=True):
             object.__setattr__(face, "_raising", {**face._raising, what: raising})
         return self._raising[what]
 
     def _sharers(self, name: str) -> list[Self]:
         if name not in FOLLOWED:
             return super()._sharers(name)
-        if not self._raising:
-            return self._faces
-        return self._faces + [raising for face in self._faces for raising in face._raising.values()]
+        faces = self._faces or [self]
+        return faces + [raising for face in faces for raising in face._raising.values()]
 
     def get_client(self, write: bool = True, tried: Any = None) -> Any:
         """Return a raw ``redis.Redis`` to the primary, or for reading to a replica."""

@@ -93,9 +93,16 @@ class Core(Twinned):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name in {"key_prefix", "version", "key_func", "near"} and "key_func" in vars(self):
-            plain = self.key_func is default_key_function
+            plain = self.key_func is default_key_function and not self._computes_names()
             self.plain_head = f"{self.key_prefix}:{self.version}:" if plain else None
             self.head = None if self.near is None else self.plain_head
+
+    def _computes_names(self) -> bool:
+        """Whether the prefix or the version may differ from one call to the next, as the property of a class does."""
+        return any(
+            hasattr(type(self), part) or type(vars(self).get(part)) not in {str, int}
+            for part in ("key_prefix", "version")
+        )
 
     def name(self, key: Any, version: Any = None, prefix: str | None = None) -> str:
         """Return the name of *key*'s entry on the server."""

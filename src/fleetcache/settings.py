@@ -226,7 +226,7 @@ class Options:
 
     def make(self, kind: Any) -> Any:
         """Return an object of the class *kind*: our classes take these options, a site's class the mapping, as in django-redis."""
-        return kind(self if kind.__module__.startswith("fleetcache.") else self.given)
+        return kind(self if str(kind.__module__).startswith("fleetcache.") else self.given)
 
     @classmethod
     def read(cls, where: str, written: Mapping[str, Any], defaults: Mapping[str, Any]) -> Options:

@@ -35,6 +35,7 @@ class Twinned:
     runtime: Any
     still: Self | None
     _faces: list[Self]
+    """Empty if there is one only: a reference to itself would keep it, and a client that it leads to, for the collector."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self: Self = join(object.__new__(cls), object.__new__(cls))
@@ -48,8 +49,7 @@ class Twinned:
     def face(self, kind: Any = None, **own: Any) -> Self:
         """Return another face of this object as it is now: without a twin, and with the attributes in *own*."""
         face: Self = join(object.__new__(kind or type(self)))
-        for name, value in {"runtime": self.runtime, **self._attributes(), **own}.items():
-            object.__setattr__(face, name, value)
+        vars(face).update({"runtime": self.runtime} | self._attributes() | own)
         return face
 
     def __copy__(self) -> Self:
@@ -69,7 +69,9 @@ class Twinned:
 
     def _attributes(self) -> dict[str, Any]:
         """Return the attributes that a copy or a new face of this object gets."""
-        return {name: value for name, value in vars(self).items() if not self._is_method(name) and name not in self.own}
+        kind: Any = type(self)
+        hidden, own = methods(kind), kind.own
+        return {name: value for name, value in vars(self).items() if name not in hidden and name not in own}
 
     def _is_method(self, name: str) -> bool:
         kind: Any = type(self)
@@ -77,7 +79,7 @@ class Twinned:
 
     def _sharers(self, name: str) -> list[Self]:
         """Return the faces on which the attribute *name* is the same."""
-        return [self] if self._is_method(name) else self._faces
+        return [self] if self._is_method(name) else self._faces or [self]
 
     def __setattr__(self, name: str, value: Any) -> None:
         for face in self._sharers(name):
@@ -98,7 +100,7 @@ def join(face: Any, *twin: Any) -> Any:
     """Make *face* and its twin, if it has one, the faces of one object; return *face*."""
     faces = [face, *twin]
     for each, still in zip(faces, (*twin, None), strict=True):
-        object.__setattr__(each, "_faces", faces)
+        object.__setattr__(each, "_faces", faces if twin else [])
         object.__setattr__(each, "still", still)
     return face
 

@@ -32,8 +32,7 @@ class CallersPipeline(Server):
         self.pipeline = pipeline
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
-        # GET_NOW and EXISTS_NOW, which only a primary may answer, have no ``reads``.
-        if any(command[0].reads or command[0] in {b"GET", b"EXISTS"} for command in commands):
+        if not all(command[0].writes for command in commands):
             raise TypeError(
                 "a redis-py pipeline cannot answer now: pass client= only to writes, or use cache.pipeline()"
             )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, TypeAlias
 
@@ -32,7 +34,8 @@ class Exchange:
 
 Hearing: TypeAlias = Callable[[Exchange], object]
 
-_hearing: list[Hearing] = []
+_hearing: list[partial[object]] = []
+"""The functions that were registered, each in an object of its own: one may be registered twice."""
 _said = Said()
 
 
@@ -46,11 +49,12 @@ def listen(hearing: Hearing) -> Callable[[], None]:
         raise TypeError(f"listen: a function is expected, not {type(hearing).__name__}")
     if iscoroutinefunction(hearing) or iscoroutinefunction(type(hearing).__call__):
         raise TypeError("listen: a plain function is expected; a coroutine function would never be awaited")
-    _hearing.append(hearing)
+    registered = partial(hearing)
+    _hearing.append(registered)
 
     def end() -> None:
-        if hearing in _hearing:
-            _hearing.remove(hearing)
+        with suppress(ValueError):  # it has ended before
+            _hearing.remove(registered)
 
     return end
 
@@ -62,10 +66,10 @@ def is_heard() -> bool:
 
 def tell(exchange: Exchange) -> None:
     """Call every listener with *exchange*."""
-    for hearing in _hearing:
+    for hearing in tuple(_hearing):  # one of them may end itself
         try:
             hearing(exchange)
         except Exception as error:
             let_pass(error)
-            if _said.is_new(repr(hearing)):
-                log.exception("%r failed, so one exchange was not reported to it", hearing)
+            if _said.is_new(repr(hearing.func)):
+                log.exception("%r failed, so one exchange was not reported to it", hearing.func)
