@@ -99,6 +99,7 @@ class Door:
     """Knows the one name."""
 
     bytes = 0
+    max_bytes = 0
 
     def __init__(self, *, known: bool = False) -> None:
         self.known = known

@@ -178,6 +178,8 @@ class Store:
         self.evictions = dict.fromkeys(("size", "expired", "ended", "too large"), 0)
         self.retired_hits = 0
         """The hits of copies that have been removed."""
+        self._room = max_bytes - (door.max_bytes if door is not None else 0)
+        """The bytes for everything but the doorkeeper's table, which may grow at any time."""
         self._largest = max_bytes // LARGEST
         self._tenth = max_bytes // SMALL
         self._empty()
@@ -189,7 +191,7 @@ class Store:
         for at, head in enumerate(heads):
             head.before, head.after = heads[at - 1], heads[(at + 1) % len(heads)]
         self._hand: Entry = self._gone  # where the next sweep continues
-        self._held = OWN + (self.door.bytes if self.door is not None else 0)
+        self._held = OWN
         self._table = TABLES[0]  # the bytes of the dict at most, now or after the next put
         self._ghosts = array("q", bytes(CELL * GHOSTS))
 
@@ -302,7 +304,8 @@ class Store:
     @property
     def bytes(self) -> int:
         """The memory of the store and its copies; only hit counts above 256 are left out (32 bytes each)."""
-        return self._held + getsizeof(self.copies) + CELL * len(self._ghosts)
+        door = self.door.bytes if self.door is not None else 0
+        return door + self._held + getsizeof(self.copies) + CELL * len(self._ghosts)
 
     @property
     def hits(self) -> int:
@@ -312,7 +315,7 @@ class Store:
     def _make_room(self, weight: int) -> bool:
         """Evict until a copy of this weight fits, with a larger dict if it needs one; return whether it fits."""
         copies = self.copies
-        room = self.max_bytes - weight
+        room = self._room - weight
         while True:
             # A dict keeps its size until it is full; its next size depends on its length at that time.
             table = TABLES[(3 * len(copies)).bit_length()]
