@@ -26,9 +26,9 @@ BACKEND = "fleetcache.django.RedisCache"
 SERVICES = ("127.0.0.1", "default_service")
 """The names by which the settings of the suite know a primary to Sentinels."""
 
-FIRST = ["", "sqlite", "sqlite_sharding"]
+FIRST = ["", "sqlite"]
 OTHERS = [f"sqlite_{name}" for name in ("gzip", "herd", "json", "lz4", "msgpack", "usock", "zlib", "zstd")]
-OTHERS += ["sqlite_sentinel", "sqlite_sentinel_opts"]
+OTHERS += ["sqlite_sentinel", "sqlite_sentinel_opts", "sqlite_sharding"]
 
 TESTS, WITHOUT_CACHE = 165, 30
 """The number of tests with each of the settings, and of those without a cache; excluded and skipped ones count."""
