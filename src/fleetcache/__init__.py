@@ -43,6 +43,8 @@ A map of the package, in the order in which a call passes.  A module imports onl
 
     The ground
     masking       secrets out of messages and logs
+    policy        how long loaded values live, and what to do when they are old
+    marks         objects that stand for "no value"
     times         timeouts to whole milliseconds or seconds
     stats/        metrics: the counters of ``cache.info()``, and listeners to each exchange with a server
     threads       the library's own threads: how they start and end

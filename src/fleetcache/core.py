@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import timedelta
-from enum import Enum
 from functools import partial
 from itertools import repeat
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Any, Self
 
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
@@ -20,6 +18,7 @@ from fleetcache.exchange.repeating import elsewhere
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
 from fleetcache.keys import MAX_LENGTH, CacheKey, KeyFunction, check, default_key_function, doubtful, key_within, masked
+from fleetcache.marks import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.near.near import Bypassed, Copyless, Near
 from fleetcache.servers.borrowed import TAKEN, server_of
 from fleetcache.settings import Settings
@@ -29,25 +28,12 @@ from fleetcache.topology.contract import Topology
 from fleetcache.topology.standalone import Standalone
 from fleetcache.twin import Twinned
 
+__all__ = ["DEFAULT_TIMEOUT", "MISSING", "Core", "Timeout"]
+
 log = logging.getLogger("fleetcache.codec")
 
 MARK = "\ue000"
 """A key to try a KEY_FUNCTION with: where it appears in the name, keys stand, if the function leaves it unchanged."""
-
-
-class Mark(Enum):
-    """Objects that stand for "no value"."""
-
-    DEFAULT_TIMEOUT = "the cache's own timeout, as against None, which is for ever"
-    MISSING = "nothing is there, where None could be"
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-DEFAULT_TIMEOUT: Final = Mark.DEFAULT_TIMEOUT
-MISSING: Final = Mark.MISSING
-Timeout: TypeAlias = float | timedelta | Literal[Mark.DEFAULT_TIMEOUT] | object | None
 
 
 class Core(Twinned):

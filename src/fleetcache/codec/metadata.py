@@ -1,0 +1,130 @@
+"""What an entry says of itself: when its fresh life ends, what it cost to make, which tags it has.
+
+Metadata stands before the serializer's bytes, in one of two forms.  Before a pickle it is part of the pickle::
+
+    C <1 byte: length>  <metadata> 0 <pickle>      up to 255 bytes
+    B <4 bytes: length> <metadata> 0 <pickle>      more
+
+``C`` and ``B`` push a bytes object and ``0`` drops it again, so pickle, Django's own backend and django-redis read the
+value alone.  No pickle of another origin begins with these letters: protocols 2 and higher begin with 80, and the
+protocols below have no bytes objects.  Before the bytes of any other serializer it is an envelope that only
+fleetcache reads::
+
+    c1 F <4 bytes: length> <metadata> <the serializer's bytes>
+
+Numbers are little-endian, as in a pickle.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleetcache.errors import UnreadableValue
+
+MAX_TAGS = 16
+"""The most tags of one entry."""
+
+STAMP = VERSION = 8
+"""The length of a stamp, and of a tag's version, in bytes."""
+
+FORM = 1
+"""The first byte of the metadata: how the rest is laid out."""
+
+SHORT, LONG, DROP = b"C", b"B", b"0"
+ENVELOPE = b"\xc1F"
+
+_fixed = struct.Struct("<B8sQQIB")
+_length = struct.Struct("<I")
+_number = struct.Struct("<H")
+
+MOST = 64 * 1024
+"""The longest metadata that is read, in bytes; 16 tags with names of 4,000 bytes."""
+
+
+def new_stamp() -> bytes:
+    """Return random bytes, by which an entry is told from a later one of the same name."""
+    return os.urandom(STAMP)
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What an entry says of itself."""
+
+    fresh_until: int = 0
+    """When its fresh life ends, in milliseconds since 1970 on the server's clock; 0: when the entry expires."""
+    stale: int = 0
+    """How many milliseconds the entry is kept after its fresh life."""
+    cost: int = 0
+    """How many milliseconds its load took."""
+    tags: tuple[tuple[str, bytes], ...] = ()
+    """Its tags, each with the version that it had before the value was made."""
+    stamp: bytes = field(default_factory=new_stamp)
+    """Random bytes that no other entry has."""
+
+    def pack(self) -> bytes:
+        """Return the metadata as bytes."""
+        parts = [_fixed.pack(FORM, self.stamp, self.fresh_until, self.stale, min(self.cost, 2**32 - 1), len(self.tags))]
+        for tag, version in self.tags:
+            name = tag.encode()
+            parts += (_number.pack(len(name)), name, version)
+        return b"".join(parts)
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Metadata:
+        """Return the metadata in *packed*, or raise UnreadableValue."""
+        try:
+            form, stamp, fresh_until, stale, cost, count = _fixed.unpack_from(packed)
+            if form != FORM or count > MAX_TAGS:
+                raise UnreadableValue("an entry's metadata has a form of a newer release")
+            at, tags = _fixed.size, []
+            for _ in range(count):
+                (length,) = _number.unpack_from(packed, at)
+                start, end = at + _number.size, at + _number.size + length
+                at = end + VERSION
+                tags.append((packed[start:end].decode(), packed[end:at]))
+        except (struct.error, UnicodeDecodeError) as error:
+            raise UnreadableValue("an entry's metadata is cut off") from error
+        if at != len(packed):
+            raise UnreadableValue("an entry's metadata does not end where it says")
+        return cls(fresh_until, stale, cost, tuple(tags), stamp)
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A value with its metadata, as a codec returns it; operations return the value alone."""
+
+    value: Any
+    metadata: Metadata
+
+
+def head(metadata: Metadata, *, pickled: bool) -> bytes:
+    """Return the bytes that stand before the serializer's, which are a pickle if *pickled*."""
+    packed = metadata.pack()
+    if not pickled:
+        return ENVELOPE + _length.pack(len(packed)) + packed
+    if len(packed) < 256:
+        return SHORT + bytes((len(packed),)) + packed + DROP
+    return LONG + _length.pack(len(packed)) + packed + DROP
+
+
+def opened(payload: bytes) -> tuple[Metadata, int] | None:
+    """Return the metadata at the beginning of *payload* and where the serializer's bytes begin; None if it has none.
+
+    Raise UnreadableValue if the payload begins like one with metadata and is none.
+    """
+    first = payload[:1]
+    if first == SHORT:
+        start, length = 2, payload[1] if len(payload) > 1 else MOST
+    elif first == LONG or payload.startswith(ENVELOPE):
+        start = 1 + _length.size if first == LONG else len(ENVELOPE) + _length.size
+        length = int.from_bytes(payload[start - _length.size : start], "little") if len(payload) > start else MOST
+    else:
+        return None
+    end = start + length
+    ends = end + (payload[:1] != ENVELOPE[:1])
+    if length >= MOST or ends >= len(payload) or (ends != end and payload[end : end + 1] != DROP):
+        raise UnreadableValue("an entry's metadata is cut off")
+    return Metadata.unpack(payload[start:end]), ends

@@ -1,0 +1,165 @@
+"""What a caller wants of a value that is missing or old, and the decision that follows from it.
+
+A value is *fresh* until its timeout, then *stale* as long as the caller allows, then gone.  The names of the stale
+lives are those of RFC 5861.  Early renewal is XFetch (A. Vattani, F. Chierichetti, K. Lowenstein: "Optimal
+Probabilistic Cache Stampede Prevention", 2015), with one change: a value is renewed at
+``expiry - cost * (1 + early * Exp(1))``.  Without the "1 +", in a process that draws once for each copy, no draw may come
+earlier than the load takes, and then callers wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from enum import Enum
+from math import isfinite
+from typing import Any, Self, TypedDict
+
+from fleetcache.marks import DEFAULT_TIMEOUT, Timeout
+
+LEASE = 10.0
+"""For how many seconds, by default, the fleet waits for one process to load a value."""
+
+PATIENCE = 1.0
+"""How many seconds longer than a lease a caller waits by default."""
+
+
+class PolicyOptions(TypedDict, total=False):
+    """The fields of a `Policy`, as keyword arguments of a loading call."""
+
+    timeout: Timeout
+    stale_while_revalidate: float
+    stale_if_error: float
+    early: float
+    jitter: float
+    absent_for: float | None
+    lease: float
+    wait: float | None
+    retry_after: float
+    soft_timeout: float | None
+    hard_timeout: float | None
+    renew: str | Callable[[Callable[[], Any]], Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """How long a loaded value lives, and what happens when it is old.  All times are seconds."""
+
+    timeout: Timeout = DEFAULT_TIMEOUT
+    """How long a value is fresh; None for ever."""
+    stale_while_revalidate: float = 0.0
+    """How long after that it is still served at once, while one caller renews it."""
+    stale_if_error: float = 0.0
+    """How long after its fresh life it is served if loading a new one fails."""
+    early: float = 0.0
+    """XFetch's β: how much earlier than necessary a value is renewed; 1 is usual, 0 renews nothing early."""
+    jitter: float = 0.0
+    """The part of the timeout, 0 to 1, by which lives differ at random, so that values of one moment do not end in one."""
+    absent_for: float | None = None
+    """How long the result None is kept; None: as long as any other."""
+    lease: float = LEASE
+    """For how long the fleet waits for one process to load the value."""
+    wait: float | None = None
+    """How long a caller waits for somebody else's load before it loads by itself; None: `lease` and a second."""
+    retry_after: float = 0.0
+    """After a load failed: for how long no process tries again."""
+    soft_timeout: float | None = None
+    """After how long a stale value is returned, if there is one, while its load goes on."""
+    hard_timeout: float | None = None
+    """After how long a caller gives up waiting, with `TimeoutError`."""
+    renew: str | Callable[[Callable[[], Any]], Any] = "caller"
+    """Who renews a stale value in blocking code: the ``"caller"``, a ``"thread"``, under Django after the ``"response"``,
+    or whatever a callable does with the function that it is given."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense, and contradictions."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in NUMBERS and not (value is None and each.name in OPTIONAL):
+                if isinstance(value, timedelta):
+                    value = value.total_seconds()
+                    object.__setattr__(self, each.name, value)
+                if isinstance(value, bool) or not isinstance(value, (int, float)):
+                    raise TypeError(f"{each.name} has to be a number of seconds, not {type(value).__name__}")
+                if not isfinite(value) or value < 0:
+                    raise ValueError(f"{each.name} has to be a finite number, 0 or more, not {value}")
+        if self.jitter > 1:
+            raise ValueError(f"jitter is a part of the timeout, from 0 to 1, not {self.jitter}")
+        if self.lease <= 0:
+            raise ValueError("lease has to be more than 0 seconds: it is how long one process may load")
+        if self.soft_timeout is not None and self.hard_timeout is not None and self.hard_timeout < self.soft_timeout:
+            raise ValueError(f"hard_timeout ({self.hard_timeout} s) is less than soft_timeout ({self.soft_timeout} s)")
+        if not callable(self.renew) and self.renew not in RENEWERS:
+            raise ValueError(
+                f"renew has to be one of {', '.join(map(repr, RENEWERS))}, or a callable, not {self.renew!r}"
+            )
+
+    @classmethod
+    def of(cls, given: Timeout | Policy, defaults: Policy, options: Mapping[str, Any]) -> Policy:
+        """Return the policy *given* in place of a timeout, or *defaults* with it as timeout; changed by *options*."""
+        known = {each.name for each in fields(cls)}
+        if unknown := options.keys() - known:
+            raise TypeError(f"unknown option {min(unknown)!r}; a policy has {', '.join(sorted(known))}")
+        if isinstance(given, Policy):
+            return replace(given, **options) if options else given
+        if given is DEFAULT_TIMEOUT:
+            return replace(defaults, **options) if options else defaults
+        return replace(defaults, **{"timeout": given, **options})
+
+    @classmethod
+    def read(cls, written: Any) -> Self:
+        """Return the policy in OPTIONS["LOADING"]: itself, or a dict of its fields in upper or lower case."""
+        if isinstance(written, cls):
+            return written
+        if not isinstance(written, Mapping):
+            raise TypeError(f"a dict or a Policy is expected, not a {type(written).__name__}")
+        known = {each.name for each in fields(cls)}
+        if unknown := [name for name in written if str(name).lower() not in known]:
+            raise ValueError(f"unknown option {unknown[0]!r}; there are {', '.join(sorted(known)).upper()}")
+        return cls(**{str(name).lower(): value for name, value in written.items()})
+
+    @property
+    def stale(self) -> float:
+        """How many seconds an entry is kept after its fresh life."""
+        return max(self.stale_while_revalidate, self.stale_if_error)
+
+    @property
+    def soft(self) -> bool:
+        """Whether an entry needs metadata for it."""
+        return self.stale > 0 or self.early > 0
+
+    @property
+    def patience(self) -> float:
+        """How long a caller waits for somebody else's load."""
+        return self.lease + PATIENCE if self.wait is None else self.wait
+
+
+RENEWERS = ("caller", "thread", "response")
+OPTIONAL = {"absent_for", "wait", "soft_timeout", "hard_timeout"}
+NUMBERS = {each.name for each in fields(Policy)} - {"timeout", "renew"}
+
+
+class Decision(Enum):
+    """What to do with an entry."""
+
+    SERVE = "return it"
+    RENEW = "return it, and let one caller renew it"
+    LOAD = "load it, and return what was loaded"
+
+
+def decide(left: float | None, cost: float, policy: Policy, draw: float) -> Decision:
+    """Return what to do with an entry that has *left* seconds of fresh life, negative if it is stale; None if it is missing.
+
+    *cost* is how many seconds its load took, *draw* a number drawn from an exponential distribution with the mean 1.
+    """
+    if left is None:
+        return Decision.LOAD
+    if left > 0:
+        return Decision.RENEW if policy.early > 0 and left <= early_by(cost, policy.early, draw) else Decision.SERVE
+    return Decision.RENEW if -left < policy.stale_while_revalidate else Decision.LOAD
+
+
+def early_by(cost: float, early: float, draw: float) -> float:
+    """Return how many seconds before its end the renewal of a value begins."""
+    return cost * (1 + early * draw)
