@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.golden.generate import NAMES, SOFT_EXPIRY
+from tests.golden.generate import METADATA, NAMES, SOFT_EXPIRY, STAMP
 
 from fleetcache.codec import compressors, serializers
 from fleetcache.codec.compressors import (
@@ -41,6 +41,7 @@ from fleetcache.codec.compressors import (
     ZStdCompressor,
 )
 from fleetcache.codec.herding import Herded, HerdSerializer, Marker
+from fleetcache.codec.metadata import Described, Metadata
 from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import (
     BaseSerializer,
@@ -90,6 +91,7 @@ class Golden:
     value: Any
     reads: Any
     payload: bytes
+    metadata: Metadata | None
 
 
 def golden(file: Path) -> Iterator[Golden]:
@@ -102,6 +104,7 @@ def golden(file: Path) -> Iterator[Golden]:
             eval(entry["value"], dict(NAMES)),
             eval(entry["reads"], dict(NAMES)),
             zlib.decompress(base64.b85decode(entry["payload"])),
+            Metadata(*METADATA[entry["metadata"]], stamp=STAMP) if "metadata" in entry else None,
         )
 
 
@@ -122,6 +125,10 @@ def test_golden_payloads_decode(file: Path) -> None:
         read = found.codec.decode(found.payload)
         if isinstance(read, Herded):
             assert read.soft_expiry == SOFT_EXPIRY
+            read = read.value
+        if found.metadata is not None:
+            assert read.metadata == found.metadata
+            assert type(read) is Described
             read = read.value
 
         assert read == found.reads

@@ -19,6 +19,7 @@ from types import GenericAlias, MappingProxyType
 from typing import Any, Self
 
 from fleetcache import commands as c
+from fleetcache.codec.metadata import alone
 from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import BaseSerializer
 from fleetcache.core import Core, Timeout
@@ -205,7 +206,7 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
 
     def decode(self, value: bytes | int) -> Any:
         """Return the value in the payload *value*."""
-        return value if isinstance(value, int) else self.codec.decode(value)
+        return value if isinstance(value, int) else alone(self.codec.decode(value))
 
     @property
     def client(self) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Self
 from redis.exceptions import ConnectionError, NoScriptError, RedisError
 
 from fleetcache import commands as c
+from fleetcache.codec.metadata import Described, Metadata, alone
 from fleetcache.codec.payloads import Codec
 from fleetcache.errors import CrossServer, ServerGone, UnreadableValue
 from fleetcache.exchange.contract import Command, Reply, Script, Server, Verb
@@ -135,9 +136,14 @@ class Core(Twinned):
 
     # --- values -----------------------------------------------------------------------------------
 
-    async def encoded(self, values: Collection[Any], *, integers: bool = True) -> list[bytes | int]:
-        """Return the payloads of *values*.  A coroutine, because lazy values under Django may need a thread."""
-        return self.codec.encode_all(values, integers=integers)
+    async def encoded(
+        self, values: Collection[Any], *, integers: bool = True, metadata: Collection[Metadata] | None = None
+    ) -> list[bytes | int]:
+        """Return the payloads of *values*, each with its *metadata* if that is given.
+
+        A coroutine, because lazy values under Django may need a thread.
+        """
+        return self.codec.encode_all(values, integers=integers, metadata=metadata)
 
     def decoded(self, payload: bytes, name: str, *, member: bool = False) -> Any:
         """Return the value in *payload*, or MISSING if it cannot be read and UNREADABLE is "miss".
@@ -145,7 +151,15 @@ class Core(Twinned):
         *member*: the payload is a member of a sorted set.
         """
         try:
-            return self.codec.decode_member(payload) if member else self.codec.decode(payload)
+            return self.codec.decode_member(payload) if member else alone(self.codec.decode(payload))
+        except UnreadableValue as error:
+            self.note_unreadable(error, name)
+            return MISSING
+
+    def entry(self, payload: bytes, name: str) -> Any:
+        """Return the value in *payload*, `Described` if it has metadata; MISSING as from `decoded`."""
+        try:
+            return self.codec.decode(payload)
         except UnreadableValue as error:
             self.note_unreadable(error, name)
             return MISSING
@@ -167,21 +181,22 @@ class Core(Twinned):
         if payload is None:
             return default
         try:  # written out, as in `decoded`: it saves a tenth of a microsecond of each `get`
-            return self.codec.decode(payload)
+            value = self.codec.decode(payload)
         except UnreadableValue as error:
             self.note_unreadable(error, name)
             return default
+        return value.value if type(value) is Described else value
 
-    def decoded_each(self, payloads: Collection[bytes], names: Iterable[str]) -> list[Any]:
-        """Return the value in each of *payloads*, MISSING for one that cannot be read."""
+    def entries(self, payloads: Collection[bytes], names: Iterable[str]) -> list[Any]:
+        """Return what `entry` returns for each of *payloads*."""
         try:
             return self.codec.decode_all(payloads)
         except UnreadableValue:  # one by one, to say which
-            return [self.decoded(payload, name) for payload, name in zip(payloads, names, strict=False)]
+            return [self.entry(payload, name) for payload, name in zip(payloads, names, strict=False)]
 
     def decoded_all(self, payloads: Collection[bytes], name: str) -> list[Any]:
         """Return the values in *payloads*, the parts of the entry called *name*, that can be read."""
-        return [value for value in self.decoded_each(payloads, repeat(name)) if value is not MISSING]
+        return [alone(value) for value in self.entries(payloads, repeat(name)) if value is not MISSING]
 
     # --- asking -----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from itertools import compress
 from typing import Any
 
 from fleetcache import commands as c
+from fleetcache.codec.metadata import alone
 from fleetcache.core import MISSING, Core
 from fleetcache.errors import UnreadableValue, is_outage
 from fleetcache.exchange.contract import Command, Redirected, Reply, Server, Verb
@@ -105,7 +106,7 @@ class Reading(Core):
         value = MISSING
         if payload is not None:
             try:
-                value = self.codec.decode(payload)
+                value = alone(self.codec.decode(payload))
             except UnreadableValue as error:
                 self.note_unreadable(error, name)
                 left = None
@@ -157,5 +158,5 @@ class Reading(Core):
         if None in payloads:
             there = [payload is not None for payload in payloads]
             keys, names, payloads = compress(keys, there), compress(names, there), list(compress(payloads, there))
-        values = zip(keys, self.decoded_each(payloads, names), strict=True)
-        return {key: value for key, value in values if value is not MISSING}
+        values = zip(keys, self.entries(payloads, names), strict=True)
+        return {key: alone(value) for key, value in values if value is not MISSING}

@@ -4,8 +4,8 @@ Run it with every producer that is to be recorded installed: ``python tests/gold
 Files of releases that are not installed stay as they are; they must decode for ever.
 
 An entry names the serializer and compressor by class, the options, the value as it was given, the
-value as the producer itself reads it back (both as Python expressions over ``NAMES``), and the
-payload in base 85 of zlib.
+value as the producer itself reads it back (both as Python expressions over ``NAMES``), the
+payload in base 85 of zlib, and, where it has some, its ``METADATA``.
 """
 
 from __future__ import annotations
@@ -192,6 +192,39 @@ def fleetcache() -> Iterator[Entry | None]:
             yield entry(serializer, compressor, options, value, codec.encode, codec.decode)
 
 
+STAMP = bytes(range(8))
+METADATA = {
+    "C": (1793880000000, 60000, 250, (("tag", b"version1"), ("žluťoučký kůň", b"version2"))),
+    "B": (0, 0, 2**32 - 1, tuple((f"a long tag, number {n}", b"version%d" % (n % 10)) for n in range(16))),
+}
+"""The fields of metadata that is short, and of metadata that is longer than 255 bytes."""
+
+
+def described() -> Iterator[Entry | None]:
+    """What this checkout writes with metadata."""
+    codecs = import_module("fleetcache.codec.payloads")
+    serializers = import_module("fleetcache.codec.serializers")
+    compressors = import_module("fleetcache.codec.compressors")
+    kind = import_module("fleetcache.codec.metadata").Metadata
+    ours = [("PickleSerializer", {"PICKLE_VERSION": protocol}) for protocol in range(6)]
+    others = [(name, {}) for name in ("JSONSerializer", "MSGPackSerializer", "MsgspecSerializer")]
+    for (serializer, options), compressor in itertools.product([*ours, *others], COMPRESSORS):
+        if options.get("PICKLE_VERSION", 4) != 4 and compressor != COMPRESSORS[0]:
+            continue
+        codec = codecs.Codec(getattr(serializers, serializer), getattr(compressors, compressor), options)
+        values = VALUES if compressor == COMPRESSORS[0] and options.get("PICKLE_VERSION", 4) == 4 else VALUES[::7]
+        for value, (head, fields) in itertools.product(values, METADATA.items()):
+
+            def encode(value: Any, codec: Any = codec, fields: Any = fields) -> Any:
+                return codec.describe(value, kind(*fields, stamp=STAMP))
+
+            def decode(payload: bytes, codec: Any = codec) -> Any:
+                return codec.decode(payload).value
+
+            found = entry(serializer, compressor, options, value, encode, decode)
+            yield found and {**found, "metadata": head}
+
+
 def write(name: str, producer: Callable[[], Iterator[Entry | None]]) -> None:
     """Write the file of producer *name*."""
     entries = [found for found in producer() if found]
@@ -205,3 +238,4 @@ if __name__ == "__main__":
             write(f"{package}-{version(package)}", producer)
     project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())
     write(f"fleetcache-{project['project']['version']}", fleetcache)
+    write("fleetcache-metadata-1", described)

@@ -52,6 +52,7 @@ class HerdSerializer:
     def __init__(self, plain: Serializer | Options | Mapping[str, Any]) -> None:
         self.plain: Serializer = PickleSerializer(plain) if isinstance(plain, (Options, Mapping)) else plain
         self.distinct = bool(getattr(self.plain, "distinct", False))
+        self.pickles = bool(getattr(self.plain, "pickles", False))
 
     def dumps(self, value: Any, /) -> bytes:
         if type(value) is not Herded:

@@ -100,6 +100,11 @@ class Described:
     metadata: Metadata
 
 
+def alone(value: Any) -> Any:
+    """Return *value* without its metadata."""
+    return value.value if type(value) is Described else value
+
+
 def head(metadata: Metadata, *, pickled: bool) -> bytes:
     """Return the bytes that stand before the serializer's, which are a pickle if *pickled*."""
     packed = metadata.pack()

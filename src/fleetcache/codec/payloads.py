@@ -10,7 +10,8 @@ another.  So the compressor may be changed at any time, and old values stay read
     0-9  -        digits, else the serializer
     78            zlib       04  lz4      fd  xz
     1f            gzip       28  zstd     each only with the rest of its signature
-    c1            reserved for an envelope of a later release
+    C, B          a pickle with metadata, if the serializer pickles
+    c1            with F, metadata before the bytes of another serializer; else reserved for a later release
     others        the serializer
 
 This needs a serializer whose output starts with none of these: a pickle starts with 80 or a
@@ -27,6 +28,7 @@ from functools import cache
 from typing import Any, NoReturn
 
 from fleetcache.codec.compressors import KNOWN, MAX_VALUE_BYTES, Compressor, IdentityCompressor, LibraryCompressor
+from fleetcache.codec.metadata import ENVELOPE, LONG, SHORT, Described, Metadata, alone, head, opened
 from fleetcache.codec.serializers import PickleSerializer, Serializer
 from fleetcache.errors import FleetcacheError, SettingsError, UnreadableValue, UnstorableValue
 from fleetcache.interrupts import is_stated, let_pass
@@ -36,7 +38,6 @@ __all__ = ["Codec", "Compressor", "Serializer"]
 
 Reader = Callable[[bytes], Any]
 
-ENVELOPE = 0xC1
 MINUS = 0x2D
 NUMERIC = b"-0123456789"
 
@@ -71,6 +72,8 @@ class Codec:
         magic: tuple[bytes, ...] | bytes | None = getattr(self.compressor, "magic", None)
         self._magic = (magic,) if isinstance(magic, bytes) else magic
         self._distinct = bool(getattr(self.serializer, "distinct", False))
+        self._pickles = self._distinct and bool(getattr(self.serializer, "pickles", False))
+        self._heads = frozenset((SHORT, LONG, ENVELOPE[:1]) if self._pickles else (ENVELOPE[:1],))
         self._limit = options.max_value_bytes or MAX_VALUE_BYTES
         if self._magic and self._compress is not None:
             _check_signature(self.compressor, self._magic)
@@ -86,15 +89,33 @@ class Codec:
         try:
             payload = self._dumps(value)
         except REFUSALS as error:
-            let_pass(error)
-            raise UnstorableValue(
-                f"{type(self.serializer).__name__} cannot store a {type(value).__qualname__}: "
-                f"{error}. Cache plain data, or configure a SERIALIZER that knows this type."
-            ) from error
+            raise self._unstorable(value, error) from error
         return payload if self._compress is None else self._compress(payload)
 
-    def encode_all(self, values: Collection[Any], *, integers: bool = True) -> list[bytes | int]:
-        """Return the payloads of *values*."""
+    def describe(self, value: Any, metadata: Metadata) -> bytes:
+        """Return the payload of *value* with its *metadata*; an integer is serialised, so that `INCR` refuses it."""
+        begins = head(metadata, pickled=self._pickles)
+        if begins.startswith(self._magic or ()):
+            begins = head(metadata, pickled=False)  # what the compressor leaves as it is must not look compressed
+        try:
+            payload = begins + self._dumps(value)
+        except REFUSALS as error:
+            raise self._unstorable(value, error) from error
+        return payload if self._compress is None else self._compress(payload)
+
+    def _unstorable(self, value: Any, error: Exception) -> UnstorableValue:
+        let_pass(error)
+        return UnstorableValue(
+            f"{type(self.serializer).__name__} cannot store a {type(value).__qualname__}: "
+            f"{error}. Cache plain data, or configure a SERIALIZER that knows this type."
+        )
+
+    def encode_all(
+        self, values: Collection[Any], *, integers: bool = True, metadata: Collection[Metadata] | None = None
+    ) -> list[bytes | int]:
+        """Return the payloads of *values*, each with its *metadata* if that is given."""
+        if metadata is not None:
+            return [self.describe(*pair) for pair in zip(values, metadata, strict=True)]
         dumps = self._dumps
         if self._compress is None:
             try:
@@ -107,7 +128,7 @@ class Codec:
         return [self.encode(value, integers=integers) for value in values]
 
     def decode_all(self, payloads: Iterable[bytes]) -> list[Any]:
-        """Return the values in *payloads*, or raise UnreadableValue if one of them cannot be read."""
+        """Return what `decode` returns for each of *payloads*; raise UnreadableValue if one cannot be read."""
         readers = self._readers
         try:
             return [readers[payload[0]](payload) for payload in payloads]
@@ -122,10 +143,10 @@ class Codec:
                 return self._loads(payload)
             except Exception as error:  # noqa: BLE001 - _refuse() raises it, or an UnreadableValue
                 self._refuse(payload, error)
-        return self.decode(payload)
+        return alone(self.decode(payload))
 
     def decode(self, payload: bytes) -> Any:
-        """Return the value in *payload*, or raise UnreadableValue."""
+        """Return the value in *payload*, `Described` if it has metadata; or raise UnreadableValue."""
         try:
             return self._readers[payload[0]](payload)
         except Exception as error:  # noqa: BLE001 - _refuse() raises it, or an UnreadableValue
@@ -155,9 +176,11 @@ class Codec:
         if self._distinct and self._magic is not None:
             self._general = self._signed
             table = [self._loads] * 256
+            for begins in self._heads:
+                table[begins[0]] = self._described
+            # A compressor of the site's own may begin like metadata; the rest of its signature then decides.
             for magic in (*self._magic, *(magic for kind in KNOWN for magic in kind.magic)):
                 table[magic[0]] = self._signed
-            table[ENVELOPE] = self._signed
             # No pickle starts like a number, so every payload that does is one.
             free = all(table[first] == self._loads for first in NUMERIC)
             number = int if free and isinstance(self.serializer, PickleSerializer) else self._number
@@ -174,10 +197,30 @@ class Codec:
         return int(payload) if digits else self._general(payload)
 
     def _signed(self, payload: bytes) -> Any:
-        return self._loads(self._unpacked(payload))
+        unpacked = self._unpacked(payload)
+        return self._described(unpacked) if unpacked[:1] in self._heads else self._loads(unpacked)
 
     def _tried(self, payload: bytes) -> Any:
-        return self._loads(self._opened(payload))
+        unpacked = self._opened(payload)
+        if unpacked[:1] not in self._heads:
+            return self._loads(unpacked)
+        try:
+            return self._described(unpacked)
+        except UnreadableValue:
+            if self._distinct:
+                raise
+            return self._loads(unpacked)  # a value that begins like an envelope by chance
+
+    def _described(self, payload: bytes) -> Described:
+        """Return the value and the metadata in *payload*, which begins like one with metadata."""
+        found = opened(payload)
+        if found is None:
+            raise UnreadableValue(
+                f"{len(payload)} bytes that start {_start(payload)}: written by a newer release "
+                f"of fleetcache. Upgrade this one, or let the value expire."
+            )
+        metadata, start = found
+        return Described(self._loads(payload[start:]), metadata)
 
     def _opened(self, payload: bytes) -> bytes:
         """Return the serializer's bytes in *payload*: decompressed if necessary."""
@@ -194,11 +237,6 @@ class Codec:
 
     def _unpacked(self, payload: bytes) -> bytes:
         """Return *payload*, decompressed if it starts with the signature of a compressor."""
-        if payload[0] == ENVELOPE:
-            raise UnreadableValue(
-                f"{len(payload)} bytes that start {_start(payload)}: written by a newer release "
-                f"of fleetcache. Upgrade this one, or let the value expire."
-            )
         if payload.startswith(self._magic or ()):
             return self.compressor.decompress(payload)
         for kind in KNOWN:

@@ -39,10 +39,15 @@ class BaseSerializer:
     """Whether no output starts like a compressed value or an envelope, so that these are recognised by
     their first bytes.  A subclass with its own ``dumps`` must set this again."""
 
+    pickles: ClassVar[bool] = False
+    """Whether all output is pickles.  Then metadata stands within the pickle, where every unpickler skips it.
+    A subclass with its own ``dumps`` must set this again, and ``distinct``, without which it has no effect."""
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "dumps" in vars(cls):
             cls.distinct = vars(cls).get("distinct", False)
+            cls.pickles = vars(cls).get("pickles", False)
 
     def __init__(self, options: Options | Mapping[str, Any]) -> None:
         pass
@@ -61,6 +66,7 @@ class PickleSerializer(BaseSerializer):
     """
 
     distinct = True
+    pickles = True
 
     def __init__(self, options: Options | Mapping[str, Any]) -> None:
         super().__init__(options)

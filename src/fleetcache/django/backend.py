@@ -20,6 +20,7 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from fleetcache.cache import Cache, Shared
+from fleetcache.codec.metadata import Metadata
 from fleetcache.core import DEFAULT_TIMEOUT
 from fleetcache.errors import SettingsError
 from fleetcache.settings import Options, Settings, by_name, located
@@ -69,14 +70,16 @@ class RedisCache(Cache, BaseCache):
         check_embedded(settings)
         return super().shared(settings)
 
-    async def encoded(self, values: Collection[Any], *, integers: bool = True) -> list[bytes | int]:
+    async def encoded(
+        self, values: Collection[Any], *, integers: bool = True, metadata: Collection[Metadata] | None = None
+    ) -> list[bytes | int]:
         """Return the payloads of *values*; a queryset that was not read yet is read in a thread."""
         try:
-            return self.codec.encode_all(values, integers=integers)
+            return self.codec.encode_all(values, integers=integers, metadata=metadata)
         except SynchronousOnlyOperation as error:
             if self.runtime.blocks:
                 raise
-            encode_all = partial(sync_to_async(self.codec.encode_all), values, integers=integers)
+            encode_all = partial(sync_to_async(self.codec.encode_all), values, integers=integers, metadata=metadata)
             payloads: list[bytes | int] = await self.runtime.produce(encode_all, error)
             return payloads
 
