@@ -15,8 +15,9 @@ from redis.exceptions import DataError, ExecAbortError, NoScriptError, ResponseE
 from fleetcache import commands as c
 from fleetcache.exchange.contract import Command, Reply, Script, Verb
 from fleetcache.servers.arguments import glob
-from fleetcache.servers.database import COMMANDS, SCRIPTS
+from fleetcache.servers.database import COMMANDS
 from fleetcache.servers.memory import MemoryServer, memory_server
+from fleetcache.servers.scripts import SCRIPTS
 from fleetcache.testing.servers import EmbeddedServer
 
 # A real server ----------------------------------------------------------------------------------
@@ -116,6 +117,7 @@ ZREMRANGEBYRANK zset int int | ZSCORE zset member
 EVAL:incr string int value | EVAL:incr any int none time000 | EVAL:incr string int none none
 EVAL:incr any int value -1 | EVAL:swap string value value | EVAL:release string value
 EVAL:extend string value time000 1 | EVAL:extend string value time000 0
+EVAL:capture string time000 time000 value | EVAL:capture any time000 time000 value | EVAL:capture string none none value
 """
 TEMPLATES = [template for line in GRAMMAR.split("\n") for template in line.split("|") if template.strip()]
 UNORDERED = set("SDIFF SINTER SUNION SMEMBERS HKEYS HVALS SPOP SRANDMEMBER".split())

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from types import NoneType
 
+from redis.exceptions import NoPermissionError, ResponseError
+
 from fleetcache.errors import ServerGone
 from fleetcache.exchange.contract import ALL, EVERYTHING, Command, Replies, Reply, Script, Suits, Verb
 
@@ -49,6 +51,11 @@ def _is_whole(reply: Reply, command: Command | None = None) -> bool:
 def _is_result(reply: Reply, command: Command) -> bool:
     """Whether *reply* may come from one of our scripts."""
     return reply is None or _is_whole(reply)
+
+
+def _is_versions(reply: Reply, command: Command) -> bool:
+    """Whether *reply* is a version for each name in *command*."""
+    return type(reply) is list and len(reply) == command[2] and {bytes}.issuperset(map(type, reply))
 
 
 def _is_score(reply: Reply, command: Command | None = None) -> bool:
@@ -129,6 +136,11 @@ FLUSHDB = Verb("FLUSHDB", TEXT, harmless=True, key=0, writes=EVERYTHING)
 # As harmless as the commands between them.
 MULTI, EXEC = Verb("MULTI", harmless=True, key=0), Verb("EXEC", frozenset((list, NoneType)), harmless=True, key=0)
 EVALSHA, EVAL = Verb("EVALSHA", _is_result, key=3), Verb("EVAL", _is_result, key=3)
+# Of the versions of tags.  Making one changes no copy: there are copies of versions, but not of missing ones.
+CAPTURES = Verb("EVALSHA", _is_versions, harmless=True, key=3, writes=0)
+CAPTURES.answers = frozenset((NoPermissionError, ResponseError))  # perhaps this user may run no scripts
+# Of leases, before a write.  A user who may not touch leases cannot load with them either.
+VOID = Verb("DEL", frozenset((int, NoPermissionError)), harmless=True, names=0, writes=0)
 UNSETTLED = (EVALSHA, ADD)
 """Commands after whose reply an operation may ask the server again about the same entry: see `pipeline`."""
 
@@ -182,6 +194,13 @@ class Round:
         self.steps += 1
         if self.steps & (self.steps - 1) == 0:
             self.mark = cursor
+
+
+def refuses_scripts(reply: Reply) -> bool:
+    """Whether *reply* to a script says that this user may run none, or that the server has none."""
+    return isinstance(reply, NoPermissionError) or (
+        isinstance(reply, ResponseError) and "unknown command" in str(reply).lower()
+    )
 
 
 def written_by(command: Command) -> Sequence[str] | None:
@@ -251,5 +270,26 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 local left = redis.call('PTTL', KEYS[1])
 if left < 0 or ARGV[3] == '1' then left = 0 end
 return redis.call('PEXPIRE', KEYS[1], left + ARGV[2])
+""",
+)
+CAPTURE = Script.of(
+    "capture",
+    """
+local found = {}
+for place, key in ipairs(KEYS) do
+  local version, new = redis.call('GET', key), ARGV[place + 2]
+  if not version or #version ~= #new then
+    version = new
+    if ARGV[1] == '' then redis.call('SET', key, version)
+    else redis.call('SET', key, version, 'PX', ARGV[2]) end
+  else
+    local left = redis.call('PTTL', key)
+    if left >= 0 and ARGV[1] == '' then redis.call('PERSIST', key)
+    -- Rarely, because it is announced: every near cache then reads the version anew.
+    elseif left >= 0 and left < tonumber(ARGV[1]) then redis.call('PEXPIRE', key, ARGV[2]) end
+  end
+  found[place] = version
+end
+return found
 """,
 )

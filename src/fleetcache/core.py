@@ -14,14 +14,25 @@ from fleetcache import commands as c
 from fleetcache.codec.metadata import Described, Metadata, alone
 from fleetcache.codec.payloads import Codec
 from fleetcache.errors import CrossServer, ServerGone, UnreadableValue
-from fleetcache.exchange.contract import Command, Reply, Script, Server, Verb
+from fleetcache.exchange.contract import Command, Redirected, Reply, Script, Server, Verb
 from fleetcache.exchange.repeating import elsewhere
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
-from fleetcache.keys import MAX_LENGTH, CacheKey, KeyFunction, check, default_key_function, doubtful, key_within, masked
+from fleetcache.keys import (
+    MAX_LENGTH,
+    CacheKey,
+    KeyFunction,
+    check,
+    default_key_function,
+    doubtful,
+    key_within,
+    lease_name,
+    masked,
+)
 from fleetcache.marks import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.near.near import Bypassed, Copyless, Near
-from fleetcache.servers.borrowed import TAKEN, server_of
+from fleetcache.policy import LEASE
+from fleetcache.servers.borrowed import TAKEN, CallersPipeline, server_of
 from fleetcache.settings import Settings
 from fleetcache.stats.payloads import Stats
 from fleetcache.times import LARGEST, milliseconds
@@ -35,6 +46,9 @@ log = logging.getLogger("fleetcache.codec")
 
 MARK = "\ue000"
 """A key to try a KEY_FUNCTION with: where it appears in the name, keys stand, if the function leaves it unchanged."""
+
+LEASES = 10
+"""How many times the permission to load an entry outlives the time for which the fleet waits for that load."""
 
 
 class Core(Twinned):
@@ -59,6 +73,9 @@ class Core(Twinned):
 
     operations: frozenset[str] = frozenset()
     """The methods that a pipeline accepts; a class with operations of its own adds their names."""
+
+    lease_life = int(LEASE * LEASES * 1000)
+    """For how many milliseconds a lease is there, at most."""
 
     warns = False
     """Whether names that memcached would refuse are passed to `validate_key`."""
@@ -272,19 +289,22 @@ class Core(Twinned):
             return [payload for reply in replies for payload in reply or (None,)]
         return None if None in replies else sum(replies)
 
-    async def ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
-        """Return the replies of several servers, asked together; *instead* for each reply of one that is away."""
+    async def ask_all(self, plan: Plan, instead: Any, *, scripts: bool = False) -> list[list[Reply]]:
+        """Return the replies of several servers, asked together; *instead* for each reply of one that is away.
+
+        With *scripts* some of the commands may be EVALSHA.
+        """
         near = self.near
         names = [] if near is None else c.written(command for _, commands in plan for command in commands)
         if near is None or names == []:
-            return await self._ask_all(plan, instead)
+            return await self._ask_all(plan, instead, scripts=scripts)
         near.wrote(names)
         try:
-            return await self._ask_all(plan, instead)
+            return await self._ask_all(plan, instead, scripts=scripts)
         finally:
             near.wrote(names)  # as in `ask`
 
-    async def _ask_all(self, plan: Plan, instead: Any) -> list[list[Reply]]:
+    async def _ask_all(self, plan: Plan, instead: Any, *, scripts: bool) -> list[list[Reply]]:
         answers: list[list[Reply] | Exception]
         try:
             try:
@@ -294,9 +314,23 @@ class Core(Twinned):
                     raise
                 ((server, commands),) = plan
                 answers = [await self.runtime.exchange(self._another(server, commands, error), commands)]
+            if scripts:
+                await self._tell_scripts(plan, answers)
         except TROUBLE as error:
             answers = [error] * len(plan)
         return [self._settled(answer, commands, instead) for answer, (_, commands) in zip(answers, plan, strict=True)]
+
+    async def _tell_scripts(self, plan: Plan, answers: list[list[Reply] | Exception]) -> None:
+        """Send the scripts whole that a server did not know, and put the replies into *answers*."""
+        for place, (server, commands) in enumerate(plan):
+            answer = answers[place]
+            if isinstance(answer, Exception):
+                continue
+            unknown = [at for at, reply in enumerate(answer) if isinstance(reply, NoScriptError)]
+            if unknown:
+                whole = [(c.EVAL, commands[at][1].lua, *commands[at][2:]) for at in unknown]
+                for at, reply in zip(unknown, await self.runtime.exchange(server, whole), strict=True):
+                    answer[at] = reply
 
     def _settled(self, answer: list[Reply] | Exception, commands: Sequence[Command], instead: Any) -> list[Reply]:
         """Return the replies in one server's *answer*; raise its error, or return *instead* for each if ignored."""
@@ -304,7 +338,8 @@ class Core(Twinned):
             if isinstance(answer, Exception):
                 raise answer
             if commands[-1][0] is c.EXEC:
-                self._check_transaction(answer, commands)
+                began = next(at for at, command in enumerate(commands) if command[0] is c.MULTI)
+                self._check_transaction(answer[began:], commands[began:])
             else:
                 self._check_all(answer, commands)
         except TROUBLE as error:
@@ -375,6 +410,42 @@ class Core(Twinned):
         if not found or MARK in tail or not (name.startswith(head) and name.endswith(tail)):
             return None
         return name[len(head) : len(name) - len(tail)]
+
+    # --- leases -----------------------------------------------------------------------------------
+
+    def voids(self, names: Iterable[str | bytes]) -> list[Command]:
+        """Return the commands that end the permissions to store what is being loaded for *names*."""
+        if isinstance(self.topology.servers[0], CallersPipeline):
+            return []  # its caller counts on one result for each call
+        leases = [lease_name(name if isinstance(name, str) else name.decode(errors="replace")) for name in names]
+        return [(c.VOID, lease) for lease in leases] if self.topology.one_by_one else [(c.VOID, *leases)]
+
+    async def ask_voiding(self, command: Command, lifetime: int | None, instead: Any, client: Any = None) -> Reply:
+        """Ask as `ask` does; before, in the same exchange, void the leases of the entries that *command* changes.
+
+        *lifetime* is how many milliseconds the entry then lives at most, None for ever.  If that is longer than any
+        lease, there is nothing to void: what a load brings is not stored as long as there is an entry.
+        """
+        if lifetime is None or lifetime >= self.lease_life:
+            return await self.ask(command, instead, client)
+        self = self.through(client)
+        commands = (*self.voids(c.written_by(command) or ()), command)
+        plan, scripts = [(self.topology.route(command), commands)], command[0] == b"EVALSHA"
+        (replies,) = await self.ask_all(plan, instead, scripts=scripts)
+        if command[0] is c.DEL and isinstance(replies, Redirected):
+            # While a slot moves, the entry may have been deleted before its lease, and stored in between.
+            return replies[-1] + await self.ask(command, 0)
+        return replies[-1]
+
+    async def unlink(self, shares: Sequence[tuple[Server, Sequence[str | bytes]]]) -> list[int | None]:
+        """Delete the names that each server holds, with their leases; return how many there were, None for one that is away."""
+        plan, counts = [], list[int | None]()
+        for server, names in shares:
+            plan.append((server, [*self.voids(names), *self.batch(c.UNLINK, names)]))
+        for (_, commands), replies in zip(plan, await self.ask_all(plan, None), strict=True):
+            found = [reply for command, reply in zip(commands, replies, strict=True) if command[0] is c.UNLINK]
+            counts.append(self.merged(c.UNLINK, found))
+        return counts
 
     async def run(self, script: Script, name: str, *arguments: Any, instead: Any, client: Any = None) -> Reply:
         """Run *script* on the entry called *name*."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from binascii import crc_hqx
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import cache
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
@@ -97,6 +99,42 @@ def key_within(name: str, prefix: str, version: Any) -> str:
                     return rest.removeprefix(own)
             return rest.partition(":")[2] or rest
     return name
+
+
+# --- the library's own names ----------------------------------------------------------------------
+
+TAG = "~tag:"
+"""The beginning of the key under which a tag's version is stored, in its cache's prefix and version."""
+
+SLOTS = 16384
+BRACED = re.compile(r"\{[^}]+\}")
+"""The part of a name that alone decides its slot in a cluster: the text between the first brace and the next closing one."""
+
+
+def lease_name(name: str) -> str:
+    """Return the name of the lease of the entry called *name*, in the same slot of a cluster."""
+    if "}" not in name and name:
+        return f"fleetcache:lease:{{{name}}}"
+    opened = name.find("{")
+    tag = BRACED.match(name, opened) if opened >= 0 else None
+    text = tag[0] if tag is not None else f"{{{_texts()[crc_hqx(in_utf8(name), 0) % SLOTS]}}}"
+    return f"fleetcache:lease:{text}{name}"
+
+
+@cache
+def _texts() -> list[str]:
+    """Return a short text in each slot, for names with braces that enclose nothing."""
+    texts: dict[int, str] = {}
+    number = 0
+    while len(texts) < SLOTS:
+        texts.setdefault(crc_hqx(b"%x" % number, 0) % SLOTS, f"{number:x}")
+        number += 1
+    return [texts[slot] for slot in range(SLOTS)]
+
+
+def epoch_name(prefix: str) -> str:
+    """Return the name under which the epoch of all entries with *prefix* is stored: `clear` ends it."""
+    return f"fleetcache:epoch:{prefix}"
 
 
 def unique(names: Sequence[str]) -> list[str]:

@@ -384,7 +384,7 @@ def _knowing(commands: Sequence[Command], *, one: bool) -> list[Command]:
     sent: set[Any] = set()
     whole: list[Command] = []
     for command in commands:
-        if command[0] is c.EVALSHA and not (one and command[1] in sent):
+        if command[0] == b"EVALSHA" and not (one and command[1] in sent):
             sent.add(command[1])
             command = (c.EVAL, command[1].lua, *command[2:])  # noqa: PLW2901 - the same command, with its script
         whole.append(command)

@@ -12,15 +12,16 @@ from typing import Any
 
 from fleetcache import commands as c
 from fleetcache.codec.metadata import alone
-from fleetcache.core import MISSING, Core
+from fleetcache.core import MISSING
 from fleetcache.errors import UnreadableValue, is_outage
 from fleetcache.exchange.contract import Command, Redirected, Reply, Server, Verb
 from fleetcache.failsafe import TROUBLE
 from fleetcache.near.near import PACKED, Copyless, Near
 from fleetcache.near.store import Entry
+from fleetcache.tagging import Tagging
 
 
-class Reading(Core):
+class Reading(Tagging):
     """The reads of plain values that operations use: of one name, or of several."""
 
     async def read(self, name: str, client: Any = None, *, fresh: bool = False) -> Any:

@@ -1,6 +1,6 @@
 """The commands of ``memory://``, on keys and values in dicts.
 
-Each command is a small method of `Database` with the command's name; `SCRIPTS` has the Python equivalents of
+Each command is a small method of `Database` with the command's name; `scripts` has the Python equivalents of
 our Lua scripts.  Only the commands of `fleetcache.commands` are here, and only in the forms that the cache
 sends.  Replies have the shapes that hiredis gives them in RESP3, with a list for a set.
 """
@@ -18,6 +18,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from fleetcache.exchange.contract import Reply
 from fleetcache.forks import chance
 from fleetcache.servers import arguments as a
+from fleetcache.servers.scripts import SCRIPTS
 
 
 class Hash(dict[bytes, bytes]):
@@ -119,7 +120,8 @@ class Database:
         run = SCRIPTS.get(script.decode(errors="replace"))
         if run is None:
             raise NoScriptError("No matching script.")
-        return run(self, key, *arguments)
+        keys = (key, *arguments[: int(count) - 1])
+        return run(self, keys, *arguments[int(count) - 1 :])
 
     EVALSHA = EVAL
 
@@ -448,36 +450,3 @@ class Database:
 COMMANDS = {name.encode(): getattr(Database, name) for name in vars(Database) if name.isupper()}
 
 signature = cache(inspect.signature)
-
-
-# The package's Lua scripts, in Python -----------------------------------------------------------
-
-
-def incr(database: Database, key: bytes, delta: bytes, default: bytes, milliseconds: bytes) -> Reply:
-    if not database.EXISTS(key):
-        if not default:
-            return None
-        database.SET(key, default, *((b"PX", milliseconds) if milliseconds else ()))
-    total = database.INCRBY(key, delta)
-    return total if abs(total) < 2**53 else database.GET(key)
-
-
-def swap(database: Database, key: bytes, old: bytes, new: bytes, *words: bytes) -> Reply:
-    if database.GET(key) != old:
-        return 0
-    database.SET(key, new, *words)
-    return 1
-
-
-def release(database: Database, key: bytes, token: bytes) -> Reply:
-    return database.DEL(key) if database.GET(key) == token else 0
-
-
-def extend(database: Database, key: bytes, token: bytes, milliseconds: bytes, replace: bytes) -> Reply:
-    if database.GET(key) != token:
-        return 0
-    left = max(database.PTTL(key), 0) if replace == b"0" else 0
-    return database.PEXPIRE(key, b"%d" % (left + int(milliseconds)))
-
-
-SCRIPTS: dict[str, Callable[..., Reply]] = {run.__name__: run for run in (incr, swap, release, extend)}

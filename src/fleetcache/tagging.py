@@ -1,0 +1,153 @@
+"""Tags: names that entries share, so that all entries of a tag can be given up in one step.
+
+Each tag has a *version*, 8 random bytes under a name of its own, made by the first who needs it.  An entry carries
+its tags with the versions that they had before its value was made, and is valid as long as each tag has that version.
+A tag without a version makes its entries invalid.  So a tag is invalidated by deleting its version, which takes the
+same time for any number of entries, stored or still being loaded, and which a server does even when its memory is full.
+
+(Versions that are counters would begin again when the server evicts one, and revive old entries; clocks differ.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any, TypeAlias
+
+from redis.exceptions import ResponseError
+
+from fleetcache import commands as c
+from fleetcache.codec.metadata import MAX_TAGS, VERSION
+from fleetcache.core import Core
+from fleetcache.exchange.contract import Command, Server
+from fleetcache.keys import TAG
+from fleetcache.times import LARGEST
+
+Tags: TypeAlias = tuple[tuple[str, bytes], ...]
+"""Tags, each with its version."""
+
+LONGER = 2
+"""How many times the life of an entry its tags live, so that they rarely need more: `PEXPIRE` is announced."""
+
+
+def checked(tags: Any) -> tuple[str, ...]:
+    """Return *tags*, the argument of an operation, without repetitions; refuse what names no tags."""
+    if not tags and isinstance(tags, (tuple, list)):
+        return ()
+    if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
+        raise TypeError(f"tags takes an iterable of texts, such as a list, not {_shown(tags)}")
+    found = tuple(dict.fromkeys(tags))
+    for tag in found:
+        if not isinstance(tag, str):
+            raise TypeError(f"tags takes texts; {_shown(tag)} is a {type(tag).__name__}")
+        if not tag:
+            raise ValueError("tags: a tag has to have a letter at least, not be an empty text")
+    if len(found) > MAX_TAGS:
+        raise ValueError(f"tags: an entry has at most {MAX_TAGS} tags, not {len(found)}")
+    return tuple(map(str, found))
+
+
+def _shown(what: Any) -> str:
+    text = repr(what)
+    return text if len(text) <= 40 else f"{text[:36]}…"
+
+
+class Tagging(Core):
+    """The versions of tags: what they are now, and which a new entry gets."""
+
+    def tag_name(self, tag: str, version: Any = None) -> str:
+        """Return the name under which the version of *tag* is stored."""
+        return self.name(TAG + tag, version)
+
+    async def versions(
+        self, tags: Iterable[str], version: Any = None, *, fresh: bool = False
+    ) -> dict[str, bytes | None]:
+        """Return the version that each of *tags* has now, None if it has none or its server is away.
+
+        With *fresh* the primaries are asked, even if copies of the versions are near.
+        """
+        tags = list(tags)
+        names = [self.tag_name(tag, version) for tag in tags]
+        verb = c.MGET_NOW if fresh or self.near is not None else c.MGET
+        found: dict[str, bytes | None] = dict.fromkeys(tags)
+        if tags:
+            for places, reply in await self.ask_many(verb, names, None):
+                found.update((tags[place], each) for place, each in zip(places, reply or (), strict=False))
+        return found
+
+    async def capture(self, tags: Sequence[str], lifetime: int | None, version: Any = None) -> Tags | None:
+        """Return *tags* with their versions for an entry that is made from now on; None in an ignored outage.
+
+        The versions are made if there are none, and live longer than the entry, which lives for *lifetime*
+        milliseconds, or for ever if that is None.
+        """
+        if not tags:
+            return ()
+        plan = self.captures(tags, lifetime, version)
+        answers = await self.ask_all([(server, commands) for server, _, commands in plan], None, scripts=True)
+        found: dict[str, bytes] = {}
+        for (_, places, commands), replies in zip(plan, answers, strict=True):
+            for command, reply in zip(commands, replies, strict=True):
+                if c.refuses_scripts(reply):
+                    return await self._capture_plainly(tags, lifetime, version)
+                if isinstance(reply, ResponseError):
+                    self.instead(self.refusal(reply, command), None, (command,))
+                if type(reply) is not list:
+                    return None
+            found.update(zip([tags[place] for place in places], chain(*replies), strict=True))
+        return tuple((tag, found[tag]) for tag in tags)
+
+    def captures(
+        self, tags: Sequence[str], lifetime: int | None, version: Any = None
+    ) -> list[tuple[Server, list[int], list[Command]]]:
+        """Return for each server the places of the *tags* that it holds, and the commands that capture their versions.
+
+        The replies to the commands of one server, one after another, are the versions at those places.
+        """
+        names = [self.tag_name(tag, version) for tag in tags]
+        return [
+            (server, places, self._captures([names[place] for place in places], lifetime))
+            for server, places in self.topology.shares(names, reads=False)
+        ]
+
+    def _captures(self, names: Sequence[str], lifetime: int | None) -> list[Command]:
+        lives = _lives(lifetime)
+        groups = [[name] for name in names] if self.topology.one_by_one else [names]
+        return [
+            (c.CAPTURES, c.CAPTURE, len(group), *group, *lives, *(os.urandom(VERSION) for _ in group))
+            for group in groups
+        ]
+
+    async def _capture_plainly(self, tags: Sequence[str], lifetime: int | None, version: Any) -> Tags | None:
+        """Capture without scripts, which this user may not run."""
+        names = [self.tag_name(tag, version) for tag in tags]
+        life, longer = _lives(lifetime)
+        words = () if life == "" else ("PX", longer)
+        shares = self.topology.shares(names, reads=False)
+        plan, later = [], []
+        made = [os.urandom(VERSION) for _ in tags]
+        for server, places in shares:
+            adds = [(c.ADD, names[place], made[place], *words, "NX", "GET") for place in places]
+            plan.append((server, [*adds, *((c.PTTL_NOW, names[place]) for place in places)]))
+        found: list[bytes] = made
+        for (server, places), replies in zip(shares, await self.ask_all(plan, None), strict=True):
+            if any(type(left) is not int for left in replies[len(places) :]):
+                return None
+            for place, there, left in zip(places, replies, replies[len(places) :], strict=False):
+                found[place] = made[place] if there is None else there
+                if left >= 0 and (life == "" or left < life):
+                    longer_life: Command = (
+                        (c.PERSIST, names[place]) if life == "" else (c.PEXPIRE, names[place], longer)
+                    )
+                    later.append((server, (longer_life,)))
+        if later:
+            await self.ask_all(later, None)
+        return tuple(zip(tags, found, strict=True))
+
+
+def _lives(lifetime: int | None) -> tuple[Any, Any]:
+    """Return with how many milliseconds left a tag's life is extended, and to how many; two empty texts for ever."""
+    if lifetime is None or lifetime * LONGER > LARGEST // LONGER:
+        return "", ""
+    return max(lifetime, 1), max(lifetime, 1) * LONGER
