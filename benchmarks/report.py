@@ -13,9 +13,14 @@ from pathlib import Path
 
 import redis
 
-from benchmarks import awaiting, cluster, eviction, growth, hotpath, near, remote, staleness
+from benchmarks import awaiting, cluster, eviction, growth, hotpath, loading, near, remote, staleness
 from benchmarks.contenders import FLOOR, OURS
 from benchmarks.contest import FULL, Contest, Table, arguments, once, times
+from benchmarks.loading.calls import PAIRS
+from benchmarks.loading.cold import COST
+from benchmarks.loading.peers import AWAITING, BLOCKING, ITSELF
+from benchmarks.loading.plot import plot
+from benchmarks.loading.tags import OURS as INVALIDATE
 from benchmarks.near.caches import LOCMEM
 from benchmarks.near.hits import BLOCKING_LOCMEM, kept
 from benchmarks.near.misses import LIMITS, NEAR_OFF, ON
@@ -24,7 +29,7 @@ from fleetcache.testing.servers import EmbeddedServer
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 DISTRIBUTIONS = (
     "fleetcache", "django", "django-redis", "django-valkey", "django-vcache",
-    "redis", "valkey", "hiredis", "libvalkey",
+    "django-cachex", "dogpile.cache", "cashews", "aiocache", "redis", "valkey", "hiredis", "libvalkey",
 )  # fmt: skip
 
 
@@ -100,6 +105,24 @@ def cluster_targets(contests: Mapping[str, Contest]) -> list[Target]:
     ]
 
 
+def loading_targets(found: loading.Outcome) -> list[Target]:
+    """Return what loading and tags are to reach: of a fleet, with every way of ours to ask."""
+    ours = [name for name in (*BLOCKING, *AWAITING) if name.startswith(OURS)]
+    late = 1.1 * COST + 0.02
+    return [
+        *(Target(f"{pair}: time", pair.limit, found.calls.ratio(pair)) for pair in PAIRS if pair.limit),
+        *(Target(f"cold key, {name}: loads", 1, found.cold.most(name)) for name in ours if name != ITSELF),
+        *(
+            Target(f"cold key, {name}: last caller done, s", late, found.cold.late(name))
+            for name in ours
+            if name != ITSELF
+        ),
+        *(Target(f"hot key, {name}: callers who waited", 0, found.hot.waited(name)) for name in ours if name != ITSELF),
+        *(Target(f"hot key, {name}: loads / timeout", 1.6, found.hot.loads(name)) for name in ours),
+        Target("invalidate_tags: time with the most entries / with one", 1.2, found.tags.steepness(INVALIDATE)),
+    ]
+
+
 def verdicts(reached: Sequence[Target]) -> Table:
     """Write the targets beside what was measured."""
     rows = [
@@ -166,10 +189,12 @@ def main() -> None:
         scattered = cluster.measure(server, pace)
     with EmbeddedServer(port=True) as server:
         profiles = hotpath.measure(server)
+    loaded = loading.measure(pace)
     reached = [
         *targets(blocking, crowds.contests[100]),
         *near_targets(nearby, stale),
         *cluster_targets(scattered.contests),
+        *loading_targets(loaded),
     ]
     short = {each.what.partition(":")[0] for each in reached if each.verdict == "**not met**"}
     tables = once(
@@ -182,6 +207,7 @@ def main() -> None:
             *staleness.tables(stale),
             *evicted,
             *cluster.tables(scattered),
+            *loading.tables(loaded),
             # What falls short is reported with its profile.
             *(profile for profile in profiles if profile.title.removeprefix("Profile: ") in short),
         ]
@@ -191,6 +217,7 @@ def main() -> None:
     page = "\n".join([page, *(f"{table}\n" for table in tables)])
     sys.stdout.write(page)
     if pace == FULL:
+        plot(loaded.hot)
         PAGE.write_text(page, encoding="utf-8")
 
 
