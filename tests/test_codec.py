@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.golden.generate import METADATA, NAMES, SOFT_EXPIRY, STAMP
+from tests.golden.generate import METADATA, NAMES, SOFT_EXPIRY
 
 from fleetcache.codec import compressors, serializers
 from fleetcache.codec.compressors import (
@@ -104,7 +104,7 @@ def golden(file: Path) -> Iterator[Golden]:
             eval(entry["value"], dict(NAMES)),
             eval(entry["reads"], dict(NAMES)),
             zlib.decompress(base64.b85decode(entry["payload"])),
-            Metadata(*METADATA[entry["metadata"]], stamp=STAMP) if "metadata" in entry else None,
+            Metadata(*METADATA[entry["metadata"]]) if "metadata" in entry else None,
         )
 
 

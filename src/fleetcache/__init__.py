@@ -19,6 +19,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
     keyspace      lifetimes, versions, scanning, clearing
     structures    hashes, sets, sorted sets, lists
     reading       a read: from a copy in this process, or from a server, whose reply may leave a copy
+    judging       entries with metadata: fresh, stale or given up
     tagging       tags: which versions they have now, and which a new entry gets
     core          the steps of every operation: name, encode, ask, decode
 

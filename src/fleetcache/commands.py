@@ -113,6 +113,11 @@ def _same_again(name: str, replies: Replies, *, names: int = 1, writes: int | No
     return Verb(name, replies, harmless=True, names=names, writes=writes)
 
 
+def _is_time(reply: Reply, command: Command) -> bool:
+    """Whether *reply* is seconds and microseconds, in digits."""
+    return type(reply) is list and len(reply) == 2 and all(type(part) is bytes and part.isdigit() for part in reply)
+
+
 PAYLOADS, FIELDS = _one_each(bytes, NoneType, first=1), _one_each(bytes, NoneType, first=2)
 
 # Strings and keys.
@@ -121,6 +126,8 @@ EXISTS, TTL, PTTL = _reading("EXISTS", COUNT), _reading("TTL", COUNT), _reading(
 # Reads that only the primary answers: a write depends on them, and a replica may be behind.
 GET_NOW, PTTL_NOW = _same_again("GET", TEXT, writes=0), _same_again("PTTL", COUNT, writes=0)
 EXISTS_NOW, MGET_NOW = _same_again("EXISTS", COUNT, writes=0), _same_again("MGET", PAYLOADS, writes=0, names=ALL)
+# Its clock, by which entries tell how long they are fresh.
+TIME = Verb("TIME", _is_time, harmless=True, key=0)
 SET = _same_again("SET", TEXT)
 # With NX or XX.  Repeated on one server it answers differently; another server may run it.
 SET_IF = Verb("SET", TEXT, repeats_elsewhere=True)

@@ -16,12 +16,12 @@ from fleetcache.core import MISSING
 from fleetcache.errors import UnreadableValue, is_outage
 from fleetcache.exchange.contract import Command, Redirected, Reply, Server, Verb
 from fleetcache.failsafe import TROUBLE
+from fleetcache.judging import Judging
 from fleetcache.near.near import PACKED, Copyless, Near
 from fleetcache.near.store import Entry
-from fleetcache.tagging import Tagging
 
 
-class Reading(Tagging):
+class Reading(Judging):
     """The reads of plain values that operations use: of one name, or of several."""
 
     async def read(self, name: str, client: Any = None, *, fresh: bool = False) -> Any:

@@ -194,8 +194,8 @@ def fleetcache() -> Iterator[Entry | None]:
 
 STAMP = bytes(range(8))
 METADATA = {
-    "C": (1793880000000, 60000, 250, (("tag", b"version1"), ("žluťoučký kůň", b"version2"))),
-    "B": (0, 0, 2**32 - 1, tuple((f"a long tag, number {n}", b"version%d" % (n % 10)) for n in range(16))),
+    "C": (1793880000000, 60000, 250, (("tag", b"version1"), ("žluťoučký kůň", b"version2")), STAMP, 1.25, "2"),
+    "B": (0, 0, 2**32 - 1, tuple((f"a long tag, number {n}", b"version%d" % (n % 10)) for n in range(16)), STAMP),
 }
 """The fields of metadata that is short, and of metadata that is longer than 255 bytes."""
 
@@ -216,7 +216,7 @@ def described() -> Iterator[Entry | None]:
         for value, (head, fields) in itertools.product(values, METADATA.items()):
 
             def encode(value: Any, codec: Any = codec, fields: Any = fields) -> Any:
-                return codec.describe(value, kind(*fields, stamp=STAMP))
+                return codec.describe(value, kind(*fields))
 
             def decode(payload: bytes, codec: Any = codec) -> Any:
                 return codec.decode(payload).value

@@ -33,12 +33,14 @@ GOLDEN = Path(generate.__file__).with_name("fleetcache-metadata-1.json")
 PICKLING = (PickleSerializer, HerdSerializer)
 
 metadata = st.builds(
-    Metadata,
+    lambda *fields, early, scope: Metadata(*fields, early=early / 100, scope=scope if fields[3] else ""),
     st.integers(0, 2**64 - 1),
     st.integers(0, 2**64 - 1),
     st.integers(0, 2**32 - 1),
     st.lists(st.tuples(st.text(max_size=40), st.binary(min_size=8, max_size=8)), max_size=MAX_TAGS).map(tuple),
     st.binary(min_size=8, max_size=8),
+    early=st.integers(0, 2**16 - 1),
+    scope=st.text(max_size=5),
 )
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(),

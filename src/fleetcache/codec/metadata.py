@@ -36,7 +36,7 @@ FORM = 1
 SHORT, LONG, DROP = b"C", b"B", b"0"
 ENVELOPE = b"\xc1F"
 
-_fixed = struct.Struct("<B8sQQIB")
+_fixed = struct.Struct("<B8sQQIHB")
 _length = struct.Struct("<I")
 _number = struct.Struct("<H")
 
@@ -63,11 +63,20 @@ class Metadata:
     """Its tags, each with the version that it had before the value was made."""
     stamp: bytes = field(default_factory=new_stamp)
     """Random bytes that no other entry has."""
+    early: float = 0.0
+    """XFetch's β, to a hundredth: how much earlier than necessary the value is renewed; 0 renews nothing early."""
+    scope: str = ""
+    """The version of the cache under which its tags are named; "" is the reader's own."""
 
     def pack(self) -> bytes:
         """Return the metadata as bytes."""
-        parts = [_fixed.pack(FORM, self.stamp, self.fresh_until, self.stale, min(self.cost, 2**32 - 1), len(self.tags))]
-        for tag, version in self.tags:
+        cost, early = min(self.cost, 2**32 - 1), min(round(self.early * 100), 2**16 - 1)
+        tags = self.tags
+        parts = [_fixed.pack(FORM, self.stamp, self.fresh_until, self.stale, cost, early, len(tags))]
+        if tags:
+            scope = self.scope.encode()
+            parts += (_number.pack(len(scope)), scope)
+        for tag, version in tags:
             name = tag.encode()
             parts += (_number.pack(len(name)), name, version)
         return b"".join(parts)
@@ -76,10 +85,14 @@ class Metadata:
     def unpack(cls, packed: bytes) -> Metadata:
         """Return the metadata in *packed*, or raise UnreadableValue."""
         try:
-            form, stamp, fresh_until, stale, cost, count = _fixed.unpack_from(packed)
+            form, stamp, fresh_until, stale, cost, early, count = _fixed.unpack_from(packed)
             if form != FORM or count > MAX_TAGS:
                 raise UnreadableValue("an entry's metadata has a form of a newer release")
-            at, tags = _fixed.size, []
+            at, tags, scope = _fixed.size, [], ""
+            if count:
+                (length,) = _number.unpack_from(packed, at)
+                at += _number.size + length
+                scope = packed[at - length : at].decode()
             for _ in range(count):
                 (length,) = _number.unpack_from(packed, at)
                 start, end = at + _number.size, at + _number.size + length
@@ -89,7 +102,7 @@ class Metadata:
             raise UnreadableValue("an entry's metadata is cut off") from error
         if at != len(packed):
             raise UnreadableValue("an entry's metadata does not end where it says")
-        return cls(fresh_until, stale, cost, tuple(tags), stamp)
+        return cls(fresh_until, stale, cost, tuple(tags), stamp, early / 100, scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +146,9 @@ def opened(payload: bytes) -> tuple[Metadata, int] | None:
     if length >= MOST or ends >= len(payload) or (ends != end and payload[end : end + 1] != DROP):
         raise UnreadableValue("an entry's metadata is cut off")
     return Metadata.unpack(payload[start:end]), ends
+
+
+def stamped(payload: bytes) -> bytes:
+    """Return the beginning of *payload*, which has metadata, up to its stamp."""
+    start = {SHORT: 2, LONG: 1 + _length.size}.get(payload[:1], len(ENVELOPE) + _length.size)
+    return payload[: start + 1 + STAMP]

@@ -113,6 +113,9 @@ class Database:
         self._deadlines.clear()
         return b"OK"
 
+    def TIME(self) -> Reply:
+        return [b"%d" % part for part in (self.now // 1000, self.now % 1000 * 1000)]
+
     def SCAN(self, cursor: bytes, *words: bytes) -> Reply:
         return a.page(self._keys(), cursor, words)
 

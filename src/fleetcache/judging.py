@@ -1,0 +1,129 @@
+"""Is an entry fresh, stale, or given up?  By the server's clock, and by the versions that its tags have now.
+
+A process knows a server's clock as its own clock, which never jumps, and the difference between the two, which it
+takes from a reply of that server: of any script that returns the time, else of `TIME`, and anew after a minute,
+because the server's clock may be set.  So no wall clocks of two machines are compared.  The server read its clock after
+the command was sent, so the time here is never behind the server's, and at most one round trip ahead: an
+entry may be taken as stale that much too early, but not too late.  After a fail-over the error is what the clocks of the
+two servers differ by, for a minute at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from enum import Enum
+from hashlib import sha1
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from fleetcache import commands as c
+from fleetcache.codec.metadata import Described, Metadata, opened, stamped
+from fleetcache.errors import UnreadableValue
+from fleetcache.exchange.contract import Server
+from fleetcache.near.near import clock
+from fleetcache.tagging import Tagging
+
+RENEWED = 60.0
+"""For how many seconds the difference between two clocks is used."""
+
+_clocks: WeakKeyDictionary[Server, tuple[float, float]] = WeakKeyDictionary()
+"""For each server: how many milliseconds its clock is ahead of ours, and until when this is used."""
+
+
+class Standing(Enum):
+    """What an entry with metadata is worth now."""
+
+    FRESH = "its fresh life has not ended, and its tags have their versions"
+    STALE = "its fresh life has ended"
+    GIVEN_UP = "one of its tags was invalidated"
+
+
+class Judgement(NamedTuple):
+    """What was found about an entry."""
+
+    standing: Standing
+    left: int | None
+    """Its milliseconds of fresh life, 0 or less if that has ended; None if it is as long as the entry lives."""
+
+
+FOREVER = Judgement(Standing.FRESH, None)
+
+
+class Judging(Tagging):
+    """Tells whether entries with metadata may be served."""
+
+    def note_time(self, server: Server, now: int, asked: float) -> None:
+        """Note that the clock of *server* showed *now*, in milliseconds since 1970; it was asked at *asked*, by our clock."""
+        if server.remote is not None:  # the time of a server in this process may stand still, in tests
+            _clocks[server] = (now - asked * 1000, asked + RENEWED)
+
+    async def moment(self, server: Server) -> int | None:
+        """Return the time of *server* in milliseconds since 1970; None in an ignored outage."""
+        now = clock()
+        ahead, until = _clocks.get(server, (0.0, 0.0))
+        if now < until:
+            return int(now * 1000 + ahead)
+        ((reply,),) = await self.ask_all([(server, ((c.TIME,),))], None)
+        if reply is None:
+            return None
+        seconds, microseconds = reply
+        shown = int(seconds) * 1000 + int(microseconds) // 1000
+        self.note_time(server, shown, now)
+        return shown
+
+    async def judge(self, name: str, described: Described, known: Mapping[str, bytes | None] | None = None) -> Standing:
+        """Return the standing of the entry called *name*; *known* are versions that some of its tags have now."""
+        return (await self.judgement(name, described.metadata, known)).standing
+
+    async def judgement(
+        self, name: str, metadata: Metadata, known: Mapping[str, bytes | None] | None = None, *, exact: bool = True
+    ) -> Judgement:
+        """Return the standing of the entry called *name*, and its fresh life; *known* as with `judge`.
+
+        If not *exact*, the tags of a stale entry are not looked at, which is then not said to be given up.
+        """
+        left = None
+        if metadata.fresh_until:
+            now = await self.moment(self.topology.home(name))
+            left = 0 if now is None else metadata.fresh_until - now
+        stale = left is not None and left <= 0
+        if metadata.tags and (exact or not stale) and not await self._stand(metadata, known or {}):
+            return Judgement(Standing.GIVEN_UP, left)
+        return Judgement(Standing.STALE, left) if stale else FOREVER._replace(left=left)
+
+    async def judgements(self, entries: Sequence[tuple[str, Metadata]], *, exact: bool = True) -> list[Judgement]:
+        """Return what `judgement` returns for each name with its metadata; the versions of all tags are asked for at once."""
+        wanted: dict[str, list[str]] = {}
+        for _, metadata in entries:
+            if metadata.tags:
+                wanted.setdefault(metadata.scope, []).extend(tag for tag, _ in metadata.tags)
+        known = {scope: await self.versions(dict.fromkeys(tags), scope or None) for scope, tags in wanted.items()}
+        return [
+            await self.judgement(name, metadata, known.get(metadata.scope), exact=exact) for name, metadata in entries
+        ]
+
+    async def _stand(self, metadata: Metadata, known: Mapping[str, bytes | None]) -> bool:
+        """Whether each tag has the version now that it had when the value was made."""
+        unknown = [tag for tag, _ in metadata.tags if tag not in known]
+        if unknown:
+            known = {**known, **await self.versions(unknown, metadata.scope or None)}
+        return all(known[tag] == version for tag, version in metadata.tags)
+
+    def scope(self, version: Any) -> str:
+        """Return the scope of metadata for an entry in *version*, None for the cache's own."""
+        return str(self.version if version is None else version)
+
+
+def mark(payload: bytes | None) -> tuple[str, bytes]:
+    """Return how a script can tell whether an entry still is the one with *payload*, None for none: a mode, and a mark.
+
+    ``""``: there was none; ``"head"``: the payload begins with the mark, in which is the stamp of its metadata;
+    ``"sha1"``: its digest, in hexadecimal digits, is the mark.
+    """
+    if payload is None:
+        return "", b""
+    with suppress(UnreadableValue):
+        if opened(payload) is not None:
+            return "head", stamped(payload)
+    return "sha1", sha1(payload).hexdigest().encode()  # noqa: S324 - the server's choice
