@@ -15,6 +15,7 @@ What is checked (`check`), by the promises of loading:
   it if a load failed meanwhile;
 * **loaded twice**: in the fleet a load began although nothing had ended the lease of the one before it, nor the life of
   its value: no invalidation, failure, expiry, take-over or impatience;
+* **not stored**: a load was led by a call that began when the value of another had been stored, and nothing had ended it;
 * **two at a time**: the same in one process while the earlier load ran; those who lose patience start one together;
 * **hangs**, **deadline**: a call never returned, or took longer than its patience and one load;
 * **exception**: a loader's exception reached a call that had not joined that load;
@@ -235,6 +236,10 @@ def _returned(each: Invalidation) -> float:
     return each.returned
 
 
+def _load_began(load: Load) -> float:
+    return load.began
+
+
 class _Events:
     """What allows another load: did any of it happen between two moments?"""
 
@@ -260,7 +265,7 @@ class _Key:
         everywhere: Mapping[str, Sequence[Invalidation]],
     ) -> None:
         self.rules, self.terms = rules, rules.terms.get(key, rules.usual)
-        self.loads = sorted(loads, key=lambda each: each.began)
+        self.loads = sorted(loads, key=_load_began)
         self.calls = calls
         self.by_id = {call.id: call for call in calls}
         self.led = {load.call: load for load in self.loads}
@@ -287,8 +292,9 @@ class _Key:
         terms, slack = self.terms, self.rules.slack
         shortest = terms.timeout * (1 - terms.jitter)
         pause = max(0.0, terms.retry_after - slack)
-        ends = [(load.ended + pause, load.ended + terms.retry_after) for load in self.loads if load.outcome == FAILED]
-        ends += [(load.ended, load.ended) for load in self.loads if load.outcome in {SKIPPED, CANCELLED, QUIT}]
+        held = [load for load in self.loads if not self._relieved(load)]
+        ends = [(load.ended + pause, load.ended + terms.retry_after) for load in held if load.outcome == FAILED]
+        ends += [(load.ended, load.ended) for load in held if load.outcome in {SKIPPED, CANCELLED, QUIT}]
         removals = [(each.invoked, each.returned) for each in invalidations if each.kind != SOFT]
         removals += [
             (each.invoked + each.life - slack, each.returned + each.life + slack)
@@ -419,12 +425,14 @@ class _Key:
                     yield Violation("lost", call, led)
                 elif not _overlaps(call.invoked, call.returned, [*self.rules.outages, *self.rules.epochs]):
                     yield Violation("error", call)
+            case _:
+                yield Violation("error", call)
 
     def _certain(self, call: Call) -> Load | None:
         """Return the load whose value had to answer *call* when its load failed."""
         terms, slack = self.terms, self.rules.slack
         kept = terms.timeout * (1 - terms.jitter) + terms.stale_if_error - slack
-        for load in reversed(self.loads[: bisect_left(self.loads, call.invoked, key=lambda each: each.began)]):
+        for load in reversed(self.loads[: bisect_left(self.loads, call.invoked, key=_load_began)]):
             if load.outcome == DONE and self.stored.get(load.id, inf) < call.invoked and terms.stale_if_error:
                 there = call.returned < load.ended + kept and not self.removals.between(
                     self._start(load), call.returned
@@ -443,6 +451,11 @@ class _Key:
         """Whether the caller of *load* had waited long enough for others."""
         return load.began - self._start(load) >= self.terms.wait - self.rules.slack
 
+    def _relieved(self, load: Load) -> bool:
+        """Whether another took the lease over before *load* ended: its end does not free that one's."""
+        first = bisect_left(self.loads, load.began + self.terms.lease, key=_load_began)
+        return first < len(self.loads) and self.loads[first].began < load.ended
+
     def _refreshes(self, load: Load) -> bool:
         return load.call in self.by_id and self.by_id[load.call].refresh
 
@@ -456,6 +469,22 @@ class _Key:
                 continue
             if not self.events.between(since, load.began):
                 yield Violation("loaded twice", load, before, too_early)
+        yield from self._unstored()
+
+    def _unstored(self) -> Iterator[Violation]:
+        """Check that no load was led by a call that began when a value was there."""
+        kept = sorted(
+            (self.stored[load.id], place)
+            for place, load in enumerate(self.loads)
+            if load.outcome == DONE and load.id in self.stored and not self._impatient(load)
+        )
+        for load in self.loads:
+            place = bisect_left(kept, self._start(load), key=lambda each: each[0])
+            if not place or self._refreshes(load):
+                continue
+            before = self.loads[kept[place - 1][1]]
+            if not self.events.between(self._start(before), load.began):
+                yield Violation("not stored", load, before, load.began - before.ended)
 
     def _at_once(self, loads: Sequence[Load]) -> Iterator[Violation]:
         """Check that in a process loads do not overlap without a reason."""

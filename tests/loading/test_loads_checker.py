@@ -98,6 +98,14 @@ RIGHT = {
     "stale when a load failed": ([*FIRST, *led("2", 20, 21, outcome=FAILED)[:1], call("1", 20, 21.1)], {"usual": SIE}),
     "a take-over": ([load("1", 1, inf, outcome=RUNNING), *led("2", 5.1, 6, process="q")], {}),
     "impatience": ([*FIRST[:1], *led("2", 8, 9, process="q", wait=6)], {}),
+    "after the end of who had relieved another": (
+        [
+            load("1", 1, inf, outcome=RUNNING),
+            *led("2", 5.1, 6, process="q", outcome=FAILED),
+            *led("3", 6.2, 8, process="r"),
+        ],
+        {},
+    ),
     "impatience in the process": ([load("1", 1, 11), *led("2", 7, 9, wait=6)], {}),
     "after a failure": ([*led("1", 1, 2, outcome=FAILED), *led("2", 2.1, 3)], {}),
     "after a failure, later": ([*led("1", 1, 2, outcome=FAILED), *led("2", 5.1, 6)], {"usual": RETRY}),
@@ -187,6 +195,12 @@ WRONG = {
         "loaded twice",
         [*led("1", 1, 2, outcome=FAILED), *led("2", 2.5, 3)],
         {"usual": RETRY},
+    ),
+    "a value that was not stored": ("not stored", [*FIRST, call("1", 2, 2.2), *led("2", 5.5, 6)], {}),
+    "the end of who was relieved": (
+        "loaded twice",
+        [*led("1", 1, 6, outcome=FAILED), *led("2", 5.1, 9, process="q"), *led("3", 6.2, 8, process="r")],
+        {},
     ),
     "two loads in a process": ("two at a time", [*FIRST, *led("2", 1.3, 2)], {}),
     "a take-over from oneself": ("two at a time", [load("1", 1, 9), *led("2", 5.2, 6)], {}),
