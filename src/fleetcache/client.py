@@ -141,9 +141,11 @@ class HerdClient(DefaultClient):
         client: Any = None,
         nx: bool = False,
         xx: bool = False,
+        *,
+        tags: Iterable[str] = (),
     ) -> bool:
         value, timeout = self._herded(value, timeout)
-        return await super().aset(key, value, timeout, version, client, nx, xx)
+        return await super().aset(key, value, timeout, version, client, nx, xx, tags=tags)
 
     set = blocking(aset)
 
@@ -154,6 +156,8 @@ class HerdClient(DefaultClient):
         version: Any = None,
         client: Any = None,
         herd: bool = True,
+        *,
+        tags: Iterable[str] = (),
     ) -> list[Any]:
         """Store all of *data*; without *herd* for the plain timeout, as plain values."""
         if herd:
@@ -162,7 +166,7 @@ class HerdClient(DefaultClient):
             for key, value in data.items():
                 packed[key], lifetime = self._herded(value, timeout)
             data, timeout = packed, lifetime
-        return await super().aset_many(data, timeout, version, client)
+        return await super().aset_many(data, timeout, version, client, tags=tags)
 
     set_many = blocking(aset_many)
 

@@ -146,8 +146,7 @@ EVALSHA, EVAL = Verb("EVALSHA", _is_result, key=3), Verb("EVAL", _is_result, key
 # Of the versions of tags.  Making one changes no copy: there are copies of versions, but not of missing ones.
 CAPTURES = Verb("EVALSHA", _is_versions, harmless=True, key=3, writes=0)
 CAPTURES.answers = frozenset((NoPermissionError, ResponseError))  # perhaps this user may run no scripts
-# Of leases, before a write.  A user who may not touch leases cannot load with them either.
-VOID = Verb("DEL", frozenset((int, NoPermissionError)), harmless=True, names=0, writes=0)
+VOID = Verb("DEL", COUNT, harmless=True, names=0, writes=0)  # of leases, before a write; nobody reads its reply
 UNSETTLED = (EVALSHA, ADD)
 """Commands after whose reply an operation may ask the server again about the same entry: see `pipeline`."""
 

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
+from time import monotonic
 from typing import Any, Self
 
-from redis.exceptions import ConnectionError, NoScriptError, RedisError
+from redis.exceptions import ConnectionError, NoPermissionError, NoScriptError, RedisError
 
 from fleetcache import commands as c
 from fleetcache.codec.metadata import Described, Metadata, alone
@@ -34,7 +35,7 @@ from fleetcache.near.near import Bypassed, Copyless, Near
 from fleetcache.policy import LEASE
 from fleetcache.servers.borrowed import TAKEN, CallersPipeline, server_of
 from fleetcache.settings import Settings
-from fleetcache.stats.payloads import Stats
+from fleetcache.stats.payloads import MINUTE, Stats
 from fleetcache.times import LARGEST, milliseconds
 from fleetcache.topology.contract import Topology
 from fleetcache.topology.standalone import Standalone
@@ -339,6 +340,7 @@ class Core(Twinned):
                 raise answer
             if commands[-1][0] is c.EXEC:
                 began = next(at for at, command in enumerate(commands) if command[0] is c.MULTI)
+                self._check_all(answer[:began], commands[:began])
                 self._check_transaction(answer[began:], commands[began:])
             else:
                 self._check_all(answer, commands)
@@ -366,6 +368,9 @@ class Core(Twinned):
     def check(self, reply: Reply, command: Command) -> None:
         """Raise *reply* if it is a refusal, and ServerGone if it does not fit *command*."""
         if isinstance(reply, RedisError):
+            if command[0] is c.VOID and isinstance(reply, NoPermissionError):
+                self.stats.denied = monotonic()  # a user who may not touch leases has none
+                return
             raise self.refusal(reply, command)
         verb = command[0]
         suits = type(reply) in verb.answers or (verb.suits(reply, command) if verb.suits else not verb.answers)
@@ -417,6 +422,8 @@ class Core(Twinned):
         """Return the commands that end the permissions to store what is being loaded for *names*."""
         if isinstance(self.topology.servers[0], CallersPipeline):
             return []  # its caller counts on one result for each call
+        if monotonic() < self.stats.denied + MINUTE:
+            return []  # the server logs each refusal
         leases = [lease_name(name if isinstance(name, str) else name.decode(errors="replace")) for name in names]
         return [(c.VOID, lease) for lease in leases] if self.topology.one_by_one else [(c.VOID, *leases)]
 

@@ -13,7 +13,7 @@ from fleetcache import commands as c
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.exchange.contract import Server
 from fleetcache.failsafe import TROUBLE
-from fleetcache.keys import CacheKey, default_key_function, unique
+from fleetcache.keys import CacheKey, default_key_function, epoch_name, unique
 from fleetcache.near.near import CANARY
 from fleetcache.patterns import pattern_of, pattern_of_all
 from fleetcache.reading import Reading
@@ -81,17 +81,19 @@ class Keyspace(Reading):
         name = self.name(key, version)
         if milliseconds is None:
             return bool(await self.ask((c.PERSIST, name), False, client))
-        return bool(await self.ask((c.PEXPIRE, name, milliseconds), False, client))
+        return bool(await self.ask_voiding((c.PEXPIRE, name, milliseconds), milliseconds, False, client))
 
     async def aexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
         """Let *key* live until *when*, a datetime or seconds since 1970; return whether it exists."""
-        return bool(await self.ask((c.EXPIREAT, self.name(key, version), moment(when)), False, client))
+        return bool(await self.ask_voiding((c.EXPIREAT, self.name(key, version), moment(when)), 0, False, client))
 
     expire_at = blocking(aexpire_at)
 
     async def apexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
         """Let *key* live until *when*, a datetime or milliseconds since 1970; return whether it exists."""
-        return bool(await self.ask((c.PEXPIREAT, self.name(key, version), moment(when, unit=1000)), False, client))
+        return bool(
+            await self.ask_voiding((c.PEXPIREAT, self.name(key, version), moment(when, unit=1000)), 0, False, client)
+        )
 
     pexpire_at = blocking(apexpire_at)
 
@@ -109,7 +111,7 @@ class Keyspace(Reading):
             moved = await self._move(old, new)
         else:
             try:
-                moved = await self.ask((c.RENAME, old, new), None)
+                moved = await self.ask_voiding((c.RENAME, old, new), 0, None)
             except ResponseError as error:
                 if "no such key" not in str(error):
                     raise
@@ -132,9 +134,9 @@ class Keyspace(Reading):
         if payload is None:
             return None if left is None else False
         lifetime = ("PX", left) if left > 0 else ()
-        if not await self.ask((c.SET, new, payload, *lifetime), None):
+        if not await self.ask_voiding((c.SET, new, payload, *lifetime), 0, None):
             return None
-        await self.ask((c.DEL, old), None)
+        await self.ask_voiding((c.DEL, old), 0, 0)
         return True
 
     async def adecr_version(self, key: Any, delta: int = 1, version: Any = None, client: Any = None) -> Any:
@@ -161,7 +163,7 @@ class Keyspace(Reading):
         found = [name.decode(errors="replace") for name in names or ()]
         if self.key_func is not default_key_function:
             found = [name for name in found if CANARY not in name]  # otherwise no pattern finds them
-        return cursor, [self._reversed(name, head) for name in found]
+        return cursor, [self._reversed(name, head) for name in found if not self.is_tag(name)]
 
     scan = blocking(ascan)
 
@@ -238,21 +240,31 @@ class Keyspace(Reading):
     ) -> int | None:
         """Delete the keys that match the glob *pattern*, page by page, and return how many there were."""
         self = self.through(client)
-        return await self._unlink(self.make_pattern(pattern, version, prefix), itersize)
+        glob = self.make_pattern(pattern, version, prefix)
+        await self._end_epoch(self.key_prefix if prefix is None else prefix)
+        return await self._unlink(glob, itersize)
 
     delete_pattern = blocking(adelete_pattern)
 
-    async def _unlink(self, pattern: str, itersize: int | None = None) -> int | None:
+    async def _end_epoch(self, prefix: str) -> None:
+        """Refuse whatever is being loaded under *prefix*: a load of an entry that is missing leaves no name to be found."""
+        await self.runtime.alone()
+        await self.ask((c.VOID, epoch_name(prefix)), None)
+
+    async def _unlink(self, pattern: str, itersize: int | None = None, *, tags: bool = False) -> int | None:
+        """Delete the names that match *pattern*, the versions of tags only with *tags*; what is being loaded is not stored."""
         await self.runtime.alone()
         servers = await self._primaries()
         cursor, replies, pages = 0, list[Any](), c.Round()
         while True:
             server = servers[cursor % len(servers)]
             cursor, names = await self._page(cursor, pattern, itersize)
+            if names is not None and not tags:
+                names = [name for name in names if not self.is_tag(name)]
             if names is None:
                 replies.append(None)
             elif names:
-                replies += (await self.ask_all([(server, self.batch(c.UNLINK, names))], None))[0]
+                replies += await self.unlink([(server, names)])
             if cursor and not self.goes_on(pages, cursor):
                 return None
             if not cursor:
@@ -263,7 +275,9 @@ class Keyspace(Reading):
         self = self.through(client)
         scope = self.settings.options.clear
         if scope == "prefix" or (scope == "auto" and self.key_prefix):
-            await self._unlink(pattern_of_all(self.key_func, self.key_prefix))
+            pattern = pattern_of_all(self.key_func, self.key_prefix)
+            await self._end_epoch(self.key_prefix)
+            await self._unlink(pattern, tags=True)
         else:
             await self.ask_all([(server, ((c.FLUSHDB,),)) for server in await self._primaries()], None)
 

@@ -180,13 +180,15 @@ class Pipeline(Twinned):
 
     async def exchange_whole(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
         """Return the server's replies to a transaction, as if each command had been sent alone."""
-        names = [part[part[0].key] for _, commands in batches for part in commands if part[0].key]
+        names = [name for _, commands in batches for part in commands for name in c.named(part)[:1]]
         self.recorder.together(names, "a transaction")
         if len(batches) > 1:
             raise TypeError("a transaction takes only operations that are of one server")
         ((server, commands),) = batches
-        inside = [part for part in commands if part[0] is not c.MULTI and part[0] is not c.EXEC]
-        (outcome,) = await self.exchange([(server, [(c.MULTI,), *inside, (c.EXEC,)])])
+        # Leases end before the transaction: a user who may not touch them may still change entries.
+        voids = [part for part in commands if part[0] is c.VOID]
+        inside = [part for part in commands if not any(part[0] is verb for verb in (c.MULTI, c.EXEC, c.VOID))]
+        (outcome,) = await self.exchange([(server, [*voids, (c.MULTI,), *inside, (c.EXEC,)])])
         if isinstance(outcome, Exception):
             return [outcome]
         replies = outcome[-1]
@@ -194,7 +196,7 @@ class Pipeline(Twinned):
             return [[replies] * len(commands)]
         if not isinstance(replies, list) or len(replies) != len(inside):
             return [ServerGone(f"{server.address}: sent no valid reply to a transaction")]
-        return [_nested(commands, replies)]
+        return [_nested(commands, replies, outcome)]
 
     def __enter__(self) -> Self:
         return self
@@ -391,9 +393,12 @@ def _knowing(commands: Sequence[Command], *, one: bool) -> list[Command]:
     return whole
 
 
-def _nested(commands: Sequence[Command], replies: Sequence[Reply]) -> list[Reply]:
-    """Return *replies* in the form that *commands* expect: some of these were transactions of their own."""
-    left = iter(replies)
+def _nested(commands: Sequence[Command], replies: Sequence[Reply], before: Sequence[Reply]) -> list[Reply]:
+    """Return *replies* in the form that *commands* expect: some of these were transactions of their own.
+
+    *before* begins with the replies to those that ran before the transaction.
+    """
+    left, voided = iter(replies), iter(before)
     answers: list[Reply] = []
     inner: list[Reply] | None = None
     for command in commands:
@@ -403,6 +408,8 @@ def _nested(commands: Sequence[Command], replies: Sequence[Reply]) -> list[Reply
         elif command[0] is c.EXEC:
             answers.append(inner)
             inner = None
+        elif command[0] is c.VOID:
+            answers.append(next(voided))
         elif inner is None:
             answers.append(next(left))
         else:

@@ -11,17 +11,17 @@ same time for any number of entries, stored or still being loaded, and which a s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
 from redis.exceptions import ResponseError
 
 from fleetcache import commands as c
-from fleetcache.codec.metadata import MAX_TAGS, VERSION
+from fleetcache.codec.metadata import MAX_TAGS, VERSION, Metadata
 from fleetcache.core import Core
 from fleetcache.exchange.contract import Command, Server
-from fleetcache.keys import TAG
+from fleetcache.keys import TAG, default_key_function
 from fleetcache.times import LARGEST
 
 Tags: TypeAlias = tuple[tuple[str, bytes], ...]
@@ -29,6 +29,8 @@ Tags: TypeAlias = tuple[tuple[str, bytes], ...]
 
 LONGER = 2
 """How many times the life of an entry its tags live, so that they rarely need more: `PEXPIRE` is announced."""
+
+IN_BYTES = TAG.encode()
 
 
 def checked(tags: Any) -> tuple[str, ...]:
@@ -60,6 +62,21 @@ class Tagging(Core):
         """Return the name under which the version of *tag* is stored."""
         return self.name(TAG + tag, version)
 
+    def is_tag(self, name: str | bytes) -> bool:
+        """Whether *name* is that of a tag's version: in any version of this cache, or as its KEY_FUNCTION shows it."""
+        if type(name) is bytes:
+            if IN_BYTES not in name:
+                return False
+            name = name.decode(errors="replace")
+        name = str(name)
+        if TAG not in name:
+            return False
+        if self.key_func is not default_key_function:
+            key = self._key_of(name)
+            return key is None or key.startswith(TAG)
+        begins = f"{self.key_prefix}:"
+        return name.startswith(begins) and name[len(begins) :].partition(":")[2].startswith(TAG)
+
     async def versions(
         self, tags: Iterable[str], version: Any = None, *, fresh: bool = False
     ) -> dict[str, bytes | None]:
@@ -75,6 +92,17 @@ class Tagging(Core):
             for places, reply in await self.ask_many(verb, names, None):
                 found.update((tags[place], each) for place, each in zip(places, reply or (), strict=False))
         return found
+
+    async def tagged(
+        self, values: Collection[Any], tags: Iterable[str], lifetime: int | None, version: Any, client: Any
+    ) -> list[bytes | int] | None:
+        """Return the payloads of *values*, each with all of *tags* as they are now; None in an ignored outage."""
+        tags = checked(tags)
+        await self.runtime.alone()
+        captured = await self.through(client).capture(tags, lifetime, version)
+        if captured is None:
+            return None
+        return await self.encoded(values, metadata=[Metadata(tags=captured) for _ in values])
 
     async def capture(self, tags: Sequence[str], lifetime: int | None, version: Any = None) -> Tags | None:
         """Return *tags* with their versions for an entry that is made from now on; None in an ignored outage.

@@ -67,11 +67,14 @@ class Values(Reading):
         client: Any = None,
         nx: bool = False,
         xx: bool = False,
+        *,
+        tags: Iterable[str] = (),
     ) -> bool:
         """Store *value* for *timeout* seconds, None for ever; return whether it was stored.
 
         With *nx* only if there is none, with *xx* only if there is one.  A timeout of 0 or less
-        deletes the entry instead, and the result says whether there was one.
+        deletes the entry instead, and the result says whether there was one.  `invalidate_tags` with
+        one of its *tags*, at most 16 texts, gives the entry up.
         """
         name = self.name(key, version)
         expiry = self.milliseconds(timeout)
@@ -80,19 +83,27 @@ class Values(Reading):
                 missing = not await self.ask((c.EXISTS_NOW, name), False, client)
                 self.overtake(name)
                 return missing
-            return bool(await self.ask((c.DEL, name), False, client))
-        if self.runtime.blocks:  # written out: it saves each `set` a coroutine
+            return bool(await self.ask_voiding((c.DEL, name), 0, False, client))
+        if tags:
+            found = await self.tagged((value,), tags, expiry, version, client)
+            if found is None:
+                return nx and self.added_in_outage(key)
+            (payload,) = found
+        elif self.runtime.blocks:  # written out: it saves each `set` a coroutine
             payload = self.codec.encode(value)
         else:
             (payload,) = await self.encoded((value,))
         lifetime = () if expiry is None else ("PX", expiry)
         if not (nx or xx):
-            return bool(await self.ask((c.SET, name, payload, *lifetime), False, client))
+            command = (c.SET, name, payload, *lifetime)
+            if expiry is None or expiry >= self.lease_life:  # written out: every `set` comes by here
+                return bool(await self.ask(command, False, client))
+            return bool(await self.ask_voiding(command, expiry, False, client))
         if nx and xx:
             raise DataError("nx and xx exclude each other")
         if nx:
-            return await self._set_new(name, payload, lifetime, self.added_in_outage(key), client)
-        return bool(await self.ask((c.SET_IF, name, payload, *lifetime, "XX"), False, client))
+            return await self._set_new(name, payload, expiry, self.added_in_outage(key), client)
+        return bool(await self.ask_voiding((c.SET_IF, name, payload, *lifetime, "XX"), expiry, False, client))
 
     def set(
         self,
@@ -103,21 +114,25 @@ class Values(Reading):
         client: Any = None,
         nx: bool = False,
         xx: bool = False,
+        *,
+        tags: Iterable[str] = (),
     ) -> bool:
         # By hand: `blocking` passes on any arguments, which takes 0.4 µs longer.
+        if tags:
+            return complete(Values.aset(self.still or self, key, value, timeout, version, client, nx, xx, tags=tags))
         return complete(Values.aset(self.still or self, key, value, timeout, version, client, nx, xx))
 
     set.__doc__ = aset.__doc__  # noqa: A003 - the method is meant
 
-    async def _set_new(
-        self, name: str, payload: bytes | int, lifetime: tuple[Any, ...], instead: bool, client: Any
-    ) -> bool:
+    async def _set_new(self, name: str, payload: bytes | int, expiry: int | None, instead: bool, client: Any) -> bool:
         """Store *payload* if there is no entry that can be read, and return whether it was stored."""
+        lifetime = () if expiry is None else ("PX", expiry)
         if self.settings.options.unreadable == "raise" or self.runtime.once or is_pipeline(client):
-            return bool(await self.ask((c.SET_IF, name, payload, *lifetime, "NX"), instead, client))
+            return bool(await self.ask_voiding((c.SET_IF, name, payload, *lifetime, "NX"), expiry, instead, client))
         while True:
             try:
-                there = await self.ask((c.ADD, name, payload, *lifetime, "NX", "GET"), MISSING, client)
+                command = (c.ADD, name, payload, *lifetime, "NX", "GET")
+                there = await self.ask_voiding(command, expiry, MISSING, client)
             except ResponseError as error:
                 if "WRONGTYPE" not in str(error):
                     raise
@@ -155,9 +170,18 @@ class Values(Reading):
     get_many = blocking(aget_many)
 
     async def aset_many(
-        self, data: Mapping[Any, Any], timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
+        self,
+        data: Mapping[Any, Any],
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        version: Any = None,
+        client: Any = None,
+        *,
+        tags: Iterable[str] = (),
     ) -> list[Any]:
-        """Store all of *data*, in one transaction for each server, not on a cluster; return the keys that failed."""
+        """Store all of *data*, in one transaction for each server, not on a cluster; return the keys that failed.
+
+        Each gets all of *tags*.
+        """
         if not data:
             return []
         expiry = self.milliseconds(timeout)
@@ -166,7 +190,11 @@ class Values(Reading):
         if expiry is not None and expiry <= 0:
             writes = [(c.DEL, name) for name in names]
         else:
-            payloads = await self.encoded(data.values())
+            payloads = await (
+                self.tagged(data.values(), tags, expiry, version, client) if tags else self.encoded(data.values())
+            )
+            if payloads is None:
+                return list(data)
             pairs = zip(names, payloads, strict=True)
             if expiry is None:
                 writes = [(c.SET, name, payload) for name, payload in pairs]
@@ -177,7 +205,11 @@ class Values(Reading):
         first, last = (((c.MULTI,),), ((c.EXEC,),)) if whole else ((), ())
         self = self.through(client)
         shares = self.topology.shares(names, reads=False)
-        plan = [(server, [*first, *[writes[place] for place in places], *last]) for server, places in shares]
+        plan = []
+        for server, places in shares:
+            short = expiry is not None and expiry < self.lease_life
+            voids = self.voids([names[place] for place in places]) if short else ()
+            plan.append((server, [*voids, *first, *[writes[place] for place in places], *last]))
         answers = zip(shares, await self.ask_all(plan, None), strict=True)
         failed = {place for (_, places), replies in answers if replies[-1] is None for place in places}
         return [key for place, key in enumerate(data) if place in failed] if failed else []
@@ -186,7 +218,7 @@ class Values(Reading):
 
     async def adelete(self, key: Any, version: Any = None, prefix: str | None = None, client: Any = None) -> bool:
         """Delete *key*, and return whether there was an entry."""
-        return bool(await self.ask((c.DEL, self.name(key, version, prefix)), False, client))
+        return bool(await self.ask_voiding((c.DEL, self.name(key, version, prefix)), 0, False, client))
 
     delete = blocking(adelete)
 
@@ -196,8 +228,9 @@ class Values(Reading):
         if not names:
             return None
         self = self.through(client)
-        counts = [reply for _, reply in await self.ask_many(c.UNLINK, names, None)]
-        return None if None in counts else sum(map(int, counts))
+        shares = self.topology.shares(names, reads=False)
+        counts = await self.unlink([(server, [names[place] for place in places]) for server, places in shares])
+        return None if None in counts else sum(count or 0 for count in counts)
 
     delete_many = blocking(adelete_many)
 
@@ -240,7 +273,8 @@ class Values(Reading):
         if type(delta) is type(start) is int and abs(delta) < 2**63 and abs(start) < 2**63:
             first = ("" if default is None else default, "" if expiry is None else expiry)
             try:
-                total = await self.run(c.INCR, name, delta, *first, instead=MISSING, client=client)
+                command = (c.EVALSHA, c.INCR, 1, name, delta, *first)
+                total = await self.ask_voiding(command, None if default is None else expiry, MISSING, client)
             except ResponseError as error:
                 if "not an integer or out of range" not in str(error) and "overflow" not in str(error):
                     raise
@@ -271,7 +305,7 @@ class Values(Reading):
             (new,) = await self.encoded((total,))
             lifetime = () if expiry is None else ("PX", expiry)
             if payload is None:
-                stored = await self.ask((c.SET_IF, name, new, *lifetime, "NX"), MISSING, client)
+                stored = await self.ask_voiding((c.SET_IF, name, new, *lifetime, "NX"), expiry, MISSING, client)
             else:
                 words = lifetime if missing else ("KEEPTTL",)
                 stored = await self.run(c.SWAP, name, payload, new, *words, instead=MISSING, client=client)

@@ -169,7 +169,10 @@ async def test_many_idle_connections_found_dead(mortal):
 
 def test_what_is_said_to_be_harmless():
     """The commands that may be repeated are those whose second run leaves and answers the same."""
-    verbs = [verb for verb in vars(c).values() if isinstance(verb, Verb)]
+    # A lease that is voided twice, and versions that are captured twice, do no harm.
+    verbs = [
+        verb for verb in vars(c).values() if isinstance(verb, Verb) and verb is not c.VOID and verb is not c.CAPTURES
+    ]
     reads = {verb.decode() for verb in verbs if verb.reads}
     writes = {verb.decode() for verb in verbs if verb.harmless} - reads
 

@@ -501,7 +501,7 @@ async def all_of(pages: Any) -> list[Any]:
 async def test_a_user_with_few_rights(place, face):
     """Each operation works with the rights that docs/managed.md lists, under a prefix of its own."""
     rules = f"{ORDINARY} {NEAR if place.options else ''} {CLUSTER if len(place.nodes) > 1 else ''}".split()
-    place.acl("on", ">p0", f"~{{{place.user}}}:*", *rules)
+    place.acl("on", ">p0", f"~{{{place.user}}}:*", "~fleetcache:*", *rules)
     whole = Cache(
         place.url,
         {"KEY_PREFIX": f"{{{place.user}}}", "OPTIONS": {**place.options, "USERNAME": place.user, "PASSWORD": "p0"}},

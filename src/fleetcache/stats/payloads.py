@@ -45,6 +45,9 @@ class Stats:
     said: Said = field(default_factory=Said)
     """Their names, if they were logged lately."""
 
+    denied: float = -MINUTE
+    """When the server last said that this user may not touch leases."""
+
     def __post_init__(self) -> None:
         in_children(self.after_fork)
 
