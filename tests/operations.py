@@ -23,6 +23,7 @@ ABSENT: dict[str, tuple[tuple[Any, ...], Any]] = {
     "get": (("a", "default"), "default"),
     "get_many": (["ab"], {}),
     "get_or_set": (("a", lambda: "made"), "made"),
+    "get_or_set_many": (("ab", lambda keys: {keys[0]: "made"}), {"a": "made"}),
     "get_with_ttl": (("a", "default"), ("default", 0)),
     "has_key": (("a",), False),
     "hdel": (("a", "f"), 0),

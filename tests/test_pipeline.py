@@ -121,6 +121,10 @@ ORDERS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
     "a pattern": (lambda p: p.set("a", 1).delete_pattern("*").set("a", 2).get("a"), [True, 1, True, 2]),
     "clear": (lambda p: p.set("a", 1).clear().set("a", 2).get("a"), [True, None, True, 2]),
     "get_or_set": (lambda p: p.get_or_set("a", 1).delete("a").get("a"), [1, True, None]),
+    "get_or_set_many": (
+        lambda p: p.set("a", 1).get_or_set_many("ab", lambda keys: dict.fromkeys(keys, 2)).get("b"),
+        [True, {"a": 1, "b": 2}, 2],
+    ),
     "get_or_set late": (lambda p: p.set("a", 3).get_or_set("a", 1).set("a", 4), [True, 3, True]),
     "keys": (lambda p: p.set("a", 1).keys("*").set("b", 1), [True, ["a"], True]),
     "scan": (lambda p: p.set("a", 1).scan(itersize=9999).set("b", 1), [True, (0, ["a"]), True]),

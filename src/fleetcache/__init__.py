@@ -12,7 +12,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
 
     The operations, each written once as a coroutine
     cache         the class `Cache`: all operations together, with what they need
-    loading/      get_or_set: read a value, or produce and store it
+    loading/      get_or_set: read a value, or produce and store it; of many; of a function: ``@cached``
     locks/        locks, and the release of locks that an interrupted caller left
     pipeline      many operations in one round trip
     values        get, set, add, delete, incr, of one key or many
@@ -60,7 +60,7 @@ Words such as *near*, *face*, *fence* and *epoch* are explained in ``docs/glossa
 """
 
 from fleetcache.cache import Cache
-from fleetcache.caches import CacheHandler, cache, caches, configure
+from fleetcache.caches import CacheHandler, cache, cached, caches, configure
 from fleetcache.core import DEFAULT_TIMEOUT
 from fleetcache.errors import FleetcacheError, InvalidCacheBackendError, SettingsError
 
@@ -72,6 +72,7 @@ __all__ = [
     "InvalidCacheBackendError",
     "SettingsError",
     "cache",
+    "cached",
     "caches",
     "configure",
 ]

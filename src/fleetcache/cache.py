@@ -27,7 +27,7 @@ from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
 from fleetcache.keys import CacheKey
 from fleetcache.keyspace import Keyspace
-from fleetcache.loading.get_or_set import Loading
+from fleetcache.loading.many import Batches
 from fleetcache.locks.lock import Lock
 from fleetcache.near.near import Near, announced, open_near
 from fleetcache.pipeline import OPERATIONS, Pipeline
@@ -58,7 +58,7 @@ class Shared:
 _shared: Sharing[Shared] = Sharing()
 
 
-class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
+class Cache(Batches, Keyspace, Hashes, Sets, SortedSets, Lists):
     """A cache on one server, and replicas of it.
 
     A cache object is light: connections, codec and counters belong to the process, and all objects with
@@ -70,7 +70,7 @@ class Cache(Loading, Keyspace, Hashes, Sets, SortedSets, Lists):
     __class_getitem__: Any = classmethod(GenericAlias)
     """django-redis' clients and backend are generic."""
 
-    own = Loading.own | {"_raising"}
+    own = Batches.own | {"_raising"}
     _raising: Mapping[str, Self] = MappingProxyType({})
     """`client` and `strict` of this face, once they were asked for."""
 

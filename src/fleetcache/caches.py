@@ -13,6 +13,7 @@ from typing import Any
 
 from fleetcache.cache import Cache
 from fleetcache.errors import InvalidCacheBackendError, SettingsError
+from fleetcache.loading.cached import Caching
 from fleetcache.settings import Settings, from_url, located
 
 DEFAULT_ALIAS = "default"
@@ -122,3 +123,4 @@ class CacheProxy:
 
 cache = CacheProxy()
 configure = caches.configure
+cached = Caching(caches.__getitem__)

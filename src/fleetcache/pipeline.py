@@ -31,8 +31,8 @@ from fleetcache.twin import Twinned, blocking
 
 OPERATIONS = frozenset(
     (  # noqa: SIM905 - as a list literal they would fill a page
-        "get set add get_many set_many delete delete_many has_key get_or_set get_with_ttl incr decr incr_version decr_version "
-        "touch ttl pttl persist expire pexpire expire_at pexpire_at scan keys delete_pattern clear "
+        "get set add get_many set_many delete delete_many has_key get_or_set get_or_set_many get_with_ttl "
+        "incr decr incr_version decr_version touch ttl pttl persist expire pexpire expire_at pexpire_at scan keys delete_pattern clear "
         "hset hsetnx hget hmget hgetall hvals hkeys hlen hexists hdel hincrby "
         "sadd srem scard smembers sdiff sinter sunion sdiffstore sinterstore sunionstore "
         "sismember smismember smove spop srandmember sscan "
@@ -120,7 +120,7 @@ class Pipeline(Twinned):
             stored, count, value = pipe.execute()
 
     They take effect in their order; on several servers, in their order on each.  An operation that asks a server
-    more than once (`get_or_set`, `keys`, `delete_pattern`, `clear` with a prefix) has its round trips to itself.
+    more than once (`get_or_set`, `get_or_set_many`, `keys`, `delete_pattern`, `clear` with a prefix) has its round trips to itself.
 
     With *transaction* no other client's command runs in between; then every operation must ask only once,
     and all must ask the same server, or be about one slot of a cluster.

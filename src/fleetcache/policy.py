@@ -26,9 +26,8 @@ PATIENCE = 1.0
 
 
 class PolicyOptions(TypedDict, total=False):
-    """The fields of a `Policy`, as keyword arguments of a loading call."""
+    """The fields of a `Policy`, as keyword arguments of a loading call, whose timeout is an argument of its own."""
 
-    timeout: Timeout
     stale_while_revalidate: float
     stale_if_error: float
     early: float

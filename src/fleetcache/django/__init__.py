@@ -15,9 +15,11 @@ from typing import Any
 
 from fleetcache.django.backend import RedisCache
 from fleetcache.django.middleware import FenceMiddleware
+from fleetcache.errors import InvalidCacheBackendError
 from fleetcache.failsafe import omit_exception
+from fleetcache.loading.cached import Caching
 
-__all__ = ["FenceMiddleware", "RedisCache", "get_redis_connection", "omit_exception"]
+__all__ = ["FenceMiddleware", "RedisCache", "cached", "get_redis_connection", "omit_exception"]
 
 
 def get_redis_connection(alias: str = "default", write: bool = True) -> Any:
@@ -28,3 +30,19 @@ def get_redis_connection(alias: str = "default", write: bool = True) -> Any:
     if not isinstance(cache, RedisCache):
         raise NotImplementedError(f"the cache {alias!r} is not fleetcache's: {type(cache).__qualname__}")
     return cache.client.get_client(write)
+
+
+def _find(alias: str) -> RedisCache:
+    """Return the cache *alias* of Django's ``caches``, for `cached`."""
+    from django.core.cache import caches
+
+    cache = caches[alias]
+    if not isinstance(cache, RedisCache):
+        raise InvalidCacheBackendError(
+            f"CACHES[{alias!r}] is of the class {type(cache).__qualname__}, and @cached needs a fleetcache.django.RedisCache; "
+            f"for tests its LOCATION may be 'memory://'"
+        )
+    return cache
+
+
+cached = Caching(_find)
