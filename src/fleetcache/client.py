@@ -108,9 +108,16 @@ class HerdClient(DefaultClient):
         return value.value
 
     async def aget(
-        self, key: Any, default: Any = None, version: Any = None, client: Any = None, *, fresh: bool = False
+        self,
+        key: Any,
+        default: Any = None,
+        version: Any = None,
+        client: Any = None,
+        *,
+        fresh: bool = False,
+        stale: bool = False,
     ) -> Any:
-        return self._fresh(await super().aget(key, default, version, client, fresh=fresh), default)
+        return self._fresh(await super().aget(key, default, version, client, fresh=fresh, stale=stale), default)
 
     get = blocking(aget)
 

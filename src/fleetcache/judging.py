@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from hashlib import sha1
+from math import ceil
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -36,7 +37,7 @@ class Standing(Enum):
 
     FRESH = "its fresh life has not ended, and its tags have their versions"
     STALE = "its fresh life has ended"
-    GIVEN_UP = "one of its tags was invalidated"
+    GIVEN_UP = "one of its tags was invalidated, or its stale life has ended too"
 
 
 class Judgement(NamedTuple):
@@ -47,13 +48,10 @@ class Judgement(NamedTuple):
     """Its milliseconds of fresh life, 0 or less if that has ended; None if it is as long as the entry lives."""
 
 
-FOREVER = Judgement(Standing.FRESH, None)
-
-
 class Judging(Tagging):
     """Tells whether entries with metadata may be served."""
 
-    def note_time(self, server: Server, now: int, asked: float) -> None:
+    def note_time(self, server: Server, now: float, asked: float) -> None:
         """Note that the clock of *server* showed *now*, in milliseconds since 1970; it was asked at *asked*, by our clock."""
         if server.remote is not None:  # the time of a server in this process may stand still, in tests
             _clocks[server] = (now - asked * 1000, asked + RENEWED)
@@ -63,14 +61,14 @@ class Judging(Tagging):
         now = clock()
         ahead, until = _clocks.get(server, (0.0, 0.0))
         if now < until:
-            return int(now * 1000 + ahead)
+            return ceil(now * 1000 + ahead)
         ((reply,),) = await self.ask_all([(server, ((c.TIME,),))], None)
         if reply is None:
             return None
         seconds, microseconds = reply
-        shown = int(seconds) * 1000 + int(microseconds) // 1000
+        shown = int(seconds) * 1000 + int(microseconds) / 1000
         self.note_time(server, shown, now)
-        return shown
+        return ceil(shown)
 
     async def judge(self, name: str, described: Described, known: Mapping[str, bytes | None] | None = None) -> Standing:
         """Return the standing of the entry called *name*; *known* are versions that some of its tags have now."""
@@ -83,14 +81,17 @@ class Judging(Tagging):
 
         If not *exact*, the tags of a stale entry are not looked at, which is then not said to be given up.
         """
-        left = None
+        left, stale = None, False
         if metadata.fresh_until:
             now = await self.moment(self.topology.home(name))
             left = 0 if now is None else metadata.fresh_until - now
-        stale = left is not None and left <= 0
+            stale = left <= 0
+            # An old worker or a raw client may have let the entry live longer than that.
+            if now is not None and left <= -metadata.stale:
+                return Judgement(Standing.GIVEN_UP, left)
         if metadata.tags and (exact or not stale) and not await self._stand(metadata, known or {}):
             return Judgement(Standing.GIVEN_UP, left)
-        return Judgement(Standing.STALE, left) if stale else FOREVER._replace(left=left)
+        return Judgement(Standing.STALE if stale else Standing.FRESH, left)
 
     async def judgements(self, entries: Sequence[tuple[str, Metadata]], *, exact: bool = True) -> list[Judgement]:
         """Return what `judgement` returns for each name with its metadata; the versions of all tags are asked for at once."""

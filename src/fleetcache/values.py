@@ -25,17 +25,32 @@ class Values(Reading):
     """Operations on plain values."""
 
     async def aget(
-        self, key: Any, default: Any = None, version: Any = None, client: Any = None, *, fresh: bool = False
+        self,
+        key: Any,
+        default: Any = None,
+        version: Any = None,
+        client: Any = None,
+        *,
+        fresh: bool = False,
+        stale: bool = False,
     ) -> Any:
         """Return the value of *key*, or *default* if there is none.  A stored None is a value.
 
-        With *fresh* the primary is asked, even if there is a copy, or replicas answer reads.
+        With *fresh* the primary is asked, even if there is a copy, or replicas answer reads.  With *stale* a value
+        whose fresh life has ended is returned too, as long as it is kept.
         """
-        value = await self.read(self.name(key, version), client, fresh=fresh)
+        value = await self.read(self.name(key, version), client, fresh=fresh, stale=stale)
         return default if value is MISSING else value
 
     def get(
-        self, key: Any, default: Any = None, version: Any = None, client: Any = None, *, fresh: bool = False
+        self,
+        key: Any,
+        default: Any = None,
+        version: Any = None,
+        client: Any = None,
+        *,
+        fresh: bool = False,
+        stale: bool = False,
     ) -> Any:
         # Written by hand: a near hit takes less time than creating a coroutine.  See `Near.copy`.
         if self.head is not None and type(key) is str and version is client is None and not fresh:
@@ -53,7 +68,7 @@ class Values(Reading):
                 self._warn(name)
         else:
             name = self.name(key, version)
-        value = complete((self.still or self).read(name, client, fresh=fresh))
+        value = complete((self.still or self).read(name, client, fresh=fresh, stale=stale))
         return default if value is MISSING else value
 
     get.__doc__ = aget.__doc__

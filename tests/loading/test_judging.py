@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from weakref import WeakKeyDictionary
 
 import pytest
 from freezegun import freeze_time
@@ -53,6 +54,7 @@ async def test_the_server_is_asked_once_a_minute(valkey, monkeypatch):
     cache = Cache(valkey.tcp_url(0))
     server, now = cache.topology.home(""), judging.clock()
     monkeypatch.setattr(judging, "clock", lambda: now)
+    monkeypatch.setattr(judging, "_clocks", WeakKeyDictionary())
     cache.note_time(server, 5000, now - 2)  # a reply to a script said so
 
     assert complete(cache.still.moment(server)) == 7000
@@ -101,8 +103,9 @@ async def test_standings(cache):
         (0, (), Standing.FRESH),
         (now + MINUTE, (), Standing.FRESH),
         (now - MINUTE, (), Standing.STALE),
-        (1, (), Standing.STALE),
         (now, (), Standing.STALE),
+        (1, (), Standing.GIVEN_UP),
+        (now - 2 * MINUTE, (), Standing.GIVEN_UP),
         (now + MINUTE, (tag,), Standing.FRESH),
         (now - MINUTE, (tag,), Standing.STALE),
         (0, (other,), Standing.GIVEN_UP),
@@ -110,13 +113,14 @@ async def test_standings(cache):
         (now - MINUTE, (other, missing), Standing.GIVEN_UP),
     ]
     for fresh_until, tags, standing in table:
-        described = Described("value", Metadata(fresh_until=fresh_until, tags=tags))
+        described = Described("value", Metadata(fresh_until=fresh_until, stale=2 * MINUTE, tags=tags))
         assert await found(cache, "judge", name, described) is standing
         # What is known is not asked for again, be it right or wrong.
-        assert await found(cache, "judge", name, described, dict(tags)) is not Standing.GIVEN_UP
+        if tags:
+            assert await found(cache, "judge", name, described, dict(tags)) is not Standing.GIVEN_UP
         forgotten = Standing.GIVEN_UP if tags else standing
         assert await found(cache, "judge", name, described, dict.fromkeys(dict(tags))) is forgotten
-    entries = [(name, Metadata(fresh_until=fresh_until, tags=tags)) for fresh_until, tags, _ in table]
+    entries = [(name, Metadata(fresh_until=fresh_until, stale=2 * MINUTE, tags=tags)) for fresh_until, tags, _ in table]
     assert [each.standing for each in await found(cache, "judgements", entries)] == [each for *_, each in table]
     assert await found(cache, "judgements", []) == []
 

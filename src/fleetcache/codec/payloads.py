@@ -152,6 +152,15 @@ class Codec:
         except Exception as error:  # noqa: BLE001 - _refuse() raises it, or an UnreadableValue
             self._refuse(payload, error)
 
+    def bare(self, payload: bytes) -> bytes:
+        """Return a payload of the same value without metadata: that of *payload* itself if its head can be cut off.
+
+        *payload* holds metadata and no scalar, which may look like digits behind its head.
+        """
+        if self._distinct and payload[:1] in self._heads and (found := opened(payload)) is not None:
+            return payload[found[1] :]
+        return payload
+
     def _refuse(self, payload: bytes, error: Exception) -> NoReturn:
         """Raise UnreadableValue for the *error* of a decoder, or *error* itself if *payload* is not the cause."""
         let_pass(error)
