@@ -32,6 +32,7 @@ HINTS = {
     "set": "pass a frozenset",
     "dict": "pass tuple(sorted(….items()))",
     "bytearray": "pass bytes",
+    "__proxy__": "pass its str(), since it is a lazy text",
 }
 """What to pass in place of an object that cannot be part of a key, by its type."""
 
@@ -78,7 +79,7 @@ def refuse(value: Any, what: str) -> NoReturn:
     kind = type(value)
     hint = HINTS.get(kind.__name__, "pass a part of it that identifies it, such as its primary key")
     raise InvalidKey(
-        f"{what} is of type {kind.__qualname__}, which has no stable text and cannot be part of a key: {hint}, or give "
+        f"{what} is of type {kind.__name__}, which has no stable text and cannot be part of a key: {hint}, or give "
         f"@cached a key= that is a template with an attribute or a callable"
     )
 
