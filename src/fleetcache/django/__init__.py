@@ -4,6 +4,7 @@ Its modules:
 
     backend      `RedisCache`, the cache backend
     middleware   a fence before each request
+    afterwards   work that waits until the response was sent
     checks       system checks of ``CACHES``
     apps         the app for INSTALLED_APPS, which registers the checks
     standin      whether fleetcache-django-redis is installed beside django-redis
