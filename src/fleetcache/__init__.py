@@ -29,6 +29,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
     failsafe      an error of the server: raised, or answered as a missing key
     commands      every command, and whether it reads, may be repeated, and which names it changes
     patterns      glob patterns that find a cache's entries
+    owed          invalidations of tags that a server has not received
 
     The servers
     topology/     which server is asked: one, a primary with replicas, shards, a cluster

@@ -27,6 +27,7 @@ from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
 from fleetcache.keys import CacheKey
 from fleetcache.keyspace import Keyspace
+from fleetcache.loading.invalidation import Invalidation
 from fleetcache.loading.many import Batches
 from fleetcache.locks.lock import Lock
 from fleetcache.near.near import Near, announced, open_near
@@ -58,7 +59,7 @@ class Shared:
 _shared: Sharing[Shared] = Sharing()
 
 
-class Cache(Batches, Keyspace, Hashes, Sets, SortedSets, Lists):
+class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
     """A cache on one server, and replicas of it.
 
     A cache object is light: connections, codec and counters belong to the process, and all objects with

@@ -134,6 +134,7 @@ SET_IF = Verb("SET", TEXT, repeats_elsewhere=True)
 ADD = Verb("SET", TEXT, repeats_elsewhere=True)  # with NX GET, which returns the payload that is there
 ACQUIRE = Verb("SET", TEXT, sole=True)  # of a lock: two servers would admit two holders
 DEL, UNLINK = Verb("DEL", COUNT, writes=ALL), Verb("UNLINK", COUNT, writes=ALL)
+GIVE_UP = Verb("DEL", COUNT, harmless=True, names=ALL, writes=ALL)  # of tags' versions: once more gives up the same
 RENAME, PERSIST = Verb("RENAME", TEXT, writes=2), Verb("PERSIST", COUNT)
 PEXPIRE, EXPIREAT = _same_again("PEXPIRE", COUNT), _same_again("EXPIREAT", COUNT)
 PEXPIREAT = _same_again("PEXPIREAT", COUNT)

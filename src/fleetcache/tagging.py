@@ -22,6 +22,7 @@ from fleetcache.codec.metadata import MAX_TAGS, VERSION, Metadata
 from fleetcache.core import Core
 from fleetcache.exchange.contract import Command, Server
 from fleetcache.keys import TAG, default_key_function
+from fleetcache.owed import OWED
 from fleetcache.times import LARGEST
 
 Tags: TypeAlias = tuple[tuple[str, bytes], ...]
@@ -30,11 +31,14 @@ Tags: TypeAlias = tuple[tuple[str, bytes], ...]
 LONGER = 2
 """How many times the life of an entry its tags live, so that they rarely need more: `PEXPIRE` is announced."""
 
+LONGEST = 1000
+"""How many letters a tag has at most."""
+
 IN_BYTES = TAG.encode()
 
 
-def checked(tags: Any) -> tuple[str, ...]:
-    """Return *tags*, the argument of an operation, without repetitions; refuse what names no tags."""
+def checked(tags: Any, *, most: int | None = MAX_TAGS) -> tuple[str, ...]:
+    """Return *tags*, the argument of an operation, without repetitions; refuse what names no tags, or more than *most*."""
     if not tags and isinstance(tags, (tuple, list)):
         return ()
     if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
@@ -45,8 +49,10 @@ def checked(tags: Any) -> tuple[str, ...]:
             raise TypeError(f"tags takes texts; {_shown(tag)} is a {type(tag).__name__}")
         if not tag:
             raise ValueError("tags: a tag has to have a letter at least, not be an empty text")
-    if len(found) > MAX_TAGS:
-        raise ValueError(f"tags: an entry has at most {MAX_TAGS} tags, not {len(found)}")
+        if len(tag) > LONGEST:
+            raise ValueError(f"tags: {_shown(tag)} has {len(tag)} letters; {LONGEST} are the most")
+    if most is not None and len(found) > most:
+        raise ValueError(f"tags: an entry has at most {most} tags, not {len(found)}")
     return tuple(map(str, found))
 
 
@@ -91,6 +97,9 @@ class Tagging(Core):
         if tags:
             for places, reply in await self.ask_many(verb, names, None):
                 found.update((tags[place], each) for place, each in zip(places, reply or (), strict=False))
+        if OWED.names:
+            owed = OWED.among(names)
+            found.update((tag, None) for tag, name in zip(tags, names, strict=True) if name in owed)
         return found
 
     async def tagged(
@@ -102,7 +111,8 @@ class Tagging(Core):
         captured = await self.through(client).capture(tags, lifetime, version)
         if captured is None:
             return None
-        return await self.encoded(values, metadata=[Metadata(tags=captured) for _ in values])
+        scope = str(self.version if version is None else version)
+        return await self.encoded(values, metadata=[Metadata(tags=captured, scope=scope) for _ in values])
 
     async def capture(self, tags: Sequence[str], lifetime: int | None, version: Any = None) -> Tags | None:
         """Return *tags* with their versions for an entry that is made from now on; None in an ignored outage.

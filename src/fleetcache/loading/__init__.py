@@ -2,10 +2,11 @@
 
 Its modules:
 
-    cached       ``@cached``: a function whose results are kept in a cache
-    recipes      what the arguments of ``@cached`` mean for a function
-    templates    ``"profile:{user_id}"``: templates of keys and tags
-    arguments    the arguments of a call as a text
-    many         get_or_set_many: the same for many values, in one call of the function that makes them
-    get_or_set   read a value, or produce and store it
+    cached        ``@cached``: a function whose results are kept in a cache
+    recipes       what the arguments of ``@cached`` mean for a function
+    templates     ``"profile:{user_id}"``: templates of keys and tags
+    arguments     the arguments of a call as a text
+    many          get_or_set_many: the same for many values, in one call of the function that makes them
+    get_or_set    read a value, or produce and store it
+    invalidation  give up values: by key, by tag
 """
