@@ -175,7 +175,7 @@ def test_what_is_said_to_be_harmless():
     reads = {verb.decode() for verb in verbs if verb.reads}
     writes = {verb.decode() for verb in verbs if verb.harmless} - reads
 
-    assert writes == {"SET", "EXPIREAT", "PEXPIREAT", "PEXPIRE", "FLUSHDB", "LSET", "MULTI", "EXEC"}
+    assert writes == {"SET", "EXPIREAT", "PEXPIREAT", "PEXPIRE", "FLUSHDB", "LSET", "MULTI", "EXEC", "TIME"}
     assert c.SET_IF.harmless is False
     assert not reads & {"GETDEL", "SPOP", "LPOP", "EVALSHA"}
 
