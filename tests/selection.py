@@ -63,4 +63,4 @@ def values_of(case: pytest.Item) -> set[Value]:
     """Return the parameters of *case*, each with its value, or with what stands for an object."""
     params = getattr(case, "callspec", None) and case.callspec.params  # type: ignore[attr-defined]
     plain = (str, bytes, int, float, type(None))
-    return {(name, value if isinstance(value, plain) else id(value)) for name, value in (params or {}).items()}
+    return {(name, value if issubclass(type(value), plain) else id(value)) for name, value in (params or {}).items()}
