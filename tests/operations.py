@@ -39,6 +39,7 @@ ABSENT: dict[str, tuple[tuple[Any, ...], Any]] = {
     "hvals": (("a",), []),
     "incr": (("a",), None),
     "incr_version": (("a",), None),
+    "invalidate": (("a",), False),
     "iter_keys": (("*",), []),
     "keys": (("*",), []),
     "lindex": (("a", 0), None),
