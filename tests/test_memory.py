@@ -94,7 +94,8 @@ SCAN 0 COUNT 100 MATCH pattern | SCAN 0 COUNT 3 | SCAN x | SCAN -1 | SCAN 0 COUN
 EXISTS any | DEL any | DEL any* | UNLINK any | DEL | RENAME any any | RENAME string string | TTL any
 PTTL any | PERSIST any | PEXPIRE any time000 | PEXPIRE any past | EXPIREAT any 9999999time
 EXPIREAT any past | EXPIREAT any 5 | PEXPIREAT any 9999999time000 | PEXPIREAT any past
-GET any | GET string | MGET any* | SET string value | SET string value | SET any value [px] [if]
+GET any | GET string | GETRANGE any int int | GETRANGE string 0 int | MGET any*
+SET string value | SET string value | SET any value [px] [if]
 SET string value [px] [if] | SET string value KEEPTTL | INCRBY string delta | INCRBY string delta
 HSET hash setting* | HSET hash setting | HSET any setting | HSETNX hash member value
 HGET hash member | HMGET hash member* | HGETALL hash | HDEL hash member* | HLEN hash | HKEYS hash

@@ -17,6 +17,8 @@ from fleetcache.exchange.contract import ALL, EVERYTHING, Command, Replies, Repl
 TEXT: Replies = frozenset((bytes, NoneType))
 """One payload or ``OK``, or nothing."""
 COUNT: Replies = frozenset((int,))
+GLIMPSES: Replies = frozenset((bytes, NoneType, ResponseError, NoPermissionError))
+"""Some bytes; or a refusal, if it is no string, or this user may not read it."""
 
 
 def _one_each(*kinds: type, first: int) -> Suits:
@@ -126,6 +128,9 @@ EXISTS, TTL, PTTL = _reading("EXISTS", COUNT), _reading("TTL", COUNT), _reading(
 # Reads that only the primary answers: a write depends on them, and a replica may be behind.
 GET_NOW, PTTL_NOW = _same_again("GET", TEXT, writes=0), _same_again("PTTL", COUNT, writes=0)
 EXISTS_NOW, MGET_NOW = _same_again("EXISTS", COUNT, writes=0), _same_again("MGET", PAYLOADS, writes=0, names=ALL)
+# Whether an entry has metadata, asked beside a command that does not tell; of an entry of another kind they show nothing.
+GLIMPSE, GLIMPSE_NOW = _reading("GETRANGE", GLIMPSES), _same_again("GETRANGE", GLIMPSES, writes=0)
+GLANCE, GLANCE_NOW = _reading("GET", GLIMPSES), _same_again("GET", GLIMPSES, writes=0)
 # Its clock, by which entries tell how long they are fresh.
 TIME = Verb("TIME", _is_time, harmless=True, key=0)
 SET = _same_again("SET", TEXT)

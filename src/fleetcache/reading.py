@@ -7,13 +7,14 @@ Only this module decides between the two.  It uses three methods of the near cac
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import compress
 from math import inf
 from typing import Any
 
 from fleetcache import commands as c
-from fleetcache.codec.metadata import Described, Metadata
+from fleetcache.codec.metadata import GLIMPSE, Described, Metadata
 from fleetcache.core import MISSING
 from fleetcache.errors import UnreadableValue, is_outage
 from fleetcache.exchange.contract import Command, Redirected, Reply, Server, Verb
@@ -122,16 +123,42 @@ class Reading(Judging):
         return {key: found[name] for name, key in named.items() if found.get(name, MISSING) is not MISSING}
 
     async def is_there(self, name: str, client: Any = None, *, fresh: bool = False) -> bool:
-        """Return whether there is an entry called *name*, of any kind; *fresh* as with `read`."""
+        """Return whether there is an entry called *name*, of any kind, that is not stale; *fresh* as with `read`."""
         if client is not None:
             self = self.through(client)
         near = self.near
         if near is not None and not fresh and (copy := near.copy(name)) is not None:
             copy.hits += 1
             return copy.value is not PACKED or copy.payload is not None
-        found = bool(await self.ask((c.EXISTS if near is None and not fresh else c.EXISTS_NOW, name), False))
+        primary = fresh or near is not None
+        exists = (c.EXISTS_NOW if primary else c.EXISTS, name)
+        found, shown = await self.ask_several((exists, self.glimpse(name, primary=primary)), False)
         self.overtake(name)
-        return found
+        metadata = await self.shown(name, shown, primary=primary) if found else None
+        if metadata is None:
+            return bool(found)
+        return (await self.judgement(name, metadata, exact=False)).standing is Standing.FRESH
+
+    def glimpse(self, name: str, *, primary: bool) -> Command:
+        """Return the command that shows whether the entry called *name* has metadata, in the exchange of another one."""
+        if self.codec.compresses:
+            return (c.GLANCE_NOW if primary else c.GLANCE, name)
+        return (c.GLIMPSE_NOW if primary else c.GLIMPSE, name, 0, GLIMPSE - 1)
+
+    async def shown(self, name: str, reply: Reply, *, primary: bool) -> Metadata | None:
+        """Return the metadata of the entry called *name*; None if it has none.  *reply* is that to `glimpse`."""
+        if type(reply) is not bytes:
+            return None  # an entry of another kind, or an ignored outage
+        try:
+            return self.codec.metadata(reply)
+        except UnreadableValue:
+            if self.codec.compresses:
+                return None  # unreadable, and an entry
+        # Its metadata is longer than usual, or was compressed by a compressor that is not configured any more.
+        payload = await self.ask((c.GET_NOW if primary else c.GET, name), None)
+        with suppress(UnreadableValue):
+            return None if payload is None else self.codec.metadata(payload)
+        return None
 
     def overtake(self, name: str) -> None:
         """Give up the copy of *name*: the caller has read past it, and may have seen a newer value."""

@@ -194,7 +194,16 @@ def fleetcache() -> Iterator[Entry | None]:
 
 STAMP = bytes(range(8))
 METADATA = {
-    "C": (1793880000000, 60000, 250, (("tag", b"version1"), ("žluťoučký kůň", b"version2")), STAMP, 1.25, "2"),
+    "C": (
+        1793880000000,
+        60000,
+        250,
+        (("tag", b"version1"), ("žluťoučký kůň", b"version2")),
+        STAMP,
+        1.25,
+        "2",
+        1793879940000,
+    ),
     "B": (0, 0, 2**32 - 1, tuple((f"a long tag, number {n}", b"version%d" % (n % 10)) for n in range(16)), STAMP),
 }
 """The fields of metadata that is short, and of metadata that is longer than 255 bytes."""

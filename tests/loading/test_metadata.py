@@ -33,7 +33,7 @@ GOLDEN = Path(generate.__file__).with_name("fleetcache-metadata-1.json")
 PICKLING = (PickleSerializer, HerdSerializer)
 
 metadata = st.builds(
-    lambda *fields, early, scope: Metadata(*fields, early=early / 100, scope=scope if fields[3] else ""),
+    lambda *fields, early, scope, made: Metadata(*fields, early / 100, scope if fields[3] else "", made),
     st.integers(0, 2**64 - 1),
     st.integers(0, 2**64 - 1),
     st.integers(0, 2**32 - 1),
@@ -41,6 +41,7 @@ metadata = st.builds(
     st.binary(min_size=8, max_size=8),
     early=st.integers(0, 2**16 - 1),
     scope=st.text(max_size=5),
+    made=st.integers(0, 2**64 - 1),
 )
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(),

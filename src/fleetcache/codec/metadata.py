@@ -36,9 +36,12 @@ FORM = 1
 SHORT, LONG, DROP = b"C", b"B", b"0"
 ENVELOPE = b"\xc1F"
 
-_fixed = struct.Struct("<B8sQQIHB")
+_fixed = struct.Struct("<B8sQQQIHB")
 _length = struct.Struct("<I")
 _number = struct.Struct("<H")
+
+GLIMPSE = 2 + 255 + 1 + 1
+"""How many bytes of a payload show short metadata whole: its head, and one byte more."""
 
 MOST = 64 * 1024
 """The longest metadata that is read, in bytes; 16 tags with names of 4,000 bytes."""
@@ -67,12 +70,14 @@ class Metadata:
     """XFetch's β, to a hundredth: how much earlier than necessary the value is renewed; 0 renews nothing early."""
     scope: str = ""
     """The version of the cache under which its tags are named; "" is the reader's own."""
+    made: int = 0
+    """When its load began, in milliseconds since 1970 on the server's clock; 0 if that is not known."""
 
     def pack(self) -> bytes:
         """Return the metadata as bytes."""
         cost, early = min(self.cost, 2**32 - 1), min(round(self.early * 100), 2**16 - 1)
         tags = self.tags
-        parts = [_fixed.pack(FORM, self.stamp, self.fresh_until, self.stale, cost, early, len(tags))]
+        parts = [_fixed.pack(FORM, self.stamp, self.fresh_until, self.stale, self.made, cost, early, len(tags))]
         if tags:
             scope = self.scope.encode()
             parts += (_number.pack(len(scope)), scope)
@@ -85,7 +90,7 @@ class Metadata:
     def unpack(cls, packed: bytes) -> Metadata:
         """Return the metadata in *packed*, or raise UnreadableValue."""
         try:
-            form, stamp, fresh_until, stale, cost, early, count = _fixed.unpack_from(packed)
+            form, stamp, fresh_until, stale, made, cost, early, count = _fixed.unpack_from(packed)
             if form != FORM or count > MAX_TAGS:
                 raise UnreadableValue("an entry's metadata has a form of a newer release")
             at, tags, scope = _fixed.size, [], ""
@@ -102,7 +107,7 @@ class Metadata:
             raise UnreadableValue("an entry's metadata is cut off") from error
         if at != len(packed):
             raise UnreadableValue("an entry's metadata does not end where it says")
-        return cls(fresh_until, stale, cost, tuple(tags), stamp, early / 100, scope)
+        return cls(fresh_until, stale, cost, tuple(tags), stamp, early / 100, scope, made)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,14 +94,27 @@ class Codec:
 
     def describe(self, value: Any, metadata: Metadata) -> bytes:
         """Return the payload of *value* with its *metadata*; an integer is serialised, so that `INCR` refuses it."""
-        begins = head(metadata, pickled=self._pickles)
-        if begins.startswith(self._magic or ()):
-            begins = head(metadata, pickled=False)  # what the compressor leaves as it is must not look compressed
         try:
-            payload = begins + self._dumps(value)
+            payload = self._headed(metadata, self._dumps(value))
         except REFUSALS as error:
             raise self._unstorable(value, error) from error
         return payload if self._compress is None else self._compress(payload)
+
+    def redescribe(self, payload: bytes, metadata: Metadata) -> bytes:
+        """Return *payload*, which has metadata, with *metadata* in its place; raise UnreadableValue if it has none."""
+        unpacked = self._opened(payload)
+        found = opened(unpacked)
+        if found is None:
+            raise UnreadableValue("an entry without metadata")
+        whole = self._headed(metadata, unpacked[found[1] :])
+        return whole if self._compress is None else self._compress(whole)
+
+    def _headed(self, metadata: Metadata, body: bytes) -> bytes:
+        """Return *body*, the serializer's bytes, after its metadata."""
+        begins = head(metadata, pickled=self._pickles)
+        if begins.startswith(self._magic or ()):
+            begins = head(metadata, pickled=False)  # what the compressor leaves as it is must not look compressed
+        return begins + body
 
     def _unstorable(self, value: Any, error: Exception) -> UnstorableValue:
         let_pass(error)
@@ -151,6 +164,24 @@ class Codec:
             return self._readers[payload[0]](payload)
         except Exception as error:  # noqa: BLE001 - _refuse() raises it, or an UnreadableValue
             self._refuse(payload, error)
+
+    @property
+    def compresses(self) -> bool:
+        """Whether the beginning of a payload may show nothing of its metadata, because it is compressed."""
+        return self._compress is not None
+
+    def metadata(self, payload: bytes) -> Metadata | None:
+        """Return the metadata in *payload*, None if it has none; `GLIMPSE` bytes of a payload show it too.
+
+        Raise UnreadableValue if the bytes cannot be read, or are too few.
+        """
+        if not payload or self._readers[payload[0]] in {self._loads, int}:
+            return None
+        try:
+            found = opened(unpacked) if (unpacked := self._opened(payload))[:1] in self._heads else None
+        except Exception as error:  # noqa: BLE001 - _refuse() raises it, or an UnreadableValue
+            self._refuse(payload, error)
+        return None if found is None else found[0]
 
     def bare(self, payload: bytes) -> bytes:
         """Return a payload of the same value without metadata: that of *payload* itself if its head can be cut off.

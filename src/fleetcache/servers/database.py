@@ -175,6 +175,12 @@ class Database:
     def GET(self, key: bytes) -> Reply:
         return self._find(key, bytes)
 
+    def GETRANGE(self, key: bytes, start: bytes, stop: bytes) -> Reply:
+        ends = a.integer(start), a.integer(stop)
+        value = self._find(key, bytes) or b""
+        first, last = (max(end + len(value), 0) if end < 0 else end for end in ends)
+        return b"" if ends[1] < ends[0] < 0 else value[first : last + 1]
+
     def MGET(self, key: bytes, *more: bytes) -> Reply:
         values = map(self._alive, (key, *more))
         return [value if isinstance(value, bytes) else None for value in values]
