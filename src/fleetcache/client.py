@@ -191,9 +191,11 @@ class HerdClient(DefaultClient):
         await self.runtime.alone()
         name = self.name(key, version)
         payload = await self.ask((c.GET_NOW, name), None, client)
-        value = self._fresh(self.value(payload, name, MISSING), MISSING)
+        seen = await self.through(client).examine(name, payload)
+        value = self._fresh(seen.served(), MISSING)
         if value is MISSING:
             return False
-        return await self.aset(key, value, timeout, version, client)
+        tags = () if seen.metadata is None else [tag for tag, _ in seen.metadata.tags]
+        return await self.aset(key, value, timeout, version, client, tags=tags)
 
     touch = blocking(atouch)

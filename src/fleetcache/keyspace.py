@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from numbers import Integral
 from typing import Any
@@ -10,69 +11,98 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from fleetcache import commands as c
+from fleetcache.codec.metadata import Metadata
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
-from fleetcache.exchange.contract import Server
+from fleetcache.exchange.contract import Command, Server, Verb
 from fleetcache.failsafe import TROUBLE
+from fleetcache.judging import Standing
 from fleetcache.keys import CacheKey, default_key_function, epoch_name, unique
 from fleetcache.near.near import CANARY
 from fleetcache.patterns import pattern_of, pattern_of_all
 from fleetcache.reading import Reading
+from fleetcache.servers.borrowed import is_pipeline
 from fleetcache.times import moment
 from fleetcache.twin import blocking, iterating
 
 
 class Keyspace(Reading):
-    """Operations that do not read the content of an entry."""
+    """Operations that do not read the content of an entry, except whether it is fresh, in the same round trip."""
 
     # --- lifetimes --------------------------------------------------------------------------------
 
     async def atouch(
         self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
     ) -> bool:
-        """Give *key* a new timeout, and return whether it exists (for None: and had a timeout)."""
+        """Give *key* a new timeout, and return whether it exists (for None: and had a timeout).
+
+        An entry with a stale life is fresh for that time, stale for as long after it as before, and keeps its tags.  One
+        whose fresh life has ended is missing, and stays as it is.
+        """
         return await self._expire(key, self.milliseconds(timeout), version, client)
 
     touch = blocking(atouch)
 
     async def aget_with_ttl(self, key: Any, default: Any = None, version: Any = None) -> tuple[Any, float | None]:
-        """Return the value of *key* and its seconds to live: None for ever, 0 with *default* if missing."""
+        """Return the value of *key* and its seconds to live: None for ever, 0 with *default* if missing.
+
+        Only the fresh life counts, not the stale one.
+        """
         name = self.name(key, version)
         get, pttl = (c.GET, c.PTTL) if self.near is None else (c.GET_NOW, c.PTTL_NOW)
         payload, left = await self.ask_several([(get, name), (pttl, name)], None)
         self.overtake(name)
-        value = MISSING if payload is None else self.decoded(payload, name)
+        seen = await self.examine(name, payload, exact=False)
+        value = seen.served()
         if value is MISSING:
             return default, 0
+        left = _shorter(left, seen.milliseconds)
         return value, None if left == -1 else max(left, 0) / 1000
 
     get_with_ttl = blocking(aget_with_ttl)
 
     async def attl(self, key: Any, version: Any = None, client: Any = None) -> int | None:
-        """Return the seconds *key* has to live: None for ever, 0 if it is missing."""
-        return _left(await self.ask((c.TTL, self.name(key, version)), -2, client))
+        """Return the seconds *key* has to live: None for ever, 0 if it is missing.
+
+        Only the fresh life counts, not the stale one.
+        """
+        return await self._left(c.TTL, key, version, client)
 
     ttl = blocking(attl)
 
     async def apttl(self, key: Any, version: Any = None, client: Any = None) -> int | None:
-        """Return the milliseconds *key* has to live: None for ever, 0 if it is missing."""
-        return _left(await self.ask((c.PTTL, self.name(key, version)), -2, client))
+        """Return the milliseconds *key* has to live: None for ever, 0 if it is missing.
+
+        Only the fresh life counts, not the stale one.
+        """
+        return await self._left(c.PTTL, key, version, client)
 
     pttl = blocking(apttl)
 
+    async def _left(self, verb: Verb, key: Any, version: Any, client: Any) -> int | None:
+        name, self = self.name(key, version), self.through(client)
+        left, shown = await self.ask_several([(verb, name), self.glimpse(name, primary=False)], -2)
+        metadata = await self.shown(name, shown, primary=False)
+        if metadata is not None:
+            standing, fresh = await self.judgement(name, metadata, exact=False)
+            if standing is not Standing.FRESH:
+                return 0
+            left = _shorter(left, fresh if fresh is None or verb is c.PTTL else (fresh + 500) // 1000)
+        return None if left == -1 else max(left, 0)
+
     async def apersist(self, key: Any, version: Any = None, client: Any = None) -> bool:
-        """Let *key* live for ever; return whether it had a timeout."""
+        """Let *key* live, and be fresh, for ever; return whether it had a timeout."""
         return await self._expire(key, None, version, client)
 
     persist = blocking(apersist)
 
     async def aexpire(self, key: Any, timeout: Timeout, version: Any = None, client: Any = None) -> bool:
-        """Let *key* live for *timeout* seconds; return whether it exists."""
+        """Let *key* live for *timeout* seconds; return whether it exists.  See `touch`."""
         return await self._expire(key, self.milliseconds(timeout), version, client)
 
     expire = blocking(aexpire)
 
     async def apexpire(self, key: Any, timeout: Timeout, version: Any = None, client: Any = None) -> bool:
-        """Let *key* live for *timeout* milliseconds; return whether it exists."""
+        """Let *key* live for *timeout* milliseconds; return whether it exists.  See `touch`."""
         return await self._expire(key, self.milliseconds(timeout, unit=1), version, client)
 
     pexpire = blocking(apexpire)
@@ -80,27 +110,65 @@ class Keyspace(Reading):
     async def _expire(self, key: Any, milliseconds: int | None, version: Any, client: Any) -> bool:
         name = self.name(key, version)
         if milliseconds is None:
-            return bool(await self.ask((c.PERSIST, name), False, client))
-        return bool(await self.ask_voiding((c.PEXPIRE, name, milliseconds), milliseconds, False, client))
+            return await self._live((c.PERSIST, name), None, client)
+        return await self._live((c.PEXPIRE, name, milliseconds), milliseconds, client)
 
     async def aexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
-        """Let *key* live until *when*, a datetime or seconds since 1970; return whether it exists."""
-        return bool(await self.ask_voiding((c.EXPIREAT, self.name(key, version), moment(when)), 0, False, client))
+        """Let *key* live until *when*, a datetime or seconds since 1970; return whether it exists.  See `touch`."""
+        return await self._live((c.EXPIREAT, self.name(key, version), moment(when)), 0, client)
 
     expire_at = blocking(aexpire_at)
 
     async def apexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
-        """Let *key* live until *when*, a datetime or milliseconds since 1970; return whether it exists."""
-        return bool(
-            await self.ask_voiding((c.PEXPIREAT, self.name(key, version), moment(when, unit=1000)), 0, False, client)
-        )
+        """Let *key* live until *when*, a datetime or milliseconds since 1970; return whether it exists.  See `touch`."""
+        return await self._live((c.PEXPIREAT, self.name(key, version), moment(when, unit=1000)), 0, client)
 
     pexpire_at = blocking(apexpire_at)
+
+    async def _live(self, command: Command, lifetime: int | None, client: Any) -> bool:
+        """Run *command*, which gives an entry another life, and return whether the entry is there and not stale.
+
+        *lifetime* as with `ask_voiding`.
+        """
+        if is_pipeline(client):
+            return bool(await self.ask_voiding(command, lifetime, False, client))
+        self = self.through(client)
+        name, glimpse = command[1], self.glimpse(command[1], primary=True)
+        voids = self.voids((name,)) if lifetime is not None and lifetime < self.lease_life else ()
+        plan = [(self.topology.route(command), (*voids, glimpse, command))]
+        ((*_, shown, reply),) = await self.ask_all(plan, False)
+        metadata = await self.shown(name, shown, primary=True) if reply else None
+        if metadata is None:
+            return bool(reply)
+        # The command counted the whole life of the entry, and its stale life comes after that.
+        standing, left = await self.judgement(name, metadata)
+        if standing is not Standing.GIVEN_UP and left is not None and not self.runtime.once:
+            await self._relive(name, metadata, command if standing is Standing.FRESH else None)
+        return standing is Standing.FRESH
+
+    async def _relive(self, name: str, metadata: Metadata, command: Command | None) -> None:
+        """Let the entry with *metadata* be fresh for as long as *command* says, or as before if that is None."""
+        now = await self.moment(self.topology.home(name))
+        payload = await self.ask((c.GET_NOW, name), None)
+        found = None if payload is None else self.codec.metadata(payload)
+        if now is None or payload is None or found is None or found.stamp != metadata.stamp:
+            return  # an outage, or another caller has stored or deleted meanwhile
+        until = metadata.fresh_until if command is None else _end(command, now)
+        life = until + metadata.stale - now
+        if until and life <= 0:
+            return
+        changed = self.codec.redescribe(payload, replace(metadata, fresh_until=until))
+        words = ("PX", life) if until else ()
+        await self.run(c.SWAP, name, payload, changed, *words, instead=None)
 
     # --- versions -----------------------------------------------------------------------------------
 
     async def aincr_version(self, key: Any, delta: int = 1, version: Any = None, client: Any = None) -> Any:
-        """Move the value of *key*, with its time to live, to a version higher by *delta*; return that version."""
+        """Move the value of *key*, with its time to live, to a version higher by *delta*; return that version.
+
+        The entry keeps what it says of itself, also if it is stale: its fresh life, and its tags, those of the version
+        in which it was stored.
+        """
         version = self.version if version is None else version
         old = self.name(key, version)
         if isinstance(key, CacheKey):
@@ -284,6 +352,14 @@ class Keyspace(Reading):
     clear = blocking(aclear)
 
 
-def _left(reply: int) -> int | None:
-    """Convert a reply to TTL: -1 means "for ever", -2 "missing"."""
-    return None if reply == -1 else max(reply, 0)
+def _shorter(left: int, fresh: int | None) -> int:
+    """Return the shorter of two times to live: the reply to PTTL or TTL, and the fresh life, None if it has no end."""
+    return left if fresh is None else fresh if left == -1 else min(left, fresh)
+
+
+def _end(command: Command, now: int) -> int:
+    """Return when the life that *command* gives ends, in milliseconds since 1970; 0 for never."""
+    if command[0] is c.PERSIST:
+        return 0
+    when: int = command[2]
+    return now + when if command[0] is c.PEXPIRE else when * 1000 if command[0] is c.EXPIREAT else when

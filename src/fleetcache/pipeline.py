@@ -258,38 +258,45 @@ class Run:
         """Send the questions, and resume the operations in their order."""
         asked, self.asked = self.asked, {}
         self.unsettled.clear()
-        answers = await self._ask(asked) if asked else {}
+        if asked:
+            await self._resume(asked)
+
+    async def _resume(self, asked: dict[int, Plan]) -> None:
+        """Send the questions in *asked*, and resume their operations in order.
+
+        A question that was answered before another operation changed the entry is asked again.
+        """
+        answers = await self._ask(asked)
         early: dict[int, Plan] = {}
         changed: set[str] = set()
         for place, question in asked.items():
             if changed and _is_repeatable(question) and _touches(question, changed):
                 early[place] = question
             elif (following := await self._step(place, answers[place])) is not None:
-                await self._ask_again(early)
-                changed.update(_entries(question))
-                await self._finish(place, following)
-        await self._ask_again(early)
-
-    async def _ask_again(self, early: dict[int, Plan]) -> None:
-        """Ask again the questions in *early*, which were answered before another operation changed the entry."""
+                if early:
+                    await self._resume(early)
+                    early = {}
+                if await self._finish(place, following):
+                    changed.update(_entries(question))
         if early:
-            answers = await self._ask(early)
-            for place in early:
-                await self._finish(place, await self._step(place, answers[place]))
-            early.clear()
+            await self._resume(early)
 
-    async def _finish(self, place: int, question: Question | None) -> None:
-        """Let one operation ask until it ends."""
+    async def _finish(self, place: int, question: Question | None) -> bool:
+        """Let one operation ask until it ends; return whether it has changed entries."""
+        wrote = False
         while question is not None:
-            if self.pipeline.transaction:
+            if self.pipeline.transaction and (question is ALONE or _writes(question)):
                 question = await self._step(
                     place, TypeError(f"{self._name(place)} needed a second step, after the transaction")
                 )
             elif question is ALONE:
                 question = await self._step(place)
             else:
-                answers = await self._ask({place: question})
+                # A transaction has run by now; what an entry is worth can be asked afterwards.
+                wrote = wrote or _writes(question)
+                answers = await self._ask({place: question}, whole=False)
                 question = await self._step(place, answers[place])
+        return wrote
 
     def _name(self, place: int) -> str:
         operation: Any = self.operations[place]
@@ -320,8 +327,11 @@ class Run:
             self.results[place] = self.results.errors[place] = error
         return None
 
-    async def _ask(self, asked: dict[int, Plan]) -> dict[int, list[list[Reply]] | Exception]:
-        """Send all questions, with one write to each server; return the replies to each operation, or its error."""
+    async def _ask(self, asked: dict[int, Plan], *, whole: bool = True) -> dict[int, list[list[Reply]] | Exception]:
+        """Send all questions, with one write to each server; return the replies to each operation, or its error.
+
+        If not *whole*, they are no transaction.
+        """
         reads = all(command[0].reads for plan in asked.values() for _, commands in plan for command in commands)
         self.wrote |= not reads
         batches: dict[Server, list[Command]] = {}
@@ -335,7 +345,7 @@ class Run:
                 spans[place].append((server, slice(len(batch), len(batch) + len(commands))))
                 batch.extend(commands)
         pipeline = self.pipeline
-        exchange = pipeline.exchange_whole if pipeline.transaction else pipeline.exchange
+        exchange = pipeline.exchange_whole if whole and pipeline.transaction else pipeline.exchange
         outcomes = dict(zip(batches, await exchange(list(batches.items())), strict=True))
         answers: dict[int, list[list[Reply]] | Exception] = {}
         for place, own in spans.items():
@@ -346,6 +356,10 @@ class Run:
 
 def _commands(question: Plan) -> Iterable[Command]:
     return (command for _, commands in question for command in commands)
+
+
+def _writes(question: Plan) -> bool:
+    return any(command[0].writes for command in _commands(question))
 
 
 def _may_ask_again(question: Plan) -> bool:

@@ -7,13 +7,16 @@ is in ``OPERATIONS`` of `fleetcache.pipeline`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from numbers import Number
 from typing import Any
 
 from redis.exceptions import DataError, ResponseError
 
 from fleetcache import commands as c
+from fleetcache.codec.metadata import new_stamp
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
+from fleetcache.errors import UnreadableValue
 from fleetcache.keys import unique
 from fleetcache.near.near import PACKED, clock
 from fleetcache.reading import Reading
@@ -95,9 +98,7 @@ class Values(Reading):
         expiry = self.milliseconds(timeout)
         if expiry is not None and expiry <= 0:
             if nx:
-                missing = not await self.ask((c.EXISTS_NOW, name), False, client)
-                self.overtake(name)
-                return missing
+                return not await self.is_there(name, client, fresh=True)
             return bool(await self.ask_voiding((c.DEL, name), 0, False, client))
         if tags:
             found = await self.tagged((value,), tags, expiry, version, client)
@@ -140,23 +141,30 @@ class Values(Reading):
     set.__doc__ = aset.__doc__  # noqa: A003 - the method is meant
 
     async def _set_new(self, name: str, payload: bytes | int, expiry: int | None, instead: bool, client: Any) -> bool:
-        """Store *payload* if there is no entry that can be read, and return whether it was stored."""
+        """Store *payload* if there is no entry that can be read and is not stale; return whether it was stored.
+
+        Within a transaction, and on a pipeline of the caller's, any entry counts.
+        """
         lifetime = () if expiry is None else ("PX", expiry)
-        if self.settings.options.unreadable == "raise" or self.runtime.once or is_pipeline(client):
+        if self.runtime.once or is_pipeline(client):
             return bool(await self.ask_voiding((c.SET_IF, name, payload, *lifetime, "NX"), expiry, instead, client))
+        self = self.through(client)
         while True:
             try:
                 command = (c.ADD, name, payload, *lifetime, "NX", "GET")
-                there = await self.ask_voiding(command, expiry, MISSING, client)
+                there = await self.ask_voiding(command, expiry, MISSING)
             except ResponseError as error:
                 if "WRONGTYPE" not in str(error):
                     raise
                 return False  # an entry of another kind, such as a hash
             if there is MISSING or there is None:
                 return instead if there is MISSING else True
-            if self.decoded(there, name) is not MISSING:
-                return False
-            stored = await self.run(c.SWAP, name, there, payload, *lifetime, instead=MISSING, client=client)
+            try:
+                if (await self.examine(name, there)).served() is not MISSING:
+                    return False
+            except UnreadableValue:
+                return False  # with UNREADABLE = "raise" it is there for everybody
+            stored = await self.run(c.SWAP, name, there, payload, *lifetime, instead=MISSING)
             if stored:
                 return instead if stored is MISSING else True
 
@@ -276,7 +284,8 @@ class Values(Reading):
         If there is no number, *default* is stored first, for *timeout* seconds, in the same
         atomic step; without *default* this raises ValueError.  *ignore_key_check* means a default of 0.
         Numbers that are no 64-bit integers are added in Python, and stored only if no other
-        caller has stored meanwhile.
+        caller has stored meanwhile.  So are those of entries with tags or a stale life, which they keep; a number whose
+        fresh life has ended counts as missing.
         """
         name = self.name(key, version)
         if ignore_key_check and default is None:
@@ -307,7 +316,8 @@ class Values(Reading):
             payload = await self.ask((c.GET_NOW, name), MISSING, client)
             if payload is MISSING:
                 return None  # an ignored outage
-            value = MISSING if payload is None else self.decoded(payload, name)
+            seen = await self.examine(name, payload)
+            value, kept = seen.served(), seen.metadata
             missing = value is MISSING
             if missing and default is None:
                 raise ValueError(f"Key {name!r} not found")
@@ -317,7 +327,8 @@ class Values(Reading):
             except TypeError as error:
                 found, wanted = type(value).__name__, type(delta).__name__
                 raise TypeError(f"the value is of type {found}, to which no {wanted} can be added") from error
-            (new,) = await self.encoded((total,))
+            metadata = None if missing or kept is None else [replace(kept, stamp=new_stamp())]
+            (new,) = await self.encoded((total,), metadata=metadata)
             lifetime = () if expiry is None else ("PX", expiry)
             if payload is None:
                 stored = await self.ask_voiding((c.SET_IF, name, new, *lifetime, "NX"), expiry, MISSING, client)
