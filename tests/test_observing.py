@@ -76,7 +76,8 @@ def test_info_has_the_figures_that_are_registered(valkey):
     """``info()`` holds a figure for each name, and no others."""
     info = Cache(valkey.url(), {"KEY_PREFIX": "figures", "OPTIONS": {"NEAR": True}}).info()
 
-    names = {f"servers.{name}" for name in info.pop("servers")[0]} | {f"near.{name}" for name in info.pop("near")}
+    names = {f"servers.{name}" for name in info.pop("servers")[0]}
+    names |= {f"{part}.{name}" for part in ("near", "loading") for name in info.pop(part)}
     assert names | set(info) == set(MEANINGS)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import GenericAlias, MappingProxyType
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
 from fleetcache.keys import CacheKey
 from fleetcache.keyspace import Keyspace
+from fleetcache.loading.flights import PROTECTION, Flights
 from fleetcache.loading.invalidation import Invalidation
 from fleetcache.loading.many import Batches
 from fleetcache.locks.lock import Lock
@@ -35,7 +36,7 @@ from fleetcache.pipeline import OPERATIONS, Pipeline
 from fleetcache.settings import Settings, from_url
 from fleetcache.sharing import Sharing
 from fleetcache.stats.exchanges import is_heard
-from fleetcache.stats.payloads import PAYLOADS, Stats
+from fleetcache.stats.payloads import LOADS, PAYLOADS, Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.topology.contract import REDIRECTS, SERVERS, Topology
 from fleetcache.topology.opening import open_topology
@@ -54,6 +55,7 @@ class Shared:
     codec: Codec
     stats: Stats
     near: Near | None
+    flights: Flights = field(default_factory=Flights)
 
 
 _shared: Sharing[Shared] = Sharing()
@@ -89,7 +91,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
             params = {**params, "OPTIONS": {**(params.get("OPTIONS") or {}), "NEAR": near}}
         common = self.common = self.shared(Settings.shared(location, params, alias=alias, defaults=defaults))
         self.settings, self.topology, self.codec = common.settings, common.topology, common.codec
-        self.stats, self.near = common.stats, common.near
+        self.stats, self.near, self.flights = common.stats, common.near, common.flights
         self.key_prefix = self.settings.key_prefix
         self.version = self.settings.version
         self.key_func = self.settings.key_function
@@ -181,7 +183,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
             await self.near.afence()
 
     def info(self) -> dict[str, Any]:
-        """Return the state of this cache in this process: its servers and where they redirected, its near cache, its counters.
+        """Return the state of this cache in this process: its servers, its near cache, its counters.
 
         Nothing is sent.
         """
@@ -191,6 +193,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         return {
             "servers": [SERVERS.of(server) for server in self.topology.servers],
             "near": off if self.near is None else self.near.stats(),
+            "loading": {**LOADS.of(self.stats), **PROTECTION.of(self.flights)},
             **REDIRECTS.of(self.topology),
             **PAYLOADS.of(self.stats),
         }

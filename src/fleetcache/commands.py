@@ -60,6 +60,11 @@ def _is_versions(reply: Reply, command: Command) -> bool:
     return type(reply) is list and len(reply) == command[2] and {bytes}.issuperset(map(type, reply))
 
 
+def _is_standing(reply: Reply, command: Command) -> bool:
+    """Whether *reply* may come from `TAKE`: how many milliseconds a lease is held, a word, and what belongs to it."""
+    return type(reply) is list and len(reply) > 1 and type(reply[0]) is int and type(reply[1]) is bytes
+
+
 def _is_score(reply: Reply, command: Command | None = None) -> bool:
     """Whether *reply* is None or a number; RESP2 sends numbers as text."""
     if type(reply) is bytes:
@@ -151,8 +156,16 @@ MULTI, EXEC = Verb("MULTI", harmless=True, key=0), Verb("EXEC", frozenset((list,
 EVALSHA, EVAL = Verb("EVALSHA", _is_result, key=3), Verb("EVAL", _is_result, key=3)
 # Of the versions of tags.  Making one changes no copy: there are copies of versions, but not of missing ones.
 CAPTURES = Verb("EVALSHA", _is_versions, harmless=True, key=3, writes=0)
-CAPTURES.answers = frozenset((NoPermissionError, ResponseError))  # perhaps this user may run no scripts
 VOID = Verb("DEL", COUNT, harmless=True, names=0, writes=0)  # of leases, before a write; nobody reads its reply
+# With the scripts about leases, each of which may run twice: `TAKE` grants one lease to one holder, and `FILL` finds the
+# payload that it stored.  Their first key is the entry.
+LEASE = Verb("EVALSHA", _is_standing, harmless=True, key=3, writes=0)
+STORE = Verb("EVALSHA", COUNT, harmless=True, key=3)
+FREE = Verb("EVALSHA", COUNT, harmless=True, key=3, writes=0)
+for _verb in (CAPTURES, LEASE, STORE, FREE):  # perhaps this user may run no scripts: see `refuses_scripts`
+    _verb.answers |= frozenset((NoPermissionError, ResponseError))
+# A lease without scripts; perhaps this user may not write it either.
+HOLD = Verb("SET", frozenset((bytes, NoneType, NoPermissionError)), writes=0)
 UNSETTLED = (EVALSHA, ADD)
 """Commands after whose reply an operation may ask the server again about the same entry: see `pipeline`."""
 
@@ -303,5 +316,67 @@ for place, key in ipairs(KEYS) do
   found[place] = version
 end
 return found
+""",
+)
+
+# Leases: which process of the fleet may load an entry.  KEYS[1] is the entry, KEYS[2] its lease.  The value is "generation
+# holder over", and " failed" if no process shall try as long as the key lives.  Others wait for the holder until the key
+# has only *over* milliseconds to live: so no clock is read, for which a user may lack the right.
+_LEASES = """
+local function same(mode, mark)
+  if mode == '' then return redis.call('EXISTS', KEYS[1]) == 0 end
+  if mode == 'head' then return redis.call('GETRANGE', KEYS[1], 0, #mark - 1) == mark end
+  local payload = redis.call('GET', KEYS[1])
+  return payload and redis.sha1hex(payload) == mark
+end
+local lease = redis.call('GET', KEYS[2])
+local generation, holder, over, failed
+if lease then generation, holder, over, failed = lease:match('^(%x+) (%x+) (%d+)(.*)$') end
+"""
+TAKE = Script.of(
+    "take",
+    f"""{_LEASES}
+-- ARGV: mode, mark, generation, holder, milliseconds to hold and to keep; without the last two only look.
+if not same(ARGV[1], ARGV[2]) then
+  local payload = redis.call('GET', KEYS[1])
+  return payload and {{0, 'entry', payload}} or {{0, 'gone'}}
+end
+local left = generation and redis.call('PTTL', KEYS[2]) - over or 0
+if generation and failed ~= '' then return {{left, 'failed', generation, holder}} end
+if generation and holder == ARGV[4] then return {{left, 'mine', generation, holder}} end
+if generation and (left > 0 or not ARGV[5]) then return {{left, 'held', generation, holder}} end
+if not ARGV[5] then return {{0, 'free'}} end
+-- Who takes over keeps the generation: else a value that takes longer than a lease would never be stored.
+local new = string.format('%s %s %.0f', generation or ARGV[3], ARGV[4], ARGV[6] - ARGV[5])
+redis.call('SET', KEYS[2], new, 'PX', ARGV[6])
+return {{tonumber(ARGV[5]), 'mine', generation or ARGV[3], ARGV[4]}}
+""",
+)
+FILL = Script.of(
+    "fill",
+    f"""{_LEASES}
+-- ARGV: generation, mode, mark, payload, milliseconds to live or '', and a version for each further key.
+if generation ~= ARGV[1] or failed ~= '' then
+  local there = redis.pcall('GET', KEYS[1])
+  return there == ARGV[4] and 1 or 0
+end
+if not same(ARGV[2], ARGV[3]) then return -1 end
+for place = 3, #KEYS do
+  if redis.call('GET', KEYS[place]) ~= ARGV[place + 3] then return -2 end
+end
+if ARGV[5] == '' then redis.call('SET', KEYS[1], ARGV[4])
+else redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5]) end
+redis.call('DEL', KEYS[2])
+return 1
+""",
+)
+LETGO = Script.of(
+    "letgo",
+    f"""{_LEASES}
+-- ARGV: holder, and for how many milliseconds no process shall try again.
+if not generation or holder ~= ARGV[1] then return 0 end
+if tonumber(ARGV[2]) <= 0 then return redis.call('DEL', KEYS[2]) end
+redis.call('SET', KEYS[2], generation .. ' ' .. holder .. ' 0 failed', 'PX', ARGV[2])
+return 1
 """,
 )

@@ -53,6 +53,18 @@ class CrossServer(FleetcacheError, ValueError):
     """One command needs keys that live on different servers, or in different slots of a cluster."""
 
 
+# --- a value cannot be made -----------------------------------------------------------------------
+
+
+class LoadFailed(FleetcacheError):
+    """A load failed a moment ago, in some process, and RETRY_AFTER lets nobody try again before `retry_in` seconds."""
+
+    def __init__(self, message: str, retry_in: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_in = retry_in
+        """In how many seconds it may be tried again."""
+
+
 # --- the value is wrong ---------------------------------------------------------------------------
 
 

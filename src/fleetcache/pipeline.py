@@ -70,6 +70,7 @@ class Recording:
     """A runtime that yields every question to the pipeline, which sends the replies back into the coroutine."""
 
     blocks = False
+    records = True
 
     def __init__(self, *, once: bool) -> None:
         self.once = once

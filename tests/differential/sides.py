@@ -229,6 +229,7 @@ class Setup:
             (0 if clustered else number, name): held
             for number, database in enumerate(databases)
             for name, held in contents(database).items()
+            if not name.startswith("fleetcache:")  # of loads
         }
         return result
 

@@ -4,6 +4,7 @@ Its modules:
 
     contract     the words: `Verb`, `Command`, `Reply`, and the protocol `Server`
     runtime      the two ways to wait
+    wakers       waiting for another caller, in the same two ways
     repeating    what may be sent again, and to which server: every kind of retry
     blocking     one connection for one caller
     multiplexed  one connection for all tasks of an event loop

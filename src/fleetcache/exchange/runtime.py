@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias
 from redis.exceptions import RedisError
 
 from fleetcache.exchange.contract import Command, Reply, Server
+from fleetcache.exchange.wakers import TaskWaker, ThreadWaker, Waker
 
 Plan: TypeAlias = Sequence[tuple[Server, Sequence[Command]]]
 
@@ -23,6 +24,9 @@ class Runtime(Protocol):
 
     once: bool = False
     """Whether an operation may send commands only once, as in a transaction."""
+
+    records: bool = False
+    """Whether it is a pipeline's, which sends commands later."""
 
     async def alone(self) -> None:
         """Wait until all operations before this one have ended; those after it wait for its end.
@@ -39,6 +43,10 @@ class Runtime(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait for *seconds*."""
+
+    def waker(self) -> Waker:
+        """Return a `Waker` for the caller."""
+        raise NotImplementedError
 
     async def produce(self, make: Callable[[], Any], refusal: Exception | None = None) -> Any:
         """Return the result of a user's function; raise *refusal* if it must be awaited and this runtime cannot."""
@@ -75,6 +83,9 @@ class Blocking(Runtime):
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - this is the blocking runtime
+
+    def waker(self) -> Waker:
+        return ThreadWaker()
 
     async def produce(self, make: Callable[[], Any], refusal: Exception | None = None) -> Any:
         made = make()
@@ -116,6 +127,9 @@ class Awaiting(Runtime):
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def waker(self) -> Waker:
+        return TaskWaker()
 
     async def produce(self, make: Callable[[], Any], refusal: Exception | None = None) -> Any:
         made = make()

@@ -7,6 +7,10 @@ Its modules:
     templates     ``"profile:{user_id}"``: templates of keys and tags
     arguments     the arguments of a call as a text
     many          get_or_set_many: the same for many values, in one call of the function that makes them
-    get_or_set    read a value, or produce and store it
+    get_or_set    read a value, or load it: once in the process, and once in the fleet
+    flights       the loads that run in this process, which later callers join
+    leases        the fleet's permission to load one entry
+    load          what a loader may ask and say: `current_load`
+    renewing      who renews an old value while its callers go on
     invalidation  give up values: by key, by tag
 """

@@ -6,6 +6,7 @@ Each gets the database, its keys and its arguments.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import sha1
 from typing import TYPE_CHECKING
 
 from fleetcache.exchange.contract import Reply
@@ -68,4 +69,72 @@ def capture(database: Database, keys: Keys, life: bytes, longer: bytes, *new: by
     return found
 
 
-SCRIPTS: dict[str, Callable[..., Reply]] = {run.__name__: run for run in (incr, swap, release, extend, capture)}
+def _is_same(database: Database, key: bytes, mode: bytes, mark: bytes) -> bool:
+    """Whether the entry is still the one that *mark* describes."""
+    payload = database.GET(key)
+    if not mode or payload is None:
+        return not mode and payload is None
+    if mode == b"head":
+        return bool(payload.startswith(mark))
+    return sha1(payload).hexdigest().encode() == mark  # noqa: S324 - as the script does
+
+
+def _lease(database: Database, lease: bytes) -> tuple[bytes, bytes, int, bool]:
+    """Return the parts of a lease, empty if there is none: see `fleetcache.commands`."""
+    words = (database.GET(lease) or b"").split(b" ")
+    return (words[0], words[1], int(words[2]), len(words) > 3) if len(words) > 2 else (b"", b"", 0, False)
+
+
+def take(database: Database, keys: Keys, mode: bytes, mark: bytes, mine: bytes, me: bytes, *times: bytes) -> Reply:
+    """Take the lease, or without *times* look at it; the reply says what is there."""
+    key, lease = keys
+    if not _is_same(database, key, mode, mark):
+        payload = database.GET(key)
+        return [0, b"gone"] if payload is None else [0, b"entry", payload]
+    generation, holder, over, failed = _lease(database, lease)
+    left = database.PTTL(lease) - over if generation else 0
+    if failed:
+        return [left, b"failed", generation, holder]
+    if generation and holder == me:
+        return [left, b"mine", generation, holder]
+    if generation and (left > 0 or not times):
+        return [left, b"held", generation, holder]
+    if not times:
+        return [0, b"free"]
+    hold, keep = map(int, times)
+    database.SET(lease, b"%s %s %d" % (generation or mine, me, keep - hold), b"PX", times[1])
+    return [hold, b"mine", generation or mine, me]
+
+
+def fill(
+    database: Database, keys: Keys, generation: bytes, mode: bytes, mark: bytes, payload: bytes, life: bytes, *of: bytes
+) -> Reply:
+    """Store what was loaded if the lease stands, the entry is the one that was judged, and each tag has its version."""
+    key, lease, *tags = keys
+    standing, _, _, failed = _lease(database, lease)
+    if standing != generation or failed:
+        return int(database.GET(key) == payload)
+    if not _is_same(database, key, mode, mark):
+        return -1
+    if [database.GET(tag) for tag in tags] != list(of):
+        return -2
+    database.SET(key, payload, *((b"PX", life) if life else ()))
+    database.DEL(lease)
+    return 1
+
+
+def letgo(database: Database, keys: Keys, me: bytes, pause: bytes) -> Reply:
+    """Give up the lease; or note in it that no process shall try for *pause* milliseconds."""
+    _, lease = keys
+    generation, holder, _, _ = _lease(database, lease)
+    if not generation or holder != me:
+        return 0
+    if int(pause) <= 0:
+        return database.DEL(lease)
+    database.SET(lease, b"%s %s 0 failed" % (generation, me), b"PX", pause)
+    return 1
+
+
+SCRIPTS: dict[str, Callable[..., Reply]] = {
+    run.__name__: run for run in (incr, swap, release, extend, capture, take, fill, letgo)
+}

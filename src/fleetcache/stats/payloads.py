@@ -10,6 +10,17 @@ from fleetcache.stats.figures import Figures
 
 PAYLOADS = Figures("", unreadable="Payloads that no serializer could read, and that were taken as missing.")
 
+LOADS = Figures(
+    "loading",
+    loads="Loaders that were called.",
+    joined="Calls that waited for a load of the same process.",
+    waited="Loads that waited for another process to load first.",
+    stale_served="Stale values that were returned.",
+    load_errors="Loaders that failed.",
+    fills_refused="Values that were not stored, because something gave them up while they were loaded.",
+    early="Values that were renewed before the end of their fresh life.",
+)
+
 MINUTE = 60.0
 MOST = 1000
 
@@ -42,6 +53,14 @@ class Stats:
     unreadable: int = 0
     """Payloads that could not be read, and counted as missing."""
 
+    loads: int = 0
+    joined: int = 0
+    waited: int = 0
+    stale_served: int = 0
+    load_errors: int = 0
+    fills_refused: int = 0
+    early: int = 0
+
     said: Said = field(default_factory=Said)
     """Their names, if they were logged lately."""
 
@@ -53,4 +72,5 @@ class Stats:
 
     def after_fork(self) -> None:
         """Start to count anew, in a child."""
-        self.unreadable = 0
+        for each in ("unreadable", *LOADS.names):
+            setattr(self, each, 0)

@@ -1,0 +1,256 @@
+"""Flights: the loads that run in this process, which later callers join.
+
+A flight has one leader, who makes the value, and callers who wait for it: threads and tasks, of any event loop.  It
+is *open* as long as it stands in the table under its name, so that callers find it; *detached* if it was taken from
+there before its end, because its value may be outdated for those who come later.  It ends with an `Outcome`.
+
+No lock is held while a leader tells his outcome, or while a caller waits: first the outcome is set, then the waiting
+callers are woken; each of them first puts its waker down, then looks for the outcome.  So neither can miss the other,
+and an interrupt at any place leaves nothing locked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+from fleetcache.exchange.wakers import Waker, running_loop
+from fleetcache.forks import Guard, in_children
+from fleetcache.policy import LEASE, PATIENCE
+from fleetcache.stats.figures import Figures
+
+PROTECTION = Figures(
+    "loading",
+    protection="`full`; `partial` if the user may run no scripts; `none` if he may not write keys that begin with `fleetcache:`.",
+)
+
+LOOK = 1.0
+"""After how many seconds at most a waiting caller looks by itself, in case an interrupt hit the one who should wake it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """The loader has made *value*."""
+
+    value: Any
+    payload: bytes | int | None
+    """What was stored, or should have been; None if nothing can be."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """The leader found *value* in the cache, when it looked at *moment*."""
+
+    value: Any
+    payload: bytes | int | None
+    moment: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failed:
+    """The loader has raised *error*."""
+
+    error: Exception
+    traceback: TracebackType | None
+
+    def again(self) -> Exception:
+        """Return the error with the traceback that it had, to be raised: each raise would add to it."""
+        return self.error.with_traceback(self.traceback)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gone:
+    """The leader has given up; *error* is what ended it, which concerns nobody else."""
+
+    error: BaseException | None = None
+
+
+Outcome = Made | Found | Failed | Gone
+
+
+class Flight:
+    """One running load."""
+
+    def __init__(self, name: str, tags: frozenset[str] = frozenset(), *, renews: bool = False) -> None:
+        self.name = name
+        self.tags = tags
+        """The tags that its value gets."""
+        self.renews = renews
+        """Whether it renews a value that may still be served, so that nobody needs to wait for it."""
+        self.holder = os.urandom(8).hex()
+        """By what the lease knows this flight."""
+        self.generation: bytes | None = None
+        """The lease under which it loads, its own or that of another flight; None without leases."""
+        self.guards: Mapping[str, bytes] | None = {}
+        """What gives up its value, each with its version before the load; None if that is not known."""
+        self.asks = False
+        """Whether its leader has asked for a lease, which has to be released then."""
+        self.asked = inf
+        """When the lease and the versions were asked for: what is loaded is at least as new."""
+        self.loading_since: float | None = None
+        """When the loader was called."""
+        self.impatient_since: float | None = None
+        """Since when its leader does not wait, or not any more, for another process to load."""
+        self.outcome: Outcome | None = None
+        self.detached = False
+        self.loop = running_loop()
+        """The loop on which the leader runs; its thread must not wait for it."""
+        self.task: Any = None
+        """The task of a leader that runs in one."""
+        self.stays = renews
+        """Whether the task goes on if nobody waits for it."""
+        self._leader: Waker | None = None
+        self.waiting: set[Waker] = set()
+        self.waits_for: dict[Flight, int] = {}
+        """The flights for which this flight's loader waits, and how often."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether its leader's loop was closed before its end."""
+        return self.task is not None and self.loop is not None and self.loop.is_closed()
+
+    def patience(self, began: float, wait: float, lease: float = LEASE) -> float:
+        """Return until when a caller waits who *began* then and waits for *wait* seconds.
+
+        The flight that impatient callers have begun is theirs together, even if they lose patience one after another.
+        """
+        if self.impatient_since is not None:
+            return self.impatient_since + max(wait, lease + PATIENCE)
+        return began + wait
+
+    def hurry(self) -> None:
+        """Have the leader load now, who waits for another process: one of those who joined has lost patience."""
+        if self.impatient_since is None:
+            self.impatient_since = monotonic()
+            if self._leader is not None:
+                self._leader.ring()
+
+    async def pause(self, waker: Waker, seconds: float) -> None:
+        """Let the leader wait for *seconds*, or until he shall hurry."""
+        self._leader = waker
+        if self.impatient_since is None:
+            await waker.wait(seconds)
+
+    async def wait(self, waker: Waker, until: float) -> Outcome | None:
+        """Return the outcome; None if the flight has none at the moment *until*, or its leader is lost."""
+        while self.outcome is None and not self.lost and (left := until - monotonic()) > 0:
+            await waker.wait(min(left, LOOK))
+        return self.outcome
+
+    def end(self, outcome: Outcome) -> None:
+        """Set the outcome, unless there is one already, and wake those who wait."""
+        if self.outcome is None:
+            self.outcome = outcome
+        self.wake()
+
+    def wake(self) -> None:
+        """Let everybody look at the flight who waits for it."""
+        for waker in list(self.waiting):
+            waker.ring()
+
+    def abandon(self) -> None:
+        """Cancel the leader's task, because nobody waits for the value."""
+        if self.task is None or self.stays or self.outcome is not None:
+            return
+        if running_loop() is self.loop:
+            self.task.cancel()
+        elif self.loop is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.task.cancel)
+
+
+_waits = Guard()
+"""Held while a caller notes for what it waits, so that two cannot begin to wait for each other."""
+
+
+class Flights:
+    """The open flights of one configuration in this process, by the names of their entries."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, Flight] = {}
+        self.guard = Guard()
+        self.scripts = True
+        """Whether the servers run scripts for this user, as far as is known."""
+        self.leases = True
+        """Whether the user may write leases."""
+        in_children(self.after_fork)
+
+    @property
+    def protection(self) -> str:
+        """How loads are protected from those of other processes, as far as is known."""
+        return "full" if self.scripts else "partial" if self.leases else "none"
+
+    def open(self, flight: Flight) -> Flight:
+        """Return the open flight of this name, or open *flight*."""
+        return self.running.setdefault(flight.name, flight)  # one step, so two threads cannot both lead
+
+    def detach(self, flight: Flight) -> None:
+        """Let those who come from now on not find *flight*; a later flight of its name stays."""
+        flight.detached = True
+        with self.guard.lock:
+            if self.running.get(flight.name) is flight:
+                del self.running[flight.name]
+
+    def close(self, flight: Flight, outcome: Outcome | None = None) -> None:
+        """End *flight*, with `Gone` if it has no other outcome: first everybody can see that, then the name is free."""
+        flight.end(outcome or Gone())
+        self.detach(flight)
+        flight.wake()  # once more, for those who came in between
+
+    def leave(self, flight: Flight, waker: Waker) -> None:
+        """Let a caller go who has waited; the last one takes the load along, if it runs in a task."""
+        flight.waiting.discard(waker)
+        if not flight.waiting and flight.outcome is None and flight.task is not None and not flight.stays:
+            self.detach(flight)  # first, so that nobody joins a flight that is being cancelled
+            if flight.waiting:
+                return  # somebody came in between; the flight is his
+            flight.abandon()
+
+    def after_fork(self) -> None:
+        """In a child, start empty: the leaders are in the parent."""
+        self.running = {}
+
+
+def is_own(flights: Iterable[Flight], name: str) -> bool:
+    """Whether one of *flights*, within whose loaders the caller runs, loads the entry called *name*."""
+    return any(flight.name == name for flight in flights)
+
+
+def begin_to_wait(waiting: Iterable[Flight], flight: Flight) -> bool:
+    """Note that the loaders of the flights *waiting* wait for *flight*; return False if it waits for one of them."""
+    waiting = list(waiting)
+    if not waiting:
+        return True
+    with _waits.lock:
+        if _reaches(flight, set(waiting)):
+            return False
+        for each in waiting:
+            each.waits_for[flight] = each.waits_for.get(flight, 0) + 1
+    return True
+
+
+def waited(waiting: Iterable[Flight], flight: Flight) -> None:
+    """Note that the loaders of the flights *waiting* do not wait for *flight* any more."""
+    with _waits.lock:
+        for each in waiting:
+            count = each.waits_for.pop(flight, 0) - 1
+            if count > 0:
+                each.waits_for[flight] = count
+
+
+def _reaches(flight: Flight, targets: set[Flight]) -> bool:
+    """Whether *flight* is one of *targets*, or waits for one, itself or through others."""
+    seen: set[Flight] = set()
+    next_ones = [flight]
+    while next_ones:
+        each = next_ones.pop()
+        if each in targets:
+            return True
+        if each not in seen:
+            seen.add(each)
+            next_ones += each.waits_for
+    return False
