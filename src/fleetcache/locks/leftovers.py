@@ -20,9 +20,10 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from fleetcache.forks import in_children, keep, own
+from fleetcache.forks import own
 from fleetcache.interrupts import let_pass
-from fleetcache.threads import Bell, begun
+from fleetcache.locks.chores import Chores
+from fleetcache.threads import Bell
 
 MOST = 1000
 """The most tokens that are remembered; the oldest are forgotten first."""
@@ -70,32 +71,15 @@ class Leftover:
             self.tried.ring()
 
 
-class Leftovers:
-    """The leftovers of this process, and the thread that releases them."""
+class Leftovers(Chores[Leftover]):
+    """The leftovers of this process."""
 
-    def __init__(self) -> None:
-        self.thread: threading.Thread | None = None
-        self._start_afresh()
-        in_children(self._start_afresh)
-
-    def _start_afresh(self) -> None:
-        """Begin with none; in a forked child too, because the parent releases its own."""
-        keep(self.thread)
-        self.all: list[Leftover] = []
-        self.changing = threading.RLock()
-        self.wake = Bell()
-        self.thread = None
-
-    def add(self, leftover: Leftover) -> None:
-        """Have *leftover* released."""
-        own()
-        with self.changing:
-            self.all = [*self.all[1 - MOST :], leftover]
-            if self.thread is None:
-                self.thread = begun("locks", self._see_to_all)
-            if self.thread is None:  # none can be started any more
-                leftover.settle()
-        self.wake.ring()
+    def add(self, chore: Leftover) -> bool:
+        """Have the leftover released."""
+        begun = super().add(chore)
+        if not begun:  # no thread can be started any more
+            chore.settle()
+        return begun
 
     def forget(self, token: bytes) -> None:
         """Do not release *token*: it may hold a lock again."""
@@ -105,30 +89,6 @@ class Leftovers:
                 with leftover.busy:
                     leftover.gone = True
 
-    def _see_to_all(self) -> None:
-        while True:
-            for leftover in list(self.all):
-                if leftover.due <= monotonic():
-                    leftover.settle()
-            with self.changing:
-                self.all = [leftover for leftover in self.all if not leftover.gone]
-                if not self.all:
-                    self.thread = None
-                    return
-                due = min(leftover.due for leftover in self.all)
-            self.wake.wait(max(0, due - monotonic()))
 
-    def end(self) -> None:
-        """Forget all leftovers and end the thread: the process ends."""
-        own()
-        with self.changing:
-            for leftover in self.all:
-                leftover.gone = True
-            thread = self.thread
-        self.wake.ring()
-        if thread is not None:
-            thread.join(LAST / 20)
-
-
-LEFTOVERS = Leftovers()
+LEFTOVERS = Leftovers("locks", MOST)
 atexit.register(LEFTOVERS.end)
