@@ -155,12 +155,16 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         blocking_timeout: float | None = None,
         client: Any = None,
         thread_local: bool = True,
+        *,
+        renew: bool = False,
     ) -> Lock:
         """Return a `Lock` named *key*, for ``with`` and ``async with``.
 
-        `acquire` tries every *sleep* seconds, for *blocking_timeout* seconds at most, or once if not *blocking*.
+        `acquire` tries every *sleep* seconds, for *blocking_timeout* seconds at most, or once if not *blocking*.  With
+        *renew* the lock does not expire while it is held: a thread renews it whenever a third of *timeout* has passed.
         """
-        return Lock(self, self.name(key, version), timeout, sleep, blocking, blocking_timeout, client, thread_local)
+        name = self.name(key, version)
+        return Lock(self, name, timeout, sleep, blocking, blocking_timeout, client, thread_local, renew)
 
     async def alock(self, *args: Any, **kwargs: Any) -> Lock:
         """Return a `Lock`: the same as `lock`, for code that awaits every method."""

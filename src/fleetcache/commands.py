@@ -143,6 +143,7 @@ SET = _same_again("SET", TEXT)
 SET_IF = Verb("SET", TEXT, repeats_elsewhere=True)
 ADD = Verb("SET", TEXT, repeats_elsewhere=True)  # with NX GET, which returns the payload that is there
 ACQUIRE = Verb("SET", TEXT, sole=True)  # of a lock: two servers would admit two holders
+ADMIT = Verb("EVALSHA", TEXT, sole=True, key=3)  # the same, with the script `LOCK`
 DEL, UNLINK = Verb("DEL", COUNT, writes=ALL), Verb("UNLINK", COUNT, writes=ALL)
 GIVE_UP = Verb("DEL", COUNT, harmless=True, names=ALL, writes=ALL)  # of tags' versions: once more gives up the same
 RENAME, PERSIST = Verb("RENAME", TEXT, writes=2), Verb("PERSIST", COUNT)
@@ -281,10 +282,33 @@ redis.call('SET', KEYS[1], ARGV[2], unpack(ARGV, 3))
 return 1
 """,
 )
+LOCK = Script.of(
+    "lock",
+    # KEYS[2], if it is given, holds the last number.  ARGV: the end of the token, and the options of SET.
+    """
+local time = redis.call('TIME')
+local number = string.format('%016x', time[1] * 1000000 + time[2])
+local last = KEYS[2] and redis.call('GET', KEYS[2])
+if last and last >= number and tonumber(last, 16) then number = string.format('%016x', tonumber(last, 16) + 1) end
+local token = number .. ARGV[1]
+if not redis.call('SET', KEYS[1], token, 'NX', unpack(ARGV, 2)) then return false end
+if KEYS[2] then redis.call('SET', KEYS[2], number, 'PX', 604800000) end
+return token
+""",
+)
 RELEASE = Script.of(
     "release",
     """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+""",
+)
+RELEASE_ENDING = Script.of(
+    "release_ending",
+    # For a caller who does not know the number at the beginning of the token.
+    """
+local token = redis.call('GET', KEYS[1])
+if not token or string.sub(token, -#ARGV[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """,
 )
@@ -293,7 +317,9 @@ EXTEND = Script.of(
     """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 local left = redis.call('PTTL', KEYS[1])
-if left < 0 or ARGV[3] == '1' then left = 0 end
+-- 0: longer by ARGV[2]; 1: for ARGV[2] from now on; 2: the same, if that is not shorter.
+if ARGV[3] == '2' and left > tonumber(ARGV[2]) then return 1 end
+if left < 0 or ARGV[3] ~= '0' then left = 0 end
 return redis.call('PEXPIRE', KEYS[1], left + ARGV[2])
 """,
 )

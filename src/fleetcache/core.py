@@ -248,7 +248,7 @@ class Core(Twinned):
                 server = self._another(server, (command,), error)
                 (reply,) = await self.runtime.exchange(server, (command,))
             if type(reply) not in command[0].answers:
-                if isinstance(reply, NoScriptError) and command[0] is c.EVALSHA:
+                if isinstance(reply, NoScriptError) and command[0] == b"EVALSHA":
                     # A script is sent whole only to a server that does not know it yet.
                     (reply,) = await self.runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
                 self.check(reply, command)

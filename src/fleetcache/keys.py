@@ -117,19 +117,36 @@ def lease_name(name: str) -> str:
         return f"fleetcache:lease:{{{name}}}"
     opened = name.find("{")
     tag = BRACED.match(name, opened) if opened >= 0 else None
-    text = tag[0] if tag is not None else f"{{{_texts()[crc_hqx(in_utf8(name), 0) % SLOTS]}}}"
+    text = tag[0] if tag is not None else f"{{{_text_in(crc_hqx(in_utf8(name), 0) % SLOTS)}}}"
     return f"fleetcache:lease:{text}{name}"
 
 
 @cache
-def _texts() -> list[str]:
-    """Return a short text in each slot, for names with braces that enclose nothing."""
-    texts: dict[int, str] = {}
-    number = 0
-    while len(texts) < SLOTS:
-        texts.setdefault(crc_hqx(b"%x" % number, 0) % SLOTS, f"{number:x}")
-        number += 1
-    return [texts[slot] for slot in range(SLOTS)]
+def _halves() -> tuple[dict[int, str], dict[int, str]]:
+    """Return the halves of texts, by their parts of the slot: CRC16 is linear, so that XOR combines the parts."""
+    letters = "@ABCDEFGHIJKLMNO"
+    pairs = [one + other for one in letters for other in letters]
+    beginnings = {crc_hqx(f"{pair}@@".encode(), 0) % SLOTS: pair for pair in pairs}
+    ends = {(crc_hqx(f"@@{pair}".encode(), 0) ^ crc_hqx(b"@@@@", 0)) % SLOTS: pair for pair in pairs}
+    return beginnings, ends
+
+
+@cache
+def _text_in(slot: int) -> str:
+    """Return a text of four letters in *slot*."""
+    beginnings, ends = _halves()
+    return next(beginnings[slot ^ part] + end for part, end in ends.items() if slot ^ part in beginnings)
+
+
+LAST_NUMBER = "fleetcache:token"
+"""The name under which the number of the last lock's token is stored; in a cluster one for each slot."""
+
+
+def last_number(name: str) -> str:
+    """Return the name under which the number of the last token is stored in the slot of the lock called *name*."""
+    opened = name.find("{")
+    tag = BRACED.match(name, opened) if opened >= 0 else None
+    return f"{LAST_NUMBER}:{{{_text_in(crc_hqx(in_utf8(tag[0][1:-1] if tag else name), 0) % SLOTS)}}}"
 
 
 def epoch_name(prefix: str) -> str:

@@ -22,6 +22,7 @@ from tests.faces import AWAITING, BLOCKING, Face
 from tests.nearby import CANARY, EVERYWHERE, NearRedisCache
 
 from fleetcache.django import RedisCache
+from fleetcache.keys import LAST_NUMBER
 from fleetcache.twin import complete
 
 from .mended import INSTEAD, STANDS_FOR
@@ -243,8 +244,9 @@ READ = {
 
 
 def contents(database: redis.Redis) -> dict[str, Any]:
-    """Return type, content and time to live of all keys."""
-    names = sorted(name for name in database.keys("*") if CANARY.encode() not in name)
+    """Return type, content and time to live of all keys but fleetcache's own."""
+    ours = CANARY.encode(), LAST_NUMBER.encode()
+    names = sorted(name for name in database.keys("*") if not any(own in name for own in ours))
     if not names:
         return {}
     with database.pipeline(transaction=False) as pipeline:

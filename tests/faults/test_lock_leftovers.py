@@ -14,6 +14,7 @@ import pytest
 import redis
 from tests.faces import FACES, Face, settled
 from tests.forks import ended_well, in_child
+from tests.renewals import renewals
 
 from fleetcache import Cache
 from fleetcache.errors import ServerTimeout
@@ -61,8 +62,10 @@ def enter_and_work(lock) -> bool:
     return True
 
 
-def lost(cache: Cache, kind: type[BaseException], work: Callable[..., bool], wanted: int) -> tuple[int, int]:
-    """Interrupt *work* at random instants; return how many times, and how many locks stayed."""
+def lost(
+    cache: Cache, kind: type[BaseException], work: Callable[..., bool], wanted: int, **arguments: object
+) -> tuple[int, int]:
+    """Interrupt *work*, which gets a lock with *arguments*, at random; return how many times, and how many locks stayed."""
     armed = False
 
     def strike(*_: object) -> None:
@@ -81,7 +84,7 @@ def lost(cache: Cache, kind: type[BaseException], work: Callable[..., bool], wan
                 with suppress(kind):
                     armed = True
                     signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 6e-4))
-                    done = work(cache.lock("lock", blocking=False))
+                    done = work(cache.lock("lock", blocking=False, **arguments))
                 armed = False
             armed = False
             interrupted += not done
@@ -119,13 +122,28 @@ def test_an_interrupt_leaves_no_lock_on_a_cluster(valkey_cluster):
     assert stayed == 0
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("work", [enter_and_leave, enter_and_work])
+@pytest.mark.parametrize("kind", [TimeLimit, KeyboardInterrupt])
+def test_an_interrupt_leaves_nothing_to_renew(mortal, kind, work):
+    """After an interrupt nobody holds a lock that renews itself, and nothing renews it."""
+    cache = Cache(mortal.tcp_url(), {"KEY_PREFIX": "renewed"})
+
+    interrupted, stayed = lost(cache, kind, work, INTERRUPTS, timeout=60, renew=True)
+
+    assert interrupted >= INTERRUPTS / 3
+    assert stayed == 0
+    assert renewals() == []
+
+
+@pytest.mark.parametrize("renew", [False, True])
 @pytest.mark.parametrize("twice", [False, True])
-async def test_a_cancelled_task_leaves_no_lock(mortal, twice):
+async def test_a_cancelled_task_leaves_no_lock(mortal, twice, renew):
     """Tasks that are cancelled while they acquire, once or twice, leave no lock."""
     cache = Cache(mortal.tcp_url(), {"OPTIONS": PATIENT})
 
     async def work(number: int) -> None:
-        async with cache.lock(f"lock{number}", blocking=False):
+        async with cache.lock(f"lock{number}", blocking=False, timeout=60, renew=renew):
             await cache.aget("a")
 
     for _ in range(5):
@@ -140,6 +158,7 @@ async def test_a_cancelled_task_leaves_no_lock(mortal, twice):
     while (left := await cache.akeys("lock*")) and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     assert left == []
+    assert renewals() == []
 
 
 @pytest.mark.parametrize("ignoring", [False, True])
@@ -262,7 +281,7 @@ def test_a_child_leaves_its_parents_leftovers_alone(mortal):
         LEFTOVERS.end()
         assert LEFTOVERS.thread is None
 
-    with LEFTOVERS.all[0].busy, LEFTOVERS.changing:  # as a thread might hold them
+    with next(iter(LEFTOVERS.all)).busy, LEFTOVERS.changing:  # as a thread might hold them
         pid = in_child(child)
     assert ended_well(pid)
     mortal.resume()
@@ -288,6 +307,6 @@ def test_few_leftovers_are_remembered_and_their_thread_ends():
     deadline = time.monotonic() + 5
     while LEFTOVERS.thread is not None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert LEFTOVERS.all == []
+    assert not LEFTOVERS.all
     assert LEFTOVERS.thread is None
     assert tried >= MOST

@@ -482,7 +482,7 @@ async def test_a_raw_cluster_client_is_no_client(several):
 
 # --- users ----------------------------------------------------------------------------------------
 
-ORDINARY = "-@all +@read +@write -@admin -@dangerous +multi +exec +eval +evalsha"
+ORDINARY = "-@all +@read +@write -@admin -@dangerous +multi +exec +eval +evalsha +time"
 """docs/managed.md has these lines."""
 NEAR = "+info +client|tracking"
 CLUSTER = "+cluster|slots +asking"

@@ -1,7 +1,7 @@
-"""The lock, compatible with redis-py's: the value of its key is the random token of the holder.
+"""The lock, compatible with redis-py's: the value of its key is the token of the holder.
 
 So workers with django-redis and workers with fleetcache exclude each other.  The key expires after
-*timeout*; a holder that is slower learns it when it releases.  (The single-server
+*timeout*; a holder that is slower learns it when it releases, or renews the lock.  (The single-server
 algorithm of https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/.)
 """
 
@@ -18,7 +18,6 @@ from functools import partial
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, Self
-from uuid import uuid4
 
 from redis.exceptions import DataError, LockError, LockNotOwnedError, RedisError, ResponseError
 
@@ -32,10 +31,12 @@ from fleetcache.errors import (
     TooManyConnections,
     UnsupportedServer,
 )
-from fleetcache.exchange.contract import Reply
+from fleetcache.exchange.contract import Reply, Script
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import TROUBLE
 from fleetcache.locks.leftovers import LEFTOVERS, Leftover
+from fleetcache.locks.renewing import Renewal, renew
+from fleetcache.locks.tokens import end_of_token, take
 from fleetcache.times import seconds
 from fleetcache.twin import Twinned, blocking, complete
 
@@ -46,19 +47,33 @@ MOMENT = 0.25
 """For how many seconds a lock is released before an interrupt goes on."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Holder:
     """The process, and unless threads may share the lock the task, that acquired a lock with *token*."""
 
     token: bytes
     process: int
     task: Callable[[], asyncio.Task[Any] | None] | None
+    passing: bool = False
+    """Whether the task did nothing but acquire: ``asyncio.wait_for(lock.aacquire(), 5)`` may run such a task."""
+    renewal: Renewal | None = None
 
     @property
     def elsewhere(self) -> bool:
         """Whether the caller is a forked process, or another task while the holder's task still runs."""
         task = self.task and self.task()
         return self.process != os.getpid() or not (task is None or task.done() or task is running_task())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the task that acquired the lock, and was to do more, has ended."""
+        task = self.task and self.task()
+        return self.task is not None and not self.passing and (task is None or task.done())
+
+
+def acquires_only(task: asyncio.Task[Any]) -> bool:
+    """Whether *task* runs nothing but `Lock.aacquire`."""
+    return getattr(task.get_coro(), "cr_code", None) in {Lock.aacquire.__code__, Lock.__aenter__.__code__}
 
 
 def running_task() -> asyncio.Task[Any] | None:
@@ -110,7 +125,9 @@ class Lock(Twinned):
     """A lock that at most one holder has, across processes and machines.
 
     It is released on exit, or *timeout* seconds after it was acquired, whichever is first; without
-    a timeout a crashed holder blocks the others for ever.  The other arguments are those of `Cache.lock`.
+    a timeout a crashed holder blocks the others for ever.  With *renew* it renews itself while it is held.
+    ``lock.token`` grows with every holder, for stores that can refuse a late writer.  The other arguments are those
+    of `Cache.lock`.
 
     A lock is held by the thread that acquired it, unless *thread_local* is false, and in a task by that task
     for as long as it runs.  A forked child does not hold its parent's locks.
@@ -126,6 +143,7 @@ class Lock(Twinned):
         blocking_timeout: float | None,
         client: Any,
         thread_local: bool,
+        renew: bool = False,
     ) -> None:
         self.cache = cache
         self.name = name
@@ -133,6 +151,12 @@ class Lock(Twinned):
         self.lifetime = cache.milliseconds(timeout or None)  # 0 means for ever too, as in redis-py
         if self.lifetime is not None and self.lifetime < 1:
             raise InvalidTimeout(f"a lock lives for a millisecond or longer, or for ever (None), not {timeout!r} s")
+        if renew and self.lifetime is None:
+            raise InvalidTimeout(
+                "lock(…, renew=True) needs a timeout: the lock is renewed whenever a third of it has passed, and is free "
+                "that long after its process died. Give a timeout of some seconds, or leave renew out"
+            )
+        self.renew = renew
         self.sleep = sleep
         self.blocking = blocking
         self.blocking_timeout = blocking_timeout
@@ -147,7 +171,11 @@ class Lock(Twinned):
 
     @property
     def token(self) -> bytes | None:
-        """The value of the key while the caller holds this lock."""
+        """The value of the key while the caller holds this lock.
+
+        It grows with every holder, compared as bytes, and so does ``int(lock.token[:16], 16)``; not if `acquire` was
+        given a token, and not beside holders of redis-py or django-redis, whose tokens are random.
+        """
         holder = self._holder()
         return None if holder is not None and holder.elsewhere else getattr(self.local, "token", None)
 
@@ -156,12 +184,49 @@ class Lock(Twinned):
         holder: Holder | None = getattr(self.local, "holder", None)
         return holder if holder is not None and holder.token == getattr(self.local, "token", None) else None
 
-    def _hold(self, token: bytes | None) -> None:
-        """Note that the caller holds the lock with *token*; with None that it holds no lock."""
-        if token is not None:
-            task = running_task() if self.thread_local else None
-            self.local.holder = Holder(token, os.getpid(), weakref.ref(task) if task is not None else None)
-        self.local.token = token
+    @property
+    def lost(self) -> bool:
+        """Whether the lock was lost although it is renewed: other code deleted it, or the server was away too long.
+
+        The caller may hold this lock still, or have held it last.  Always False without ``renew=True``.
+        """
+        renewal = self._renewal()
+        return renewal is not None and renewal.lost
+
+    def _renewal(self) -> Renewal | None:
+        """Return the renewal of what the caller holds, or held last."""
+        holder: Holder | None = getattr(self.local, "holder", None)
+        return None if holder is None or holder.elsewhere else holder.renewal
+
+    def _hold(self, token: bytes, since: float) -> None:
+        """Note that the caller holds the lock with *token*, for which the server was asked at *since*."""
+        task = running_task() if self.thread_local else None
+        holder = Holder(token, os.getpid(), weakref.ref(task) if task is not None else None)
+        if not self.renew:
+            self.local.holder, self.local.token = holder, token
+            return
+        self._drop()
+        holder.passing = task is not None and acquires_only(task)
+        renewal = holder.renewal = self._renewing(token, since)
+        renewal.holder = weakref.ref(holder, renewal.abandon)  # it ends with the thread, and with the lock object
+        self.local.holder, self.local.token = holder, token
+        renew(renewal, self._cache().through(self.client).topology.home(self.name).address)
+
+    def _renewing(self, token: bytes, since: float) -> Renewal:
+        """Return what renews the lock with *token*."""
+        cache = self.cache.still or self.cache
+        name, client, lifetime = self.name, self.client, self.lifetime or 0
+
+        def extend() -> Any:
+            return complete(cache.strict.run(c.EXTEND, name, token, lifetime, 2, instead=None, client=client))
+
+        return Renewal(extend, lifetime / 1000, since, cache.masked(name))
+
+    def _drop(self) -> None:
+        """Note that the caller holds the lock no more."""
+        if self.renew and (renewal := self._renewal()) is not None:
+            renewal.release()
+        self.local.token = None
 
     async def aacquire(
         self,
@@ -172,24 +237,24 @@ class Lock(Twinned):
     ) -> bool:
         """Acquire the lock, and return whether it is held now; arguments left out are those of the constructor.
 
-        `SET … NX` is sent every *sleep* seconds, for *blocking_timeout* seconds at most.  If this raises, the lock
+        The server is asked every *sleep* seconds, for *blocking_timeout* seconds at most.  If this raises, the lock
         is not held: a token that the server may have stored is released as soon as the server answers.
         """
         sleep = seconds(self.sleep if sleep is None else sleep)
         blocking = self.blocking if blocking is None else blocking
         patience = self.blocking_timeout if blocking_timeout is None else blocking_timeout
         give_up = None if patience is None else monotonic() + seconds(patience)
-        lifetime = () if self.lifetime is None else ("PX", self.lifetime)
-        mine = uuid4().hex.encode() if token is None else token.encode() if isinstance(token, str) else token
-        if token is not None:
+        mine = token.encode() if isinstance(token, str) else token
+        end = end_of_token()
+        if mine is not None:
             LEFTOVERS.forget(mine)
         asked = False
         try:
             while True:
-                asked = True
-                taken = await self._cache().strict.ask((c.ACQUIRE, self.name, mine, *lifetime, "NX"), None, self.client)
-                if taken:
-                    self._hold(mine)
+                asked, since = True, monotonic()
+                taken = await take(self._cache(), self.name, mine, end, self.lifetime, self.client)
+                if taken is not None:
+                    self._hold(taken, since)
                     return True
                 asked = False
                 if not blocking or (give_up is not None and monotonic() + sleep > give_up):
@@ -197,7 +262,10 @@ class Lock(Twinned):
                 await self.runtime.sleep(sleep)
         except BaseException as error:
             if asked and not isinstance(error, NEVER_RAN):
-                await self._give_back(mine, error)
+                if mine is not None:
+                    await self._give_back(mine, error)
+                else:
+                    await self._give_back(end.encode(), error, c.RELEASE_ENDING)
             if isinstance(error, TROUBLE):
                 return bool(self._cache().instead(error, False, ((c.ACQUIRE, self.name),)))
             raise
@@ -226,16 +294,19 @@ class Lock(Twinned):
         token = self.token
         if token is None:
             raise LockError("Cannot release a lock that's not owned or is already unlocked.", self.name)
+        lost = self.renew and self.lost
         try:
-            self._hold(None)
+            self._drop()
             released = await self._cache().strict.run(c.RELEASE, self.name, token, instead=None, client=self.client)
         except BaseException as error:
             await self._give_back(token, error)
             if isinstance(error, TROUBLE):
+                if lost:
+                    raise LockNotOwnedError("Cannot release a lock that's no longer owned", self.name) from error
                 self._cache().instead(error, None, ((c.ACQUIRE, self.name),))
                 return
             raise
-        if not released:
+        if lost or not released:
             raise LockNotOwnedError("Cannot release a lock that's no longer owned", self.name)
 
     def release(self) -> None:
@@ -247,37 +318,38 @@ class Lock(Twinned):
 
     release.__doc__ = arelease.__doc__
 
-    async def _give_back(self, token: bytes, error: BaseException) -> None:
-        """Release *token* wherever it may hold a lock, after an exchange about it that ended in *error*."""
-        if getattr(self.local, "token", None) == token:
-            self.local.token = None
+    async def _give_back(self, token: bytes, error: BaseException, script: Script = c.RELEASE) -> None:
+        """Release *token* by *script* if it holds the lock, after an exchange about it that ended in *error*."""
+        held = getattr(self.local, "token", None)
+        if held is not None and (held == token or (script is c.RELEASE_ENDING and held.endswith(token))):
+            self._drop()
         if self.runtime.blocks or isinstance(error, (GeneratorExit, RedisError)):
-            self._entrust(token, error)
+            self._entrust(token, error, script)
             return
         released = False
         try:
             async with asyncio.timeout(MOMENT):  # sent after the `SET … NX`, on the same connection
-                released = await self._cache().strict.run(c.RELEASE, self.name, token, instead=None, client=self.client)
+                released = await self._cache().strict.run(script, self.name, token, instead=None, client=self.client)
         except (RedisError, TimeoutError):
             pass
         finally:
             if not released:
-                self._entrust(token, error)
+                self._entrust(token, error, script)
 
     def let_go(self, error: BaseException, but: bytes | None = None) -> None:
         """Release the token that the caller holds, unless it is *but*; *error* ended the caller's call."""
         token = self.token
         if token is not None and token != but:
-            self.local.token = None
+            self._drop()
             self._entrust(token, error)
 
-    def _entrust(self, token: bytes, error: BaseException) -> None:
+    def _entrust(self, token: bytes, error: BaseException, script: Script = c.RELEASE) -> None:
         """Have *token* released by the thread of `LEFTOVERS`; after an interrupt wait a moment for that."""
         cache = self.cache.still or self.cache
         name, client = self.name, self.client  # not the lock itself: the thread that it belongs to may end
 
         def release() -> Any:
-            return complete(cache.strict.run(c.RELEASE, name, token, instead=None, client=client))
+            return complete(cache.strict.run(script, name, token, instead=None, client=client))
 
         leftover = Leftover(token, release, self.lifetime and self.lifetime / 1000)
         LEFTOVERS.add(leftover)
@@ -289,24 +361,27 @@ class Lock(Twinned):
         milliseconds = self.cache.milliseconds(additional_time)
         if milliseconds is None:
             raise InvalidTimeout("a lock is extended by a number of seconds, not for ever (None)")
-        return await self._renew("extend", milliseconds, replace_ttl)
+        return await self._extend("extend", milliseconds, replace_ttl)
 
     extend = blocking(aextend)
 
     async def areacquire(self) -> bool:
         """Start the timeout again."""
-        return await self._renew("reacquire", self.lifetime, replace=True)
+        return await self._extend("reacquire", self.lifetime, replace=True)
 
     reacquire = blocking(areacquire)
 
-    async def _renew(self, what: str, milliseconds: int | None, replace: bool) -> bool:
+    async def _extend(self, what: str, milliseconds: int | None, replace: bool) -> bool:
         if self.token is None:
             raise LockError(f"Cannot {what} an unlocked lock", self.name)
         if self.lifetime is None:
             raise LockError(f"Cannot {what} a lock with no timeout", self.name)
-        arguments = (self.token, milliseconds, int(replace))
+        arguments, since = (self.token, milliseconds, int(replace)), monotonic()
         if not await self._cache().run(c.EXTEND, self.name, *arguments, instead=0, client=self.client):
             raise LockNotOwnedError(f"Cannot {what} a lock that's no longer owned", self.name)
+        renewal = self._renewal()
+        if renewal is not None and milliseconds is not None:
+            renewal.extended(since, milliseconds / 1000, replace=replace)
         return True
 
     async def _held_by(self) -> Reply:

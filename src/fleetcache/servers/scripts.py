@@ -6,6 +6,7 @@ Each gets the database, its keys and its arguments.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import sha1
 from typing import TYPE_CHECKING
 
@@ -37,18 +38,42 @@ def swap(database: Database, keys: Keys, old: bytes, new: bytes, *words: bytes) 
     return 1
 
 
+def lock(database: Database, keys: Keys, end: bytes, *words: bytes) -> Reply:
+    """Take the lock if it is free, with a token that begins with a number above the last one."""
+    key, *last = keys
+    number = b"%016x" % (database.now * 1000)
+    before = database.GET(last[0]) if last else None
+    if before is not None and before >= number:
+        with suppress(ValueError):
+            number = b"%016x" % (int(before, 16) + 1)
+    if not database.SET(key, number + end, b"NX", *words):
+        return None
+    if last:
+        database.SET(last[0], number, b"PX", b"604800000")
+    return number + end
+
+
 def release(database: Database, keys: Keys, token: bytes) -> Reply:
     """Delete the lock if it still holds *token*."""
     (key,) = keys
     return database.DEL(key) if database.GET(key) == token else 0
 
 
-def extend(database: Database, keys: Keys, token: bytes, milliseconds: bytes, replace: bytes) -> Reply:
+def release_ending(database: Database, keys: Keys, end: bytes) -> Reply:
+    """Delete the lock if its token ends with *end*."""
+    (key,) = keys
+    return database.DEL(key) if (database.GET(key) or b"").endswith(end) else 0
+
+
+def extend(database: Database, keys: Keys, token: bytes, milliseconds: bytes, how: bytes) -> Reply:
     """Let the lock live longer if it still holds *token*."""
     (key,) = keys
     if database.GET(key) != token:
         return 0
-    left = max(database.PTTL(key), 0) if replace == b"0" else 0
+    left = database.PTTL(key)
+    if how == b"2" and left > int(milliseconds):
+        return 1
+    left = max(left, 0) if how == b"0" else 0
     return database.PEXPIRE(key, b"%d" % (left + int(milliseconds)))
 
 
@@ -136,5 +161,5 @@ def letgo(database: Database, keys: Keys, me: bytes, pause: bytes) -> Reply:
 
 
 SCRIPTS: dict[str, Callable[..., Reply]] = {
-    run.__name__: run for run in (incr, swap, release, extend, capture, take, fill, letgo)
+    run.__name__: run for run in (incr, swap, lock, release, release_ending, extend, capture, take, fill, letgo)
 }
