@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import signal
@@ -34,9 +35,11 @@ from tests.coherence.loads import (
     GET,
     GET_OR_SET,
     LOOKUP,
+    LOSS,
     QUIT,
     RAISED,
     SET,
+    SOFT,
     TAG,
     THROTTLED,
     TIMED_OUT,
@@ -88,6 +91,8 @@ class Workload:
     """Seconds that a load takes."""
     kinds: tuple[str, ...] = ()
     """The kinds of invalidations, of which each is as likely as the others."""
+    lives: tuple[float, ...] = (inf, 0.2, 0.05, 0.05)
+    """The lives of values that are set."""
     invalidates: float = 0.03
     """The part of the operations that invalidate."""
     reads: float = 0.15
@@ -213,8 +218,9 @@ class Caller:
     async def step(self) -> None:
         """Do one operation."""
         chance, load = self.chance, self.load
-        if load.kinds and chance.random() < load.invalidates:
-            await self.invalidate(chance.choice(load.kinds))
+        kinds = [k for k in load.kinds if {SOFT: "invalidate", TAG: "invalidate_tags"}.get(k, "get") in dir(self.cache.whole)]
+        if kinds and chance.random() < load.invalidates:
+            await self.invalidate(chance.choice(kinds))
         elif chance.random() < load.reads:
             await self.read(chance.choice(load.names))
         elif chance.random() < load.many:
@@ -372,20 +378,22 @@ class Caller:
         keys = {TAG: tagged, CLEAR: self.load.names}.get(kind, [key])
         if kind == TAG:
             key = chance.choice(("all", *self.load.tags(chance.choice(tagged))))
-        version = process.database.write(*keys)
+        tags: tuple[str, ...] = ()
         if kind in {SET, FOREIGN}:
-            life = chance.choice((inf, 0.2, 0.05, 0.05))
+            life = chance.choice(self.load.lives)
+            tags = self.load.tags(key) if kind == SET and chance.random() < 0.5 else ()
+        version = process.database.write(*keys)
         place = EVERYTHING if kind == CLEAR else key
-        process.journal.note(kind, name, place, kind, time.monotonic(), life, version)
+        process.journal.note(kind, name, place, kind, time.monotonic(), life, version, tags)
         outcome, value = DOUBTFUL, {"origin": name, "key": key, "version": version}
         try:
             match kind:
-                case "delete" if chance.random() < 0.5:
-                    await cache.delete(key)
                 case "delete":
-                    await cache.delete_many([key])
+                    await self.delete(key)
                 case "set":
-                    await cache.set(key, value, timeout=life if life < inf else None)
+                    if not await self.set(key, value, life, tags):
+                        outcome = FAILED
+                        return
                 case "foreign":
                     self.set_raw(key, value, life)
                 case "soft":
@@ -403,6 +411,41 @@ class Caller:
             process.journal.note("end", f"{name}!", 0.0, CRASHED, "", False, None, traceback.format_exc())
         finally:
             process.journal.note("end", name, time.monotonic(), outcome)
+
+    async def delete(self, key: str) -> None:
+        """Delete in one of the ways that there are."""
+        match self.chance.randrange(4):
+            case 0:
+                await self.cache.delete_many([key])
+            case 1:
+                pipe = self.cache.pipeline()
+                pipe.whole.delete(key)
+                await pipe.execute()
+            case 2 if self.chance.random() < 0.3:
+                # It cannot find what is only being loaded, so nothing that is being loaded anywhere is stored.
+                loss, note = self.process.number(), self.process.journal.note
+                note(LOSS, loss, EVERYTHING, LOSS, time.monotonic(), inf, 0, ())
+                await self.cache.delete_pattern(f"{key}*")
+                note("end", loss, time.monotonic(), DONE)
+            case _:
+                await self.cache.delete(key)
+
+    async def set(self, key: str, value: Any, life: float, tags: tuple[str, ...]) -> bool:
+        """Store in one of the ways that there are; return whether it was stored."""
+        timeout = life if life < inf else None
+        more: dict[str, Any] = {"tags": tags} if tags else {}
+        match self.chance.randrange(5):
+            case 0 if not tags:
+                return bool(await self.cache.add(key, value, timeout))
+            case 1 if not tags:
+                pipe = self.cache.pipeline()
+                pipe.whole.set(key, value, timeout)
+                await pipe.execute()
+            case 2:
+                await self.cache.set_many({key: value}, timeout, **more)
+            case _:
+                await self.cache.set(key, value, timeout, **more)
+        return True
 
     def set_raw(self, key: str, value: Any, life: float) -> None:
         """Store a value as another program would."""
@@ -493,6 +536,7 @@ def main(load: Workload, orders: Connection) -> None:
     # Dangerous moments are short; more of them are hit if threads change places more often.
     sys.setswitchinterval(0.0005)
     warnings.simplefilter("ignore", DeprecationWarning)
+    logging.disable(logging.CRITICAL)  # that servers are away is known
     install(load.mutant)
     process = Process(load)
     while True:

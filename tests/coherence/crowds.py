@@ -109,7 +109,7 @@ def stopped(run: Run) -> None:
 def restarted(run: Run) -> None:
     """The server is killed, and comes back empty."""
     run.sleep(0.3)
-    with run.outage(), run.loss():
+    with run.outage(1.3), run.loss():
         run.server.kill()
         run.sleep(0.2 * run.chance.random())
         run.server.restart()
@@ -184,6 +184,10 @@ SCENARIOS = {
         *(
             Scenario(f"{kind} while renewing", terms=SHORT, load={"kinds": (kind,), "invalidates": 0.05})
             for kind in (DELETE, SET, SOFT, TAG, CLEAR)
+        ),
+        Scenario(
+            "short set while loading",
+            load={"kinds": (SET,), "lives": (0.02, 0.04), "longest": 0.25, "shortest": 0.05, "invalidates": 0.1},
         ),
         Scenario("foreign set while loading", load={"kinds": (FOREIGN,), "invalidates": 0.05}, places=WHOLE),
         Scenario(

@@ -94,8 +94,8 @@ def _operation(name: str, process: str, begun: list[Any], end: list[Any] | None)
                 name, process, key, invoked, returned, outcome, origin, how, cancelled, refresh, fenced, stale, detail
             )
         case _:
-            how, invoked, life, version = facts
+            how, invoked, life, version, tags = facts
             _, returned, outcome = end or ("", inf, DOUBTFUL)
             if how == FOREIGN:
                 how, process = SET, FOREIGN
-            return Invalidation(name, process, how, key, invoked, returned, outcome, life, version)
+            return Invalidation(name, process, how, key, invoked, returned, outcome, life, version, tuple(tags))

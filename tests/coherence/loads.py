@@ -31,7 +31,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from math import inf
 
@@ -130,6 +130,8 @@ class Invalidation:
     outcome: str = DOUBTFUL
     life: float = inf
     version: int = 0
+    tags: tuple[str, ...] = ()
+    """Of a `set`, those of its value."""
 
     def __str__(self) -> str:
         return f"{self.invoked:.4f}-{self.returned:.4f} {self.kind} {self.id} of {self.key}: {self.outcome}, v{self.version}"
@@ -209,9 +211,7 @@ def _doubted(each: Invalidation, rules: Rules) -> Invalidation:
     undone = any(each.returned > begin - REPLICATION and each.invoked < end for begin, end in rules.epochs)
     unsent = rules.swallows and _overlaps(each.invoked, each.returned, rules.outages)
     if each.outcome == DONE and (undone or unsent):
-        return Invalidation(
-            each.id, each.process, each.kind, each.key, each.invoked, inf, DOUBTFUL, each.life, each.version
-        )
+        return replace(each, returned=inf, outcome=DOUBTFUL)
     return each
 
 
@@ -269,7 +269,7 @@ class _Key:
         self.calls = calls
         self.by_id = {call.id: call for call in calls}
         self.led = {load.call: load for load in self.loads}
-        tags = {tag for load in loads for tag in load.tags}
+        tags = {tag for each in (*loads, *everywhere.get(key, ())) for tag in each.tags}
         places = {place: everywhere.get(place, ()) for place in (key, EVERYTHING, *(f"#{tag}" for tag in tags))}
         self.sets = {each.id: each for each in places[key] if each.kind == SET}
         self.origins = {load.id: load for load in self.loads}
@@ -318,7 +318,7 @@ class _Key:
             yield from self._limits(call)
             if call.outcome == DONE:
                 yield from self._value(call)
-            else:
+            elif call.outcome != HUNG:
                 yield from self._end(call)
         yield from self._loads()
         for process in {load.process for load in self.loads}:
@@ -341,7 +341,7 @@ class _Key:
             ends = self.stored[load.id] + self.terms.timeout
         elif write is not None and write.invoked <= call.returned:
             # What was set while something else was invalidated may have come after it.
-            began, complete, tags = (write.returned if write.outcome == DONE else inf), write.returned, ()
+            began, complete, tags = (write.returned if write.outcome == DONE else inf), write.returned, write.tags
             ends = write.returned + write.life if write.outcome == DONE else inf
         else:
             yield Violation("unknown", call, write)

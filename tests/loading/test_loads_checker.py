@@ -166,6 +166,11 @@ WRONG = {
         [*led("1", 1, 2, tags=("t",)), gone(TAG, 1.2, 1.3, key="t"), call("1", 5, 6)],
         {},
     ),
+    "a set by tag": (
+        "given up",
+        [Invalidation("s", "w", SET, "k", 1, 2, DONE, inf, 0, ("t",)), gone(TAG, 3, 4, key="t"), call("s", 5, 6)],
+        {},
+    ),
     "cleared": ("given up", [*FIRST, gone(CLEAR, 3, 4, key="*"), call("1", 5, 6)], {}),
     "deleted, and stale": ("given up", [*FIRST, gone(DELETE, 3, 4), call("1", 13, 14)], {"usual": SWR}),
     "soft, with no stale life": ("soft", [*FIRST, gone(SOFT, 3, 4), call("1", 5, 6)], {}),
