@@ -64,7 +64,8 @@ class Stage:
     def __init__(self, url: str, **options: Any) -> None:
         prefix = f"act{os.getpid()}.{next(_numbers)}"
         self.caches = [
-            Cache(url, {"KEY_PREFIX": prefix, "OPTIONS": {"socket_timeout": 5 + number, **options}}) for number in range(3)
+            Cache(url, {"KEY_PREFIX": prefix, "OPTIONS": {"socket_timeout": 5 + number, **options}})
+            for number in range(3)
         ]
         self.pool = ThreadPoolExecutor(32)
 

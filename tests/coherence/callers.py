@@ -218,7 +218,9 @@ class Caller:
     async def step(self) -> None:
         """Do one operation."""
         chance, load = self.chance, self.load
-        kinds = [k for k in load.kinds if {SOFT: "invalidate", TAG: "invalidate_tags"}.get(k, "get") in dir(self.cache.whole)]
+        kinds = [
+            k for k in load.kinds if {SOFT: "invalidate", TAG: "invalidate_tags"}.get(k, "get") in dir(self.cache.whole)
+        ]
         if kinds and chance.random() < load.invalidates:
             await self.invalidate(chance.choice(kinds))
         elif chance.random() < load.reads:

@@ -207,11 +207,7 @@ class Loading(Leases):
                         return found
                     checked = True
                 until = flight.patience(wish.began, wish.policy.patience, wish.policy.lease)
-                if (
-                    await flight.wait(waker, until) is None
-                    and monotonic() >= until
-                    and self._loses_patience(flight, wish)
-                ):
+                if await flight.wait(waker, until) is None and self._loses_patience(flight, wish):
                     return MISSING
                 if flight.lost:
                     self.flights.close(flight)
@@ -226,7 +222,9 @@ class Loading(Leases):
 
     def _loses_patience(self, flight: Flight, wish: Wish) -> bool:
         """Have the callers who lose patience load together; return whether they need another flight for it."""
-        if flight.outcome is not None:
+        # While the caller waited, the leader may have lost patience too, and now loads for both.
+        until = flight.patience(wish.began, wish.policy.patience, wish.policy.lease)
+        if flight.outcome is not None or monotonic() < until:
             return False
         if flight.loading_since is None and flight.impatient_since is None:
             flight.hurry()  # its leader waits for another process
