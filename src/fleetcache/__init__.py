@@ -64,6 +64,7 @@ from fleetcache.cache import Cache
 from fleetcache.caches import CacheHandler, cache, cached, caches, configure
 from fleetcache.core import DEFAULT_TIMEOUT
 from fleetcache.errors import FleetcacheError, InvalidCacheBackendError, SettingsError
+from fleetcache.values import Lookup
 
 __all__ = [
     "DEFAULT_TIMEOUT",
@@ -71,6 +72,7 @@ __all__ = [
     "CacheHandler",
     "FleetcacheError",
     "InvalidCacheBackendError",
+    "Lookup",
     "SettingsError",
     "cache",
     "cached",

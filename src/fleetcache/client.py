@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from time import time
 from typing import Any
 
@@ -19,6 +20,7 @@ from fleetcache.topology.contract import Topology
 from fleetcache.topology.opening import open_cluster, open_servers, open_service, standalone
 from fleetcache.topology.shards import Shards
 from fleetcache.twin import blocking
+from fleetcache.values import Lookup
 
 __all__ = ["ClusterClient", "DefaultClient", "HerdClient", "SentinelClient", "ShardClient"]
 
@@ -129,6 +131,13 @@ class HerdClient(DefaultClient):
         return self._fresh(value, default), left
 
     get_with_ttl = blocking(aget_with_ttl)
+
+    async def alookup(self, key: Any, version: Any = None, client: Any = None, *, fresh: bool = False) -> Lookup:
+        """Return what is known of *key*, whether or not this caller should renew it."""
+        found = await super().alookup(key, version, client, fresh=fresh)
+        return replace(found, value=found.value.value) if type(found.value) is Herded else found
+
+    lookup = blocking(alookup)
 
     async def aget_many(
         self, keys: Iterable[Any], version: Any = None, client: Any = None, *, fresh: bool = False

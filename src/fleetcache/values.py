@@ -7,21 +7,40 @@ is in ``OPERATIONS`` of `fleetcache.pipeline`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from numbers import Number
-from typing import Any
+from typing import Any, Literal
 
 from redis.exceptions import DataError, ResponseError
 
 from fleetcache import commands as c
-from fleetcache.codec.metadata import new_stamp
+from fleetcache.codec.metadata import Metadata, new_stamp
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import UnreadableValue
+from fleetcache.judging import Standing
 from fleetcache.keys import unique
 from fleetcache.near.near import PACKED, clock
 from fleetcache.reading import Reading
 from fleetcache.servers.borrowed import is_pipeline
 from fleetcache.twin import blocking, complete
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What is known of an entry; times are in seconds."""
+
+    value: Any = None
+    """The value, also a stale one; None if it is missing."""
+    state: Literal["near", "fresh", "stale", "missing"] = "missing"
+    """``near``: there is a copy in this process, which `get` returns; ``stale``: only who asks for a stale value gets it."""
+    age: float | None = None
+    """How long ago its load began; None if that is not known."""
+    left: float | None = 0.0
+    """How long it stays in this state, None for ever."""
+    tags: tuple[str, ...] = ()
+    """Its tags; a copy does not know them."""
+    cost: float | None = None
+    """How long its load took; None if that is not known."""
 
 
 class Values(Reading):
@@ -265,6 +284,41 @@ class Values(Reading):
 
     def __contains__(self, key: Any) -> bool:
         return self.has_key(key)
+
+    async def alookup(self, key: Any, version: Any = None, client: Any = None, *, fresh: bool = False) -> Lookup:
+        """Return what is known of *key*: its value, whether it is near, fresh, stale or missing, and for how long.
+
+        With *fresh* the server is asked, even if there is a copy.
+        """
+        name, self = self.name(key, version), self.through(client)
+        near = self.near
+        if near is not None and not fresh and (copy := near.copy(name)) is not None:
+            value, left = self.served(copy, MISSING), max(copy.deadline - clock(), 0.0)
+            return Lookup() if value is MISSING else Lookup(value, "near", left=left)
+        payload, left = await self.ask_several([(c.GET_NOW, name), (c.PTTL_NOW, name)], None)
+        self.overtake(name)
+        seen = await self.examine(name, payload)
+        if seen.value is MISSING:
+            return Lookup()
+        state: Literal["fresh", "stale"] = "stale" if seen.standing is Standing.STALE else "fresh"
+        metadata, ends = seen.metadata or Metadata(), [] if left == -1 else [left]
+        if seen.milliseconds is not None:
+            ends.append(seen.milliseconds + (metadata.stale if state == "stale" else 0))
+        loaded = metadata.made > 0
+        return Lookup(
+            seen.value,
+            state,
+            age=await self._age(name, metadata) if loaded else None,
+            left=max(min(ends), 0) / 1000 if ends else None,
+            tags=tuple(tag for tag, _ in metadata.tags),
+            cost=metadata.cost / 1000 if loaded else None,
+        )
+
+    async def _age(self, name: str, metadata: Metadata) -> float | None:
+        now = await self.moment(self.topology.home(name))
+        return None if now is None else max(now - metadata.made, 0) / 1000
+
+    lookup = blocking(alookup)
 
     # --- counters ---------------------------------------------------------------------------------
 

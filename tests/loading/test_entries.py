@@ -11,7 +11,7 @@ from tests.faces import FACES, Face
 from tests.loading.entries import MINUTE, called, now, put
 from tests.nearby import NEAR
 
-from fleetcache import Cache
+from fleetcache import Cache, Lookup
 from fleetcache import commands as c
 from fleetcache.client import HerdClient
 from fleetcache.core import MISSING
@@ -135,6 +135,12 @@ async def test_herd_client(face):
 
     assert await cache.get_many(["fresh", "stale"]) == {"fresh": "text"}
     assert await cache.get("stale") is None
+    await cache.set("tagged", "text", 300, tags=["a"])
+    assert await cache.touch("tagged", 500) is True
+    assert await cache.touch("stale", 500) is False
+    found = await cache.lookup("tagged")
+    assert (found.value, found.tags) == ("text", ("a",))
+    assert found.left > 400
 
 
 # --- whether it is there, and for how long --------------------------------------------------------
@@ -472,3 +478,44 @@ async def test_plain_entries_take_one_round_trip(valkey, monkeypatch):
 
     assert len(trips) == 19
     assert max(trips) == 3
+
+
+# --- looking at it --------------------------------------------------------------------------------
+
+
+async def test_lookup(cache):
+    """It shows the state of an entry, and what its metadata says."""
+    tags = await tag(cache, "a", "b")
+    moment = await now(cache, "fresh")
+    await put(cache, "fresh", "text", fresh=30_000, stale=600_000, tags=tags, cost=1500, made=moment - 5000)
+    await put(cache, "stale", None, **STALE, made=1, cost=2)
+    await put(cache, "gone", "text", **GIVEN_UP)
+    await put(cache, "endless", "text", fresh=None, tags=tags[:1])
+    await cache.set("plain", [1], 300)
+    await cache.set("for ever", [1], None)
+
+    found = {
+        key: await cache.lookup(key, fresh=True)
+        for key in ("fresh", "stale", "gone", "endless", "plain", "for ever", "missing")
+    }
+
+    assert {key: each.state for key, each in found.items()} == {
+        "fresh": "fresh",
+        "stale": "stale",
+        "gone": "missing",
+        "endless": "fresh",
+        "plain": "fresh",
+        "for ever": "fresh",
+        "missing": "missing",
+    }
+    assert [each.value for each in found.values()] == ["text", None, None, "text", [1], [1], None]
+    assert found["gone"] == found["missing"] == Lookup()
+    fresh, stale, plain = found["fresh"], found["stale"], found["plain"]
+    assert (fresh.tags, fresh.cost, found["endless"].tags) == (("a", "b"), 1.5, ("a",))
+    assert 5 <= fresh.age < 8
+    assert 27 < fresh.left <= 30.01
+    assert (stale.cost, stale.age > 10**9) == (0.002, True)
+    assert 538 < stale.left <= 540.01
+    assert (plain.age, plain.cost, plain.tags) == (None, None, ())
+    assert 298 < plain.left <= 300
+    assert [found[key].left for key in ("endless", "for ever")] == [None, None]

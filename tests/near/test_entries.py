@@ -168,3 +168,18 @@ async def test_early_renewal_is_drawn_once(copies, monkeypatch):
 
     assert 23 < left <= 25.1
     assert len(draws) == drawn
+
+
+async def test_lookup_of_a_copy(near, asked):
+    """It says that `get` asks nobody; with ``fresh`` it asks the server all the same."""
+    await put(near, "key", "text", fresh=5000)
+    await copied(near, "key")
+    asked()
+
+    found = await near.lookup("key")
+
+    assert (found.value, found.state) == ("text", "near")
+    assert 0 < found.left <= 5.1
+    assert asked() == 0
+    assert (await near.lookup("key", fresh=True)).state == "fresh"
+    assert asked() == 2
