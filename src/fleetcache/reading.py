@@ -100,10 +100,18 @@ class Reading(Judging):
             return Found(value, payload)
         return _found(value, payload, await self.judgement(name, value.metadata, exact=exact))
 
-    async def read_many(self, named: Mapping[str, Any], client: Any = None, *, fresh: bool = False) -> dict[Any, Any]:
+    async def read_many(
+        self,
+        named: Mapping[str, Any],
+        client: Any = None,
+        *,
+        fresh: bool = False,
+        looked: dict[str, Found] | None = None,
+    ) -> dict[Any, Any]:
         """Return a dict from key to value, without the missing ones; *fresh* as with `read`.
 
-        *named* maps each name to its key.  The values that are not near are read in one round trip.
+        *named* maps each name to its key.  The values that are not near are read in one round trip.  *looked* gets the
+        entries with metadata as they were found, also those that are not fresh.
         """
         if client is not None:
             self = self.through(client)
@@ -113,13 +121,15 @@ class Reading(Judging):
             values = self._values(named.values(), names, payloads)
             if Described in map(type, values.values()):
                 found = {name: values[key] for name, key in named.items() if key in values}
-                await self._settle(found, {})
+                seen = await self._settle(found, dict(zip(names, payloads, strict=True)), exact=looked is not None)
+                if looked is not None:
+                    looked.update(seen)
                 values = {named[name]: value for name, value in found.items()}
             return values
         copies = {} if fresh else near.copies_of(names)
         found = {name: self.served(copy, MISSING) for name, copy in copies.items()}
         if len(copies) < len(names):
-            found |= await self._fetch_many(near, [name for name in names if name not in copies])
+            found |= await self._fetch_many(near, [name for name in names if name not in copies], looked)
         return {key: found[name] for name, key in named.items() if found.get(name, MISSING) is not MISSING}
 
     async def is_there(self, name: str, client: Any = None, *, fresh: bool = False) -> bool:
@@ -230,8 +240,10 @@ class Reading(Judging):
         else:
             near.arrive(read, seen.value, self.codec.bare(seen.payload), life)
 
-    async def _fetch_many(self, near: Near | Copyless, names: Sequence[str]) -> dict[str, Any]:
-        """Return the values of those *names* that have one; leave copies."""
+    async def _fetch_many(
+        self, near: Near | Copyless, names: Sequence[str], looked: dict[str, Found] | None
+    ) -> dict[str, Any]:
+        """Return the values of those *names* that have one; leave copies; *looked* as with `read_many`."""
         names = list(map(str, names))
         reads = near.depart_many(names)
         shares = [
@@ -255,25 +267,28 @@ class Reading(Judging):
             # Another server than the primary does not know how long a copy may live.
             lefts = dict(zip(timed, () if isinstance(replies, Redirected) else replies[count:], strict=False))
             if Described in map(type, found.values()):
-                share, payloads = await self._arrive_described(near, found, share, payloads, lefts)  # noqa: PLW2901 - without them
+                described = await self._settle(found, dict(zip(share, payloads, strict=True)), exact=looked is not None)
+                if looked is not None:
+                    looked.update(described)
+                share, payloads = self._arrive_described(near, described, share, payloads, lefts)  # noqa: PLW2901 - without them
             near.arrive_many(share, reads, found, payloads, lefts)
             values = {**values, **found} if values else found
         return values
 
-    async def _arrive_described(
+    def _arrive_described(
         self,
         near: Near | Copyless,
-        values: dict[str, Any],
+        described: Mapping[str, Found],
         names: Sequence[str],
         payloads: Sequence[bytes | None],
         lefts: dict[str, Any],
     ) -> tuple[list[str], list[bytes | None]]:
-        """Put into *values* what the `Described` ones are worth, and into *lefts* how long their copies may live.
+        """Put into *lefts* how long copies of the *described* entries may live.
 
         Return those of *names* that may have copies, and the *payloads* to keep in them.
         """
         kept = dict(zip(names, payloads, strict=True))
-        for name, seen in (await self._settle(values, kept)).items():
+        for name, seen in described.items():
             life = _life(seen, lefts.get(name))
             payload = kept.pop(name)
             if life is None or payload is None:
@@ -282,10 +297,15 @@ class Reading(Judging):
                 kept[name], lefts[name] = self.codec.bare(payload), life
         return list(kept), list(kept.values())
 
-    async def _settle(self, values: dict[str, Any], payloads: Mapping[str, bytes | None]) -> dict[str, Found]:
-        """Put into *values* what the `Described` ones are worth, or take them out; return these as they were found."""
+    async def _settle(
+        self, values: dict[str, Any], payloads: Mapping[str, bytes | None], *, exact: bool
+    ) -> dict[str, Found]:
+        """Put into *values* what the `Described` ones are worth, or take them out; return these as they were found.
+
+        *exact* as with `judgement`.
+        """
         described = {name: value for name, value in values.items() if type(value) is Described}
-        judged = await self.judgements([(name, value.metadata) for name, value in described.items()], exact=False)
+        judged = await self.judgements([(name, value.metadata) for name, value in described.items()], exact=exact)
         found = {}
         for (name, value), judgement in zip(described.items(), judged, strict=True):
             found[name] = seen = _found(value, payloads.get(name), judgement)

@@ -6,7 +6,8 @@ Its modules:
     recipes       what the arguments of ``@cached`` mean for a function
     templates     ``"profile:{user_id}"``: templates of keys and tags
     arguments     the arguments of a call as a text
-    many          get_or_set_many: the same for many values, in one call of the function that makes them
+    many          get_or_set_many: the same for many values, by one call of the function that makes them
+    many_leases   leases of many entries, each step in one write to each server
     get_or_set    read a value, or load it: once in the process, and once in the fleet
     flights       the loads that run in this process, which later callers join
     leases        the fleet's permission to load one entry

@@ -178,7 +178,8 @@ class CachedFunction(Cached[P, T]):
         def load(keys: list[str]) -> dict[str, T]:
             if load_many is None:
                 return {key: self._function(*held, keyed[key]) for key in keys}
-            made = mapped(load_many(*held, [keyed[key] for key in keys]), load_many)
+            wanted = [keyed[key] for key in keys]
+            made = mapped(load_many(*held, wanted), load_many, wanted)
             return {key: made[keyed[key]] for key in keys if keyed[key] in made}
 
         found = cache.get_or_set_many(list(keyed), load, self._recipe.timeout, **options)
@@ -221,7 +222,8 @@ class CachedCoroutine(Cached[P, T]):
         async def load(keys: list[str]) -> dict[str, T]:
             if load_many is None:
                 return {key: await self._function(*held, keyed[key]) for key in keys}
-            made = mapped(await load_many(*held, [keyed[key] for key in keys]), load_many)
+            wanted = [keyed[key] for key in keys]
+            made = mapped(await load_many(*held, wanted), load_many, wanted)
             return {key: made[keyed[key]] for key in keys if keyed[key] in made}
 
         found = await cache.aget_or_set_many(list(keyed), load, self._recipe.timeout, **options)

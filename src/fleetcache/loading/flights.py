@@ -12,7 +12,7 @@ and an interrupt at any place leaves nothing locked.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
@@ -161,6 +161,27 @@ class Flight:
             self.task.cancel()
         elif self.loop is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.task.cancel)
+
+
+class Together(Flight):
+    """One of several flights that one leader leads at once, such as those of a batch."""
+
+    others: Sequence[Flight] = ()
+    """All of them."""
+
+    def abandon(self) -> None:
+        """Cancel the leader's task, unless somebody waits for another of its flights."""
+        if not any(each.waiting and each.outcome is None for each in self.others):
+            super().abandon()
+
+
+async def pause_all(flights: Iterable[Flight], waker: Waker, seconds: float) -> None:
+    """Let the leader of *flights* wait for *seconds*, or until he shall hurry with one of them."""
+    flights = list(flights)
+    for flight in flights:
+        flight._leader = waker
+    if all(flight.impatient_since is None for flight in flights):
+        await waker.wait(seconds)
 
 
 _waits = Guard()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ class Load:
         self.kept = False
         """Whether the loader has found that the old value still holds."""
         self._old = old
-        self.flight = flight
+        self.flights: Sequence[Flight] = () if flight is None else (flight,)
         self.outer = running_load()
 
     @property
@@ -59,6 +59,11 @@ class Load:
         self.kept = True
         return self._old
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nobody waits for what the loader will return."""
+        return bool(self.flights) and all(flight.outcome is not None for flight in self.flights)
+
     def chain(self) -> Iterator[Load]:
         """Yield this load, and the loads within whose loaders it was begun."""
         load: Load | None = self
@@ -70,9 +75,29 @@ class Load:
 def running_load() -> Load | None:
     """Return the load whose loader runs in this context, if any."""
     load = CURRENT.get()
-    while load is not None and load.flight is not None and load.flight.outcome is not None:
+    while load is not None and load.has_ended:
         load = load.outer  # an interrupt kept it from being taken back, or its loader has left a task behind
     return load
+
+
+class LoadOfMany(Load):
+    """One call of a loader of many values: `key` is the list of its keys, `stale` a dict of their old values.
+
+    What the loader says is about all its values; an old value that still holds it can return like a new one.
+    """
+
+    def __init__(self, keys: list[Any], timeout: Timeout, old: dict[Any, Any], flights: Sequence[Flight]) -> None:
+        super().__init__(keys, timeout, old or MISSING)
+        self.flights = flights
+
+    @property
+    def stale(self) -> dict[Any, Any]:
+        """The old values there are, by their keys."""
+        return {} if self._old is MISSING else self._old
+
+    def unchanged(self) -> Any:
+        """Refuse: the loader returns a mapping, old values included."""
+        raise TypeError("a loader of many values keeps an old value by returning it: {key: current_load().stale[key]}")
 
 
 def current_load() -> Load:
@@ -86,4 +111,4 @@ def current_load() -> Load:
 def loads_here() -> list[Flight]:
     """Return the flights within whose loaders the caller runs, the innermost first."""
     load = running_load()
-    return [] if load is None else [each.flight for each in load.chain() if each.flight is not None]
+    return [] if load is None else [flight for each in load.chain() for flight in each.flights]

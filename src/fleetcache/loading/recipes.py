@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from asyncio import coroutines  # noqa: TID251 - for Python 3.11's mark of a coroutine function
+from asyncio import coroutines
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial

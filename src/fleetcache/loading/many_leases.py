@@ -1,0 +1,168 @@
+"""Leases of many entries, each step in one write to each server: see `leases`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from redis.exceptions import ResponseError
+
+from fleetcache import commands as c
+from fleetcache.exchange.contract import Command, Reply, Server
+from fleetcache.keys import lease_name
+from fleetcache.loading.leases import GUARD_CHANGED, STORED, UNKNOWN, Leases, Mark, Standing, _standing
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One lease that is wanted."""
+
+    name: str
+    judged: Mark
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """One value that is to be stored."""
+
+    name: str
+    generation: bytes | None
+    judged: Mark
+    payload: bytes | int
+    life: int | None
+    guards: Mapping[str, bytes]
+
+
+class LeasesOfMany(Leases):
+    """Takes leases of many entries, and stores what was loaded under them."""
+
+    async def take_all(
+        self, claims: Sequence[Claim], lease: float, guards: Sequence[str], life: int | None
+    ) -> list[Standing]:
+        """Take the leases in *claims* as `take` takes one; each `Standing` has the versions of all *guards*."""
+        if not self.flights.scripts:
+            return [await self.take(claim.name, claim.judged, claim.holder, lease, guards, life) for claim in claims]
+        milliseconds = max(round(lease * 1000), 1)
+        times = (milliseconds, max(milliseconds, min(milliseconds * 10, self.lease_life)))
+        plan: dict[Server, list[Command]] = {}
+        shares = self.topology.shares([claim.name for claim in claims], reads=False)
+        for server, places in shares:
+            plan[server] = [
+                (
+                    *(c.LEASE, c.TAKE, 2, claims[place].name, lease_name(claims[place].name), *claims[place].judged),
+                    *(os.urandom(8).hex(), claims[place].holder, *times),
+                )
+                for place in places
+            ]
+        captured: list[tuple[Server, list[str]]] = []
+        for server, places in self.topology.shares(guards, reads=False):
+            own = [guards[place] for place in places]
+            captured.append((server, own))
+            plan.setdefault(server, []).extend(self._captures(own, life))
+        answers = dict(zip(plan, await self.ask_all(list(plan.items()), None, scripts=True), strict=True))
+        refused = next((reply for reply in chain(*answers.values()) if c.refuses_scripts(reply)), None)
+        if refused is not None:
+            self._do_without_scripts(refused)
+            return await self.take_all(claims, lease, guards, life)
+        counts = {server: len(places) for server, places in shares}
+        versions = self._versions_of(captured, answers, counts)
+        found: list[Standing] = [UNKNOWN] * len(claims)
+        for server, places in shares:
+            for place, reply, command in zip(places, answers[server], plan[server], strict=False):
+                if isinstance(reply, ResponseError):
+                    self.instead(self.refusal(reply, command), None, (command,))
+                elif type(reply) is list:
+                    found[place] = _standing(reply, versions)
+        return found
+
+    def _versions_of(
+        self,
+        captured: Sequence[tuple[Server, Sequence[str]]],
+        answers: Mapping[Server, Sequence[Reply]],
+        counts: Mapping[Server, int],
+    ) -> dict[str, bytes] | None:
+        """Return the versions of guards in *answers*, after *counts* other replies; None if one could not be captured."""
+        found: dict[str, bytes] = {}
+        for server, names in captured:
+            lists = answers[server][counts.get(server, 0) :]
+            if any(type(each) is not list for each in lists):
+                return None
+            found.update(zip(names, chain(*lists), strict=True))
+        return found
+
+    async def fill_all(self, fillings: Sequence[Filling]) -> list[int | None]:
+        """Store each of *fillings* as `fill` does; return what came of each."""
+        if not self.flights.scripts or any(each.generation is None for each in fillings):
+            return [
+                await self.fill(each.name, each.generation, each.judged, each.payload, each.life, each.guards)
+                for each in fillings
+            ]
+        far = [
+            {guard: seen for guard, seen in each.guards.items() if not self.topology.together((each.name, guard))}
+            for each in fillings
+        ]
+        changed = await self._changed(far)
+        commands = [self._fill_command(each, away) for each, away in zip(fillings, far, strict=True)]
+        results: list[int | None] = [GUARD_CHANGED if not changed.isdisjoint(away) else None for away in far]
+        asked = [place for place, result in enumerate(results) if result is None]
+        shares = self.topology.shares([fillings[place].name for place in asked], reads=False)
+        plan = [(server, [commands[asked[place]] for place in places]) for server, places in shares]
+        for (_, places), replies in zip(shares, await self.ask_all(plan, None, scripts=True), strict=True):
+            for place, reply in zip(places, replies, strict=True):
+                at = asked[place]
+                if c.refuses_scripts(reply):
+                    self._do_without_scripts(reply)
+                    return await self.fill_all(fillings)
+                if isinstance(reply, ResponseError):
+                    raise self.refusal(reply, commands[at])
+                results[at] = reply
+        ended = await self._changed([away for away, result in zip(far, results, strict=True) if result == STORED])
+        for place, (each, away) in enumerate(zip(fillings, far, strict=True)):
+            if results[place] == STORED and not ended.isdisjoint(away):
+                # As in `fill`: what was stored is deleted, unless another value is there already.
+                await self.run(c.RELEASE, each.name, each.payload, instead=0)
+                results[place] = GUARD_CHANGED
+        return results
+
+    def _fill_command(self, each: Filling, far: Mapping[str, bytes]) -> Command:
+        near = [guard for guard in each.guards if guard not in far]
+        keys = (each.name, lease_name(each.name), *near)
+        life = "" if each.life is None else each.life
+        words = (each.generation, *each.judged, each.payload, life, *(each.guards[guard] for guard in near))
+        return (c.STORE, c.FILL, len(keys), *keys, *words)
+
+    async def _changed(self, guards: Iterable[Mapping[str, bytes]]) -> set[str]:
+        """Return those of *guards* that do not have their versions any more, or whose server is away."""
+        wanted = {name: version for each in guards for name, version in each.items()}
+        if not wanted:
+            return set()
+        names, changed = list(wanted), set(wanted)
+        for places, reply in await self.ask_many(c.MGET_NOW, names, None):
+            for place, version in zip(places, reply or (), strict=False):
+                if wanted[names[place]] == version:
+                    changed.discard(names[place])
+        return changed
+
+    async def let_go_all(self, claims: Sequence[Claim], pause: float = 0.0) -> None:
+        """Release the leases in *claims* as `let_go` releases one."""
+        if not claims or not self.flights.leases:
+            return
+        if not self.flights.scripts:
+            for claim in claims:
+                await self.let_go(claim.name, claim.holder, pause)
+            return
+        milliseconds = round(pause * 1000)
+        plan = [
+            (
+                server,
+                [
+                    (c.FREE, c.LETGO, 2, claims[at].name, lease_name(claims[at].name), claims[at].holder, milliseconds)
+                    for at in places
+                ],
+            )
+            for server, places in self.topology.shares([claim.name for claim in claims], reads=False)
+        ]
+        await self.ask_all(plan, None, scripts=True)
