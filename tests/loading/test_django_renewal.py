@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from queue import Queue
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -25,13 +26,14 @@ from django.core.asgi import get_asgi_application
 from django.core.cache import caches
 from django.core.signals import request_finished
 from django.core.wsgi import get_wsgi_application
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import Client, override_settings
 from django.urls import path
 from django.utils import timezone, translation
 
 from fleetcache.django.afterwards import _finish, after_response
+from fleetcache.loading.renewing import submit
 
 happened: list[Any] = []
 """What was done, in order."""
@@ -175,7 +177,7 @@ def test_an_exception_of_the_work_is_logged(caplog):
         raise ValueError("no database")
 
     works.extend([broken, lambda: happened.append("work")])
-    with caplog.at_level(logging.ERROR, "fleetcache"):
+    with caplog.at_level(logging.ERROR, "fleetcache.loading"):
         Client().get("/")
 
     assert happened == [("view", [True, True]), "work"]
@@ -301,6 +303,42 @@ def test_under_asgi_when_the_server_gives_up():
 
     asyncio.run(run())
     until(lambda: ("work", True) in happened)
+
+
+def test_another_thread_has_the_language_the_time_zone_and_the_context():
+    """The first two belong to a thread, but the value that is renewed was asked for in them."""
+    seen: Queue[Any] = Queue()
+    colour.set("blue")
+    with translation.override("de"), timezone.override("Asia/Tokyo"):
+        taken = submit(
+            lambda: seen.put([translation.get_language(), timezone.get_current_timezone_name(), colour.get()]), "thread"
+        )
+
+    assert taken
+    assert seen.get(timeout=10) == ["de", "Asia/Tokyo", "blue"]
+
+
+def test_without_a_response_a_thread_does_the_work():
+    """In a command, and in the thread of an event loop."""
+    seen: Queue[int] = Queue()
+
+    assert submit(lambda: seen.put(threading.get_ident()), "response")
+    assert seen.get(timeout=10) != threading.get_ident()
+
+
+def test_a_thread_of_the_library_closes_its_connections():
+    """Django closes those of its own threads only."""
+    closed: Queue[Any] = Queue()
+
+    class Noted:
+        """Stands where a connection stands."""
+
+        def close(self) -> None:
+            closed.put(threading.current_thread().name)
+
+    assert submit(lambda: connections.__setitem__("default", Noted()), "thread")
+
+    assert closed.get(timeout=10).startswith("fleetcache")
 
 
 def test_caches_are_there_after_the_response():

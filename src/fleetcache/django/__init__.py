@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fleetcache.django.afterwards import take_part
 from fleetcache.django.backend import RedisCache
 from fleetcache.django.middleware import FenceMiddleware
 from fleetcache.errors import InvalidCacheBackendError
@@ -47,3 +48,5 @@ def _find(alias: str) -> RedisCache:
 
 
 cached = Caching(_find)
+
+take_part()

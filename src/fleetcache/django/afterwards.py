@@ -16,8 +16,11 @@ from typing import Any
 from asgiref.local import Local
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections
+from django.utils import timezone, translation
 
-logger = logging.getLogger("fleetcache")
+from fleetcache.loading import renewing
+
+log = logging.getLogger("fleetcache.loading")
 
 _here: Any = Local(thread_critical=True)
 """Has ``works`` during a request: the works that wait for its end."""
@@ -34,6 +37,17 @@ def after_response(work: Callable[[], object]) -> bool:
     context = copy_context()
     works.append(lambda: context.run(work))
     return True
+
+
+def carry(work: Callable[[], object]) -> Callable[[], object]:
+    """Return *work* as it has to run in another thread: with the language and the time zone of this one."""
+    language, zone = translation.get_language(), timezone.get_current_timezone()
+
+    def carried() -> object:
+        with translation.override(language), timezone.override(zone):
+            return work()
+
+    return carried
 
 
 def close_connections() -> None:
@@ -62,12 +76,17 @@ def _do(works: list[Callable[[], object]]) -> None:
         try:
             work()
         except Exception:
-            logger.exception("Work after a response failed.")
+            log.exception("work after a response failed")
 
 
-request_started.connect(_begin, dispatch_uid="fleetcache.begin")
-# Receivers are called in the order in which they were connected: works may use the database, and then Django closes what
-# it closes at the end of each request.
-request_finished.disconnect(close_old_connections)
-request_finished.connect(_finish, dispatch_uid="fleetcache.finish")
-request_finished.connect(close_old_connections)
+def take_part() -> None:
+    """Hear when requests begin and end, and renew the values of all caches accordingly."""
+    request_started.connect(_begin, dispatch_uid="fleetcache.begin")
+    # Receivers are called in the order in which they were connected: works may use the database, and then Django closes
+    # what it closes at the end of each request.
+    request_finished.disconnect(close_old_connections)
+    request_finished.connect(_finish, dispatch_uid="fleetcache.finish")
+    request_finished.connect(close_old_connections)
+    renewing.after_response = after_response
+    renewing.carriers.append(carry)
+    renewing.after_work.append(close_connections)

@@ -24,6 +24,9 @@ Work = Callable[[], Any]
 after_response: Callable[[Work], bool] | None = None
 """Runs a function after the response that this thread or task is making; returns False if it makes none."""
 
+carriers: list[Callable[[Work], Work]] = []
+"""Each returns a piece of work as it has to run in another thread; Django's language, for example, stays behind in its thread."""
+
 after_work: list[Work] = []
 """Called in a thread of the library after each piece of work, for example to close database connections."""
 
@@ -94,15 +97,20 @@ def do(work: Work) -> None:
 
 
 def submit(work: Work, how: str | Callable[[Work], Any]) -> bool:
-    """Have *work* done *how* a policy's ``renew`` says; return False if the caller has to do it himself."""
-    if how == "thread":
-        return POOL.submit(work)
-    if how == "response":
-        return after_response is not None and after_response(work)
+    """Have *work* done *how* a policy's ``renew`` says; return False if the caller has to do it himself.
+
+    Where there is no response to wait for, a thread does it.
+    """
+    if how == "caller":
+        return False
+    if how == "response" and after_response is not None and after_response(work):
+        return True
+    for carry in carriers:
+        work = carry(work)
     if callable(how):
         how(work)
         return True
-    return False
+    return POOL.submit(work)
 
 
 def quietly(work: Work) -> None:
