@@ -10,13 +10,16 @@ earlier than the load takes, and then callers wait.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from difflib import get_close_matches
 from enum import Enum
 from math import isfinite
 from typing import Any, Self, TypedDict
 
 from fleetcache.marks import DEFAULT_TIMEOUT, Timeout
+from fleetcache.times import milliseconds
 
 LEASE = 10.0
 """For how many seconds, by default, the fleet waits for one process to load a value."""
@@ -83,6 +86,9 @@ class Policy:
                     raise TypeError(f"{each.name} has to be a number of seconds, not {type(value).__name__}")
                 if not isfinite(value) or value < 0:
                     raise ValueError(f"{each.name} has to be a finite number, 0 or more, not {value}")
+        # Django has a mark of its own for the timeout of the cache, a plain object.
+        if self.timeout is not None and self.timeout is not DEFAULT_TIMEOUT and type(self.timeout) is not object:
+            milliseconds(self.timeout)
         if self.jitter > 1:
             raise ValueError(f"jitter is a part of the timeout, from 0 to 1, not {self.jitter}")
         if self.lease <= 0:
@@ -99,7 +105,7 @@ class Policy:
         """Return the policy *given* in place of a timeout, or *defaults* with it as timeout; changed by *options*."""
         known = {each.name for each in fields(cls)}
         if unknown := options.keys() - known:
-            raise TypeError(f"unknown option {min(unknown)!r}; a policy has {', '.join(sorted(known))}")
+            raise TypeError(_unknown(min(unknown), known))
         if isinstance(given, Policy):
             return replace(given, **options) if options else given
         if given is DEFAULT_TIMEOUT:
@@ -115,7 +121,7 @@ class Policy:
             raise TypeError(f"a dict or a Policy is expected, not a {type(written).__name__}")
         known = {each.name for each in fields(cls)}
         if unknown := [name for name in written if str(name).lower() not in known]:
-            raise ValueError(f"unknown option {unknown[0]!r}; there are {', '.join(sorted(known)).upper()}")
+            raise ValueError(_unknown(str(unknown[0]), {name.upper() for name in known}))
         return cls(**{str(name).lower(): value for name, value in written.items()})
 
     @property
@@ -132,6 +138,14 @@ class Policy:
     def patience(self) -> float:
         """How long a caller waits for somebody else's load."""
         return self.lease + PATIENCE if self.wait is None else self.wait
+
+
+def _unknown(name: str, known: AbstractSet[str]) -> str:
+    """Return the message about an option *name* that a policy does not have."""
+    first = next(iter(known))
+    close = get_close_matches(name.upper() if first.isupper() else name.lower(), known, 1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown option {name!r}.{hint} A policy has {', '.join(sorted(known))}"
 
 
 RENEWERS = ("caller", "thread", "response")

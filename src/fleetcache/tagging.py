@@ -43,17 +43,20 @@ def checked(tags: Any, *, most: int | None = MAX_TAGS) -> tuple[str, ...]:
         return ()
     if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
         raise TypeError(f"tags takes an iterable of texts, such as a list, not {_shown(tags)}")
-    found = tuple(dict.fromkeys(tags))
+    found = list(tags)
     for tag in found:
         if not isinstance(tag, str):
-            raise TypeError(f"tags takes texts; {_shown(tag)} is a {type(tag).__name__}")
+            several = isinstance(tag, (list, tuple, set, frozenset))
+            hint = ". Write a star before it, which passes its members" if several else ""
+            raise TypeError(f"tags takes texts; {_shown(tag)} is of the type {type(tag).__name__}{hint}")
         if not tag:
             raise ValueError("tags: a tag has to have a letter at least, not be an empty text")
         if len(tag) > LONGEST:
             raise ValueError(f"tags: {_shown(tag)} has {len(tag)} letters; {LONGEST} are the most")
+    found = list(dict.fromkeys(map(str, found)))
     if most is not None and len(found) > most:
         raise ValueError(f"tags: an entry has at most {most} tags, not {len(found)}")
-    return tuple(map(str, found))
+    return tuple(found)
 
 
 def _shown(what: Any) -> str:

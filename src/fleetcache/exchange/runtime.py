@@ -6,7 +6,8 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 from redis.exceptions import RedisError
 
@@ -94,7 +95,22 @@ class Blocking(Runtime):
             raise refusal or TypeError(
                 f"{made.__qualname__} is a coroutine function; a blocking call cannot await it: use the a-method"
             )
-        return made
+        return made if type(made) not in READ_ONCE else refuse(made)
+
+
+READ_ONCE = frozenset((CoroutineType, GeneratorType, AsyncGeneratorType))
+"""Types of results that only one caller could use."""
+
+
+def refuse(made: Any) -> NoReturn:
+    """Raise the error for *made*, the result of a user's function, which only one caller could use."""
+    kind = type(made).__name__.replace("_", " ")
+    if type(made) is CoroutineType:
+        made.close()  # or Python warns that it was never awaited
+        raise TypeError(f"the function returned a coroutine, {made.__qualname__}, that it should have awaited")
+    raise TypeError(
+        f"the function returned the {kind} {made.__qualname__}, which only one caller could read: return a list of its items"
+    )
 
 
 def attempt(action: Callable[[Any], Any], argument: Any) -> Any:
@@ -133,7 +149,9 @@ class Awaiting(Runtime):
 
     async def produce(self, make: Callable[[], Any], refusal: Exception | None = None) -> Any:
         made = make()
-        return await made if inspect.isawaitable(made) else made
+        if inspect.isawaitable(made):
+            made = await made
+        return made if type(made) not in READ_ONCE else refuse(made)
 
 
 BLOCKING = Blocking()
