@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from fleetcache import Lookup
+
 PAGES = {"iter_keys", "sscan_iter"}
 """Operations that yield."""
 
@@ -44,6 +46,7 @@ ABSENT: dict[str, tuple[tuple[Any, ...], Any]] = {
     "keys": (("*",), []),
     "lindex": (("a", 0), None),
     "llen": (("a",), None),
+    "lookup": (("a",), Lookup()),
     "lpop": (("a",), None),
     "lpush": (("a", 1), None),
     "lrange": (("a", 0, -1), []),

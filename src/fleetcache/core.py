@@ -259,6 +259,36 @@ class Core(Twinned):
                 near.wrote(names)  # once more: a read that was sent meanwhile may bring the old value
         return reply
 
+    async def ask_beside(self, command: Command, glimpse: Command, instead: Any) -> tuple[Reply, Reply]:
+        """Return the replies to *command* and to *glimpse*, a read of the same entry, which is sent before it.
+
+        In an outage that may be ignored they are *instead* and None.
+        """
+        near = self.near if command[0].writes else None
+        if near is not None:
+            near.wrote((command[1],))
+        commands = (glimpse, command)
+        try:
+            server = self.topology.route(command)
+            try:
+                if self.runtime.blocks:  # written out, as in `ask`
+                    shown, reply = server.exchange(commands)
+                else:
+                    shown, reply = await self.runtime.exchange(server, commands)
+            except ConnectionError as error:
+                server = self._another(server, commands, error)
+                shown, reply = await self.runtime.exchange(server, commands)
+            if type(reply) not in command[0].answers:
+                self.check(reply, command)
+            if type(shown) not in glimpse[0].answers:
+                self.check(shown, glimpse)
+        except TROUBLE as error:
+            return self.instead(error, instead, (command,)), None
+        finally:
+            if near is not None:
+                near.wrote((command[1],))  # as in `ask`
+        return reply, shown
+
     def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
         """Return the server to ask in place of *tried*, which failed with *error*; raise *error* if there is none."""
         other = self.topology.another(commands[0], tried) if elsewhere(commands, error) else None

@@ -80,9 +80,8 @@ class Keyspace(Reading):
 
     async def _left(self, verb: Verb, key: Any, version: Any, client: Any) -> int | None:
         name, self = self.name(key, version), self.through(client)
-        left, shown = await self.ask_several([(verb, name), self.glimpse(name, primary=False)], -2)
-        metadata = await self.shown(name, shown, primary=False)
-        if metadata is not None:
+        left, shown = await self.ask_beside((verb, name), self.glimpse(name, primary=False), -2)
+        if not self.codec.is_plain(shown) and (metadata := await self.shown(name, shown, primary=False)) is not None:
             standing, fresh = await self.judgement(name, metadata, exact=False)
             if standing is not Standing.FRESH:
                 return 0
@@ -134,11 +133,12 @@ class Keyspace(Reading):
             return bool(await self.ask_voiding(command, lifetime, False, client))
         self = self.through(client)
         name, glimpse = command[1], self.glimpse(command[1], primary=True)
-        voids = self.voids((name,)) if lifetime is not None and lifetime < self.lease_life else ()
-        plan = [(self.topology.route(command), (*voids, glimpse, command))]
-        ((*_, shown, reply),) = await self.ask_all(plan, False)
-        metadata = await self.shown(name, shown, primary=True) if reply else None
-        if metadata is None:
+        if lifetime is None or lifetime >= self.lease_life:
+            reply, shown = await self.ask_beside(command, glimpse, False)
+        else:
+            plan = [(self.topology.route(command), (*self.voids((name,)), glimpse, command))]
+            ((*_, shown, reply),) = await self.ask_all(plan, False)
+        if not reply or self.codec.is_plain(shown) or (metadata := await self.shown(name, shown, primary=True)) is None:
             return bool(reply)
         # The command counted the whole life of the entry, and its stale life comes after that.
         standing, left = await self.judgement(name, metadata)

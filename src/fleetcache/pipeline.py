@@ -31,7 +31,7 @@ from fleetcache.twin import Twinned, blocking
 
 OPERATIONS = frozenset(
     (  # noqa: SIM905 - as a list literal they would fill a page
-        "get set add get_many set_many delete delete_many has_key get_or_set get_or_set_many get_with_ttl "
+        "get set add get_many set_many delete delete_many has_key get_or_set get_or_set_many get_with_ttl lookup "
         "incr decr incr_version decr_version invalidate_tags invalidate "
         "touch ttl pttl persist expire pexpire expire_at pexpire_at scan keys delete_pattern clear "
         "hset hsetnx hget hmget hgetall hvals hkeys hlen hexists hdel hincrby "

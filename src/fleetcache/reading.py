@@ -142,10 +142,10 @@ class Reading(Judging):
             return copy.value is not PACKED or copy.payload is not None
         primary = fresh or near is not None
         exists = (c.EXISTS_NOW if primary else c.EXISTS, name)
-        found, shown = await self.ask_several((exists, self.glimpse(name, primary=primary)), False)
-        self.overtake(name)
-        metadata = await self.shown(name, shown, primary=primary) if found else None
-        if metadata is None:
+        found, shown = await self.ask_beside(exists, self.glimpse(name, primary=primary), False)
+        if near is not None:
+            self.overtake(name)
+        if self.codec.is_plain(shown) or (metadata := await self.shown(name, shown, primary=primary)) is None:
             return bool(found)
         return (await self.judgement(name, metadata, exact=False)).standing is Standing.FRESH
 
@@ -156,9 +156,12 @@ class Reading(Judging):
         return (c.GLIMPSE_NOW if primary else c.GLIMPSE, name, 0, GLIMPSE - 1)
 
     async def shown(self, name: str, reply: Reply, *, primary: bool) -> Metadata | None:
-        """Return the metadata of the entry called *name*; None if it has none.  *reply* is that to `glimpse`."""
-        if type(reply) is not bytes:
-            return None  # an entry of another kind, or an ignored outage
+        """Return the metadata of the entry called *name*; None if it has none.
+
+        *reply* is that to `glimpse`: the beginning of a payload, or none of an entry of another kind or in an ignored outage.
+        """
+        if self.codec.is_plain(reply):
+            return None
         try:
             return self.codec.metadata(reply)
         except UnreadableValue:

@@ -97,7 +97,7 @@ WRITES: dict[str, list[Case]] = {
 }
 
 READS = {
-    *("get", "get_many", "get_with_ttl", "has_key", "keys", "pttl", "scan", "ttl"),
+    *("get", "get_many", "get_with_ttl", "has_key", "keys", "lookup", "pttl", "scan", "ttl"),
     *("hexists", "hget", "hgetall", "hkeys", "hlen", "hmget", "hvals", "lindex", "llen", "lrange"),
     *("scard", "sdiff", "sinter", "sismember", "smembers", "smismember", "srandmember", "sscan", "sunion"),
     *("zcard", "zcount", "zrange", "zrangebyscore", "zrank", "zrevrange", "zrevrangebyscore", "zrevrank", "zscore"),

@@ -78,6 +78,8 @@ class Codec:
         if self._magic and self._compress is not None:
             _check_signature(self.compressor, self._magic)
         self._readers = self._table()
+        self._plain = (self._loads, int)
+        """The decoders of payloads that can have no metadata."""
 
     def encode(self, value: Any, *, integers: bool = True) -> bytes | int:
         """Return the payload of *value*; an integer is returned unchanged, to be sent as digits.
@@ -170,12 +172,16 @@ class Codec:
         """Whether the beginning of a payload may show nothing of its metadata, because it is compressed."""
         return self._compress is not None
 
+    def is_plain(self, payload: bytes | None) -> bool:
+        """Whether the first byte of *payload* tells that it has no metadata; or there is no payload."""
+        return type(payload) is not bytes or not payload or self._readers[payload[0]] in self._plain
+
     def metadata(self, payload: bytes) -> Metadata | None:
         """Return the metadata in *payload*, None if it has none; `GLIMPSE` bytes of a payload show it too.
 
         Raise UnreadableValue if the bytes cannot be read, or are too few.
         """
-        if not payload or self._readers[payload[0]] in {self._loads, int}:
+        if self.is_plain(payload):
             return None
         try:
             found = opened(unpacked) if (unpacked := self._opened(payload))[:1] in self._heads else None
