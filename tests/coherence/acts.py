@@ -140,6 +140,20 @@ def slower_than_its_lease(url: str) -> None:
     second.open()
 
 
+def slower_than_its_value_lives(url: str) -> None:
+    """L1: a load that takes longer than its value will live is stored all the same."""
+    stage, policy = Stage(url), Policy(timeout=0.2)
+    gate = Gate()
+    one = stage.call(0, "k", gate, policy)
+    gate.wait()
+    time.sleep(0.5)
+
+    gate.open()
+
+    assert one.result(PATIENCE) == "value"
+    assert stage.caches[1].get("k") == "value"
+
+
 def one_flight_for_the_impatient(url: str) -> None:
     """L1: those in a process who lose patience, one after the other, start one load together."""
     stage, policy = Stage(url), Policy(timeout=60, lease=9, wait=0.4)
@@ -241,6 +255,7 @@ ACTS = {
         nobody_waits_with_a_stale_value,
         relieved_and_failed,
         slower_than_its_lease,
+        slower_than_its_value_lives,
         one_flight_for_the_impatient,
         detached_and_replaced,
         early_renewals,

@@ -328,7 +328,7 @@ class Loading(Leases):
     async def _lease(self, flight: Flight, wish: Wish) -> Outcome | None:
         """Wait until this flight may load, and return None; or what was found, or why it may not."""
         guards = self.guards_of(wish.tags, wish.version)
-        life = self._life(wish.policy)
+        life = self._guarded_life(wish.policy)
         until, waited = wish.began + wish.policy.patience, False
         while True:
             asked = monotonic()
@@ -370,6 +370,11 @@ class Loading(Leases):
         return Failed(error, None)
 
     # --- storing ----------------------------------------------------------------------------------
+
+    def _guarded_life(self, policy: Policy) -> int | None:
+        """Return for how many milliseconds its guards are needed, from before the load of an entry until its end."""
+        life = self._life(policy)
+        return None if life is None else life + self.lease_life
 
     def _life(self, policy: Policy) -> int | None:
         """Return for how many milliseconds an entry is kept; None for ever."""

@@ -301,7 +301,7 @@ class Batches(LeasesOfMany, Loading):
         for trip in led:
             trip.flight.asks = True
         claims = [trip.claim for trip in led]
-        standings = await self.take_all(claims, batch.policy.lease, every, self._life(batch.policy))
+        standings = await self.take_all(claims, batch.policy.lease, every, self._guarded_life(batch.policy))
         for trip, standing in zip(led, standings, strict=True):
             versions = standing.guards
             trip.flight.generation = standing.generation
