@@ -27,7 +27,7 @@ async def versions(cache, *args):
         ("one", TypeError, "an iterable of texts, such as a list, not 'one'"),
         (b"one", TypeError, "an iterable of texts, such as a list, not b'one'"),
         (5, TypeError, "an iterable of texts, such as a list, not 5"),
-        ([5], TypeError, "5 is a int"),
+        ([5], TypeError, "5 is of the type int"),
         ([""], ValueError, "not be an empty text"),
         (map(str, range(17)), ValueError, "at most 16 tags, not 17"),
     ],
