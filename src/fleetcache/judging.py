@@ -15,6 +15,7 @@ from contextlib import suppress
 from enum import Enum
 from hashlib import sha1
 from math import ceil
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -27,6 +28,10 @@ from fleetcache.tagging import Tagging
 
 RENEWED = 60.0
 """For how many seconds the difference between two clocks is used."""
+
+UNKNOWN = (0.0, 0.0)
+
+NOTHING: Mapping[str, bytes | None] = MappingProxyType({})
 
 _clocks: WeakKeyDictionary[Server, tuple[float, float]] = WeakKeyDictionary()
 """For each server: how many milliseconds its clock is ahead of ours, and until when this is used."""
@@ -47,6 +52,10 @@ class Judgement(NamedTuple):
     left: int | None
     """Its milliseconds of fresh life, 0 or less if that has ended; None if it is as long as the entry lives."""
 
+    def serves(self, *, stale: bool = False) -> bool:
+        """Whether the value may be served, to a caller who takes a *stale* one or not."""
+        return self.standing is Standing.FRESH or (stale and self.standing is Standing.STALE)
+
 
 class Judging(Tagging):
     """Tells whether entries with metadata may be served."""
@@ -59,7 +68,7 @@ class Judging(Tagging):
     async def moment(self, server: Server) -> int | None:
         """Return the time of *server* in milliseconds since 1970; None in an ignored outage."""
         now = clock()
-        ahead, until = _clocks.get(server, (0.0, 0.0))
+        ahead, until = _clocks.get(server, UNKNOWN)
         if now < until:
             return ceil(now * 1000 + ahead)
         ((reply,),) = await self.ask_all([(server, ((c.TIME,),))], None)
@@ -72,26 +81,31 @@ class Judging(Tagging):
 
     async def judge(self, name: str, described: Described, known: Mapping[str, bytes | None] | None = None) -> Standing:
         """Return the standing of the entry called *name*; *known* are versions that some of its tags have now."""
-        return (await self.judgement(name, described.metadata, known)).standing
+        return (await self.judgement(name, described.metadata, known or NOTHING)).standing
 
     async def judgement(
-        self, name: str, metadata: Metadata, known: Mapping[str, bytes | None] | None = None, *, exact: bool = True
+        self, name: str, metadata: Metadata, known: Mapping[str, bytes | None] = NOTHING, *, exact: bool = True
     ) -> Judgement:
         """Return the standing of the entry called *name*, and its fresh life; *known* as with `judge`.
 
         If not *exact*, the tags of a stale entry are not looked at, which is then not said to be given up.
         """
-        left, stale = None, False
-        if metadata.fresh_until:
-            now = await self.moment(self.topology.home(name))
-            left = 0 if now is None else metadata.fresh_until - now
-            stale = left <= 0
-            # An old worker or a raw client may have let the entry live longer than that.
-            if now is not None and left <= -metadata.stale:
-                return Judgement(Standing.GIVEN_UP, left)
-        if metadata.tags and (exact or not stale) and not await self._stand(metadata, known or {}):
-            return Judgement(Standing.GIVEN_UP, left)
-        return Judgement(Standing.STALE if stale else Standing.FRESH, left)
+        now = await self.moment(self.topology.home(name)) if metadata.fresh_until else None
+        found = verdict(metadata, now, known, exact=exact)
+        if found is None:
+            unknown = [tag for tag, _ in metadata.tags if tag not in known]
+            known = {**known, **await self.versions(unknown, metadata.scope or None)}
+            found = verdict(metadata, now, known, exact=exact)
+            assert found is not None
+        return found
+
+    def prompt(self, name: str, metadata: Metadata, *, exact: bool) -> Judgement | None:
+        """Return what `judgement` returns, if nobody has to be asked for it; else None."""
+        if not metadata.fresh_until:
+            return verdict(metadata, None, NOTHING, exact=exact)
+        now = clock()
+        ahead, until = _clocks.get(self.topology.home(name), UNKNOWN)
+        return verdict(metadata, ceil(now * 1000 + ahead), NOTHING, exact=exact) if now < until else None
 
     async def judgements(self, entries: Sequence[tuple[str, Metadata]], *, exact: bool = True) -> list[Judgement]:
         """Return what `judgement` returns for each name with its metadata; the versions of all tags are asked for at once."""
@@ -101,19 +115,35 @@ class Judging(Tagging):
                 wanted.setdefault(metadata.scope, []).extend(tag for tag, _ in metadata.tags)
         known = {scope: await self.versions(dict.fromkeys(tags), scope or None) for scope, tags in wanted.items()}
         return [
-            await self.judgement(name, metadata, known.get(metadata.scope), exact=exact) for name, metadata in entries
+            self.prompt(name, metadata, exact=exact)
+            or await self.judgement(name, metadata, known.get(metadata.scope, NOTHING), exact=exact)
+            for name, metadata in entries
         ]
-
-    async def _stand(self, metadata: Metadata, known: Mapping[str, bytes | None]) -> bool:
-        """Whether each tag has the version now that it had when the value was made."""
-        unknown = [tag for tag, _ in metadata.tags if tag not in known]
-        if unknown:
-            known = {**known, **await self.versions(unknown, metadata.scope or None)}
-        return all(known[tag] == version for tag, version in metadata.tags)
 
     def scope(self, version: Any) -> str:
         """Return the scope of metadata for an entry in *version*, None for the cache's own."""
         return str(self.version if version is None else version)
+
+
+def verdict(metadata: Metadata, now: int | None, known: Mapping[str, bytes | None], *, exact: bool) -> Judgement | None:
+    """Return what an entry with *metadata* is worth *now*; None if a version of a tag is not in *known*, and counts.
+
+    Without the time it is not known to be fresh.  *exact* as with `Judging.judgement`.
+    """
+    left, stale = None, False
+    if metadata.fresh_until:
+        left = 0 if now is None else metadata.fresh_until - now
+        stale = left <= 0
+        # An old worker or a raw client may have let the entry live longer than that.
+        if now is not None and left <= -metadata.stale:
+            return Judgement(Standing.GIVEN_UP, left)
+    if metadata.tags and (exact or not stale):
+        for tag, version in metadata.tags:
+            if tag not in known:
+                return None
+            if known[tag] != version:
+                return Judgement(Standing.GIVEN_UP, left)
+    return Judgement(Standing.STALE if stale else Standing.FRESH, left)
 
 
 def mark(payload: bytes | None) -> tuple[str, bytes]:

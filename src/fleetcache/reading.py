@@ -74,7 +74,9 @@ class Reading(Judging):
                 self.note_unreadable(error, name)
                 return MISSING
             if type(value) is Described:
-                value = (await self._seen(name, value, payload, exact=stale)).served(stale=stale)
+                metadata = value.metadata
+                judged = self.prompt(name, metadata, exact=stale) or await self.judgement(name, metadata, exact=stale)
+                return value.value if judged.serves(stale=stale) else MISSING
             return value
         if not fresh and (copy := near.copy(name)) is not None:
             return self.served(copy, MISSING)
@@ -98,7 +100,9 @@ class Reading(Judging):
         """Return the entry called *name* with *value*, which may be `Described`."""
         if type(value) is not Described:
             return Found(value, payload)
-        return _found(value, payload, await self.judgement(name, value.metadata, exact=exact))
+        metadata = value.metadata
+        judged = self.prompt(name, metadata, exact=exact) or await self.judgement(name, metadata, exact=exact)
+        return _found(value, payload, judged)
 
     async def read_many(
         self,

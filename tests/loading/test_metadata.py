@@ -21,7 +21,7 @@ from fleetcache import Cache
 from fleetcache import commands as c
 from fleetcache.codec.compressors import BaseCompressor, IdentityCompressor, ZlibCompressor
 from fleetcache.codec.herding import Herded, HerdSerializer
-from fleetcache.codec.metadata import ENVELOPE, LONG, MAX_TAGS, SHORT, Described, Metadata
+from fleetcache.codec.metadata import ENVELOPE, GLIMPSE, LONG, MAX_TAGS, SHORT, Described, Metadata
 from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import BaseSerializer, JSONSerializer, MSGPackSerializer, PickleSerializer
 from fleetcache.errors import UnreadableValue, UnstorableValue
@@ -301,6 +301,32 @@ def test_a_changed_byte(serializer: Any, data: Any, metadata: Metadata) -> None:
     with suppress(UnreadableValue):
         read = codec.decode(bytes(payload))
         assert not isinstance(read, Described) or isinstance(read.metadata, Metadata)
+
+
+@each_serializer
+@pytest.mark.parametrize("compressor", [IdentityCompressor, ZlibCompressor])
+@given(value=plain, metadata=metadata, integers=st.booleans())
+@settings(deadline=None, max_examples=30)
+def test_at_a_glance(serializer: Any, compressor: Any, value: Any, metadata: Metadata, integers: bool) -> None:
+    """The beginning of a payload shows its metadata, or that it has none; or that there is more to read."""
+    codec = Codec(serializer, compressor)
+    plainly = codec.encode(value, integers=integers)
+    bare = plainly if isinstance(plainly, bytes) else b"%d" % plainly
+    whole = codec.describe(value, metadata)
+
+    assert codec.metadata(bare) is None
+    assert codec.metadata(whole) == metadata
+    assert codec.decode(codec.bare(whole) if value == [] else codec.redescribe(whole, FRESH)) in (
+        [],
+        Described([], metadata),
+        Described(value, FRESH),
+    )
+    for payload, expected in ((bare, None), (whole, metadata)):
+        with suppress(UnreadableValue):
+            assert codec.metadata(payload[:GLIMPSE]) == expected
+    if len(metadata.pack()) < 256 and serializer in PICKLING and not codec.compresses:
+        assert codec.metadata(whole[:GLIMPSE]) == metadata
+        assert codec.metadata(bare[:GLIMPSE]) is None
 
 
 def test_a_value_of_another_serializer() -> None:

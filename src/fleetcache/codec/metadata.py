@@ -52,7 +52,8 @@ def new_stamp() -> bytes:
     return os.urandom(STAMP)
 
 
-@dataclass(frozen=True, slots=True)
+# Neither class is frozen, although nobody changes one: to make a frozen object takes twice as long.
+@dataclass(slots=True, unsafe_hash=True)
 class Metadata:
     """What an entry says of itself."""
 
@@ -110,7 +111,7 @@ class Metadata:
         return cls(fresh_until, stale, cost, tuple(tags), stamp, early / 100, scope, made)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Described:
     """A value with its metadata, as a codec returns it; operations return the value alone."""
 
