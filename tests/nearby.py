@@ -34,6 +34,8 @@ HOPELESS = {State.DEAD, State.OFF}
 class ReadTwice:
     """A cache whose reads are done twice: a class of cache and not a `Face`, because Django's settings name a class."""
 
+    shares_loads = True
+
     def __init__(self, location: Any, params: Any = None, **kwargs: Any) -> None:
         params = params or {}
         super().__init__(location, {**params, "OPTIONS": {"NEAR": NEAR, **(params.get("OPTIONS") or {})}}, **kwargs)

@@ -373,9 +373,10 @@ if generation and holder == ARGV[4] then return {{left, 'mine', generation, hold
 if generation and (left > 0 or not ARGV[5]) then return {{left, 'held', generation, holder}} end
 if not ARGV[5] then return {{0, 'free'}} end
 -- Who takes over keeps the generation: else a value that takes longer than a lease would never be stored.
-local new = string.format('%s %s %.0f', generation or ARGV[3], ARGV[4], ARGV[6] - ARGV[5])
+if not generation then generation = ARGV[3] end
+local new = string.format('%s %s %.0f', generation, ARGV[4], ARGV[6] - ARGV[5])
 redis.call('SET', KEYS[2], new, 'PX', ARGV[6])
-return {{tonumber(ARGV[5]), 'mine', generation or ARGV[3], ARGV[4]}}
+return {{tonumber(ARGV[5]), 'mine', generation, ARGV[4]}}
 """,
 )
 FILL = Script.of(

@@ -10,11 +10,12 @@ two servers differ by, for a minute at most.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
-from hashlib import sha1
-from math import ceil
+from hashlib import blake2b, sha1
+from math import ceil, log
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -23,6 +24,7 @@ from fleetcache import commands as c
 from fleetcache.codec.metadata import Described, Metadata, opened, stamped
 from fleetcache.errors import UnreadableValue
 from fleetcache.exchange.contract import Server
+from fleetcache.forks import in_children
 from fleetcache.near.near import clock
 from fleetcache.tagging import Tagging
 
@@ -158,3 +160,22 @@ def mark(payload: bytes | None) -> tuple[str, bytes]:
         if opened(payload) is not None:
             return "head", stamped(payload)
     return "sha1", sha1(payload).hexdigest().encode()  # noqa: S324 - the server's choice
+
+
+def drawn(stamp: bytes) -> float:
+    """Return a number drawn from an exponential distribution with the mean 1 for the entry with this *stamp*.
+
+    In one process it is always the same: the moment at which an entry is renewed early is drawn once, however often it is
+    read, and another process draws another one.
+    """
+    random = int.from_bytes(blake2b(stamp, digest_size=8, key=_seed).digest()) + 1
+    return -log(random / 2**64)
+
+
+def _renew() -> None:
+    global _seed  # noqa: PLW0603 - of this process
+    _seed = os.urandom(16)
+
+
+_seed = os.urandom(16)
+in_children(_renew)

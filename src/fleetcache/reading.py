@@ -19,8 +19,7 @@ from fleetcache.core import MISSING
 from fleetcache.errors import UnreadableValue, is_outage
 from fleetcache.exchange.contract import Command, Redirected, Reply, Server, Verb
 from fleetcache.failsafe import TROUBLE
-from fleetcache.forks import chance
-from fleetcache.judging import Judgement, Judging, Standing
+from fleetcache.judging import Judgement, Judging, Standing, drawn
 from fleetcache.near.near import PACKED, Copyless, Near
 from fleetcache.near.reads import Read
 from fleetcache.near.store import Entry
@@ -362,5 +361,5 @@ def _life(seen: Found, left: Any) -> int | None:
         return -1
     life = min(ends)
     if metadata.early:
-        life -= int(early_by(metadata.cost, metadata.early, chance.expovariate(1)))
+        life -= int(early_by(metadata.cost, metadata.early, drawn(metadata.stamp)))
     return life if life > 0 else None

@@ -15,6 +15,7 @@ from fleetcache import kinds
 from fleetcache.errors import SettingsError
 from fleetcache.keys import KeyFunction, default_key_function
 from fleetcache.masking import masked_url, quoted, shown
+from fleetcache.policy import Policy
 from fleetcache.sharing import Sharing, frozen
 from fleetcache.signatures import DEADLINE, connection_options, says_none
 from fleetcache.urls import ESCAPES, Location, locations
@@ -207,6 +208,12 @@ class Options:
     near: NearOptions | None = option(None, NearOptions.read, "near")
     """Keep copies of values in the process; the server announces every change, which keeps them current. True, a size such
     as `"64MB"`, or a dict: see [below](#the-near-cache)."""
+    loading: Policy | None = option(None, Policy.read)
+    """How `get_or_set`, `get_or_set_many` and `@cached` load, unless a call says otherwise: a `Policy`, or a dict of its fields in
+    upper case, such as `{"STALE_WHILE_REVALIDATE": 60, "JITTER": 0.1}`."""
+    outage_ttl: float = option(0.0, kinds.at_least(0))
+    """With IGNORE_EXCEPTIONS: for how many seconds a process keeps what it loads while the server is away, so that an outage of
+    the cache does not become one of the database. 0: it is loaded anew for each call."""
     connection: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Further keyword arguments of redis-py's connections."""
     given: Mapping[str, Any] = field(default_factory=dict, repr=False)

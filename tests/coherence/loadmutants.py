@@ -14,7 +14,7 @@ from fleetcache.core import Core
 from fleetcache.exchange.contract import Script
 from fleetcache.judging import Judging
 from fleetcache.keys import lease_name
-from fleetcache.loading import flights, get_or_set, leases
+from fleetcache.loading import flights, get_or_set, leases, wishes
 from fleetcache.loading.flights import Failed, Flight, Flights
 from fleetcache.loading.get_or_set import Loading
 from fleetcache.loading.leases import Leases
@@ -106,7 +106,7 @@ def release_by_generation() -> None:
 @mutant
 def takeover_with_a_new_generation() -> None:
     """Who takes a lease over has what the one before him loads refused."""
-    rewrite("TAKE", "if not generation or failed ~= '' then generation = ARGV[3] end", "generation = ARGV[3]")
+    rewrite("TAKE", "if not generation then generation = ARGV[3] end", "generation = ARGV[3]")
 
 
 @mutant
@@ -222,7 +222,7 @@ def stale_without_limit() -> None:
     def forever(left: Any, cost: float, wanted: Any, draw: float) -> Any:
         return decide(left, cost, wanted, draw) if left is None or left > 0 else policy.Decision.RENEW
 
-    policy.decide = get_or_set.decide = forever  # type: ignore[attr-defined]
+    policy.decide = wishes.decide = forever  # type: ignore[attr-defined]
 
 
 # --- tags ---------------------------------------------------------------------------------------------

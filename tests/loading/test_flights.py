@@ -308,6 +308,7 @@ async def test_waiting_holds_no_connection(valkey):
     assert await asyncio.gather(*callers) == ["made"] * 10
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_leaves_nothing_behind(whole):
     """An exception at any line of the library leaves no flight in the table."""
     import sys

@@ -147,7 +147,7 @@ async def test_a_find_leaves_a_copy(near, asked):
 )
 async def test_the_life_of_a_copy(monkeypatch, face, left, fresh, early, life):
     """A copy ends early by the time of a load, 250 ms, and β times a draw more, which here is 1."""
-    monkeypatch.setattr(reading.chance, "expovariate", lambda _: 1.0)
+    monkeypatch.setattr(reading, "drawn", lambda _: 1.0)
     metadata = Metadata(fresh_until=1, cost=250, early=early)
 
     assert _life(Found("text", b"", metadata, Standing.FRESH, fresh), left) == life
@@ -157,7 +157,7 @@ async def test_early_renewal_is_drawn_once(copies, monkeypatch):
     """The draw is in the deadline of the copy, and no hit draws again."""
     near = copies(near={"MAX_TTL": 120})
     draws = []
-    monkeypatch.setattr(reading.chance, "expovariate", lambda rate: draws.append(rate) or 3.0)
+    monkeypatch.setattr(reading, "drawn", lambda stamp: draws.append(stamp) or 3.0)
     await put(near, "key", "text", cost=5000, early=2)
     began = clock()
     await copied(near, "key")

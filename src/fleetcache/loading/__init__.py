@@ -9,6 +9,9 @@ Its modules:
     many          get_or_set_many: the same for many values, by one call of the function that makes them
     many_leases   leases of many entries, each step in one write to each server
     get_or_set    read a value, or load it: once in the process, and once in the fleet
+    wishes        what a caller wants, and what he has seen
+    joining       waiting for a load of this process
+    leading       the leader's work: lease, load, store, publish
     flights       the loads that run in this process, which later callers join
     leases        the fleet's permission to load one entry
     load          what a loader may ask and say: `current_load`

@@ -33,6 +33,10 @@ LOOK = 1.0
 """After how many seconds at most a waiting caller looks by itself, in case an interrupt hit the one who should wake it."""
 
 
+MOST_NAMED = 10_000
+"""Of how many entries the tags are remembered that loaders added."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
     """The loader has made *value*."""
@@ -198,7 +202,24 @@ class Flights:
         """Whether the servers run scripts for this user, as far as is known."""
         self.leases = True
         """Whether the user may write leases."""
+        self.named: dict[str, tuple[str, ...]] = {}
+        """The tags that loaders named themselves, by the name of the entry: the next load captures them before it begins."""
+        self.submitted: dict[str, float] = {}
+        """Until when a renewal counts as under way that something else than its caller will do."""
         in_children(self.after_fork)
+
+    def expected(self, name: str) -> tuple[str, ...]:
+        """Return the tags that the last loader of *name* has added."""
+        return self.named.get(name, ())
+
+    def expect(self, name: str, tags: tuple[str, ...]) -> None:
+        """Note that the loader of *name* has added *tags*."""
+        if tags:
+            if len(self.named) >= MOST_NAMED:
+                self.named.clear()
+            self.named[name] = tags
+        elif self.named:
+            self.named.pop(name, None)
 
     @property
     def protection(self) -> str:
@@ -234,6 +255,7 @@ class Flights:
     def after_fork(self) -> None:
         """In a child, start empty: the leaders are in the parent."""
         self.running = {}
+        self.submitted = {}
 
 
 def is_own(flights: Iterable[Flight], name: str) -> bool:

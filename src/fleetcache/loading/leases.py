@@ -29,15 +29,11 @@ from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.judging import mark
 from fleetcache.keys import epoch_name, lease_name
 from fleetcache.loading.flights import Flights
+from fleetcache.loading.wishes import MISSING_ENTRY, Mark
 from fleetcache.marks import MISSING
 from fleetcache.values import Values
 
 log = logging.getLogger("fleetcache.loading")
-
-Mark = tuple[str, bytes]
-"""How a script can tell whether an entry still is the one that was judged: see `judging.mark`."""
-
-MISSING_ENTRY: Mark = ("", b"")
 
 STORED, LEASE_GONE, ENTRY_CHANGED, GUARD_CHANGED = 1, 0, -1, -2
 """The replies of the script that stores what was loaded."""

@@ -114,7 +114,7 @@ class Batches(LeasesOfMany, Loading):
         found = {} if refresh else await self.read_many(named)
         if len(found) == len(named):
             return found
-        batch = Batch(load_many, Policy.of(timeout, Policy(), policy), version, {}, found)
+        batch = Batch(load_many, self.policy_of(timeout, policy), version, {}, found)
         self._wish_all(batch, {name: key for name, key in named.items() if key not in found}, tags, refresh=refresh)
         await self._fulfil_all(batch)
         return {key: batch.found[key] for key in named.values() if key in batch.found}
@@ -142,7 +142,7 @@ class Batches(LeasesOfMany, Loading):
         if missing:
             made = mapped(await self.runtime.produce(partial(load_many, missing)), load_many, missing)
             new = {key: made[key] for key in missing if key in made}
-            await self.aset_many(new, Policy.of(timeout, Policy(), {}).timeout, version)
+            await self.aset_many(new, self.policy_of(timeout, {}).timeout, version)
             found |= new
         return {key: found[key] for key in keys if key in found}
 

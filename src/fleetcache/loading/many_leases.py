@@ -12,7 +12,8 @@ from redis.exceptions import ResponseError
 from fleetcache import commands as c
 from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.keys import lease_name
-from fleetcache.loading.leases import GUARD_CHANGED, STORED, UNKNOWN, Leases, Mark, Standing, _standing
+from fleetcache.loading.leases import GUARD_CHANGED, STORED, UNKNOWN, Leases, Standing, _standing
+from fleetcache.loading.wishes import Mark
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,264 @@
+"""The leader's work: take the lease, call the loader, store the value, publish it, and free the name.
+
+A blocking leader does it in his own thread.  For an awaiting one it is done in a task of its own, so that the first
+caller may be cancelled like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+from fleetcache.codec.metadata import VERSION, Metadata
+from fleetcache.errors import LoadFailed
+from fleetcache.failsafe import TROUBLE
+from fleetcache.forks import chance
+from fleetcache.interrupts import interruption
+from fleetcache.judging import Standing as Worth
+from fleetcache.keys import unique
+from fleetcache.loading.flights import Failed, Flight, Found, Gone, Made, Outcome
+from fleetcache.loading.leases import ENTRY_CHANGED, STORED, Leases, Standing
+from fleetcache.loading.load import CURRENT, Load
+from fleetcache.loading.renewing import quietly
+from fleetcache.loading.wishes import Wish
+from fleetcache.marks import MISSING, Timeout
+from fleetcache.policy import Decision, Policy
+from fleetcache.twin import complete
+
+log = logging.getLogger("fleetcache.loading")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25
+"""Between two looks at another process' lease, in seconds; the pauses grow with the time that was waited."""
+
+TASKS: set[asyncio.Task[None]] = set()
+"""The tasks that lead: an event loop alone would not keep them alive."""
+
+
+def pause_after(waited: float) -> float:
+    """Return how long a leader who has *waited* pauses before his next look at another process' lease."""
+    return min(max(FIRST_PAUSE, waited / 20), LONGEST_PAUSE)
+
+
+def keep(task: asyncio.Task[None]) -> None:
+    """Keep *task* alive until it has ended."""
+    TASKS.add(task)
+    task.add_done_callback(TASKS.discard)
+
+
+class Leading(Leases):
+    """Leads flights."""
+
+    async def _start(self, flight: Flight, wish: Wish) -> None:
+        """Lead *flight*: here, or in a task of its own."""
+        if self.runtime.blocks:
+            await self._lead(flight, wish)
+            return
+        flight.task = task = asyncio.get_running_loop().create_task(self._lead(flight, wish), name="fleetcache load")
+        keep(task)
+        flights = self.flights
+
+        def ended(task: asyncio.Task[None]) -> None:
+            error = None if task.cancelled() else task.exception()  # retrieved, or asyncio complains
+            flights.close(flight, Gone(error))
+
+        task.add_done_callback(ended)
+
+    async def _lead(self, flight: Flight, wish: Wish) -> None:
+        """Take the lease, load, store, publish, and free the name."""
+        outcome: Outcome = Gone()
+        try:
+            outcome = await self._led(flight, wish)
+        except BaseException as error:
+            outcome = Gone(error)
+            self._release_later(flight, wish)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.flights.close(flight, outcome)
+
+    async def _led(self, flight: Flight, wish: Wish) -> Outcome:
+        """Return the outcome of the load."""
+        found = await self._lease(flight, wish)
+        if found is not None:
+            return found
+        self.stats.loads += 1
+        load = Load(wish.key, wish.policy.timeout, wish.old, flight)
+        began = flight.loading_since = monotonic()
+        try:
+            CURRENT.set(load)
+            value = await self.runtime.produce(wish.make)
+            payload, life = await self._packed(wish, flight, load, value, monotonic() - began)
+        except Exception as error:
+            if interruption(error) is not None:
+                raise  # it is this caller's own
+            self.stats.load_errors += 1
+            await self._let_go(flight, wish, wish.policy.retry_after)
+            if flight.renews:
+                self._say(wish, "not renewed", error)
+            return Failed(error, error.__traceback__)
+        finally:
+            CURRENT.set(load.outer)
+        if load.skipped or (life is not None and life <= 0):
+            await self._let_go(flight, wish)
+            return Made(value, payload)
+        return await self._store_loaded(flight, wish, payload, life) or Made(value, payload)
+
+    async def _lease(self, flight: Flight, wish: Wish) -> Outcome | None:
+        """Wait until this flight may load, and return None; or what was found, or why it may not."""
+        guards = self.guards_of(unique((*wish.tags, *self.flights.expected(wish.name))), wish.version)
+        life = self._guarded_life(wish.policy)
+        until, waited = wish.began + wish.policy.patience, False
+        while True:
+            asked = monotonic()
+            if asked >= until:
+                flight.hurry()
+            flight.asks = True
+            standing = await self.take(wish.name, wish.judged, flight.holder, wish.policy.lease, guards, life)
+            flight.asked, flight.generation, flight.guards = asked, standing.generation, standing.guards
+            match standing.word:
+                case "entry":
+                    value = await self._judged(wish, standing)
+                    if value is not MISSING:
+                        return Found(value, standing.payload, asked)
+                case "gone":
+                    wish.see(None)
+                case "failed":
+                    return self._refused(wish, standing)
+                case "held" if flight.renews:
+                    return Gone()  # another process renews the value
+                case "held" if flight.impatient_since is None:
+                    self.stats.waited += not waited
+                    waited = True
+                    await flight.pause(self.runtime.waker(), min(pause_after(asked - wish.began), until - asked))
+                case _:
+                    return None
+
+    async def _judged(self, wish: Wish, standing: Standing) -> Any:
+        """Return the value of the entry that was found, MISSING if it may not be returned; then it is to be replaced."""
+        found = await self.examine(wish.name, standing.payload)
+        fresh = found.standing in {None, Worth.FRESH} and self._carries(found.metadata, wish.tags)
+        value = self._opened(found.value) if fresh and not wish.refresh else MISSING
+        if value is MISSING and wish.weigh(found) is Decision.SERVE:
+            wish.see(standing.payload)
+        return value
+
+    def _carries(self, metadata: Metadata | None, tags: tuple[str, ...]) -> bool:
+        """Whether an entry with *metadata* has all of *tags*."""
+        return not tags or (metadata is not None and {tag for tag, _ in metadata.tags}.issuperset(tags))
+
+    def _opened(self, value: Any) -> Any:
+        """Return what a caller gets of a stored value, MISSING if he should renew it: HerdClient stores more than it."""
+        return value
+
+    def _refused(self, wish: Wish, standing: Standing) -> Outcome:
+        """Return the failure of a load that no process shall try again yet."""
+        left = standing.left
+        error = LoadFailed(
+            f"{self.masked(wish.name)}: a load failed a moment ago, and is not tried again for {left:.1f} s", left
+        )
+        return Failed(error, None)
+
+    # --- storing ----------------------------------------------------------------------------------
+
+    def _guarded_life(self, policy: Policy) -> int | None:
+        """Return for how many milliseconds its guards are needed, from before the load of an entry until its end."""
+        life = self._life(policy)
+        return None if life is None else life + self.lease_life
+
+    def _life(self, policy: Policy) -> int | None:
+        """Return for how many milliseconds an entry is kept at most; None for ever."""
+        life = self.milliseconds(policy.timeout)
+        return None if life is None else life + round(policy.stale * 1000)
+
+    def _fresh_life(self, policy: Policy, timeout: Timeout, value: Any) -> int | None:
+        """Return for how many milliseconds *value* is fresh; None for ever."""
+        life = self.milliseconds(timeout if value is not None or policy.absent_for is None else policy.absent_for)
+        if life is not None and policy.jitter:
+            life -= int(life * policy.jitter * chance.random())
+        return life
+
+    async def _packed(
+        self, wish: Wish, flight: Flight, load: Load, value: Any, cost: float
+    ) -> tuple[bytes | int, int | None]:
+        """Return the payload to store, and for how many milliseconds it is kept, 0 if it is not."""
+        policy = wish.policy
+        value = load.stale if load.kept else value
+        life = self._fresh_life(policy, load.timeout, value)
+        tags = unique((*wish.tags, *load.tags))
+        self.flights.expect(wish.name, load.tags)
+        soft = policy.soft and life is not None
+        if not (soft or tags):
+            (payload,) = await self.encoded((value,))
+            return payload, life
+        names = {tag: self.tag_name(tag, wish.version) for tag in tags}
+        versions, now = flight.guards or {}, await self._now(wish.name) if soft else 0
+        if now is None or not versions.keys() >= set(names.values()):
+            now, life = 0, 0  # nobody knows how long it would be fresh, or whether that tag was invalidated meanwhile
+        metadata = Metadata(
+            fresh_until=now + life if soft and life else 0,
+            stale=round(policy.stale * 1000) if soft else 0,
+            cost=round(cost * 1000),
+            tags=tuple((tag, versions.get(name, bytes(VERSION))) for tag, name in names.items()),
+            early=policy.early,
+            scope=self.scope(wish.version),
+            made=now and now - round(cost * 1000),
+        )
+        (payload,) = await self.encoded((value,), metadata=[metadata])
+        return payload, life and life + metadata.stale
+
+    async def _now(self, name: str) -> int | None:
+        """Return the time of the server that holds *name*, None if it is away: a value that was made is returned all the same."""
+        try:
+            return await self.moment(self.topology.home(name))
+        except TROUBLE:
+            return None
+
+    async def _store_loaded(self, flight: Flight, wish: Wish, payload: bytes | int, life: int | None) -> Outcome | None:
+        """Store the payload; return what another writer has stored meanwhile, if that is to be returned instead."""
+        if flight.guards is None or (flight.generation is None and self.flights.leases):
+            return None  # the server was away when the load began, so nobody knows what has changed since
+        try:
+            stored = await self.fill(wish.name, flight.generation, wish.judged, payload, life, flight.guards)
+            if stored == STORED:
+                return None
+            self.stats.fills_refused += 1
+            await self._let_go(flight, wish)
+            if stored == ENTRY_CHANGED and not wish.refresh:
+                moment = monotonic()
+                value = await self.read(wish.name, fresh=True)
+                return None if value is MISSING else Found(value, None, moment)
+        except TROUBLE as error:
+            self._say_unstored(wish, error)
+        return None
+
+    def _say_unstored(self, wish: Wish, error: Exception) -> None:
+        """Log, once a minute for each entry, that a value could not be stored."""
+        self._say(wish, "loaded, but not stored", error)
+
+    def _say(self, wish: Wish, what: str, error: BaseException) -> None:
+        """Log *what* has happened to an entry because of *error*, once a minute."""
+        if self.stats.said.is_new(f"{what} {wish.name}"):
+            event = what.rpartition(" ")[2]
+            log.warning("%s: %s: %s", self.masked(wish.name), what, error, extra={"event": event})
+
+    async def _let_go(self, flight: Flight, wish: Wish, pause: float = 0.0) -> None:
+        """Release the lease; if the server is away, it ends by itself."""
+        if not flight.asks:
+            return
+        try:
+            await self.let_go(wish.name, flight.holder, pause)
+        except TROUBLE:
+            log.debug("%s: the lease was not released", self.masked(wish.name))
+
+    def _release_later(self, flight: Flight, wish: Wish) -> None:
+        """Release the lease of a flight whose leader was interrupted, without holding the interrupt up."""
+        if not flight.asks:
+            return
+        if self.runtime.blocks:
+            quietly(lambda: complete(self._let_go(flight, wish)))
+            return
+        with suppress(RuntimeError):  # the loop ends
+            keep(asyncio.get_running_loop().create_task(self._let_go(flight, wish)))
