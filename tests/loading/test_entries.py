@@ -14,6 +14,7 @@ from tests.nearby import NEAR
 from fleetcache import Cache, Lookup
 from fleetcache import commands as c
 from fleetcache.client import HerdClient
+from fleetcache.codec.metadata import Metadata
 from fleetcache.core import MISSING
 from fleetcache.judging import Standing
 from fleetcache.servers.remote import RemoteServer
@@ -300,22 +301,26 @@ async def test_a_life_without_end(cache):
     assert await cache.get_many(["key", "other"]) == {"key": "text", "other": "text"}
 
 
-async def test_a_change_of_life_loses_to_a_write(cache, monkeypatch):
+@pytest.mark.parametrize("described", [False, True])
+async def test_a_change_of_life_loses_to_a_write(cache, monkeypatch, described):
     """If another value is stored meanwhile, it keeps the life that it was stored with."""
     await put(cache, "key", "text")
+    new = Metadata(fresh_until=await now(cache, "key") + 90_000) if described else None
+    payload = cache.codec.describe("new", new) if described else cache.codec.encode("new")
     judging = type(cache.whole)
     whole = judging.judgement
 
     async def judgement(self, name, metadata, *args, **kwargs):
         found = await whole(self, name, metadata, *args, **kwargs)
-        await self.ask((c.SET, name, self.codec.encode("new"), "PX", 90_000), None)
+        await self.ask((c.SET, name, payload, "PX", 90_000), None)
         return found
 
     with monkeypatch.context() as patched:
         patched.setattr(judging, "judgement", judgement)
         assert await cache.touch("key", 5) is True
 
-    assert await cache.get("key") == "new"
+    found = await called(cache, "find", cache.name("key"))
+    assert (found.value, found.metadata) == ("new", new)
     assert 80_000 < await whole_life(cache, "key") <= 90_000
 
 
