@@ -10,10 +10,14 @@ from typing import Any
 from fleetcache import commands as c
 from fleetcache.cache import Cache
 from fleetcache.codec.herding import Herded, HerdSerializer
+from fleetcache.codec.metadata import Metadata
 from fleetcache.codec.payloads import Codec
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import SettingsError
 from fleetcache.forks import chance
+from fleetcache.judging import Standing
+from fleetcache.policy import Policy, PolicyOptions
+from fleetcache.reading import Found
 from fleetcache.servers.observed import observed
 from fleetcache.settings import Settings
 from fleetcache.topology.contract import Topology
@@ -25,6 +29,9 @@ from fleetcache.values import Lookup
 __all__ = ["ClusterClient", "DefaultClient", "HerdClient", "SentinelClient", "ShardClient"]
 
 DefaultClient = Cache
+
+OLD = Metadata()
+"""Stands for the metadata of an entry that a HerdClient takes for old."""
 
 
 class SentinelClient(DefaultClient):
@@ -79,8 +86,11 @@ class HerdClient(DefaultClient):
     """A cache in which some callers renew an entry shortly after it expired, while others still read it.
 
     Values live HERD_TIMEOUT seconds longer than asked.  In that time a read returns the default with
-    growing probability, so that a few callers compute the value again, not a herd.
+    growing probability, so that a few callers compute the value again, not a herd.  `get_or_set` lets one
+    caller of the fleet do so, and returns the old value to the others.
     """
+
+    softens = False
 
     @classmethod
     def make_codec(cls, settings: Settings) -> Codec:
@@ -108,6 +118,40 @@ class HerdClient(DefaultClient):
         if late > 0 and (late >= limit or late + chance.randint(1, limit) >= limit):
             return stale
         return value.value
+
+    # --- loading ----------------------------------------------------------------------------------
+
+    get_or_set = blocking(DefaultClient.aget_or_set)  # without the short cut that returns what is stored near
+
+    def policy_of(self, timeout: Timeout | Policy, options: PolicyOptions) -> Policy:
+        """Return the policy of a call: HERD_TIMEOUT stands for ``stale_while_revalidate``."""
+        policy = super().policy_of(timeout, options)
+        return replace(policy, stale_while_revalidate=float(self.settings.options.herd_timeout))
+
+    def _told(self, found: Found) -> Found:
+        herded = found.value
+        if type(herded) is not Herded:
+            return found
+        value = self._opened(herded)
+        if value is not MISSING:
+            return replace(found, value=value)
+        late = max(int(time() - herded.soft_expiry), 0)
+        metadata = found.metadata or OLD
+        return replace(found, value=herded.value, metadata=metadata, standing=Standing.STALE, milliseconds=-1000 * late)
+
+    def _opened(self, value: Any) -> Any:
+        return self._fresh(value, MISSING)
+
+    def _wrapped(self, value: Any, life: int | None, timeout: Timeout) -> tuple[Any, int | None]:
+        lifetime = timeout if life == self.milliseconds(timeout) else None if life is None else life / 1000
+        herded, kept = self._herded(value, lifetime)
+        return herded, self.milliseconds(kept)
+
+    def _life(self, policy: Policy) -> int | None:
+        life = self.milliseconds(policy.timeout)
+        return None if life is None else life + self.settings.options.herd_timeout * 1000
+
+    # --- operations -------------------------------------------------------------------------------
 
     async def aget(
         self,

@@ -191,8 +191,10 @@ class Loading(Joining):
             value = self._opened(self.served(copy, MISSING))
             if value is not MISSING:
                 return Found(value, metadata=NEAR)
-        found = await self.find(wish.name, fresh=fresh)
-        found.value = self._opened(found.value)
+        return self._told(await self.find(wish.name, fresh=fresh))
+
+    def _told(self, found: Found) -> Found:
+        """Return what this caller is told of the entry that was *found*: with HerdClient some are told that it is old."""
         return found
 
     # --- renewing ---------------------------------------------------------------------------------

@@ -51,6 +51,9 @@ def keep(task: asyncio.Task[None]) -> None:
 class Leading(Leases):
     """Leads flights."""
 
+    softens = True
+    """Whether what a policy says of old values is written into the entry; HerdClient has its own way to write it."""
+
     async def _start(self, flight: Flight, wish: Wish) -> None:
         """Lead *flight*: here, or in a task of its own."""
         if self.runtime.blocks:
@@ -153,6 +156,13 @@ class Leading(Leases):
         """Return what a caller gets of a stored value, MISSING if he should renew it: HerdClient stores more than it."""
         return value
 
+    def _wrapped(self, value: Any, life: int | None, timeout: Timeout) -> tuple[Any, int | None]:
+        """Return what is stored of *value*, and for how many milliseconds, if it is fresh for *life* of them.
+
+        That is *timeout*, or follows from it.
+        """
+        return value, life
+
     def _refused(self, wish: Wish, standing: Standing) -> Outcome:
         """Return the failure of a load that no process shall try again yet."""
         left = standing.left
@@ -189,10 +199,11 @@ class Leading(Leases):
         life = self._fresh_life(policy, load.timeout, value)
         tags = unique((*wish.tags, *load.tags))
         self.flights.expect(wish.name, load.tags)
-        soft = policy.soft and life is not None
+        soft = self.softens and policy.soft and life is not None
+        value, kept = self._wrapped(value, life, load.timeout)
         if not (soft or tags):
             (payload,) = await self.encoded((value,))
-            return payload, life
+            return payload, kept
         names = {tag: self.tag_name(tag, wish.version) for tag in tags}
         versions, now = flight.guards or {}, await self._now(wish.name) if soft else 0
         if now is None or not versions.keys() >= set(names.values()):
@@ -207,7 +218,7 @@ class Leading(Leases):
             made=now and now - round(cost * 1000),
         )
         (payload,) = await self.encoded((value,), metadata=[metadata])
-        return payload, life and life + metadata.stale
+        return payload, life and kept and kept + metadata.stale
 
     async def _now(self, name: str) -> int | None:
         """Return the time of the server that holds *name*, None if it is away: a value that was made is returned all the same."""
@@ -228,7 +239,7 @@ class Leading(Leases):
             await self._let_go(flight, wish)
             if stored == ENTRY_CHANGED and not wish.refresh:
                 moment = monotonic()
-                value = await self.read(wish.name, fresh=True)
+                value = self._opened(await self.read(wish.name, fresh=True))
                 return None if value is MISSING else Found(value, None, moment)
         except TROUBLE as error:
             self._say_unstored(wish, error)

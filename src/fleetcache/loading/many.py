@@ -111,7 +111,7 @@ class Batches(LeasesOfMany, Loading):
         if not keys:
             return {}
         named = dict(zip(self.names(keys, version), keys, strict=True))
-        found = {} if refresh else await self.read_many(named)
+        found = {} if refresh else await self._there(named)
         if len(found) == len(named):
             return found
         batch = Batch(load_many, self.policy_of(timeout, policy), version, {}, found)
@@ -120,6 +120,14 @@ class Batches(LeasesOfMany, Loading):
         return {key: batch.found[key] for key in named.values() if key in batch.found}
 
     get_or_set_many = blocking(aget_or_set_many)
+
+    async def _there(self, named: Mapping[str, Any], *, fresh: bool = False) -> dict[Any, Any]:
+        """Return the values that are there and need no renewal, as `read_many` does."""
+        found = await self.read_many(named, fresh=fresh)
+        if self.softens:
+            return found
+        opened = {key: self._opened(value) for key, value in found.items()}
+        return {key: value for key, value in opened.items() if value is not MISSING}
 
     def _wish_all(self, batch: Batch, named: Mapping[str, Any], tags: TagsOf, *, refresh: bool) -> None:
         """Have *batch* want the values that are called *named*."""
@@ -154,7 +162,7 @@ class Batches(LeasesOfMany, Loading):
         while batch.wishes:
             if looked:  # who had to look again may find what was stored meanwhile
                 named = {name: wish.key for name, wish in batch.wishes.items()}
-                seen = await self.read_many(named, fresh=True)
+                seen = await self._there(named, fresh=True)
                 for wish in [wish for wish in batch.wishes.values() if wish.key in seen]:
                     batch.answer(wish, seen[wish.key])
             looked = True
@@ -401,7 +409,7 @@ class Batches(LeasesOfMany, Loading):
             return {}
         moment = monotonic()
         try:
-            found = await self.read_many({trip.wish.name: trip for trip in trips}, fresh=True)
+            found = await self._there({trip.wish.name: trip for trip in trips}, fresh=True)
         except TROUBLE:
             return {}
         return {trip: Found(value, None, moment) for trip, value in found.items()}
