@@ -114,11 +114,16 @@ class Policy:
 
     @classmethod
     def read(cls, written: Any) -> Self:
-        """Return the policy in OPTIONS["LOADING"]: itself, or a dict of its fields in upper or lower case."""
+        """Return the policy in OPTIONS["LOADING"]: itself, or a dict of its fields in upper or lower case.
+
+        In a URL it is a text, such as ``early:1,jitter:0.1``.
+        """
         if isinstance(written, cls):
             return written
+        if isinstance(written, str):
+            written = _in_words(written)
         if not isinstance(written, Mapping):
-            raise TypeError(f"a dict or a Policy is expected, not a {type(written).__name__}")
+            raise TypeError(f"a dict or a Policy is expected, not {type(written).__name__}")
         known = {each.name for each in fields(cls)}
         if unknown := [name for name in written if str(name).lower() not in known]:
             raise ValueError(_unknown(str(unknown[0]), {name.upper() for name in known}))
@@ -138,6 +143,20 @@ class Policy:
     def patience(self) -> float:
         """How long a caller waits for somebody else's load."""
         return self.lease + PATIENCE if self.wait is None else self.wait
+
+
+def _in_words(text: str) -> dict[str, Any]:
+    """Return the fields of a policy in *text*."""
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, colon, value = (word.strip() for word in part.partition(":"))
+        if not colon:
+            raise ValueError("a dict or a Policy is expected, or a text such as 'early:1,jitter:0.1'")
+        try:
+            found[name] = None if value == "None" else float(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def _unknown(name: str, known: AbstractSet[str]) -> str:

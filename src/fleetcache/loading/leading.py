@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from fleetcache.codec.metadata import VERSION, Metadata
-from fleetcache.errors import LoadFailed
+from fleetcache.errors import LoadFailed, UnstorableValue
 from fleetcache.failsafe import TROUBLE
 from fleetcache.forks import chance
 from fleetcache.interrupts import interruption
@@ -194,6 +194,15 @@ class Leading(Leases):
         self, wish: Wish, flight: Flight, load: Load, value: Any, cost: float
     ) -> tuple[bytes | int, int | None]:
         """Return the payload to store, and for how many milliseconds it is kept, 0 if it is not."""
+        try:
+            return await self._encoded(wish, flight, load, value, cost)
+        except UnstorableValue as error:  # its callers get it nevertheless
+            self._say_unstored(wish, error)
+            return 0, 0
+
+    async def _encoded(
+        self, wish: Wish, flight: Flight, load: Load, value: Any, cost: float
+    ) -> tuple[bytes | int, int | None]:
         policy = wish.policy
         value = load.stale if load.kept else value
         life = self._fresh_life(policy, load.timeout, value)

@@ -105,6 +105,10 @@ class Batches(LeasesOfMany, Loading):
         *tags* are those of all values, or a callable that returns the tags of the value of one key.  With *refresh* all
         keys are loaded.
         """
+        if not callable(load_many):
+            raise TypeError(
+                f"load_many has to be a function that takes a list of keys and returns a mapping, not {type(load_many).__name__}"
+            )
         if self.runtime.records:
             return await self._simply_many(keys, load_many, timeout, version)
         keys = list(keys)
