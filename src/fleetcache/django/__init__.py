@@ -5,6 +5,8 @@ Its modules:
     backend      `RedisCache`, the cache backend
     middleware   a fence before each request
     afterwards   work that waits until the response was sent
+    fragments    ``{% cached %}``, which keeps a part of a page
+    templatetags ``{% load fleetcache %}``
     checks       system checks of ``CACHES``
     apps         the app for INSTALLED_APPS, which registers the checks
     standin      whether fleetcache-django-redis is installed beside django-redis
@@ -16,12 +18,20 @@ from typing import Any
 
 from fleetcache.django.afterwards import take_part
 from fleetcache.django.backend import RedisCache
+from fleetcache.django.fragments import fragment_key
 from fleetcache.django.middleware import FenceMiddleware
 from fleetcache.errors import InvalidCacheBackendError
 from fleetcache.failsafe import omit_exception
 from fleetcache.loading.cached import Caching
 
-__all__ = ["FenceMiddleware", "RedisCache", "cached", "get_redis_connection", "omit_exception"]
+__all__ = [
+    "FenceMiddleware",
+    "RedisCache",
+    "cached",
+    "fragment_key",
+    "get_redis_connection",
+    "omit_exception",
+]
 
 
 def get_redis_connection(alias: str = "default", write: bool = True) -> Any:

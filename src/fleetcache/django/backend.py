@@ -13,8 +13,10 @@ from typing import Any, Self
 from asgiref.sync import sync_to_async
 from django.apps import apps
 from django.conf import settings
+from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT as DJANGO_DEFAULT
 from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.dummy import DummyCache
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
@@ -124,6 +126,19 @@ class RedisCache(Cache, BaseCache):
     @_client_cls.setter
     def _client_cls(self, client: Any) -> None:
         raise AttributeError(f"the client is named in the settings: OPTIONS['CLIENT_CLASS'] = {client!r}")
+
+
+def cache_named(alias: str) -> RedisCache | None:
+    """Return the cache *alias*, or None for Django's DummyCache, which keeps nothing; refuse those of other backends."""
+    cache = caches[alias]
+    if isinstance(cache, DummyCache):
+        return None
+    if not isinstance(cache, RedisCache):
+        raise ImproperlyConfigured(
+            f"CACHES[{alias!r}] is {type(cache).__module__}.{type(cache).__qualname__}, which has no tags and loads nothing once. "
+            f"Use fleetcache.django.RedisCache (in tests with LOCATION memory://), or Django's DummyCache"
+        )
+    return cache
 
 
 def entries() -> Iterator[tuple[str, dict[str, Any], type[RedisCache]]]:
