@@ -5,6 +5,11 @@ Its modules:
     backend      `RedisCache`, the cache backend
     middleware   a fence before each request
     afterwards   work that waits until the response was sent
+    pages        `cache_page`, which keeps the pages of a view
+    rules        its arguments
+    visits       one request for a page
+    responses    which responses may be kept, and how
+    visitors     what a view takes from its visitor
     fragments    ``{% cached %}``, which keeps a part of a page
     templatetags ``{% load fleetcache %}``
     checks       system checks of ``CACHES``
@@ -20,6 +25,7 @@ from fleetcache.django.afterwards import take_part
 from fleetcache.django.backend import RedisCache
 from fleetcache.django.fragments import fragment_key
 from fleetcache.django.middleware import FenceMiddleware
+from fleetcache.django.pages import cache_page
 from fleetcache.errors import InvalidCacheBackendError
 from fleetcache.failsafe import omit_exception
 from fleetcache.loading.cached import Caching
@@ -27,6 +33,7 @@ from fleetcache.loading.cached import Caching
 __all__ = [
     "FenceMiddleware",
     "RedisCache",
+    "cache_page",
     "cached",
     "fragment_key",
     "get_redis_connection",

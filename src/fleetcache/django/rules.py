@@ -1,0 +1,94 @@
+"""The arguments of `cache_page`, and what follows from them for a response."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from django.conf import settings
+from django.utils.cache import get_max_age
+
+from fleetcache.marks import DEFAULT_TIMEOUT, Timeout
+from fleetcache.policy import Policy
+
+Tags: TypeAlias = Iterable[str] | Callable[..., Iterable[str] | Awaitable[Iterable[str]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """The arguments of `cache_page`."""
+
+    timeout: Timeout | Policy = None
+    cache: str | None = None
+    key_prefix: str | None = None
+    tags: Tags = ()
+    headers: bool | None = None
+    vary_on_user: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse options that make no sense where the view is decorated, and not in its first request."""
+        Policy.of(self.timeout, Policy(), self.options)
+        if isinstance(self.tags, str):
+            raise TypeError(f"cache_page: tags is the text {self.tags!r}; write a list, or a function that returns one")
+        if not callable(self.tags):
+            object.__setattr__(self, "tags", tuple(self.tags))  # it may be an iterator
+
+    @property
+    def alias(self) -> str:
+        """The alias of the cache."""
+        return self.cache or str(settings.CACHE_MIDDLEWARE_ALIAS)
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of keys."""
+        return str(settings.CACHE_MIDDLEWARE_KEY_PREFIX) if self.key_prefix is None else self.key_prefix
+
+    @property
+    def shows_status(self) -> bool:
+        """Whether responses get a ``Cache-Status``."""
+        return bool(getattr(settings, "FLEETCACHE_CACHE_STATUS", False) if self.headers is None else self.headers)
+
+    def life(self, response: Any) -> float | None:
+        """Return for how many seconds *response* is fresh, None for ever."""
+        timeout: Any = self.timeout
+        if isinstance(timeout, Policy):
+            if timeout.timeout is None:
+                return None
+            timeout = timeout.timeout
+        if isinstance(timeout, timedelta):
+            return timeout.total_seconds()
+        if timeout is None or timeout is DEFAULT_TIMEOUT:
+            said = get_max_age(response)
+            return float(settings.CACHE_MIDDLEWARE_SECONDS if said is None else said)
+        return float(timeout)
+
+    @property
+    def personal(self) -> bool:
+        """Whether the tags of a page may depend on more than its URL."""
+        return callable(self.tags) or any("{request" in tag for tag in self.tags)
+
+    def tags_of(self, request: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Return the tags of the page that a view makes for these arguments, or what has to be awaited for them."""
+        return (
+            self.tags(request, *args, **kwargs)
+            if callable(self.tags)
+            else self._filled(self.tags, request, args, kwargs)
+        )
+
+    def tags_of_url(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+        """Return those of the tags that every page of this URL has."""
+        if callable(self.tags):
+            return []
+        return self._filled([tag for tag in self.tags if "{request" not in tag], None, args, kwargs)
+
+    def _filled(self, tags: Iterable[str], request: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[str]:
+        try:
+            return [tag.format(*args, request=request, **kwargs) if "{" in tag else tag for tag in tags]
+        except (LookupError, AttributeError) as error:
+            known = ", ".join(["request", *kwargs])
+            raise ValueError(
+                f"cache_page: {error!r} in the tags {self.tags!r}; this view was called with {known}"
+            ) from error
