@@ -18,6 +18,8 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
+from asgiref.sync import sync_to_async
+from tests.caches import own_prefix
 from tests.django_settings import configure
 
 configure()
@@ -66,7 +68,31 @@ async def aview(request: Any) -> HttpResponse:
     return HttpResponse("seen")
 
 
-urlpatterns = [path("", view), path("a", aview)]
+def stale_view(request: Any) -> HttpResponse:
+    value = caches["default"].get_or_set("a", load, 0.02, stale_while_revalidate=60, renew="response")
+    happened.append(value)
+    return HttpResponse(value, status=503)
+
+
+async def astale_view(request: Any) -> HttpResponse:
+    value = await caches["default"].aget_or_set("a", aload, 0.02, stale_while_revalidate=60)
+    happened.append(value)
+    return HttpResponse(value)
+
+
+def load() -> str:
+    happened.append(f"load in {translation.get_language()}")
+    return translation.get_language() or ""
+
+
+async def aload() -> str:
+    assert await asyncio.to_thread(gate.wait, 10)
+    return await sync_to_async(load)()
+
+
+gate = threading.Event()
+
+urlpatterns = [path("", view), path("a", aview), path("stale", stale_view), path("astale", astale_view)]
 
 
 @pytest.fixture(autouse=True)
@@ -349,3 +375,44 @@ def test_caches_are_there_after_the_response():
         Client().get("/")
 
         assert caches["default"].get("a") == 1
+
+
+@pytest.fixture
+def stale() -> Iterator[None]:
+    """A cache with an old value."""
+    gate.clear()
+    entry = {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": "memory://renewal", "KEY_PREFIX": own_prefix()}
+    with override_settings(CACHES={"default": entry}):
+        caches["default"].get_or_set("a", lambda: "old", 0.001, stale_while_revalidate=60)
+        time.sleep(0.01)
+        yield
+        caches.close_all()
+
+
+def test_a_stale_value_is_renewed_after_the_response(stale):
+    """The view has the old value at once; also when its response is an error."""
+    with translation.override("de"):
+        assert Client().get("/stale").content == b"old"
+
+    assert happened == ["old", "load in de"]
+    assert caches["default"].get("a", stale=True) == "de"
+
+
+def test_a_renewal_in_asyncio_goes_on_when_its_request_has_ended(stale):
+    """It is a task of its own, whose blocking parts find a thread although the request's own has ended."""
+
+    async def run() -> None:
+        application = get_asgi_application()
+        with translation.override("de"):
+            exchange = Exchange("/astale")
+            await asyncio.wait_for(application(exchange.scope, exchange.receive, exchange.send), 10)
+        assert happened == ["old", "sent"]
+        gate.set()
+        deadline = time.monotonic() + 10
+        while await caches["default"].aget("a", stale=True) == "old":
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+
+    assert happened == ["old", "sent", "load in de"]
