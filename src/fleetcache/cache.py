@@ -38,6 +38,7 @@ from fleetcache.sharing import Sharing
 from fleetcache.stats.exchanges import is_heard
 from fleetcache.stats.payloads import LOADS, PAYLOADS, Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
+from fleetcache.tagging import Seen
 from fleetcache.topology.contract import REDIRECTS, SERVERS, Topology
 from fleetcache.topology.opening import open_topology
 from fleetcache.twin import join
@@ -56,6 +57,7 @@ class Shared:
     stats: Stats
     near: Near | None
     flights: Flights = field(default_factory=Flights)
+    seen: Seen = field(default_factory=Seen)
 
 
 _shared: Sharing[Shared] = Sharing()

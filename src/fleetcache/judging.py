@@ -86,17 +86,24 @@ class Judging(Tagging):
         return (await self.judgement(name, described.metadata, known or NOTHING)).standing
 
     async def judgement(
-        self, name: str, metadata: Metadata, known: Mapping[str, bytes | None] = NOTHING, *, exact: bool = True
+        self,
+        name: str,
+        metadata: Metadata,
+        known: Mapping[str, bytes | None] = NOTHING,
+        *,
+        exact: bool = True,
+        fresh: bool = True,
     ) -> Judgement:
         """Return the standing of the entry called *name*, and its fresh life; *known* as with `judge`.
 
-        If not *exact*, the tags of a stale entry are not looked at, which is then not said to be given up.
+        If not *exact*, the tags of a stale entry are not looked at, which is then not said to be given up.  With *fresh*
+        the primaries are asked for the versions of tags, even if there are copies, or replicas answer reads.
         """
         now = await self.moment(self.topology.home(name)) if metadata.fresh_until else None
         found = verdict(metadata, now, known, exact=exact)
         if found is None:
             unknown = [tag for tag, _ in metadata.tags if tag not in known]
-            known = {**known, **await self.versions(unknown, metadata.scope or None)}
+            known = {**known, **await self.versions(unknown, metadata.scope or None, fresh=fresh)}
             found = verdict(metadata, now, known, exact=exact)
             assert found is not None
         return found
@@ -109,16 +116,21 @@ class Judging(Tagging):
         ahead, until = _clocks.get(self.topology.home(name), UNKNOWN)
         return verdict(metadata, ceil(now * 1000 + ahead), NOTHING, exact=exact) if now < until else None
 
-    async def judgements(self, entries: Sequence[tuple[str, Metadata]], *, exact: bool = True) -> list[Judgement]:
+    async def judgements(
+        self, entries: Sequence[tuple[str, Metadata]], *, exact: bool = True, fresh: bool = True
+    ) -> list[Judgement]:
         """Return what `judgement` returns for each name with its metadata; the versions of all tags are asked for at once."""
         wanted: dict[str, list[str]] = {}
         for _, metadata in entries:
             if metadata.tags:
                 wanted.setdefault(metadata.scope, []).extend(tag for tag, _ in metadata.tags)
-        known = {scope: await self.versions(dict.fromkeys(tags), scope or None) for scope, tags in wanted.items()}
+        known = {
+            scope: await self.versions(dict.fromkeys(tags), scope or None, fresh=fresh)
+            for scope, tags in wanted.items()
+        }
         return [
             self.prompt(name, metadata, exact=exact)
-            or await self.judgement(name, metadata, known.get(metadata.scope, NOTHING), exact=exact)
+            or await self.judgement(name, metadata, known.get(metadata.scope, NOTHING), exact=exact, fresh=fresh)
             for name, metadata in entries
         ]
 

@@ -74,7 +74,8 @@ class Reading(Judging):
                 return MISSING
             if type(value) is Described:
                 metadata = value.metadata
-                judged = self.prompt(name, metadata, exact=stale) or await self.judgement(name, metadata, exact=stale)
+                judged = self.prompt(name, metadata, exact=stale)
+                judged = judged or await self.judgement(name, metadata, exact=stale, fresh=fresh)
                 return value.value if judged.serves(stale=stale) else MISSING
             return value
         if not fresh and (copy := near.copy(name)) is not None:
@@ -93,14 +94,16 @@ class Reading(Judging):
 
     async def examine(self, name: str, payload: bytes | None, *, exact: bool = True) -> Found:
         """Return the entry called *name* whose *payload*, None for none, was read; *exact* as with `judgement`."""
-        return await self._seen(name, MISSING if payload is None else self.entry(payload, name), payload, exact=exact)
+        value = MISSING if payload is None else self.entry(payload, name)
+        return await self._seen(name, value, payload, exact=exact, fresh=True)
 
-    async def _seen(self, name: str, value: Any, payload: bytes | None, *, exact: bool) -> Found:
+    async def _seen(self, name: str, value: Any, payload: bytes | None, *, exact: bool, fresh: bool) -> Found:
         """Return the entry called *name* with *value*, which may be `Described`."""
         if type(value) is not Described:
             return Found(value, payload)
         metadata = value.metadata
-        judged = self.prompt(name, metadata, exact=exact) or await self.judgement(name, metadata, exact=exact)
+        judged = self.prompt(name, metadata, exact=exact)
+        judged = judged or await self.judgement(name, metadata, exact=exact, fresh=fresh)
         return _found(value, payload, judged)
 
     async def read_many(
@@ -124,7 +127,8 @@ class Reading(Judging):
             values = self._values(named.values(), names, payloads)
             if Described in map(type, values.values()):
                 found = {name: values[key] for name, key in named.items() if key in values}
-                seen = await self._settle(found, dict(zip(names, payloads, strict=True)), exact=looked is not None)
+                paid, exact = dict(zip(names, payloads, strict=True)), looked is not None
+                seen = await self._settle(found, paid, exact=exact, fresh=fresh)
                 if looked is not None:
                     looked.update(seen)
                 values = {named[name]: value for name, value in found.items()}
@@ -132,7 +136,8 @@ class Reading(Judging):
         copies = {} if fresh else near.copies_of(names)
         found = {name: self.served(copy, MISSING) for name, copy in copies.items()}
         if len(copies) < len(names):
-            found |= await self._fetch_many(near, [name for name in names if name not in copies], looked)
+            left = [name for name in names if name not in copies]
+            found |= await self._fetch_many(near, left, looked, fresh=fresh)
         return {key: found[name] for name, key in named.items() if found.get(name, MISSING) is not MISSING}
 
     async def is_there(self, name: str, client: Any = None, *, fresh: bool = False) -> bool:
@@ -150,7 +155,7 @@ class Reading(Judging):
             self.overtake(name)
         if self.codec.is_plain(shown) or (metadata := await self.shown(name, shown, primary=primary)) is None:
             return bool(found)
-        return (await self.judgement(name, metadata, exact=False)).standing is Standing.FRESH
+        return (await self.judgement(name, metadata, exact=False, fresh=fresh)).standing is Standing.FRESH
 
     def glimpse(self, name: str, *, primary: bool) -> Command:
         """Return the command that shows whether the entry called *name* has metadata, in the exchange of another one."""
@@ -202,7 +207,8 @@ class Reading(Judging):
         if read is None:
             payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None)
             self.overtake(name)
-            seen = await self.examine(name, payload, exact=look or stale)
+            entry = MISSING if payload is None else self.entry(payload, name)
+            seen = await self._seen(name, entry, payload, exact=look or stale, fresh=fresh)
             return seen if look else seen.served(stale=stale)
         server = read.server or self.topology.home(name)
         # Always from the primary: a replica may be older than a copy that was read before.
@@ -230,7 +236,7 @@ class Reading(Judging):
                 self.note_unreadable(error, name)
                 left = None
         if look or type(value) is Described:
-            seen = await self._seen(name, value, payload, exact=look or stale)
+            seen = await self._seen(name, value, payload, exact=look or stale, fresh=fresh)
             self._arrive(near, read, seen, left)
             return seen if look else seen.served(stale=stale)
         near.arrive(read, value, payload, left)
@@ -238,7 +244,7 @@ class Reading(Judging):
 
     def _arrive(self, near: Near | Copyless, read: Read, seen: Found, left: Any) -> None:
         """Leave a copy of what *read* brought, if it may have one; *left* as with `Near.arrive`."""
-        life = left if seen.metadata is None else _life(seen, left)
+        life = left if seen.metadata is None else self._copy_life(near, read, seen, left)
         if life is None and seen.metadata is not None:
             near.forget((read.name,))
         elif seen.payload is None or seen.metadata is None:
@@ -246,8 +252,15 @@ class Reading(Judging):
         else:
             near.arrive(read, seen.value, self.codec.bare(seen.payload), life)
 
+    def _copy_life(self, near: Near | Copyless, read: Read | None, seen: Found, left: Any) -> int | None:
+        """Return `_life`; None also for an entry with tags if there are not copies of all their versions."""
+        life, metadata = _life(seen, left), seen.metadata
+        if life is not None and metadata is not None and metadata.tags and not self.bind(near, read, metadata):
+            return None
+        return life
+
     async def _fetch_many(
-        self, near: Near | Copyless, names: Sequence[str], looked: dict[str, Found] | None
+        self, near: Near | Copyless, names: Sequence[str], looked: dict[str, Found] | None, *, fresh: bool
     ) -> dict[str, Any]:
         """Return the values of those *names* that have one; leave copies; *looked* as with `read_many`."""
         names = list(map(str, names))
@@ -273,10 +286,11 @@ class Reading(Judging):
             # Another server than the primary does not know how long a copy may live.
             lefts = dict(zip(timed, () if isinstance(replies, Redirected) else replies[count:], strict=False))
             if Described in map(type, found.values()):
-                described = await self._settle(found, dict(zip(share, payloads, strict=True)), exact=looked is not None)
+                paid, exact = dict(zip(share, payloads, strict=True)), looked is not None
+                described = await self._settle(found, paid, exact=exact, fresh=fresh)
                 if looked is not None:
                     looked.update(described)
-                share, payloads = self._arrive_described(near, described, share, payloads, lefts)  # noqa: PLW2901 - without them
+                share, payloads = self._arrive_described(near, described, reads, share, payloads, lefts)  # noqa: PLW2901 - without them
             near.arrive_many(share, reads, found, payloads, lefts)
             values = {**values, **found} if values else found
         return values
@@ -285,6 +299,7 @@ class Reading(Judging):
         self,
         near: Near | Copyless,
         described: Mapping[str, Found],
+        reads: Mapping[str, Read],
         names: Sequence[str],
         payloads: Sequence[bytes | None],
         lefts: dict[str, Any],
@@ -295,7 +310,7 @@ class Reading(Judging):
         """
         kept = dict(zip(names, payloads, strict=True))
         for name, seen in described.items():
-            life = _life(seen, lefts.get(name))
+            life = self._copy_life(near, reads.get(name), seen, lefts.get(name))
             payload = kept.pop(name)
             if life is None or payload is None:
                 near.forget((name,))
@@ -304,14 +319,15 @@ class Reading(Judging):
         return list(kept), list(kept.values())
 
     async def _settle(
-        self, values: dict[str, Any], payloads: Mapping[str, bytes | None], *, exact: bool
+        self, values: dict[str, Any], payloads: Mapping[str, bytes | None], *, exact: bool, fresh: bool
     ) -> dict[str, Found]:
         """Put into *values* what the `Described` ones are worth, or take them out; return these as they were found.
 
-        *exact* as with `judgement`.
+        *exact* and *fresh* as with `judgement`.
         """
         described = {name: value for name, value in values.items() if type(value) is Described}
-        judged = await self.judgements([(name, value.metadata) for name, value in described.items()], exact=exact)
+        entries = [(name, value.metadata) for name, value in described.items()]
+        judged = await self.judgements(entries, exact=exact, fresh=fresh)
         found = {}
         for (name, value), judgement in zip(described.items(), judged, strict=True):
             found[name] = seen = _found(value, payloads.get(name), judgement)
@@ -354,7 +370,7 @@ def _life(seen: Found, left: Any) -> int | None:
     it here, so a hit draws nothing, and a value that is always near is renewed as well.
     """
     metadata = seen.metadata
-    if metadata is None or metadata.tags or type(left) is not int or left == -2 or seen.standing is not Standing.FRESH:
+    if metadata is None or type(left) is not int or left == -2 or seen.standing is not Standing.FRESH:
         return None
     ends = [end for end in (left, seen.milliseconds) if end is not None and end >= 0]
     if not ends:

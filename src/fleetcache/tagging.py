@@ -13,15 +13,17 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from redis.exceptions import ResponseError
 
 from fleetcache import commands as c
 from fleetcache.codec.metadata import MAX_TAGS, VERSION, Metadata
 from fleetcache.core import Core
-from fleetcache.exchange.contract import Command, Server
+from fleetcache.exchange.contract import Command, Redirected, Server
 from fleetcache.keys import TAG, default_key_function
+from fleetcache.near.near import Copyless, Near
+from fleetcache.near.reads import Read
 from fleetcache.owed import OWED
 from fleetcache.times import LARGEST
 
@@ -34,7 +36,45 @@ LONGER = 2
 LONGEST = 1000
 """How many letters a tag has at most."""
 
+GENERATION = 8192
+"""Of how many entries, at least, the tags are remembered."""
+
 IN_BYTES = TAG.encode()
+
+
+class Hint(NamedTuple):
+    """The tags that an entry had when it was read last, or has by its reader's word."""
+
+    scope: str
+    tags: tuple[str, ...]
+    names: tuple[str, ...]
+    """The names of the tags' versions."""
+
+
+class Seen:
+    """The tags last seen of each of many entries, so that a read of one asks for their versions at the same time.
+
+    There are two generations; when the newer is full, the older is dropped.  No lock: a wrong guess costs a round trip.
+    """
+
+    def __init__(self) -> None:
+        self.recent: dict[str, Hint] = {}
+        self.older: dict[str, Hint] = {}
+
+    def of(self, name: str) -> Hint | None:
+        """Return the tags of the entry called *name*; None if they are not known."""
+        return self.recent.get(name) or self.older.get(name)
+
+    def note(self, name: str, hint: Hint) -> None:
+        """Remember the tags of the entry called *name*."""
+        if len(self.recent) >= GENERATION:
+            self.older, self.recent = self.recent, {}
+        self.recent[name] = hint
+
+    def forget(self, name: str) -> None:
+        """Forget *name*, which has no tags any more."""
+        self.recent.pop(name, None)
+        self.older.pop(name, None)
 
 
 def checked(tags: Any, *, most: int | None = MAX_TAGS) -> tuple[str, ...]:
@@ -67,9 +107,30 @@ def _shown(what: Any) -> str:
 class Tagging(Core):
     """The versions of tags: what they are now, and which a new entry gets."""
 
+    seen: Seen
+    """The tags of entries that were read without a near cache, in all caches of this configuration."""
+
     def tag_name(self, tag: str, version: Any = None) -> str:
         """Return the name under which the version of *tag* is stored."""
         return self.name(TAG + tag, version)
+
+    def hint(self, tags: Iterable[str], version: Any = None) -> Hint | None:
+        """Return *tags*, which an entry is said to have, for a read; None if there are none."""
+        found = checked(tags)
+        scope = str(self.version if version is None else version)
+        return Hint(scope, found, tuple(self.tag_name(tag, version) for tag in found)) if found else None
+
+    def note_tags(self, name: str, metadata: Metadata | None) -> None:
+        """Remember the tags of the entry called *name*, which was read; None for *metadata* if it has none."""
+        known = self.seen.of(name)
+        if metadata is None or not metadata.tags:
+            if known is not None:
+                self.seen.forget(name)
+            return
+        tags = tuple([tag for tag, _ in metadata.tags])
+        if known is None or known.tags != tags or known.scope != metadata.scope:
+            version = metadata.scope or None
+            self.seen.note(name, Hint(metadata.scope, tags, tuple([str(self.tag_name(tag, version)) for tag in tags])))
 
     def is_tag(self, name: str | bytes) -> bool:
         """Whether *name* is that of a tag's version: in any version of this cache, or as its KEY_FUNCTION shows it."""
@@ -95,15 +156,56 @@ class Tagging(Core):
         """
         tags = list(tags)
         names = [self.tag_name(tag, version) for tag in tags]
-        verb = c.MGET_NOW if fresh or self.near is not None else c.MGET
-        found: dict[str, bytes | None] = dict.fromkeys(tags)
-        if tags:
-            for places, reply in await self.ask_many(verb, names, None):
-                found.update((tags[place], each) for place, each in zip(places, reply or (), strict=False))
+        found: dict[str, bytes | None] = dict.fromkeys(names)
+        if names:
+            near = self.near
+            if near is None:
+                for places, reply in await self.ask_many(c.MGET_NOW if fresh else c.MGET, names, None):
+                    found.update((names[place], each) for place, each in zip(places, reply or (), strict=False))
+            else:
+                copies = {} if fresh else near.copies_of(names)
+                found.update((name, copy.value) for name, copy in copies.items())
+                if len(copies) < len(found):
+                    found |= await self._fetch_versions(near, [name for name in found if name not in copies])
         if OWED.names:
-            owed = OWED.among(names)
-            found.update((tag, None) for tag, name in zip(tags, names, strict=True) if name in owed)
+            found.update(dict.fromkeys(OWED.among(names)))
+        return {tag: found[name] for tag, name in zip(tags, names, strict=True)}
+
+    async def _fetch_versions(self, near: Near | Copyless, names: Sequence[str]) -> dict[str, bytes | None]:
+        """Return the versions under *names*, asked of their primaries; leave copies, but none of missing ones."""
+        names = list(map(str, names))
+        reads = near.depart_many(names)
+        shares = self.topology.shares(names, reads=False)
+        plan: list[tuple[Server, list[Command]]] = []
+        for server, places in shares:
+            share = [names[place] for place in places]
+            plan.append(
+                (server, [*self.batch(c.MGET_NOW, share), *((c.PTTL_NOW, name) for name in share if name in reads)])
+            )
+        found: dict[str, bytes | None] = {}
+        for (_, places), (_, commands), replies in zip(shares, plan, await self.ask_all(plan, None), strict=True):
+            share = [names[place] for place in places]
+            timed = [command[1] for command in commands if command[0] is c.PTTL_NOW]
+            count = len(commands) - len(timed)
+            versions = self.merged(c.MGET_NOW, replies[:count])
+            if versions is None:
+                continue  # an ignored outage
+            found.update(zip(share, versions, strict=True))
+            lefts = {} if isinstance(replies, Redirected) else dict(zip(timed, replies[count:], strict=True))
+            there = {name: version for name, version in zip(share, versions, strict=True) if version is not None}
+            # Without its time to live nothing is kept: "missing" would be kept after a version has been made.
+            near.arrive_many(share, reads, there, versions, {name: lefts.get(name) for name in there})
         return found
+
+    def bind(self, near: Near | Copyless, read: Read | None, metadata: Metadata) -> bool:
+        """Let the copy that *read* leaves depend on the copies of its tags' versions; return whether all are there."""
+        wanted = [(self.tag_name(tag, metadata.scope or None), version) for tag, version in metadata.tags]
+        copies = near.copies_of([name for name, _ in wanted]) if read is not None and read.number else {}
+        bound = tuple(copies[name] for name, version in wanted if name in copies and copies[name].value == version)
+        if read is None or len(bound) < len(wanted):
+            return False
+        read.tags = bound
+        return True
 
     async def tagged(
         self, values: Collection[Any], tags: Iterable[str], lifetime: int | None, version: Any, client: Any

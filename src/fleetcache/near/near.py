@@ -26,7 +26,7 @@ from fleetcache.near.door import Doorkeeper
 from fleetcache.near.listener import GATE, RUNNING, Listener, listener_of
 from fleetcache.near.reads import Read, Reads
 from fleetcache.near.stages import State
-from fleetcache.near.store import COPIES, PACKED, Entry, Store
+from fleetcache.near.store import COPIES, NOWHERE, PACKED, Bound, Entry, Store
 from fleetcache.near.tracking import CANARY
 from fleetcache.settings import NearOptions, Settings
 from fleetcache.stats.figures import Figures
@@ -125,6 +125,8 @@ class Near:
             return None
         if now < entry.epoch.until:
             return entry
+        if type(entry.epoch) is Bound:
+            return self._bound_copy(name, entry, entry.epoch, now)
         # No thread has drained the socket in the last millisecond.
         reads = self.reads_of(name)
         reads.used = now
@@ -133,6 +135,28 @@ class Near:
         if entry is None or now >= entry.deadline:
             return None
         return entry if now < entry.epoch.until or reads.tracking.vouches(entry.epoch, now) else None
+
+    def _bound_copy(self, name: str, entry: Entry, bound: Bound, now: float) -> Entry | None:
+        """Return the copy of *name*, an entry with tags, if it may be served: `copy` goes on here."""
+        looked = {reads: reads.tracking for reads in map(self.reads_of, [name, *[tag.name for tag in bound.tags]])}
+        for reads in looked:
+            reads.used = now
+            reads.listener.look(now)
+        for tag in bound.tags:
+            if tag.before is NOWHERE:
+                new = self.copies.get(tag.name)
+                # As `PEXPIRE` makes it, for one: the same version, read anew.
+                if new is None or new.value != tag.value or new.epoch is not tag.epoch or new.deadline < entry.deadline:
+                    return None
+                bound.tags = tuple(new if each is tag else each for each in bound.tags)
+        if self.copies.get(name) is not entry or now >= entry.deadline:
+            return None
+        epochs = (bound.epoch, *bound.others)
+        trusted = all(
+            now < epoch.until or any(tracking.vouches(epoch, now) for tracking in looked.values()) for epoch in epochs
+        )
+        # Last, since another thread may have drained a socket meanwhile.
+        return entry if trusted and all(tag.before is not NOWHERE for tag in bound.tags) else None
 
     def copies_of(self, names: Sequence[str]) -> dict[str, Entry]:
         """Return the copies of *names* that may be served, by name."""

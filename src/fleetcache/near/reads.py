@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleetcache.keys import MAX_LENGTH, doubtful
 from fleetcache.near.stages import State
-from fleetcache.near.store import PACKED
+from fleetcache.near.store import PACKED, Bound, Entry
 
 if TYPE_CHECKING:
     from fleetcache.near.listener import Listener
@@ -32,7 +32,7 @@ SCALARS = frozenset((str, bytes, int, float, bool))
 class Read:
     """One read of a name, sent at the time *sent* and the journal's *number*; 0 if it leaves no copy."""
 
-    __slots__ = ("digest", "left", "name", "number", "payload", "reads", "sent", "server", "value")
+    __slots__ = ("digest", "left", "name", "number", "payload", "reads", "sent", "server", "tags", "value")
 
     digest: int
     left: Any
@@ -46,6 +46,8 @@ class Read:
         self.sent = sent
         self.server = reads.server
         """The primary that must answer; None if it is not known."""
+        self.tags: tuple[Entry, ...] = ()
+        """The copies of the versions of the entry's tags, without which its own copy is not served."""
 
     def arrived(self, value: Any, payload: bytes | None, left: Any) -> None:
         """Note the reply: the value and payload that a copy would hold, and the milliseconds that it may live."""
@@ -142,7 +144,10 @@ class Reads:
         tracking = self.tracking
         if tracking.journal.read(read.name, read.number, read.digest) and leaves_copy(read, self):
             lifetime = self.longest if read.left < 0 else min(self.longest, read.left / 1000)
-            if self.store.put(read.name, read.value, read.payload, read.sent + lifetime, tracking.epoch):
+            deadline, epoch = read.sent + lifetime, tracking.epoch
+            if read.tags:
+                deadline, epoch = min(deadline, *[tag.deadline for tag in read.tags]), Bound(epoch, read.tags)
+            if self.store.put(read.name, read.value, read.payload, deadline, epoch):
                 self.counts.filled += 1
             return
         self.counts.refused += read.number > 0

@@ -28,6 +28,9 @@ from fleetcache.stats.figures import Figures
 ENDED: Final = -inf
 """``Epoch.until`` of an epoch that has ended for good."""
 
+GONE: Final = 0.0
+"""``Epoch.until`` of a copy that lacks the copy of a tag's version, which may come back."""
+
 
 class Mark(Enum):
     """Stands in a copy in place of a value."""
@@ -61,6 +64,8 @@ NUMBER: Final = 32
 TEXT: Final = getsizeof("abc") - 3
 PAYLOAD: Final = getsizeof(b"")
 CELL: Final = 8
+BOUND: Final = 64
+"""Bytes of a `Bound`, rounded up as those of an `Entry`."""
 OWN: Final = 1200
 """Bytes of an empty store without its dict and its ghosts."""
 
@@ -111,6 +116,47 @@ class Epoch:
         self.until = until
 
 
+class Bound(Epoch):
+    """The epoch of a copy whose entry has tags: it lasts as long as *epoch* and the copies of all the tags' versions.
+
+    So a hit on such a copy is like any other hit.  A tag that is invalidated ends all copies with the tag in one step, as its
+    own copy is dropped; nothing has to look for them.
+    """
+
+    __slots__ = ("epoch", "others", "tags")
+
+    def __init__(self, epoch: Epoch, tags: tuple[Entry, ...]) -> None:
+        self.epoch = epoch
+        self.tags = tags
+        self.others = tuple({tag.epoch for tag in tags} - {epoch})
+        """The epochs of tags on other primaries; none on one server."""
+
+    @property
+    def until(self) -> float:  # type: ignore[override]  # a slot is read alike
+        """The moment until which the copy may be served."""
+        for tag in self.tags:
+            if tag.before is NOWHERE:
+                return GONE
+        if self.others:
+            return min(self.epoch.until, *[epoch.until for epoch in self.others])
+        return self.epoch.until
+
+    def spare(self) -> None:
+        """Let the next eviction spare the copies of the tags' versions, as it has spared this copy."""
+        for tag in self.tags:
+            tag.seen -= 1
+
+    def touch(self, hits: int) -> None:
+        """Report the versions of the tags to their servers, as *hits* of this copy are being reported."""
+        for tag in self.tags:
+            tag.told = min(tag.told, tag.hits - hits)
+
+    @property
+    def weight(self) -> int:
+        """The bytes of this object."""
+        return BOUND + getsizeof(self.tags) + (getsizeof(self.others) if self.others else 0)
+
+
 class Entry:
     """One copy, and its place in a queue.
 
@@ -139,6 +185,12 @@ class Entry:
     def holds(self, value: Any, payload: Payload) -> bool:
         """Whether this is a copy of the same value."""
         return type(self.value) is type(value) and bool(self.value == value) and self.payload == payload
+
+
+def epoch_of(entry: Entry) -> Epoch:
+    """Return the epoch of the primary that holds the entry."""
+    epoch = entry.epoch
+    return epoch.epoch if type(epoch) is Bound else epoch
 
 
 class Queue(Entry):
@@ -208,6 +260,8 @@ class Store:
             weight += PAYLOAD + len(payload)
         if value is not PACKED:
             weight += weigh(value)
+        if type(epoch) is Bound:
+            weight += epoch.weight
         if weight > 256:
             weight += NUMBER
         if weight > self._largest or not self._make_room(weight):
@@ -273,16 +327,19 @@ class Store:
     def rid(self, epoch: Epoch) -> None:
         """Remove every copy of *epoch*, and the useless ones of other epochs."""
         for entry in list(self.copies.values()):
-            if entry.epoch is epoch or entry.epoch.until == ENDED:
+            if epoch_of(entry) is epoch or entry.epoch.until == ENDED:
                 self._evict(entry, "ended")
 
     def warm(self, epoch: Epoch, hits: int) -> list[Entry]:
-        """Return the copies of *epoch* with *hits* hits or more since TOUCH last reported them.  Needs no lock."""
+        """Return the copies of *epoch* with *hits* hits or more since TOUCH last reported them.  Needs no lock.
+
+        The versions of their tags follow with the next report.
+        """
         return [
             entry
             for entry in list(self.copies.values())
             if entry.hits - entry.told >= hits
-            and entry.epoch is epoch
+            and epoch_of(entry) is epoch
             and not (entry.value is PACKED and entry.payload is None)
         ]
 
@@ -340,12 +397,16 @@ class Store:
                     self._remember(entry.name)
                     break
                 entry.seen = entry.hits
+                if type(entry.epoch) is Bound:
+                    entry.epoch.spare()
             else:
                 entry = main.after
                 credit = min(entry.hits - entry.seen, CREDIT)
                 if not look or credit <= 0:
                     break
                 entry.seen = entry.hits - credit + 1
+                if type(entry.epoch) is Bound:
+                    entry.epoch.spare()
             # To the back of the main queue.
             self._unlink(entry)
             entry.queue.weight -= entry.weight

@@ -13,7 +13,7 @@ from redis.exceptions import AskError, MovedError, ResponseError
 
 from fleetcache.near.refusals import PASSING
 from fleetcache.near.stages import Stage
-from fleetcache.near.store import Entry
+from fleetcache.near.store import Bound, Entry
 
 if TYPE_CHECKING:
     from fleetcache.near.tracking import Tracking
@@ -57,6 +57,9 @@ class Touching:
         """Report to the server that *entries* are in use."""
         for entry in entries:
             entry.told = entry.hits
+        for entry in entries:
+            if type(entry.epoch) is Bound:
+                entry.epoch.touch(PAID)
         names = [entry.name for entry in entries]
         size = 1 if self.tracking.can_move else len(names)  # on a cluster each name is in another slot
         for first in range(0, len(names), size or 1):
