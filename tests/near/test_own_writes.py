@@ -48,7 +48,9 @@ WRITES: dict[str, list[Case]] = {
         ("text", lambda c, k: c.set_many({k: "new", f"{k}2": "new"}, 0)),
     ],
     "get_or_set": [(None, lambda c, k: c.get_or_set(k, "new"))],
+    "get_or_set_many": [(None, lambda c, k: c.get_or_set_many([k], lambda keys: dict.fromkeys(keys, "new")))],
     "delete": [("text", lambda c, k: c.delete(k))],
+    "invalidate": [("text", lambda c, k: c.invalidate(k)), ("text", lambda c, k: c.invalidate(k, soft=True))],
     "delete_many": [("text", lambda c, k: c.delete_many([k, f"{k}2"]))],
     "delete_pattern": [("text", lambda c, k: c.delete_pattern(f"{k}*"))],
     "clear": [("text", lambda c, k: c.clear())],
@@ -103,7 +105,7 @@ READS = {
     *("zcard", "zcount", "zrange", "zrangebyscore", "zrank", "zrevrange", "zrevrangebyscore", "zrevrank", "zscore"),
 }
 
-STEPS = {"get_or_set", "delete_pattern", "clear"}
+STEPS = {"get_or_set", "get_or_set_many", "delete_pattern", "clear"}
 """Operations of more than one step, which no transaction takes."""
 
 CASES = [
@@ -112,8 +114,8 @@ CASES = [
 
 
 def test_no_operation_is_forgotten():
-    """Each operation of a cache is known as a read or has cases here."""
-    assert Cache.operations == WRITES.keys() | READS
+    """Each operation of a cache is known as a read or has cases here; `tests/loading/test_near_tags.py` has those of tags."""
+    assert Cache.operations == WRITES.keys() | READS | {"invalidate_tags"}
     assert not WRITES.keys() & READS
 
 
@@ -229,7 +231,7 @@ async def test_a_write_in_a_pipeline(deaf, cache, case, transaction, request):
     """What a pipeline or a transaction writes, it writes as the operation alone does, reads between them included."""
     what, operation = case
     name = next(part for part in request.node.callspec.id.split("-") if part.rstrip("0123456789") in WRITES)
-    if transaction and (name.rstrip("0123456789") in STEPS or name in {"incr3", "incr4", "incr5"}):
+    if transaction and (name.rstrip("0123456789") in STEPS or name in {"incr3", "incr4", "incr5", "invalidate1"}):
         pytest.skip("takes more than one step")
     key, names = await remembered(deaf, cache, what)
     pipe = cache.pipeline(transaction=transaction)

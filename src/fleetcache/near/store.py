@@ -142,7 +142,7 @@ class Bound(Epoch):
         return self.epoch.until
 
     def spare(self) -> None:
-        """Let the next eviction spare the copies of the tags' versions, as it has spared this copy."""
+        """Let the next eviction spare the copies of the tags' versions, as it spares this copy."""
         for tag in self.tags:
             tag.seen -= 1
 
@@ -262,6 +262,7 @@ class Store:
             weight += weigh(value)
         if type(epoch) is Bound:
             weight += epoch.weight
+            epoch.spare()
         if weight > 256:
             weight += NUMBER
         if weight > self._largest or not self._make_room(weight):
