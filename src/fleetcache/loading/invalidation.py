@@ -64,8 +64,9 @@ class Invalidation(Values):
             found = None if payload is None else self.entry(payload, name)
             if now is None or type(found) is not Described or not found.metadata.stale:
                 return await self.adelete(key, version)
-            # The time itself, and no guess, which may be ahead: no reader's clock is behind the server's.
-            ends = min(found.metadata.fresh_until, int(now[0]) * 1000 + int(now[1]) // 1000)
+            # The time itself, and no guess, which may be ahead.  Clocks of readers are not behind the server's, but for
+            # the two parts of a millisecond that are cut off when they are set and read.
+            ends = min(found.metadata.fresh_until, int(now[0]) * 1000 + int(now[1]) // 1000 - 2)
             metadata = replace(found.metadata, fresh_until=ends, stamp=new_stamp())
             (new,) = await self.encoded((found.value,), metadata=[metadata])
             command = (c.EVALSHA, c.SWAP, 1, name, payload, new, "KEEPTTL")
