@@ -147,12 +147,18 @@ class Process:
         self.journal = Journal(load.directory / load.process)
         self.policy = load.policy
         self.numbers = count(1)
+        self.keys: dict[str, str] = {}
+        """The keys of the loads."""
         self.stopping = threading.Event()
         self.threads: list[threading.Thread] = []
 
     def number(self) -> str:
         """Return a name that no other operation has."""
         return f"{self.load.process}.{next(self.numbers)}"
+
+    def mine(self, key: str, loads: str) -> str:
+        """Return which of *loads*, all of which failed together, was of *key*."""
+        return next((load for load in loads.split() if self.keys.get(load) == key), loads)
 
     def warm(self) -> None:
         """Wait until copies are served, if they ever are."""
@@ -238,7 +244,7 @@ class Caller:
         """Note a call of *keys*: *ask* gets the name of each one's call, and returns the found values."""
         journal, mine = self.process.journal, Fate()
         names = {key: self.process.number() for key in keys}
-        facts = more.pop("refresh", False), more.pop("fenced", False)
+        facts = more.pop("refresh", False), more.pop("fenced", False), len(keys) > 1
         invoked = time.monotonic()
         for key, name in names.items():
             journal.note("call", name, key, kind, invoked, *facts)
@@ -263,6 +269,8 @@ class Caller:
             await asking()
         for key, name in names.items():
             origin, stale = mine.origin, None
+            if mine.outcome == RAISED:
+                origin = self.process.mine(key, origin)
             if mine.outcome == DONE:
                 origin, stale = _origin(mine.found.get(key))
             journal.note("end", name, mine.returned, mine.outcome, origin, mine.cancelled, stale, mine.detail)
@@ -366,7 +374,7 @@ class Caller:
         if point < load.kills:
             os.kill(os.getpid(), signal.SIGKILL)
         elif point < load.kills + load.fails:
-            raise Broken(run.first)
+            raise Broken(" ".join(run.loads.values()))
         elif point < load.kills + load.fails + load.quits and self.cache.face == BLOCKING:
             raise Quit
 
@@ -409,7 +417,7 @@ class Caller:
             pass
         except Exception:
             outcome = CRASHED
-            process.journal.note("call", f"{name}!", keys[0], kind, 0.0, False, False)
+            process.journal.note("call", f"{name}!", keys[0], kind, 0.0, False, False, False)
             process.journal.note("end", f"{name}!", 0.0, CRASHED, "", False, None, traceback.format_exc())
         finally:
             process.journal.note("end", name, time.monotonic(), outcome)
@@ -475,8 +483,8 @@ class Running:
         self.process = process
         self.loads = {key: process.number() for key in calls}
         self.values: dict[str, Any] = {}
-        self.first = next(iter(self.loads.values()), "")
         began = time.monotonic()
+        process.keys.update({load: key for key, load in self.loads.items()})
         for key, call in calls.items():
             process.journal.note("load", self.loads[key], key, call, began, tags)
 

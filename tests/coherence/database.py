@@ -88,10 +88,12 @@ def _operation(name: str, process: str, begun: list[Any], end: list[Any] | None)
             _, ended, outcome, version = end or ("", inf, RUNNING, 0)
             return Load(name, process, key, call, began, ended, outcome, tuple(tags), version)
         case "call":
-            how, invoked, refresh, fenced = facts
+            how, invoked, refresh, fenced, batch = facts
             _, returned, outcome, origin, cancelled, stale, detail = end or ("", inf, HUNG, "", False, None, "")
             return Call(
-                name, process, key, invoked, returned, outcome, origin, how, cancelled, refresh, fenced, stale, detail
+                *(name, process, key, invoked, returned, outcome, origin, how),
+                **{"cancelled": cancelled, "refresh": refresh, "fenced": fenced, "stale": stale},
+                **{"detail": detail, "batch": batch},
             )
         case _:
             how, invoked, life, version, tags = facts

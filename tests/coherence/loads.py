@@ -108,6 +108,8 @@ class Call:
     stale: bool | None = None
     """Whether it was told that the value is stale; None if that is not said."""
     detail: str = ""
+    batch: bool = False
+    """Whether it is one of several keys of one call, which fails as a whole."""
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
@@ -286,6 +288,11 @@ class _Key:
                     chosen[place, each.kind == SOFT, each.process].append(each)
             self.acknowledged |= {which: _Acknowledged(those) for which, those in chosen.items()}
         self._see_events([each for found in places.values() for each in found])
+        self.waiting: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
+        """For each process, when calls began, and until when any that had begun by then went on."""
+        for process in {load.process for load in loads}:
+            own = sorted((each.invoked, each.returned) for each in calls if each.process == process)
+            self.waiting[process] = [begin for begin, _ in own], list(accumulate((end for _, end in own), max))
         self.failures = sorted(load.ended for load in self.loads if load.outcome == FAILED)
 
     def _see_events(self, invalidations: Sequence[Invalidation]) -> None:
@@ -400,10 +407,12 @@ class _Key:
 
     def _end(self, call: Call) -> Iterator[Violation]:
         led, slack = self.led.get(call.id), self.rules.slack
+        if call.batch and call.outcome in {RAISED, THROTTLED, QUIT}:
+            return  # another key may be the reason
         match call.outcome:
             case "raised":
                 load = self.origins.get(call.origin)
-                joined = load and load.process == call.process and load.ended >= call.invoked
+                joined = load and load.process == call.process and self._flown(load) >= call.invoked
                 if not joined or load.began > call.returned or load.outcome != FAILED:
                     yield Violation("exception", call, load, call.invoked - load.ended if load else 0.0)
                 elif last := self._certain(call):
@@ -447,9 +456,16 @@ class _Key:
         call = self.by_id.get(load.call)
         return min(call.invoked, load.began) if call else load.began
 
+    def _flown(self, load: Load) -> float:
+        """Return until when *load* could be joined: its leader still has to free the lease."""
+        call = self.by_id.get(load.call)
+        return max(load.ended, call.returned if call and call.outcome == RAISED else 0.0)
+
     def _impatient(self, load: Load) -> bool:
-        """Whether the caller of *load* had waited long enough for others."""
-        return load.began - self._start(load) >= self.terms.wait - self.rules.slack
+        """Whether some caller in the process of *load* had waited long enough for others when it began."""
+        begins, longest = self.waiting.get(load.process, ((), ()))
+        place = bisect_right(begins, load.began - self.terms.wait + self.rules.slack)
+        return place > 0 and longest[place - 1] >= load.began
 
     def _relieved(self, load: Load) -> bool:
         """Whether another took the lease over before *load* ended: its end does not free that one's."""
