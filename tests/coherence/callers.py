@@ -232,7 +232,10 @@ class Caller:
         elif chance.random() < load.reads:
             await self.read(chance.choice(load.names))
         elif chance.random() < load.many:
-            await self.get_many(chance.sample(load.names, min(2, load.keys)))
+            # A value that another call loads with other tags would be loaded again.
+            tags = load.tags(chance.choice(load.names))
+            alike = [name for name in load.names if load.tags(name) == tags]
+            await self.get_many(chance.sample(alike, min(2, len(alike))))
         else:
             await self.get(chance.choice(load.names))
 
@@ -288,11 +291,11 @@ class Caller:
         await self.call([key], GET_OR_SET, ask, refresh=refresh)
 
     async def get_many(self, keys: list[str]) -> None:
-        tags = sorted({tag for key in keys for tag in self.load.tags(key)})
+        tags = self.load.tags(keys[0])
         more: dict[str, Any] = {"tags": tags} if tags else {}
 
         async def ask(names: dict[str, str]) -> dict[str, Any]:
-            load_many = self.batch(names, tuple(tags))
+            load_many = self.batch(names, tags)
             found: dict[str, Any] = await self.cache.get_or_set_many(keys, load_many, self.process.policy, **more)
             return found
 
