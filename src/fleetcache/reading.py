@@ -226,7 +226,7 @@ class Reading(Judging):
                 left = replies[1]
         except TROUBLE as error:
             if not is_outage(error) or self.topology.route((c.GET, name)) is server:
-                return self.instead(error, MISSING, ((c.GET, name),))
+                return self.instead(error, Found(MISSING) if look else MISSING, ((c.GET, name),))
             payload = await self.ask((c.GET, name), None)  # a replica answers
         value: Any = MISSING
         if payload is not None:

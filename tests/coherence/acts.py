@@ -191,6 +191,17 @@ def detached_and_replaced(url: str) -> None:
     assert third.result(PATIENCE) == "new"
 
 
+def no_server_at_all(url: str) -> None:
+    """L7: while the server is away, one load at a time runs in a process, with a near cache and without."""
+    for near in (None, NEAR):
+        stage, gate = Stage("redis://127.0.0.1:1/0", IGNORE_EXCEPTIONS=True, NEAR=near), Gate()
+        policy = Policy(timeout=60, stale_if_error=60)
+        callers = [stage.joined(0, "k", gate, policy) for _ in range(4)]
+        gate.wait().open()
+        assert [caller.result(PATIENCE) for caller in callers] == ["value"] * 4
+        assert gate.calls == 1
+
+
 def early_renewals(url: str) -> None:
     """§4: the moment of an early renewal is drawn once for each copy, however often it is hit."""
     stage, policy = Stage(url, NEAR=NEAR), Policy(timeout=0.5, early=1.0)
@@ -258,6 +269,7 @@ ACTS = {
         slower_than_its_value_lives,
         one_flight_for_the_impatient,
         detached_and_replaced,
+        no_server_at_all,
         early_renewals,
         no_failure_is_kept,
         nothing_deleted_is_a_fallback,

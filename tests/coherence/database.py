@@ -91,9 +91,20 @@ def _operation(name: str, process: str, begun: list[Any], end: list[Any] | None)
             how, invoked, refresh, fenced, batch = facts
             _, returned, outcome, origin, cancelled, stale, detail = end or ("", inf, HUNG, "", False, None, "")
             return Call(
-                *(name, process, key, invoked, returned, outcome, origin, how),
-                **{"cancelled": cancelled, "refresh": refresh, "fenced": fenced, "stale": stale},
-                **{"detail": detail, "batch": batch},
+                id=name,
+                process=process,
+                key=key,
+                invoked=invoked,
+                returned=returned,
+                outcome=outcome,
+                origin=origin,
+                kind=how,
+                cancelled=cancelled,
+                refresh=refresh,
+                fenced=fenced,
+                stale=stale,
+                detail=detail,
+                batch=batch,
             )
         case _:
             how, invoked, life, version, tags = facts
