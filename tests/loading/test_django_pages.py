@@ -37,6 +37,7 @@ from django.views.decorators.vary import vary_on_headers
 from fleetcache.django import cache_page
 from fleetcache.django.responses import kept
 from fleetcache.policy import Policy
+from fleetcache.testing import FaultProxy
 
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -849,3 +850,40 @@ def test_nobody_tries_again_too_early(site):
     assert later.status_code == 503
     assert 55 < int(later.headers["Retry-After"]) <= 60
     assert site.calls == 1
+
+
+@pytest.mark.parametrize("site", FACES, indirect=True)
+@pytest.mark.parametrize(
+    "headers", [{}, {"Vary": "Accept"}, {"Cache-Control": "private"}], ids=["plain", "varied", "private"]
+)
+def test_a_page_that_was_made_is_returned_although_the_server_is_away(site, headers, valkey):
+    """What became of the server meanwhile is not the visitor's concern."""
+    with FaultProxy(("127.0.0.1", valkey.port)) as proxy:
+
+        def answer(request: Any, call: int) -> HttpResponse:
+            proxy.hold()
+            return HttpResponse(str(call), headers=headers)
+
+        site.view(answer, tags=["pages"])
+        entry = {
+            "BACKEND": "fleetcache.django.RedisCache",
+            "LOCATION": proxy.url(13),
+            "KEY_PREFIX": own_prefix(),
+            "OPTIONS": {"SOCKET_TIMEOUT": 0.1},
+        }
+        with override_settings(CACHES={"default": entry}):
+            assert site.text() == "1"
+            proxy.heal()
+
+
+def test_a_page_that_cannot_be_stored_is_returned(site):
+    """Such as one whose response has an attribute that pickle does not know; each visitor's response is his own."""
+
+    def answer(request: Any, call: int) -> HttpResponse:
+        response = HttpResponse(str(call))
+        response.unstorable = lambda: None
+        return response
+
+    site.view(answer)
+
+    assert [site.text(), site.text()] == ["1", "2"]

@@ -7,6 +7,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import fields
 from datetime import timedelta
+from functools import lru_cache
 from types import NoneType
 from typing import Any
 
@@ -106,13 +107,12 @@ class Fragment(Node):
             rendered: str = self.nodelist.render(context)
             return rendered
         key = fragment_key(name, *(expression.resolve(context) for expression in self.vary_on))
-        timeout, options = self._life(context)
-        if self.tags is not None:
-            options["tags"] = self._tags(context)
+        policy = self._policy(context, cache)
+        tags = () if self.tags is None else self._tags(context)
         # A stale fragment may be rendered in another thread, or later, when the page has other variables.
         variables = kept(context)
         # Plain `str` instead of Django's SafeString: each serializer can store it.
-        text: str = cache.get_or_set(key, lambda: "".join((self.nodelist.render(variables),)), timeout, **options)
+        text: str = cache.get_or_set(key, lambda: "".join((self.nodelist.render(variables),)), policy, tags=tags)
         return text
 
     def _known(self, what: str, expression: Any, context: Any) -> Any:
@@ -134,8 +134,8 @@ class Fragment(Node):
         except (InvalidCacheBackendError, ImproperlyConfigured) as error:
             raise TemplateSyntaxError(f"{self.tag}: {error}") from error
 
-    def _life(self, context: Any) -> tuple[Timeout | Policy, dict[str, Any]]:
-        """Return the timeout, which may be a policy, and the options of the loading call."""
+    def _policy(self, context: Any, cache: Any) -> Timeout | Policy:
+        """Return the timeout or the policy of the loading call."""
         timeout = number(self.timeout.resolve(context))
         if not isinstance(timeout, (int, float, timedelta, Policy, NoneType)):
             raise TemplateSyntaxError(
@@ -143,13 +143,12 @@ class Fragment(Node):
                 f"seconds, None for ever, or a Policy is expected"
             )
         if not self.options:
-            return timeout, {}
+            return timeout
         options = {name: number(self._known(name, given, context)) for name, given in self.options.items()}
         try:
-            Policy(**options)
+            return policy_of(cache.settings.options.loading or Policy(), timeout, tuple(options.items()))
         except (TypeError, ValueError) as error:
             raise TemplateSyntaxError(f"{self.tag}: {error}") from error
-        return timeout, options
 
     def _tags(self, context: Any) -> list[str]:
         given = self._known("tags", self.tags, context)
@@ -174,6 +173,12 @@ class Fragment(Node):
                 raise TemplateSyntaxError(f"{self.tag}: the tag {tag!r} names an unknown variable: {error}") from error
 
         return field.sub(value, tag)
+
+
+@lru_cache
+def policy_of(usual: Policy, timeout: Timeout | Policy, options: tuple[tuple[str, Any], ...]) -> Policy:
+    """Return the policy with these options; making one takes longer than reading a fragment."""
+    return Policy.of(timeout, usual, dict(options))
 
 
 def kept(context: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 from django.http import HttpResponse
@@ -49,7 +48,7 @@ def kept(response: Any) -> HttpResponse:
     # With a `render` method Django would let the middleware for templates change a page that is rendered already.
     kind = HttpResponse if hasattr(response, "render") else type(response)
     fresh = object.__new__(kind)
-    vars(fresh).update(copy(response).__dict__)  # by way of __getstate__: template responses drop their context there
+    vars(fresh).update(response.__getstate__())  # template responses leave their context out
     fresh.headers = ResponseHeaders(response.headers)
     fresh.cookies = type(response.cookies)()
     for name, cookie in response.cookies.items():

@@ -27,6 +27,8 @@ class Rules:
     headers: bool | None = None
     vary_on_user: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+    policies: dict[Any, Policy] = field(default_factory=dict, compare=False, repr=False)
+    """The policies that follow, by the settings: making one takes longer than reading a page."""
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense where the view is decorated, and not in its first request."""
@@ -35,6 +37,15 @@ class Rules:
             raise TypeError(f"cache_page: tags is the text {self.tags!r}; write a list, or a function that returns one")
         if not callable(self.tags):
             object.__setattr__(self, "tags", tuple(self.tags))  # it may be an iterator
+
+    def policy(self, cache: Any) -> Policy:
+        """Return the policy of loading calls to *cache*, whose settings have defaults."""
+        timeout = settings.CACHE_MIDDLEWARE_SECONDS if self.timeout is None else self.timeout
+        usual = cache.settings.options.loading, settings.CACHE_MIDDLEWARE_SECONDS
+        found = self.policies.get(usual)
+        if found is None:
+            found = self.policies[usual] = cache.policy_of(timeout, self.options)
+        return found
 
     @property
     def alias(self) -> str:

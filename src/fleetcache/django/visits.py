@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
 from math import ceil
@@ -19,7 +20,6 @@ from secrets import token_hex
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.conf import settings
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.http.multipartparser import MultiPartParserError
@@ -30,6 +30,7 @@ from fleetcache.django.responses import add_status, directives, kept, refusal
 from fleetcache.django.rules import Rules
 from fleetcache.django.visitors import object_of, watched
 from fleetcache.errors import LoadFailed
+from fleetcache.failsafe import TROUBLE
 from fleetcache.loading.load import current_load
 from fleetcache.twin import complete
 
@@ -159,9 +160,8 @@ class Visit:
         return found if found is not None and found[0] == PAGE else None
 
     async def _load(self, name: str, work: Callable[[], Coroutine[Any, Any, Kept]], tags: list[str]) -> Kept:
-        timeout = settings.CACHE_MIDDLEWARE_SECONDS if self.rules.timeout is None else self.rules.timeout
         loader: Callable[[], Any] = work if self.awaits else lambda: complete(work())
-        found: Kept = await self.cache.aget_or_set(name, loader, timeout, tags=tags, **self.rules.options)
+        found: Kept = await self.cache.aget_or_set(name, loader, self.rules.policy(self.cache), tags=tags)
         return found
 
     def _place_of(self, pointer: Kept) -> str:
@@ -223,11 +223,13 @@ class Visit:
         """Let nobody wait for the page *name* for a while, unless only this client's copy is up to date."""
         load.skip()
         if getattr(self.response, "status_code", None) != 304:
-            await self.cache.aset(name, passed, PASS, tags=tags)
+            with suppress(*TROUBLE):
+                await self.cache.aset(name, passed, PASS, tags=tags)
 
     async def _point(self, pointer: Kept) -> Kept:
         life = None if self.life is None else max(self.life, PASS) * LONGER
-        await self.cache.aset(self.name, pointer, life, tags=self.tags_of_url)
+        with suppress(*TROUBLE):  # the visitor gets what was made, whatever becomes of the server
+            await self.cache.aset(self.name, pointer, life, tags=self.tags_of_url)
         return pointer
 
     # --- the view ---------------------------------------------------------------------------------
@@ -305,7 +307,8 @@ class Visit:
         finally:
             self.watched.adopt()
         if not self.refused and self.place:
-            await self.cache.adelete(self.place)  # the next visitor's page is kept
+            with suppress(*TROUBLE):
+                await self.cache.adelete(self.place)  # the next visitor's page is kept
         return self._told(self.response, *status)
 
     def _replayed(self, page: Kept) -> Any:
