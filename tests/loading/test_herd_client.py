@@ -74,7 +74,8 @@ class Crowd:
         self.raw.incrby("crowd:ready", callers)
         until(lambda: self.count("ready") == THREADS * PROCESSES)
         await asyncio.gather(*(task() for _ in range(callers)))
-        await asyncio.gather(*TASKS)  # a renewal goes on when its callers have gone
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(each for each in TASKS if each.get_loop() is loop))  # a renewal outlives its callers
 
     def note(self, got: str) -> None:
         self.raw.rpush("crowd:got", got)
