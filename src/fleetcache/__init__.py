@@ -63,7 +63,9 @@ Words such as *near*, *face*, *fence* and *epoch* are explained in ``docs/glossa
 from fleetcache.cache import Cache
 from fleetcache.caches import CacheHandler, cache, cached, caches, configure
 from fleetcache.core import DEFAULT_TIMEOUT
-from fleetcache.errors import FleetcacheError, InvalidCacheBackendError, SettingsError
+from fleetcache.errors import FleetcacheError, InvalidCacheBackendError, LoadFailed, SettingsError
+from fleetcache.loading.load import current_load
+from fleetcache.policy import Policy
 from fleetcache.values import Lookup
 
 __all__ = [
@@ -72,10 +74,13 @@ __all__ = [
     "CacheHandler",
     "FleetcacheError",
     "InvalidCacheBackendError",
+    "LoadFailed",
     "Lookup",
+    "Policy",
     "SettingsError",
     "cache",
     "cached",
     "caches",
     "configure",
+    "current_load",
 ]

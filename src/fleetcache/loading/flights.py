@@ -21,6 +21,7 @@ from typing import Any
 
 from fleetcache.exchange.wakers import Waker, running_loop
 from fleetcache.forks import Guard, in_children
+from fleetcache.keys import TAG
 from fleetcache.policy import LEASE, PATIENCE
 from fleetcache.stats.figures import Figures
 
@@ -32,6 +33,9 @@ PROTECTION = Figures(
 LOOK = 1.0
 """After how many seconds at most a waiting caller looks by itself, in case an interrupt hit the one who should wake it."""
 
+
+MOST_KEPT = 1000
+"""Of how many entries what was loaded in an outage is kept."""
 
 MOST_NAMED = 10_000
 """Of how many entries the tags are remembered that loaders added."""
@@ -204,6 +208,8 @@ class Flights:
         """Whether the user may write leases."""
         self.named: dict[str, tuple[str, ...]] = {}
         """The tags that loaders named themselves, by the name of the entry: the next load captures them before it begins."""
+        self.kept: dict[str, tuple[Made, float, Any]] = {}
+        """What was loaded in an outage, until when it is kept, and in which outage."""
         self.submitted: dict[str, float] = {}
         """Until when a renewal counts as under way that something else than its caller will do."""
         in_children(self.after_fork)
@@ -220,6 +226,20 @@ class Flights:
             self.named[name] = tags
         elif self.named:
             self.named.pop(name, None)
+
+    def keep(self, name: str, made: Made, until: float, outage: Any) -> None:
+        """Keep what was loaded while the server is away."""
+        if len(self.kept) >= MOST_KEPT:
+            self.kept.clear()
+        self.kept[name] = (made, until, outage)
+
+    def drop(self, names: Iterable[str] | None) -> None:
+        """Give up what was kept of *names*, None for all; with the version of a tag everything that may have the tag."""
+        if names is None or any(TAG in name for name in names):
+            self.kept.clear()
+            return
+        for name in names:
+            self.kept.pop(name, None)
 
     @property
     def protection(self) -> str:
@@ -256,6 +276,7 @@ class Flights:
         """In a child, start empty: the leaders are in the parent."""
         self.running = {}
         self.submitted = {}
+        self.kept = {}
 
 
 def is_own(flights: Iterable[Flight], name: str) -> bool:

@@ -111,7 +111,8 @@ class Loading(Joining):
                     if copy.value is not PACKED:
                         copy.hits += 1
                         return copy.value
-                    if copy.payload is not None and (value := self.served(copy, MISSING)) is not MISSING:
+                    value = self._opened(self.served(copy, MISSING))
+                    if value is not MISSING:
                         return value
         call = Loading.aget_or_set(
             self.still or self, key, default, timeout, version, tags=tags, refresh=refresh, **policy
@@ -153,6 +154,8 @@ class Loading(Joining):
                     return found.value
                 case Decision.RENEW:
                     return await self._renewed(wish, found)
+            if self.flights.kept and (made := self._kept_in_outage(wish)) is not None:
+                return self._copy(made)
             looked = True
             here = loads_here()
             if is_own(here, wish.name):

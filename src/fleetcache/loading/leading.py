@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
 
+from fleetcache import commands as c
 from fleetcache.codec.metadata import VERSION, Metadata
 from fleetcache.errors import LoadFailed, UnstorableValue
+from fleetcache.exchange.contract import Command
 from fleetcache.failsafe import TROUBLE
 from fleetcache.forks import chance
 from fleetcache.interrupts import interruption
@@ -93,6 +96,7 @@ class Leading(Leases):
         try:
             CURRENT.set(load)
             value = await self.runtime.produce(wish.make)
+            value = load.stale if load.kept else value
             payload, life = await self._packed(wish, flight, load, value, monotonic() - began)
         except Exception as error:
             if interruption(error) is not None:
@@ -107,7 +111,8 @@ class Leading(Leases):
         if load.skipped or (life is not None and life <= 0):
             await self._let_go(flight, wish)
             return Made(value, payload)
-        return await self._store_loaded(flight, wish, payload, life) or Made(value, payload)
+        made = Made(value, payload)
+        return await self._store_loaded(flight, wish, made, life) or made
 
     async def _lease(self, flight: Flight, wish: Wish) -> Outcome | None:
         """Wait until this flight may load, and return None; or what was found, or why it may not."""
@@ -204,7 +209,6 @@ class Leading(Leases):
         self, wish: Wish, flight: Flight, load: Load, value: Any, cost: float
     ) -> tuple[bytes | int, int | None]:
         policy = wish.policy
-        value = load.stale if load.kept else value
         life = self._fresh_life(policy, load.timeout, value)
         tags = unique((*wish.tags, *load.tags))
         self.flights.expect(wish.name, load.tags)
@@ -236,13 +240,18 @@ class Leading(Leases):
         except TROUBLE:
             return None
 
-    async def _store_loaded(self, flight: Flight, wish: Wish, payload: bytes | int, life: int | None) -> Outcome | None:
-        """Store the payload; return what another writer has stored meanwhile, if that is to be returned instead."""
+    async def _store_loaded(self, flight: Flight, wish: Wish, made: Made, life: int | None) -> Outcome | None:
+        """Store what was made; return what another writer has stored meanwhile, if that is to be returned instead."""
         if flight.guards is None or (flight.generation is None and self.flights.leases):
+            self._keep_in_outage(wish, made)
             return None  # the server was away when the load began, so nobody knows what has changed since
+        assert made.payload is not None
         try:
-            stored = await self.fill(wish.name, flight.generation, wish.judged, payload, life, flight.guards)
+            stored = await self.fill(wish.name, flight.generation, wish.judged, made.payload, life, flight.guards)
             if stored == STORED:
+                return None
+            if stored is None:
+                self._keep_in_outage(wish, made)
                 return None
             self.stats.fills_refused += 1
             await self._let_go(flight, wish)
@@ -253,6 +262,43 @@ class Leading(Leases):
         except TROUBLE as error:
             self._say_unstored(wish, error)
         return None
+
+    # --- in an outage -----------------------------------------------------------------------------
+
+    def _outage(self, name: str) -> Any:
+        """Return what stands for the outage in which the server of *name* is now; None if there is none."""
+        try:
+            remote = self.topology.home(name).remote
+        except TROUBLE:
+            return self.topology  # a cluster of which nothing is known
+        if remote is None or not remote.breaker.failed:
+            return None
+        return remote, remote.breaker.era
+
+    def _keep_in_outage(self, wish: Wish, made: Made) -> None:
+        """Keep what was loaded for OUTAGE_TTL seconds, or until the server is back."""
+        seconds = self.settings.options.outage_ttl
+        if seconds and self.failsafe.ignore and (outage := self._outage(wish.name)) is not None:
+            self.flights.keep(wish.name, made, monotonic() + seconds, outage)
+
+    def _kept_in_outage(self, wish: Wish) -> Made | None:
+        """Return what was loaded in the outage that there is, if it may be returned."""
+        made, until, outage = self.flights.kept.get(wish.name, (None, 0.0, None))
+        if made is None or wish.refresh or not self.failsafe.ignore:
+            return None
+        if monotonic() < until and outage == self._outage(wish.name):
+            return made
+        self.flights.drop((wish.name,))
+        return None
+
+    def instead(self, error: Exception, instead: Any, commands: Iterable[Command]) -> Any:
+        """As in `Core`; a write that failed gives up what was kept of its entries."""
+        if self.flights.kept:
+            commands = list(commands)
+            self.flights.drop(c.written(commands))
+        return super().instead(error, instead, commands)
+
+    # --- afterwards -------------------------------------------------------------------------------
 
     def _say_unstored(self, wish: Wish, error: Exception) -> None:
         """Log, once a minute for each entry, that a value could not be stored."""

@@ -1,0 +1,408 @@
+"""Loads in a fleet: leases, fills and voids, with caches that share nothing but the server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from redis.exceptions import ConnectionError
+from tests.caches import own_prefix
+from tests.faces import AWAITING, Face, settled
+from tests.loading.entries import called
+from tests.loading.gates import Gated, calling, joined, two_processes, until
+
+from fleetcache import Cache
+from fleetcache import commands as c
+from fleetcache.client import HerdClient, ShardClient
+from fleetcache.keys import lease_name
+from fleetcache.loading import leading
+from fleetcache.policy import Policy
+from fleetcache.testing.proxy import FaultProxy
+
+
+async def lease_of(cache: Face, key: str) -> bytes | None:
+    """Return the lease of *key*."""
+    name = cache.name(key)
+    return cache.topology.home(name).exchange(((c.GET_NOW, lease_name(name)),))[0]
+
+
+async def waits(cache: Face) -> None:
+    """Wait until a leader of *cache* has found that another process holds the lease."""
+    await until(lambda: cache.whole.stats.waited)
+
+
+# --- one load in the fleet --------------------------------------------------------------------------
+
+
+async def test_one_load_in_the_fleet(make):
+    """Another process waits for the value, and gets it."""
+    one, two = two_processes(make)
+    load, other = Gated({"made": 1}), Gated("other", opened=True)
+    first = calling(one, "get_or_set", "key", load.of(one))
+    await load.entered()
+    second = calling(two, "get_or_set", "key", other.of(two))
+    await waits(two)
+    assert await lease_of(one, "key") is not None
+    load.gate.set()
+
+    assert await asyncio.gather(first, second) == [{"made": 1}, {"made": 1}]
+    assert other.calls == 0
+    assert await lease_of(one, "key") is None
+    assert await one.ttl("key") in {299, 300}
+
+
+async def test_the_next_process_loads_after_a_failure(make):
+    """A loader that fails frees the lease at once; whoever waits in another process tries."""
+    one, two = two_processes(make)
+    load, other = Gated(LookupError("away")), Gated("other", opened=True)
+    first = calling(one, "get_or_set", "key", load.of(one))
+    await load.entered()
+    second = calling(two, "get_or_set", "key", other.of(two))
+    await waits(two)
+    load.gate.set()
+
+    assert isinstance(await settled(first), LookupError)
+    assert await second == "other"
+    assert other.calls == 1
+
+
+async def test_a_cancelled_leader_frees_the_lease(make):
+    """Whoever waits in another process loads at once, and not when the lease ends."""
+    one, two = two_processes(make)
+    if one.face != AWAITING:
+        pytest.skip("threads are not cancelled")
+    load, other = Gated("made"), Gated("other", opened=True)
+    first = calling(one, "get_or_set", "key", load.of(one))
+    await load.entered()
+    second = calling(two, "get_or_set", "key", other.of(two))
+    await waits(two)
+    first.cancel()
+
+    assert await asyncio.wait_for(second, 3) == "other"
+
+
+async def test_a_leader_that_is_slow(make):
+    """After its lease another process takes over; what the slow one loads is stored all the same, if it is first."""
+    one, two = two_processes(make)
+    slow, other = Gated("slow"), Gated("taken over")
+    first = calling(one, "get_or_set", "key", slow.of(one), lease=0.05)
+    await slow.entered()
+    second = calling(two, "get_or_set", "key", other.of(two), lease=0.05, wait=4)
+    await other.entered()
+    slow.gate.set()
+
+    assert await first == "slow"
+    assert await one.get("key") == "slow"
+    other.gate.set()
+    assert await second in {"slow", "taken over"}
+    assert await one.get("key") == "slow"
+
+
+async def test_impatient_callers_load_together(make):
+    """Those of a process who lose patience with another process start one load."""
+    one, two = two_processes(make)
+    slow, other = Gated("slow"), Gated("impatient")
+    first = calling(one, "get_or_set", "key", slow.of(one))
+    await slow.entered()
+    others = [calling(two, "get_or_set", "key", other.of(two), wait=0.1) for _ in range(5)]
+    await joined(two, 4)
+    await other.entered()
+    other.gate.set()
+
+    assert await asyncio.gather(*others) == ["impatient"] * 5
+    assert other.calls == 1
+    slow.gate.set()
+    assert await first in {"slow", "impatient"}
+
+
+async def test_impatient_callers_of_one_process(make):
+    """Those who lose patience with a load of their own process start one new load together."""
+    cache = make()
+    slow, other = Gated("slow"), Gated("impatient")
+    first = calling(cache, "get_or_set", "key", slow.of(cache))
+    await slow.entered()
+    others = [calling(cache, "get_or_set", "key", other.of(cache), wait=0.1) for _ in range(5)]
+    await other.entered()
+    await joined(cache, 9)
+    other.gate.set()
+
+    assert await asyncio.gather(*others) == ["impatient"] * 5
+    assert other.calls == 1
+    slow.gate.set()
+    assert await first in {"slow", "impatient"}
+
+
+# --- what is not stored -------------------------------------------------------------------------------
+
+VOIDS: dict[str, Any] = {
+    "delete": lambda cache: cache.delete("key"),
+    "delete_many": lambda cache: cache.delete_many(["key"]),
+    "a short set": lambda cache: cache.set("key", "other", 0.001),
+    "touch": lambda cache: cache.touch("key", 1),
+    "delete_pattern": lambda cache: cache.delete_pattern("k*"),
+    "clear": lambda cache: cache.clear(),
+    "invalidate": lambda cache: cache.invalidate("key"),
+    "soft": lambda cache: cache.invalidate("key", soft=True),
+}
+
+
+@pytest.mark.parametrize("void", VOIDS)
+async def test_what_was_given_up_is_not_stored(make, void):
+    """A value whose load began before is not stored, and no later caller gets it: of this process or another."""
+    one, two = two_processes(make)
+    load, new = Gated("given up"), Gated("new", opened=True)
+    first = calling(one, "get_or_set", "key", load.of(one))
+    await load.entered()
+    await VOIDS[void](two)
+    if void == "a short set":
+        await until(lambda: True)
+        while await two.get("key") is not None:
+            await asyncio.sleep(0.001)
+    later = [calling(each, "get_or_set", "key", new.of(each)) for each in (one, two)]
+    if void != "touch":
+        assert await asyncio.gather(*later) == ["new", "new"]
+    load.gate.set()
+
+    assert await first in {"given up", "new"}
+    if void != "touch":
+        assert await one.get("key") == "new"
+        assert new.calls == 1
+    await asyncio.gather(*later)
+
+
+async def test_a_foreign_set_wins(make):
+    """A program that knows no leases stores meanwhile: its value stays."""
+    cache = make()
+    load = Gated("made")
+    first = calling(cache, "get_or_set", "key", load.of(cache))
+    await load.entered()
+    name = cache.name("key")
+    cache.topology.home(name).exchange(((c.SET, name, pickle.dumps("foreign")),))
+    load.gate.set()
+
+    assert await first in {"made", "foreign"}
+    assert await cache.get("key", fresh=True) == "foreign"
+    assert await lease_of(cache, "key") is None
+    assert cache.whole.stats.fills_refused == 1
+
+
+async def test_a_tag_that_was_invalidated(make):
+    """What was loaded with it is not stored, wherever the tag's version is."""
+    one, two = two_processes(make)
+    load, new = Gated("old"), Gated("new", opened=True)
+    first = calling(one, "get_or_set", "key", load.of(one), tags=["a", "b"])
+    await load.entered()
+    await two.invalidate_tags("b")
+    load.gate.set()
+
+    assert await first == "old"
+    assert await two.get_or_set("key", new.of(two), tags=["a", "b"]) == "new"
+    assert new.calls == 1
+
+
+async def test_a_lost_lease_fails_nobody(make):
+    """The value is returned, not stored."""
+    cache = make()
+    load = Gated("made")
+    first = calling(cache, "get_or_set", "key", load.of(cache))
+    await load.entered()
+    name = cache.name("key")
+    cache.topology.home(name).exchange(((c.DEL, lease_name(name)),))
+    load.gate.set()
+
+    assert await first == "made"
+    assert await cache.get("key", fresh=True) is None
+
+
+# --- servers that are away ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def link(valkey) -> Iterator[FaultProxy]:
+    """The way to a server, which the test cuts."""
+    with FaultProxy(("127.0.0.1", valkey.port)) as link:
+        yield link
+
+
+def distant(link: FaultProxy, face: str, **options: Any) -> Face:
+    """Return a cache on the other side of *link*."""
+    hasty = {"SOCKET_TIMEOUT": 0.5, "SOCKET_CONNECT_TIMEOUT": 0.5, "BREAKER_COOLDOWN": 0.05}
+    return Face(Cache(link.url(), {"KEY_PREFIX": own_prefix(), "OPTIONS": {**hasty, **options}}), face)
+
+
+def cut(link: FaultProxy) -> None:
+    """Let the server be away."""
+    link.blackhole()
+    link.reset()
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+async def test_a_server_that_goes_away_during_a_load(link, face, ignored, caplog):
+    """The value is returned; where errors are ignored, later callers load, once in each process."""
+    cache, load = distant(link, face, IGNORE_EXCEPTIONS=ignored), Gated("made")
+    first = calling(cache, "get_or_set", "key", load.of(cache))
+    await load.entered()
+    cut(link)
+    load.gate.set()
+
+    assert await first == "made"
+    later = await settled(cache.get_or_set("key", lambda: "later"))
+    assert later == "later" if ignored else isinstance(later, ConnectionError)
+    if ignored:
+        load = Gated("together")
+        callers = [calling(cache, "get_or_set", "key", load.of(cache)) for _ in range(3)]
+        await load.entered()
+        await joined(cache, 2)
+        load.gate.set()
+        assert await asyncio.gather(*callers) == ["together"] * 3
+        assert load.calls == 1
+    else:
+        assert "loaded, but not stored" in caplog.text
+
+
+async def test_what_is_kept_in_an_outage(link, face):
+    """With OUTAGE_TTL one load serves the process until the server is back, or until it writes the entry itself."""
+    cache = distant(link, face, IGNORE_EXCEPTIONS=True, OUTAGE_TTL=30)
+    await cache.set("other", 1)
+    load = Gated([1], [2], [3], [4], opened=True)
+    cut(link)
+
+    assert [await cache.get_or_set("key", load.of(cache)) for _ in range(5)] == [[1]] * 5
+    await cache.delete("key")
+    assert [await cache.get_or_set("key", load.of(cache)) for _ in range(5)] == [[2]] * 5
+    with contextlib.suppress(ConnectionError):
+        await cache.invalidate_tags("any")
+    assert await cache.get_or_set("key", load.of(cache)) == [3]
+
+    link.heal()
+    await until(lambda: cache.whole.get("other") == 1)
+    assert await cache.get_or_set("key", load.of(cache)) == [4]
+    assert await cache.get("key") == [4]
+    await cache.delete("key")
+    cut(link)
+    load.values.append([5])
+    assert await cache.get_or_set("key", load.of(cache)) == [5]
+
+
+async def test_nothing_is_kept_without_outage_ttl(link, face):
+    """Each call loads, and nothing else is remembered."""
+    cache = distant(link, face, IGNORE_EXCEPTIONS=True)
+    load = Gated(1, 2, opened=True)
+    cut(link)
+
+    assert [await cache.get_or_set("key", load.of(cache)) for _ in range(2)] == [1, 2]
+    assert cache.whole.flights.kept == {}
+
+
+# --- users with few rights ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rules", "protection"), [("-eval -evalsha", "partial"), ("resetkeys ~{prefix}:*", "none")])
+async def test_users_with_few_rights(valkey, face, rules, protection, caplog):
+    """Without scripts there are simpler leases, without leases each process loads; it is said once."""
+    prefix = own_prefix()
+    with redis.Redis(unix_socket_path=str(valkey.socket)) as admin:
+        rights = rules.format(prefix=prefix).split()
+        admin.execute_command("ACL", "SETUSER", prefix, "reset", "on", "nopass", "~*", "&*", "+@all", *rights)
+    user = {"KEY_PREFIX": prefix, "OPTIONS": {"USERNAME": prefix, "PASSWORD": "any"}}
+    one = Face(Cache(valkey.tcp_url(), user), face)
+    two = Face(Cache(valkey.tcp_url(), {**user, "OPTIONS": {**user["OPTIONS"], "HERD_TIMEOUT": 61}}), face)
+    load, other = Gated("made"), Gated("other", opened=True)
+
+    first = calling(one, "get_or_set", "key", load.of(one))
+    await load.entered()
+    if protection == "partial":
+        second = calling(two, "get_or_set", "key", other.of(two))
+        await waits(two)
+        load.gate.set()
+        assert [await first, await second, other.calls] == ["made", "made", 0]
+        assert await one.get("key") == "made"
+        load = Gated("late")
+        first = calling(one, "get_or_set", "gone", load.of(one))
+        await load.entered()
+        await two.delete("gone")
+        load.gate.set()
+        assert await first == "late"
+        assert await one.get("gone") is None
+    else:
+        assert await two.get_or_set("key", other.of(two)) == "other"
+        load.gate.set()
+        assert await first in {"made", "other"}
+        assert await one.get("key") == "other"
+    await one.get_or_set("more", lambda: 1)
+    assert one.info()["loading"]["protection"] == protection
+    assert sum(record.event in {"scripts", "leases"} for record in caplog.records if hasattr(record, "event")) <= 4
+
+
+# --- other client classes -------------------------------------------------------------------------------
+
+
+async def test_herd(face):
+    """A HerdClient's values have their soft expiry, and a cold key is loaded once."""
+    cache = Face(HerdClient("memory://herd", {"KEY_PREFIX": own_prefix()}), face)
+    load = Gated(["made"])
+    callers = [calling(cache, "get_or_set", "key", load.of(cache), 100) for _ in range(3)]
+    await load.entered()
+    await joined(cache, 2)
+    load.gate.set()
+
+    assert await asyncio.gather(*callers) == [["made"]] * 3
+    assert load.calls == 1
+    assert await cache.get("key") == ["made"]
+    assert await cache.ttl("key") == 160
+    stored = await called(cache, "ask", (c.GET_NOW, cache.name("key")), None)
+    assert b"django_redis.client.herd" in stored
+    many = await cache.get_or_set_many(["key", "other"], lambda keys: {key: [key] for key in keys}, 100)
+    assert many == {"key": ["made"], "other": ["other"]}
+    assert await cache.ttl("other") == 160
+    assert await cache.get("other") == ["other"]
+
+
+async def test_shards(face):
+    """A lease is on the server of its entry."""
+    prefix = own_prefix()
+    urls = [f"memory://{prefix}{number}" for number in range(3)]
+    whole = ShardClient(urls, {"KEY_PREFIX": prefix})
+    cache = Face(whole, face)
+    for key in ("a", "b{1}", "{2}c", "d{}", "}e{", "f{{3}}"):
+        load = Gated("made")
+        first = calling(cache, "get_or_set", key, load.of(cache), tags=["tag"])
+        await load.entered()
+        name = whole.name(key)
+        held = [each for each in whole.topology.servers if each.exchange(((c.GET_NOW, lease_name(name)),))[0]]
+        load.gate.set()
+        assert await first == "made"
+        assert held == [whole.topology.home(name)]
+        assert await cache.get(key) == "made"
+    await cache.invalidate_tags("tag")
+    assert await cache.get("a") is None
+
+
+async def test_a_class_that_overrides_get(face):
+    """Its own operations are called, as ever."""
+    from fleetcache.twin import blocking
+
+    class Loud(Cache):
+        async def aget(self, key: Any, *args: Any, **kwargs: Any) -> Any:
+            heard.append(key)
+            return await super().aget(key, *args, **kwargs)
+
+        get = blocking(aget)
+
+    heard: list[Any] = []
+    cache = Face(Loud("memory://loud", {"KEY_PREFIX": own_prefix()}), face)
+
+    assert await cache.get_or_set("key", lambda: "made", Policy(timeout=60)) == "made"
+    assert heard == ["key"]
+
+
+def test_pauses_grow():
+    """They begin with 10 ms, and end with 250."""
+    pauses = [leading.pause_after(waited) for waited in (0, 0.1, 1, 4, 100)]
+
+    assert pauses == [0.01, 0.01, 0.05, 0.2, 0.25]
