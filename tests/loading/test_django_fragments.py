@@ -19,7 +19,7 @@ from django.core.cache import caches
 from django.core.cache.utils import make_template_fragment_key
 from django.template import Context, Engine, TemplateSyntaxError
 from django.template.backends.django import DjangoTemplates
-from django.test import modify_settings, override_settings
+from django.test import RequestFactory, modify_settings, override_settings
 
 from fleetcache.django import fragment_key
 from fleetcache.policy import Policy
@@ -266,6 +266,33 @@ def test_a_stale_fragment_is_rendered_with_the_variables_of_its_page(render):
     assert len(waiting) == 2
     assert caches["default"].get(fragment_key("a", "x"), stale=True) == "x2"
     assert caches["default"].get(fragment_key("a", "y"), stale=True) == "y2"
+
+
+def test_blocks_includes_and_the_request():
+    """What a template may hold, a fragment may."""
+    sources = {
+        "base": '{% load fleetcache %}{% cached 60 "a" %}{% block one %}base{% endblock %}{% include "part" %}{% endcached %}',
+        "part": "[{{ request.path }} {{ seen }}]",
+        "child": '{% extends "base" %}{% block one %}{{ block.super }}+{% cycle "x" "y" as c %}{% cycle c %}{% endblock %}',
+    }
+    backend = DjangoTemplates(
+        {
+            "NAME": "django",
+            "DIRS": [],
+            "APP_DIRS": False,
+            "OPTIONS": {
+                "debug": True,
+                "libraries": {"fleetcache": "fleetcache.django.templatetags.fleetcache"},
+                "loaders": [("django.template.loaders.locmem.Loader", sources)],
+                "context_processors": ["django.template.context_processors.request"],
+            },
+        }
+    )
+    request = RequestFactory().get("/path")
+
+    shown = [backend.get_template("child").render({"seen": seen}, request) for seen in (1, 2)]
+
+    assert shown == ["base+xy[/path 1]"] * 2
 
 
 def test_the_app_brings_the_tag():
