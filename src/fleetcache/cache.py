@@ -38,7 +38,7 @@ from fleetcache.sharing import Sharing
 from fleetcache.stats.exchanges import is_heard
 from fleetcache.stats.payloads import LOADS, PAYLOADS, Stats
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
-from fleetcache.tagging import Seen
+from fleetcache.tagging import Hints
 from fleetcache.topology.contract import REDIRECTS, SERVERS, Topology
 from fleetcache.topology.opening import open_topology
 from fleetcache.twin import join
@@ -57,7 +57,7 @@ class Shared:
     stats: Stats
     near: Near | None
     flights: Flights = field(default_factory=Flights)
-    seen: Seen = field(default_factory=Seen)
+    hints: Hints = field(default_factory=Hints)
 
 
 _shared: Sharing[Shared] = Sharing()
@@ -94,6 +94,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         common = self.common = self.shared(Settings.shared(location, params, alias=alias, defaults=defaults))
         self.settings, self.topology, self.codec = common.settings, common.topology, common.codec
         self.stats, self.near, self.flights = common.stats, common.near, common.flights
+        self.hints = common.hints
         self.key_prefix = self.settings.key_prefix
         self.version = self.settings.version
         self.key_func = self.settings.key_function

@@ -162,8 +162,11 @@ class HerdClient(DefaultClient):
         *,
         fresh: bool = False,
         stale: bool = False,
+        tags: Iterable[str] | None = None,
     ) -> Any:
-        return self._fresh(await super().aget(key, default, version, client, fresh=fresh, stale=stale), default)
+        return self._fresh(
+            await super().aget(key, default, version, client, fresh=fresh, stale=stale, tags=tags), default
+        )
 
     get = blocking(aget)
 

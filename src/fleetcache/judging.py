@@ -17,7 +17,7 @@ from enum import Enum
 from hashlib import blake2b, sha1
 from math import ceil, log
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 from fleetcache import commands as c
@@ -33,7 +33,11 @@ RENEWED = 60.0
 
 UNKNOWN = (0.0, 0.0)
 
-NOTHING: Mapping[str, bytes | None] = MappingProxyType({})
+Versions: TypeAlias = Mapping[str, bytes | None]
+"""The version of each tag, None if it has none."""
+
+NOTHING: Versions = MappingProxyType({})
+NOWHERE: Mapping[str, Versions] = MappingProxyType({})
 
 _clocks: WeakKeyDictionary[Server, tuple[float, float]] = WeakKeyDictionary()
 """For each server: how many milliseconds its clock is ahead of ours, and until when this is used."""
@@ -81,7 +85,7 @@ class Judging(Tagging):
         self.note_time(server, shown, now)
         return ceil(shown)
 
-    async def judge(self, name: str, described: Described, known: Mapping[str, bytes | None] | None = None) -> Standing:
+    async def judge(self, name: str, described: Described, known: Versions | None = None) -> Standing:
         """Return the standing of the entry called *name*; *known* are versions that some of its tags have now."""
         return (await self.judgement(name, described.metadata, known or NOTHING)).standing
 
@@ -89,7 +93,7 @@ class Judging(Tagging):
         self,
         name: str,
         metadata: Metadata,
-        known: Mapping[str, bytes | None] = NOTHING,
+        known: Versions = NOTHING,
         *,
         exact: bool = True,
         fresh: bool = True,
@@ -108,38 +112,49 @@ class Judging(Tagging):
             assert found is not None
         return found
 
-    def prompt(self, name: str, metadata: Metadata, *, exact: bool) -> Judgement | None:
+    def prompt(self, name: str, metadata: Metadata, known: Versions = NOTHING, *, exact: bool) -> Judgement | None:
         """Return what `judgement` returns, if nobody has to be asked for it; else None."""
         if not metadata.fresh_until:
-            return verdict(metadata, None, NOTHING, exact=exact)
+            return verdict(metadata, None, known, exact=exact)
         now = clock()
         ahead, until = _clocks.get(self.topology.home(name), UNKNOWN)
-        return verdict(metadata, ceil(now * 1000 + ahead), NOTHING, exact=exact) if now < until else None
+        return verdict(metadata, ceil(now * 1000 + ahead), known, exact=exact) if now < until else None
 
     async def judgements(
-        self, entries: Sequence[tuple[str, Metadata]], *, exact: bool = True, fresh: bool = True
+        self,
+        entries: Sequence[tuple[str, Metadata]],
+        known: Mapping[str, Versions] = NOWHERE,
+        *,
+        exact: bool = True,
+        fresh: bool = True,
     ) -> list[Judgement]:
-        """Return what `judgement` returns for each name with its metadata; the versions of all tags are asked for at once."""
-        wanted: dict[str, list[str]] = {}
+        """Return what `judgement` returns for each name with its metadata; the versions of all tags are asked for at once.
+
+        Those in *known*, which has them by scope and tag, are not asked for.
+        """
+        versions = {scope: dict(found) for scope, found in known.items()}
+        wanted: dict[str, dict[str, None]] = {}
         for _, metadata in entries:
             if metadata.tags:
-                wanted.setdefault(metadata.scope, []).extend(tag for tag, _ in metadata.tags)
-        known = {
-            scope: await self.versions(dict.fromkeys(tags), scope or None, fresh=fresh)
-            for scope, tags in wanted.items()
-        }
-        return [
-            self.prompt(name, metadata, exact=exact)
-            or await self.judgement(name, metadata, known.get(metadata.scope, NOTHING), exact=exact, fresh=fresh)
-            for name, metadata in entries
-        ]
+                there = versions.setdefault(metadata.scope, {})
+                unknown = [tag for tag, _ in metadata.tags if tag not in there]
+                if unknown:
+                    wanted.setdefault(metadata.scope, {}).update(dict.fromkeys(unknown))
+        for scope, tags in wanted.items():
+            versions[scope] |= await self.versions(tags, scope or None, fresh=fresh)
+        judged = []
+        for name, metadata in entries:
+            found = versions.get(metadata.scope, NOTHING)
+            prompt = self.prompt(name, metadata, found, exact=exact)
+            judged.append(prompt or await self.judgement(name, metadata, found, exact=exact, fresh=fresh))
+        return judged
 
     def scope(self, version: Any) -> str:
         """Return the scope of metadata for an entry in *version*, None for the cache's own."""
         return str(self.version if version is None else version)
 
 
-def verdict(metadata: Metadata, now: int | None, known: Mapping[str, bytes | None], *, exact: bool) -> Judgement | None:
+def verdict(metadata: Metadata, now: int | None, known: Versions, *, exact: bool) -> Judgement | None:
     """Return what an entry with *metadata* is worth *now*; None if a version of a tag is not in *known*, and counts.
 
     Without the time it is not known to be fresh.  *exact* as with `Judging.judgement`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import compress
+from itertools import chain, compress
 from math import inf
 from typing import Any
 
@@ -19,11 +19,13 @@ from fleetcache.core import MISSING
 from fleetcache.errors import UnreadableValue, is_outage
 from fleetcache.exchange.contract import Command, Redirected, Reply, Server, Verb
 from fleetcache.failsafe import TROUBLE
-from fleetcache.judging import Judgement, Judging, Standing, drawn
+from fleetcache.judging import NOTHING, NOWHERE, Judgement, Judging, Standing, Versions, drawn
 from fleetcache.near.near import PACKED, Copyless, Near
 from fleetcache.near.reads import Read
 from fleetcache.near.store import Entry
+from fleetcache.owed import OWED
 from fleetcache.policy import early_by
+from fleetcache.tagging import Hint
 
 
 @dataclass(slots=True)
@@ -55,15 +57,19 @@ class Found:
 class Reading(Judging):
     """The reads of plain values that operations use: of one name, or of several."""
 
-    async def read(self, name: str, client: Any = None, *, fresh: bool = False, stale: bool = False) -> Any:
+    async def read(
+        self, name: str, client: Any = None, *, fresh: bool = False, stale: bool = False, hint: Hint | None = None
+    ) -> Any:
         """Return the value called *name*, MISSING if there is none; with *fresh* from the primary, without a copy.
 
-        With *stale* also a value whose fresh life has ended.
+        With *stale* also a value whose fresh life has ended.  *hint* has the tags that the entry is said to have.
         """
         if client is not None:
             self = self.through(client)
         near = self.near
         if near is None:
+            if hint is not None or (self.hints.recent and (hint := self.hints.of(name)) is not None):
+                return await self._read_hinted(name, hint, fresh=fresh, stale=stale)
             payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None)
             if payload is None:
                 return MISSING
@@ -76,6 +82,8 @@ class Reading(Judging):
                 metadata = value.metadata
                 judged = self.prompt(name, metadata, exact=stale)
                 judged = judged or await self.judgement(name, metadata, exact=stale, fresh=fresh)
+                if metadata.tags:
+                    self.note_tags(name, metadata, payload)
                 return value.value if judged.serves(stale=stale) else MISSING
             return value
         if not fresh and (copy := near.copy(name)) is not None:
@@ -88,9 +96,49 @@ class Reading(Judging):
             self = self.through(client)
         near = self.near
         if near is None:
-            return await self.examine(name, await self.ask((c.GET_NOW if fresh else c.GET, name), None))
+            hint, known = self.hints.of(name), NOTHING
+            if hint is None:
+                payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None)
+            else:
+                payload, *versions = await self._payloads(c.MGET_NOW if fresh else c.MGET, [name, *hint.names])
+                known = self.owing(hint, dict(zip(hint.tags, versions, strict=True)))
+            return await self._far(name, payload, hint, known, exact=True, fresh=fresh)
         found: Found = await self._fetch(near, name, fresh=fresh, look=True)
         return found
+
+    async def _read_hinted(self, name: str, hint: Hint, *, fresh: bool, stale: bool) -> Any:
+        """Return what `read` returns without a near cache; the versions of the tags in *hint* are asked for with the entry."""
+        if hint.command is None or fresh:
+            payload, *versions = await self._payloads(c.MGET_NOW if fresh else c.MGET, [name, *hint.names])
+        else:
+            payload, *versions = await self.ask(hint.command, None) or (None, *hint.names)
+        if payload is None:
+            return MISSING
+        if hint.head and versions == hint.versions and payload.startswith(hint.head) and not OWED.names:
+            try:  # the same entry as before, so that its metadata need not be decoded
+                return self.codec.behind(payload, hint.begins)
+            except UnreadableValue as error:
+                self.note_unreadable(error, name)
+                return MISSING
+        known = self.owing(hint, dict(zip(hint.tags, versions, strict=True)))
+        return (await self._far(name, payload, hint, known, exact=stale, fresh=fresh)).served(stale=stale)
+
+    async def _far(
+        self, name: str, payload: bytes | None, hint: Hint | None, known: Versions, *, exact: bool, fresh: bool
+    ) -> Found:
+        """Return the entry called *name*, read without a near cache; *known* are versions of the tags in *hint*."""
+        value = MISSING if payload is None else self.entry(payload, name)
+        if type(value) is not Described:
+            if hint is not None and payload is not None:
+                self.hints.forget(name)
+            return Found(value, payload)
+        metadata = value.metadata
+        if metadata.tags:
+            self.note_tags(name, metadata, payload)
+        if hint is None or hint.scope != metadata.scope:
+            known = NOTHING
+        judged = self.prompt(name, metadata, known, exact=exact)
+        return _found(value, payload, judged or await self.judgement(name, metadata, known, exact=exact, fresh=fresh))
 
     async def examine(self, name: str, payload: bytes | None, *, exact: bool = True) -> Found:
         """Return the entry called *name* whose *payload*, None for none, was read; *exact* as with `judgement`."""
@@ -123,12 +171,15 @@ class Reading(Judging):
             self = self.through(client)
         near, names = self.near, list(named)
         if near is None:
-            payloads = await self._payloads(c.MGET_NOW if fresh else c.MGET, names)
+            payloads, known = await self._payloads_tagged(c.MGET_NOW if fresh else c.MGET, names)
             values = self._values(named.values(), names, payloads)
             if Described in map(type, values.values()):
                 found = {name: values[key] for name, key in named.items() if key in values}
                 paid, exact = dict(zip(names, payloads, strict=True)), looked is not None
-                seen = await self._settle(found, paid, exact=exact, fresh=fresh)
+                seen = await self._settle(found, paid, known, exact=exact, fresh=fresh)
+                for name, each in seen.items():
+                    if each.metadata is not None:
+                        self.note_tags(name, each.metadata)
                 if looked is not None:
                     looked.update(seen)
                 values = {named[name]: value for name, value in found.items()}
@@ -319,15 +370,21 @@ class Reading(Judging):
         return list(kept), list(kept.values())
 
     async def _settle(
-        self, values: dict[str, Any], payloads: Mapping[str, bytes | None], *, exact: bool, fresh: bool
+        self,
+        values: dict[str, Any],
+        payloads: Mapping[str, bytes | None],
+        known: Mapping[str, Versions] = NOWHERE,
+        *,
+        exact: bool,
+        fresh: bool,
     ) -> dict[str, Found]:
         """Put into *values* what the `Described` ones are worth, or take them out; return these as they were found.
 
-        *exact* and *fresh* as with `judgement`.
+        *exact* and *fresh* as with `judgement`, *known* as with `judgements`.
         """
         described = {name: value for name, value in values.items() if type(value) is Described}
         entries = [(name, value.metadata) for name, value in described.items()]
-        judged = await self.judgements(entries, exact=exact, fresh=fresh)
+        judged = await self.judgements(entries, known, exact=exact, fresh=fresh)
         found = {}
         for (name, value), judgement in zip(described.items(), judged, strict=True):
             found[name] = seen = _found(value, payloads.get(name), judgement)
@@ -335,6 +392,21 @@ class Reading(Judging):
             if values[name] is MISSING:
                 del values[name]
         return found
+
+    async def _payloads_tagged(self, verb: Verb, names: list[str]) -> tuple[list[bytes | None], Mapping[str, Versions]]:
+        """Return what `_payloads` returns, and the versions of the tags that the entries had when they were read last."""
+        known_before = self.hints
+        hints = [hint for name in names if (hint := known_before.of(name)) is not None] if known_before.recent else []
+        if not hints:
+            return await self._payloads(verb, names), NOWHERE
+        asked = list(dict.fromkeys(chain.from_iterable([hint.names for hint in hints])))
+        payloads = await self._payloads(verb, [*names, *asked])
+        versions = dict(zip(asked, payloads[len(names) :], strict=True))
+        known: dict[str, dict[str, bytes | None]] = {}
+        for hint in hints:
+            found = {tag: versions[name] for tag, name in zip(hint.tags, hint.names, strict=True)}
+            known.setdefault(hint.scope, {}).update(self.owing(hint, found))
+        return payloads[: len(names)], known
 
     async def _payloads(self, verb: Verb, names: list[str]) -> list[bytes | None]:
         """Return the payload of each of *names*, None if there is none or its server is away."""

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 from redis.exceptions import ResponseError
 
 from fleetcache import commands as c
-from fleetcache.codec.metadata import MAX_TAGS, VERSION, Metadata
+from fleetcache.codec.metadata import LONG, MAX_TAGS, SHORT, VERSION, Metadata, opened
 from fleetcache.core import Core
 from fleetcache.exchange.contract import Command, Redirected, Server
 from fleetcache.keys import TAG, default_key_function
@@ -36,8 +36,11 @@ LONGER = 2
 LONGEST = 1000
 """How many letters a tag has at most."""
 
-GENERATION = 8192
+GENERATION = 4096
 """Of how many entries, at least, the tags are remembered."""
+
+PICKLED = (SHORT, LONG)
+"""The first bytes of metadata that is part of a pickle."""
 
 IN_BYTES = TAG.encode()
 
@@ -49,9 +52,16 @@ class Hint(NamedTuple):
     tags: tuple[str, ...]
     names: tuple[str, ...]
     """The names of the tags' versions."""
+    command: Command | None = None
+    """Asks for the entry and the versions; None if they are on several servers or slots."""
+    head: bytes = b""
+    """The metadata with which the entry was found, if that says nothing of time: with `versions` it is fresh."""
+    begins: int = 0
+    """Where the serializer reads on behind it; a pickle is read from its beginning."""
+    versions: Sequence[bytes] = ()
 
 
-class Seen:
+class Hints:
     """The tags last seen of each of many entries, so that a read of one asks for their versions at the same time.
 
     There are two generations; when the newer is full, the older is dropped.  No lock: a wrong guess costs a round trip.
@@ -107,7 +117,7 @@ def _shown(what: Any) -> str:
 class Tagging(Core):
     """The versions of tags: what they are now, and which a new entry gets."""
 
-    seen: Seen
+    hints: Hints
     """The tags of entries that were read without a near cache, in all caches of this configuration."""
 
     def tag_name(self, tag: str, version: Any = None) -> str:
@@ -120,17 +130,34 @@ class Tagging(Core):
         scope = str(self.version if version is None else version)
         return Hint(scope, found, tuple(self.tag_name(tag, version) for tag in found)) if found else None
 
-    def note_tags(self, name: str, metadata: Metadata | None) -> None:
-        """Remember the tags of the entry called *name*, which was read; None for *metadata* if it has none."""
-        known = self.seen.of(name)
-        if metadata is None or not metadata.tags:
+    def owing(self, hint: Hint, versions: dict[str, bytes | None]) -> dict[str, bytes | None]:
+        """Return *versions* of tags, without those whose invalidation the server has not received."""
+        if OWED.names:
+            owed = OWED.among(hint.names)
+            versions.update((tag, None) for tag, name in zip(hint.tags, hint.names, strict=True) if name in owed)
+        return versions
+
+    def note_tags(self, name: str, metadata: Metadata, payload: bytes | None = None) -> None:
+        """Remember the tags of the entry called *name*, which was read, and of its *payload* what saves decoding it."""
+        known = self.hints.of(name)
+        if not metadata.tags:
             if known is not None:
-                self.seen.forget(name)
+                self.hints.forget(name)
             return
         tags = tuple([tag for tag, _ in metadata.tags])
-        if known is None or known.tags != tags or known.scope != metadata.scope:
-            version = metadata.scope or None
-            self.seen.note(name, Hint(metadata.scope, tags, tuple([str(self.tag_name(tag, version)) for tag in tags])))
+        same = known is not None and known.tags == tags and known.scope == metadata.scope
+        if known is not None and same and (payload is None or (known.head and payload.startswith(known.head))):
+            return
+        names = tuple([str(self.tag_name(tag, metadata.scope or None)) for tag in tags])
+        hint = Hint(metadata.scope, tags, names)
+        if not self.topology.one_by_one and self.topology.together([name, *names]):
+            hint = hint._replace(command=(c.MGET, name, *names))
+            found = None if payload is None or metadata.fresh_until else opened(payload)
+            if payload is not None and found is not None:
+                begins = 0 if payload[:1] in PICKLED else found[1]
+                versions = [version for _, version in metadata.tags]
+                hint = hint._replace(head=payload[: found[1]], begins=begins, versions=versions)
+        self.hints.note(name, hint)
 
     def is_tag(self, name: str | bytes) -> bool:
         """Whether *name* is that of a tag's version: in any version of this cache, or as its KEY_FUNCTION shows it."""

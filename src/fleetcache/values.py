@@ -55,13 +55,16 @@ class Values(Reading):
         *,
         fresh: bool = False,
         stale: bool = False,
+        tags: Iterable[str] | None = None,
     ) -> Any:
         """Return the value of *key*, or *default* if there is none.  A stored None is a value.
 
         With *fresh* the primary is asked, even if there is a copy, or replicas answer reads.  With *stale* a value
-        whose fresh life has ended is returned too, as long as it is kept.
+        whose fresh life has ended is returned too, as long as it is kept.  If the entry has *tags*, naming them saves
+        its first reader in the process a round trip; the entry's own tags decide.
         """
-        value = await self.read(self.name(key, version), client, fresh=fresh, stale=stale)
+        hint = None if tags is None else self.hint(tags, version)
+        value = await self.read(self.name(key, version), client, fresh=fresh, stale=stale, hint=hint)
         return default if value is MISSING else value
 
     def get(
@@ -73,6 +76,7 @@ class Values(Reading):
         *,
         fresh: bool = False,
         stale: bool = False,
+        tags: Iterable[str] | None = None,
     ) -> Any:
         # Written by hand: a near hit takes less time than creating a coroutine.  See `Near.copy`.
         if self.head is not None and type(key) is str and version is client is None and not fresh:
@@ -90,7 +94,8 @@ class Values(Reading):
                 self._warn(name)
         else:
             name = self.name(key, version)
-        value = complete((self.still or self).read(name, client, fresh=fresh, stale=stale))
+        hint = None if tags is None else self.hint(tags, version)
+        value = complete((self.still or self).read(name, client, fresh=fresh, stale=stale, hint=hint))
         return default if value is MISSING else value
 
     get.__doc__ = aget.__doc__

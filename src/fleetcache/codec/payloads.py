@@ -189,6 +189,13 @@ class Codec:
             self._refuse(payload, error)
         return None if found is None else found[0]
 
+    def behind(self, payload: bytes, begins: int) -> Any:
+        """Return the value in *payload*, which has metadata; the serializer's bytes begin at *begins*, 0 for a pickle."""
+        try:
+            return self._loads(payload[begins:] if begins else payload)
+        except Exception as error:  # noqa: BLE001 - _refuse() raises it, or an UnreadableValue
+            self._refuse(payload, error)
+
     def bare(self, payload: bytes) -> bytes:
         """Return a payload of the same value without metadata: that of *payload* itself if its head can be cut off.
 
