@@ -114,7 +114,7 @@ class Values(Reading):
     ) -> bool:
         """Store *value* for *timeout* seconds, None for ever; return whether it was stored.
 
-        With *nx* only if there is none, with *xx* only if there is one.  A timeout of 0 or less
+        With *nx* only if there is none, with *xx* only if there is one, be it stale.  A timeout of 0 or less
         deletes the entry instead, and the result says whether there was one.  `invalidate_tags` with
         one of its *tags*, at most 16 texts, gives the entry up.
         """
@@ -199,7 +199,10 @@ class Values(Reading):
     async def aadd(
         self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
     ) -> bool:
-        """Store *value* if there is none, or none that can be read, and return whether it was stored."""
+        """Store *value* if there is none, or none that can be read and is not stale; return whether it was stored.
+
+        In a transaction any entry counts.
+        """
         return await self.aset(key, value, timeout, version, client, nx=True)
 
     add = blocking(aadd)
@@ -282,7 +285,10 @@ class Values(Reading):
     delete_many = blocking(adelete_many)
 
     async def ahas_key(self, key: Any, version: Any = None, client: Any = None, *, fresh: bool = False) -> bool:
-        """Return whether there is an entry for *key*, without reading its value; *fresh* as with `aget`."""
+        """Return whether there is an entry for *key* that is not stale; *fresh* as with `aget`.
+
+        The value is not sent, only its beginning; with a COMPRESSOR it is, because its beginning shows nothing.
+        """
         return await self.is_there(self.name(key, version), client, fresh=fresh)
 
     has_key = blocking(ahas_key)
