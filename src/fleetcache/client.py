@@ -121,7 +121,7 @@ class HerdClient(DefaultClient):
 
     # --- loading ----------------------------------------------------------------------------------
 
-    get_or_set = blocking(DefaultClient.aget_or_set)  # without the short cut that returns what is stored near
+    herds = True
 
     def policy_of(self, timeout: Timeout | Policy, options: PolicyOptions) -> Policy:
         """Return the policy of a call: HERD_TIMEOUT stands for ``stale_while_revalidate``."""

@@ -22,7 +22,7 @@ from typing import Any
 from fleetcache.exchange.wakers import Waker, running_loop
 from fleetcache.forks import Guard, in_children
 from fleetcache.keys import TAG
-from fleetcache.policy import LEASE, PATIENCE
+from fleetcache.policy import LEASE, PATIENCE, Policy
 from fleetcache.stats.figures import Figures
 
 PROTECTION = Figures(
@@ -210,6 +210,8 @@ class Flights:
         """The tags that loaders named themselves, by the name of the entry: the next load captures them before it begins."""
         self.kept: dict[str, tuple[Made, float, Any]] = {}
         """What was loaded in an outage, until when it is kept, and in which outage."""
+        self.policies: dict[Any, Policy] = {}
+        """The policies of calls, by their arguments."""
         self.submitted: dict[str, float] = {}
         """Until when a renewal counts as under way that something else than its caller will do."""
         in_children(self.after_fork)

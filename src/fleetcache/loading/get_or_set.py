@@ -17,7 +17,8 @@ from time import monotonic
 from types import CoroutineType
 from typing import Any, Unpack
 
-from fleetcache.codec.metadata import Metadata
+from fleetcache import commands as c
+from fleetcache.codec.metadata import Described, Metadata
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.loading.flights import Flight, Made, is_own, waited
 from fleetcache.loading.joining import Joining
@@ -38,12 +39,17 @@ BUILT_ON = ("get", "aget", "aset", "aadd")
 
 ORDINARY = Policy()
 
+MOST_POLICIES = 1000
+
 NEAR = Metadata()
 """Stands for the metadata of a copy, which is not known, but was looked at when the copy was made."""
 
 
 class Loading(Joining):
     """Operations that make and store a value where there is none."""
+
+    herds = False
+    """Whether stored values say when some callers are told that they are old: see `HerdClient`."""
 
     shares_loads = True
     """Whether callers load together.  If a class overrides an operation on values, `get_or_set` calls that instead, unless
@@ -77,15 +83,26 @@ class Loading(Joining):
         """
         started = type(default) is CoroutineType  # isinstance() would evaluate a lazy object
         try:
-            chosen = self.policy_of(timeout, policy)
-            make = (lambda: default) if started else default
-            if not callable(make) and tags and not self.runtime.records:
-                make = partial(_itself, default)  # `add` would not store the tags
-            if not callable(make) or self.runtime.records or not self.shares_loads:
-                return await self._simply(key, make, chosen.timeout, version)
-            name = str(self.name(key, version))
-            wanted = checked(tags) if tags else ()
-            return await self._fulfil(Wish(key, name, make, chosen, version, wanted, monotonic(), refresh))
+            if self.runtime.records or not self.shares_loads or not (started or tags or callable(default)):
+                return await self._simply(key, default, self.policy_of(timeout, policy).timeout, version)
+            if policy:
+                self.policy_of(timeout, policy)  # what is wrong with it is said on a hit too
+            name, began, seen = self.name(key, version), monotonic(), None
+            if not (refresh or tags or self.herds):  # written out, as in `read`: a hit takes as long as with `get`
+                near = self.near
+                if near is None:
+                    payload = await self.ask((c.GET, name), None)
+                    value = MISSING if payload is None else self.entry(payload, name)
+                    if type(value) is not Described and value is not MISSING:
+                        return value
+                    seen = await self._seen(name, value, payload, exact=True, fresh=False)
+                elif (copy := near.copy(name)) is not None:
+                    value = self.served(copy, MISSING)
+                    if value is not MISSING:
+                        return value
+            make = partial(_itself, default) if started or not callable(default) else default
+            chosen, wanted = self.policy_of(timeout, policy), checked(tags) if tags else ()
+            return await self._fulfil(Wish(key, str(name), make, chosen, version, wanted, began, refresh), seen)
         finally:
             if started:
                 default.close()  # or Python warns that it was never awaited
@@ -111,8 +128,8 @@ class Loading(Joining):
                     if copy.value is not PACKED:
                         copy.hits += 1
                         return copy.value
-                    value = self._opened(self.served(copy, MISSING))
-                    if value is not MISSING:
+                    value = self.served(copy, MISSING)
+                    if value is not MISSING and not self.herds:
                         return value
         call = Loading.aget_or_set(
             self.still or self, key, default, timeout, version, tags=tags, refresh=refresh, **policy
@@ -123,17 +140,26 @@ class Loading(Joining):
 
     def policy_of(self, timeout: Timeout | Policy, options: PolicyOptions) -> Policy:
         """Return the policy of a call with these arguments; the settings have the defaults."""
+        policies, key = self.flights.policies, (timeout, *options.items())
+        try:
+            if (known := policies.get(key)) is not None:
+                return known
+        except TypeError:  # an argument cannot be hashed
+            key = ()
         usual = self.settings.options.loading or ORDINARY
-        if not options and type(timeout) is not Policy and any(timeout is mark for mark in self.default_marks):
-            return usual
-        return Policy.of(timeout, usual, options)
+        standard = type(timeout) is not Policy and any(timeout is mark for mark in self.default_marks)
+        chosen = Policy.of(DEFAULT_TIMEOUT if standard else timeout, usual, options)
+        if key and len(policies) < MOST_POLICIES:
+            policies[key] = chosen  # most calls of a program are of a few kinds, and a policy takes 10 µs to make
+        return chosen
 
-    async def _simply(self, key: Any, make: Any, timeout: Timeout, version: Any) -> Any:
+    async def _simply(self, key: Any, default: Any, timeout: Timeout, version: Any) -> Any:
         """Read, make and add, without flights and leases: for a constant, and in a pipeline."""
         await self.runtime.alone()
         value = await self.aget(key, MISSING, version)
         if value is not MISSING:
             return value
+        make = partial(_itself, default) if type(default) is CoroutineType else default
         made = await self.runtime.produce(make) if callable(make) else make
         if await self.aadd(key, made, timeout, version):
             return made
@@ -142,11 +168,11 @@ class Loading(Joining):
 
     # --- one caller -------------------------------------------------------------------------------
 
-    async def _fulfil(self, wish: Wish) -> Any:
-        """Return the value that *wish* is about: what is there, or what is loaded."""
+    async def _fulfil(self, wish: Wish, seen: Found | None = None) -> Any:
+        """Return the value that *wish* is about: what is there, or what is loaded; the caller has *seen* it already."""
         looked = False
         while True:
-            found = await self._look(wish, fresh=looked or wish.refresh)
+            found = seen if seen and not looked else await self._look(wish, fresh=looked or wish.refresh)
             if found.metadata is None and found.value is not MISSING and not (wish.refresh or wish.tags):
                 return found.value  # as nearly always
             match wish.weigh(found):
