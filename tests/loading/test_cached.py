@@ -17,8 +17,10 @@ from tests.faces import AWAITING
 
 import fleetcache
 from fleetcache import Cache, InvalidCacheBackendError, cached
+from fleetcache import commands as c
 from fleetcache.errors import InvalidKey
 from fleetcache.loading.cached import CachedCoroutine, CachedFunction
+from fleetcache.policy import Policy
 
 pytestmark = pytest.mark.newest
 
@@ -456,3 +458,72 @@ def test_a_method_without_a_key_is_refused():
 
     error = raised.value if isinstance(raised.value, TypeError) else raised.value.__cause__
     assert "total: a method needs a key" in str(error)
+
+
+# --- the options of a policy --------------------------------------------------------------------------
+
+
+async def test_a_policy_and_its_fields(there, of):
+    """A Policy stands for the timeout, its fields may be given one by one."""
+    by_policy = cached(Policy(timeout=100, stale_while_revalidate=50), key="a:{user_id}", cache=there)(of(counting([])))
+    by_fields = cached(100, stale_while_revalidate=50, key="b:{user_id}", cache=there)(of(counting([])))
+
+    for profile in (by_policy, by_fields):
+        await got(profile(5))
+        assert 99 <= there.ttl(profile.key(5)) <= 100
+        name = there.name(profile.key(5))
+        (left,) = there.topology.home(name).exchange(((c.PTTL_NOW, name),))
+        assert 149_000 <= left <= 150_000
+
+
+async def test_refresh_makes_anew(there, of):
+    """refresh() runs the function in any case, and keeps what it returned."""
+    made = []
+    profile = cached(300, key="profile:{user_id}", cache=there)(of(counting(made)))
+    await got(profile(5))
+
+    assert await got(profile.refresh(5)) == "5 in en, 2"
+    assert await got(profile(5)) == "5 in en, 2"
+
+
+@pytest.mark.parametrize(
+    "tags", [["user:{user_id}", "profiles"], lambda user_id, language="en": [f"user:{user_id}", "profiles"]]
+)
+async def test_tags(there, of, tags):
+    """Tags are made of the arguments; each gives up all results that carry it."""
+    made = []
+    profile = cached(300, key="profile:{user_id}:{language}", tags=tags, cache=there)(of(counting(made)))
+    for user_id in (5, 6):
+        await got(profile(user_id))
+        await got(profile(user_id, "de"))
+
+    await there.ainvalidate_tags("user:5")
+
+    assert await got(profile(6)) == "6 in en, 3"
+    assert await got(profile(5)) == "5 in en, 5"
+    assert await got(profile(5, "de")) == "5 in de, 6"
+    await there.ainvalidate_tags("profiles")
+    assert await got(profile.many([5, 6])) == {5: "5 in en, 7", 6: "6 in en, 8"}
+    await there.ainvalidate_tags("user:6")
+    assert await got(profile.many([5, 6])) == {5: "5 in en, 7", 6: "6 in en, 9"}
+
+
+def test_a_callable_for_tags_returns_a_list(there):
+    """One text would be taken letter by letter."""
+    function = cached(key="k", tags=lambda: "tag", cache=there)(lambda: 1)
+
+    with pytest.raises(TypeError, match="the callable given as tags= returned str, not a list of tags"):
+        function()
+
+
+async def test_lookup_tells_of_one_result(there, of):
+    """lookup() says what is kept, and runs nothing."""
+    made = []
+    profile = cached(300, key="profile:{user_id}", cache=there)(of(counting(made)))
+
+    assert (await got(profile.lookup(5))).state == "missing"
+    await got(profile(5))
+    found = await got(profile.lookup(5))
+    assert (found.value, found.state) == ("5 in en, 1", "fresh")
+    assert (await profile.alookup(5)).value == found.value
+    assert len(made) == 1

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.caches import own_prefix
 from tests.faces import AWAITING, BLOCKING, Face, settled
+from tests.loading.entries import put
 from tests.loading.gates import SOON, Gated, calling, joined, two_processes, until
 
 from fleetcache import Cache, stats
+from fleetcache.client import HerdClient
 from fleetcache.errors import LoadFailed
 from fleetcache.loading.load import current_load
 from fleetcache.policy import Policy
@@ -157,13 +158,13 @@ async def test_a_timeout_of_nothing_stores_nothing(memory):
     assert await memory.get_many(["a", "b"]) == {}
 
 
-async def test_a_value_that_cannot_be_stored(memory):
-    """It was made, so its caller gets it, and the others of its batch are stored."""
-    unstorable = threading.Lock()
-    found = await memory.get_or_set_many(["a", "b"], lambda keys: {"a": 1, "b": unstorable})
+async def test_a_value_that_cannot_be_stored(memory, caplog):
+    """It is returned all the same, and the others are stored."""
+    function = lambda: 1  # noqa: E731
 
-    assert found == {"a": 1, "b": unstorable}
+    assert await memory.get_or_set_many(["a", "b"], lambda keys: {"a": 1, "b": function}) == {"a": 1, "b": function}
     assert await memory.get_many(["a", "b"]) == {"a": 1}
+    assert "not stored" in caplog.text
 
 
 # --- how much is asked --------------------------------------------------------------------------------
@@ -545,3 +546,245 @@ async def test_without_the_right_to_run_scripts(memory, monkeypatch):
     assert await memory.get_or_set_many(["a", "b", "c"], load.of(memory)) == {"a": "made a", "b": "made b"}
     assert await memory.get_many(["a", "b"]) == {"a": "made a", "b": "made b"}
     assert load.asked == [["a", "b", "c"]]
+
+
+# --- old values, tags, policies -----------------------------------------------------------------------
+
+
+async def test_old_values_are_renewed_with_the_missing(cache):
+    """If anything has to be loaded, the same call of the loader renews what is old, and its result is returned."""
+    load = Batches()
+    await put(cache, "a", "old", fresh=-1000)
+    await cache.set("c", "there")
+
+    found = await cache.get_or_set_many(["a", "b", "c"], load.of(cache), 60, stale_while_revalidate=600)
+
+    assert found == {"a": "made a", "b": "made b", "c": "there"}
+    assert load.asked == [["a", "b"]]
+    assert await cache.get_many(["a", "b"]) == {"a": "made a", "b": "made b"}
+
+
+async def test_old_values_are_returned_at_once_in_asyncio(whole):
+    """If nothing is missing, tasks do not wait for the renewal."""
+    cache, load = Face(whole, AWAITING), Batches(opened=False)
+    await put(cache, "a", "old a", fresh=-1000)
+    await put(cache, "b", "old b", fresh=-1000)
+    policy = Policy(timeout=60, stale_while_revalidate=600)
+
+    for _ in range(3):
+        assert await whole.aget_or_set_many(["a", "b"], load.aload, policy) == {"a": "old a", "b": "old b"}
+    load.gate.set()
+    await until(lambda: not whole.flights.running)
+
+    assert load.asked == [["a", "b"]]
+    assert await whole.aget_many(["a", "b"]) == {"a": "made a", "b": "made b"}
+    assert whole.stats.stale_served == 6
+
+
+async def test_the_blocking_caller_renews_by_himself(whole):
+    """Without hidden threads he who got the leases loads, once for all; what comes after finds it."""
+    cache, load = Face(whole, BLOCKING), Batches()
+    await put(cache, "a", "old a", fresh=-1000)
+    await put(cache, "b", "old b", fresh=-1000)
+
+    found = whole.get_or_set_many(["a", "b"], load, 60, stale_while_revalidate=600)
+
+    assert found == {"a": "made a", "b": "made b"}
+    assert load.asked == [["a", "b"]]
+
+
+async def test_a_failed_renewal_is_not_an_error(memory, caplog):
+    """The old values are returned, and it is logged."""
+    await put(memory, "a", "old a", fresh=-1000)
+
+    found = await memory.get_or_set_many(["a"], lambda keys: 1 / 0, 60, stale_while_revalidate=600)
+    await until(lambda: not memory.whole.flights.running)
+
+    assert found == {"a": "old a"}
+    assert "not renewed" in caplog.text
+
+
+async def test_who_comes_during_a_renewal_elsewhere(make):
+    """The lease of an old value is another process': its old value is returned at once, and nothing is loaded."""
+    here, there = two_processes(make)
+    load, policy = Batches(opened=False), Policy(timeout=60, stale_while_revalidate=600)
+    await put(here, "a", "old a", fresh=-1000)
+    one = calling(there, "get_or_set_many", ["a"], load.of(there), policy)
+    await load.entered()
+
+    second = Batches("second")
+    async with asyncio.timeout(SOON):
+        assert await here.get_or_set_many(["a", "b"], second.of(here), policy) == {"a": "old a", "b": "second b"}
+    load.gate.set()
+    await one
+    assert second.asked == [["b"]]
+
+
+async def test_who_renews_may_be_anything(whole):
+    """renew= takes a callable, which gets one piece of work for all; it is submitted once."""
+    cache, load, submitted = Face(whole, BLOCKING), Batches(), []
+    await put(cache, "a", "old a", fresh=-1000)
+    await put(cache, "b", "old b", fresh=-1000)
+    policy = Policy(timeout=60, stale_while_revalidate=600, renew=submitted.append)
+
+    for _ in range(2):
+        found = whole.get_or_set_many(["a", "b", "c"], load, policy)
+        assert found == {"a": "old a", "b": "old b", "c": "made c"}
+    assert load.asked == [["c"]]
+    (work,) = submitted
+    work()
+
+    assert load.asked == [["c"], ["a", "b"]]
+    assert whole.get_many(["a", "b"]) == {"a": "made a", "b": "made b"}
+
+
+async def test_early_renewal(memory):
+    """With early, a fresh value whose load took long is renewed before its end."""
+    await put(memory, "a", "old a", fresh=1000, cost=3_000_000, early=1.0)
+
+    found = await memory.get_or_set_many(["a"], Batches().of(memory), 60, early=1.0)
+    await until(lambda: not memory.whole.flights.running)
+
+    assert found["a"] in {"old a", "made a"}
+    assert await memory.get("a") == "made a"
+    assert memory.whole.stats.early == 1
+
+
+async def test_old_values_stand_in_for_a_failed_load(memory):
+    """stale_if_error answers for those keys that have an old value; if any has none, the error is raised."""
+    policy = Policy(timeout=60, stale_if_error=600)
+    await put(memory, "a", "old a", fresh=-1000)
+    await put(memory, "b", "old b", fresh=-1000)
+
+    assert await memory.get_or_set_many(["a", "b"], lambda keys: 1 / 0, policy) == {"a": "old a", "b": "old b"}
+    with pytest.raises(ZeroDivisionError):
+        await memory.get_or_set_many(["a", "c"], lambda keys: 1 / 0, policy)
+    with pytest.raises(ZeroDivisionError):
+        await memory.get_or_set_many(["a"], lambda keys: 1 / 0, 60)
+
+
+async def test_the_loader_sees_the_old_values(memory):
+    """current_load().stale has them by key; one that still holds is returned like a new one."""
+    await put(memory, "a", "old a", fresh=-1000)
+
+    def load(keys):
+        assert current_load().stale == {"a": "old a"}
+        return {"a": current_load().stale["a"], "b": "new"}
+
+    assert await memory.get_or_set_many(["a", "b"], load, 60, stale_if_error=60) == {"a": "old a", "b": "new"}
+    assert await memory.get("a") == "old a"
+
+
+async def test_refresh_loads_all(cache):
+    """With refresh what is there is replaced, and what other processes store meanwhile is not returned."""
+    load = Batches()
+    await cache.set_many({"a": "there", "b": "there"})
+
+    assert await cache.get_or_set_many(["a", "b", "c"], load.of(cache), refresh=True) == {k: f"made {k}" for k in "abc"}
+    assert load.asked == [["a", "b", "c"]]
+    assert await cache.get_many("abc") == {k: f"made {k}" for k in "abc"}
+
+
+async def test_tags_of_each_value(cache):
+    """tags may be a callable of the key; a tag gives up the values that carry it."""
+    load = Batches()
+
+    def tags(key):
+        return [f"tag {key}", "all"]
+
+    async def get():
+        return await cache.get_or_set_many(["a", "b"], load.of(cache), 60, tags=tags)
+
+    assert await get() == await get() == {"a": "made a", "b": "made b"}
+    await cache.invalidate_tags("tag a")
+    assert await cache.get_many(["a", "b"]) == {"b": "made b"}
+    await get()
+    await cache.invalidate_tags("all")
+    await get()
+    assert load.asked == [["a", "b"], ["a"], ["a", "b"]]
+
+
+async def test_tags_of_all_values(make):
+    """What a tag gives up while it is loaded is not stored."""
+    here, there = two_processes(make)
+    load = Batches(opened=False)
+    caller = calling(here, "get_or_set_many", ["a", "b"], load.of(here), 60, tags=["common"])
+    await load.entered()
+    await there.invalidate_tags("common")
+    load.gate.set()
+
+    assert await caller == {"a": "made a", "b": "made b"}
+    assert await there.get_many(["a", "b"]) == {}
+    assert here.whole.stats.fills_refused == 2
+
+
+async def test_a_value_without_the_tags_is_loaded_anew(memory):
+    """What was stored without a tag would outlive its invalidation."""
+    load = Batches()
+    await memory.set("a", "plain")
+
+    assert await memory.get_or_set_many(["a"], load.of(memory), tags=["tag"]) == {"a": "made a"}
+    assert await memory.get_or_set_many(["a"], load.of(memory), tags=["tag"]) == {"a": "made a"}
+    assert await memory.get_or_set_many(["a"], load.of(memory), tags=["tag", "other"]) == {"a": "made a"}
+    assert load.calls == 2
+
+
+@pytest.mark.parametrize("tags", ["text", 5, [5], [""]])
+async def test_wrong_tags_are_refused(memory, tags):
+    """As by get_or_set."""
+    with pytest.raises((TypeError, ValueError), match="tag"):
+        await memory.get_or_set_many(["a"], Batches().of(memory), tags=tags)
+
+
+async def test_time_limits(whole):
+    """In asyncio a caller waits no longer than hard_timeout, or than soft_timeout for what has an old value."""
+    cache, load = Face(whole, AWAITING), Batches(opened=False)
+    await put(cache, "a", "old a", fresh=-1000)
+
+    soft = await whole.aget_or_set_many(["a"], load.aload, 60, stale_if_error=600, soft_timeout=0.05)
+    assert soft == {"a": "old a"}
+    with pytest.raises(TimeoutError, match="not loaded in time"):
+        await whole.aget_or_set_many(["a", "b"], load.aload, 60, soft_timeout=0.01, hard_timeout=0.05)
+    load.gate.set()
+    await until(lambda: not whole.flights.running)
+
+    assert await whole.aget("a") == "made a"
+
+
+async def test_the_settings_have_defaults(face):
+    """OPTIONS["LOADING"] is the policy of calls that say nothing else."""
+    options = {"LOADING": {"TIMEOUT": 60, "STALE_IF_ERROR": 600}}
+    cache = Face(Cache("memory://many", {"KEY_PREFIX": own_prefix(), "OPTIONS": options}), face)
+    await put(cache, "a", "old a", fresh=-1000)
+
+    assert await cache.get_or_set_many(["a"], lambda keys: 1 / 0) == {"a": "old a"}
+    assert await cache.get_or_set_many(["b"], Batches().of(cache)) == {"b": "made b"}
+    assert 59 <= await cache.ttl("b") <= 60
+
+
+async def test_a_client_with_operations_of_its_own(face):
+    """A site's client that overrides an operation on values sees every read and write of the batch."""
+    called = []
+
+    class Loud(Cache):
+        async def aget_many(self, keys, *args, **kwargs):
+            called.append("get")
+            return await super().aget_many(keys, *args, **kwargs)
+
+        async def aset_many(self, data, *args, **kwargs):
+            called.append("set")
+            return await super().aset_many(data, *args, **kwargs)
+
+    cache = Face(Loud("memory://many", {"KEY_PREFIX": own_prefix()}), face)
+
+    assert await cache.get_or_set_many(["a"], Batches().of(cache)) == {"a": "made a"}
+    assert called == ["get", "set"]
+
+
+async def test_the_herds_client(face):
+    """HerdClient stores more than the value; its values come out as get_many returns them."""
+    cache = Face(HerdClient("memory://many", {"KEY_PREFIX": own_prefix()}), face)
+    await cache.set("a", "there", 60)
+
+    assert await cache.get_or_set_many(["a", "b"], Batches().of(cache), 60) == {"a": "there", "b": "made b"}
+    assert await cache.get_many(["a", "b"]) == {"a": "there", "b": "made b"}

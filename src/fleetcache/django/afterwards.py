@@ -14,6 +14,7 @@ from contextvars import copy_context
 from typing import Any
 
 from asgiref.local import Local
+from django.conf import settings
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections
 from django.utils import timezone, translation
@@ -41,6 +42,8 @@ def after_response(work: Callable[[], object]) -> bool:
 
 def carry(work: Callable[[], object]) -> Callable[[], object]:
     """Return *work* as it has to run in another thread: with the language and the time zone of this one."""
+    if not settings.configured:
+        return work  # a program that imports this package, but runs no site
     language, zone = translation.get_language(), timezone.get_current_timezone()
 
     def carried() -> object:
@@ -52,7 +55,8 @@ def carry(work: Callable[[], object]) -> Callable[[], object]:
 
 def close_connections() -> None:
     """Close the database connections of this thread, which is not one of Django's: nobody else would."""
-    connections.close_all()
+    if settings.configured:
+        connections.close_all()
 
 
 def _begin(**kwargs: Any) -> None:

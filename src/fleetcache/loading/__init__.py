@@ -8,6 +8,7 @@ Its modules:
     arguments     the arguments of a call as a text
     many          get_or_set_many: the same for many values, by one call of the function that makes them
     many_leases   leases of many entries, each step in one write to each server
+    many_leading  the work of a leader of many loads
     get_or_set    read a value, or load it: once in the process, and once in the fleet
     wishes        what a caller wants, and what he has seen
     joining       waiting for a load of this process

@@ -36,6 +36,7 @@ from fleetcache.loading.recipes import (
 )
 from fleetcache.marks import DEFAULT_TIMEOUT, Timeout
 from fleetcache.policy import Policy, PolicyOptions
+from fleetcache.values import Lookup
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -70,6 +71,11 @@ class Cached(Generic[P, T]):
         recipe = self._recipe
         return await recipe.find().adelete(self.key(*args, **kwargs), recipe.version)
 
+    async def alookup(self, *args: P.args, **kwargs: P.kwargs) -> Lookup:
+        """Return what is known of the result for these arguments; the function is not called."""
+        recipe = self._recipe
+        return await recipe.find().alookup(self.key(*args, **kwargs), recipe.version)
+
     def loads_many(self, load: LoadMany) -> LoadMany:
         """Decorate the function that makes the results of `many`.
 
@@ -101,23 +107,22 @@ class Cached(Generic[P, T]):
     def _loading(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], **more: Any
     ) -> tuple[Batches, tuple[Any, ...], dict[str, Any]]:
-        """Return the cache, and the arguments with which it makes and keeps a result."""
+        """Return the cache, and the arguments with which it makes and keeps a result, *more* among them."""
         recipe, args = self._recipe, self._all(args)
-        options = {**recipe.options, **more}
         if recipe.tagging is not None:
-            options["tags"] = recipe.tagging(args, kwargs)
-        make = partial(self._function, *args, **kwargs)
-        return recipe.find(), (recipe.naming(args, kwargs), make, recipe.timeout, recipe.version), options
+            more["tags"] = recipe.tagging(args, kwargs)
+        cache, make = recipe.find(), partial(self._function, *args, **kwargs)
+        return cache, (recipe.naming(args, kwargs), make, recipe.policy(cache), recipe.version), more
 
     def _batch(self, items: Iterable[Any]) -> tuple[Batches, dict[str, Any], Any]:
         """Return the cache, the items by their keys, and the options with which their results are made and kept."""
         recipe, held = self._recipe, self._held
         keyed = {recipe.naming(self._all((item,)), {}): item for item in dict.fromkeys(items)}
-        options = {**recipe.options, "version": recipe.version}
-        tagging = recipe.tagging
+        cache, tagging = recipe.find(), recipe.tagging
+        options = {"timeout": recipe.policy(cache), "version": recipe.version}
         if tagging is not None:
             options["tags"] = lambda key: tagging((*held, keyed[key]), {})
-        return recipe.find(), keyed, options
+        return cache, keyed, options
 
     # --- as a method of a class, and as an object -------------------------------------------------
 
@@ -166,6 +171,11 @@ class CachedFunction(Cached[P, T]):
         recipe = self._recipe
         return recipe.find().delete(self.key(*args, **kwargs), recipe.version)
 
+    def lookup(self, *args: P.args, **kwargs: P.kwargs) -> Lookup:
+        """Return what is known of the result for these arguments; the function is not called."""
+        recipe = self._recipe
+        return recipe.find().lookup(self.key(*args, **kwargs), recipe.version)
+
     def many(self, items: Iterable[K]) -> dict[K, T]:
         """Return the result for each of *items*, which are the function's only argument.
 
@@ -182,7 +192,7 @@ class CachedFunction(Cached[P, T]):
             made = mapped(load_many(*held, wanted), load_many, wanted)
             return {key: made[keyed[key]] for key in keys if keyed[key] in made}
 
-        found = cache.get_or_set_many(list(keyed), load, self._recipe.timeout, **options)
+        found = cache.get_or_set_many(list(keyed), load, **options)
         return {keyed[key]: value for key, value in found.items()}
 
     @overload
@@ -209,6 +219,7 @@ class CachedCoroutine(Cached[P, T]):
 
     arefresh = refresh
     invalidate = Cached.ainvalidate
+    lookup = Cached.alookup
 
     async def many(self, items: Iterable[K]) -> dict[K, T]:
         """Return the result for each of *items*, which are the function's only argument.
@@ -226,7 +237,7 @@ class CachedCoroutine(Cached[P, T]):
             made = mapped(await load_many(*held, wanted), load_many, wanted)
             return {key: made[keyed[key]] for key in keys if keyed[key] in made}
 
-        found = await cache.aget_or_set_many(list(keyed), load, self._recipe.timeout, **options)
+        found = await cache.aget_or_set_many(list(keyed), load, **options)
         return {keyed[key]: value for key, value in found.items()}
 
     amany = many

@@ -6,7 +6,7 @@ import inspect
 import sys
 from asyncio import coroutines
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -15,7 +15,7 @@ from fleetcache.loading.arguments import Parameters, shortened
 from fleetcache.loading.many import Batches
 from fleetcache.loading.templates import Template
 from fleetcache.marks import Timeout
-from fleetcache.policy import Policy
+from fleetcache.policy import Policy, PolicyOptions
 
 C = TypeVar("C", bound=Callable[..., Any])
 OLD_MARK: Any = None if sys.version_info >= (3, 12) else vars(coroutines)["_is_coroutine"]
@@ -45,8 +45,18 @@ class Recipe:
     tagging: Tagging | None
     timeout: Timeout | Policy
     version: Any
-    options: Mapping[str, Any]
+    options: PolicyOptions
     """Fields of a policy."""
+    policies: dict[int, tuple[Any, Policy]] = field(default_factory=dict)
+    """The policy for each of the defaults that caches had, which are kept here so that their ``id`` stays theirs."""
+
+    def policy(self, cache: Batches) -> Policy:
+        """Return the policy for *cache*, whose settings have the defaults."""
+        usual = cache.settings.options.loading
+        known = self.policies.get(id(usual))
+        if known is None:
+            known = self.policies[id(usual)] = usual, cache.policy_of(self.timeout, self.options)
+        return known[1]
 
 
 def check(function: Any) -> None:
