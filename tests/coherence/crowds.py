@@ -176,6 +176,11 @@ SCENARIOS = {
         Scenario("slow replies", slowed, load={"kinds": ALL_KINDS}, places=SERVERS),
         Scenario("expiring", terms=LIVES),
         Scenario("renewed", terms=SHORT),
+        Scenario(
+            "seldom",
+            terms=Terms(timeout=0.1, stale_while_revalidate=0.1),
+            load={"keys": 40, "longest": 0.05, "pause": 0.12},
+        ),
         Scenario("early", terms=Terms(timeout=0.4, early=1.0)),
         *(
             Scenario(f"{kind} while loading", load={"kinds": (kind,), "invalidates": 0.05})

@@ -5,19 +5,22 @@ A mutant is a function that changes the library's code in this process, for good
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from fleetcache import commands, policy, tagging
+from fleetcache import commands, judging, policy, tagging
 from fleetcache.core import Core
 from fleetcache.exchange.contract import Script
-from fleetcache.judging import Judging
 from fleetcache.keys import lease_name
-from fleetcache.loading import flights, get_or_set, leases, wishes
+from fleetcache.loading import leases, wishes
 from fleetcache.loading.flights import Failed, Flight, Flights
-from fleetcache.loading.get_or_set import Loading
+from fleetcache.loading.invalidation import Invalidation
+from fleetcache.loading.joining import Joining
+from fleetcache.loading.leading import Leading
 from fleetcache.loading.leases import Leases
+from fleetcache.marks import MISSING
 from fleetcache.twin import blocking
 from fleetcache.values import Values
 
@@ -98,6 +101,17 @@ def short_set_leaves_leases() -> None:
 
 
 @mutant
+def soft_leaves_leases() -> None:
+    """So does a soft invalidation, of a name that has no entry yet."""
+    invalidate = Invalidation.ainvalidate
+
+    async def ainvalidate(self: Any, key: Any, version: Any = None, *, soft: bool = False) -> bool:
+        return (not soft or await self.ahas_key(key, version)) and await invalidate(self, key, version, soft=soft)
+
+    replace(Invalidation, "ainvalidate", ainvalidate)
+
+
+@mutant
 def release_by_generation() -> None:
     """Whoever fails frees the lease of the one who took it over."""
     rewrite("LETGO", "or holder ~= ARGV[1]", "")
@@ -133,9 +147,9 @@ def join_without_generation() -> None:
         if await self._guards_hold(flight):
             return flight
         self.flights.detach(flight)
-        return get_or_set.MISSING
+        return MISSING
 
-    replace(Loading, "_check", check)
+    replace(Joining, "_check", check)
 
 
 @mutant
@@ -145,7 +159,7 @@ def join_without_tags() -> None:
     async def guards_hold(self: Any, flight: Flight) -> bool:
         return True
 
-    replace(Loading, "_guards_hold", guards_hold)
+    replace(Joining, "_guards_hold", guards_hold)
 
 
 @mutant
@@ -158,7 +172,7 @@ def impatience_of_each() -> None:
         return True
 
     replace(Flight, "patience", lambda self, began, wait, *rest: began + wait)
-    replace(Loading, "_loses_patience", loses_patience)
+    replace(Joining, "_loses_patience", loses_patience)
 
 
 @mutant
@@ -207,8 +221,11 @@ def removed_by_another() -> None:
 def fallback_after_delete() -> None:
     """What was deleted is kept for loads that fail."""
 
+    delete = Values.adelete
+
     async def adelete(self: Any, key: Any, version: Any = None, *rest: Any) -> bool:
-        return bool(await self.ainvalidate(key, version, soft=True))
+        there = await self.ahas_key(key, version)
+        return bool(await (self.ainvalidate(key, version, soft=True) if there else delete(self, key, version, *rest)))
 
     replace(Values, "adelete", adelete)
 
@@ -246,12 +263,30 @@ def versions_that_count() -> None:
 def missing_version_is_valid() -> None:
     """A tag without a version gives nothing up."""
 
-    async def stand(self: Any, metadata: Any, known: Any) -> bool:
-        unknown = [tag for tag, _ in metadata.tags if tag not in known]
-        known = {**known, **await self.versions(unknown, metadata.scope or None)}
-        return all(known[tag] in {None, version} for tag, version in metadata.tags)
+    verdict = judging.verdict
 
-    replace(Judging, "_stand", stand)
+    def lenient(metadata: Any, now: Any, known: Any, *, exact: bool) -> Any:
+        versions = dict(metadata.tags)
+        known = {tag: versions.get(tag) if found is None else found for tag, found in known.items()}
+        return verdict(metadata, now, known, exact=exact)
+
+    vars(judging)["verdict"] = lenient
 
 
-assert flights
+@mutant
+def captured_after_loading() -> None:
+    """An entry gets the versions that its tags have when its load ends."""
+    packed = Leading._packed
+
+    async def late(self: Any, wish: Any, flight: Flight, *rest: Any) -> Any:
+        flight.guards = await self._capture_guards(list(flight.guards or ()), None)
+        return await packed(self, wish, flight, *rest)
+
+    replace(Leading, "_packed", late)
+
+
+@mutant
+def early_for_each_hit() -> None:
+    """Each hit draws anew whether it renews the value early."""
+    assert hasattr(wishes, "drawn")
+    vars(wishes)["drawn"] = lambda stamp: random.expovariate(1.0)
