@@ -144,7 +144,19 @@ class Keyspace(Reading):
         standing, left = await self.judgement(name, metadata)
         if standing is not Standing.GIVEN_UP and left is not None and not self.runtime.once:
             await self._relive(name, metadata, command if standing is Standing.FRESH else None)
+        if metadata.tags and standing is Standing.FRESH and not self.runtime.once:
+            await self._keep_tags(metadata, command)
         return standing is Standing.FRESH
+
+    async def _keep_tags(self, metadata: Metadata, command: Command) -> None:
+        """Let the tags in *metadata* live at least as long as their entry, to which *command* has given another life."""
+        life = None
+        if command[0] is not c.PERSIST:
+            now = await self.moment(self.topology.home(command[1]))
+            if now is None:
+                return  # an outage
+            life = _end(command, now) - now + metadata.stale
+        await self.capture([tag for tag, _ in metadata.tags], life, metadata.scope or None)
 
     async def _relive(self, name: str, metadata: Metadata, command: Command | None) -> None:
         """Let the entry with *metadata* be fresh for as long as *command* says, or as before if that is None."""

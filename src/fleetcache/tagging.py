@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
+from time import monotonic
 from typing import Any, NamedTuple, TypeAlias
 
 from redis.exceptions import ResponseError
@@ -25,6 +26,7 @@ from fleetcache.keys import TAG, default_key_function
 from fleetcache.near.near import Copyless, Near
 from fleetcache.near.reads import Read
 from fleetcache.owed import OWED
+from fleetcache.stats.payloads import MINUTE
 from fleetcache.times import LARGEST
 
 Tags: TypeAlias = tuple[tuple[str, bytes], ...]
@@ -254,12 +256,15 @@ class Tagging(Core):
         """
         if not tags:
             return ()
+        if monotonic() < self.stats.unscripted + MINUTE:
+            return await self._capture_plainly(tags, lifetime, version)
         plan = self.captures(tags, lifetime, version)
         answers = await self.ask_all([(server, commands) for server, _, commands in plan], None, scripts=True)
         found: dict[str, bytes] = {}
         for (_, places, commands), replies in zip(plan, answers, strict=True):
             for command, reply in zip(commands, replies, strict=True):
                 if c.refuses_scripts(reply):
+                    self.stats.unscripted = monotonic()
                     return await self._capture_plainly(tags, lifetime, version)
                 if isinstance(reply, ResponseError):
                     self.instead(self.refusal(reply, command), None, (command,))

@@ -85,6 +85,16 @@ async def test_clearing_takes_tags_along(cache):
     assert await cache.get(cache.whole.make_key("~tag:x")) is None
 
 
+async def test_add_replaces_what_was_given_up(cache):
+    """An entry that is invalid is missing, so it may be added."""
+    await cache.set("a", 1, tags=["x"])
+    assert await cache.set("a", 2, nx=True, tags=["x"]) is False
+    await cache.invalidate_tags("x")
+
+    assert await cache.set("a", 3, nx=True, tags=["x"]) is True
+    assert await cache.get("a") == 3
+
+
 @pytest.mark.parametrize("version", [None, 2])
 async def test_a_pipeline_gives_up_tags(cache, version):
     """In its order: what is stored behind it stays."""
@@ -109,6 +119,46 @@ async def test_shards_hold_tags_anywhere(face, valkey, redis_debian):
     assert await cache.invalidate_tags(*tags[:7]) == 7
 
     assert await cache.get_many(keys) == {}
+
+
+async def test_what_is_given_up_has_no_time_left(cache):
+    """Operations on its time to live, and those that move it, find nothing either."""
+    await cache.set("a", 1, 60, tags=["x"])
+    assert 55 <= await cache.ttl("a") <= 60
+    assert await cache.touch("a", 90) is True
+    await cache.invalidate_tags("x")
+
+    assert await cache.ttl("a") == 0
+    assert await cache.pttl("a") == 0
+    assert await cache.get_with_ttl("a", "none") == ("none", 0)
+    assert await cache.touch("a", 60) is False
+    assert await cache.persist("a") is False
+    pipe = cache.pipeline()
+    pipe.get("a", "none").get_many(["a"]).has_key("a").ttl("a")
+    assert await pipe.execute() == ["none", {}, False, 0]
+
+
+async def test_an_entry_that_lives_longer_keeps_its_tags(cache):
+    """Its tags live as long as it does, however its life was made longer."""
+    await cache.set("a", 1, 10, tags=["x"])
+    name = cache.whole.make_key("~tag:x")
+
+    await cache.touch("a", 500)
+    assert await cache.ttl(name) > 500
+    await cache.persist("a")
+    assert await cache.ttl(name) is None
+    assert await cache.get("a") == 1
+
+
+async def test_a_tagged_entry_moves_with_its_tags(cache):
+    """In another version it is given up by the tag that it had when it was stored."""
+    await cache.set("a", 1, tags=["x"])
+    assert await cache.incr_version("a") == 2
+    assert await cache.get("a", version=2) == 1
+
+    await cache.invalidate_tags("x")
+
+    assert await cache.get("a", version=2) is None
 
 
 async def test_a_tag_is_given_up_when_the_memory_is_full(face, valkey):

@@ -67,6 +67,9 @@ class Stats:
     denied: float = -MINUTE
     """When the server last said that this user may not touch leases."""
 
+    unscripted: float = -MINUTE
+    """When it last said that this user may run no scripts."""
+
     def __post_init__(self) -> None:
         in_children(self.after_fork)
 
