@@ -661,6 +661,9 @@ def test_prefix_and_cache(site):
         before = site.calls
         site.view(number, **options)
         assert site.text() == site.text() == str(before + 1)
+    with override_settings(CACHE_MIDDLEWARE_ALIAS="other", CACHE_MIDDLEWARE_KEY_PREFIX="b"):
+        site.view(number)
+        assert site.text() == "1"  # they are for Django's middleware, not for its decorator
 
 
 def test_cache_status(site):

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 from django.conf import settings
+from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.utils.cache import get_max_age
 
 from fleetcache.marks import DEFAULT_TIMEOUT, Timeout
@@ -49,13 +50,13 @@ class Rules:
 
     @property
     def alias(self) -> str:
-        """The alias of the cache."""
-        return self.cache or str(settings.CACHE_MIDDLEWARE_ALIAS)
+        """The alias of the cache; as with Django's decorator, the middleware's setting does not count."""
+        return self.cache or DEFAULT_CACHE_ALIAS
 
     @property
     def prefix(self) -> str:
         """The prefix of keys."""
-        return str(settings.CACHE_MIDDLEWARE_KEY_PREFIX) if self.key_prefix is None else self.key_prefix
+        return self.key_prefix or ""
 
     @property
     def shows_status(self) -> bool:
