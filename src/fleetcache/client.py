@@ -168,7 +168,7 @@ class HerdClient(DefaultClient):
             await super().aget(key, default, version, client, fresh=fresh, stale=stale, tags=tags), default
         )
 
-    get = blocking(aget)
+    get = blocking(aget)  # type: ignore[assignment]  # that of `Values` takes its last arguments without names too
 
     async def aget_with_ttl(self, key: Any, default: Any = None, version: Any = None) -> tuple[Any, float | None]:
         """Return the value of *key* and its seconds to live, without HERD_TIMEOUT."""

@@ -58,7 +58,7 @@ class Reading(Judging):
     """The reads of plain values that operations use: of one name, or of several."""
 
     async def read(
-        self, name: str, client: Any = None, *, fresh: bool = False, stale: bool = False, hint: Hint | None = None
+        self, name: str, client: Any = None, fresh: bool = False, stale: bool = False, hint: Hint | None = None
     ) -> Any:
         """Return the value called *name*, MISSING if there is none; with *fresh* from the primary, without a copy.
 

@@ -73,12 +73,12 @@ class Values(Reading):
         default: Any = None,
         version: Any = None,
         client: Any = None,
-        *,
         fresh: bool = False,
         stale: bool = False,
         tags: Iterable[str] | None = None,
     ) -> Any:
-        # Written by hand: a near hit takes less time than creating a coroutine.  See `Near.copy`.
+        # Written by hand: a near hit takes less time than creating a coroutine.  See `Near.copy`.  The last three are not
+        # keyword-only, as those of `aget` are: CPython looks up the default of each such argument in a dict.
         if self.head is not None and type(key) is str and version is client is None and not fresh:
             name = self.head + key
             near: Any = self.near
@@ -95,7 +95,7 @@ class Values(Reading):
         else:
             name = self.name(key, version)
         hint = None if tags is None else self.hint(tags, version)
-        value = complete((self.still or self).read(name, client, fresh=fresh, stale=stale, hint=hint))
+        value = complete((self.still or self).read(name, client, fresh, stale, hint))
         return default if value is MISSING else value
 
     get.__doc__ = aget.__doc__
