@@ -138,6 +138,7 @@ GLIMPSE, GLIMPSE_NOW = _reading("GETRANGE", GLIMPSES), _same_again("GETRANGE", G
 GLANCE, GLANCE_NOW = _reading("GET", GLIMPSES), _same_again("GET", GLIMPSES, writes=0)
 # Its clock, by which entries tell how long they are fresh.
 TIME = Verb("TIME", _is_time, harmless=True, key=0)
+TIME.answers |= frozenset((NoPermissionError,))  # for a user who may not ask: see `judging`
 SET = _same_again("SET", TEXT)
 # With NX or XX.  Repeated on one server it answers differently; another server may run it.
 SET_IF = Verb("SET", TEXT, repeats_elsewhere=True)
@@ -225,8 +226,12 @@ class Round:
 def refuses_scripts(reply: Reply) -> bool:
     """Whether *reply* to a script says that this user may run none, or that the server has none."""
     return isinstance(reply, NoPermissionError) or (
-        isinstance(reply, ResponseError) and "unknown command" in str(reply).lower()
+        isinstance(reply, ResponseError) and any(sign in str(reply).lower() for sign in REFUSED)
     )
+
+
+REFUSED = ("unknown command", "acl failure in script", "the user executing the script can't")
+"""Words in refusals of scripts: the server has none, or this user may not call one of the commands in it."""
 
 
 def written_by(command: Command) -> Sequence[str] | None:
@@ -355,6 +360,10 @@ local function same(mode, mark)
   local payload = redis.call('GET', KEYS[1])
   return payload and redis.sha1hex(payload) == mark
 end
+local function drop()
+  -- Not every user may delete.
+  if type(redis.pcall('DEL', KEYS[2])) == 'table' then redis.call('SET', KEYS[2], '- - 0', 'PX', 1) end
+end
 local lease = redis.call('GET', KEYS[2])
 local generation, holder, over, failed
 if lease then generation, holder, over, failed = lease:match('^(%x+) (%x+) (%d+)(.*)$') end
@@ -393,7 +402,7 @@ for place = 3, #KEYS do
 end
 if ARGV[5] == '' then redis.call('SET', KEYS[1], ARGV[4])
 else redis.call('SET', KEYS[1], ARGV[4], 'PX', ARGV[5]) end
-redis.call('DEL', KEYS[2])
+drop()
 return 1
 """,
 )
@@ -402,7 +411,10 @@ LETGO = Script.of(
     f"""{_LEASES}
 -- ARGV: holder, and for how many milliseconds no process shall try again.
 if not generation or holder ~= ARGV[1] then return 0 end
-if tonumber(ARGV[2]) <= 0 then return redis.call('DEL', KEYS[2]) end
+if tonumber(ARGV[2]) <= 0 then
+  drop()
+  return 1
+end
 redis.call('SET', KEYS[2], generation .. ' ' .. holder .. ' 0 failed', 'PX', ARGV[2])
 return 1
 """,

@@ -10,23 +10,29 @@ two servers differ by, for a minute at most.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from hashlib import blake2b, sha1
 from math import ceil, log
+from time import time_ns
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
+from redis.exceptions import NoPermissionError
+
 from fleetcache import commands as c
 from fleetcache.codec.metadata import Described, Metadata, opened, stamped
 from fleetcache.errors import UnreadableValue
-from fleetcache.exchange.contract import Server
+from fleetcache.exchange.contract import Reply, Server
 from fleetcache.forks import in_children
 from fleetcache.near.near import clock
 from fleetcache.tagging import Tagging
+
+logger = logging.getLogger("fleetcache.loading")
 
 RENEWED = 60.0
 """For how many seconds the difference between two clocks is used."""
@@ -80,10 +86,18 @@ class Judging(Tagging):
         ((reply,),) = await self.ask_all([(server, ((c.TIME,),))], None)
         if reply is None:
             return None
-        seconds, microseconds = reply
-        shown = int(seconds) * 1000 + int(microseconds) / 1000
+        shown = self.shown_by(reply)
         self.note_time(server, shown, now)
         return ceil(shown)
+
+    def shown_by(self, reply: Reply) -> float:
+        """Return the time in a reply to `TIME`, in milliseconds since 1970; for a user who may not ask, that of this machine."""
+        if isinstance(reply, NoPermissionError):
+            if self.stats.said.is_new("TIME"):
+                logger.warning("the clock of this machine stands for the server's: %s", reply, extra={"event": "time"})
+            return time_ns() / 1e6
+        seconds, microseconds = reply
+        return int(seconds) * 1000 + int(microseconds) / 1000
 
     async def judge(self, name: str, described: Described, known: Versions | None = None) -> Standing:
         """Return the standing of the entry called *name*; *known* are versions that some of its tags have now."""

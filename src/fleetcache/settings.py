@@ -210,7 +210,7 @@ class Options:
     as `"64MB"`, or a dict: see [below](#the-near-cache)."""
     loading: Policy | None = option(None, Policy.read)
     """How `get_or_set`, `get_or_set_many` and `@cached` load, unless a call says otherwise: a `Policy`, or a dict of its fields in
-    upper case, such as `{"STALE_WHILE_REVALIDATE": 60, "JITTER": 0.1}`."""
+    upper case, such as `{"STALE_WHILE_REVALIDATE": 60, "JITTER": 0.1}`. In the query of a URL: `?loading=early:1,jitter:0.1`."""
     outage_ttl: float = option(0.0, kinds.at_least(0))
     """With IGNORE_EXCEPTIONS: for how many seconds a process keeps what it loads while the server is away, so that an outage of
     the cache does not become one of the database. 0: it is loaded anew for each call."""

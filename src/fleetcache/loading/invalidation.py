@@ -66,7 +66,7 @@ class Invalidation(Values):
                 return await self.adelete(key, version)
             # The time itself, and no guess, which may be ahead.  Clocks of readers are not behind the server's, but for
             # the two parts of a millisecond that are cut off when they are set and read.
-            ends = min(found.metadata.fresh_until, int(now[0]) * 1000 + int(now[1]) // 1000 - 2)
+            ends = min(found.metadata.fresh_until, int(self.shown_by(now)) - 2)
             metadata = replace(found.metadata, fresh_until=ends, stamp=new_stamp())
             (new,) = await self.encoded((found.value,), metadata=[metadata])
             command = (c.EVALSHA, c.SWAP, 1, name, payload, new, "KEEPTTL")

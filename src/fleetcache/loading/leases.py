@@ -224,6 +224,8 @@ class Leases(Values):
         if mine and seen.word in {"entry", "gone"}:
             await self.let_go(name, holder)
             return seen
+        if seen.word == "held" and seen.holder == holder.encode():
+            return replace(seen, word="mine")  # a script took it before the next one was refused
         if seen.word == "free" or (mine and seen.generation == mine):
             return replace(seen, word="mine", generation=mine or None)
         return seen
