@@ -39,7 +39,7 @@ from tests.coherence.loads import (
     QUIT,
     RAISED,
     SET,
-    SOFT,
+    SKIPPED,
     TAG,
     THROTTLED,
     TIMED_OUT,
@@ -47,15 +47,14 @@ from tests.coherence.loads import (
 )
 from tests.faces import AWAITING, BLOCKING, Face
 
-from fleetcache import Cache, errors
+from fleetcache import Cache
+from fleetcache.errors import LoadFailed
+from fleetcache.loading.load import current_load
 from fleetcache.policy import Policy
 from fleetcache.twin import complete
 
 THREADS, TASKS, BOTH = "threads", "tasks", "both"
 CRASHED = "crashed"
-
-
-LoadFailed = getattr(errors, "LoadFailed", errors.SettingsError)
 
 
 class Broken(Exception):
@@ -102,6 +101,8 @@ class Workload:
     tagged: bool = True
     refreshes: float = 0.0
     fails: float = 0.0
+    skips: float = 0.0
+    renew: str = "caller"
     quits: float = 0.0
     kills: float = 0.0
     cancels: float = 0.0
@@ -129,7 +130,9 @@ class Workload:
             lease=terms.lease,
             wait=terms.wait,
             retry_after=terms.retry_after,
+            soft_timeout=terms.soft_timeout if isfinite(terms.soft_timeout) else None,
             hard_timeout=terms.hard_timeout if isfinite(terms.hard_timeout) else None,
+            renew=self.renew,
         )
 
 
@@ -224,11 +227,8 @@ class Caller:
     async def step(self) -> None:
         """Do one operation."""
         chance, load = self.chance, self.load
-        kinds = [
-            k for k in load.kinds if {SOFT: "invalidate", TAG: "invalidate_tags"}.get(k, "get") in dir(self.cache.whole)
-        ]
-        if kinds and chance.random() < load.invalidates:
-            await self.invalidate(chance.choice(kinds))
+        if load.kinds and chance.random() < load.invalidates:
+            await self.invalidate(chance.choice(load.kinds))
         elif chance.random() < load.reads:
             await self.read(chance.choice(load.names))
         elif chance.random() < load.many:
@@ -299,8 +299,7 @@ class Caller:
             found: dict[str, Any] = await self.cache.get_or_set_many(keys, load_many, self.process.policy, **more)
             return found
 
-        if hasattr(self.cache.whole, "get_or_set_many"):
-            await self.call(keys, GET_OR_SET, ask)
+        await self.call(keys, GET_OR_SET, ask)
 
     async def read(self, key: str) -> None:
         chance, cache = self.chance, self.cache
@@ -311,8 +310,6 @@ class Caller:
                 return await cache.get_many([key])
             return {key: await (cache.lookup(key) if way == 1 else cache.get(key, fresh=fresh))}
 
-        if way == 1 and not hasattr(cache.whole, "lookup"):
-            way = 2
         await self.call([key], LOOKUP if way == 1 else GET, ask, fenced=fresh and way > 1)
 
     # --- loaders --------------------------------------------------------------------------------------
@@ -380,6 +377,9 @@ class Caller:
             raise Broken(" ".join(run.loads.values()))
         elif point < load.kills + load.fails + load.quits and self.cache.face == BLOCKING:
             raise Quit
+        elif self.chance.random() < load.skips:
+            current_load().skip()
+            run.outcome = SKIPPED
 
     # --- invalidations --------------------------------------------------------------------------------
 
@@ -486,6 +486,7 @@ class Running:
         self.process = process
         self.loads = {key: process.number() for key in calls}
         self.values: dict[str, Any] = {}
+        self.outcome = DONE
         began = time.monotonic()
         process.keys.update({load: key for key, load in self.loads.items()})
         for key, call in calls.items():
@@ -501,7 +502,7 @@ class Running:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        outcome = DONE
+        outcome = self.outcome
         if kind is not None:
             outcome = {Broken: FAILED, asyncio.CancelledError: CANCELLED}.get(kind, QUIT)
         ended = time.monotonic()

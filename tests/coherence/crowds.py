@@ -194,12 +194,24 @@ SCENARIOS = {
             "short set while loading",
             load={"kinds": (SET,), "lives": (0.02, 0.04), "longest": 0.25, "shortest": 0.05, "invalidates": 0.1},
         ),
+        Scenario("flush while loading", load={"kinds": (CLEAR,), "invalidates": 0.05, "prefix": ""}),
         Scenario("foreign set while loading", load={"kinds": (FOREIGN,), "invalidates": 0.05}, places=WHOLE),
         Scenario(
             "foreign set while renewing", terms=SHORT, load={"kinds": (FOREIGN,), "invalidates": 0.05}, places=WHOLE
         ),
         Scenario("failing", terms=Terms(timeout=0.1, stale_if_error=0.5), load={"fails": 0.4, "kinds": ALL_KINDS}),
         Scenario("failing without a fallback", load={"fails": 0.4, "kinds": (DELETE, TAG), "invalidates": 0.1}),
+        Scenario("skipping", terms=LIVES, load={"skips": 0.5}),
+        Scenario(
+            "renewed in threads",
+            terms=SHORT,
+            load={"renew": "thread", "kinds": ALL_KINDS, "face": THREADS, "workers": 6},
+        ),
+        Scenario(
+            "spared",
+            terms=Terms(timeout=0.1, stale_if_error=2.0, soft_timeout=0.05, hard_timeout=0.15),
+            load={"longest": 0.3, "kinds": (DELETE, SOFT, TAG)},
+        ),
         Scenario("throttled", terms=Terms(timeout=0.1, retry_after=0.3), load={"fails": 0.4}),
         Scenario("refreshed", terms=SHORT, load={"refreshes": 0.03, "kinds": ALL_KINDS}),
         Scenario(
@@ -230,6 +242,15 @@ SCENARIOS = {
         Scenario("stopped", stopped, terms=SHORT, load=HASTY, places=("valkey", "redis", "cluster"), grace=2.0),
         Scenario("restarted", restarted, terms=SHORT, load=HASTY, places=("valkey", "redis", "cluster"), grace=2.0),
         Scenario("ignoring", stopped, terms=SHORT, load=HASTY, places=("valkey", "redis"), grace=2.0, ignoring=True),
+        Scenario(
+            "kept in an outage",
+            stopped,
+            terms=SHORT,
+            load=HASTY | {"options": {"IGNORE_EXCEPTIONS": True, "OUTAGE_TTL": 0.3}},
+            places=("valkey", "redis"),
+            grace=2.0,
+            ignoring=True,
+        ),
         Scenario("moved", moved, load=HASTY, places=("cluster",), grace=2.0),
         Scenario("promoted", promoted, load=HASTY, places=("cluster", "sentinel"), replicas=1, grace=3.0),
     )

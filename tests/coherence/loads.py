@@ -6,7 +6,8 @@ nothing has to be searched: a key with n operations needs O(n log n).
 
 What is checked (`check`), by the promises of loading:
 
-* **unknown**: a call returned what no load of its key made, or what was begun only later; or nothing, where it loads;
+* **unknown**: a call returned what no load of its key made, what was begun only later, or what was not to be stored;
+  or nothing, where it loads;
 * **given up**: a call began after a hard invalidation was acknowledged, and got a value whose load had begun before the
   invalidation was invoked.  Copies of other processes may lag, but only values that were complete when it was acknowledged;
 * **soft**: the same of a soft invalidation, got as a fresh value;
@@ -61,6 +62,7 @@ class Terms:
     lease: float = 1.0
     wait: float = 2.0
     retry_after: float = 0.0
+    soft_timeout: float = inf
     hard_timeout: float = inf
     longest: float = inf
     """How long a load takes at most."""
@@ -343,6 +345,8 @@ class _Key:
             if load.began > call.returned or load.outcome in {FAILED, CANCELLED, QUIT}:
                 yield Violation("unknown", call, load, load.began - call.returned)
                 return
+            if load.outcome == SKIPPED and call.invoked > self._flown(load):
+                yield Violation("unknown", call, load, call.invoked - load.ended)  # it was not to be stored
             began, complete, tags = load.began, load.ended, load.tags
             # What was returned by anybody had been stored before, if it was stored at all.
             ends = self.stored[load.id] + self.terms.timeout
@@ -390,8 +394,10 @@ class _Key:
                 yield Violation("too stale", call, because, age)
 
     def _failed(self, call: Call) -> bool:
-        """Whether a load failed during *call*, or recently enough to keep others from trying again."""
-        retry = self.terms.retry_after
+        """Whether a load failed during *call*, or so recently that none was tried, or took too long for it."""
+        terms, retry = self.terms, self.terms.retry_after
+        if call.returned - call.invoked >= min(terms.soft_timeout, terms.hard_timeout) - self.rules.slack / 10:
+            return True
         place = bisect_left(self.failures, call.invoked - (retry + self.rules.slack if retry else 0.0))
         return place < len(self.failures) and self.failures[place] <= call.returned
 
@@ -459,7 +465,7 @@ class _Key:
     def _flown(self, load: Load) -> float:
         """Return until when *load* could be joined: its leader still has to free the lease."""
         call = self.by_id.get(load.call)
-        return max(load.ended, call.returned if call and call.outcome == RAISED else 0.0)
+        return max(load.ended, call.returned if call and call.outcome in {DONE, RAISED} else 0.0)
 
     def _impatient(self, load: Load) -> bool:
         """Whether some caller in the process of *load* had waited long enough for others when it began."""

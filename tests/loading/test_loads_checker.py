@@ -141,6 +141,7 @@ WRONG = {
     "of another key": ("unknown", [*led("1", 1, 2, key="other"), call("1", 3, 4)], {}),
     "before it was loaded": ("unknown", [*FIRST, call("1", 0, 0.5)], {}),
     "before it was set": ("unknown", [gone(SET, 3, 4, name="s"), call("s", 1, 2)], {}),
+    "what was not to be stored": ("unknown", [*led("1", 1, 2, outcome=SKIPPED), call("1", 3, 4)], {}),
     "nothing": ("unknown", [call("", 1, 2)], {}),
     "what a failed load made": ("unknown", [load("1", 1, 2, outcome=FAILED), call("1", 3, 4)], {}),
     "deleted": ("given up", [*FIRST, gone(DELETE, 3, 4), call("1", 5, 6)], {}),
