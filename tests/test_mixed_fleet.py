@@ -18,9 +18,12 @@ from threading import BrokenBarrierError
 from typing import Any, Self
 
 import pytest
+from django.utils.module_loading import import_string
+from redis import Redis
 from tests.django_settings import configure
 from tests.faces import BLOCKING, Face
-from tests.fleet.keyspaces import OURS, THEIRS, Difference, Entry, Keyspace, call
+from tests.fleet.keyspaces import OURS, THEIRS, Difference, Entry, Keyspace, call, text_of
+from tests.fleet.softly import MISSING, SHARED, Softspace, whole
 from tests.fleet.workers import BACKENDS, FLEET, PATIENCE, Channels, Report, Round, Tally, work
 
 from fleetcache.testing.servers import EmbeddedServer
@@ -62,6 +65,36 @@ def test_mixed_fleet(valkey: EmbeddedServer) -> None:
             caches[OURS].clear()
             said = ", ".join(f"{report.kind.name} {report.calls} calls {report.turns} turns" for report in reports)
             print(f"{each.variant}, {each.seconds:g} s: {said}")
+
+
+def test_soft_lives_and_tags_among_workers_of_django_redis(valkey: EmbeddedServer) -> None:
+    """Workers of django-redis read what those of fleetcache store with soft lives and tags; so do all, after the way back."""
+    pytest.importorskip("django_redis")
+    configure()
+    seed = os.environ.get("FLEET_SEED") or str(secrets.randbelow(10**9))
+    round_ = Round(valkey.url(14), f"softly-{seed}", "pickle", seed, SECONDS, softly=True)
+    print(f"\nFLEET_SEED={seed}, {SECONDS:g} s")
+
+    with Fleet([round_]) as fleet:
+        spaces = [Softspace(f"s{number}", Random(f"{seed}/{number}")) for number in range(KEYSPACES)]
+        reports, spaces = fleet.run(round_, spaces)
+
+    said = ", ".join(f"{report.kind.name} {report.calls} calls {report.turns} turns" for report in reports)
+    print(f"softly, {SECONDS:g} s: {said}")
+    expected = {key: entry.value for space in spaces for key, entry in space.entries.items()}
+    assert len({entry.state for space in spaces for entry in space.entries.values()}) == 3, "the test lacks a case"
+    with Redis.from_url(round_.url) as client:
+        names = [name.decode() for name in client.scan_iter(f"{round_.prefix}:1:*")]
+    keys = {name.removeprefix(f"{round_.prefix}:1:") for name in names if "~tag:" not in name}
+    assert keys - {*SHARED} == {*expected}
+    for backend in (BACKENDS[THEIRS], "django.core.cache.backends.redis.RedisCache"):
+        cache = import_string(backend)(round_.url, {"KEY_PREFIX": round_.prefix})
+        for key in keys:
+            if key in expected:
+                assert text_of(cache.get(key, MISSING)) == text_of(expected[key])
+            else:
+                assert whole(key, cache.get(key))
+    round_.cache(OURS).clear()
 
 
 def test_a_difference_is_found_and_explained() -> None:

@@ -56,6 +56,8 @@ class Round:
     variant: str
     seed: str
     seconds: float
+    softly: bool = False
+    """Whether the workers of fleetcache use soft lives and tags."""
 
     def cache(self, package: str) -> Any:
         """Return a new cache, for one worker."""
@@ -293,7 +295,11 @@ class Process:
 
     def run(self) -> Report:
         """Run the workers until the end of the round, and report what they did."""
-        workers = [Worker(self, number) for number in range(self.kind.workers)]
+        make = Worker
+        if self.round.softly:
+            from tests.fleet.softly import SoftWorker as make
+
+        workers = [make(self, number) for number in range(self.kind.workers)]
         self.channels.ready.wait(PATIENCE)
         self.end = time.monotonic() + self.round.seconds
         if self.kind.face == AWAITING:
