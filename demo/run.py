@@ -2,8 +2,9 @@
 
 A small site about the Unicode database runs under gunicorn and under checked HTTP load, on an
 embedded Valkey.  Only the BACKEND line of its settings differs between the first two runs, and only
-``OPTIONS["NEAR"]`` between the second and the third.  The exit code is 0 if every response was right and
-all of them agreed, whichever was faster.
+``OPTIONS["NEAR"]`` between the second and the third.  In the end an expensive page expires under load, and its
+database goes away, on django-redis and on fleetcache with ``OPTIONS["LOADING"]``.  The exit code is 0 if every
+response was right and all of them agreed, whichever was faster.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from socket import create_server
 from statistics import median
 from typing import Self
 
+import expiry
 import redis
 from atlas import characters
 from load import VISITORS, Pages, Report, WrongPageError, fetch
@@ -41,6 +43,8 @@ PAIRED, NEARED = 0.45, 0.4
 """The shares of the time in which two sites take turns, without and with NEAR; the rest is the mixed fleet's."""
 TURNS = 1.2
 """Seconds of two turns, about."""
+PART = 0.15
+"""Seconds of an expiring page on each of two sites, as a part of the time; they come on top of it."""
 EDITS = 40
 BOUND = 1.0
 """No worker may show for more seconds what was there before an edit: NEAR's default."""
@@ -50,14 +54,18 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Site:
     """The demo site on one backend: gunicorn with some worker processes on a free port."""
 
-    def __init__(self, backend: str, location: str, folder: Path, *, near: bool = False) -> None:
-        self.name = backend.partition(".")[0] + "_near" * near
+    def __init__(
+        self, backend: str, location: str, folder: Path, *, near: bool = False, expiring: bool = False
+    ) -> None:
+        self.name = backend.partition(".")[0] + "_near" * near + "_census" * expiring
         self.log = folder / f"{self.name}.log"
         settings = {
             "DJANGO_SETTINGS_MODULE": "atlas.settings",
             "ATLAS_BACKEND": backend,
             "ATLAS_LOCATION": location,
             "ATLAS_NEAR": "1" * near,
+            "ATLAS_LOADING": "1" * (expiring and backend.startswith("fleetcache.")),
+            "ATLAS_DATABASE": str(folder / expiry.DATABASE),
             "ATLAS_NAME": self.name,
         }
         # gunicorn inherits the listening socket, so nobody else can take the port meanwhile.
@@ -67,6 +75,7 @@ class Site:
                 [
                     *(sys.executable, "-m", "gunicorn", "django.core.wsgi:get_wsgi_application()"),
                     *("--bind", f"fd://{listener.fileno()}", "--workers", str(WORKERS)),
+                    *("--threads", str(expiry.VISITORS), "--keep-alive", "0") * expiring,
                     *(
                         "--chdir",
                         HERE,
@@ -211,6 +220,7 @@ class Demo:
     before: Site
     after: Site
     near: Site | None
+    expiring: tuple[Site, Site]
     server: redis.Redis
     folder: Path
     total: Report = field(default_factory=Report)
@@ -328,6 +338,19 @@ class Demo:
         print(table([one, other], rounds, mixed))
         if self.near:
             print("\n" + table([other, self.near.name], nearer))
+        self.expire(PART * seconds)
+
+    def expire(self, seconds: float) -> None:
+        """Let an expensive page expire under load on two more sites, and take its database away."""
+        print(
+            f"\n5. A page that takes a slow query expires every second while {expiry.VISITORS} visitors reload it,\n"
+            f"   on {WORKERS} workers of {expiry.VISITORS} threads.  {self.after.name} has OPTIONS['LOADING'].",
+            flush=True,
+        )
+        found = expiry.compare(*self.expiring, (self.before.name, self.after.name), self.folder, seconds)
+        self.total.errors += found.faults
+        self.total.latencies += found.latencies
+        print(f"\n{found}\n")
 
     @property
     def sites(self) -> list[Site]:
@@ -504,7 +527,11 @@ def main() -> int:
         before = stack.enter_context(Site(options.before, location, folder))
         after = stack.enter_context(Site(options.after, location, folder))
         near = stack.enter_context(Site(options.after, location, folder, near=True)) if goes_near else None
-        demo = Demo(before, after, near, server, folder)
+        expiring = tuple(
+            stack.enter_context(Site(backend, location, folder, expiring=True))
+            for backend in (options.before, options.after)
+        )
+        demo = Demo(before, after, near, expiring, server, folder)
         demo.run(options.seconds)
         return demo.verdict()
 

@@ -1,4 +1,4 @@
-"""Settings of the demo site.  Between two runs only the cache's BACKEND line differs, or NEAR in its OPTIONS."""
+"""Settings of the demo site.  Between two runs only the cache's BACKEND line differs, or NEAR or LOADING in its OPTIONS."""
 
 import os
 from pathlib import Path
@@ -8,15 +8,21 @@ from pathlib import Path
 KEPT = ("banner", "entry:", "family:", "page:", "template.", "views.")
 NEAR = {"NEAR": {"PREFIXES": [f"atlas:1:{kind}" for kind in KEPT]}}
 
+# What is old is served while one thread renews it, and longer if that fails.
+LOADING = {"LOADING": {"STALE_WHILE_REVALIDATE": 5, "STALE_IF_ERROR": 60, "RENEW": "thread"}}
+
 CACHES = {
     "default": {
         "BACKEND": os.environ["ATLAS_BACKEND"],
         "LOCATION": os.environ["ATLAS_LOCATION"],
         "KEY_PREFIX": "atlas",
         "TIMEOUT": 3600,
-        "OPTIONS": NEAR if os.environ["ATLAS_NEAR"] else {},
+        "OPTIONS": (NEAR if os.environ["ATLAS_NEAR"] else {}) | (LOADING if os.environ["ATLAS_LOADING"] else {}),
     }
 }
+DATABASE = os.environ["ATLAS_DATABASE"]
+"""The file that only the census reads."""
+
 SESSION_ENGINE = "django.contrib.sessions.backends.cache"
 
 # Which site answered: shown on every page, kept beside every cached value.

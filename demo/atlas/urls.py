@@ -14,4 +14,6 @@ urlpatterns = [
     path("banner/", views.banner),
     path("banner/<int:number>/", views.edit_banner),
     path("near/", views.near),
+    path("census/", views.census),
+    path("census/queries/", views.queries),
 ]

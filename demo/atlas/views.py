@@ -116,6 +116,23 @@ def near(_request: HttpRequest) -> JsonResponse:
     return JsonResponse({"worker": os.getpid(), "hits": counts["hits"], "misses": counts["misses"]})
 
 
+def census(_request: HttpRequest) -> JsonResponse:
+    """An expensive page that is kept for a second; the call is the same on every backend."""
+    return JsonResponse({"counts": cache.get_or_set(f"census:{settings.SERVED_BY}", take_census, timeout=1)})
+
+
+def take_census() -> dict[str, int]:
+    """Ask the database, and count that."""
+    cache.incr(queries_key())
+    return characters.census(settings.DATABASE)
+
+
+def queries(_request: HttpRequest) -> JsonResponse:
+    """How often the census was taken."""
+    cache.add(queries_key(), 0, timeout=None)
+    return JsonResponse({"queries": cache.get(queries_key())})
+
+
 def work_out(code: int) -> dict[str, object]:
     """The costly part of a character page, with a note of who made it and when."""
     made = f"{settings.SERVED_BY}@{datetime.now(UTC).isoformat()}"
@@ -146,6 +163,11 @@ def common() -> dict[str, object]:
         "families": lambda: characters.FAMILIES.most_common(24),
         "served_by": settings.SERVED_BY,
     }
+
+
+def queries_key() -> str:
+    """Return where the queries of this site are counted."""
+    return f"queries:{settings.SERVED_BY}"
 
 
 def page_key(code: int) -> str:
