@@ -14,7 +14,7 @@ from contextvars import copy_context
 from typing import Any
 
 from asgiref.local import Local
-from django.conf import settings
+from django.apps import apps
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, connections
 from django.utils import timezone, translation
@@ -42,8 +42,8 @@ def after_response(work: Callable[[], object]) -> bool:
 
 def carry(work: Callable[[], object]) -> Callable[[], object]:
     """Return *work* as it has to run in another thread: with the language and the time zone of this one."""
-    if not settings.configured:
-        return work  # a program that imports this package, but runs no site
+    if not apps.ready:
+        return work  # a script without django.setup() has neither
     language, zone = translation.get_language(), timezone.get_current_timezone()
 
     def carried() -> object:
@@ -55,7 +55,7 @@ def carry(work: Callable[[], object]) -> Callable[[], object]:
 
 def close_connections() -> None:
     """Close the database connections of this thread, which is not one of Django's: nobody else would."""
-    if settings.configured:
+    if apps.ready:
         connections.close_all()
 
 
