@@ -203,6 +203,10 @@ def mark(payload: bytes | None) -> tuple[str, bytes]:
     return "sha1", sha1(payload).hexdigest().encode()  # noqa: S324 - the server's choice
 
 
+MOST_DRAWN = 45.0
+"""More than `drawn` ever returns."""
+
+
 def drawn(stamp: bytes) -> float:
     """Return a number drawn from an exponential distribution with the mean 1 for the entry with this *stamp*.
 

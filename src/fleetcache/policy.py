@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from difflib import get_close_matches
 from enum import Enum
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Self, TypedDict
 
@@ -103,14 +104,11 @@ class Policy:
     @classmethod
     def of(cls, given: Timeout | Policy, defaults: Policy, options: Mapping[str, Any]) -> Policy:
         """Return the policy *given* in place of a timeout, or *defaults* with it as timeout; changed by *options*."""
-        known = {each.name for each in fields(cls)}
-        if unknown := options.keys() - known:
-            raise TypeError(_unknown(min(unknown), known))
-        if isinstance(given, Policy):
-            return replace(given, **options) if options else given
-        if given is DEFAULT_TIMEOUT:
-            return replace(defaults, **options) if options else defaults
-        return replace(defaults, **{"timeout": given, **options})
+        try:
+            # A site has few policies, and making one takes longer than a read.
+            return _known(given, defaults, **options)
+        except TypeError:  # an option is refused, or has no hash
+            return _combined(given, defaults, **options)
 
     @classmethod
     def read(cls, written: Any) -> Self:
@@ -143,6 +141,20 @@ class Policy:
     def patience(self) -> float:
         """How long a caller waits for somebody else's load."""
         return self.lease + PATIENCE if self.wait is None else self.wait
+
+
+def _combined(given: Timeout | Policy, defaults: Policy, /, **options: Any) -> Policy:
+    known = {each.name for each in fields(Policy)}
+    if unknown := options.keys() - known:
+        raise TypeError(_unknown(min(unknown), known))
+    if isinstance(given, Policy):
+        return replace(given, **options) if options else given
+    if given is DEFAULT_TIMEOUT:
+        return replace(defaults, **options) if options else defaults
+    return replace(defaults, **{"timeout": given, **options})
+
+
+_known = lru_cache(maxsize=256, typed=True)(_combined)
 
 
 def _in_words(text: str) -> dict[str, Any]:

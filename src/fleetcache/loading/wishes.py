@@ -8,9 +8,9 @@ from math import inf
 from time import monotonic
 from typing import Any
 
-from fleetcache.judging import drawn, mark
+from fleetcache.judging import MOST_DRAWN, drawn, mark
 from fleetcache.marks import MISSING
-from fleetcache.policy import Decision, Policy, decide
+from fleetcache.policy import Decision, Policy, decide, early_by
 from fleetcache.reading import Found
 
 Mark = tuple[str, bytes]
@@ -49,7 +49,11 @@ class Wish:
     def weigh(self, found: Found) -> Decision:
         """Return what to do with the entry as it was *found*, and note it if it is to be replaced."""
         left, metadata = found.left, found.metadata
-        cost, draw = (metadata.cost / 1000, drawn(metadata.stamp)) if metadata is not None else (0.0, 0.0)
+        cost = draw = 0.0
+        if metadata is not None:
+            cost, early = metadata.cost / 1000, self.policy.early
+            if early and left is not None and left <= early_by(cost, early, MOST_DRAWN):
+                draw = drawn(metadata.stamp)
         decision = Decision.LOAD if self.refresh else decide(left, cost, self.policy, draw)
         if decision is not Decision.SERVE:
             self.see(found.payload, found.value)
