@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import signal
 import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +24,10 @@ from fleetcache.policy import Policy
 from fleetcache.servers.memory import memory_server
 
 TRANSPORTS = ["valkey-tcp", "valkey-near", "redis-tcp", "cluster", "memory"]
+
+
+class SoftTimeLimit(Exception):
+    """As Celery's: an Exception like any other."""
 
 
 class Clock:
@@ -492,3 +498,50 @@ async def test_a_renewal_that_fails(memory, clock):
     assert await memory.get_or_set("key", fails, **options) == "old"
     await settle(memory)
     assert memory.whole.stats.load_errors == 1
+
+
+@pytest.mark.parametrize("limit", [SystemExit, SoftTimeLimit])
+def test_an_interrupt_of_a_renewal(whole, clock, limit):
+    """It is the caller's who renews, and not taken for a failure of the loader."""
+    options = {"timeout": 60, "stale_while_revalidate": 30}
+    whole.get_or_set("key", lambda: "old", **options)
+    clock.now += 61
+
+    def strike(signum: int, frame: Any) -> None:
+        raise limit("time is over")
+
+    before = signal.signal(signal.SIGUSR1, strike)
+    try:
+        with pytest.raises(limit):
+            whole.get_or_set("key", lambda: signal.raise_signal(signal.SIGUSR1), **options)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert whole.stats.load_errors == 0
+    assert whole.flights.running == {}
+
+
+async def test_an_interrupt_of_a_load(whole):
+    """A time limit that strikes one caller leaves the others to load."""
+
+    def strike(signum: int, frame: Any) -> None:
+        raise SoftTimeLimit("time is over")
+
+    before = signal.signal(signal.SIGUSR1, strike)
+    others: list[Any] = []
+
+    def load() -> Any:
+        thread = threading.Thread(target=lambda: others.append(whole.get_or_set("key", lambda: "made")))
+        thread.start()
+        threads.append(thread)
+        while not whole.stats.joined:
+            time.sleep(0.001)
+        signal.raise_signal(signal.SIGUSR1)
+
+    threads: list[threading.Thread] = []
+    try:
+        with pytest.raises(SoftTimeLimit):
+            whole.get_or_set("key", load)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    threads[0].join(5)
+    assert others == ["made"]

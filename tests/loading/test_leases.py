@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pickle
+import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import redis
 from redis.exceptions import ConnectionError
 from tests.caches import own_prefix
 from tests.faces import AWAITING, Face, settled
-from tests.loading.entries import called
+from tests.loading.entries import called, put
 from tests.loading.gates import Gated, calling, joined, two_processes, until
 
 from fleetcache import Cache
@@ -296,6 +298,38 @@ async def test_nothing_is_kept_without_outage_ttl(link, face):
 
     assert [await cache.get_or_set("key", load.of(cache)) for _ in range(2)] == [1, 2]
     assert cache.whole.flights.kept == {}
+
+
+async def test_a_stale_value_when_the_lease_cannot_be_had(link, face):
+    """Who allows an old value gets it if the server goes away between his look and the lease."""
+    cache = distant(link, face)
+    options = {"timeout": 60, "stale_if_error": 100}
+    await put(cache, "key", "old", fresh=-1000)
+    ask = type(cache.whole)._ask_lease
+
+    async def ask_of_nobody(self: Any, *args: Any) -> Any:
+        cut(link)
+        return await ask(self, *args)
+
+    for each in (cache.whole, cache.whole.still):
+        object.__setattr__(each, "_ask_lease", partial(ask_of_nobody, each))
+
+    assert await cache.get_or_set("key", lambda: "new", **options) == "old"
+    assert isinstance(await settled(cache.get_or_set("other", lambda: "new", **options)), ConnectionError)
+
+
+async def test_a_lease_that_a_task_of_this_thread_holds(make):
+    """A blocking call on the loop's thread does not wait for it, also through another cache."""
+    one, two = two_processes(make)
+    load = Gated("task")
+    task = asyncio.create_task(one.whole.aget_or_set("key", load.aload))
+    await load.entered()
+    began = time.monotonic()
+
+    assert two.whole.get_or_set("key", lambda: "blocking") == "blocking"
+    assert time.monotonic() - began < 3
+    load.gate.set()
+    assert await task in {"task", "blocking"}
 
 
 # --- users with few rights ----------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from math import inf
 from time import monotonic
 from types import TracebackType
 from typing import Any
+from weakref import WeakValueDictionary
 
 from fleetcache.exchange.wakers import Waker, running_loop
 from fleetcache.forks import Guard, in_children
@@ -192,6 +193,9 @@ async def pause_all(flights: Iterable[Flight], waker: Waker, seconds: float) -> 
         await waker.wait(seconds)
 
 
+HOLDERS: WeakValueDictionary[bytes, Flight] = WeakValueDictionary()
+"""The flights of this process, of all its caches, that have asked for leases, by the holders that stand there."""
+
 _waits = Guard()
 """Held while a caller notes for what it waits, so that two cannot begin to wait for each other."""
 
@@ -213,7 +217,7 @@ class Flights:
         self.policies: dict[Any, Policy] = {}
         """The policies of calls, by their arguments."""
         self.submitted: dict[str, float] = {}
-        """Until when a renewal counts as under way that something else than its caller will do."""
+        """Until when renewals are left to others: to threads and the like, or to another process."""
         in_children(self.after_fork)
 
     def expected(self, name: str) -> tuple[str, ...]:
@@ -228,6 +232,16 @@ class Flights:
             self.named[name] = tags
         elif self.named:
             self.named.pop(name, None)
+
+    def postpone(self, name: str, seconds: float) -> None:
+        """Let nobody try to renew *name* for so long: another process does, or nobody shall."""
+        if len(self.submitted) >= MOST_NAMED:
+            self.submitted.clear()
+        self.submitted[name] = monotonic() + seconds
+
+    def is_postponed(self, name: str) -> bool:
+        """Whether the renewal of *name* is under way elsewhere."""
+        return bool(self.submitted) and monotonic() < self.submitted.get(name, 0.0)
 
     def keep(self, name: str, made: Made, until: float, outage: Any) -> None:
         """Keep what was loaded while the server is away."""

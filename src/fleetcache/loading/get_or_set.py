@@ -20,7 +20,8 @@ from typing import Any, Unpack
 from fleetcache import commands as c
 from fleetcache.codec.metadata import Described, Metadata
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
-from fleetcache.loading.flights import Flight, Made, is_own, waited
+from fleetcache.failsafe import TROUBLE
+from fleetcache.loading.flights import Flight, Found, Gone, Made, is_own, waited
 from fleetcache.loading.joining import Joining
 from fleetcache.loading.leading import keep, pause_after
 from fleetcache.loading.load import loads_here
@@ -28,7 +29,7 @@ from fleetcache.loading.renewing import submit
 from fleetcache.loading.wishes import Wish
 from fleetcache.near.near import PACKED, clock
 from fleetcache.policy import Decision, Policy, PolicyOptions
-from fleetcache.reading import Found
+from fleetcache.reading import Found as Seen
 from fleetcache.tagging import checked
 from fleetcache.twin import complete
 
@@ -168,7 +169,7 @@ class Loading(Joining):
 
     # --- one caller -------------------------------------------------------------------------------
 
-    async def _fulfil(self, wish: Wish, seen: Found | None = None) -> Any:
+    async def _fulfil(self, wish: Wish, seen: Seen | None = None) -> Any:
         """Return the value that *wish* is about: what is there, or what is loaded; the caller has *seen* it already."""
         looked = False
         while True:
@@ -213,32 +214,37 @@ class Loading(Joining):
             if mine.task is None:
                 self.flights.close(mine)  # its leader was here, and is not any more
 
-    async def _look(self, wish: Wish, *, fresh: bool) -> Found:
+    async def _look(self, wish: Wish, *, fresh: bool) -> Seen:
         """Return what is there."""
         near = self.near
         if near is not None and not fresh and (copy := near.copy(wish.name)) is not None:
             value = self._opened(self.served(copy, MISSING))
             if value is not MISSING:
-                return Found(value, metadata=NEAR)
+                return Seen(value, metadata=NEAR)
         return self._told(await self.find(wish.name, fresh=fresh))
 
-    def _told(self, found: Found) -> Found:
+    def _told(self, found: Seen) -> Seen:
         """Return what this caller is told of the entry that was *found*: with HerdClient some are told that it is old."""
         return found
 
     # --- renewing ---------------------------------------------------------------------------------
 
-    async def _renewed(self, wish: Wish, found: Found) -> Any:
+    async def _renewed(self, wish: Wish, found: Seen) -> Any:
         """Return the old value at once, and have it renewed; or the new one, if this caller has renewed it himself."""
         self.stats.stale_served += found.left is not None and found.left <= 0
-        if wish.name in self.flights.running or is_own(loads_here(), wish.name):
+        flights = self.flights
+        if wish.name in flights.running or flights.is_postponed(wish.name) or is_own(loads_here(), wish.name):
             return found.value
         self.stats.early += found.left is not None and found.left > 0
         if self.runtime.blocks and wish.policy.renew != "caller":
             self._submit(wish)
             return found.value
-        flight = await self._renew(wish)
-        return flight.outcome.value if isinstance(flight.outcome, Made) else found.value
+        match (await self._renew(wish)).outcome:
+            case Made(value) | Found(value):
+                return value
+            case Gone(error) if error is not None and not isinstance(error, TROUBLE):
+                raise error  # it interrupted this caller
+        return found.value
 
     async def _renew(self, wish: Wish) -> Flight:
         """Lead a flight that renews the value, unless there is a flight; in asyncio this only begins it."""
@@ -253,16 +259,13 @@ class Loading(Joining):
 
     def _submit(self, wish: Wish) -> None:
         """Have the value renewed by something else than this caller, unless that is under way."""
-        submitted, now = self.flights.submitted, monotonic()
-        if now < submitted.get(wish.name, 0.0):
-            return
-        submitted[wish.name] = now + wish.policy.lease
+        self.flights.postpone(wish.name, wish.policy.lease)
 
         def work() -> None:
             try:
                 complete(self._renew(wish))
             finally:
-                submitted.pop(wish.name, None)
+                self.flights.submitted.pop(wish.name, None)
 
         if not submit(work, wish.policy.renew):
             work()

@@ -12,6 +12,7 @@ from typing import Any
 
 from fleetcache.codec.metadata import alone
 from fleetcache.exchange.wakers import running_loop
+from fleetcache.failsafe import TROUBLE
 from fleetcache.loading.flights import Failed, Flight, Found, Gone, Made, begin_to_wait, waited
 from fleetcache.loading.leading import Leading
 from fleetcache.loading.wishes import Wish
@@ -118,6 +119,8 @@ class Joining(Leading):
         match outcome:
             case Failed():
                 return self._spared(wish, outcome.again())
+            case Gone(error) if own and isinstance(error, TROUBLE):
+                return self._spared(wish, error)
             case Gone(error) if own and error is not None:
                 raise error
             case Found(moment=moment) if wish.began > moment or (wish.refresh and not own):

@@ -17,12 +17,13 @@ from fleetcache import commands as c
 from fleetcache.codec.metadata import VERSION, Metadata
 from fleetcache.errors import LoadFailed, UnstorableValue
 from fleetcache.exchange.contract import Command
+from fleetcache.exchange.wakers import running_loop
 from fleetcache.failsafe import TROUBLE
 from fleetcache.forks import chance
 from fleetcache.interrupts import interruption
 from fleetcache.judging import Standing as Worth
 from fleetcache.keys import unique
-from fleetcache.loading.flights import Failed, Flight, Found, Gone, Made, Outcome
+from fleetcache.loading.flights import HOLDERS, Failed, Flight, Found, Gone, Made, Outcome
 from fleetcache.loading.leases import ENTRY_CHANGED, STORED, Leases, Standing
 from fleetcache.loading.load import CURRENT, Load
 from fleetcache.loading.renewing import quietly
@@ -123,7 +124,7 @@ class Leading(Leases):
             asked = monotonic()
             if asked >= until:
                 flight.hurry()
-            flight.asks = True
+            flight.asks, HOLDERS[flight.holder.encode()] = True, flight
             standing = await self.take(wish.name, wish.judged, flight.holder, wish.policy.lease, guards, life)
             flight.asked, flight.generation, flight.guards = asked, standing.generation, standing.guards
             match standing.word:
@@ -134,15 +135,22 @@ class Leading(Leases):
                 case "gone":
                     wish.see(None)
                 case "failed":
+                    self.flights.postpone(wish.name, standing.left)
                     return self._refused(wish, standing)
                 case "held" if flight.renews:
+                    self.flights.postpone(wish.name, LONGEST_PAUSE)
                     return Gone()  # another process renews the value
-                case "held" if flight.impatient_since is None:
+                case "held" if flight.impatient_since is None and not self._blocks(standing.holder):
                     self.stats.waited += not waited
                     waited = True
                     await flight.pause(self.runtime.waker(), min(pause_after(asked - wish.began), until - asked))
                 case _:
                     return None
+
+    def _blocks(self, holder: bytes) -> bool:
+        """Whether a lease is held by a task that cannot go on while the caller waits: one of the loop in this thread."""
+        flight = HOLDERS.get(holder) if self.runtime.blocks else None
+        return flight is not None and flight.loop is not None and flight.loop is running_loop()
 
     async def _judged(self, wish: Wish, standing: Standing) -> Any:
         """Return the value of the entry that was found, MISSING if it may not be returned; then it is to be replaced."""
