@@ -751,6 +751,23 @@ async def test_time_limits(whole):
     assert await whole.aget("a") == "made a"
 
 
+async def test_a_load_that_may_end_for_the_next_caller(whole):
+    """Who takes an old value because time is up leaves the load to go on, also if he wanted other keys as well."""
+    cache, load = Face(whole, AWAITING), Batches(opened=False)
+    await put(cache, "a", "old a", fresh=-1000)
+    caller = calling(cache, "get_or_set_many", ["a", "b"], load.aload, 60, stale_if_error=600, soft_timeout=0.02)
+    await load.entered()
+    (flight,) = [flight for flight in whole.flights.running.values() if flight.name.endswith(":a")]
+    await until(lambda: flight.stays)
+
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    load.gate.set()
+    await until(lambda: not whole.flights.running)
+
+    assert await whole.aget("a") == "made a"
+
+
 async def test_the_settings_have_defaults(face):
     """OPTIONS["LOADING"] is the policy of calls that say nothing else."""
     options = {"LOADING": {"TIMEOUT": 60, "STALE_IF_ERROR": 600}}
@@ -778,7 +795,28 @@ async def test_a_client_with_operations_of_its_own(face):
     cache = Face(Loud("memory://many", {"KEY_PREFIX": own_prefix()}), face)
 
     assert await cache.get_or_set_many(["a"], Batches().of(cache)) == {"a": "made a"}
-    assert called == ["get", "set"]
+    assert await cache.get_or_set_many(["a"], Batches("new").of(cache), refresh=True) == {"a": "new a"}
+    assert called == ["get", "set", "set"]
+
+
+async def test_batches_in_a_pipeline(memory):
+    """They stand in their place there, with tags, and load by themselves."""
+    load = Batches()
+    pipe = memory.pipeline()
+    pipe.whole.set("a", 1).get_or_set_many(["a", "b"], load.of(memory), 60, tags=["common"]).delete("a")
+    pipe.whole.get_or_set_many(["a", "b"], load.of(memory), tags=lambda key: [key])
+    pipe.whole.get_or_set_many(["b"], load.of(memory), refresh=True)
+
+    assert await pipe.execute() == [
+        True,
+        {"a": 1, "b": "made b"},
+        True,
+        {"a": "made a", "b": "made b"},
+        {"b": "made b"},
+    ]
+    assert load.asked == [["b"], ["a"], ["b"]]
+    await memory.invalidate_tags("a")
+    assert await memory.get_many(["a", "b"]) == {"b": "made b"}
 
 
 async def test_the_herds_client(face):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import assert_type
+from typing import Literal, assert_type
 
 from fleetcache import Cache, cached
 from fleetcache.policy import Policy
@@ -22,6 +22,7 @@ assert_type(profile(user_id=5), Profile)
 assert_type(profile.refresh(5), Profile)
 assert_type(profile.invalidate(user_id=5), bool)
 assert_type(profile.key(5), str)
+assert_type(profile.lookup(5).state, Literal["near", "fresh", "stale", "missing"])
 assert_type(profile.many([1, 2, 3]), dict[int, Profile])
 profile("5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 profile.invalidate()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -61,6 +61,8 @@ class Cached(Generic[P, T]):
         self._load_many: Callable[..., Any] | None = None
         self._held: tuple[Any, ...] = ()
         """The object whose method this is, if it was reached through one."""
+        self._plain = not recipe.takes_class
+        """Whether calls bring all arguments of the function."""
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Return the key under which the result for these arguments is kept."""
@@ -137,7 +139,9 @@ class Cached(Generic[P, T]):
             # class held.
             return MethodType(self, instance)
         bound = object.__new__(type(self))
-        vars(bound).update(vars(self), _held=(instance,), __wrapped__=MethodType(self._function, instance))
+        vars(bound).update(
+            vars(self), _held=(instance,), _plain=False, __wrapped__=MethodType(self._function, instance)
+        )
         return bound
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -156,8 +160,12 @@ class CachedFunction(Cached[P, T]):
     """A function whose results are kept in a cache; it is called as before."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        cache, how, options = self._loading(args, kwargs)
-        found: T = cache.get_or_set(*how, **options)
+        recipe, given = self._recipe, args if self._plain else self._all(args)
+        cache = recipe.find()
+        tags = () if recipe.tagging is None else recipe.tagging(given, kwargs)
+        make = partial(self._function, *given, **kwargs)
+        key = recipe.naming(given, kwargs)
+        found: T = cache.get_or_set(key, make, recipe.policy(cache), recipe.version, tags=tags)
         return found
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -179,8 +179,8 @@ class Together(Flight):
     """All of them."""
 
     def abandon(self) -> None:
-        """Cancel the leader's task, unless somebody waits for another of its flights."""
-        if not any(each.waiting and each.outcome is None for each in self.others):
+        """Cancel the leader's task, unless another of its flights is still wanted."""
+        if not any((each.waiting or each.stays) and each.outcome is None for each in self.others):
             super().abandon()
 
 

@@ -81,7 +81,8 @@ class Batches(LeadingMany, Loading):
             )
         keys = list(keys)
         if self.runtime.records or not (self.shares_loads and self.shares_batches):
-            return await self._simply_many(keys, load_many, self.policy_of(timeout, policy).timeout, version)
+            lasting = self.policy_of(timeout, policy).timeout
+            return await self._simply_many(keys, load_many, lasting, version, tags, refresh=refresh)
         if not keys:
             return {}
         named = dict(zip(self.names(keys, version), keys, strict=True))
@@ -99,17 +100,29 @@ class Batches(LeadingMany, Loading):
     get_or_set_many = blocking(aget_or_set_many)
 
     async def _simply_many(
-        self, keys: Sequence[Any], load_many: LoadMany, timeout: Timeout, version: Any
+        self,
+        keys: Sequence[Any],
+        load_many: LoadMany,
+        timeout: Timeout,
+        version: Any,
+        tags: TagsOf,
+        *,
+        refresh: bool,
     ) -> dict[Any, Any]:
-        """Read, load and store, without flights and leases, in a pipeline."""
+        """Read, load and store, without flights and leases: in a pipeline, or for a client with operations of its own."""
         await self.runtime.alone()
         keys = list(dict.fromkeys(keys))
-        found = await self.aget_many(keys, version)
+        found = {} if refresh else await self.aget_many(keys, version)
         missing = [key for key in keys if key not in found]
         if missing:
             made = mapped(await self.runtime.produce(partial(load_many, missing)), load_many, missing)
             new = {key: made[key] for key in missing if key in made}
-            await self.aset_many(new, timeout, version)
+            if callable(tags):
+                for key, value in new.items():
+                    await self.aset(key, value, timeout, version, tags=checked(tags(key)))
+            else:
+                tagged: dict[str, Any] = {"tags": tags} if tags else {}
+                await self.aset_many(new, timeout, version, **tagged)
             found |= new
         return {key: found[key] for key in keys if key in found}
 
