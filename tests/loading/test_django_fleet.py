@@ -56,6 +56,18 @@ def made(what):
 def page(request):
     return HttpResponse(made("page"))
 
+@cache_page(600, tags=["pages"])
+def varied(request):
+    return HttpResponse(made("varied"), headers={"Vary": "Accept"})
+
+@cache_page(600, tags=lambda request: ["pages"])
+def tagged(request):
+    return HttpResponse(made("tagged"))
+
+@cache_page(600, tags=["pages"])
+def private(request):
+    return HttpResponse(made("private"), headers={"Cache-Control": "private"})
+
 def fragment(request):
     text = '{% load fleetcache %}{% cached 600 "part" tags="pages" %}{{ made }}{% endcached %}'
     return HttpResponse(engines["django"].from_string(text).render({"made": lambda: made("fragment")}))
@@ -68,11 +80,15 @@ def invalidate(request):
     return HttpResponse(str(cache.invalidate_tags("pages")))
 
 urlpatterns = [
-    path("page", page), path("fragment", fragment), path("renewed", renewed), path("invalidate", invalidate),
+    path("page", page), path("varied", varied), path("tagged", tagged), path("private", private), path("fragment", fragment),
+    path("renewed", renewed), path("invalidate", invalidate),
     path("up", lambda request: HttpResponse("up")),
 ]
 application = get_wsgi_application()
 """
+
+KEPT = ("page", "varied", "tagged", "fragment")
+"""The paths whose pages are kept."""
 
 Ask = Callable[[str], str]
 
@@ -135,14 +151,25 @@ def until_it_answers(ask: Ask, process: subprocess.Popen[bytes], log: Path) -> N
 def test_workers_make_pages_and_fragments_once(valkey, tmp_path):
     """However many ask at once, in each process; and again after an invalidation."""
     with site(valkey.tcp_url(12), tmp_path) as ask, ThreadPoolExecutor(12) as pool:
-        for path in ("page", "fragment"):
+        for path in KEPT:
             first = list(pool.map(ask, [path] * 12))
             assert len(set(first)) == 1, (tmp_path / "log").read_text()
             ask("invalidate")
             second = list(pool.map(ask, [path] * 12))
             assert len({*first, *second}) == 2
 
-    assert (tmp_path / "made").read_text().split() == ["page"] * 2 + ["fragment"] * 2
+    assert (tmp_path / "made").read_text().split() == [path for path in KEPT for _ in range(2)]
+
+
+def test_nobody_waits_for_what_is_not_kept(valkey, tmp_path):
+    """Visitors who wait while a private page is made have their own made side by side, and not one after another."""
+    with site(valkey.tcp_url(12), tmp_path) as ask, ThreadPoolExecutor(6) as pool:
+        began = time.monotonic()
+        contents = list(pool.map(ask, ["private"] * 6))
+        took = time.monotonic() - began
+
+    assert len(set(contents)) == 6
+    assert took < 2, "each takes 0.4 s"
 
 
 def test_a_page_is_renewed_after_the_response(valkey, tmp_path):
