@@ -133,16 +133,18 @@ class Values(Reading):
             payload = self.codec.encode(value)
         else:
             (payload,) = await self.encoded((value,))
-        lifetime = () if expiry is None else ("PX", expiry)
-        if not (nx or xx):
-            command = (c.SET, name, payload, *lifetime)
-            if expiry is None or expiry >= self.lease_life:  # written out: every `set` comes by here
+        if not (nx or xx):  # written out: every `set` comes by here
+            if expiry is None:
+                return bool(await self.ask((c.SET, name, payload), False, client))
+            command = (c.SET, name, payload, "PX", expiry)
+            if expiry >= self.lease_life:
                 return bool(await self.ask(command, False, client))
             return bool(await self.ask_voiding(command, expiry, False, client))
         if nx and xx:
             raise DataError("nx and xx exclude each other")
         if nx:
             return await self._set_new(name, payload, expiry, self.added_in_outage(key), client)
+        lifetime = () if expiry is None else ("PX", expiry)
         return bool(await self.ask_voiding((c.SET_IF, name, payload, *lifetime, "XX"), expiry, False, client))
 
     def set(
