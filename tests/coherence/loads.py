@@ -312,6 +312,8 @@ class _Key:
         ]
         removals += self.rules.epochs
         softened = [(each.invoked, each.returned) for each in invalidations if each.kind == SOFT]
+        self.softened = _Events(softened)
+        """What may keep from being stored what is not stored yet."""
         for load in self.loads:
             if load.outcome == DONE:
                 begin = load.ended if terms.early else load.ended + shortest - slack

@@ -96,6 +96,10 @@ RIGHT = {
     "stale within its limit": ([*FIRST, call("1", 16, 16.1)], {"usual": SWR}),
     "stale, and said so": ([*FIRST, call("1", 30, 30.1, kind=LOOKUP, stale=True)], {"usual": SIE}),
     "stale when a load failed": ([*FIRST, *led("2", 20, 21, outcome=FAILED)[:1], call("1", 20, 21.1)], {"usual": SIE}),
+    "an exception if nothing was stored": (
+        [*FIRST, gone(SOFT, 1.5, 1.6), *led("2", 3, 4, outcome=FAILED)],
+        {"usual": SIE},
+    ),
     "a take-over": ([load("1", 1, inf, outcome=RUNNING), *led("2", 5.1, 6, process="q")], {}),
     "impatience": ([*FIRST[:1], *led("2", 8, 9, process="q", wait=6)], {}),
     "after the end of who had relieved another": (
