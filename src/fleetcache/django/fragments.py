@@ -146,7 +146,7 @@ class Fragment(Node):
             return timeout
         options = {name: number(self._known(name, given, context)) for name, given in self.options.items()}
         try:
-            return policy_of(cache.settings.options.loading or Policy(), timeout, tuple(options.items()))
+            return policy_of(cache.settings.options.loading, timeout, tuple(options.items()))
         except (TypeError, ValueError) as error:
             raise TemplateSyntaxError(f"{self.tag}: {error}") from error
 
@@ -176,9 +176,9 @@ class Fragment(Node):
 
 
 @lru_cache
-def policy_of(usual: Policy, timeout: Timeout | Policy, options: tuple[tuple[str, Any], ...]) -> Policy:
+def policy_of(usual: Policy | None, timeout: Timeout | Policy, options: tuple[tuple[str, Any], ...]) -> Policy:
     """Return the policy with these options; making one takes longer than reading a fragment."""
-    return Policy.of(timeout, usual, dict(options))
+    return Policy.of(timeout, usual or Policy(), dict(options))
 
 
 def kept(context: Any) -> Any:
