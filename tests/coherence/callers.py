@@ -393,7 +393,8 @@ class Caller:
             key = chance.choice(("all", *self.load.tags(chance.choice(tagged))))
         tags: tuple[str, ...] = ()
         if kind in {SET, FOREIGN}:
-            life = chance.choice(self.load.lives)
+            # Of another program's value nobody learns that it is gone before the load ends.
+            life = inf if kind == FOREIGN else chance.choice(self.load.lives)
             tags = self.load.tags(key) if kind == SET and chance.random() < 0.5 else ()
         version = process.database.write(*keys)
         place = EVERYTHING if kind == CLEAR else key

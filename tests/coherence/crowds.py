@@ -91,7 +91,7 @@ def held(run: Run) -> None:
     run.sleep(0.3)
     with run.outage():
         run.proxy.hold()
-        run.sleep(0.5)
+        run.sleep(0.7)
         run.proxy.heal()
     run.sleep(0.9)
 
@@ -101,7 +101,7 @@ def stopped(run: Run) -> None:
     run.sleep(0.3)
     with run.outage():
         run.server.pause()
-        run.sleep(0.3 + 0.3 * run.chance.random())
+        run.sleep(0.4 + 0.4 * run.chance.random())
         run.server.resume()
     run.sleep(0.9)
 
@@ -167,7 +167,7 @@ SERVERS = ("valkey", "redis", "cluster", "sentinel")
 WHOLE = ("valkey", "redis", "sentinel")
 LIVES = Terms(timeout=0.2)
 SHORT = Terms(timeout=0.15, stale_while_revalidate=0.4)
-HASTY: dict[str, Any] = {"timeout": 0.3, "kinds": (DELETE, TAG, SET), "invalidates": 0.02}
+HASTY: dict[str, Any] = {"timeout": 0.5, "kinds": (DELETE, TAG, SET), "invalidates": 0.02}
 
 SCENARIOS = {
     scenario.name: scenario
@@ -195,9 +195,12 @@ SCENARIOS = {
             load={"kinds": (SET,), "lives": (0.02, 0.04), "longest": 0.25, "shortest": 0.05, "invalidates": 0.1},
         ),
         Scenario("flush while loading", load={"kinds": (CLEAR,), "invalidates": 0.05, "prefix": ""}),
-        Scenario("foreign set while loading", load={"kinds": (FOREIGN,), "invalidates": 0.05}, places=WHOLE),
+        Scenario("foreign set while loading", load={"kinds": (FOREIGN, DELETE), "invalidates": 0.05}, places=WHOLE),
         Scenario(
-            "foreign set while renewing", terms=SHORT, load={"kinds": (FOREIGN,), "invalidates": 0.05}, places=WHOLE
+            "foreign set while renewing",
+            terms=SHORT,
+            load={"kinds": (FOREIGN, DELETE), "invalidates": 0.05},
+            places=WHOLE,
         ),
         Scenario("failing", terms=Terms(timeout=0.1, stale_if_error=0.5), load={"fails": 0.4, "kinds": ALL_KINDS}),
         Scenario("failing without a fallback", load={"fails": 0.4, "kinds": (DELETE, TAG), "invalidates": 0.1}),
@@ -211,6 +214,7 @@ SCENARIOS = {
             "spared",
             terms=Terms(timeout=0.1, stale_if_error=2.0, soft_timeout=0.05, hard_timeout=0.15),
             load={"longest": 0.3, "kinds": (DELETE, SOFT, TAG)},
+            grace=2.0,
         ),
         Scenario("throttled", terms=Terms(timeout=0.1, retry_after=0.3), load={"fails": 0.4}),
         Scenario("refreshed", terms=SHORT, load={"refreshes": 0.03, "kinds": ALL_KINDS}),
@@ -475,6 +479,7 @@ def run(
         lag=T_LIVE if load.near else 0.0,
         outages=this.outages,
         epochs=this.epochs,
+        failing_since=min((begin for begin, _ in this.outages), default=math.inf),
         swallows=scenario.ignoring,
         grace=scenario.grace,
     )

@@ -24,7 +24,7 @@ What is checked (`check`), by the promises of loading:
 * **throttle**: a call was refused although no load had failed in the last *retry_after* seconds;
 * **cancellation**, **quit**: what befell one caller befell another;
 * **lost**: a value was made, and its caller got an error;
-* **error**: a call failed although the server was there.
+* **error**: a call failed before any server did.
 """
 
 from __future__ import annotations
@@ -169,9 +169,11 @@ class Rules:
     lag: float = 0.0
     """For how long copies of other processes may be served after an invalidation: T_LIVE, or 0 without near caches."""
     outages: Sequence[tuple[float, float]] = ()
-    """When servers did not answer all: leases may not be had, nor calls succeed."""
+    """When servers did not answer all, and leases may not be had."""
     epochs: Sequence[tuple[float, float]] = ()
     """When others took the place of servers: what was acknowledged around then may be undone, and leases gone."""
+    failing_since: float = inf
+    """From when on calls may fail: how soon servers are tried again after an outage is checked elsewhere."""
     swallows: bool = False
     """Whether invalidations that fail in an outage do not say so."""
     slack: float = 0.15
@@ -440,7 +442,7 @@ class _Key:
             case "error":
                 if led is not None and led.outcome == DONE:
                     yield Violation("lost", call, led)
-                elif not _overlaps(call.invoked, call.returned, [*self.rules.outages, *self.rules.epochs]):
+                elif call.returned < self.rules.failing_since:
                     yield Violation("error", call)
             case _:
                 yield Violation("error", call)
@@ -451,10 +453,9 @@ class _Key:
         kept = terms.timeout * (1 - terms.jitter) + terms.stale_if_error - slack
         for load in reversed(self.loads[: bisect_left(self.loads, call.invoked, key=_load_began)]):
             if load.outcome == DONE and self.stored.get(load.id, inf) < call.invoked and terms.stale_if_error:
-                there = call.returned < load.ended + kept and not self.removals.between(
-                    self._start(load), call.returned
-                )
-                return load if there else None
+                start = self._start(load)
+                there = call.returned < load.ended + kept and not self.removals.between(start, call.returned)
+                return load if there and not self.softened.between(start, self.stored[load.id]) else None
         return None
 
     # --- how often was loaded -------------------------------------------------------------------------
@@ -486,13 +487,18 @@ class _Key:
     def _loads(self) -> Iterator[Violation]:
         """Check that each load had a reason, after the one before it in the fleet."""
         slack = self.rules.slack
-        for before, load in zip(self.loads, self.loads[1:], strict=False):
-            since = min(self._start(before), self._start(load))
-            too_early = before.began + self.terms.lease - slack - load.began
-            if too_early <= 0 or self._impatient(load) or self._refreshes(load) or self._refreshes(before):
+        before: Load | None = None
+        for load in self.loads:
+            # Who has lost patience loads beside the one that has the lease.
+            holder, before = before, before if before and self._impatient(load) else load
+            if holder is None:
+                continue
+            since = min(self._start(holder), self._start(load))
+            too_early = holder.began + self.terms.lease - slack - load.began
+            if too_early <= 0 or self._impatient(load) or self._refreshes(load) or self._refreshes(holder):
                 continue
             if not self.events.between(since, load.began):
-                yield Violation("loaded twice", load, before, too_early)
+                yield Violation("loaded twice", load, holder, too_early)
         yield from self._unstored()
 
     def _unstored(self) -> Iterator[Violation]:

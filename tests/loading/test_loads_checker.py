@@ -110,6 +110,15 @@ RIGHT = {
         ],
         {},
     ),
+    "a take-over beside impatience": (
+        [
+            load("1", 1, 9),
+            load("2", 4.8, 9, process="q"),
+            call("", -2, 9, process="q", name="c2", outcome=CANCELLED, cancelled=True),
+            *led("3", 5.2, 7, process="r"),
+        ],
+        {},
+    ),
     "impatience in the process": ([load("1", 1, 11), *led("2", 7, 9, wait=6)], {}),
     "after a failure": ([*led("1", 1, 2, outcome=FAILED), *led("2", 2.1, 3)], {}),
     "after a failure, later": ([*led("1", 1, 2, outcome=FAILED), *led("2", 5.1, 6)], {"usual": RETRY}),
@@ -126,7 +135,7 @@ RIGHT = {
     ),
     "cancelled by its caller": ([call("", 1, 2, outcome=CANCELLED, cancelled=True)], {}),
     "a time limit": ([call("", 1, 3, outcome=TIMED_OUT)], {"usual": Terms(hard_timeout=2)}),
-    "an error in an outage": ([call("", 1, 2, outcome=ERROR)], {"outages": [(1.5, 3)]}),
+    "an error in an outage": ([call("", 1, 2, outcome=ERROR)], {"failing_since": 1.5}),
     "an invalidation that an epoch may undo": ([*FIRST, gone(DELETE, 3, 4), call("1", 6, 7)], {"epochs": [(4.2, 5)]}),
     "one that failed in silence": (
         [*FIRST, gone(DELETE, 3, 4), call("1", 6, 7)],
