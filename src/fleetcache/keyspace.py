@@ -358,6 +358,10 @@ class Keyspace(Reading):
             pattern = pattern_of_all(self.key_func, self.key_prefix)
             await self._end_epoch(self.key_prefix)
             await self._unlink(pattern, tags=True)
+            if self.near is not None:
+                self.near.wrote(
+                    None
+                )  # also what another process has deleted a moment ago: it is not on the server any more
         else:
             await self.ask_all([(server, ((c.FLUSHDB,),)) for server in await self._primaries()], None)
 
