@@ -275,6 +275,20 @@ async def test_refresh_takes_no_older_load(memory):
     assert await memory.get("key") == "second"
 
 
+async def test_refresh_takes_no_older_failure(memory, clock):
+    """Who refreshes while a load runs that will fail gets a value from his own loader, not the error or an old value."""
+    await memory.get_or_set("key", lambda: "old", 60, stale_if_error=100)
+    clock.now += 61
+    load = Gated(LookupError("away"), "second")
+    first = calling(memory, "get_or_set", "key", load.of(memory), 60, stale_if_error=100)
+    await load.entered()
+    second = calling(memory, "get_or_set", "key", load.of(memory), 60, stale_if_error=100, refresh=True)
+    await joined(memory, 1)
+    load.gate.set()
+
+    assert [await first, await second] == ["old", "second"]
+
+
 # --- what a loader says -------------------------------------------------------------------------------
 
 

@@ -117,6 +117,8 @@ class Joining(Leading):
         """Return the value that *flight* has brought, or raise its error; MISSING if the caller has to look again."""
         outcome = flight.outcome
         match outcome:
+            case Failed() if not own and self._is_older(flight, wish):
+                return MISSING
             case Failed():
                 return self._spared(wish, outcome.again())
             case Gone(error) if own and isinstance(error, TROUBLE):
