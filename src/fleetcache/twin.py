@@ -46,6 +46,12 @@ class Twinned:
         object.__setattr__(self, "runtime", awaiting)
         object.__setattr__(self.still, "runtime", still)
 
+    def begin_with(self, **attributes: Any) -> None:
+        """Give a new object these attributes, on both faces: faster than one after another."""
+        vars(self).update(attributes)
+        if self.still is not None:
+            vars(self.still).update(attributes)
+
     def face(self, kind: Any = None, **own: Any) -> Self:
         """Return another face of this object as it is now: without a twin, and with the attributes in *own*."""
         face: Self = join(object.__new__(kind or type(self)))

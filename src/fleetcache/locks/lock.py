@@ -22,6 +22,7 @@ from typing import Any, Self
 from redis.exceptions import DataError, LockError, LockNotOwnedError, RedisError, ResponseError
 
 from fleetcache import commands as c
+from fleetcache import twin
 from fleetcache.core import Core
 from fleetcache.errors import (
     AccessDenied,
@@ -38,7 +39,7 @@ from fleetcache.locks.leftovers import LEFTOVERS, Leftover
 from fleetcache.locks.renewing import Renewal, renew
 from fleetcache.locks.tokens import end_of_token, take
 from fleetcache.times import seconds
-from fleetcache.twin import Twinned, blocking, complete
+from fleetcache.twin import Twinned, complete
 
 NEVER_RAN = (ResponseError, DataError, NeverSent, CircuitOpen, TooManyConnections, AccessDenied, UnsupportedServer)
 """Errors after which the server cannot have stored a token."""
@@ -133,6 +134,20 @@ class Lock(Twinned):
     for as long as it runs.  A forked child does not hold its parent's locks.
     """
 
+    cache: Core
+    name: str
+    timeout: Any
+    lifetime: int | None
+    """The timeout in milliseconds."""
+    renew: bool
+    sleep: float
+    blocking: bool
+    blocking_timeout: float | None
+    client: Any
+    thread_local: bool
+    local: Any
+    """Has the token of the caller's thread as ``token``."""
+
     def __init__(
         self,
         cache: Core,
@@ -145,24 +160,27 @@ class Lock(Twinned):
         thread_local: bool,
         renew: bool = False,
     ) -> None:
-        self.cache = cache
-        self.name = name
-        self.timeout = timeout
-        self.lifetime = cache.milliseconds(timeout or None)  # 0 means for ever too, as in redis-py
-        if self.lifetime is not None and self.lifetime < 1:
+        lifetime = cache.milliseconds(timeout or None)  # 0 means for ever too, as in redis-py
+        if lifetime is not None and lifetime < 1:
             raise InvalidTimeout(f"a lock lives for a millisecond or longer, or for ever (None), not {timeout!r} s")
-        if renew and self.lifetime is None:
+        if renew and lifetime is None:
             raise InvalidTimeout(
                 "lock(…, renew=True) needs a timeout: the lock is renewed whenever a third of it has passed, and is free "
                 "that long after its process died. Give a timeout of some seconds, or leave renew out"
             )
-        self.renew = renew
-        self.sleep = sleep
-        self.blocking = blocking
-        self.blocking_timeout = blocking_timeout
-        self.client = client
-        self.thread_local = thread_local
-        self.local: Any = threading.local() if thread_local else SimpleNamespace()
+        self.begin_with(
+            cache=cache,
+            name=name,
+            timeout=timeout,
+            lifetime=lifetime,
+            renew=renew,
+            sleep=sleep,
+            blocking=blocking,
+            blocking_timeout=blocking_timeout,
+            client=client,
+            thread_local=thread_local,
+            local=threading.local() if thread_local else SimpleNamespace(),
+        )
         self.wait_by(AWAITING, BLOCKING)
 
     def _cache(self) -> Core:
@@ -363,13 +381,13 @@ class Lock(Twinned):
             raise InvalidTimeout("a lock is extended by a number of seconds, not for ever (None)")
         return await self._extend("extend", milliseconds, replace_ttl)
 
-    extend = blocking(aextend)
+    extend = twin.blocking(aextend)
 
     async def areacquire(self) -> bool:
         """Start the timeout again."""
         return await self._extend("reacquire", self.lifetime, replace=True)
 
-    reacquire = blocking(areacquire)
+    reacquire = twin.blocking(areacquire)
 
     async def _extend(self, what: str, milliseconds: int | None, replace: bool) -> bool:
         if self.token is None:
@@ -391,13 +409,13 @@ class Lock(Twinned):
         """Return whether the lock is held, by any caller."""
         return await self._held_by() is not None
 
-    locked = blocking(alocked)
+    locked = twin.blocking(alocked)
 
     async def aowned(self) -> bool:
         """Return whether the caller holds this lock."""
         return self.token is not None and await self._held_by() == self.token
 
-    owned = blocking(aowned)
+    owned = twin.blocking(aowned)
 
     def __enter__(self) -> Self:
         if self.acquire():
