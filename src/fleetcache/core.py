@@ -465,14 +465,38 @@ class Core(Twinned):
         """
         if lifetime is None or lifetime >= self.lease_life:
             return await self.ask(command, instead, client)
-        self = self.through(client)
-        commands = (*self.voids(c.written_by(command) or ()), command)
-        plan, scripts = [(self.topology.route(command), commands)], command[0] == b"EVALSHA"
-        (replies,) = await self.ask_all(plan, instead, scripts=scripts)
+        if client is not None:
+            self = self.through(client)
+        near, names = self.near, c.written_by(command) or ()
+        commands = (*self.voids(names), command)
+        if near is not None:
+            near.wrote(names)
+        try:
+            server = self.topology.route(command)
+            try:
+                if self.runtime.blocks:  # written out, as in `ask`
+                    replies = server.exchange(commands)
+                else:
+                    replies = await self.runtime.exchange(server, commands)
+            except ConnectionError as error:
+                server = self._another(server, commands, error)
+                replies = await self.runtime.exchange(server, commands)
+            reply = replies[-1]
+            if type(reply) not in command[0].answers:
+                if isinstance(reply, NoScriptError) and command[0] == b"EVALSHA":
+                    (reply,) = await self.runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
+                self.check(reply, command)
+            if type(replies[0]) is not int:
+                self._check_all(replies[:-1], commands)
+        except TROUBLE as error:
+            return self.instead(error, instead, (command,))
+        finally:
+            if near is not None:
+                near.wrote(names)
         if command[0] is c.DEL and isinstance(replies, Redirected):
             # While a slot moves, the entry may have been deleted before its lease, and stored in between.
-            return replies[-1] + await self.ask(command, 0)
-        return replies[-1]
+            reply += await self.ask(command, 0)
+        return reply
 
     async def unlink(self, shares: Sequence[tuple[Server, Sequence[str | bytes]]]) -> list[int | None]:
         """Delete the names that each server holds, with their leases; return how many there were, None for one that is away."""

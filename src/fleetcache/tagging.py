@@ -126,8 +126,11 @@ class Tagging(Core):
         """Return the name under which the version of *tag* is stored."""
         return self.name(TAG + tag, version)
 
-    def hint(self, tags: Iterable[str], version: Any = None) -> Hint | None:
-        """Return *tags*, which an entry is said to have, for a read; None if there are none."""
+    def hint(self, name: str, tags: Iterable[str], version: Any = None) -> Hint | None:
+        """Return the tags that the entry called *name* had when it was read last, else *tags*, which it is said to have."""
+        known = self.hints.of(name)
+        if known is not None and not isinstance(tags, str):
+            return known
         found = checked(tags)
         scope = str(self.version if version is None else version)
         return Hint(scope, found, tuple(self.tag_name(tag, version) for tag in found)) if found else None

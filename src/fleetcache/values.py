@@ -63,8 +63,9 @@ class Values(Reading):
         whose fresh life has ended is returned too, as long as it is kept.  If the entry has *tags*, naming them saves
         its first reader in the process a round trip; the entry's own tags decide.
         """
-        hint = None if tags is None else self.hint(tags, version)
-        value = await self.read(self.name(key, version), client, fresh=fresh, stale=stale, hint=hint)
+        name = self.name(key, version)
+        hint = None if tags is None else self.hint(name, tags, version)
+        value = await self.read(name, client, fresh, stale, hint)
         return default if value is MISSING else value
 
     def get(
@@ -94,7 +95,7 @@ class Values(Reading):
                 self._warn(name)
         else:
             name = self.name(key, version)
-        hint = None if tags is None else self.hint(tags, version)
+        hint = None if tags is None else self.hint(name, tags, version)
         value = complete((self.still or self).read(name, client, fresh, stale, hint))
         return default if value is MISSING else value
 
