@@ -364,6 +364,7 @@ class Run:
         self.stack = ExitStack()
         self.chance = random.Random(f"{seed} nemesis")
         self.outages: list[tuple[float, float]] = []
+        self.returns: list[tuple[float, float]] = []
         self.epochs: list[tuple[float, float]] = []
         self.losses: list[Invalidation] = []
         self.children: list[tuple[Any, Any, Workload]] = []
@@ -416,7 +417,9 @@ class Run:
         """Note that calls may fail, in the block and for a while after it."""
         begun = time.monotonic()
         yield
-        self.outages.append((begun, time.monotonic() + recovery))
+        healed = time.monotonic()
+        self.outages.append((begun, healed + recovery))
+        self.returns.append((healed, healed + recovery))
 
     @contextmanager
     def epoch(self) -> Iterator[None]:
@@ -478,6 +481,7 @@ def run(
         usual=load.terms,
         lag=T_LIVE if load.near else 0.0,
         outages=this.outages,
+        returns=this.returns,
         epochs=this.epochs,
         failing_since=min((begin for begin, _ in this.outages), default=math.inf),
         swallows=scenario.ignoring,

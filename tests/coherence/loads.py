@@ -170,6 +170,8 @@ class Rules:
     """For how long copies of other processes may be served after an invalidation: T_LIVE, or 0 without near caches."""
     outages: Sequence[tuple[float, float]] = ()
     """When servers did not answer all, and leases may not be had."""
+    returns: Sequence[tuple[float, float]] = ()
+    """When they came back: a load that began without a lease is joined no more, as nobody knows what has changed since."""
     epochs: Sequence[tuple[float, float]] = ()
     """When others took the place of servers: what was acknowledged around then may be undone, and leases gone."""
     failing_since: float = inf
@@ -322,7 +324,7 @@ class _Key:
                 softened.append((begin, self.stored.get(load.id, load.ended) + terms.timeout + slack))
         self.removals = _Events([*removals, *self.rules.outages])
         """What removes values."""
-        self.local = _Events(removals + softened + ends)
+        self.local = _Events([*removals, *softened, *ends, *self.rules.returns])
         """What allows another load in the same process."""
         self.events = _Events([*removals, *softened, *ends, *self.rules.outages])
 

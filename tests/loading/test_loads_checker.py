@@ -126,6 +126,10 @@ RIGHT = {
     "after a skip": ([*led("1", 1, 2, outcome=SKIPPED), *led("2", 2.3, 3)], {}),
     "after a loss": ([*FIRST, gone(LOSS, 3, 4, key="*"), *led("2", 4.2, 5)], {}),
     "in an outage": ([*FIRST, *led("2", 1.2, 2, process="q")], {"outages": [(0, 3)]}),
+    "after an outage, beside a load without a lease": (
+        [*FIRST, *led("2", 1.3, 2)],
+        {"outages": [(0, 3)], "returns": [(1.2, 3)]},
+    ),
     "a forced load": ([*FIRST, *led("2", 3, 4)[:1], call("2", 2.9, 4.1, name="c2", refresh=True)], {}),
     "early": ([*FIRST, *led("2", 4, 5)], {"usual": Terms(timeout=10, early=1.0, lease=4)}),
     "an exception for who joined": ([*led("1", 1, 2, outcome=FAILED), call("1", 1.5, 2.1, outcome=RAISED)], {}),
