@@ -56,3 +56,30 @@ def test_touch_asks_the_primary(face: str, setups, faces) -> None:
     ours = setup.run(script, setup.ours(), face=faces[face])
 
     agreeing(theirs, ours)
+
+
+@pytest.mark.parametrize("face", ["blocking", "awaiting"])
+def test_what_get_or_set_makes(face: str, setups, faces, clock) -> None:
+    """What a function makes is stored byte for byte as django-redis stores it, and read as long as it is fresh."""
+    start = clock.now
+
+    def script(cache: Cache) -> None:
+        clock.now = start
+        for timeout in (100, 100.5, None, 0, -1):
+            cache.get_or_set(f"text{timeout}", lambda: "made", timeout)
+            cache.get_or_set(f"number{timeout}", lambda: 5, timeout)
+            cache.get_or_set(f"none{timeout}", lambda: None, timeout)
+            cache.get_or_set(f"text{timeout}", lambda: "again", timeout)
+            cache.get(f"text{timeout}")
+            cache.get(f"none{timeout}", "default")
+        cache.get_or_set("usual", lambda: [1])
+        cache.get_or_set("usual", lambda: [2])
+        cache.set("old", 1, 100)
+        clock.now, clock.roll = start + 50, 60
+        cache.get_or_set("old", lambda: 2, 100)
+
+    setup = setups["herd"]
+    theirs = setup.run(script, setup.theirs())
+    ours = setup.run(script, setup.ours(), face=faces[face])
+
+    agreeing(theirs, ours)
