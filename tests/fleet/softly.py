@@ -182,21 +182,28 @@ class Softspace:
             await self.check(cache, key)
 
     async def fail(self, cache: Face) -> None:
-        """A stale value is the answer if loading another fails; one that was given up is not."""
+        """A stale value is the answer if loading another fails; in asyncio that load begins a moment later."""
         key = self.key()
         entry = self.entries.get(key)
         if entry is not None and entry.renewable and entry.state != GIVEN_UP:
-            found = await self.call(cache, "get_or_set", key, _failing, TIMEOUT, tags=entry.tags, **STALE)
+            failed = []
+
+            def load() -> Any:
+                failed.append(key)
+                raise ConnectionError("the database is away")
+
+            found = await self.call(cache, "get_or_set", key, load, TIMEOUT, tags=entry.tags, **STALE)
             self.same(found, entry.value)
+            for _ in range(1000):
+                if failed or entry.state == FRESH:
+                    break
+                await pause(cache.face, 0.005)  # whoever joined a load that has not begun would share its failure
+            self.same(bool(failed), entry.state == OLD)
 
 
 def whole(key: str, found: Any) -> bool:
     """Return whether *found* is a value that a worker made for the shared *key*."""
     return found["key"] == key and crc32(found["body"].encode()) == found["sum"]
-
-
-def _failing() -> Any:
-    raise ConnectionError("the database is away")
 
 
 BOTH: list[Callable[[Softspace, Face], Coroutine[Any, Any, None]]] = [
