@@ -559,3 +559,18 @@ async def test_an_interrupt_of_a_load(whole):
         signal.signal(signal.SIGUSR1, before)
     threads[0].join(5)
     assert others == ["made"]
+
+
+async def test_tags_and_refresh_count_in_a_pipeline(cache):
+    """A loader within a pipeline gives its value the tags, and with refresh it is called although there is a value."""
+    pipe = cache.pipeline()
+    pipe.whole.get_or_set("a", lambda: "old", 60, tags=["t"])
+    assert await pipe.execute() == ["old"]
+    pipe = cache.pipeline()
+    pipe.whole.get_or_set("a", lambda: "new", 60, tags=["t"], refresh=True)
+    assert await pipe.execute() == ["new"]
+    assert await cache.get("a") == "new"
+
+    await cache.invalidate_tags("t")
+
+    assert await cache.get("a") is None

@@ -85,7 +85,8 @@ class Loading(Joining):
         started = type(default) is CoroutineType  # isinstance() would evaluate a lazy object
         try:
             if self.runtime.records or not self.shares_loads or not (started or tags or callable(default)):
-                return await self._simply(key, default, self.policy_of(timeout, policy).timeout, version)
+                lasting = self.policy_of(timeout, policy).timeout
+                return await self._simply(key, default, lasting, version, tags, refresh=refresh)
             if policy:
                 self.policy_of(timeout, policy)  # what is wrong with it is said on a hit too
             name, began, seen = self.name(key, version), monotonic(), None
@@ -154,15 +155,26 @@ class Loading(Joining):
             policies[key] = chosen  # most calls of a program are of a few kinds, and a policy takes 10 µs to make
         return chosen
 
-    async def _simply(self, key: Any, default: Any, timeout: Timeout, version: Any) -> Any:
-        """Read, make and add, without flights and leases: for a constant, and in a pipeline."""
+    async def _simply(
+        self, key: Any, default: Any, timeout: Timeout, version: Any, tags: Iterable[str], *, refresh: bool
+    ) -> Any:
+        """Read, make and add, without flights and leases: for a constant, in a pipeline, or for a client with operations of its own."""
         await self.runtime.alone()
-        value = await self.aget(key, MISSING, version)
+        value = MISSING if refresh else await self.aget(key, MISSING, version)
         if value is not MISSING:
             return value
         make = partial(_itself, default) if type(default) is CoroutineType else default
         made = await self.runtime.produce(make) if callable(make) else make
-        if await self.aadd(key, made, timeout, version):
+        tagged: dict[str, Any] = {"tags": tags} if tags else {}
+        if refresh:
+            await self.aset(key, made, timeout, version, **tagged)
+            return made
+        adding = (
+            self.aset(key, made, timeout, version, nx=True, **tagged)
+            if tags
+            else self.aadd(key, made, timeout, version)
+        )
+        if await adding:
             return made
         # Another caller was first, or the server is away, or the timeout is 0 or less.
         return await self.aget(key, made, version, fresh=True)
