@@ -22,7 +22,7 @@ from fleetcache import commands as c
 from fleetcache.codec.metadata import alone
 from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import BaseSerializer
-from fleetcache.core import Core, Timeout
+from fleetcache.core import LEASES, Core, Timeout
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
 from fleetcache.keys import CacheKey
@@ -33,6 +33,7 @@ from fleetcache.loading.many import Batches
 from fleetcache.locks.lock import Lock
 from fleetcache.near.near import Near, announced, open_near
 from fleetcache.pipeline import OPERATIONS, Pipeline
+from fleetcache.policy import LEASE
 from fleetcache.settings import Settings, from_url
 from fleetcache.sharing import Sharing
 from fleetcache.stats.exchanges import is_heard
@@ -100,6 +101,8 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         self.key_func = self.settings.key_function
         self.default_timeout = self.settings.timeout
         options = self.settings.options
+        if options.loading is not None and options.loading.lease > LEASE:
+            self.lease_life = int(options.loading.lease * LEASES * 1000)
         self.logger = logging.getLogger(options.logger) if options.log_ignored_exceptions else None
         self.failsafe = Failsafe(options.ignore_exceptions, self.logger, options.raise_for)
         self.wait_by(AWAITING, BLOCKING)

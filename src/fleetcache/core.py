@@ -76,7 +76,10 @@ class Core(Twinned):
     """The methods that a pipeline accepts; a class with operations of its own adds their names."""
 
     lease_life = int(LEASE * LEASES * 1000)
-    """For how many milliseconds a lease is there, at most."""
+    """Whatever lives for fewer milliseconds may end before a load that began before it: storing it voids the lease.
+
+    It is how long a lease is there at most, of the length in the settings.
+    """
 
     warns = False
     """Whether names that memcached would refuse are passed to `validate_key`."""

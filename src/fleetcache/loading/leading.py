@@ -24,7 +24,7 @@ from fleetcache.interrupts import interruption
 from fleetcache.judging import Standing as Worth
 from fleetcache.keys import unique
 from fleetcache.loading.flights import HOLDERS, Failed, Flight, Found, Gone, Made, Outcome
-from fleetcache.loading.leases import ENTRY_CHANGED, STORED, Leases, Standing
+from fleetcache.loading.leases import ENTRY_CHANGED, STORED, Leases, Standing, times_of
 from fleetcache.loading.load import CURRENT, Load
 from fleetcache.loading.renewing import quietly
 from fleetcache.loading.wishes import Wish
@@ -189,7 +189,7 @@ class Leading(Leases):
     def _guarded_life(self, policy: Policy) -> int | None:
         """Return for how many milliseconds its guards are needed, from before the load of an entry until its end."""
         life = self._life(policy)
-        return None if life is None else life + self.lease_life
+        return None if life is None else life + times_of(policy.lease)[1]
 
     def _life(self, policy: Policy) -> int | None:
         """Return for how many milliseconds an entry is kept at most; None for ever."""

@@ -25,6 +25,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from fleetcache import commands as c
 from fleetcache.codec.metadata import VERSION
+from fleetcache.core import LEASES
 from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.judging import mark
 from fleetcache.keys import epoch_name, lease_name
@@ -74,9 +75,7 @@ class Leases(Values):
         """
         if not self.flights.scripts:
             return await self._take_plainly(name, judged, holder, lease, guards, life)
-        milliseconds = max(round(lease * 1000), 1)
-        times = (milliseconds, max(milliseconds, min(milliseconds * 10, self.lease_life)))
-        return await self._ask_lease(name, judged, holder, times, guards, life, lease)
+        return await self._ask_lease(name, judged, holder, times_of(lease), guards, life, lease)
 
     async def look(self, name: str, judged: Mark, holder: str = "") -> Standing:
         """Return what stands about the entry called *name*, without taking the lease."""
@@ -293,6 +292,12 @@ class Leases(Values):
     def _epoch(self) -> str:
         """The name of the epoch that `clear` and `delete_pattern` end: they cannot find what is only being loaded."""
         return epoch_name(self.key_prefix)
+
+
+def times_of(lease: float) -> tuple[int, int]:
+    """Return for how many milliseconds the holder of a lease of *lease* seconds is waited for, and how long it may store."""
+    milliseconds = max(round(lease * 1000), 1)
+    return milliseconds, milliseconds * LEASES
 
 
 def _standing(reply: Reply, guards: Mapping[str, bytes] | None) -> Standing:

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from fleetcache import commands as c
 from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.keys import lease_name
-from fleetcache.loading.leases import GUARD_CHANGED, STORED, UNKNOWN, Leases, Standing, _standing
+from fleetcache.loading.leases import GUARD_CHANGED, STORED, UNKNOWN, Leases, Standing, _standing, times_of
 from fleetcache.loading.wishes import Mark
 
 
@@ -46,8 +46,7 @@ class LeasesOfMany(Leases):
         """Take the leases in *claims* as `take` takes one; each `Standing` has the versions of all *guards*."""
         if not self.flights.scripts:
             return [await self.take(claim.name, claim.judged, claim.holder, lease, guards, life) for claim in claims]
-        milliseconds = max(round(lease * 1000), 1)
-        times = (milliseconds, max(milliseconds, min(milliseconds * 10, self.lease_life)))
+        times = times_of(lease)
         plan: dict[Server, list[Command]] = {}
         shares = self.topology.shares([claim.name for claim in claims], reads=False)
         for server, places in shares:
