@@ -226,7 +226,7 @@ SCENARIOS = {
         Scenario("quitting", terms=LIVES, load={"quits": 0.3, "face": THREADS, "workers": 6}),
         Scenario(
             "killed",
-            terms=Terms(timeout=0.3, lease=0.4, wait=0.9),
+            terms=Terms(timeout=0.3, lease=0.6, wait=1.2),
             load={"kinds": (DELETE,), "kills": 0.1},
             mortal=2,
             places=SERVERS,

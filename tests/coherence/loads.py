@@ -180,6 +180,8 @@ class Rules:
     """Whether invalidations that fail in an outage do not say so."""
     slack: float = 0.15
     """Seconds by which clocks and schedulers may differ."""
+    handover: float = 0.25
+    """Seconds that a load may begin after its lease was taken."""
     grace: float = 1.0
     """Seconds that a call may take longer than its wait and a load."""
 
@@ -488,7 +490,6 @@ class _Key:
 
     def _loads(self) -> Iterator[Violation]:
         """Check that each load had a reason, after the one before it in the fleet."""
-        slack = self.rules.slack
         before: Load | None = None
         for load in self.loads:
             # Who has lost patience loads beside the one that has the lease.
@@ -496,7 +497,7 @@ class _Key:
             if holder is None:
                 continue
             since = min(self._start(holder), self._start(load))
-            too_early = holder.began + self.terms.lease - slack - load.began
+            too_early = holder.began + self.terms.lease - self.rules.handover - load.began
             if too_early <= 0 or self._impatient(load) or self._refreshes(load) or self._refreshes(holder):
                 continue
             if not self.events.between(since, load.began):
