@@ -93,7 +93,10 @@ async def test_what_joined_callers_get(memory, value):
 
 
 async def test_a_cancelled_waiter_is_alone(whole):
-    """Whoever is cancelled leaves, the first caller too; the load goes on for the others."""
+    """Whoever is cancelled leaves, the first caller too; the load goes on for the others.
+
+    cashews 7.6: waiters await one task without a shield, and one's cancellation cancels all.
+    """
     cache, load = Face(whole, AWAITING), Gated("made")
     callers = [calling(cache, "get_or_set", "key", load.aload) for _ in range(3)]
     await load.entered()
@@ -109,7 +112,11 @@ async def test_a_cancelled_waiter_is_alone(whole):
 
 
 async def test_the_last_waiter_takes_the_load_along(whole):
-    """Nobody joins a load that is being cancelled, and its lease is free for the next one."""
+    """Nobody joins a load that is being cancelled, and its lease is free for the next one.
+
+    async-lru PR#697, PR#708 and RisingWave PR#3912: the last waiter has gone, and the work goes on for ever.
+    Tailscale #18919: a new caller joins a flight that is cancelled already.
+    """
     cache, load = Face(whole, AWAITING), Gated("made")
     caller = calling(cache, "get_or_set", "key", load.aload)
     await load.entered()
@@ -167,7 +174,11 @@ async def test_a_loader_that_ends_its_caller(whole, end):
 
 
 async def test_a_coroutine_that_ends_in_a_cancellation(whole):
-    """Its caller hears of it; the others elect another leader, and are not cancelled."""
+    """Its caller hears of it; the others elect another leader, and are not cancelled.
+
+    Elasticsearch PR#157457: a cancelled search fails others.  async_singleflight #12: many new leaders.  RisingWave PR#3911:
+    the leader is dropped, and its followers wait for ever.
+    """
     cache, load = Face(whole, AWAITING), Gated(asyncio.CancelledError(), "made")
     callers = [calling(cache, "get_or_set", "key", load.aload) for _ in range(4)]
     await load.entered()
@@ -182,7 +193,10 @@ async def test_a_coroutine_that_ends_in_a_cancellation(whole):
 
 
 async def test_the_loader_has_the_callers_context(memory):
-    """The first caller's context variables are there, in a task as in a thread."""
+    """The first caller's context variables are there, in a task as in a thread.
+
+    HybridCache #5568: the loader runs without its caller's ambient context.
+    """
     who = contextvars.ContextVar("who", default="nobody")
     who.set("caller")
 
@@ -196,7 +210,10 @@ async def test_the_loader_has_the_callers_context(memory):
 
 
 async def test_a_loader_of_its_own_name(memory):
-    """It loads, and does not wait for itself."""
+    """It loads, and does not wait for itself.
+
+    Symfony #59191: a holder that needs its own lock waits for ever.
+    """
     if memory.face == AWAITING:
 
         async def load() -> Any:
@@ -294,7 +311,10 @@ def test_a_fork_empties_the_table(whole):
 
 
 async def test_waiting_holds_no_connection(valkey):
-    """Ten threads that wait need no more connections than there are."""
+    """Ten threads that wait need no more connections than there are.
+
+    cashews #127: waiters hold the connections of the pool, and the holder cannot release its lock.
+    """
     whole = Cache(valkey.tcp_url(), {"KEY_PREFIX": own_prefix(), "OPTIONS": {"MAX_CONNECTIONS": 2}})
     cache, load = Face(whole, BLOCKING), Gated("made")
     callers = [calling(cache, "get_or_set", "key", load)]

@@ -114,7 +114,10 @@ async def test_a_stale_value_in_place_of_an_error(memory, clock):
 
 
 async def test_each_caller_by_his_own_policy(memory, clock):
-    """Who allows no old value gets the error, who allows one that value, from one load."""
+    """Who allows no old value gets the error, who allows one that value, from one load.
+
+    HybridCache #6202: a caller who only reads leads, and the others get what his options make of the load.
+    """
     await memory.get_or_set("key", lambda: "old", 60, stale_if_error=100)
     clock.now += 61
     load = Gated(LookupError("away"))
@@ -378,7 +381,10 @@ async def test_callers_with_other_tags(memory):
 
 
 async def test_tags_that_a_loader_adds(memory):
-    """A value is stored with them once they can be captured before its load begins."""
+    """A value is stored with them once they can be captured before its load begins.
+
+    FusionCache #515: tags that the factory sets are not honoured.
+    """
 
     def load() -> str:
         current_load().tag("late")

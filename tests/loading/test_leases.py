@@ -42,7 +42,10 @@ async def waits(cache: Face) -> None:
 
 
 async def test_one_load_in_the_fleet(make):
-    """Another process waits for the value, and gets it."""
+    """Another process waits for the value, and gets it.
+
+    Laravel PR#60920, #61303: nothing protects a cold miss.
+    """
     one, two = two_processes(make)
     load, other = Gated({"made": 1}), Gated("other", opened=True)
     first = calling(one, "get_or_set", "key", load.of(one))
@@ -155,7 +158,11 @@ VOIDS: dict[str, Any] = {
 
 @pytest.mark.parametrize("void", VOIDS)
 async def test_what_was_given_up_is_not_stored(make, void):
-    """A value whose load began before is not stored, and no later caller gets it: of this process or another."""
+    """A value whose load began before is not stored, and no later caller gets it: of this process or another.
+
+    FusionCache #535: an invalidation during the first load is ignored.  Caffeine 46e1bd924: one of an absent key leaves
+    its load, which resurrects it.
+    """
     one, two = two_processes(make)
     load, new = Gated("given up"), Gated("new", opened=True)
     first = calling(one, "get_or_set", "key", load.of(one))
@@ -194,7 +201,10 @@ async def test_a_foreign_set_wins(make):
 
 
 async def test_a_tag_that_was_invalidated(make):
-    """What was loaded with it is not stored, wherever the tag's version is."""
+    """What was loaded with it is not stored, wherever the tag's version is.
+
+    FusionCache #535: a removal by tag during the first load is ignored.
+    """
     one, two = two_processes(make)
     load, new = Gated("old"), Gated("new", opened=True)
     first = calling(one, "get_or_set", "key", load.of(one), tags=["a", "b"])
@@ -208,7 +218,10 @@ async def test_a_tag_that_was_invalidated(make):
 
 
 async def test_a_lost_lease_fails_nobody(make):
-    """The value is returned, not stored."""
+    """The value is returned, not stored.
+
+    c2corg/v6_api #368: the lock had expired before its release, and the finished value is lost in an exception.
+    """
     cache = make()
     load = Gated("made")
     first = calling(cache, "get_or_set", "key", load.of(cache))
