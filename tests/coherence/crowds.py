@@ -480,6 +480,7 @@ def run(
     rules = Rules(
         usual=load.terms,
         lag=T_LIVE if load.near else 0.0,
+        late_clears=0.3 if place == "cluster" else 0.0,
         outages=this.outages,
         returns=this.returns,
         epochs=this.epochs,

@@ -168,6 +168,8 @@ class Rules:
     usual: Terms = Terms()
     lag: float = 0.0
     """For how long copies of other processes may be served after an invalidation: T_LIVE, or 0 without near caches."""
+    late_clears: float = 0.0
+    """On a cluster, for how long after a `clear` there may be what was loaded meanwhile, until it is deleted again."""
     outages: Sequence[tuple[float, float]] = ()
     """When servers did not answer all, and leases may not be had."""
     returns: Sequence[tuple[float, float]] = ()
@@ -381,7 +383,10 @@ class _Key:
         lag = 0.0 if call.fenced else self.rules.lag
         # A copy of what was complete only later cannot be an old one.
         known = max(call.invoked - lag, min(call.invoked, complete))
-        for whose, until in ((None, known), (call.process, call.invoked)):
+        own = call.invoked
+        if place == EVERYTHING and self.rules.late_clears:
+            known = own = call.invoked - max(lag, self.rules.late_clears)
+        for whose, until in ((None, known), (call.process, own)):
             acknowledged = self.acknowledged.get((place, soft, whose))
             if acknowledged and (first := acknowledged.first(began)) and first.returned < until:
                 return first

@@ -92,6 +92,10 @@ RIGHT = {
     "of two sets at once either": ([gone(SET, 3, 5, name="s"), gone(SET, 4, 6, name="u"), call("s", 7, 8)], {}),
     "a load after a set of a short life": ([*FIRST, gone(SET, 3, 4, name="s", life=1), *led("2", 6, 7)], {}),
     "a copy that does not know yet": ([*FIRST, gone(DELETE, 3, 4), call("1", 4.2, 4.3)], {"lag": 0.3}),
+    "what a clear of a cluster has not found yet": (
+        [*FIRST, gone(CLEAR, 3, 4, key="*"), call("1", 4.2, 4.3)],
+        {"late_clears": 0.3},
+    ),
     "a soft one, with a stale life": ([*FIRST, gone(SOFT, 3, 4), call("1", 8, 8.1)], {"usual": SWR}),
     "stale within its limit": ([*FIRST, call("1", 16, 16.1)], {"usual": SWR}),
     "stale, and said so": ([*FIRST, call("1", 30, 30.1, kind=LOOKUP, stale=True)], {"usual": SIE}),
@@ -190,6 +194,11 @@ WRONG = {
         {},
     ),
     "cleared": ("given up", [*FIRST, gone(CLEAR, 3, 4, key="*"), call("1", 5, 6)], {}),
+    "cleared on a cluster": (
+        "given up",
+        [*FIRST, gone(CLEAR, 3, 4, key="*"), call("1", 4.4, 6)],
+        {"late_clears": 0.3},
+    ),
     "deleted, and stale": ("given up", [*FIRST, gone(DELETE, 3, 4), call("1", 13, 14)], {"usual": SWR}),
     "soft, with no stale life": ("soft", [*FIRST, gone(SOFT, 3, 4), call("1", 5, 6)], {}),
     "soft, to get": ("soft", [*FIRST, gone(SOFT, 3, 4), call("1", 5, 6, kind=GET)], {"usual": SWR}),
