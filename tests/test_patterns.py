@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import sha256
 from itertools import count
+from random import Random
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,8 @@ from tests.faces import FACES, Face
 from fleetcache import Cache
 from fleetcache.errors import SettingsError
 from fleetcache.keys import CacheKey
+from fleetcache.patterns import may_match
+from fleetcache.servers.arguments import glob
 
 configure()
 
@@ -170,3 +173,39 @@ def test_a_key_function_that_returns_no_text_is_named():
     for operation in (cache.clear, lambda: cache.keys("*"), lambda: cache.delete_pattern("a")):
         with pytest.raises(SettingsError, match="KEY_FUNCTION has to return text, not bytes"):
             operation()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "expected"),
+    [
+        ("a*", "abc", True),
+        ("a*", "bac", False),
+        ("*a*b", "xaxb", True),
+        ("*a*b", "xaxbx", False),
+        ("a?c", "abc", True),
+        ("a?c", "ac", False),
+        (r"a\*", "a*", True),
+        (r"a\*", "ab", False),
+        (r"a\[b]", "a[b]", True),
+        ("a[b-d]e", "ax", True),  # a bracket is not looked into
+        ("a[b-d]e", "xbe", False),
+        ("a\\", "a\\", True),
+        ("*a" * 30, "a" * 29, False),
+        ("*a" * 30 + "b", "a" * 200, False),
+    ],
+)
+def test_whether_a_glob_may_match(pattern, name, expected):
+    """What is being loaded is given up if it may; a glob with many stars takes no long time."""
+    assert may_match(pattern.encode(), name.encode()) is expected
+
+
+def test_no_glob_matches_more_for_the_server():
+    """Of many globs and names by chance."""
+    random = Random(5)
+    matched = 0
+    for _ in range(20_000):
+        pattern, name = ("".join(random.choices("ab*?[]\\^-", k=random.randint(0, 7))).encode() for _ in range(2))
+        if glob(pattern).fullmatch(name):
+            matched += 1
+            assert may_match(pattern, name), (pattern, name)
+    assert matched > 100

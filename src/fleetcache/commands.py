@@ -65,6 +65,11 @@ def _is_standing(reply: Reply, command: Command) -> bool:
     return type(reply) is list and len(reply) > 1 and type(reply[0]) is int and type(reply[1]) is bytes
 
 
+def _is_notes(reply: Reply, command: Command) -> bool:
+    """Whether *reply* may come from `NOTED`: the version of an epoch, and what was noted when earlier ones ended."""
+    return type(reply) is list and len(reply) > 0 and {bytes}.issuperset(map(type, reply))
+
+
 def _is_score(reply: Reply, command: Command | None = None) -> bool:
     """Whether *reply* is None or a number; RESP2 sends numbers as text."""
     if type(reply) is bytes:
@@ -164,7 +169,8 @@ VOID = Verb("DEL", COUNT, harmless=True, names=0, writes=0)  # of leases, before
 LEASE = Verb("EVALSHA", _is_standing, harmless=True, key=3, writes=0)
 STORE = Verb("EVALSHA", COUNT, harmless=True, key=3)
 FREE = Verb("EVALSHA", COUNT, harmless=True, key=3, writes=0)
-for _verb in (CAPTURES, LEASE, STORE, FREE):  # perhaps this user may run no scripts: see `refuses_scripts`
+NOTES = Verb("EVALSHA", _is_notes, harmless=True, key=3, writes=0)
+for _verb in (CAPTURES, LEASE, STORE, FREE, NOTES):  # perhaps this user may run no scripts: see `refuses_scripts`
     _verb.answers |= frozenset((NoPermissionError, ResponseError))
 # A lease without scripts; perhaps this user may not write it either.
 HOLD = Verb("SET", frozenset((bytes, NoneType, NoPermissionError)), writes=0)
@@ -417,5 +423,37 @@ if tonumber(ARGV[2]) <= 0 then
 end
 redis.call('SET', KEYS[2], generation .. ' ' .. holder .. ' 0 failed', 'PX', ARGV[2])
 return 1
+""",
+)
+
+# KEYS: the epoch, and the list of what has ended its versions: each element is such a version, and the glob of what was
+# deleted, the newest first.  A load whose epoch is in the list knows all that was deleted since.
+ENDING = Script.of(
+    "ending",
+    """
+-- ARGV: the glob, and for how many milliseconds it is kept.
+local ended = redis.call('GET', KEYS[1])
+-- No load could find its epoch in the list.
+if not ended and redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
+if not ended or #ended ~= 8 then ended = '--------' end
+redis.call('LPUSH', KEYS[2], ended .. ARGV[1])
+redis.call('LTRIM', KEYS[2], 0, 99)
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return redis.call('DEL', KEYS[1])
+""",
+)
+NOTED = Script.of(
+    "noted",
+    """
+-- ARGV: a version, if there is none, and for how many milliseconds it lives.
+local epoch = redis.call('GET', KEYS[1])
+if not epoch or #epoch ~= #ARGV[1] then
+  epoch = ARGV[1]
+  redis.call('SET', KEYS[1], epoch, 'PX', ARGV[2])
+else
+  local left = redis.call('PTTL', KEYS[1])
+  if left >= 0 and left < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+end
+return {epoch, unpack(redis.call('LRANGE', KEYS[2], 0, -1))}
 """,
 )

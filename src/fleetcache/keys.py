@@ -154,6 +154,11 @@ def epoch_name(prefix: str) -> str:
     return f"fleetcache:epoch:{prefix}"
 
 
+def gone_name(prefix: str) -> str:
+    """Return the name of the list of what `delete_pattern` has deleted under *prefix*, in the slot of its epoch."""
+    return lease_name(epoch_name(prefix)).replace(":lease:", ":gone:", 1)
+
+
 def unique(names: Sequence[str]) -> list[str]:
     """Return *names* without repetitions, in order."""
     return list(dict.fromkeys(names))

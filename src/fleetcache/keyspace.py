@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from numbers import Integral
+from time import monotonic
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -16,13 +17,17 @@ from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.exchange.contract import Command, Server, Verb
 from fleetcache.failsafe import TROUBLE
 from fleetcache.judging import Standing
-from fleetcache.keys import CacheKey, default_key_function, epoch_name, unique
+from fleetcache.keys import CacheKey, default_key_function, epoch_name, gone_name, unique
 from fleetcache.near.near import CANARY
 from fleetcache.patterns import pattern_of, pattern_of_all
 from fleetcache.reading import Reading
 from fleetcache.servers.borrowed import is_pipeline
+from fleetcache.stats.payloads import MINUTE
 from fleetcache.times import moment
 from fleetcache.twin import blocking, iterating
+
+LONGEST_GLOB = 500
+"""A longer glob is noted as one that matches everything."""
 
 
 class Keyspace(Reading):
@@ -321,15 +326,29 @@ class Keyspace(Reading):
         """Delete the keys that match the glob *pattern*, page by page, and return how many there were."""
         self = self.through(client)
         glob = self.make_pattern(pattern, version, prefix)
-        await self._end_epoch(self.key_prefix if prefix is None else prefix)
+        await self._end_epoch(self.key_prefix if prefix is None else prefix, glob)
         return await self._unlink(glob, itersize)
 
     delete_pattern = blocking(adelete_pattern)
 
-    async def _end_epoch(self, prefix: str) -> None:
-        """Refuse whatever is being loaded under *prefix*: a load of an entry that is missing leaves no name to be found."""
+    async def _end_epoch(self, prefix: str, glob: str) -> None:
+        """Refuse what is being loaded under *prefix*: a load of an entry that is missing leaves no name to be found.
+
+        The *glob* is noted, so that a load of an entry that it does not match is stored in the next epoch.
+        """
         await self.runtime.alone()
-        await self.ask((c.VOID, epoch_name(prefix)), None)
+        epoch, gone = epoch_name(prefix), gone_name(prefix)
+        home = self.topology.home(epoch)
+        if monotonic() >= self.stats.unscripted + MINUTE:
+            noted = glob if len(glob) <= LONGEST_GLOB else "*"
+            command = (c.FREE, c.ENDING, 2, epoch, gone, noted, self.lease_life)
+            ((reply,),) = await self.ask_all([(home, [command])], None, scripts=True)
+            if not isinstance(reply, ResponseError):
+                return
+            if not c.refuses_scripts(reply):
+                raise self.refusal(reply, command)
+        # Without the list nobody knows what was deleted, and all loads are refused.
+        await self.ask_all([(home, [(c.VOID, gone), (c.VOID, epoch)])], None)
 
     async def _unlink(self, pattern: str, itersize: int | None = None, *, tags: bool = False) -> int | None:
         """Delete the names that match *pattern*, the versions of tags only with *tags*; what is being loaded is not stored."""
@@ -356,7 +375,7 @@ class Keyspace(Reading):
         scope = self.settings.options.clear
         if scope == "prefix" or (scope == "auto" and self.key_prefix):
             pattern = pattern_of_all(self.key_func, self.key_prefix)
-            await self._end_epoch(self.key_prefix)
+            await self._end_epoch(self.key_prefix, pattern)
             await self._unlink(pattern, tags=True)
             if self.near is not None:
                 self.near.wrote(

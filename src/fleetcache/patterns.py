@@ -6,8 +6,10 @@ the names of this cache and, for `clear`, none of another cache's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from itertools import product
 from os.path import commonprefix
 from typing import Any
@@ -63,6 +65,29 @@ def pattern_of_all(function: KeyFunction, prefix: str) -> str:
         f"clear: KEY_FUNCTION makes names by which the entries under the KEY_PREFIX {prefix!r} cannot be told from others, so "
         f"nothing was removed. Set OPTIONS['CLEAR'] = 'database' to empty the whole database instead, or let all names begin with the prefix"
     )
+
+
+MATCHED = re.compile(rb"\\(.)|(\*+|\[.*)|(\?)|(.)", re.DOTALL)
+
+
+@lru_cache(maxsize=256)
+def _broadly(pattern: bytes) -> re.Pattern[bytes]:
+    """Return a regular expression for all that the glob *pattern* may match: a bracket, and what follows it, counts as any text."""
+    parts = [b""]
+    for quoted, several, one, plain in MATCHED.findall(pattern):
+        if several:
+            parts.append(b"")
+        else:
+            parts[-1] += b"." if one else re.escape(quoted or plain)
+    first, *between = parts
+    # The first place of each part will do, so that nothing is tried twice.
+    middle = b"".join(b"(?>.*?%s)" % part for part in between[:-1])
+    return re.compile(first + middle + (b".*" + between[-1] if between else b""), re.DOTALL)
+
+
+def may_match(pattern: bytes, name: bytes) -> bool:
+    """Whether the server may find *name* with the glob *pattern*."""
+    return _broadly(pattern).fullmatch(name) is not None
 
 
 def _candidates(function: KeyFunction, prefix: str, own: list[str]) -> Iterator[str]:

@@ -171,7 +171,7 @@ def test_what_is_said_to_be_harmless():
     """The commands that may be repeated are those whose second run leaves and answers the same."""
     # Those about leases and tags may reply otherwise the second time, but nobody counts on that.
     verbs = [verb for verb in vars(c).values() if isinstance(verb, Verb)]
-    ours = (c.VOID, c.CAPTURES, c.GIVE_UP, c.LEASE, c.STORE, c.FREE)
+    ours = (c.VOID, c.CAPTURES, c.GIVE_UP, c.LEASE, c.STORE, c.FREE, c.NOTES)
     verbs = [verb for verb in verbs if all(verb is not each for each in ours)]
     reads = {verb.decode() for verb in verbs if verb.reads}
     writes = {verb.decode() for verb in verbs if verb.harmless} - reads

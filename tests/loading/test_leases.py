@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 from redis.exceptions import ConnectionError
-from tests.caches import own_prefix
+from tests.caches import own_prefix, params
 from tests.faces import AWAITING, Face, settled
 from tests.loading.entries import called, put
 from tests.loading.gates import Gated, calling, joined, two_processes, until
@@ -343,6 +343,131 @@ async def test_a_lease_that_a_task_of_this_thread_holds(make):
     assert time.monotonic() - began < 3
     load.gate.set()
     assert await task in {"task", "blocking"}
+
+
+# --- what delete_pattern is not about -------------------------------------------------------------------
+
+
+async def test_a_load_of_another_entry_than_was_deleted_is_stored(make):
+    """It goes on in the next epoch, and whoever comes after the deletion joins it."""
+    one, two = two_processes(make)
+    load = Gated("made")
+    first = calling(one, "get_or_set", "key", load.of(one))
+    await load.entered()
+    for pattern in ("other*", "k?", "*:key:[a-z]*", "kéy*"):
+        await two.delete_pattern(pattern)
+    second = calling(one, "get_or_set", "key", load.of(one))
+    await joined(one, 1)
+    await two.delete_pattern("others*")
+    load.gate.set()
+
+    assert await asyncio.gather(first, second) == ["made", "made"]
+    assert load.calls == 1
+    assert await two.get("key") == "made"
+    assert one.whole.stats.fills_refused == 0
+
+
+@pytest.mark.parametrize("patterns", [("k*", "other*"), ("other*", "*y"), ("other*", "[a-k]ey", "more*")], ids=str)
+async def test_one_glob_of_several_that_matches_refuses(make, patterns):
+    """All that was deleted since the load began counts, also after a caller has found that the load still stands."""
+    one, two = two_processes(make)
+    load = Gated("made", "new")
+    first = calling(one, "get_or_set", "key", load.of(one))
+    await load.entered()
+    await two.delete_pattern("others*")
+    second = calling(one, "get_or_set", "key", load.of(one))
+    await joined(one, 1)
+    for pattern in patterns:
+        await two.delete_pattern(pattern)
+    load.gate.set()
+
+    assert {await first, await second} <= {"made", "new"}  # he may have loaded anew, and have been done first
+    assert await two.get("key") in {None, "new"}
+    assert one.whole.stats.fills_refused == 1
+
+
+async def test_more_deletions_than_are_noted_refuse(make):
+    """What fell out of the list may have been about the entry."""
+    one, two = two_processes(make)
+    load = Gated("made")
+    first = calling(one, "get_or_set", "key", load.of(one))
+    await load.entered()
+    for _ in range(101):
+        await two.delete_pattern("other*")
+    load.gate.set()
+
+    assert await first == "made"
+    assert await two.get("key") is None
+
+
+async def test_an_invalidated_tag_refuses_whatever_else_was_deleted(make):
+    """The epoch has ended as well, but not because of the entry."""
+    one, two = two_processes(make)
+    load = Gated("made")
+    first = calling(one, "get_or_set", "key", load.of(one), tags=["tag"])
+    await load.entered()
+    await two.delete_pattern("other*")
+    await two.invalidate_tags("tag")
+    load.gate.set()
+
+    assert await first == "made"
+    assert await two.get("key") is None
+
+
+@pytest.mark.parametrize("kind", ["shards", "cluster"])
+async def test_deletions_on_several_servers(kind, face, request):
+    """The list and the epoch are on one server, the entries on others."""
+    prefix = own_prefix()
+    if kind == "shards":
+        urls = [f"memory://{prefix}{number}" for number in range(3)]
+        one, two = (Face(ShardClient(urls, {"KEY_PREFIX": prefix, "TIMEOUT": timeout}), face) for timeout in (300, 301))
+    else:
+        url = request.getfixturevalue("valkey_cluster").url()
+        one, two = (Face(Cache(url, params({"KEY_PREFIX": prefix, "HERD_TIMEOUT": time})), face) for time in (60, 61))
+    for key in "abcdefgh":
+        load = Gated("made")
+        first = calling(one, "get_or_set", key, load.of(one))
+        await load.entered()
+        await two.delete_pattern("other*")
+        if key > "e":
+            await two.delete_pattern(f"{key}*")
+        load.gate.set()
+
+        assert await first == "made"
+        assert await two.get(key) == (None if key > "e" else "made")
+
+
+async def test_deletions_by_a_user_who_may_run_no_scripts(valkey, face):
+    """What he deletes is not noted, so no load is stored, whatever others have noted before."""
+    prefix = own_prefix()
+    with redis.Redis(unix_socket_path=str(valkey.socket)) as admin:
+        admin.execute_command(
+            "ACL", "SETUSER", prefix, "reset", "on", "nopass", "~*", "&*", "+@all", "-eval", "-evalsha"
+        )
+    user = {"OPTIONS": {"USERNAME": prefix, "PASSWORD": "any"}}
+    one, two = (Face(Cache(valkey.tcp_url(), {"KEY_PREFIX": prefix, **of}), face) for of in ({}, user))
+    load = Gated("made")
+    first = calling(one, "get_or_set", "key", load.of(one))
+    await load.entered()
+    await one.delete_pattern("other*")
+    await two.delete_pattern("key*")
+    await one.delete_pattern("other*")
+    load.gate.set()
+
+    assert await first == "made"
+    assert await one.get("key") is None
+
+
+async def test_the_value_of_who_was_done_first(make):
+    """Whoever loads beside another, because his lease has passed, returns what that one has stored."""
+    one, two = two_processes(make)
+    load, other = Gated("late"), Gated("made", opened=True)
+    first = calling(one, "get_or_set", "key", load.of(one), lease=0.05)
+    await load.entered()
+    assert await two.get_or_set("key", other.of(two)) == "made"
+    load.gate.set()
+
+    assert await first == "made"
 
 
 # --- users with few rights ----------------------------------------------------------------------------

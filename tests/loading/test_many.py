@@ -401,6 +401,20 @@ async def test_what_was_given_up_meanwhile_is_not_stored(make, write):
     assert here.whole.stats.fills_refused == 1
 
 
+async def test_delete_pattern_gives_up_what_it_is_about(make):
+    """The other values of the batch are stored."""
+    here, there = two_processes(make)
+    load = Batches(opened=False)
+    caller = calling(here, "get_or_set_many", ["a", "b", "ab", "c"], load.of(here))
+    await load.entered()
+    await there.delete_pattern("a*")
+    await there.delete_pattern("x*")
+    load.gate.set()
+
+    assert await caller == {key: f"made {key}" for key in ("a", "b", "ab", "c")}
+    assert await there.get_many(["a", "b", "ab", "c"]) == {"b": "made b", "c": "made c"}
+
+
 async def test_clear_gives_up_the_whole_batch(make):
     """clear() hits what is being loaded, too."""
     here, there = two_processes(make)
@@ -456,8 +470,11 @@ async def test_two_loaders_that_need_keys_of_each_other(whole):
     second.gate.set()
 
     async with asyncio.timeout(SOON):
-        assert await one == {"a": "first", "b": "first"}
-        assert await two == {"c": "second", "d": "second"}
+        found = {**await one, **await two}
+    # Who loaded beside another was done before him, and all get the value that is stored.
+    assert found == await cache.get_many(["a", "b", "c", "d"])
+    assert (found["b"], found["d"]) == ("first", "second")
+    assert sorted([found["a"], found["c"]]) in (["first", "inner"], ["inner", "second"], ["first", "second"])
 
 
 async def test_the_load_knows_its_keys(memory):

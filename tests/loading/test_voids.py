@@ -14,7 +14,7 @@ from tests.topology.test_cluster import run
 from fleetcache import Cache
 from fleetcache import commands as c
 from fleetcache.client import ShardClient
-from fleetcache.keys import epoch_name, lease_name
+from fleetcache.keys import epoch_name, gone_name, lease_name
 
 VOIDING = {
     "delete": lambda cache: cache.delete("a"),
@@ -191,6 +191,27 @@ async def test_clearing_ends_what_is_being_loaded(cache):
         await operation()
 
         assert await cache.get(epoch) is None
+
+
+async def test_what_delete_pattern_notes(cache):
+    """A note is written only if there is an epoch that a load may know, and a long glob as one that matches everything."""
+    prefix = cache.whole.key_prefix
+    epoch, gone = epoch_name(prefix), gone_name(prefix)
+    assert lease_name(epoch).partition("}")[0] == gone.replace(":gone:", ":lease:").partition("}")[0]
+    home = cache.whole.topology.home(epoch)
+    home.exchange([(c.DEL, epoch), (c.DEL, gone)])
+
+    await cache.delete_pattern("a*")
+    assert home.exchange([(c.LRANGE, gone, 0, -1)]) == [[]]
+
+    await cache.get_or_set("b", lambda: 1)
+    (version,) = home.exchange([(c.GET_NOW, epoch)])
+    for pattern in ("a*", "x" * 1000):
+        await cache.delete_pattern(pattern)
+
+    notes, left = home.exchange([(c.LRANGE, gone, 0, -1), (c.PTTL_NOW, gone)])
+    assert notes == [b"--------*", version + cache.whole.make_pattern("a*").encode()]
+    assert 90_000 < left <= 100_000
 
 
 async def test_a_redis_py_pipeline_has_one_result_for_each_call(valkey):

@@ -15,6 +15,7 @@ Its modules:
     leading       the leader's work: lease, load, store, publish
     flights       the loads that run in this process, which later callers join
     leases        the fleet's permission to load one entry
+    guards        what gives up a value that is being loaded: tags, `clear`, `delete_pattern`
     load          what a loader may ask and say: `current_load`
     renewing      who renews an old value while its callers go on
     invalidation  give up values: by key, by tag

@@ -14,6 +14,7 @@ from fleetcache.codec.metadata import alone
 from fleetcache.exchange.wakers import running_loop
 from fleetcache.failsafe import TROUBLE
 from fleetcache.loading.flights import Failed, Flight, Found, Gone, Made, begin_to_wait, waited
+from fleetcache.loading.guards import RENEWALS
 from fleetcache.loading.leading import Leading
 from fleetcache.loading.wishes import Wish
 from fleetcache.marks import MISSING
@@ -108,8 +109,15 @@ class Joining(Leading):
         return MISSING
 
     async def _guards_hold(self, flight: Flight) -> bool:
-        """Whether nothing has given up the tags, or the whole cache, since the load began."""
-        return not flight.guards or await self._hold(flight.guards)
+        """Whether nothing has given up the tags, or the entry with others, since the load began."""
+        for _ in range(RENEWALS):
+            guards = flight.guards
+            if not guards or await self._hold(guards):
+                return True
+            if not (spared := await self.spared({flight.name: guards})):
+                return False
+            flight.guards = spared[flight.name]
+        return False
 
     # --- what comes of it -------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from fleetcache.interrupts import interruption
 from fleetcache.judging import Standing as Worth
 from fleetcache.keys import unique
 from fleetcache.loading.flights import HOLDERS, Failed, Flight, Found, Gone, Made, Outcome
-from fleetcache.loading.leases import ENTRY_CHANGED, STORED, Leases, Standing, times_of
+from fleetcache.loading.leases import STORED, Leases, Standing, overtaken, times_of
 from fleetcache.loading.load import CURRENT, Load
 from fleetcache.loading.renewing import quietly
 from fleetcache.loading.wishes import Wish
@@ -263,7 +263,7 @@ class Leading(Leases):
                 return None
             self.stats.fills_refused += 1
             await self._let_go(flight, wish)
-            if stored == ENTRY_CHANGED and not wish.refresh:
+            if overtaken(stored, wish.judged) and not wish.refresh:
                 moment = monotonic()
                 value = self._opened(await self.read(wish.name, fresh=True))
                 return None if value is MISSING else Found(value, None, moment)

@@ -19,7 +19,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
 
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -28,11 +27,10 @@ from fleetcache.codec.metadata import VERSION
 from fleetcache.core import LEASES
 from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.judging import mark
-from fleetcache.keys import epoch_name, lease_name
-from fleetcache.loading.flights import Flights
+from fleetcache.keys import lease_name
+from fleetcache.loading.guards import RENEWALS, Guarding, Guards
 from fleetcache.loading.wishes import MISSING_ENTRY, Mark
 from fleetcache.marks import MISSING
-from fleetcache.values import Values
 
 log = logging.getLogger("fleetcache.loading")
 
@@ -61,10 +59,8 @@ class Standing:
 UNKNOWN = Standing("unknown")
 
 
-class Leases(Values):
+class Leases(Guarding):
     """Takes leases, looks at them, and stores what was loaded under them."""
-
-    flights: Flights
 
     async def take(
         self, name: str, judged: Mark, holder: str, lease: float, guards: Sequence[str] = (), life: int | None = None
@@ -137,9 +133,26 @@ class Leases(Values):
         judged: Mark,
         payload: bytes | int,
         life: int | None,
-        guards: Mapping[str, bytes],
+        guards: Guards,
     ) -> int | None:
         """Store *payload* for *life* milliseconds if nothing has given it up; return what came of it, None in an outage."""
+        for _ in range(RENEWALS):
+            found = await self._fill(name, generation, judged, payload, life, guards)
+            if found != GUARD_CHANGED or not (spared := await self.spared({name: guards})):
+                return found
+            guards = spared[name]
+        return GUARD_CHANGED
+
+    async def _fill(
+        self,
+        name: str,
+        generation: bytes | None,
+        judged: Mark,
+        payload: bytes | int,
+        life: int | None,
+        guards: Guards,
+    ) -> int | None:
+        """Store *payload* under *guards*, as they are now."""
         if not self.flights.scripts or generation is None:
             return await self._fill_plainly(name, generation, judged, payload, life, guards)
         near = [guard for guard in guards if self.topology.together((name, guard))]
@@ -153,22 +166,14 @@ class Leases(Values):
         if isinstance(reply, ResponseError):
             if c.refuses_scripts(reply):
                 self._do_without_scripts(reply)
-                return await self.fill(name, generation, judged, payload, life, guards)
+                return await self._fill(name, generation, judged, payload, life, guards)
             raise self.refusal(reply, command)
         found: int | None = reply
-        if far and found == STORED and not await self._hold(far):
+        if far and found == STORED and not await self._hold(far) and not await self.spared({name: guards}):
             # The epoch ended in between: what was stored is deleted, unless another value is there already.
             await self.run(c.RELEASE, name, payload, instead=0)
             return GUARD_CHANGED
         return found
-
-    async def _hold(self, guards: Mapping[str, bytes]) -> bool:
-        """Whether each of *guards* has its version."""
-        names = list(guards)
-        for places, reply in await self.ask_many(c.MGET_NOW, names, None):
-            if reply is None or any(guards[names[place]] != found for place, found in zip(places, reply, strict=False)):
-                return False
-        return True
 
     async def let_go(self, name: str, holder: str, pause: float = 0.0) -> None:
         """Release the lease if *holder* has it; or have nobody try for *pause* seconds, because the load failed."""
@@ -281,17 +286,13 @@ class Leases(Values):
             return ENTRY_CHANGED if stored is None else STORED
         return STORED if await self.ask((c.SET, name, payload, *lifetime), None) else None
 
-    # --- guards -----------------------------------------------------------------------------------
 
-    def guards_of(self, tags: Sequence[str], version: Any) -> list[str]:
-        """Return the names of what gives up an entry with *tags*: their versions, and the cache's epoch."""
-        names = [self.tag_name(tag, version) for tag in tags]
-        return [*names, self._epoch]
+def overtaken(refusal: int | None, judged: Mark) -> bool:
+    """Whether somebody may have stored a value meanwhile, which all callers get in place of what was made here.
 
-    @property
-    def _epoch(self) -> str:
-        """The name of the epoch that `clear` and `delete_pattern` end: they cannot find what is only being loaded."""
-        return epoch_name(self.key_prefix)
+    The lease is gone if he loaded too and was done first, or if he gave up the entry and perhaps stored another one.
+    """
+    return refusal == ENTRY_CHANGED or (refusal == LEASE_GONE and judged == MISSING_ENTRY)
 
 
 def times_of(lease: float) -> tuple[int, int]:

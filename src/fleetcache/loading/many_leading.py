@@ -20,7 +20,7 @@ from fleetcache.keys import unique
 from fleetcache.loading.flights import Failed, Found, Gone, Made, Outcome, Together, pause_all
 from fleetcache.loading.joining import Joining
 from fleetcache.loading.leading import keep, pause_after
-from fleetcache.loading.leases import ENTRY_CHANGED, STORED, Standing
+from fleetcache.loading.leases import STORED, Standing, overtaken
 from fleetcache.loading.load import CURRENT, LoadOfMany
 from fleetcache.loading.many_leases import Claim, Filling, LeasesOfMany
 from fleetcache.loading.renewing import quietly
@@ -233,7 +233,9 @@ class LeadingMany(LeasesOfMany, Joining):
         outcomes: dict[Trip, Outcome] = {trip: Absent() for trip in granted}
         outcomes |= {trip: made for trip, made, _ in packed}
         stored = {} if skipped else await self._store_all([each for each in packed if each[2] is None or each[2] > 0])
-        changed = [trip for trip, found in stored.items() if found == ENTRY_CHANGED and not trip.wish.refresh]
+        changed = [
+            trip for trip, found in stored.items() if overtaken(found, trip.wish.judged) and not trip.wish.refresh
+        ]
         winners = await self._winners(changed) if changed else {}
         await self._let_all_go([trip for trip in granted if stored.get(trip) != STORED])
         for trip in granted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from redis.exceptions import ResponseError
@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 from fleetcache import commands as c
 from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.keys import lease_name
+from fleetcache.loading.guards import RENEWALS, Guards
 from fleetcache.loading.leases import GUARD_CHANGED, STORED, UNKNOWN, Leases, Standing, _standing, times_of
 from fleetcache.loading.wishes import Mark
 
@@ -34,7 +35,7 @@ class Filling:
     judged: Mark
     payload: bytes | int
     life: int | None
-    guards: Mapping[str, bytes]
+    guards: Guards
 
 
 class LeasesOfMany(Leases):
@@ -95,9 +96,27 @@ class LeasesOfMany(Leases):
 
     async def fill_all(self, fillings: Sequence[Filling]) -> list[int | None]:
         """Store each of *fillings* as `fill` does; return what came of each."""
+        results = await self._fill_all(fillings)
+        for _ in range(RENEWALS):
+            refused = {
+                each.name: place
+                for place, (each, result) in enumerate(zip(fillings, results, strict=True))
+                if result == GUARD_CHANGED
+            }
+            spared = await self.spared({name: fillings[at].guards for name, at in refused.items()}) if refused else {}
+            if not spared:
+                break
+            fillings = [replace(each, guards=spared.get(each.name, each.guards)) for each in fillings]
+            again = [refused[name] for name in spared]
+            for place, result in zip(again, await self._fill_all([fillings[at] for at in again]), strict=True):
+                results[place] = result
+        return results
+
+    async def _fill_all(self, fillings: Sequence[Filling]) -> list[int | None]:
+        """Store each of *fillings* as `_fill` does."""
         if not self.flights.scripts or any(each.generation is None for each in fillings):
             return [
-                await self.fill(each.name, each.generation, each.judged, each.payload, each.life, each.guards)
+                await self._fill(each.name, each.generation, each.judged, each.payload, each.life, each.guards)
                 for each in fillings
             ]
         far = [
@@ -115,13 +134,19 @@ class LeasesOfMany(Leases):
                 at = asked[place]
                 if c.refuses_scripts(reply):
                     self._do_without_scripts(reply)
-                    return await self.fill_all(fillings)
+                    return await self._fill_all(fillings)
                 if isinstance(reply, ResponseError):
                     raise self.refusal(reply, commands[at])
                 results[at] = reply
         ended = await self._changed([away for away, result in zip(far, results, strict=True) if result == STORED])
-        for place, (each, away) in enumerate(zip(fillings, far, strict=True)):
-            if results[place] == STORED and not ended.isdisjoint(away):
+        late = {
+            each.name: each.guards
+            for each, away, result in zip(fillings, far, results, strict=True)
+            if result == STORED and not ended.isdisjoint(away)
+        }
+        spared = await self.spared(late) if late else {}
+        for place, each in enumerate(fillings):
+            if each.name in late and each.name not in spared:
                 # As in `fill`: what was stored is deleted, unless another value is there already.
                 await self.run(c.RELEASE, each.name, each.payload, instead=0)
                 results[place] = GUARD_CHANGED

@@ -160,6 +160,33 @@ def letgo(database: Database, keys: Keys, me: bytes, pause: bytes) -> Reply:
     return 1
 
 
+def ending(database: Database, keys: Keys, glob: bytes, life: bytes) -> Reply:
+    """End the epoch, and note the glob of what is being deleted."""
+    epoch, gone = keys
+    ended = database.GET(epoch)
+    if ended is None and not database.EXISTS(gone):
+        return 0
+    if ended is None or len(ended) != 8:
+        ended = b"--------"
+    database.LPUSH(gone, ended + glob)
+    database.LTRIM(gone, b"0", b"99")
+    database.PEXPIRE(gone, life)
+    return database.DEL(epoch)
+
+
+def noted(database: Database, keys: Keys, new: bytes, life: bytes) -> Reply:
+    """Return the epoch, made if there is none, and what has ended earlier ones."""
+    key, gone = keys
+    epoch = database.GET(key)
+    if epoch is None or len(epoch) != len(new):
+        epoch = new
+        database.SET(key, epoch, b"PX", life)
+    elif 0 <= database.PTTL(key) < int(life):
+        database.PEXPIRE(key, life)
+    return [epoch, *database.LRANGE(gone, b"0", b"-1")]
+
+
 SCRIPTS: dict[str, Callable[..., Reply]] = {
-    run.__name__: run for run in (incr, swap, lock, release, release_ending, extend, capture, take, fill, letgo)
+    run.__name__: run
+    for run in (incr, swap, lock, release, release_ending, extend, capture, take, fill, letgo, ending, noted)
 }
