@@ -315,7 +315,7 @@ async def test_waiting_holds_no_connection(valkey):
 
     cashews #127: waiters hold the connections of the pool, and the holder cannot release its lock.
     """
-    whole = Cache(valkey.tcp_url(), {"KEY_PREFIX": own_prefix(), "OPTIONS": {"MAX_CONNECTIONS": 2}})
+    whole = Cache(valkey.tcp_url(), {"KEY_PREFIX": own_prefix(), "OPTIONS": {"MAX_CONNECTIONS": 5}})
     cache, load = Face(whole, BLOCKING), Gated("made")
     callers = [calling(cache, "get_or_set", "key", load)]
     await load.entered()

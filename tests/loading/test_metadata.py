@@ -97,6 +97,7 @@ class Marked(Backwards):
 # --- written and read back ------------------------------------------------------------------------
 
 
+@pytest.mark.few(3)
 @each_serializer
 @pytest.mark.parametrize("compressor", [IdentityCompressor, ZlibCompressor])
 @given(value=plain, metadata=metadata)
@@ -112,6 +113,7 @@ def test_both_come_back(serializer: Any, compressor: Any, value: Any, metadata: 
     assert type(codec.decode(payload).value) is type(value)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("protocol", range(6))
 @given(value=plain, metadata=metadata)
 @settings(deadline=None, max_examples=30)
@@ -257,6 +259,7 @@ def test_other_packages_read_it_from_a_server(valkey: EmbeddedServer, value: Any
 # --- bad bytes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(3)
 @each_serializer
 @pytest.mark.parametrize("compressor", [IdentityCompressor, ZlibCompressor])
 def test_cut_off(serializer: Any, compressor: Any) -> None:
@@ -269,6 +272,7 @@ def test_cut_off(serializer: Any, compressor: Any) -> None:
                 codec.decode(payload[:length])
 
 
+@pytest.mark.few(2)
 @each_serializer
 @given(
     start=st.sampled_from([SHORT, LONG, ENVELOPE]), rest=st.binary(max_size=80), length=st.none() | st.integers(0, 90)
@@ -286,6 +290,7 @@ def test_garbage(serializer: Any, start: bytes, rest: bytes, length: int | None)
             read(start + rest)
 
 
+@pytest.mark.few(2)
 @each_serializer
 @given(data=st.data(), metadata=metadata)
 @settings(deadline=None, max_examples=50)
@@ -303,6 +308,7 @@ def test_a_changed_byte(serializer: Any, data: Any, metadata: Metadata) -> None:
         assert not isinstance(read, Described) or isinstance(read.metadata, Metadata)
 
 
+@pytest.mark.few(2)
 @each_serializer
 @pytest.mark.parametrize("compressor", [IdentityCompressor, ZlibCompressor])
 @given(value=plain, metadata=metadata, integers=st.booleans())
