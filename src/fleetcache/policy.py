@@ -25,6 +25,9 @@ from fleetcache.times import milliseconds
 LEASE = 10.0
 """For how many seconds, by default, the fleet waits for one process to load a value."""
 
+MOST_SECONDS = 1e12
+"""The longest time that a policy may name, so that no sum of times is more than a server can count."""
+
 PATIENCE = 1.0
 """How many seconds longer than a lease a caller waits by default."""
 
@@ -87,6 +90,8 @@ class Policy:
                     raise TypeError(f"{each.name} has to be a number of seconds, not {type(value).__name__}")
                 if not isfinite(value) or value < 0:
                     raise ValueError(f"{each.name} has to be a finite number, 0 or more, not {value}")
+                if value > MOST_SECONDS:
+                    raise ValueError(f"{each.name} has to be {MOST_SECONDS:.0e} at most, 30,000 years, not {value}")
         # Django has a mark of its own for the timeout of the cache, a plain object.
         if self.timeout is not None and self.timeout is not DEFAULT_TIMEOUT and type(self.timeout) is not object:
             milliseconds(self.timeout)

@@ -30,6 +30,7 @@ NONSENSE: dict[str, tuple[dict[str, Any], str]] = {
     "negative": ({"lease": -1}, "lease has to be a finite number, 0 or more, not -1"),
     "not a number": ({"early": float("nan")}, "early has to be a finite number, 0 or more, not nan"),
     "infinite": ({"wait": float("inf")}, "wait has to be a finite number"),
+    "more than a server can count": ({"stale_if_error": 1e18}, "stale_if_error has to be 1e.12 at most"),
     "a negative timedelta": ({"stale_if_error": timedelta(-1)}, "stale_if_error has to be a finite number"),
     "a text": ({"stale_while_revalidate": "60"}, "stale_while_revalidate has to be a number of seconds, not str"),
     "true": ({"retry_after": True}, "retry_after has to be a number of seconds, not bool"),
