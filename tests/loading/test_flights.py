@@ -361,3 +361,74 @@ def test_an_interrupt_leaves_nothing_behind(whole):
         assert whole.flights.running == {}, at
         at += 1
     assert at > 100
+
+
+# --- several caches -------------------------------------------------------------------------------------
+
+
+async def test_a_loader_may_ask_another_cache_for_the_same_key(face):
+    """A small cache before a large one: what the inner call loads is stored there, for the outer one to find again."""
+    small, large = (Face(Cache(f"memory://{own_prefix()}"), face) for _ in range(2))
+    load = Gated("made", opened=True)
+
+    async def aload():
+        return await large.whole.aget_or_set("key", load.of(large))
+
+    async def aload_many(keys):
+        return await large.whole.aget_or_set_many(keys, lambda keys: dict.fromkeys(keys, load()))
+
+    def load_many(keys):
+        return large.whole.get_or_set_many(keys, lambda keys: dict.fromkeys(keys, load()))
+
+    for _ in range(2):
+        await small.clear()
+        outer = aload if face == AWAITING else lambda: large.whole.get_or_set("key", load)
+        assert await small.get_or_set("key", outer) == "made"
+        outer_many = aload_many if face == AWAITING else load_many
+        assert await small.get_or_set_many(["a", "b"], outer_many) == {"a": "made", "b": "made"}
+
+    assert await large.get_many(["key", "a", "b"]) == {"key": "made", "a": "made", "b": "made"}
+    assert load.calls == 2
+
+
+async def test_a_loader_may_ask_a_cache_of_other_settings_for_its_own_key(face):
+    """Nobody waits for the lease of the load that he is part of, whichever cache has taken it."""
+    location = f"memory://{own_prefix()}"
+    one, other = Face(Cache(location), face), Cache(location, {"TIMEOUT": 77})
+    options = {"lease": 30, "wait": 30}
+
+    async def aload():
+        return await other.aget_or_set("key", lambda: "made", 60, **options)
+
+    async def aload_many(keys):
+        return await other.aget_or_set_many(keys, lambda keys: dict.fromkeys(keys, "made"), 60, **options)
+
+    def load():
+        return other.get_or_set("key", lambda: "made", 60, **options)
+
+    def load_many(keys):
+        return other.get_or_set_many(keys, lambda keys: dict.fromkeys(keys, "made"), 60, **options)
+
+    async with asyncio.timeout(5):
+        assert await one.get_or_set("key", aload if face == AWAITING else load, 60, **options) == "made"
+        loads = aload_many if face == AWAITING else load_many
+        assert await one.get_or_set_many(["a"], loads, 60, **options) == {"a": "made"}
+
+
+class Unreadable:
+    """Pickle can store it, but not make one of what it has stored."""
+
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+
+async def test_a_value_that_cannot_be_read_again_is_returned_to_all_who_joined(memory):
+    """A value that was made fails no caller, if only its loader's copy can be had."""
+    made = Unreadable()
+    load = Gated(made)
+    callers = [calling(memory, "get_or_set", "key", load.of(memory)) for _ in range(TOGETHER)]
+    await load.entered()
+    await joined(memory, TOGETHER - 1)
+    load.gate.set()
+
+    assert await asyncio.gather(*callers) == [made] * TOGETHER

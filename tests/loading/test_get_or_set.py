@@ -257,6 +257,17 @@ async def test_absent_for(memory):
     assert await memory.get_or_set("never", lambda: "made", absent_for=0) == "made"
 
 
+@pytest.mark.parametrize("timeout", [0, -5])
+async def test_without_a_fresh_life_nothing_is_stored(memory, timeout):
+    """A stale life needs a fresh one before it: a timeout of 0 or less stores nothing, whatever else is asked for."""
+    load = Gated("first", "second", opened=True)
+    options = {"timeout": timeout, "stale_while_revalidate": 60, "stale_if_error": 60}
+
+    assert await memory.get_or_set("key", load.of(memory), **options) == "first"
+    assert await memory.get_or_set("key", load.of(memory), **options) == "second"
+    assert (await memory.lookup("key")).state == "missing"
+
+
 async def test_refresh(memory):
     """It loads in any case, also over what another caller is loading."""
     await memory.set("key", "old")

@@ -117,6 +117,8 @@ class Flight:
         self.waiting: set[Waker] = set()
         self.waits_for: dict[Flight, int] = {}
         """The flights for which this flight's loader waits, and how often."""
+        self.table: Flights | None = None
+        """Where it was opened: another cache may have an entry of the same name."""
 
     @property
     def lost(self) -> bool:
@@ -264,7 +266,12 @@ class Flights:
 
     def open(self, flight: Flight) -> Flight:
         """Return the open flight of this name, or open *flight*."""
+        flight.table = self
         return self.running.setdefault(flight.name, flight)  # one step, so two threads cannot both lead
+
+    def is_own(self, flights: Iterable[Flight], name: str) -> bool:
+        """Whether one of *flights*, within whose loaders the caller runs, loads the entry called *name* of this cache."""
+        return any(flight.name == name and flight.table is self for flight in flights)
 
     def detach(self, flight: Flight) -> None:
         """Let those who come from now on not find *flight*; a later flight of its name stays."""
@@ -293,11 +300,6 @@ class Flights:
         self.running = {}
         self.submitted = {}
         self.kept = {}
-
-
-def is_own(flights: Iterable[Flight], name: str) -> bool:
-    """Whether one of *flights*, within whose loaders the caller runs, loads the entry called *name*."""
-    return any(flight.name == name for flight in flights)
 
 
 def begin_to_wait(waiting: Iterable[Flight], flight: Flight) -> bool:

@@ -21,7 +21,7 @@ from fleetcache import commands as c
 from fleetcache.codec.metadata import Described, Metadata
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.failsafe import TROUBLE
-from fleetcache.loading.flights import Flight, Found, Gone, Made, is_own, waited
+from fleetcache.loading.flights import Flight, Found, Gone, Made, waited
 from fleetcache.loading.joining import Joining
 from fleetcache.loading.leading import keep, pause_after
 from fleetcache.loading.load import loads_here
@@ -197,7 +197,7 @@ class Loading(Joining):
                 return self._copy(made)
             looked = True
             here = loads_here()
-            if is_own(here, wish.name):
+            if self.flights.is_own(here, wish.name):
                 return await self.runtime.produce(wish.make)  # within its own loader
             value = await self._fly(wish, here)
             if value is not MISSING:
@@ -245,7 +245,7 @@ class Loading(Joining):
         """Return the old value at once, and have it renewed; or the new one, if this caller has renewed it himself."""
         self.stats.stale_served += found.left is not None and found.left <= 0
         flights = self.flights
-        if wish.name in flights.running or flights.is_postponed(wish.name) or is_own(loads_here(), wish.name):
+        if wish.name in flights.running or flights.is_postponed(wish.name) or flights.is_own(loads_here(), wish.name):
             return found.value
         self.stats.early += found.left is not None and found.left > 0
         if self.runtime.blocks and wish.policy.renew != "caller":

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 from fleetcache.codec.metadata import alone
+from fleetcache.errors import UnreadableValue
 from fleetcache.exchange.wakers import running_loop
 from fleetcache.failsafe import TROUBLE
 from fleetcache.loading.flights import Failed, Flight, Found, Gone, Made, begin_to_wait, waited
@@ -159,7 +160,10 @@ class Joining(Leading):
         value, payload = outcome.value, outcome.payload
         if type(value) in SCALARS or value is None or type(payload) is not bytes:
             return value
-        copied = self._opened(alone(self.codec.decode(payload)))
+        try:
+            copied = self._opened(alone(self.codec.decode(payload)))
+        except UnreadableValue:
+            return value  # it can be stored, but not be read: he gets it nevertheless
         return value if copied is MISSING else copied
 
     def _warn_of_tags(self, wish: Wish) -> None:

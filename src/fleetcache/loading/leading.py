@@ -25,7 +25,7 @@ from fleetcache.judging import Standing as Worth
 from fleetcache.keys import unique
 from fleetcache.loading.flights import HOLDERS, Failed, Flight, Found, Gone, Made, Outcome
 from fleetcache.loading.leases import STORED, Leases, Standing, overtaken, times_of
-from fleetcache.loading.load import CURRENT, Load
+from fleetcache.loading.load import CURRENT, Load, loads_here
 from fleetcache.loading.renewing import quietly
 from fleetcache.loading.wishes import Wish
 from fleetcache.marks import MISSING, Timeout
@@ -148,9 +148,14 @@ class Leading(Leases):
                     return None
 
     def _blocks(self, holder: bytes) -> bool:
-        """Whether a lease is held by a task that cannot go on while the caller waits: one of the loop in this thread."""
-        flight = HOLDERS.get(holder) if self.runtime.blocks else None
-        return flight is not None and flight.loop is not None and flight.loop is running_loop()
+        """Whether the holder of a lease cannot go on while the caller waits.
+
+        It is a load that he is part of, in a cache of another configuration, or a task of the loop in his thread.
+        """
+        flight = HOLDERS.get(holder)
+        if flight is None or flight in loads_here():
+            return flight is not None
+        return self.runtime.blocks and flight.loop is not None and flight.loop is running_loop()
 
     async def _judged(self, wish: Wish, standing: Standing) -> Any:
         """Return the value of the entry that was found, MISSING if it may not be returned; then it is to be replaced."""
@@ -239,7 +244,9 @@ class Leading(Leases):
             made=now and now - round(cost * 1000),
         )
         (payload,) = await self.encoded((value,), metadata=[metadata])
-        return payload, life and kept and kept + metadata.stale
+        if life is not None and life <= 0:
+            return payload, 0  # a stale life needs a fresh one before it
+        return payload, kept and kept + metadata.stale
 
     async def _now(self, name: str) -> int | None:
         """Return the time of the server that holds *name*, None if it is away: a value that was made is returned all the same."""

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import Any, TypeAlias, Unpack
 
 from fleetcache.core import MISSING
-from fleetcache.loading.flights import Flight, Made, Together, begin_to_wait, is_own, waited
+from fleetcache.loading.flights import Flight, Made, Together, begin_to_wait, waited
 from fleetcache.loading.get_or_set import Loading
 from fleetcache.loading.load import loads_here
 from fleetcache.loading.many_leading import Absent, Batch, LeadingMany, LoadMany, Trip, mapped
@@ -172,7 +172,7 @@ class Batches(LeadingMany, Loading):
 
     def _renew_later(self, batch: Batch, wish: Wish, *, stale: bool) -> None:
         """Note that the value of *wish* is to be renewed, unless that is under way."""
-        if wish.name not in self.flights.running and not is_own(loads_here(), wish.name):
+        if wish.name not in self.flights.running and not self.flights.is_own(loads_here(), wish.name):
             self.stats.early += not stale
             batch.renewals[wish.name] = wish
 
@@ -188,7 +188,7 @@ class Batches(LeadingMany, Loading):
                 await self._look_again(batch)
             looked = True
             here = loads_here()
-            own = [wish for name, wish in batch.wishes.items() if is_own(here, name)]
+            own = [wish for name, wish in batch.wishes.items() if self.flights.is_own(here, name)]
             if own:  # within their own loader
                 made = await self._made(batch, [wish.key for wish in own])
                 for wish in own:

@@ -17,7 +17,7 @@ from fleetcache.core import MISSING
 from fleetcache.failsafe import TROUBLE
 from fleetcache.interrupts import interruption
 from fleetcache.keys import unique
-from fleetcache.loading.flights import Failed, Found, Gone, Made, Outcome, Together, pause_all
+from fleetcache.loading.flights import HOLDERS, Failed, Found, Gone, Made, Outcome, Together, pause_all
 from fleetcache.loading.joining import Joining
 from fleetcache.loading.leading import keep, pause_after
 from fleetcache.loading.leases import STORED, Standing, overtaken
@@ -141,7 +141,7 @@ class LeadingMany(LeasesOfMany, Joining):
         """Ask for the leases of all flights in *led*, with the versions of what gives up their values."""
         guards = {}
         for trip in led:
-            trip.flight.asks = True
+            trip.flight.asks, HOLDERS[trip.flight.holder.encode()] = True, trip.flight
             tags = unique((*trip.wish.tags, *self.flights.expected(trip.wish.name)))
             guards[trip.wish.name] = self.guards_of(tags, batch.version)
         every = unique([guard for own in guards.values() for guard in own])
@@ -172,7 +172,7 @@ class LeadingMany(LeasesOfMany, Joining):
                 self.flights.close(flight, self._refused(wish, standing))
             case "held" if flight.renews:
                 self.flights.close(flight)  # another process renews the value
-            case "held" if flight.impatient_since is None:
+            case "held" if flight.impatient_since is None and not self._blocks(standing.holder):
                 held.append(trip)
             case _:
                 granted.append(trip)
