@@ -101,31 +101,42 @@ class Environment:
         return self.passes("-m", marks, "--dist", "worksteal", "--tx", worker, "--reruns=1", *arguments, **variables)
 
 
+BESIDE = 3
+"""How many workers run tests side by side.  Most tests wait for servers, so that two processors have time for three."""
+
+USUAL = {"PYTHONMALLOC": "default"}
+"""Without the checks of the allocator, which take a third of the time; the other checks of Python's development mode stay."""
+
+
 def sample(python: Environment) -> bool:
     """Run every test, but not with every combination of values."""
-    # Most of them wait for servers, so that two processors have time for three.  Those that measure time get two, for the
-    # same reason; a test that fails there runs again.  The checks of Python's development mode stay, but those of its allocator,
-    # which take a third of the time.
-    usual = {"PYTHONMALLOC": "default"}
     return all(
         [
-            python.passes_side_by_side("not alone", "--sample", "-q", workers=3, **usual),
-            python.passes_side_by_side("alone", "--sample", "-q", **usual),
+            python.passes_side_by_side("not alone", "--sample", "-q", workers=BESIDE, **USUAL),
+            # Those that measure time get two workers, for the same reason; a test that fails there runs again.
+            python.passes_side_by_side("alone", "--sample", "-q", **USUAL),
         ]
     )
 
 
 def everything(python: Environment, *, newest: bool) -> bool:
-    """Run all tests, on the newest Python also those that find the same on every one, whatever fails."""
-    here = "" if newest else " and not newest"
-    runs = [python.passes_side_by_side(f"not alone{here}"), python.passes("-m", f"alone{here}")]
+    """Run all tests, on the newest Python also those that find the same on every one, whatever fails.
+
+    The newest Python runs them with all checks, the others and further runs of the same tests without those of the allocator.
+    """
+    here, checks = ("", {}) if newest else (" and not newest", USUAL)
+    runs = [
+        python.passes_side_by_side(f"not alone{here}", workers=BESIDE, **checks),
+        python.passes("-m", f"alone{here}", **checks),
+    ]
     if newest:
-        runs.append(python.passes_side_by_side("also(near=True)", FLEETCACHE_NEAR="1"))
+        again = {"workers": BESIDE, **USUAL}
+        runs.append(python.passes_side_by_side("also(near=True)", FLEETCACHE_NEAR="1", **again))
         for place in ("cluster", "sentinel"):
-            runs.append(python.passes_side_by_side(f"also(on='{place}')", FLEETCACHE_ON=place))
+            runs.append(python.passes_side_by_side(f"also(on='{place}')", FLEETCACHE_ON=place, **again))
         if oldest := shutil.which("redis-server"):
             there = ("-k", "cluster or sentinel")
-            runs.append(python.passes_side_by_side("also(server='oldest')", *there, FLEETCACHE_SERVER=oldest))
+            runs.append(python.passes_side_by_side("also(server='oldest')", *there, FLEETCACHE_SERVER=oldest, **again))
     return all(runs)
 
 
