@@ -79,6 +79,7 @@ async def test_a_load_that_fails_after_its_callers_have_gone(make, end):
     await put(cache, "key", "old", fresh=-1000)
 
     assert await cache.get_or_set("key", load.aload, 60, stale_if_error=50, soft_timeout=0.01) == "old"
+    assert cache.whole.flights.running  # the load goes on
     load.gate.set()
     await at_rest(cache)
 
@@ -95,6 +96,7 @@ async def test_a_soft_timeout_of_the_first_call(make):
     await put(one, "key", "old", fresh=-1000)
 
     assert await two.get_or_set("key", load.aload, **options) == "old"
+    assert two.whole.flights.running  # the load goes on
     without = calling(two, "get_or_set", "nothing old", load.aload, **options)
     await load.entered(2)
     load.gate.set()
@@ -225,7 +227,7 @@ async def test_a_caller_who_is_cancelled_while_he_asks_for_the_lease(valkey):
     """rueidis PR#1010: the clean-up overtakes a queued acquire.  Releasing comes after it: no lease is left behind."""
     with FaultProxy(("127.0.0.1", valkey.port)) as link:
         cache, load = Face(Cache(link.url(), {"KEY_PREFIX": own_prefix()}), AWAITING), Gated("made", opened=True)
-        await cache.set("other", 1)
+        await cache.get_or_set("other", load.aload)  # from now on the server knows the scripts
         opened = cache.whole.flights.open
         cache.whole.flights.open = lambda flight: (link.hold(), opened(flight))[1]
         caller = calling(cache, "get_or_set", "key", load.aload)
@@ -236,7 +238,7 @@ async def test_a_caller_who_is_cancelled_while_he_asks_for_the_lease(valkey):
         link.heal()
 
         assert await asyncio.wait_for(cache.get_or_set("key", load.aload, wait=60), 5) == "made"
-        assert load.calls == 1
+        assert load.calls == 2
         with redis.Redis(unix_socket_path=str(valkey.socket)) as raw:
             await until(lambda: raw.get(lease_name(cache.name("key"))) is None)
 
@@ -403,18 +405,21 @@ async def test_a_hard_invalidation_ends_what_could_be_spared(make):
 
 
 async def test_a_holder_that_dies(make):
-    """django-redis-cache #128, #149 and symfony #59191: a lock without an end blocks all for ever.  Every lease ends."""
+    """django-redis-cache #128, #149 and Symfony #59191: a lock without an end blocks all for ever.  Every lease ends."""
     one, two = two_processes(make)
-    name = one.name("key")
-    assert (await called(one, "take", name, ("", b""), "dead", 0.05)).word == "mine"
-    (left,) = one.topology.home(name).exchange(((c.PTTL_NOW, lease_name(name)),))
-    assert 0 < left <= 500
-    load = Gated("made", opened=True)
+    name, load, held = one.name("key"), Gated("made", opened=True), []
+    question = ((c.GET_NOW, lease_name(name)), (c.PTTL_NOW, lease_name(name)))
+    load.during = lambda: held.extend(one.topology.home(name).exchange(question))
+    dead = await called(one, "take", name, ("", b""), "dead", 0.1)
+    assert dead.word == "mine"
+    assert 0 < one.topology.home(name).exchange(question)[1] <= 1000
 
     callers = [calling(two, "get_or_set", "key", load.of(two)) for _ in range(3)]
 
     assert await asyncio.wait_for(asyncio.gather(*callers), 5) == ["made"] * 3
     assert load.calls == 1
+    assert held[0].startswith(dead.generation)  # taken over, before the server had forgotten it
+    assert held[1] > 0
     assert await lease_of(two, "key") is None
 
 

@@ -275,11 +275,13 @@ async def test_no_letter_of_a_tag_is_special(make, tag):
     assert await cache.get_many(["key", "other"]) == {"other": 2}
 
 
-@pytest.mark.parametrize("prefix", ["my-app", "a*b", "[ab]", "{a}b", "a\\b"])
-async def test_no_letter_of_a_prefix_is_special(make, prefix):
+@pytest.mark.parametrize(
+    ("prefix", "like_it"), [("my-app", "my-app2"), ("a*b", "a-b"), ("[ab]", "a"), ("{a}b", "b"), ("a\\b", "ab")]
+)
+async def test_no_letter_of_a_prefix_is_special(make, prefix, like_it):
     """Laravel PR#57927: the tags of a prefix with "-" cannot be flushed.  Any prefix has tags, and keeps them to itself."""
-    prefix += own_prefix()
-    cache, other = make(KEY_PREFIX=prefix), make(KEY_PREFIX=prefix.replace("*", "-").replace("[ab]", "a") + "2")
+    own = own_prefix()
+    cache, other = make(KEY_PREFIX=prefix + own), make(KEY_PREFIX=like_it + own)
     for each in (cache, other):
         await each.set("key", 1, tags=["x"])
     await cache.invalidate_tags("x")
