@@ -479,10 +479,10 @@ class _Key:
         call = self.by_id.get(load.call)
         return max(load.ended, call.returned if call and call.outcome in {DONE, RAISED} else 0.0)
 
-    def _impatient(self, load: Load) -> bool:
-        """Whether some caller in the process of *load* had waited long enough for others when it began."""
+    def _impatient(self, load: Load, *, surely: bool = False) -> bool:
+        """Whether some caller in the process of *load* had waited long enough for others, perhaps or *surely*, when it began."""
         begins, longest = self.waiting.get(load.process, ((), ()))
-        place = bisect_right(begins, load.began - self.terms.wait + self.rules.slack)
+        place = bisect_right(begins, load.began - self.terms.wait + (0.0 if surely else self.rules.slack))
         return place > 0 and longest[place - 1] >= load.began
 
     def _relieved(self, load: Load) -> bool:
@@ -534,6 +534,6 @@ class _Key:
                 if self._refreshes(load) or self._refreshes(each) or self.local.between(since, load.began):
                     continue
                 early = each.began + self.terms.wait - self.rules.slack - load.began
-                if not self._impatient(load) or (self._impatient(each) and early > 0):
+                if not self._impatient(load) or (self._impatient(each, surely=True) and early > 0):
                     yield Violation("two at a time", load, each, each.ended - load.began)
             running.append(load)
