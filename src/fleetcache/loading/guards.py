@@ -22,7 +22,7 @@ from fleetcache.values import Values
 Guards: TypeAlias = Mapping[str, bytes]
 """What gives up a value, each with its version before the load."""
 
-RENEWALS = 10
+RENEWALS = 30
 """How often a load whose epoch ends goes on in the next one, before its value is not stored."""
 
 
