@@ -432,3 +432,26 @@ async def test_a_value_that_cannot_be_read_again_is_returned_to_all_who_joined(m
     load.gate.set()
 
     assert await asyncio.gather(*callers) == [made] * TOGETHER
+
+
+class Counting(Cache):
+    """As a class that counts hits for a monitor: neither face of get_or_set calls these."""
+
+    def get(self, *args: Any, **kwargs: Any) -> Any:
+        return super().get(*args, **kwargs)
+
+    def get_many(self, *args: Any, **kwargs: Any) -> Any:
+        return super().get_many(*args, **kwargs)
+
+
+class Overriding(Cache):
+    """A class with an operation that get_or_set is built on."""
+
+    async def aget(self, *args: Any, **kwargs: Any) -> Any:
+        return await super().aget(*args, **kwargs)
+
+
+async def test_a_class_that_overrides_blocking_reads_shares_loads():
+    """What get_or_set does not call does not decide how it loads."""
+    assert Counting.shares_loads and Counting.shares_batches
+    assert not Overriding.shares_loads

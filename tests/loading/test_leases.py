@@ -473,7 +473,14 @@ async def test_the_value_of_who_was_done_first(make):
 # --- users with few rights ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rules", "protection"), [("-eval -evalsha", "partial"), ("resetkeys ~{prefix}:*", "none")])
+@pytest.mark.parametrize(
+    ("rules", "protection"),
+    [
+        ("-eval -evalsha", "partial"),
+        ("resetkeys ~{prefix}:*", "none"),
+        ("resetkeys ~{prefix}:* ~fleetcache:lease:*", "none"),
+    ],
+)
 async def test_users_with_few_rights(valkey, face, rules, protection, caplog):
     """Without scripts there are simpler leases, without leases each process loads; it is said once."""
     prefix = own_prefix()

@@ -68,7 +68,9 @@ async def test_what_is_kept_in_an_outage(link, face):
     assert load.asked == [["a", "b"], ["a"]]
 
 
-@pytest.mark.parametrize("rules", ["-eval -evalsha", "resetkeys ~{prefix}:*"])
+@pytest.mark.parametrize(
+    "rules", ["-eval -evalsha", "resetkeys ~{prefix}:*", "resetkeys ~{prefix}:* ~fleetcache:lease:*"]
+)
 async def test_users_with_few_rights(valkey, face, rules):
     """Without scripts or leases batches are loaded and stored all the same."""
     prefix, user = own_prefix(), f"few-{own_prefix()}"
@@ -85,4 +87,8 @@ async def test_users_with_few_rights(valkey, face, rules):
 
         assert found == await cache.get_many(["a", "b", "c"]) == {"a": "made a", "b": "made b"}
         assert load.asked == [["a", "b", "c"]]
+        tagged = await cache.get_or_set_many(["d", "e"], load.of(cache), 60, tags=["all"])
+        assert tagged == await cache.get_many(["d", "e"]) == {"d": "made d", "e": "made e"}
+        assert await cache.invalidate_tags("all") == 1
+        assert await cache.get_many(["d", "e"]) == {}
         admin.execute_command("ACL", "DELUSER", user)

@@ -35,8 +35,8 @@ from fleetcache.twin import complete
 
 __all__ = ["Loading", "Wish", "keep", "pause_after"]
 
-BUILT_ON = ("get", "aget", "aset", "aadd")
-"""Operations that a client class of a site may override."""
+BUILT_ON = ("aget", "aset", "aadd")
+"""Operations that a client class of a site may override.  Both faces are built on them; on `get` neither is."""
 
 ORDINARY = Policy()
 

@@ -240,7 +240,13 @@ class Leases(Guarding):
         longer = () if life is None else ("PX", life * 2)
         for guard in guards:
             new = os.urandom(VERSION)
-            there = await self.ask((c.ADD, guard, new, *longer, "NX", "GET"), MISSING)
+            try:
+                there = await self.ask((c.ADD, guard, new, *longer, "NX", "GET"), MISSING)
+            except NoPermissionError as error:
+                if guard != self._epoch:
+                    raise
+                self._do_without_leases(error)  # he may write those, but no epoch
+                continue
             if there is MISSING:
                 return None
             found[guard] = new if there is None else there

@@ -33,7 +33,7 @@ from fleetcache.twin import blocking, complete
 
 __all__ = ["Batches", "TagsOf", "mapped"]
 
-BUILT_ON = ("get_many", "aget_many", "aset_many")
+BUILT_ON = ("aget_many", "aset_many")
 """Operations that a client class of a site may override."""
 
 TagsOf: TypeAlias = Iterable[str] | Callable[[Any], Iterable[str]]

@@ -150,7 +150,9 @@ class LeadingMany(LeasesOfMany, Joining):
         for trip, standing in zip(led, standings, strict=True):
             versions = standing.guards
             trip.flight.generation = standing.generation
-            trip.flight.guards = versions and {guard: versions[guard] for guard in guards[trip.wish.name]}
+            # Without leases there is no epoch among them.
+            own = guards[trip.wish.name]
+            trip.flight.guards = versions and {guard: versions[guard] for guard in own if guard in versions}
         return standings
 
     async def _sorted(
