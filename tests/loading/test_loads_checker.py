@@ -125,8 +125,8 @@ RIGHT = {
     ),
     "impatience in the process": ([load("1", 1, 11), *led("2", 7, 9, wait=6)], {}),
     "impatience with a load that had waited": (
-        [*led("1", 3, 11, wait=1.9)[:1], call("1", 1, 11.1, name="c1"), *led("2", 7.05, 9, wait=6)],
-        {"slack": 5.0},
+        [load("1", 6.9, 11, call="c1"), call("1", 1, 11.1, name="c1"), *led("2", 7.05, 9, wait=6)],
+        {},
     ),
     "after a failure": ([*led("1", 1, 2, outcome=FAILED), *led("2", 2.1, 3)], {}),
     "after a failure, later": ([*led("1", 1, 2, outcome=FAILED), *led("2", 5.1, 6)], {"usual": RETRY}),
