@@ -127,6 +127,44 @@ async def test_the_first_look_counts(valkey):
         await at_rest(cache)
 
 
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+async def test_a_first_look_that_never_ends(valkey, many):
+    """FusionCache #534: time limits forget the first look at the server.  Where that hangs, a coroutine leaves it in time."""
+    with FaultProxy(("127.0.0.1", valkey.port)) as link:
+        cache, load = Cache(link.url(), {"KEY_PREFIX": own_prefix()}), Gated({"key": "made"}, opened=True)
+        await cache.aset("other", 1)
+        link.hold()
+
+        async def call(**limit: Any) -> Any:
+            if many:
+                return await cache.aget_or_set_many(["key"], lambda keys: load(), **limit)
+            return await cache.aget_or_set("key", load, **limit)
+
+        hasty, patient = asyncio.create_task(call(hard_timeout=0.05)), asyncio.create_task(call())
+        with pytest.raises(TimeoutError, match="not loaded in time"):
+            await hasty
+        assert load.calls == 0
+        link.heal()  # long before the time limit of the connection
+
+        assert await patient == {"key": "made"}
+        assert load.calls == 1
+
+
+async def test_the_first_look_of_a_batch_counts(valkey):
+    """FusionCache #534, for a batch: its slow look uses up the same deadline."""
+    with FaultProxy(("127.0.0.1", valkey.port)) as link:
+        cache, load = Cache(link.url(), {"KEY_PREFIX": own_prefix()}), Gated({"key": "new"}, opened=True)
+        await put(Face(cache, AWAITING), "key", "old", fresh=-1000)
+        link.hold()
+        options: Any = {"stale_if_error": 50, "soft_timeout": 0.05}
+        task = asyncio.create_task(cache.aget_or_set_many(["key"], lambda keys: load(), 60, **options))
+        await asyncio.sleep(0.06)
+        link.heal()
+
+        assert await task == {"key": "old"}
+        await at_rest(Face(cache, AWAITING))
+
+
 @one_face
 async def test_a_deadline_is_one_callers_own(make):
     """Bucketeer #2552: the first caller's deadline fails all who share its load.  It ends the wait of that caller only."""

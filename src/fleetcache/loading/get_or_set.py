@@ -92,16 +92,17 @@ class Loading(Joining):
             name, began, seen = self.name(key, version), monotonic(), None
             if not (refresh or tags or self.herds):  # written out, as in `read`: a hit takes as long as with `get`
                 near = self.near
-                if near is None:
+                if near is not None:
+                    if (copy := near.copy(name)) is not None:
+                        value = self.served(copy, MISSING)
+                        if value is not MISSING:
+                            return value
+                elif not self._is_hasty(timeout, policy):
                     payload = await self.ask((c.GET, name), None)
                     value = MISSING if payload is None else self.entry(payload, name)
                     if type(value) is not Described and value is not MISSING:
                         return value
                     seen = await self._seen(name, value, payload, exact=True, fresh=False)
-                elif (copy := near.copy(name)) is not None:
-                    value = self.served(copy, MISSING)
-                    if value is not MISSING:
-                        return value
             make = partial(_itself, default) if started or not callable(default) else default
             chosen, wanted = self.policy_of(timeout, policy), checked(tags) if tags else ()
             return await self._fulfil(Wish(key, str(name), make, chosen, version, wanted, began, refresh), seen)
@@ -155,6 +156,12 @@ class Loading(Joining):
             policies[key] = chosen  # most calls of a program are of a few kinds, and a policy takes 10 µs to make
         return chosen
 
+    def _is_hasty(self, timeout: Timeout | Policy, options: PolicyOptions) -> bool:
+        """Whether a caller with these arguments waits for the server no longer than for a load; blocking code has to."""
+        if self.runtime.blocks or not (options or type(timeout) is Policy or self.settings.options.loading):
+            return False
+        return self.policy_of(timeout, options).hard_timeout is not None
+
     async def _simply(
         self, key: Any, default: Any, timeout: Timeout, version: Any, tags: Iterable[str], *, refresh: bool
     ) -> Any:
@@ -185,7 +192,11 @@ class Loading(Joining):
         """Return the value that *wish* is about: what is there, or what is loaded; the caller has *seen* it already."""
         looked = False
         while True:
-            found = seen if seen and not looked else await self._look(wish, fresh=looked or wish.refresh)
+            found = None if looked else seen
+            if found is None:
+                found = await self._in_time(self._look(wish, fresh=looked or wish.refresh), wish.hard_until)
+            if found is None:
+                return self._spared(wish, self._late(wish))
             if found.metadata is None and found.value is not MISSING and not (wish.refresh or wish.tags):
                 return found.value  # as nearly always
             match wish.weigh(found):

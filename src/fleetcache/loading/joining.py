@@ -17,6 +17,7 @@ from fleetcache.failsafe import TROUBLE
 from fleetcache.loading.flights import Failed, Flight, Found, Gone, Made, begin_to_wait, waited
 from fleetcache.loading.guards import RENEWALS
 from fleetcache.loading.leading import Leading
+from fleetcache.loading.leases import UNKNOWN
 from fleetcache.loading.wishes import Wish
 from fleetcache.marks import MISSING
 from fleetcache.near.reads import SCALARS
@@ -63,7 +64,7 @@ class Joining(Leading):
                 now = monotonic()
                 if now >= wish.soft_until or now >= wish.hard_until:
                     flight.stays = True  # it may end for the next caller
-                    return self._spared(wish, TimeoutError(f"{self.masked(wish.name)}: not loaded in time"))
+                    return self._spared(wish, self._late(wish))
                 if not own and self._loses_patience(flight, wish):
                     return MISSING
                 if flight.lost:
@@ -95,7 +96,7 @@ class Joining(Leading):
 
         Otherwise let nobody else join it, and return the value that is there by now, or MISSING.
         """
-        standing = await self.look(wish.name, wish.judged)
+        standing = await self._in_time(self.look(wish.name, wish.judged), wish.hard_until) or UNKNOWN
         if standing.word == "entry":
             value = await self._judged(wish, standing)
             if value is not MISSING:
@@ -146,6 +147,10 @@ class Joining(Leading):
     def _is_older(self, flight: Flight, wish: Wish) -> bool:
         """Whether the caller wants a value that is loaded from now on, and the load had begun before."""
         return wish.refresh and wish.began > flight.asked
+
+    def _late(self, wish: Wish) -> TimeoutError:
+        """Return the error of a caller whose time is over."""
+        return TimeoutError(f"{self.masked(wish.name)}: not loaded in time")
 
     def _spared(self, wish: Wish, error: Exception) -> Any:
         """Return the old value if the caller takes it in place of *error*; else raise that."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
+from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from fleetcache import commands as c
 from fleetcache.codec.metadata import VERSION, Metadata
@@ -33,6 +34,8 @@ from fleetcache.policy import Decision, Policy
 from fleetcache.twin import complete
 
 log = logging.getLogger("fleetcache.loading")
+
+T = TypeVar("T")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25
 """Between two looks at another process' lease, in seconds; the pauses grow with the time that was waited."""
@@ -156,6 +159,18 @@ class Leading(Leases):
         if flight is None or flight in loads_here():
             return flight is not None
         return self.runtime.blocks and flight.loop is not None and flight.loop is running_loop()
+
+    async def _in_time(self, look: Coroutine[Any, Any, T], until: float) -> T | None:
+        """Return what *look* returns; None if it does not until that moment.  Blocking code cannot leave it."""
+        if until == inf or self.runtime.blocks:
+            return await look
+        try:
+            async with asyncio.timeout(until - monotonic()) as limit:
+                return await look
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return None
 
     async def _judged(self, wish: Wish, standing: Standing) -> Any:
         """Return the value of the entry that was found, MISSING if it may not be returned; then it is to be replaced."""

@@ -85,13 +85,19 @@ class Batches(LeadingMany, Loading):
             return await self._simply_many(keys, load_many, lasting, version, tags, refresh=refresh)
         if not keys:
             return {}
-        named = dict(zip(self.names(keys, version), keys, strict=True))
+        began, named = monotonic(), dict(zip(self.names(keys, version), keys, strict=True))
         near = self.near.copies_of(list(named)).keys() if tags and self.near is not None and not refresh else ()
         looked: dict[str, Found] = {}
-        found = {} if refresh else self._opened_all(await self.read_many(named, looked=looked))
+        if refresh:
+            found: dict[Any, Any] = {}
+        elif self._is_hasty(timeout, policy):
+            limit = self.policy_of(timeout, policy).hard_timeout or 0.0
+            found = self._opened_all(await self._read_until(began + limit, named, looked))
+        else:
+            found = self._opened_all(await self.read_many(named, looked=looked))
         if len(found) == len(named) and not looked and not tags:
             return found
-        batch = Batch(load_many, self.policy_of(timeout, policy), version, monotonic(), found)
+        batch = Batch(load_many, self.policy_of(timeout, policy), version, began, found)
         self._wish_all(batch, named, looked, tags, set(near), refresh=refresh)
         if batch.wishes or batch.renewals:
             await self._fulfil_all(batch)
@@ -125,6 +131,13 @@ class Batches(LeadingMany, Loading):
                 await self.aset_many(new, timeout, version, **tagged)
             found |= new
         return {key: found[key] for key in keys if key in found}
+
+    async def _read_until(self, until: float, named: Mapping[str, Any], looked: dict[str, Found]) -> dict[Any, Any]:
+        """Return the values that are there; raise TimeoutError if they are not read until that moment."""
+        found = await self._in_time(self.read_many(named, looked=looked), until)
+        if found is None:
+            raise TimeoutError(f"{self.masked(next(iter(named)))} and others: not loaded in time")
+        return found
 
     def _opened_all(self, found: dict[Any, Any]) -> dict[Any, Any]:
         """Return *found* as a caller gets it."""
