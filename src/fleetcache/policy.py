@@ -137,6 +137,14 @@ class Policy:
         """How many seconds an entry is kept after its fresh life."""
         return max(self.stale_while_revalidate, self.stale_if_error)
 
+    def kept(self, cost: float) -> float:
+        """Return how many seconds an entry is kept after its fresh life if its load took *cost* seconds.
+
+        With `early` that is longer than a renewal takes: one that began in time and ends too late still finds the entry
+        that it replaces, and is stored.
+        """
+        return max(self.stale, 2 * cost + 1 if self.early else 0.0)
+
     @property
     def soft(self) -> bool:
         """Whether an entry needs metadata for it."""

@@ -251,7 +251,7 @@ class Leading(Leases):
             now, life = 0, 0  # nobody knows how long it would be fresh, or whether that tag was invalidated meanwhile
         metadata = Metadata(
             fresh_until=now + life if soft and life else 0,
-            stale=round(policy.stale * 1000) if soft else 0,
+            stale=round(policy.kept(cost) * 1000) if soft else 0,
             cost=round(cost * 1000),
             tags=tuple((tag, versions.get(name, bytes(VERSION))) for tag, name in names.items()),
             early=policy.early,
