@@ -304,6 +304,8 @@ async def test_a_failure_that_nobody_waits_for(make):
     assert [type(await settled(caller)) for caller in callers] == [TimeoutError] * 2
     load.gate.set()
     await at_rest(cache)
+    callers.clear()
+    load.values.clear()  # with the tracebacks, which lead to the task of the load
     await asyncio.sleep(0)
     gc.collect()
 
