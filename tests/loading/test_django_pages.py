@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from django.views.decorators.cache import cache_control
 from django.views.decorators.clickjacking import xframe_options_exempt
 from django.views.decorators.vary import vary_on_headers
 
+from fleetcache import current_load
 from fleetcache.django import cache_page
 from fleetcache.django.responses import kept
 from fleetcache.policy import Policy
@@ -608,6 +610,104 @@ def test_tags_of_pages_that_vary(site):
     assert [site.text(Accept=accept) for accept in "abab"] == ["3", "2", "3", "2"]
     caches["default"].invalidate_tags("accept:b")
     assert [site.text(Accept=accept) for accept in "abab"] == ["3", "4", "3", "4"]
+
+
+@pytest.fixture(params=[{}, {"Vary": "Accept"}], ids=["plain", "varied"])
+def headers(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The headers of a response: of a page that is the same for everybody, or of one that varies."""
+    return dict(request.param)
+
+
+def test_a_view_names_tags(site, headers):
+    """As with every loader, its page is stored from the second time on that it has named them; others' pages stay."""
+
+    def answer(request: Any, call: int) -> HttpResponse:
+        current_load().tag(f"for:{request.path}")
+        return HttpResponse(str(call), headers=headers)
+
+    site.view(answer, tags=["pages"])
+    assert [site.text(url) for url in ("/page/1", "/page/1", "/page/1", "/page/2", "/page/2")] == list("12234")
+
+    assert caches["default"].invalidate_tags("for:/page/1") == 1
+    assert [site.text(url) for url in ("/page/1", "/page/1", "/page/2")] == list("554")
+    caches["default"].invalidate_tags("pages")
+    assert [site.text(url) for url in ("/page/1", "/page/2")] == list("67")
+
+
+def test_a_view_says_that_its_page_is_not_stored(site, headers):
+    """Clients do not store it either."""
+
+    def answer(request: Any, call: int) -> HttpResponse:
+        if call < 3:
+            current_load().skip()
+        return HttpResponse(str(call), headers=headers)
+
+    site.view(answer, headers=True)
+    first, *others = [site.get() for _ in range(4)]
+
+    assert [response.content for response in (first, *others)] == [b"1", b"2", b"3", b"3"]
+    assert first.headers["Cache-Status"] == "fleetcache; fwd=uri-miss; detail=skipped"
+    assert "Cache-Control" not in first.headers
+
+
+@pytest.mark.parametrize("timeout, expected", [(5, 5), (timedelta(minutes=2), 120), (None, None)])
+def test_a_view_says_how_long_its_page_lives(site, headers, timeout, expected):
+    """Clients are told so."""
+
+    def answer(request: Any, call: int) -> HttpResponse:
+        load = current_load()
+        assert load.timeout == 60
+        load.timeout = timeout
+        return HttpResponse(str(call), headers=headers)
+
+    site.view(answer)
+    response = site.get()
+
+    name = max(caches["default"].keys("fleetcache.page.*"), key=len)  # a pointer's name is shorter
+    assert caches["default"].ttl(name) == (None if expected is None else pytest.approx(expected, abs=1))
+    assert response.headers["Cache-Control"] == f"max-age={expected or 365 * 24 * 60 * 60}"
+    assert [site.text(), site.text()] == ["1", "1"]
+
+
+def test_a_view_keeps_the_old_page(site, headers):
+    """Its old response begins a new life, whatever the view returns."""
+
+    def answer(request: Any, call: int) -> Any:
+        load = current_load()
+        if call == 1:
+            assert (load.is_stale, load.stale) == (False, None)
+            load.timeout = 0.05
+            return HttpResponse(str(call), headers=headers)
+        assert load.stale.content == b"1"
+        return load.unchanged() if call == 2 else None
+
+    site.view(answer, stale_if_error=60, headers=True)
+    first = site.get()
+    threading.Event().wait(0.1)
+
+    renewed, hit = site.get(), site.get()
+
+    assert [response.content for response in (first, renewed, hit)] == [b"1"] * 3
+    assert renewed.headers["Cache-Status"] == "fleetcache; fwd=stale; stored"
+    assert hit.headers["Cache-Status"] == "fleetcache; hit; ttl=60"
+    assert site.calls == 2
+    assert renewed.headers["Expires"] > first.headers["Expires"]
+
+
+def test_a_view_has_a_load_where_nothing_is_stored_too(site):
+    """Whether the method is another, nobody waits for the page, or there is no cache."""
+
+    def answer(request: Any, call: int) -> HttpResponse:
+        load = current_load()
+        load.tag("pages")
+        load.skip()
+        assert not load.is_stale
+        return HttpResponse(str(call), headers={"Cache-Control": "private"})
+
+    site.view(answer)
+    assert [site.get(method=method).content for method in ("post", "get", "get")] == [b"1", b"2", b"3"]
+    with override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}):
+        assert site.text() == "4"
 
 
 def test_what_is_invalidated_while_it_is_made_is_not_kept(site):

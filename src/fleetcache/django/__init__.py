@@ -8,6 +8,7 @@ Its modules:
     pages        `cache_page`, which keeps the pages of a view
     rules        its arguments
     visits       one request for a page
+    loads        what a view says of the load of its page
     responses    which responses may be kept, and how
     visitors     what a view takes from its visitor
     fragments    ``{% cached %}``, which keeps a part of a page

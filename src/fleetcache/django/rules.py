@@ -49,6 +49,15 @@ class Rules:
         return found
 
     @property
+    def usual(self) -> Timeout:
+        """The timeout of a page, unless its response or its view says otherwise."""
+        timeout = self.timeout
+        if isinstance(timeout, Policy):
+            timeout = timeout.timeout
+            return settings.CACHE_MIDDLEWARE_SECONDS if timeout is DEFAULT_TIMEOUT else timeout
+        return settings.CACHE_MIDDLEWARE_SECONDS if timeout is None or timeout is DEFAULT_TIMEOUT else timeout
+
+    @property
     def alias(self) -> str:
         """The alias of the cache; as with Django's decorator, the middleware's setting does not count."""
         return self.cache or DEFAULT_CACHE_ALIAS

@@ -26,12 +26,14 @@ from django.http.multipartparser import MultiPartParserError
 from django.utils.cache import get_cache_key, learn_cache_key, patch_response_headers, patch_vary_headers
 
 from fleetcache.django.backend import cache_named
+from fleetcache.django.loads import PageLoad
 from fleetcache.django.responses import add_status, directives, kept, refusal
 from fleetcache.django.rules import Rules
 from fleetcache.django.visitors import object_of, watched
 from fleetcache.errors import LoadFailed
 from fleetcache.failsafe import TROUBLE
-from fleetcache.loading.load import current_load
+from fleetcache.loading.load import Load, current_load
+from fleetcache.marks import MISSING
 from fleetcache.twin import complete
 
 PAGE, POINTER, PASSED, AGAIN = "page", "pointer", "pass", "again"
@@ -68,6 +70,8 @@ class Visit:
     """Where a pass was found."""
     why = "miss"
     """Why the view was called, in the words of RFC 9211."""
+    said: PageLoad
+    """What the view said of the load of its page."""
     response: Any = None
     """What the view returned, if it was called for this visit, or by it for others."""
     error: BaseException | None = None
@@ -94,8 +98,9 @@ class Visit:
     async def answer(self) -> Any:
         """Return the response."""
         if self.request.method not in ("GET", "HEAD"):
-            made = self.view(self.request, *self.args, **self.kwargs)
-            return self._told(await made if self.awaits else made, "fwd=method")
+            with self._said().running():
+                made = self.view(self.request, *self.args, **self.kwargs)
+                return self._told(await made if self.awaits else made, "fwd=method")
         cache = cache_named(self.rules.alias)
         if cache is None:
             return await self._beside("fwd=bypass")
@@ -183,8 +188,9 @@ class Visit:
         # It is loaded under another name first: only then can a page that varies be stored where it belongs, and be
         # refused if it was invalidated meanwhile.  Nobody else asks for that name before there is a pointer to it.
         first = f"{self.name}.{self.id}"
-        made = await self._load(first, self._make_first, self.tags)
+        made = await self._load(first, partial(self._make_first, old_response_of(load)), self.tags)
         if not self._needs_pointer:
+            self.said.tell(load)
             if made[0] == PASSED:
                 await self._let_pass(load, self.name, made, self.tags_of_url)
             load.timeout = self.life
@@ -194,10 +200,13 @@ class Visit:
         load.skip()
         return await self._point([POINTER, self.id, self.varied, self._digest(self.varied)])
 
-    async def _make_first(self) -> Kept:
-        made = await self._make()
+    async def _make_first(self, old: Any) -> Kept:
+        made = await self._make(self._said(self.name, old))
+        load = current_load()
         if made[0] == PASSED or not self._needs_pointer:
-            current_load().skip()
+            load.skip()
+        else:
+            self.said.tell(load)
         return made
 
     @property
@@ -209,7 +218,8 @@ class Visit:
         """Make the page for the headers of this request."""
         load = current_load()
         self.why = "stale" if load.is_stale else "vary-miss"
-        made = await self._make()
+        made = await self._make(self._said(load.key, old_response_of(load)))
+        self.said.tell(load)
         headers = pointer[2]
         if not set(self.varied) <= set(headers):
             load.skip()
@@ -234,10 +244,14 @@ class Visit:
 
     # --- the view ---------------------------------------------------------------------------------
 
-    async def _make(self) -> Kept:
-        """Call the view; return what is to be kept."""
+    def _said(self, name: str = "", old: Any = MISSING) -> PageLoad:
+        """Return what the view gets from `current_load`."""
+        return PageLoad(name, self.rules.usual, old)
+
+    async def _make(self, said: PageLoad) -> Kept:
+        """Call the view, which may say something to *said*; return what is to be kept."""
         try:
-            await self._respond()
+            await self._respond(said)
         except Exception as error:
             self.error = error
             if isinstance(error, ANSWERS) or getattr(error, "status_code", 500) < 500:
@@ -251,9 +265,17 @@ class Visit:
             return [PASSED, self.id]
         return [PAGE, self.id, time.time(), self.life, kept(self.response)]
 
-    async def _respond(self) -> None:
-        """Call the view, and see what follows from its response."""
-        self.response, self.varied, self.refused, self.life = None, [], "no-response", 0.0
+    async def _respond(self, said: PageLoad) -> None:
+        """Call the view, and see what follows from its response, and from what it says to *said*."""
+        self.response, self.varied, self.refused, self.life, self.said = None, [], "no-response", 0.0, said
+        with said.running():
+            response = await self._called()
+        self.response = response = said.stale if said.kept else response
+        if isinstance(response, HttpResponseBase):
+            self._judge(response)
+
+    async def _called(self) -> Any:
+        """Call the view; return its response, rendered."""
         self.watched = watched(self.request)
         view = object_of(self.view)
         if getattr(view, "request", None) is self.request:
@@ -270,18 +292,17 @@ class Visit:
                 response = await (render() if iscoroutinefunction(render) else sync_to_async(render)())
             else:
                 response = render()
-        self.response = response
-        if isinstance(response, HttpResponseBase):
-            self._judge(response)
+        return response
 
     def _judge(self, response: Any) -> None:
         """Decide whether and how long *response* is kept, and tell its clients."""
         if self.rules.vary_on_user and self.watched.saw_visitor:
             patch_vary_headers(response, ("Cookie",))
-        self.life = self.rules.life(response)
+        self.life = self.said.life if self.said.has_timeout else self.rules.life(response)
         self.refused = refusal(response, self.watched, self.life)
-        if not self.refused:
+        if not self.refused and not self.said.skipped:
             patch_response_headers(response, YEAR if self.life is None else int(self.life))
+        if not self.refused:
             if self.request.headers.get("Authorization") and "public" not in directives(response):
                 patch_vary_headers(response, ("Authorization",))
             if response.status_code == 304:
@@ -298,12 +319,13 @@ class Visit:
         self.watched.adopt()
         if self.error is not None:
             raise self.error
-        return self._told(self.response, f"fwd={self.why}", f"detail={self.refused}" if self.refused else "stored")
+        why_not = self.refused or ("skipped" if self.said.skipped else "")
+        return self._told(self.response, f"fwd={self.why}", f"detail={why_not}" if why_not else "stored")
 
     async def _beside(self, *status: str) -> Any:
         """Call the view for this visitor alone."""
         try:
-            await self._respond()
+            await self._respond(self._said(self.name))
         finally:
             self.watched.adopt()
         if not self.refused and self.place:
@@ -325,6 +347,12 @@ class Visit:
         if self.rules.shows_status and isinstance(response, HttpResponseBase):
             add_status(response, *status)
         return response
+
+
+def old_response_of(load: Load) -> Any:
+    """Return the response that *load* is to replace, MISSING if there is none."""
+    page: Kept | None = load.stale
+    return page[4] if page is not None and page[0] == PAGE else MISSING
 
 
 class Asked:
