@@ -22,6 +22,7 @@ from fleetcache import Cache
 from fleetcache import commands as c
 from fleetcache.keys import epoch_name
 from fleetcache.loading import wishes
+from fleetcache.loading.load import current_load
 
 
 @pytest.fixture(params=["valkey-tcp", "valkey-near", "memory"])
@@ -175,6 +176,26 @@ async def test_an_entry_with_a_short_life_shortens_no_tag(make):
     assert await cache.get("long") == 1
     assert await cache.invalidate_tags("x") == 1
     assert await cache.get("long") is None
+
+
+@pytest.mark.parametrize("life", [5000, None])
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+async def test_a_loader_that_lengthens_a_life(make, life, many):
+    """cashews 7.6: a tag lives for a shorter time than an entry that has it.  A loader's own timeout counts for the tag too."""
+    cache = make()
+
+    def load(*keys: Any) -> Any:
+        current_load().timeout = life
+        return dict.fromkeys("ab", 1) if many else 1
+
+    if many:
+        await cache.get_or_set_many("ab", load, 60, tags=["x"])
+    else:
+        await cache.get_or_set("a", load, 60, tags=["x"])
+    left = await cache.ttl(cache.whole.make_key("~tag:x"))
+
+    assert await cache.get("a") == 1
+    assert left is None if life is None else left > life
 
 
 # --- who hears of it ----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -261,7 +261,19 @@ class Leading(Leases):
         (payload,) = await self.encoded((value,), metadata=[metadata])
         if life is not None and life <= 0:
             return payload, 0  # a stale life needs a fresh one before it
-        return payload, kept and kept + metadata.stale
+        kept = kept and kept + metadata.stale
+        await self._outlast(wish, load, tags, kept)
+        return payload, kept
+
+    async def _outlast(self, wish: Wish, load: Load, tags: Sequence[str], life: int | None) -> None:
+        """Let the versions of *tags* live as long as an entry whose loader has given it more than the call's timeout."""
+        expected = self._guarded_life(wish.policy)
+        short = [tag for tag in tags if tag not in load.lasting]
+        if not short or expected is None or (life is not None and life <= expected):
+            return
+        load.lasting.update(short)
+        with suppress(*TROUBLE):
+            await self.capture(short, life, wish.version)
 
     async def _now(self, name: str) -> int | None:
         """Return the time of the server that holds *name*, None if it is away: a value that was made is returned all the same."""

@@ -30,6 +30,8 @@ class Load:
         """Whether the value will not be stored."""
         self.kept = False
         """Whether the loader has found that the old value still holds."""
+        self.lasting: set[str] = set()
+        """The tags whose versions live long enough for a timeout that the loader has set."""
         self._old = old
         self.flights: Sequence[Flight] = () if flight is None else (flight,)
         self.outer = running_load()
