@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -912,7 +913,7 @@ def test_a_stale_page_serves_while_one_visitor_makes_it_anew(site):
     stale = site.get()
 
     assert stale.content == b"1"
-    assert stale.headers["Cache-Status"].startswith("fleetcache; hit; ttl=")
+    assert re.fullmatch(r"fleetcache; hit; ttl=-\d+", stale.headers["Cache-Status"])
 
 
 @pytest.mark.parametrize("site", ["blocking", "blocking-near"], indirect=True)
@@ -935,11 +936,37 @@ def test_a_stale_page_serves_if_the_view_fails(site):
             raise ValueError("no database")
         return HttpResponse(str(call), status=503 if call == 3 else 200)
 
-    site.view(failing, timeout=0.05, stale_if_error=60)
+    site.view(failing, timeout=0.05, stale_if_error=60, headers=True)
     assert site.text() == "1"
     threading.Event().wait(0.1)
 
-    assert [site.text() for _ in range(3)] == ["1", "1", "4"]
+    responses = [site.get() for _ in range(3)]
+
+    assert [response.content for response in responses] == [b"1", b"1", b"4"]
+    *spared, last = [response.headers["Cache-Status"] for response in responses]
+    assert all(re.fullmatch(SPARED, each) for each in spared)
+    assert last == "fleetcache; fwd=stale; stored"
+
+
+SPARED = r"fleetcache; hit; ttl=-\d+; detail=renewal-failed"
+"""The Cache-Status of an old page whose renewal failed."""
+
+
+@pytest.mark.parametrize("site", FACES, indirect=True)
+def test_others_are_told_that_the_renewal_failed(site):
+    """Those for whom the view was not called again, as soon as the page is a second too old for anything else."""
+
+    def failing(request: Any, call: int) -> HttpResponse:
+        if call > 1:
+            raise ValueError("no database")
+        return HttpResponse(str(call))
+
+    site.view(failing, timeout=0.05, stale_if_error=60, retry_after=60, headers=True)
+    site.get()
+    threading.Event().wait(1.1)
+
+    assert all(re.fullmatch(SPARED, site.get().headers["Cache-Status"]) for _ in range(2))
+    assert site.calls == 2
 
 
 def test_without_a_stale_page_a_failed_response_is_the_answer(site):

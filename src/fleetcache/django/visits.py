@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
-from math import ceil
+from math import ceil, floor, inf
 from secrets import token_hex
 from typing import Any
 
@@ -76,6 +76,8 @@ class Visit:
     """What the view returned, if it was called for this visit, or by it for others."""
     error: BaseException | None = None
     """What the view raised."""
+    failed = False
+    """Whether that, or what it returned, is a failure."""
     refused = ""
     """Why the response is not kept."""
     life: float | None = None
@@ -256,10 +258,11 @@ class Visit:
             self.error = error
             if isinstance(error, ANSWERS) or getattr(error, "status_code", 500) < 500:
                 return [PASSED, self.id]
+            self.failed = True
             raise
         current_load().timeout = self.life
         if getattr(self.response, "status_code", 0) >= 500:
-            self.error = FailedPage(self.response.status_code)
+            self.error, self.failed = FailedPage(self.response.status_code), True
             raise self.error
         if self.refused:
             return [PASSED, self.id]
@@ -341,7 +344,17 @@ class Visit:
         fresh.headers["Age"] = str(age)
         if made >= self.began:
             return self._told(fresh, "fwd=miss", "collapsed")
-        return self._told(fresh, "hit", *([] if life is None else [f"ttl={int(life) - age}"]))
+        left = inf if life is None else life - (time.time() - made)
+        ttl = [] if life is None else [f"ttl={floor(left) if left < 0 else int(life) - age}"]
+        return self._told(fresh, "hit", *ttl, *(["detail=renewal-failed"] if self._was_spared(left) else []))
+
+    def _was_spared(self, left: float) -> bool:
+        """Whether a page, fresh for *left* seconds, which may be negative, is served because the view failed.
+
+        If it failed for another visitor, the page is too old for anything else: by a second, since clocks differ.
+        """
+        policy = self.rules.policy(self.cache)
+        return self.failed or (left < -policy.stale_while_revalidate - 1 and policy.soft_timeout is None)
 
     def _told(self, response: Any, *status: str) -> Any:
         if self.rules.shows_status and isinstance(response, HttpResponseBase):
