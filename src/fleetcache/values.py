@@ -20,7 +20,8 @@ from fleetcache.errors import UnreadableValue
 from fleetcache.judging import Standing
 from fleetcache.keys import unique
 from fleetcache.near.near import PACKED, clock
-from fleetcache.reading import Reading
+from fleetcache.near.store import Entry
+from fleetcache.reading import Found, Reading
 from fleetcache.servers.borrowed import is_pipeline
 from fleetcache.twin import blocking, complete
 
@@ -36,9 +37,9 @@ class Lookup:
     age: float | None = None
     """How long ago its load began; None if that is not known."""
     left: float | None = 0.0
-    """How long it stays in this state, None for ever."""
+    """How long the entry stays fresh, or stale, None for ever; a near copy may end earlier."""
     tags: tuple[str, ...] = ()
-    """Its tags; a copy does not know them."""
+    """Its tags."""
     cost: float | None = None
     """How long its load took; None if that is not known."""
 
@@ -302,31 +303,40 @@ class Values(Reading):
     async def alookup(self, key: Any, version: Any = None, client: Any = None, *, fresh: bool = False) -> Lookup:
         """Return what is known of *key*: its value, whether it is near, fresh, stale or missing, and for how long.
 
-        With *fresh* the server is asked, even if there is a copy.
+        The server is asked in any case.  With *fresh* it does not matter whether there is a copy.
         """
         name, self = self.name(key, version), self.through(client)
-        near = self.near
-        if near is not None and not fresh and (copy := near.copy(name)) is not None:
-            value, left = self.served(copy, MISSING), max(copy.deadline - clock(), 0.0)
-            return Lookup() if value is MISSING else Lookup(value, "near", left=left)
-        payload, left = await self.ask_several([(c.GET_NOW, name), (c.PTTL_NOW, name)], None)
-        self.overtake(name)
+        copy = None if self.near is None or fresh else self.near.copy(name)
+        payload, left = await self.ask_several([(c.GET_NOW, name), (c.PTTL_NOW, name)], MISSING)
+        if payload is MISSING:  # an ignored outage
+            value = MISSING if copy is None else self.served(copy, MISSING)
+            return Lookup() if copy is None or value is MISSING else Lookup(value, "near", left=_left(copy))
         seen = await self.examine(name, payload)
+        near = copy is not None and self._is_copied(copy, seen)
+        if not near:
+            self.overtake(name)
         if seen.value is MISSING:
             return Lookup()
-        state: Literal["fresh", "stale"] = "stale" if seen.standing is Standing.STALE else "fresh"
+        state: Literal["near", "fresh", "stale"] = "stale" if seen.standing is Standing.STALE else "fresh"
         metadata, ends = seen.metadata or Metadata(), [] if left == -1 else [left]
         if seen.milliseconds is not None:
             ends.append(seen.milliseconds + (metadata.stale if state == "stale" else 0))
         loaded = metadata.made > 0
         return Lookup(
             seen.value,
-            state,
+            "near" if near and state == "fresh" else state,
             age=await self._age(name, metadata) if loaded else None,
             left=max(min(ends), 0) / 1000 if ends else None,
             tags=tuple(tag for tag, _ in metadata.tags),
             cost=metadata.cost / 1000 if loaded else None,
         )
+
+    def _is_copied(self, copy: Entry, seen: Found) -> bool:
+        """Whether *copy* has the value of the entry that was *seen*."""
+        if copy.value is not PACKED:
+            return type(copy.value) is type(seen.value) and bool(copy.value == seen.value)
+        bare = seen.payload if seen.payload is None or seen.metadata is None else self.codec.bare(seen.payload)
+        return copy.payload == bare
 
     async def _age(self, name: str, metadata: Metadata) -> float | None:
         now = await self.moment(self.topology.home(name))
@@ -411,6 +421,11 @@ class Values(Reading):
         return await self.aincr(key, -_number("delta", delta), version, client)
 
     decr = blocking(adecr)
+
+
+def _left(copy: Entry) -> float:
+    """Return for how many seconds *copy* may be served yet."""
+    return max(copy.deadline - clock(), 0.0)
 
 
 def _number(what: str, value: Any) -> Any:

@@ -277,7 +277,7 @@ async def test_whatever_has_stored_it(make, write):
     cache = make()
     await WRITERS[write](cache)
     assert await cache.get("key") == 1
-    assert (await cache.lookup("key")).tags in {("x",), ()}  # a near copy does not know them
+    assert (await cache.lookup("key")).tags == ("x",)
 
     assert await cache.invalidate_tags("x") == 1
 

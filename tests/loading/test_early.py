@@ -8,7 +8,7 @@ import pytest
 from tests.caches import own_prefix
 from tests.faces import BLOCKING, Face
 from tests.loading.entries import stored
-from tests.loading.gates import Gated, until
+from tests.loading.gates import Gated, calling, until
 
 from fleetcache import Cache
 from fleetcache.loading import wishes
@@ -123,3 +123,27 @@ def memory_left(cache: Face) -> int:
     """Return for how many milliseconds the server keeps the entry."""
     (left,) = cache.topology.home(cache.name("key")).exchange((("PTTL", cache.name("key")),))
     return int(left)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+async def test_only_renewals_that_began_are_counted(memory, clock, many):
+    """Of two processes that would renew a value early, one gets the lease; the other's counter stays as it is."""
+    await load(memory, early=1.0)
+    clock.now += 60 - COST / 2
+    params = {"KEY_PREFIX": memory.whole.key_prefix, "OPTIONS": {"HERD_TIMEOUT": 61}}
+    other = Face(Cache(f"memory://{memory.whole.key_prefix}", params), memory.face)
+    renewal, unwanted = Gated("new"), Gated("unwanted", opened=True)
+    renewing = calling(memory, "get_or_set", "key", renewal.of(memory), 60, early=1.0)
+    await renewal.entered()
+
+    if many:
+        found = await other.get_or_set_many(["key"], lambda keys: {"key": unwanted()}, 60, early=1.0)
+        assert found == {"key": "old"}
+    else:
+        assert await other.get_or_set("key", unwanted.of(other), 60, early=1.0) == "old"
+    await until(lambda: not other.whole.flights.running)
+    renewal.gate.set()
+    await renewing
+    await until(lambda: not memory.whole.flights.running)
+
+    assert (memory.whole.stats.early, other.whole.stats.early, unwanted.calls) == (1, 0, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import signal
 import threading
@@ -403,10 +404,45 @@ async def test_tags_that_a_loader_adds(memory):
 
     assert await memory.get_or_set("key", load) == "made"
     assert await memory.has_key("key") is False
+    assert memory.whole.stats.fills_refused == 1
     assert await memory.get_or_set("key", load) == "made"
     assert await memory.get("key") == "made"
+    assert memory.whole.stats.fills_refused == 1
     await memory.invalidate_tags("late")
     assert await memory.get("key") is None
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+async def test_tags_that_nobody_expected_are_told(memory, caplog, many):
+    """Once a minute for each entry, by their names, with what to do about it."""
+    caplog.set_level("INFO", "fleetcache.loading")
+    tags = iter("abc")
+
+    def load(keys: list[str] | None = None) -> Any:
+        current_load().tag(f"late {next(tags)}")
+        return {"key": "made"}
+
+    for _ in range(2):
+        call = memory.get_or_set_many(["key"], load) if many else memory.get_or_set("key", load)
+        assert await call == {"key": "made"}
+
+    (record,) = [record for record in caplog.records if record.name == "fleetcache.loading"]
+    assert (record.event, record.levelname) == ("unnoted", "INFO")
+    assert "loaded, but not stored: the loader added the tags late a, which" in record.getMessage()
+    assert "name them in tags=" in record.getMessage()
+    assert memory.whole.stats.fills_refused == 2
+
+
+async def test_a_value_that_is_skipped_is_not_refused(memory):
+    """Its loader wanted it so, whatever its tags."""
+
+    def load() -> str:
+        current_load().tag("late")
+        current_load().skip()
+        return "made"
+
+    assert await memory.get_or_set("key", load) == "made"
+    assert memory.whole.stats.fills_refused == 0
 
 
 async def test_a_constant_with_tags(memory):
@@ -444,6 +480,32 @@ async def test_a_hard_timeout(whole):
     await settle(cache)
 
     assert await cache.get("key") == "made"
+
+
+@pytest.mark.parametrize("joins", [False, True], ids=["leader", "joined"])
+async def test_a_loader_that_blocks_the_loop(whole, joins):
+    """Its value is returned, although the time was over before anybody could look at the clock."""
+    cache = Face(whole, AWAITING)
+
+    def load() -> list[str]:
+        time.sleep(0.05)
+        return ["made"]
+
+    calls = [calling(cache, "get_or_set", "key", load, hard_timeout=0.01) for _ in range(1 + joins)]
+
+    assert await asyncio.gather(*calls) == [["made"]] * (1 + joins)
+
+
+async def test_a_loader_of_many_that_blocks_the_loop(whole):
+    """As with one."""
+
+    def load(keys: list[str]) -> dict[str, str]:
+        time.sleep(0.05)
+        return dict.fromkeys(keys, "made")
+
+    found = await whole.aget_or_set_many(["a", "b"], load, hard_timeout=0.01)
+
+    assert found == {"a": "made", "b": "made"}
 
 
 async def test_a_hard_timeout_of_a_thread_that_joined(whole):

@@ -106,6 +106,8 @@ class Flight:
         self.impatient_since: float | None = None
         """Since when its leader does not wait, or not any more, for another process to load."""
         self.outcome: Outcome | None = None
+        self.made: Made | None = None
+        """What was made, while it is being stored."""
         self.detached = False
         self.loop = running_loop()
         """The loop on which the leader runs; its thread must not wait for it."""

@@ -258,7 +258,6 @@ class Loading(Joining):
         flights = self.flights
         if wish.name in flights.running or flights.is_postponed(wish.name) or flights.is_own(loads_here(), wish.name):
             return found.value
-        self.stats.early += found.left is not None and found.left > 0
         if self.runtime.blocks and wish.policy.renew != "caller":
             self._submit(wish)
             return found.value

@@ -64,6 +64,11 @@ class Joining(Leading):
                 now = monotonic()
                 if now >= wish.soft_until or now >= wish.hard_until:
                     flight.stays = True  # it may end for the next caller
+                    if checked or wish.began <= flight.asked:
+                        # Its loader may have blocked the loop, so that this caller hears of its own end only now.
+                        value = self._result(flight, wish, own=own)
+                        if value is not MISSING:
+                            return value
                     return self._spared(wish, self._late(wish))
                 if not own and self._loses_patience(flight, wish):
                     return MISSING
@@ -125,7 +130,7 @@ class Joining(Leading):
 
     def _result(self, flight: Flight, wish: Wish, *, own: bool) -> Any:
         """Return the value that *flight* has brought, or raise its error; MISSING if the caller has to look again."""
-        outcome = flight.outcome
+        outcome = flight.outcome or flight.made
         match outcome:
             case Failed() if not own and self._is_older(flight, wish):
                 return MISSING
@@ -137,6 +142,8 @@ class Joining(Leading):
                 raise error
             case Found(moment=moment) if wish.began > moment or (wish.refresh and not own):
                 return MISSING
+            case Made(payload=None) if not own:
+                return MISSING  # no copy can be made of it yet
             case Made() if not own and (not flight.tags.issuperset(wish.tags) or self._is_older(flight, wish)):
                 return MISSING
             case Made() | Found():

@@ -95,12 +95,14 @@ class Leading(Leases):
         if found is not None:
             return found
         self.stats.loads += 1
+        self.stats.early += wish.early
         load = Load(wish.key, wish.policy.timeout, wish.old, flight)
         began = flight.loading_since = monotonic()
         try:
             CURRENT.set(load)
             value = await self.runtime.produce(wish.make)
             value = load.stale if load.kept else value
+            flight.made = Made(value, None)
             payload, life = await self._packed(wish, flight, load, value, monotonic() - began)
         except Exception as error:
             if interruption(error) is not None:
@@ -115,7 +117,7 @@ class Leading(Leases):
         if load.skipped or (life is not None and life <= 0):
             await self._let_go(flight, wish)
             return Made(value, payload)
-        made = Made(value, payload)
+        flight.made = made = Made(value, payload)
         return await self._store_loaded(flight, wish, made, life) or made
 
     async def _lease(self, flight: Flight, wish: Wish) -> Outcome | None:
@@ -247,8 +249,12 @@ class Leading(Leases):
             return payload, kept
         names = {tag: self.tag_name(tag, wish.version) for tag in tags}
         versions, now = flight.guards or {}, await self._now(wish.name) if soft else 0
-        if now is None or not versions.keys() >= set(names.values()):
+        unnoted = [tag for tag, name in names.items() if name not in versions]
+        if now is None or unnoted:
             now, life = 0, 0  # nobody knows how long it would be fresh, or whether that tag was invalidated meanwhile
+        if unnoted and flight.guards is not None and not load.skipped:
+            self.stats.fills_refused += 1
+            self._say_unnoted(wish, unnoted)
         metadata = Metadata(
             fresh_until=now + life if soft and life else 0,
             stale=round(policy.kept(cost) * 1000) if soft else 0,
@@ -345,6 +351,17 @@ class Leading(Leases):
     def _say_unstored(self, wish: Wish, error: Exception) -> None:
         """Log, once a minute for each entry, that a value could not be stored."""
         self._say(wish, "loaded, but not stored", error)
+
+    def _say_unnoted(self, wish: Wish, tags: list[str]) -> None:
+        """Log, once a minute for each entry, that the loader has added *tags* that nobody had expected."""
+        if self.stats.said.is_new(f"unnoted {wish.name}"):
+            log.info(
+                "%s: loaded, but not stored: the loader added the tags %s, which may have been invalidated during the load. "
+                "The next load of this process notes them before it begins; name them in tags= if they are known earlier",
+                self.masked(wish.name),
+                ", ".join(tags),
+                extra={"event": "unnoted"},
+            )
 
     def _say(self, wish: Wish, what: str, error: BaseException) -> None:
         """Log *what* has happened to an entry because of *error*, once a minute."""

@@ -172,10 +172,9 @@ class Batches(LeadingMany, Loading):
             if seen is not None and decision is Decision.SERVE and self._carries(seen.metadata, own):
                 continue
             if seen is not None and decision is Decision.RENEW:
-                stale = seen.left is not None and seen.left <= 0
-                self.stats.stale_served += stale
+                self.stats.stale_served += seen.left is not None and seen.left <= 0
                 batch.found[key] = self._opened(seen.value)
-                self._renew_later(batch, wish, stale=stale)
+                self._renew_later(batch, wish)
                 continue
             batch.found.pop(key, None)
             if self.flights.kept and (made := self._kept_in_outage(wish)) is not None:
@@ -183,10 +182,9 @@ class Batches(LeadingMany, Loading):
             else:
                 batch.wishes[wish.name] = wish
 
-    def _renew_later(self, batch: Batch, wish: Wish, *, stale: bool) -> None:
+    def _renew_later(self, batch: Batch, wish: Wish) -> None:
         """Note that the value of *wish* is to be renewed, unless that is under way."""
         if wish.name not in self.flights.running and not self.flights.is_own(loads_here(), wish.name):
-            self.stats.early += not stale
             batch.renewals[wish.name] = wish
 
     # --- one caller -------------------------------------------------------------------------------
@@ -291,6 +289,9 @@ class Batches(LeadingMany, Loading):
                 waiting = [trip for trip in waiting if trip not in late]
                 for trip in late:
                     trip.flight.stays = True  # it may end for the next caller
+                    if trip.flight.made is not None:  # its loader may have blocked the loop
+                        batch.answer(trip.wish, trip.flight.made.value)
+                        continue
                     error = TimeoutError(f"{self.masked(trip.wish.name)}: not loaded in time")
                     batch.answer(trip.wish, self._spared(trip.wish, error))
         finally:

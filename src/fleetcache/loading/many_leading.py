@@ -184,6 +184,7 @@ class LeadingMany(LeasesOfMany, Joining):
     async def _load_all(self, granted: Sequence[Trip], batch: Batch) -> None:
         """Call the loader once for all of *granted*; store, publish and end each."""
         self.stats.loads += 1
+        self.stats.early += sum(trip.wish.early for trip in granted)
         keys = [trip.wish.key for trip in granted]
         old = {trip.wish.key: trip.wish.old for trip in granted if trip.wish.old is not MISSING}
         load = LoadOfMany(keys, batch.policy.timeout, old, [trip.flight for trip in granted])
@@ -193,6 +194,9 @@ class LeadingMany(LeasesOfMany, Joining):
         try:
             CURRENT.set(load)
             made = await self._made(batch, keys)
+            for trip in granted:
+                if trip.wish.key in made:
+                    trip.flight.made = Made(made[trip.wish.key], None)
             packed = await self._packed_all(granted, load, made, monotonic() - began)
         except Exception as error:
             if interruption(error) is not None:
@@ -216,7 +220,8 @@ class LeadingMany(LeasesOfMany, Joining):
             key = trip.wish.key
             if key in made:
                 payload, life = await self._packed(trip.wish, trip.flight, load, made[key], cost)
-                packed.append((trip, Made(made[key], payload), life))
+                trip.flight.made = Made(made[key], payload)
+                packed.append((trip, trip.flight.made, life))
         return packed
 
     async def _failed(self, granted: Sequence[Trip], batch: Batch, error: Exception) -> None:

@@ -39,12 +39,14 @@ class Wish:
     """The entry that he has seen, which is to be replaced."""
     old: Any = MISSING
     """Its value."""
+    early: bool = False
+    """Whether he found it fresh, and renews it before its end."""
     spare_until: float = -inf
     """Until when, on the clock of this process, he takes the old value if no new one can be loaded."""
 
     def see(self, payload: bytes | None, old: Any = MISSING) -> None:
         """Note that the entry is *payload* now, whose value *old* is to be replaced."""
-        self.judged, self.old, self.spare_until = mark(payload), old, -inf
+        self.judged, self.old, self.spare_until, self.early = mark(payload), old, -inf, False
 
     def weigh(self, found: Found) -> Decision:
         """Return what to do with the entry as it was *found*, and note it if it is to be replaced."""
@@ -57,6 +59,7 @@ class Wish:
         decision = Decision.LOAD if self.refresh else decide(left, cost, self.policy, draw)
         if decision is not Decision.SERVE:
             self.see(found.payload, found.value)
+            self.early = decision is Decision.RENEW and left is not None and left > 0
             if left is not None:
                 self.spare_until = monotonic() + left + self.policy.stale_if_error
         return decision
