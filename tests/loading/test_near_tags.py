@@ -297,3 +297,21 @@ async def test_a_doorkeeper_lets_the_second_read_in(copies):
     found = copy(cache, cache.make_key("a"))
     assert type(found.epoch) is Bound
     assert len(found.epoch.tags) == 3
+
+
+async def test_a_copy_without_tags_is_not_given_to_who_asks_with_tags(near):
+    """An entry that was stored without tags is loaded anew with them, so that they can give it up: near copies too."""
+    many = {"a": "old", "b": "old", "c": "old"}
+    await near.set_many(many)
+    for key in many:
+        assert await copied(near, key) == "old"
+
+    assert await near.get_or_set("a", lambda: "new", tags=["x"]) == "new"
+    assert await near.get_or_set("a", lambda: "another", tags=["x"]) == "new"
+    assert await near.get_or_set_many(["b", "c"], lambda keys: dict.fromkeys(keys, "new"), tags=["x"]) == {
+        "b": "new",
+        "c": "new",
+    }
+
+    await near.invalidate_tags("x")
+    assert await near.get_many("abc") == {}

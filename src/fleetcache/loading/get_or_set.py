@@ -28,6 +28,7 @@ from fleetcache.loading.load import loads_here
 from fleetcache.loading.renewing import submit
 from fleetcache.loading.wishes import Wish
 from fleetcache.near.near import PACKED, clock
+from fleetcache.near.store import Bound
 from fleetcache.policy import Decision, Policy, PolicyOptions
 from fleetcache.reading import Found as Seen
 from fleetcache.tagging import checked
@@ -125,7 +126,7 @@ class Loading(Joining):
         if self.head is not None and type(key) is str and version is None and not refresh and self.shares_loads:
             near: Any = self.near
             copy = near.copies.get(self.head + key)
-            if copy is not None:
+            if copy is not None and (not tags or type(copy.epoch) is Bound):
                 now = clock()
                 if now < copy.deadline and now < copy.epoch.until and type(default) is not CoroutineType:
                     if copy.value is not PACKED:
@@ -240,7 +241,8 @@ class Loading(Joining):
     async def _look(self, wish: Wish, *, fresh: bool) -> Seen:
         """Return what is there."""
         near = self.near
-        if near is not None and not fresh and (copy := near.copy(wish.name)) is not None:
+        copy = None if near is None or fresh else near.copy(wish.name)
+        if copy is not None and (not wish.tags or type(copy.epoch) is Bound):  # else it is known to lack them
             value = self._opened(self.served(copy, MISSING))
             if value is not MISSING:
                 return Seen(value, metadata=NEAR)

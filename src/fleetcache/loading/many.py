@@ -26,6 +26,7 @@ from fleetcache.loading.many_leading import Absent, Batch, LeadingMany, LoadMany
 from fleetcache.loading.renewing import submit
 from fleetcache.loading.wishes import Wish
 from fleetcache.marks import DEFAULT_TIMEOUT, Timeout
+from fleetcache.near.store import Bound
 from fleetcache.policy import LEASE, Decision, Policy, PolicyOptions
 from fleetcache.reading import Found
 from fleetcache.tagging import checked
@@ -86,7 +87,8 @@ class Batches(LeadingMany, Loading):
         if not keys:
             return {}
         began, named = monotonic(), dict(zip(self.names(keys, version), keys, strict=True))
-        near = self.near.copies_of(list(named)).keys() if tags and self.near is not None and not refresh else ()
+        copies = self.near.copies_of(list(named)) if tags and self.near is not None and not refresh else {}
+        near = {name for name, copy in copies.items() if type(copy.epoch) is Bound}
         looked: dict[str, Found] = {}
         if refresh:
             found: dict[Any, Any] = {}
@@ -98,7 +100,7 @@ class Batches(LeadingMany, Loading):
         if len(found) == len(named) and not looked and not tags:
             return found
         batch = Batch(load_many, self.policy_of(timeout, policy), version, began, found)
-        self._wish_all(batch, named, looked, tags, set(near), refresh=refresh)
+        self._wish_all(batch, named, looked, tags, near, refresh=refresh)
         if batch.wishes or batch.renewals:
             await self._fulfil_all(batch)
         return {key: batch.found[key] for key in named.values() if key in batch.found}
@@ -158,7 +160,7 @@ class Batches(LeadingMany, Loading):
     ) -> None:
         """Have *batch* want the values that are called *named* and are not there, and note which are to be renewed.
 
-        *near* are the names that had copies, which do not know the tags of their entries.
+        *near* are the names that had copies of entries with tags, which do not know these tags.
         """
         common = () if callable(tags) else checked(tags)
         for name, key in named.items():
