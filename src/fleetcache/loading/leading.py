@@ -110,7 +110,7 @@ class Leading(Leases):
             self.stats.load_errors += 1
             await self._let_go(flight, wish, wish.policy.retry_after)
             if flight.renews:
-                self._say(wish, "not renewed", error)
+                self._say_not_renewed(wish, error)
             return Failed(error, error.__traceback__)
         finally:
             CURRENT.set(load.outer)
@@ -363,7 +363,12 @@ class Leading(Leases):
                 extra={"event": "unnoted"},
             )
 
-    def _say(self, wish: Wish, what: str, error: BaseException) -> None:
+    def _say_not_renewed(self, wish: Wish, error: Exception) -> None:
+        """Log, once a minute for each entry, what its loader raised."""
+        said = f"{error}"
+        self._say(wish, "not renewed", f"{type(error).__name__}: {said}" if said else type(error).__name__)
+
+    def _say(self, wish: Wish, what: str, error: object) -> None:
         """Log *what* has happened to an entry because of *error*, once a minute."""
         if self.stats.said.is_new(f"{what} {wish.name}"):
             event = what.rpartition(" ")[2]

@@ -229,7 +229,7 @@ class LeadingMany(LeasesOfMany, Joining):
         self.stats.load_errors += 1
         await self._let_all_go(granted, batch.policy.retry_after)
         if all(trip.flight.renews for trip in granted):
-            self._say(granted[0].wish, "not renewed", error)
+            self._say_not_renewed(granted[0].wish, error)
         for trip in granted:
             self.flights.close(trip.flight, Failed(error, error.__traceback__))
 
