@@ -184,7 +184,12 @@ def test_a_loader_within_a_fragment_can_name_tags(render):
         ("{% cached 60 5 %}{% endcached %}", "the name 5 is 5; a text is expected"),
         ("{% cached unknown 'a' %}{% endcached %}", "the timeout unknown is ''; seconds, None for ever, or a Policy"),
         ("{% cached 'soon' 'a' %}{% endcached %}", "the timeout 'soon' is 'soon'"),
-        ("{% cached 60 'a' stlae=5 %}{% endcached %}", "unknown option 'stlae'; there are absent_for, early"),
+        (
+            "{% cached 60 'a' stal=5 %}{% endcached %}",
+            "cached: unknown option 'stal'. Did you mean 'stale'? There are absent_for, early",
+        ),
+        ("{% cached 60 'a' tag='b' %}{% endcached %}", "unknown option 'tag'. Did you mean 'tags'?"),
+        ("{% cached 60 'a' xyzzy=5 %}{% endcached %}", "stale_while_revalidate, tags, using, wait"),
         ("{% cached 60 'a' stale=5 stale=6 %}{% endcached %}", "the option 'stale' is given twice"),
         ("{% cached 60 'a' stale=5 stale_while_revalidate=6 %}{% endcached %}", "the same option"),
         ("{% cached 60 'a' stale=5 6 %}{% endcached %}", "6 stands after an option"),

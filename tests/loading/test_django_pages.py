@@ -16,6 +16,7 @@ import pytest
 from tests.caches import own_prefix
 from tests.django_settings import configure
 from tests.faces import FACES
+from tests.waiting import until
 
 configure()
 
@@ -817,7 +818,13 @@ def test_a_cache_of_another_backend(site):
     "arguments, complaint",
     [
         ({"jitter": 2}, "jitter is a part"),
-        ({"stale": 2}, "unknown option 'stale'"),
+        ({"stale": 2}, r"cache_page: unknown option 'stale'\. Did you mean 'stale_while_revalidate'\?"),
+        ({"tag": ["pages"]}, r"unknown option 'tag'\. Did you mean 'tags'\? There are absent_for, cache, early"),
+        (
+            {"key_prefx": "a"},
+            r"Did you mean 'key_prefix'\? There are .* headers, .* tags, timeout, vary_on_user, wait$",
+        ),
+        ({"stale_if_eror": 2}, r"Did you mean 'stale_if_error'\?"),
         ({"tags": "pages"}, "tags is the text 'pages'"),
     ],
 )
@@ -825,6 +832,12 @@ def test_wrong_arguments(arguments, complaint):
     """They are refused where the view is decorated."""
     with pytest.raises((TypeError, ValueError), match=complaint):
         cache_page(60, **arguments)
+
+
+def test_parentheses_are_missing():
+    """The error says so, instead of taking the view for a timeout."""
+    with pytest.raises(TypeError, match=r"write @cache_page\(\) or @cache_page\(300\) above a view, with parentheses"):
+        cache_page(number)
 
 
 def test_a_tag_that_names_no_argument(site):
@@ -950,6 +963,28 @@ def test_a_stale_page_serves_if_the_view_fails(site):
 
 SPARED = r"fleetcache; hit; ttl=-\d+; detail=renewal-failed"
 """The Cache-Status of an old page whose renewal failed."""
+
+
+@pytest.mark.parametrize("site", ["blocking", "blocking-near"], indirect=True)
+@pytest.mark.parametrize(
+    "error, said", [(ValueError("no database"), "ValueError: no database"), (ValueError(), "ValueError")]
+)
+def test_a_failed_renewal_is_logged(site, caplog, error, said):
+    """With the class of the exception: many a text alone, such as that of a KeyError, says nothing."""
+
+    def failing(request: Any, call: int) -> HttpResponse:
+        if call > 1:
+            raise error
+        return HttpResponse(str(call))
+
+    site.view(failing, timeout=0.05, stale_while_revalidate=60, renew="thread")
+    site.get()
+    threading.Event().wait(0.1)
+    site.get()
+
+    until(lambda: "not renewed" in caplog.text)
+    (line,) = [record.getMessage() for record in caplog.records if "not renewed" in record.getMessage()]
+    assert line.endswith(f": not renewed: {said}")
 
 
 @pytest.mark.parametrize("site", FACES, indirect=True)

@@ -19,11 +19,9 @@ from django.template import Node, TemplateSyntaxError, Variable, VariableDoesNot
 from django.template.base import token_kwargs
 
 from fleetcache.django.backend import cache_named
+from fleetcache.django.rules import SHORT, unknown
 from fleetcache.marks import Timeout
 from fleetcache.policy import Policy
-
-SHORT = {"stale": "stale_while_revalidate"}
-"""Names of options that the tag has besides those of a policy."""
 
 OPTIONS = {each.name for each in fields(Policy)} - {"timeout"} | {"tags", "using", *SHORT}
 
@@ -75,7 +73,7 @@ def parse(parser: Any, token: Any) -> Fragment:
             given.append(parser.compile_filter(bit))
         for option, expression in found.items():
             if option not in OPTIONS:
-                raise TemplateSyntaxError(f"{tag}: unknown option {option!r}; there are {', '.join(sorted(OPTIONS))}")
+                raise TemplateSyntaxError(f"{tag}: {unknown(option, OPTIONS)}")
             if option in options:
                 raise TemplateSyntaxError(f"{tag}: the option {option!r} is given twice")
             options[option] = expression

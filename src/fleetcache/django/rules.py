@@ -1,9 +1,9 @@
-"""The arguments of `cache_page`, and what follows from them for a response."""
+"""The arguments of `cache_page`, and what follows from them for a response; what is said of a wrong one."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -11,10 +11,23 @@ from django.conf import settings
 from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.utils.cache import get_max_age
 
+from fleetcache.kinds import nearest
 from fleetcache.marks import DEFAULT_TIMEOUT, Timeout
 from fleetcache.policy import Policy
 
 Tags: TypeAlias = Iterable[str] | Callable[..., Iterable[str] | Awaitable[Iterable[str]]]
+
+SHORT = {"stale": "stale_while_revalidate"}
+"""Names of options that ``{% cached %}`` has besides those of a policy."""
+
+OPTIONS = {each.name for each in fields(Policy)} | {"cache", "key_prefix", "tags", "headers", "vary_on_user"}
+"""The names of the arguments of `cache_page`."""
+
+
+def unknown(name: str, known: Collection[str]) -> str:
+    """Return the message about an option *name* that is not among *known*."""
+    meant = name if name in known else SHORT.get(name, name)
+    return f"unknown option {name!r}.{nearest(meant, known)} There are {', '.join(sorted(known))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +46,11 @@ class Rules:
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense where the view is decorated, and not in its first request."""
+        if callable(self.timeout):
+            raise TypeError("write @cache_page() or @cache_page(300) above a view, with parentheses")
+        for name in self.options:
+            if name not in OPTIONS:
+                raise TypeError(f"cache_page: {unknown(name, OPTIONS)}")
         Policy.of(self.timeout, Policy(), self.options)
         if isinstance(self.tags, str):
             raise TypeError(f"cache_page: tags is the text {self.tags!r}; write a list, or a function that returns one")
