@@ -32,6 +32,7 @@ from fleetcache.loading.invalidation import Invalidation
 from fleetcache.loading.many import Batches
 from fleetcache.locks.lock import Lock
 from fleetcache.near.near import Near, announced, open_near
+from fleetcache.owed import OWED, OWING
 from fleetcache.pipeline import OPERATIONS, Pipeline
 from fleetcache.policy import LEASE
 from fleetcache.settings import Settings, from_url
@@ -203,7 +204,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         return {
             "servers": [SERVERS.of(server) for server in self.topology.servers],
             "near": off if self.near is None else self.near.stats(),
-            "loading": {**LOADS.of(self.stats), **PROTECTION.of(self.flights)},
+            "loading": {**LOADS.of(self.stats), **PROTECTION.of(self.flights), **OWING.of(OWED)},
             **REDIRECTS.of(self.topology),
             **PAYLOADS.of(self.stats),
         }

@@ -123,4 +123,4 @@ class CacheProxy:
 
 cache = CacheProxy()
 configure = caches.configure
-cached = Caching(caches.__getitem__)
+cached = Caching(caches.__getitem__).cached

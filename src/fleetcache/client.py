@@ -8,7 +8,7 @@ from time import time
 from typing import Any
 
 from fleetcache import commands as c
-from fleetcache.cache import Cache
+from fleetcache.cache import Cache, Shared
 from fleetcache.codec.herding import Herded, HerdSerializer
 from fleetcache.codec.metadata import Metadata
 from fleetcache.codec.payloads import Codec
@@ -82,6 +82,17 @@ class ShardClient(DefaultClient):
         raise NotImplementedError("a ShardClient has several servers; use get_server(cache.make_key(key))")
 
 
+def ignored(policy: Policy) -> str:
+    """Return what is wrong with *policy* for a HerdClient, which has its own way to keep old values; "" if nothing is."""
+    named = [name for name in ("stale_while_revalidate", "early") if getattr(policy, name)]
+    if not named:
+        return ""
+    return (
+        f"HerdClient takes no {' and no '.join(named)}: it keeps each value for HERD_TIMEOUT (CACHE_HERD_TIMEOUT) seconds after "
+        f"its timeout. Leave this out, or use DefaultClient"
+    )
+
+
 class HerdClient(DefaultClient):
     """A cache in which some callers renew an entry shortly after it expired, while others still read it.
 
@@ -91,6 +102,13 @@ class HerdClient(DefaultClient):
     """
 
     softens = False
+
+    @classmethod
+    def shared(cls, settings: Settings) -> Shared:
+        policy = settings.options.loading
+        if policy is not None and (refused := ignored(policy)):
+            raise SettingsError(f"LOADING: {refused}")
+        return super().shared(settings)
 
     @classmethod
     def make_codec(cls, settings: Settings) -> Codec:
@@ -126,6 +144,8 @@ class HerdClient(DefaultClient):
     def policy_of(self, timeout: Timeout | Policy, options: PolicyOptions) -> Policy:
         """Return the policy of a call: HERD_TIMEOUT stands for ``stale_while_revalidate``."""
         policy = super().policy_of(timeout, options)
+        if refused := ignored(policy):
+            raise ValueError(refused)
         return replace(policy, stale_while_revalidate=float(self.settings.options.herd_timeout))
 
     def _told(self, found: Found) -> Found:

@@ -14,6 +14,10 @@ from redis import exceptions as redis
 class FleetcacheError(Exception):
     """The base class of all exceptions of fleetcache."""
 
+    def __repr__(self) -> str:
+        # redis-py's classes show only their names.
+        return f"{type(self).__name__}({str(self)!r})"
+
 
 # --- the settings are wrong -----------------------------------------------------------------------
 

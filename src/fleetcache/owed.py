@@ -15,12 +15,17 @@ from redis import exceptions as redis
 
 from fleetcache.forks import Guard, in_children, keep
 from fleetcache.interrupts import let_pass
+from fleetcache.keys import TAG
+from fleetcache.stats.figures import Figures
 from fleetcache.threads import Bell, begun
 
 log = logging.getLogger("fleetcache.tags")
 
 MOST = 10_000
 """The most tags that are remembered; further invalidations raise their errors."""
+
+SHOWN = 10
+"""The most tags that a line of the log names."""
 
 FIRST, LAST = 0.01, 2.0
 """The first and the longest pause between two tries, in seconds; each is twice as long as the one before."""
@@ -30,6 +35,11 @@ PASSING = (
     *(redis.ClusterDownError, redis.TryAgainError, redis.MasterDownError),
 )
 """Errors that another try may not meet."""
+
+OWING = Figures(
+    "loading",
+    owed_tags="Tags whose invalidation, with `later=True`, no server has received yet, of all caches of the process.",
+)
 
 Send = Callable[[Collection[str]], object]
 """Deletes the versions of tags, by their names, or raises."""
@@ -71,6 +81,11 @@ class Owed:
                     self.thread = begun("tags", self._send_all)
         return self.names.keys() & set(names)
 
+    @property
+    def owed_tags(self) -> int:
+        """How many tags have invalidations that are owed."""
+        return len(self.names)
+
     def settle(self, names: Iterable[str]) -> None:
         """Forget *names*: an invalidation of them has just arrived."""
         with self.guard.lock:
@@ -107,7 +122,15 @@ class Owed:
         self.ended = True
         self.wake.ring()
         if self.names:
-            log.error("%d tags were not invalidated before the process ended", len(self.names), extra={"event": "owed"})
+            shown = [name.partition(TAG)[2] or name for name in self.names][:SHOWN]
+            more = len(self.names) - len(shown)
+            log.error(
+                "%d tags were not invalidated before the process ended: %s%s",
+                len(self.names),
+                ", ".join(shown),
+                f", and {more} more" if more else "",
+                extra={"event": "owed"},
+            )
 
 
 OWED = Owed()

@@ -9,7 +9,7 @@ earlier than the load takes, and then callers wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -19,6 +19,7 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any, Self, TypedDict
 
+from fleetcache.errors import SettingsError
 from fleetcache.marks import DEFAULT_TIMEOUT, Timeout
 from fleetcache.times import milliseconds
 
@@ -50,33 +51,36 @@ class PolicyOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """How long a loaded value lives, and what happens when it is old.  All times are seconds."""
+    """How long a loaded value lives, and what happens when it is old.  All times are seconds.
+
+    - ``timeout``: how long a value is fresh; None for ever.
+    - ``stale_while_revalidate``: how long after that it is still served at once, while one caller renews it.
+    - ``stale_if_error``: how long after its fresh life it is served if loading a new one fails.
+    - ``early``: XFetch's β: how much earlier than necessary a value is renewed; 1 is usual, 0 renews nothing early.
+    - ``jitter``: the part of the timeout, 0 to 1, by which lives differ at random, so that values of one moment do not
+      end in one.
+    - ``absent_for``: how long the result None is kept; None: as long as any other.
+    - ``lease``: for how long the fleet waits for one process to load the value.
+    - ``wait``: how long a caller waits for somebody else's load before it loads by itself; None: `lease` and a second.
+    - ``retry_after``: after a load failed: for how long no process tries again.
+    - ``soft_timeout``: after how long a stale value is returned, if there is one, while its load goes on.
+    - ``hard_timeout``: after how long a caller gives up waiting, with `TimeoutError`.
+    - ``renew``: who renews a stale value in blocking code: the ``"caller"``, a ``"thread"``, under Django after the
+      ``"response"``, or whatever a callable does with the function that it is given.
+    """
 
     timeout: Timeout = DEFAULT_TIMEOUT
-    """How long a value is fresh; None for ever."""
     stale_while_revalidate: float = 0.0
-    """How long after that it is still served at once, while one caller renews it."""
     stale_if_error: float = 0.0
-    """How long after its fresh life it is served if loading a new one fails."""
     early: float = 0.0
-    """XFetch's β: how much earlier than necessary a value is renewed; 1 is usual, 0 renews nothing early."""
     jitter: float = 0.0
-    """The part of the timeout, 0 to 1, by which lives differ at random, so that values of one moment do not end in one."""
     absent_for: float | None = None
-    """How long the result None is kept; None: as long as any other."""
     lease: float = LEASE
-    """For how long the fleet waits for one process to load the value."""
     wait: float | None = None
-    """How long a caller waits for somebody else's load before it loads by itself; None: `lease` and a second."""
     retry_after: float = 0.0
-    """After a load failed: for how long no process tries again."""
     soft_timeout: float | None = None
-    """After how long a stale value is returned, if there is one, while its load goes on."""
     hard_timeout: float | None = None
-    """After how long a caller gives up waiting, with `TimeoutError`."""
     renew: str | Callable[[Callable[[], Any]], Any] = "caller"
-    """Who renews a stale value in blocking code: the ``"caller"``, a ``"thread"``, under Django after the ``"response"``,
-    or whatever a callable does with the function that it is given."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense, and contradictions."""
@@ -87,7 +91,8 @@ class Policy:
                     value = value.total_seconds()
                     object.__setattr__(self, each.name, value)
                 if isinstance(value, bool) or not isinstance(value, (int, float)):
-                    raise TypeError(f"{each.name} has to be a number of seconds, not {type(value).__name__}")
+                    what = PLAIN.get(each.name, "a number of seconds")
+                    raise TypeError(f"{each.name} has to be {what}, not {type(value).__name__}")
                 if not isfinite(value) or value < 0:
                     raise ValueError(f"{each.name} has to be a finite number, 0 or more, not {value}")
                 if value > MOST_SECONDS:
@@ -107,12 +112,19 @@ class Policy:
             )
 
     @classmethod
-    def of(cls, given: Timeout | Policy, defaults: Policy, options: Mapping[str, Any]) -> Policy:
-        """Return the policy *given* in place of a timeout, or *defaults* with it as timeout; changed by *options*."""
+    def of(
+        cls, given: Timeout | Policy, defaults: Policy, options: Mapping[str, Any], also: Iterable[str] = ()
+    ) -> Policy:
+        """Return the policy *given* in place of a timeout, or *defaults* with it as timeout; changed by *options*.
+
+        *also* are further arguments of the call, one of which may be meant by an option that a policy does not have.
+        """
         try:
             # A site has few policies, and making one takes longer than a read.
             return _known(given, defaults, **options)
         except TypeError:  # an option is refused, or has no hash
+            if unknown := options.keys() - FIELDS:
+                raise TypeError(_unknown(min(unknown), FIELDS, also)) from None
             return _combined(given, defaults, **options)
 
     @classmethod
@@ -129,8 +141,11 @@ class Policy:
             raise TypeError(f"a dict or a Policy is expected, not {type(written).__name__}")
         known = {each.name for each in fields(cls)}
         if unknown := [name for name in written if str(name).lower() not in known]:
-            raise ValueError(_unknown(str(unknown[0]), {name.upper() for name in known}))
-        return cls(**{str(name).lower(): value for name, value in written.items()})
+            raise SettingsError(_unknown(str(unknown[0]), {name.upper() for name in known}))
+        try:
+            return cls(**{str(name).lower(): value for name, value in written.items()})
+        except (TypeError, ValueError) as error:  # it names the field, so the whole need not be shown
+            raise SettingsError(str(error)) from error
 
     @property
     def stale(self) -> float:
@@ -157,9 +172,8 @@ class Policy:
 
 
 def _combined(given: Timeout | Policy, defaults: Policy, /, **options: Any) -> Policy:
-    known = {each.name for each in fields(Policy)}
-    if unknown := options.keys() - known:
-        raise TypeError(_unknown(min(unknown), known))
+    if unknown := options.keys() - FIELDS:
+        raise TypeError(_unknown(min(unknown), FIELDS))
     if isinstance(given, Policy):
         return replace(given, **options) if options else given
     if given is DEFAULT_TIMEOUT:
@@ -184,17 +198,23 @@ def _in_words(text: str) -> dict[str, Any]:
     return found
 
 
-def _unknown(name: str, known: AbstractSet[str]) -> str:
-    """Return the message about an option *name* that a policy does not have."""
-    first = next(iter(known))
-    close = get_close_matches(name.upper() if first.isupper() else name.lower(), known, 1)
+def _unknown(name: str, known: AbstractSet[str], also: Iterable[str] = ()) -> str:
+    """Return the message about an option *name* that a policy does not have; *also* as with `Policy.of`."""
+    case = str.upper if next(iter(known)).isupper() else str.lower
+    close = [case(MEANT[name.lower()])] if name.lower() in MEANT else []
+    close = close or get_close_matches(case(name), {*known, *also}, 1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"unknown option {name!r}.{hint} A policy has {', '.join(sorted(known))}"
 
 
 RENEWERS = ("caller", "thread", "response")
+PLAIN = {"early": "a number (1.0 is usual)", "jitter": "a number from 0 to 1 (0.1 is usual)"}
+"""The fields that are numbers, but no times."""
 OPTIONAL = {"absent_for", "wait", "soft_timeout", "hard_timeout"}
-NUMBERS = {each.name for each in fields(Policy)} - {"timeout", "renew"}
+FIELDS = {each.name for each in fields(Policy)}
+MEANT = {"stale": "stale_while_revalidate"}
+"""What is meant by some other words."""
+NUMBERS = FIELDS - {"timeout", "renew"}
 
 
 class Decision(Enum):

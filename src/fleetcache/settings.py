@@ -15,7 +15,7 @@ from fleetcache import kinds
 from fleetcache.errors import SettingsError
 from fleetcache.keys import KeyFunction, default_key_function
 from fleetcache.masking import masked_url, quoted, shown
-from fleetcache.policy import Policy
+from fleetcache.policy import FIELDS, Policy
 from fleetcache.sharing import Sharing, frozen
 from fleetcache.signatures import DEADLINE, connection_options, says_none
 from fleetcache.urls import ESCAPES, Location, locations
@@ -282,6 +282,8 @@ def hint(name: Any) -> str:
     """Return a correction for *name*, which is no option; "" if none is known."""
     if (of_near := str(name).upper()) in by_name(NearOptions):
         return f" It is an option of NEAR: {{'OPTIONS': {{'NEAR': {{{of_near!r}: …}}}}}}."
+    if of_near.lower() in FIELDS - {"timeout"}:
+        return f" It is a field of LOADING: {{'OPTIONS': {{'LOADING': {{{of_near!r}: …}}}}}}."
     return HINTS.get(str(name).lower(), "")
 
 

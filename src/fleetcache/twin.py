@@ -163,7 +163,12 @@ class blocking(_Face[S, P, Coroutine[Any, Any, T]]):  # noqa: N801 - used as a f
 
     def face(self, method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[S, P], T]:
         def face(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-            return complete(method(self.still or self, *args, **kwargs))
+            try:
+                coroutine = method(self.still or self, *args, **kwargs)
+            except TypeError as error:  # wrong arguments: the error names the coroutine
+                text = str(error).replace(f"{method.__qualname__}()", f"{face.__qualname__}()")
+                raise TypeError(text) from None
+            return complete(coroutine)
 
         return face
 

@@ -28,20 +28,23 @@ from fleetcache.twin import blocking, complete
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """What is known of an entry; times are in seconds."""
+    """What is known of an entry; times are in seconds.
+
+    - ``value``: the value, also a stale one; None if it is missing.
+    - ``state``: ``near``: there is a copy in this process, which `get` returns; ``fresh``; ``stale``: only who asks for a
+      stale value gets it; ``missing``.
+    - ``age``: how long ago its load began; None if that is not known.
+    - ``left``: how long the entry stays fresh, or stale, None for ever; a near copy may end earlier.
+    - ``tags``: its tags.
+    - ``cost``: how long its load took; None if that is not known.
+    """
 
     value: Any = None
-    """The value, also a stale one; None if it is missing."""
     state: Literal["near", "fresh", "stale", "missing"] = "missing"
-    """``near``: there is a copy in this process, which `get` returns; ``stale``: only who asks for a stale value gets it."""
     age: float | None = None
-    """How long ago its load began; None if that is not known."""
     left: float | None = 0.0
-    """How long the entry stays fresh, or stale, None for ever; a near copy may end earlier."""
     tags: tuple[str, ...] = ()
-    """Its tags."""
     cost: float | None = None
-    """How long its load took; None if that is not known."""
 
 
 class Values(Reading):

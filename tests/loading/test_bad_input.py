@@ -34,7 +34,8 @@ NONSENSE: dict[str, tuple[dict[str, Any], str]] = {
     "a negative timedelta": ({"stale_if_error": timedelta(-1)}, "stale_if_error has to be a finite number"),
     "a text": ({"stale_while_revalidate": "60"}, "stale_while_revalidate has to be a number of seconds, not str"),
     "true": ({"retry_after": True}, "retry_after has to be a number of seconds, not bool"),
-    "None": ({"jitter": None}, "jitter has to be a number of seconds, not NoneType"),
+    "None": ({"jitter": None}, "jitter has to be a number from 0 to 1 .0.1 is usual., not NoneType"),
+    "no factor": ({"early": "1"}, "early has to be a number .1.0 is usual., not str"),
     "more jitter than there is": ({"jitter": 1.5}, "jitter is a part of the timeout, from 0 to 1, not 1.5"),
     "no lease at all": ({"lease": 0}, "lease has to be more than 0 seconds"),
     "hard before soft": (
@@ -206,8 +207,9 @@ async def test_a_call_names_an_option_that_is_not_there(memory):
 
 WRITTEN: dict[str, tuple[Any, str]] = {
     "negative": ({"LEASE": -1}, "lease has to be a finite number"),
-    "misspelt": ({"STALE_IF_EROR": 60}, "Did you mean 'STALE_IF_ERROR'?"),
+    "misspelt": ({"STALE_IF_EROR": 60}, "unknown option 'STALE_IF_EROR'. Did you mean 'STALE_IF_ERROR'?"),
     "no dict": (60, "a dict or a Policy is expected, not int"),
+    "nobody renews": ({"RENEW": "background"}, "renew has to be one of .*, not 'background'"),
     "a contradiction": ({"SOFT_TIMEOUT": 3, "HARD_TIMEOUT": 2}, "hard_timeout"),
     "a timeout in words": ({"TIMEOUT": "soon"}, "a timeout is a number of seconds"),
 }
@@ -216,14 +218,14 @@ WRITTEN: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize(("written", "message"), WRITTEN.values(), ids=WRITTEN)
 def test_the_settings_refuse_nonsense(written, message):
     """The error says in which cache, and under which option, it stands."""
-    with pytest.raises(SettingsError, match=rf"CACHES\['pages'\]\['OPTIONS'\]: LOADING cannot be .*{message}"):
+    with pytest.raises(SettingsError, match=rf"CACHES\['pages'\]\['OPTIONS'\]: LOADING(: | cannot be 60: ){message}"):
         Cache("memory://", {"OPTIONS": {"LOADING": written}}, alias="pages")
 
 
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("loading=lease:-1", "LOADING cannot be 'lease:-1': lease has to be a finite number"),
+        ("loading=lease:-1", "LOADING: lease has to be a finite number"),
         ("loading=jitter:nan", "jitter has to be a finite number, 0 or more, not nan"),
         ("loading=jiter:1", "unknown option 'jiter'. Did you mean 'JITTER'?"),
         ("loading=60", "or a text such as 'early:1,jitter:0.1'"),

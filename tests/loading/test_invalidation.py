@@ -238,6 +238,7 @@ async def test_an_invalidation_is_sent_later(face, valkey):
         away(proxy)
         assert await cache.invalidate_tags("x", later=True) == 0
         assert OWED.among(["later:1:~tag:x"])
+        assert cache.whole.info()["loading"]["owed_tags"] == 1
         assert other.get("a") is None  # although its server is there
 
         proxy.repoint(valkey.socket)

@@ -65,6 +65,6 @@ def _find(alias: str) -> RedisCache:
     return cache
 
 
-cached = Caching(_find)
+cached = Caching(_find).cached
 
 take_part()

@@ -283,13 +283,17 @@ class Decorator(Protocol):
     def __call__(self, function: Callable[P, T], /) -> CachedFunction[P, T]: ...
 
 
+ARGUMENTS = ("timeout", "key", "tags", "cache", "version")
+"""Those of ``@cached`` that are no fields of a policy."""
+
+
 class Caching:
-    """The decorator ``cached``; *find* returns the cache of an alias, "default" if the decorator is given none."""
+    """Has the decorator `cached`; *find* returns the cache of an alias, "default" if the decorator is given none."""
 
     def __init__(self, find: Callable[[str], Batches]) -> None:
         self.find = find
 
-    def __call__(
+    def cached(
         self,
         timeout: Timeout | Policy = DEFAULT_TIMEOUT,
         *,
@@ -309,7 +313,7 @@ class Caching:
         if callable(timeout) and not isinstance(timeout, Policy):
             raise TypeError("write @cached() or @cached(300) above a function, with parentheses")
         find = partial(self.find, cache) if isinstance(cache, str) else partial(_same, cache)
-        Policy.of(timeout, Policy(), policy)  # a wrong option is refused here, not by each call
+        Policy.of(timeout, Policy(), policy, ARGUMENTS)  # a wrong option is refused here, not by each call
 
         def decorate(function: Any, /) -> Any:
             of_class = isinstance(function, classmethod)

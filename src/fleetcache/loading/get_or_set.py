@@ -43,6 +43,9 @@ ORDINARY = Policy()
 
 MOST_POLICIES = 1000
 
+ARGUMENTS = ("key", "keys", "default", "load_many", "timeout", "version", "tags", "refresh")
+"""Those of `get_or_set` and `get_or_set_many` that are no fields of a policy."""
+
 NEAR = Metadata()
 """Stands for the metadata of a copy, which is not known, but was looked at when the copy was made."""
 
@@ -152,7 +155,7 @@ class Loading(Joining):
             key = ()
         usual = self.settings.options.loading or ORDINARY
         standard = type(timeout) is not Policy and any(timeout is mark for mark in self.default_marks)
-        chosen = Policy.of(DEFAULT_TIMEOUT if standard else timeout, usual, options)
+        chosen = Policy.of(DEFAULT_TIMEOUT if standard else timeout, usual, options, ARGUMENTS)
         if key and len(policies) < MOST_POLICIES:
             policies[key] = chosen  # most calls of a program are of a few kinds, and a policy takes 10 µs to make
         return chosen
