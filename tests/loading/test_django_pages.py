@@ -627,8 +627,15 @@ def test_a_view_names_tags(site, headers):
         current_load().tag(f"for:{request.path}")
         return HttpResponse(str(call), headers=headers)
 
-    site.view(answer, tags=["pages"])
-    assert [site.text(url) for url in ("/page/1", "/page/1", "/page/1", "/page/2", "/page/2")] == list("12234")
+    site.view(answer, tags=["pages"], headers=True)
+    responses = [site.get("/page/1") for _ in range(3)]
+    assert [response.content for response in responses] == [b"1", b"2", b"2"]
+    assert [response.headers["Cache-Status"].rpartition("; ")[2] for response in responses] == [
+        "detail=new-tags",
+        "stored",
+        "ttl=60",
+    ]
+    assert [site.text("/page/2") for _ in range(2)] == ["3", "4"]
 
     assert caches["default"].invalidate_tags("for:/page/1") == 1
     assert [site.text(url) for url in ("/page/1", "/page/1", "/page/2")] == list("554")

@@ -80,6 +80,8 @@ class Visit:
     """Whether that, or what it returned, is a failure."""
     refused = ""
     """Why the response is not kept."""
+    has_new_tags = False
+    """Whether the view has named tags that were not noted before it was called, so that its page is not stored."""
     life: float | None = None
     """For how many seconds the response is fresh."""
 
@@ -192,7 +194,7 @@ class Visit:
         first = f"{self.name}.{self.id}"
         made = await self._load(first, partial(self._make_first, old_response_of(load)), self.tags)
         if not self._needs_pointer:
-            self.said.tell(load)
+            self._tell(load)
             if made[0] == PASSED:
                 await self._let_pass(load, self.name, made, self.tags_of_url)
             load.timeout = self.life
@@ -208,7 +210,7 @@ class Visit:
         if made[0] == PASSED or not self._needs_pointer:
             load.skip()
         else:
-            self.said.tell(load)
+            self._tell(load)
         return made
 
     @property
@@ -221,7 +223,7 @@ class Visit:
         load = current_load()
         self.why = "stale" if load.is_stale else "vary-miss"
         made = await self._make(self._said(load.key, old_response_of(load)))
-        self.said.tell(load)
+        self._tell(load)
         headers = pointer[2]
         if not set(self.varied) <= set(headers):
             load.skip()
@@ -245,6 +247,15 @@ class Visit:
         return pointer
 
     # --- the view ---------------------------------------------------------------------------------
+
+    def _tell(self, load: Load) -> None:
+        """Tell *load*, which stores the page, what the view has said, and see whether it can be stored."""
+        self.said.tell(load)
+        for flight in load.flights:
+            noted = flight.guards
+            self.has_new_tags = noted is not None and any(
+                self.cache.tag_name(tag) not in noted for tag in self.said.tags
+            )
 
     def _said(self, name: str = "", old: Any = MISSING) -> PageLoad:
         """Return what the view gets from `current_load`."""
@@ -322,7 +333,7 @@ class Visit:
         self.watched.adopt()
         if self.error is not None:
             raise self.error
-        why_not = self.refused or ("skipped" if self.said.skipped else "")
+        why_not = self.refused or ("skipped" if self.said.skipped else "new-tags" if self.has_new_tags else "")
         return self._told(self.response, f"fwd={self.why}", f"detail={why_not}" if why_not else "stored")
 
     async def _beside(self, *status: str) -> Any:
@@ -353,8 +364,10 @@ class Visit:
 
         If it failed for another visitor, the page is too old for anything else: by a second, since clocks differ.
         """
+        if self.failed or left >= -1:
+            return self.failed
         policy = self.rules.policy(self.cache)
-        return self.failed or (left < -policy.stale_while_revalidate - 1 and policy.soft_timeout is None)
+        return left < -policy.stale_while_revalidate - 1 and policy.soft_timeout is None
 
     def _told(self, response: Any, *status: str) -> Any:
         if self.rules.shows_status and isinstance(response, HttpResponseBase):

@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from math import inf
 from time import monotonic
+from traceback import format_exception_only
 from typing import Any, TypeVar
 
 from fleetcache import commands as c
@@ -365,8 +366,7 @@ class Leading(Leases):
 
     def _say_not_renewed(self, wish: Wish, error: Exception) -> None:
         """Log, once a minute for each entry, what its loader raised."""
-        said = f"{error}"
-        self._say(wish, "not renewed", f"{type(error).__name__}: {said}" if said else type(error).__name__)
+        self._say(wish, "not renewed", "".join(format_exception_only(error)).strip())
 
     def _say(self, wish: Wish, what: str, error: object) -> None:
         """Log *what* has happened to an entry because of *error*, once a minute."""
