@@ -22,6 +22,8 @@ from benchmarks.loading.peers import AWAITING, BLOCKING, NAMES, NEARS, Life, Wor
 from fleetcache.testing.servers import EmbeddedServer
 
 PROCESSES = 4
+BEAT = 0.005
+"""Seconds between two pings of a thread that only pings."""
 LEAD = 0.15
 """Seconds from the order to begin to the beginning: time for all processes to make their callers."""
 
@@ -53,11 +55,40 @@ class Seen:
     calls: list[tuple[int, int, int]] = field(default_factory=list)
     """When each call began and ended, and when the value was made that it returned."""
     errors: list[str] = field(default_factory=list)
+    waits: list[tuple[int, int]] = field(default_factory=list)
+    """When each call began and ended that took more than half of a load's time, delays of the machine taken off."""
 
     def add(self, other: Seen) -> None:
         self.loads += other.loads
         self.calls += other.calls
         self.errors += other.errors
+        self.waits += other.waits
+
+
+class Watch(threading.Thread):
+    """A thread that only pings the server: what delays it are the machine and other work, and no cache."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.client = redis.Redis.from_url(url)
+        self.client.ping()
+        self.done = threading.Event()
+        self.delays: list[tuple[int, int]] = []
+        """From when to when a ping was late."""
+
+    def run(self) -> None:
+        before = time.monotonic_ns()
+        while not self.done.wait(BEAT):
+            self.client.ping()
+            now = time.monotonic_ns()
+            if now - before > 4 * BEAT * 1e9:
+                self.delays.append((before, now))
+            before = now
+        self.client.close()
+
+    def taken_off(self, began: int, ended: int) -> int:
+        """Return how many nanoseconds of the time from *began* to *ended* were no delay."""
+        return ended - began - sum(max(0, min(ended, end) - max(began, start)) for start, end in self.delays)
 
 
 class Member:
@@ -79,10 +110,16 @@ class Member:
         """Let the callers begin together; return what they saw."""
         seen = Seen()
         self.work.loads.clear()
+        watch = Watch(task.url)
+        watch.start()
         if self.runner:
             self.runner.run(self.arrived(task, seen))
         else:
             self.threads(task, seen)
+        watch.done.set()
+        watch.join()
+        long = [(began, ended) for began, ended, _ in seen.calls if ended - began > task.cost / 2 * 1e9]
+        seen.waits = [wait for wait in long if watch.taken_off(*wait) > task.cost / 2 * 1e9]
         seen.loads += self.work.loads
         return seen
 

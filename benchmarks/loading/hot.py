@@ -1,6 +1,7 @@
 """A key that everybody reads and that expires every second: who waits, and how often is it loaded?
 
-A caller waited if his call took more than half of a load's time: for his own load or for somebody else's.
+A caller waited if his call took more than half of a load's time: for his own load or for somebody else's.  By what a
+thread that only pings the server was delayed meanwhile, his call is taken for shorter.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _seen(begin: int, seen: Seen, seconds: float) -> Turn:
     return Turn(
         seconds,
         sorted(map(since, seen.loads)),
-        sorted((since(began), since(ended)) for began, ended, _ in seen.calls if ended - began > COST / 2 * 1e9),
+        sorted((since(began), since(ended)) for began, ended in seen.waits),
         len(seen.calls),
         sorted((ended - began) / 1e9 for began, ended, _ in seen.calls),
         max((ended - made) / 1e9 for _, ended, made in seen.calls),
@@ -125,7 +126,8 @@ def _table(face: str, names: Sequence[str], found: Hot) -> Table:
     callers = f"{PROCESSES} processes of {CALLERS} {'threads' if face == 'blocking' else 'tasks'}"
     seconds = max((sum(turn.seconds for turn in turns) for turns in found.turns.values()), default=0)
     note = (
-        f"{seconds:.0f} s in turns. A load takes {COST * 1e3:.0f} ms; a caller waited if his call took more than half of that. "
+        f"{seconds:.0f} s in turns. A load takes {COST * 1e3:.0f} ms; a caller waited if his call took more than half of that, "
+        "not counting what delayed a thread that only pings the server. "
         "Oldest value: how long after it was made a value was still returned."
     )
     absent = {name: why for name, why in found.absent.items() if name in names}
