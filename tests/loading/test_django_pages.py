@@ -678,7 +678,8 @@ def test_a_view_says_how_long_its_page_lives(site, headers, timeout, expected):
     assert [site.text(), site.text()] == ["1", "1"]
 
 
-def test_a_view_keeps_the_old_page(site, headers):
+@pytest.mark.parametrize("returned", [True, False])
+def test_a_view_keeps_the_old_page(site, headers, returned):
     """Its old response begins a new life, whatever the view returns."""
 
     def answer(request: Any, call: int) -> Any:
@@ -688,7 +689,8 @@ def test_a_view_keeps_the_old_page(site, headers):
             load.timeout = 0.05
             return HttpResponse(str(call), headers=headers)
         assert load.stale.content == b"1"
-        return load.unchanged() if call == 2 else None
+        old = load.unchanged()
+        return old if returned else HttpResponse("another")
 
     site.view(answer, stale_if_error=60, headers=True)
     first = site.get()
