@@ -167,6 +167,8 @@ class blocking(_Face[S, P, Coroutine[Any, Any, T]]):  # noqa: N801 - used as a f
                 coroutine = method(self.still or self, *args, **kwargs)
             except TypeError as error:  # wrong arguments: the error names the coroutine
                 text = str(error).replace(f"{method.__qualname__}()", f"{face.__qualname__}()")
+                if type(error) is not TypeError or text == str(error):
+                    raise
                 raise TypeError(text) from None
             return complete(coroutine)
 
