@@ -213,7 +213,7 @@ PLAIN = {"early": "a number (1.0 is usual)", "jitter": "a number from 0 to 1 (0.
 OPTIONAL = {"absent_for", "wait", "soft_timeout", "hard_timeout"}
 FIELDS = {each.name for each in fields(Policy)}
 MEANT = {"stale": "stale_while_revalidate"}
-"""What is meant by some other words."""
+"""What is meant by some other words; ``{% cached %}`` takes them."""
 NUMBERS = FIELDS - {"timeout", "renew"}
 
 

@@ -19,11 +19,11 @@ from django.template import Node, TemplateSyntaxError, Variable, VariableDoesNot
 from django.template.base import token_kwargs
 
 from fleetcache.django.backend import cache_named
-from fleetcache.django.rules import SHORT, unknown
+from fleetcache.django.rules import unknown
 from fleetcache.marks import Timeout
-from fleetcache.policy import Policy
+from fleetcache.policy import MEANT, Policy
 
-OPTIONS = {each.name for each in fields(Policy)} - {"timeout"} | {"tags", "using", *SHORT}
+OPTIONS = {each.name for each in fields(Policy)} - {"timeout"} | {"tags", "using", *MEANT}
 
 AMBIGUOUS = make_template_fragment_key("", ["a:b", "c"]) == make_template_fragment_key("", ["a", "b:c"])
 """Whether Django gives different values one key, as version 5.2 does if they hold colons."""
@@ -89,7 +89,7 @@ class Fragment(Node):
         self, tag: str, nodelist: Any, timeout: Any, name: Any, vary_on: list[Any], options: dict[str, Any]
     ) -> None:
         self.tag, self.nodelist, self.timeout, self.name, self.vary_on = tag, nodelist, timeout, name, vary_on
-        self.options = {SHORT.get(option, option): expression for option, expression in options.items()}
+        self.options = {MEANT.get(option, option): expression for option, expression in options.items()}
         if len(self.options) < len(options):
             raise TemplateSyntaxError(f"{tag}: stale and stale_while_revalidate are the same option")
         self.using = self.options.pop("using", None)

@@ -13,12 +13,9 @@ from django.utils.cache import get_max_age
 
 from fleetcache.kinds import nearest
 from fleetcache.marks import DEFAULT_TIMEOUT, Timeout
-from fleetcache.policy import Policy
+from fleetcache.policy import MEANT, Policy
 
 Tags: TypeAlias = Iterable[str] | Callable[..., Iterable[str] | Awaitable[Iterable[str]]]
-
-SHORT = {"stale": "stale_while_revalidate"}
-"""Names of options that ``{% cached %}`` has besides those of a policy."""
 
 OPTIONS = {each.name for each in fields(Policy)} | {"cache", "key_prefix", "tags", "headers", "vary_on_user"}
 """The names of the arguments of `cache_page`."""
@@ -26,7 +23,7 @@ OPTIONS = {each.name for each in fields(Policy)} | {"cache", "key_prefix", "tags
 
 def unknown(name: str, known: Collection[str]) -> str:
     """Return the message about an option *name* that is not among *known*."""
-    meant = name if name in known else SHORT.get(name, name)
+    meant = name if name in known else MEANT.get(name, name)
     return f"unknown option {name!r}.{nearest(meant, known)} There are {', '.join(sorted(known))}"
 
 
