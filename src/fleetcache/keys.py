@@ -149,9 +149,13 @@ def last_number(name: str) -> str:
     return f"{LAST_NUMBER}:{{{_text_in(crc_hqx(in_utf8(tag[0][1:-1] if tag else name), 0) % SLOTS)}}}"
 
 
+EPOCH = "fleetcache:epoch:"
+"""The beginning of the name under which an epoch is stored."""
+
+
 def epoch_name(prefix: str) -> str:
     """Return the name under which the epoch of all entries with *prefix* is stored: `clear` ends it."""
-    return f"fleetcache:epoch:{prefix}"
+    return EPOCH + prefix
 
 
 def gone_name(prefix: str) -> str:

@@ -653,3 +653,37 @@ async def test_tags_and_refresh_count_in_a_pipeline(cache):
     await cache.invalidate_tags("t")
 
     assert await cache.get("a") is None
+
+
+async def test_a_callable_that_takes_no_renewal(whole, clock, caplog):
+    """An executor that was shut down fails nobody: the caller renews, and gets the old value."""
+
+    def refuses(work):
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    options = {"timeout": 60, "stale_while_revalidate": 300, "renew": refuses}
+    for _ in range(2):
+        await Face(whole, BLOCKING).get_or_set("key", lambda: "old", 60, stale_while_revalidate=300)
+        await Face(whole, BLOCKING).get_or_set_many(
+            ["many"], lambda keys: {"many": "old"}, 60, stale_while_revalidate=300
+        )
+        clock.now += 61
+        assert whole.get_or_set("key", lambda: "new", **options) == "old"
+        assert whole.get_or_set_many(["many"], lambda keys: {"many": "new"}, **options) == {"many": "old"}
+        assert (whole.get("key"), whole.get("many")) == ("new", "new")
+        assert "cannot schedule new futures" in caplog.text
+        whole.delete_many(["key", "many"])
+
+
+def test_old_values_of_a_batch_are_renewed_each_time(whole, clock):
+    """A renewal that is done elsewhere leaves nothing behind that would keep the next one from being done."""
+    options = {"timeout": 2, "stale_while_revalidate": 60, "renew": lambda work: work()}
+    seen = []
+    for turn in range(3):
+        seen.append(
+            whole.get_or_set_many(["a", "b"], lambda keys, turn=turn: dict.fromkeys(keys, turn), **options)["a"]
+        )
+        clock.now += 3
+
+    assert seen == [0, 0, 1]
+    assert whole.flights.submitted == {}

@@ -303,6 +303,20 @@ async def test_what_is_kept_in_an_outage(valkey, link, face):
     assert await cache.get_or_set("key", load.of(cache)) == [5]
 
 
+@pytest.mark.parametrize(("operation", "arguments"), [("clear", ()), ("delete_pattern", ("k*",))])
+async def test_what_is_kept_in_an_outage_is_given_up_by_a_pattern(link, face, operation, arguments):
+    """Operations that find names at the server give up what was kept as well, although they find none."""
+    cache = distant(link, face, IGNORE_EXCEPTIONS=True, OUTAGE_TTL=30)
+    await cache.set("other", 1)
+    load = Gated([1], [2], opened=True)
+    cut(link)
+    assert [await cache.get_or_set("key", load.of(cache)) for _ in range(2)] == [[1]] * 2
+
+    await getattr(cache, operation)(*arguments)
+
+    assert await cache.get_or_set("key", load.of(cache)) == [2]
+
+
 async def test_nothing_is_kept_without_outage_ttl(link, face):
     """Each call loads, and nothing else is remembered."""
     cache = distant(link, face, IGNORE_EXCEPTIONS=True)

@@ -24,7 +24,7 @@ from fleetcache.failsafe import TROUBLE
 from fleetcache.forks import chance
 from fleetcache.interrupts import interruption
 from fleetcache.judging import Standing as Worth
-from fleetcache.keys import unique
+from fleetcache.keys import EPOCH, unique
 from fleetcache.loading.flights import HOLDERS, Failed, Flight, Found, Gone, Made, Outcome
 from fleetcache.loading.leases import STORED, Leases, Standing, overtaken, times_of
 from fleetcache.loading.load import CURRENT, Load, loads_here
@@ -344,7 +344,7 @@ class Leading(Leases):
         """As in `Core`; a write that failed gives up what was kept of its entries."""
         if self.flights.kept:
             commands = list(commands)
-            self.flights.drop(c.written(commands))
+            self.flights.drop(None if any(map(_ends_epoch, commands)) else c.written(commands))
         return super().instead(error, instead, commands)
 
     # --- afterwards -------------------------------------------------------------------------------
@@ -392,3 +392,8 @@ class Leading(Leases):
             return
         with suppress(RuntimeError):  # the loop ends
             keep(asyncio.get_running_loop().create_task(self._let_go(flight, wish)))
+
+
+def _ends_epoch(command: Command) -> bool:
+    """Whether *command* gives up entries that it does not name, as `clear` and `delete_pattern` do."""
+    return command[1] == c.ENDING if command[0] is c.FREE else command[0] is c.VOID and command[1].startswith(EPOCH)

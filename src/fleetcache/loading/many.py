@@ -334,13 +334,14 @@ class Batches(LeadingMany, Loading):
         if not mine:
             return
         apart = Batch(batch.load_many, batch.policy, batch.version, batch.began, {}, renewals=mine)
-        submitted.update(dict.fromkeys(mine, now + batch.policy.lease))
+        names = list(mine)  # who renews them takes them out of the batch
+        submitted.update(dict.fromkeys(names, now + batch.policy.lease))
 
         def work() -> None:
             try:
                 complete(self._renew_here(apart))
             finally:
-                for name in mine:
+                for name in names:
                     submitted.pop(name, None)
 
         if not submit(work, batch.policy.renew):

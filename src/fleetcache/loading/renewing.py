@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from fleetcache.forks import Guard, in_children
+from fleetcache.interrupts import let_pass
 from fleetcache.threads import begun
 
 log = logging.getLogger("fleetcache.loading")
@@ -108,7 +109,12 @@ def submit(work: Work, how: str | Callable[[Work], Any]) -> bool:
     for carry in carriers:
         work = carry(work)
     if callable(how):
-        how(work)
+        try:
+            how(work)
+        except Exception as error:
+            let_pass(error)
+            log.exception("a renewal was refused")  # an executor that was shut down, a queue that is away
+            return False
         return True
     return POOL.submit(work)
 
