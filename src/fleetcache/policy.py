@@ -119,6 +119,8 @@ class Policy:
 
         *also* are further arguments of the call, one of which may be meant by an option that a policy does not have.
         """
+        if callable(options.get("renew")):
+            return _combined(given, defaults, **options)  # to keep it would keep alive what it refers to
         try:
             # A site has few policies, and making one takes longer than a read.
             return _known(given, defaults, **options)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import signal
 import threading
 import time
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -687,3 +689,18 @@ def test_old_values_of_a_batch_are_renewed_each_time(whole, clock):
 
     assert seen == [0, 0, 1]
     assert whole.flights.submitted == {}
+
+
+def test_a_callable_that_renews_is_not_kept(whole):
+    """What a function refers to, such as a request, lives no longer because a call has named the function."""
+
+    class Request:
+        pass
+
+    request = Request()
+    known = weakref.ref(request)
+    whole.get_or_set("key", lambda: 1, 60, stale_while_revalidate=5, renew=lambda work, request=request: work())
+    del request
+    gc.collect()
+
+    assert known() is None

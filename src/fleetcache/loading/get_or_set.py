@@ -156,7 +156,7 @@ class Loading(Joining):
         usual = self.settings.options.loading or ORDINARY
         standard = type(timeout) is not Policy and any(timeout is mark for mark in self.default_marks)
         chosen = Policy.of(DEFAULT_TIMEOUT if standard else timeout, usual, options, ARGUMENTS)
-        if key and len(policies) < MOST_POLICIES:
+        if key and len(policies) < MOST_POLICIES and not callable(options.get("renew")):  # it may refer to anything
             policies[key] = chosen  # most calls of a program are of a few kinds, and a policy takes 10 µs to make
         return chosen
 
