@@ -161,7 +161,11 @@ def test_an_autoreload(site):
             assert before[0] == after[0] == 1  # another counter: the site was loaded anew
         finally:
             os.killpg(process.pid, signal.SIGINT)
-            process.wait(10)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # or `with` would wait for ever
+                raise
 
     assert gone(site)
 
