@@ -346,7 +346,8 @@ class Keyspace(Reading):
             if not isinstance(reply, ResponseError):
                 return
             if not c.refuses_scripts(reply):
-                raise self.refusal(reply, command)
+                self.instead(self.refusal(reply, command), None, (command,))
+                return
         # Without the list nobody knows what was deleted, and all loads are refused.
         await self.ask_all([(home, [(c.VOID, gone), (c.VOID, epoch)])], None)
 

@@ -172,13 +172,13 @@ async def test_early_renewal_is_drawn_once(copies, monkeypatch):
 
 async def test_lookup_of_a_copy(near, asked):
     """It says that `get` asks nobody, and asks the server what the copy does not know; with ``fresh`` it knows of no copy."""
-    await put(near, "key", "text", fresh=5000, cost=70)
+    await put(near, "key", "text", fresh=5000)
     await copied(near, "key")
     asked()
 
     found = await near.lookup("key")
 
-    assert (found.value, found.state, found.cost) == ("text", "near", 0.07)
+    assert (found.value, found.state) == ("text", "near")
     assert 0 < found.left <= 5.1
     assert asked() > 0
     assert await near.get("key") == "text"

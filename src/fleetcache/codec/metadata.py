@@ -47,6 +47,10 @@ MOST = 64 * 1024
 """The longest metadata that is read, in bytes; 16 tags with names of 4,000 bytes."""
 
 
+class UnreadableMetadata(UnreadableValue):
+    """The metadata of a payload cannot be read; the codec's error says of which payload."""
+
+
 def new_stamp() -> bytes:
     """Return random bytes, by which an entry is told from a later one of the same name."""
     return os.urandom(STAMP)
@@ -93,7 +97,7 @@ class Metadata:
         try:
             form, stamp, fresh_until, stale, made, cost, early, count = _fixed.unpack_from(packed)
             if form != FORM or count > MAX_TAGS:
-                raise UnreadableValue("an entry's metadata has a form of a newer release")
+                raise UnreadableMetadata("an entry's metadata has a form of a newer release")
             at, tags, scope = _fixed.size, [], ""
             if count:
                 (length,) = _number.unpack_from(packed, at)
@@ -105,9 +109,9 @@ class Metadata:
                 at = end + VERSION
                 tags.append((packed[start:end].decode(), packed[end:at]))
         except (struct.error, UnicodeDecodeError) as error:
-            raise UnreadableValue("an entry's metadata is cut off") from error
+            raise UnreadableMetadata("an entry's metadata is cut off") from error
         if at != len(packed):
-            raise UnreadableValue("an entry's metadata does not end where it says")
+            raise UnreadableMetadata("an entry's metadata does not end where it says")
         return cls(fresh_until, stale, cost, tuple(tags), stamp, early / 100, scope, made)
 
 
@@ -150,7 +154,7 @@ def opened(payload: bytes) -> tuple[Metadata, int] | None:
     end = start + length
     ends = end + (payload[:1] != ENVELOPE[:1])
     if length >= MOST or ends >= len(payload) or (ends != end and payload[end : end + 1] != DROP):
-        raise UnreadableValue("an entry's metadata is cut off")
+        raise UnreadableMetadata("an entry's metadata is cut off")
     return Metadata.unpack(payload[start:end]), ends
 
 

@@ -28,7 +28,17 @@ from functools import cache
 from typing import Any, NoReturn
 
 from fleetcache.codec.compressors import KNOWN, MAX_VALUE_BYTES, Compressor, IdentityCompressor, LibraryCompressor
-from fleetcache.codec.metadata import ENVELOPE, LONG, SHORT, Described, Metadata, alone, head, opened
+from fleetcache.codec.metadata import (
+    ENVELOPE,
+    LONG,
+    SHORT,
+    Described,
+    Metadata,
+    UnreadableMetadata,
+    alone,
+    head,
+    opened,
+)
 from fleetcache.codec.serializers import PickleSerializer, Serializer
 from fleetcache.errors import FleetcacheError, SettingsError, UnreadableValue, UnstorableValue
 from fleetcache.interrupts import is_stated, let_pass
@@ -208,6 +218,8 @@ class Codec:
     def _refuse(self, payload: bytes, error: Exception) -> NoReturn:
         """Raise UnreadableValue for the *error* of a decoder, or *error* itself if *payload* is not the cause."""
         let_pass(error)
+        if isinstance(error, UnreadableMetadata):
+            raise UnreadableValue(self._complaint(payload, error)) from error
         if isinstance(error, UnreadableValue) or (
             isinstance(error, MemoryError) and not self._is_greedy(payload, error)
         ):
