@@ -256,6 +256,7 @@ def value(number: int) -> list[Any]:
     return [number, "v" * (20_000 if number == 3 else number)]
 
 
+@pytest.mark.alone
 @pytest.mark.few(3)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, TimeLimit, TimeoutError])
 @pytest.mark.parametrize("place", PLACES)
