@@ -20,6 +20,16 @@ SOON = 5.0
 """Seconds within which whatever a test waits for has happened."""
 
 
+class Clock:
+    """The time of a server in memory, which the test turns."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Gated:
     """A loader that makes one value after another, each call when its gate is open."""
 

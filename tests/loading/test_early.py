@@ -8,7 +8,7 @@ import pytest
 from tests.caches import own_prefix
 from tests.faces import BLOCKING, Face
 from tests.loading.entries import stored
-from tests.loading.gates import Gated, calling, until
+from tests.loading.gates import Clock, Gated, calling, until
 
 from fleetcache import Cache
 from fleetcache.loading import wishes
@@ -16,16 +16,6 @@ from fleetcache.servers.memory import memory_server
 
 COST = 0.02
 """How many seconds the first load takes, at least."""
-
-
-class Clock:
-    """The time of a server in memory, which the test turns."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

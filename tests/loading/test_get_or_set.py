@@ -16,7 +16,7 @@ import pytest
 from tests.caches import own_prefix
 from tests.faces import AWAITING, BLOCKING, Face, settled
 from tests.loading.entries import put
-from tests.loading.gates import Gated, calling, joined, until
+from tests.loading.gates import Clock, Gated, calling, joined, until
 
 from fleetcache import Cache
 from fleetcache.errors import LoadFailed
@@ -31,16 +31,6 @@ TRANSPORTS = ["valkey-tcp", "valkey-near", "redis-tcp", "cluster", "memory"]
 
 class SoftTimeLimit(Exception):
     """As Celery's: an Exception like any other."""
-
-
-class Clock:
-    """The time of a server in memory, which the test turns."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -89,8 +89,7 @@ class Leases(Guarding):
         life: int | None,
         lease: float,
     ) -> Standing:
-        new = os.urandom(8).hex()
-        command = (c.LEASE, c.TAKE, 2, name, lease_name(name), *judged, new, holder, *times)
+        command = taking(name, judged, holder, times)
         home = self.topology.route(command)
         plan, places = self._with_guards(home, command, guards, life)
         answers = await self.ask_all(plan, None, scripts=True)
@@ -299,6 +298,11 @@ def overtaken(refusal: int | None, judged: Mark) -> bool:
     The lease is gone if he loaded too and was done first, or if he gave up the entry and perhaps stored another one.
     """
     return refusal == ENTRY_CHANGED or (refusal == LEASE_GONE and judged == MISSING_ENTRY)
+
+
+def taking(name: str, judged: Mark, holder: str, times: tuple[int, ...]) -> Command:
+    """Return the command that takes the lease of the entry called *name*; without *times* it only looks."""
+    return (c.LEASE, c.TAKE, 2, name, lease_name(name), *judged, os.urandom(8).hex(), holder, *times)
 
 
 def times_of(lease: float) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,7 +12,7 @@ from fleetcache import commands as c
 from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.keys import lease_name
 from fleetcache.loading.guards import RENEWALS, Guards
-from fleetcache.loading.leases import GUARD_CHANGED, STORED, UNKNOWN, Leases, Standing, _standing, times_of
+from fleetcache.loading.leases import GUARD_CHANGED, STORED, UNKNOWN, Leases, Standing, _standing, taking, times_of
 from fleetcache.loading.wishes import Mark
 
 
@@ -52,11 +51,7 @@ class LeasesOfMany(Leases):
         shares = self.topology.shares([claim.name for claim in claims], reads=False)
         for server, places in shares:
             plan[server] = [
-                (
-                    *(c.LEASE, c.TAKE, 2, claims[place].name, lease_name(claims[place].name), *claims[place].judged),
-                    *(os.urandom(8).hex(), claims[place].holder, *times),
-                )
-                for place in places
+                taking(claims[place].name, claims[place].judged, claims[place].holder, times) for place in places
             ]
         captured: list[tuple[Server, list[str]]] = []
         for server, places in self.topology.shares(guards, reads=False):
