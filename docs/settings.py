@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetcache.keys import default_key_function
-from fleetcache.settings import NearOptions, Options, Settings, spellings
+from fleetcache.settings import NearOptions, Options, Settings, StatsOptions, spellings
 from fleetcache.urls import SCHEMES
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -111,6 +111,12 @@ Settings.read("redis://127.0.0.1:6379/1", {"OPTIONS": {"NEAR": {"PREFIXES": ["sh
 ```
 
 `True` means the defaults, a size means `MAX_BYTES`, and a dict may hold any of these, in upper or lower case:
+"""
+
+STATS = """
+## Statistics
+
+`OPTIONS["STATS"]` is on by default; [Observing](observing.md) says what is counted. A dict has these names:
 """
 
 NEAR_NOTES = """\
@@ -212,6 +218,14 @@ def page() -> str:
             ),
         ),
         NEAR_NOTES,
+        STATS,
+        _table(
+            ("name", "default", "meaning"),
+            (
+                (_code(*spellings(option)), _default(option), meaning(StatsOptions, option))
+                for option in fields(StatsOptions)
+            ),
+        ),
         "## Connection options of redis-py\n",
         "Every keyword argument of redis-py's connections is an option too, under redis-py's name, and is passed on, for\n"
         "blocking and awaiting connections. Options of TLS need `rediss://`. A selection:\n",
@@ -244,6 +258,8 @@ def meaning(kind: type, described: Field[Any]) -> str:
 def _default(described: Field[Any]) -> str:
     if described.default_factory is not MISSING:
         return _code(repr(described.default_factory()))
+    if isinstance(described.default, StatsOptions):
+        return _code("True")
     if described.default is MISSING:
         return "required" if described.name == "location" else "`{}`"
     if described.default is default_key_function:

@@ -289,6 +289,13 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value
 
 
+def group_names(value: Any) -> dict[str, str]:
+    """Return a dict from globs of keys to the names of groups."""
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) and text for text in (*value, *value.values())):
+        raise TypeError("a dict from globs of keys to names of groups is expected, such as {'user:*': 'users'}")
+    return dict(value)
+
+
 def one_of(*words: str | None) -> Callable[[Any], Any]:
     """Return a function that reads one of *words*."""
 

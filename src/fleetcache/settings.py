@@ -85,20 +85,35 @@ class NearOptions:
         """Return the options that *value* stands for: a switch, a size, or a dict of fields; None if NEAR is off."""
         if value is None or (isinstance(value, (bool, int, str)) and str(value).lower() in kinds.SWITCHES):
             return cls() if value is not None and kinds.flag(value) else None
-        known = by_name(cls)
         if not isinstance(value, Mapping):
             try:
-                return cls(**read_setting("", "MAX_BYTES", known["MAX_BYTES"], value))
+                return cls(**read_setting("", "MAX_BYTES", by_name(cls)["MAX_BYTES"], value))
             except SettingsError as error:
                 raise ValueError(f"True, a size such as '64MB', or a dict is expected. {error}") from error
-        found: dict[str, Any] = {}
-        for name, written in value.items():
-            if (setting := known.get(str(name).upper())) is None:
-                raise SettingsError(
-                    f"unknown name {quoted(name)}.{kinds.nearest(str(name), known)} Known: {', '.join(known)}"
-                )
-            found |= read_setting("", name, setting, written)
-        return cls(**found)
+        return cls(**read_fields(cls, value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatsOptions:
+    """``OPTIONS["STATS"]``: what a process counts of its cache."""
+
+    groups: Mapping[str, str] = option({}, kinds.group_names)
+    """Which keys are counted together: a dict from globs of keys to names, such as `{"user:*": "users"}`. The first glob that
+    matches decides, and other keys are counted as `other`. Left out: the part of a key before its first `:` is its group."""
+    publish: float | None = option(None, kinds.limit)
+    """How often, in seconds, the process writes its figures into a small entry that expires, so that the admin and
+    `fleetcache top` show all processes. 0: never. Left out: 10 with `fleetcache.django` in INSTALLED_APPS, else never."""
+    advise: bool = option(True, kinds.flag)
+    """Whether to estimate, with NEAR, which hit ratio other values of MAX_BYTES would have."""
+    audit: int = option(1_000_000, kinds.whole(0))
+    """With NEAR, one of this many hits is compared with the entry on the server. 0: none."""
+
+    @classmethod
+    def read(cls, value: Any) -> StatsOptions | None:
+        """Return the options that *value* stands for: a switch, or a dict of fields; None if STATS is off."""
+        if isinstance(value, Mapping):
+            return cls(**read_fields(cls, value))
+        return cls() if kinds.flag(value) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +220,9 @@ class Options:
     clients of a service do not use it."""
     allow_embedded: bool = option(False, kinds.flag)
     """Start an `embedded://` server even if Django's DEBUG is off."""
+    stats: StatsOptions | None = option(StatsOptions(), StatsOptions.read)
+    """Count hits, misses, loads, bytes and times, by group of keys. False: nothing is counted. A dict: see
+    [below](#statistics)."""
     near: NearOptions | None = option(None, NearOptions.read, "near")
     """Keep copies of values in the process; the server announces every change, which keeps them current. True, a size such
     as `"64MB"`, or a dict: see [below](#the-near-cache)."""
@@ -274,6 +292,18 @@ class Options:
         return options
 
 
+def read_fields(kind: Any, written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the dataclass *kind* that the dict *written* holds."""
+    known, found = by_name(kind), dict[str, Any]()
+    for name, value in written.items():
+        if (setting := known.get(str(name).upper())) is None:
+            raise SettingsError(
+                f"unknown name {quoted(name)}.{kinds.nearest(str(name), known)} Known: {', '.join(known)}"
+            )
+        found |= read_setting("", name, setting, value)
+    return found
+
+
 HINTS = {"ssl": " For TLS write rediss:// in LOCATION instead."}
 """Corrections for some names that are no options."""
 
@@ -282,6 +312,8 @@ def hint(name: Any) -> str:
     """Return a correction for *name*, which is no option; "" if none is known."""
     if (of_near := str(name).upper()) in by_name(NearOptions):
         return f" It is an option of NEAR: {{'OPTIONS': {{'NEAR': {{{of_near!r}: …}}}}}}."
+    if of_near in by_name(StatsOptions):
+        return f" It is an option of STATS: {{'OPTIONS': {{'STATS': {{{of_near!r}: …}}}}}}."
     if of_near.lower() in FIELDS - {"timeout"}:
         return f" It is a field of LOADING: {{'OPTIONS': {{'LOADING': {{{of_near!r}: …}}}}}}."
     return HINTS.get(str(name).lower(), "")
