@@ -13,10 +13,12 @@ A client class of a site's own overrides the coroutine of an operation, and its 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import GenericAlias, MappingProxyType
 from typing import Any, Self
+from weakref import WeakMethod
 
 from fleetcache import commands as c
 from fleetcache.codec.metadata import alone
@@ -25,7 +27,7 @@ from fleetcache.codec.serializers import BaseSerializer
 from fleetcache.core import LEASES, Core, Timeout
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
-from fleetcache.keys import CacheKey
+from fleetcache.keys import CacheKey, default_key_function, key_within
 from fleetcache.keyspace import Keyspace
 from fleetcache.loading.flights import PROTECTION, Flights
 from fleetcache.loading.invalidation import Invalidation
@@ -35,10 +37,13 @@ from fleetcache.near.near import Near, announced, open_near
 from fleetcache.owed import OWED, OWING
 from fleetcache.pipeline import OPERATIONS, Pipeline
 from fleetcache.policy import LEASE
+from fleetcache.servers.arguments import glob
 from fleetcache.settings import Settings, from_url
 from fleetcache.sharing import Sharing
 from fleetcache.stats.exchanges import is_heard
+from fleetcache.stats.groups import Grouping
 from fleetcache.stats.payloads import LOADS, PAYLOADS, Stats
+from fleetcache.stats.tally import Tally
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.tagging import Hints
 from fleetcache.topology.contract import REDIRECTS, SERVERS, Topology
@@ -58,11 +63,59 @@ class Shared:
     codec: Codec
     stats: Stats
     near: Near | None
+    tally: Tally | None = None
+    """What is counted; None if OPTIONS["STATS"] is off."""
     flights: Flights = field(default_factory=Flights)
     hints: Hints = field(default_factory=Hints)
 
+    def __post_init__(self) -> None:
+        if self.tally is not None:
+            self.tally.parts = WeakMethod(self.parts)
+
+    def parts(self) -> dict[str, Any]:
+        """Return the parts of `Cache.snapshot` that are not counted by the tally."""
+        info = info_of(self)
+        return {part: info[part] for part in ("near", "loading", "servers")}
+
 
 _shared: Sharing[Shared] = Sharing()
+
+
+def info_of(parts: Any) -> dict[str, Any]:
+    """Return what `Cache.info` returns; *parts* is a cache, or what caches share."""
+    off = {"state": "off", "why": "OPTIONS['NEAR'] is not set"}
+    if parts.settings.options.near is not None:
+        off["why"] = "memory:// is in this process already"
+    return {
+        "servers": [SERVERS.of(server) for server in parts.topology.servers],
+        "near": off if parts.near is None else parts.near.stats(),
+        "loading": {**LOADS.of(parts.stats), **PROTECTION.of(parts.flights), **OWING.of(OWED)},
+        **REDIRECTS.of(parts.topology),
+        **PAYLOADS.of(parts.stats),
+    }
+
+
+def tally_of(settings: Settings) -> Tally | None:
+    """Return a new tally for the caches of *settings*; None if these say that nothing is counted."""
+    options = settings.options.stats
+    if options is None:
+        return None
+    own, plain = settings.reverse_key_function, settings.key_function is default_key_function
+    key_of = own or (partial(key_within, prefix=settings.key_prefix, version=settings.version) if plain else str)
+    return Tally(Grouping(key_of, group_by(options.groups)), options)
+
+
+def group_by(groups: Mapping[str, str]) -> Callable[[str], str | None] | None:
+    """Return the function that maps a key to the group of the first of the globs *groups* that matches; None without any."""
+    if not groups:
+        return None
+    rules = [(glob(pattern.encode(errors="replace")).fullmatch, name) for pattern, name in groups.items()]
+
+    def group_of(key: str) -> str | None:
+        text = key.encode(errors="replace")
+        return next((name for matches, name in rules if matches(text)), None)
+
+    return group_of
 
 
 class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
@@ -96,7 +149,9 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         common = self.common = self.shared(Settings.shared(location, params, alias=alias, defaults=defaults))
         self.settings, self.topology, self.codec = common.settings, common.topology, common.codec
         self.stats, self.near, self.flights = common.stats, common.near, common.flights
-        self.hints = common.hints
+        self.hints, self.tally = common.hints, common.tally
+        if self.tally is not None and alias:
+            self.tally.alias = self.tally.alias or alias
         self.key_prefix = self.settings.key_prefix
         self.version = self.settings.version
         self.key_func = self.settings.key_function
@@ -116,8 +171,9 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         if found is None:
             # No lock is held while a site's classes are called: see `Settings.shared`.
             topology, codec = cls.make_topology(settings), cls.make_codec(settings)
+            tally = tally_of(settings)
             near = open_near(settings, announced(settings), topology, cls.warns)
-            found = _shared.put(key, Shared(settings, topology, codec, Stats(), near))
+            found = _shared.put(key, Shared(settings, topology, codec, Stats(), near, tally))
         return found
 
     @classmethod
@@ -198,16 +254,14 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
 
         Nothing is sent.
         """
-        off = {"state": "off", "why": "OPTIONS['NEAR'] is not set"}
-        if self.settings.options.near is not None:
-            off["why"] = "memory:// is in this process already"
-        return {
-            "servers": [SERVERS.of(server) for server in self.topology.servers],
-            "near": off if self.near is None else self.near.stats(),
-            "loading": {**LOADS.of(self.stats), **PROTECTION.of(self.flights), **OWING.of(OWED)},
-            **REDIRECTS.of(self.topology),
-            **PAYLOADS.of(self.stats),
-        }
+        return info_of(self)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what this process has counted of the caches of this configuration, in a form for JSON.
+
+        Nothing is sent.  An empty dict if ``OPTIONS["STATS"]`` is off.  docs/observing.md explains the figures.
+        """
+        return {} if self.tally is None else self.tally.snapshot()
 
     # --- underneath -------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ from fleetcache.policy import LEASE
 from fleetcache.servers.borrowed import TAKEN, CallersPipeline, server_of
 from fleetcache.settings import Settings
 from fleetcache.stats.payloads import MINUTE, Stats
+from fleetcache.stats.tally import Tally
 from fleetcache.times import LARGEST, milliseconds
 from fleetcache.topology.contract import Topology
 from fleetcache.topology.standalone import Standalone
@@ -64,6 +65,7 @@ class Core(Twinned):
     key_func: KeyFunction
     default_timeout: float | None
     stats: Stats
+    tally: Tally | None = None
     near: Near | Copyless | None = None
 
     plain_head: str | None = None

@@ -1,0 +1,81 @@
+"""Distributions of times: counts in buckets whose limits grow by a fourth of an octave.
+
+A bucket reaches from a limit to about 1.19 times that limit, so a percentile is off by a tenth at most.  All
+distributions have the same limits, so those of several processes are added up bucket by bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import log2
+from typing import Any, Final
+
+SHORTEST: Final = 1e-6
+"""Shorter times are counted in the first bucket."""
+PARTS: Final = 4
+"""Buckets for each doubling of the time."""
+BUCKETS: Final = 27 * PARTS
+"""The last bucket holds all times above two minutes."""
+LIMITS: Final = tuple(SHORTEST * 2 ** ((place + 1) / PARTS) for place in range(BUCKETS))
+"""The upper limit of each bucket, in seconds."""
+PERCENTILES: Final = (50, 95, 99)
+
+
+class Latency:
+    """How often times of each length were measured."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * BUCKETS
+        self.sum = 0.0
+        """All times together, in seconds."""
+
+    @property
+    def count(self) -> int:
+        """How many times were measured."""
+        return sum(self.counts)
+
+    def note(self, seconds: float) -> None:
+        """Count one time."""
+        self.sum += seconds
+        place = int(log2(seconds / SHORTEST) * PARTS) if seconds > SHORTEST else 0
+        self.counts[min(place, BUCKETS - 1)] += 1
+
+    def add(self, other: Latency) -> None:
+        """Add what another distribution has counted."""
+        self.sum += other.sum
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+
+    def percentile(self, percent: float) -> float:
+        """Return the seconds that *percent* of the measured times did not exceed; 0 if none was measured."""
+        counts = list(self.counts)
+        wanted = sum(counts) * percent / 100
+        for place, count in enumerate(counts):
+            if count and count >= wanted:
+                # As if the times within a bucket were spread evenly, on the scale of the buckets.
+                return float(SHORTEST * 2 ** ((place + max(wanted, 0) / count) / PARTS))
+            wanted -= count
+        return 0.0
+
+    def figures(self) -> dict[str, Any]:
+        """Return the distribution in a form for JSON: `count`, `sum`, percentiles in seconds, and the buckets that are not empty."""
+        return {
+            "count": self.count,
+            "sum": self.sum,
+            **{f"p{percent}": self.percentile(percent) for percent in PERCENTILES},
+            "buckets": [[limit, count] for limit, count in zip(LIMITS, self.counts, strict=True) if count],
+        }
+
+    @classmethod
+    def read(cls, figures: Mapping[str, Any]) -> Latency:
+        """Return the distribution that `figures` of this or another process returned; raise ValueError if it is none."""
+        found = cls()
+        try:
+            found.sum = float(figures.get("sum", 0.0))
+            for limit, count in figures["buckets"]:
+                place = round(log2(limit / SHORTEST) * PARTS) - 1
+                found.counts[min(max(place, 0), BUCKETS - 1)] += int(count)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"no distribution of times: {error!r}") from error
+        return found
