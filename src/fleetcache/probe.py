@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -106,8 +106,11 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
     server refuses the password, the exception is that of a cache.
     """
     location, params = from_url(url)
-    written = {**params["OPTIONS"], **(options or {})}
-    settings = Settings.read(location, {**params, "OPTIONS": written})
+    return examine(Settings.read(location, {**params, "OPTIONS": {**params["OPTIONS"], **(options or {})}}), prefix)
+
+
+def examine(settings: Settings, prefix: str | None = None) -> Report:
+    """Check whether the near cache works with the server of *settings*; see `probe`."""
     place = settings.location[0]
     if place.kind not in {"server", "cluster", "service"}:
         raise SettingsError(f"{place.masked}: there is no server to ask; give the URL of one: redis://host:6379/0")
@@ -128,7 +131,7 @@ def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | N
         try:
             listener = line()
         except UnsupportedServer as error:
-            plain = pool_of(Settings.read(location, {**params, "OPTIONS": {**written, "protocol": 2}}).options)
+            plain = pool_of(replace(settings.options, connection={**settings.options.connection, "protocol": 2}))
             with suppress(FleetcacheError, RedisError):  # perhaps the server does not speak RESP2 either
                 asked = line(plain)
                 greeting = asked.ask("HELLO")

@@ -1,0 +1,108 @@
+"""The command line: ``fleetcache``, ``python -m fleetcache`` and ``manage.py fleetcache``.
+
+Each command is a module of this package with a function ``add(table)``, which adds its parser, and a function that gets a
+`Call` and returns the exit code::
+
+    def add(table: Table) -> None:
+        command = table.command("greet", run, place="url", help="say hello", description="Say hello to a server.")
+        command.add_argument("--loudly", action="store_true", help="with capital letters")
+
+
+    def run(call: Call) -> int:
+        reply = call.cache.get("hello")
+        call.answer({"reply": reply}, f"The server says {reply}.")
+        return FINE
+
+Its modules:
+
+    parsing     the parser: options that all commands share
+    calls       one call of a command: its arguments, its cache, what it writes
+    places      which cache is meant: a URL, an alias of settings, the environment
+    showing     tables and figures for people
+    progress    a bar on a terminal, for what lasts
+    probe       the command ``probe``: checks a server for the near cache
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TextIO
+
+from redis.exceptions import RedisError
+
+from fleetcache.cli.calls import FINDING, FINE, INTERRUPTED, UNREACHABLE, Call, Enough, WrongUse
+from fleetcache.cli.parsing import Parser, Table, own_version, refuse
+from fleetcache.errors import FleetcacheError
+
+COMMANDS = ("probe",)
+"""The modules with commands, in the order in which the help lists them."""
+
+
+def parser(into: argparse.ArgumentParser | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line; *into* is the parser to add all commands to, such as that of a Django command."""
+    found = into or Parser(prog="fleetcache", description="A cache on Redis and Valkey: tools.", version=True)
+    table = Table(found)
+    for name in COMMANDS:
+        import_module(f"{__name__}.{name}").add(table)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command in *arguments*, by default those of the process; return its exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        found = parser().parse_args(given)
+    except WrongUse as error:
+        return refused(error, given)
+    return run(found)
+
+
+def refused(error: WrongUse, arguments: Sequence[str]) -> int:
+    """Say why the parser refuses *arguments*, in JSON if they ask for it; return the exit code for that."""
+    return Call(argparse.Namespace(json="--json" in arguments)).complain(error)
+
+
+def run(arguments: argparse.Namespace, out: TextIO | None = None, err: TextIO | None = None) -> int:
+    """Run the command in *arguments*, as the parser returned them; return its exit code.
+
+    It writes to *out* and *err*, by default the standard streams.
+    """
+    call = Call(arguments, out, err)
+    try:
+        code: int = arguments.run(call)
+        call.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Enough:  # the reader of a pipe has gone, as `head` does
+        _forget(call.out)
+        return FINE
+    except (WrongUse, FleetcacheError, RedisError, OSError) as error:
+        return call.complain(error)
+    return code
+
+
+def _forget(out: TextIO) -> None:
+    """Let the interpreter flush *out* at its end without an error."""
+    if out is sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+
+
+__all__ = [
+    "COMMANDS",
+    "FINDING",
+    "FINE",
+    "UNREACHABLE",
+    "Call",
+    "Table",
+    "WrongUse",
+    "main",
+    "own_version",
+    "parser",
+    "refuse",
+    "refused",
+    "run",
+]

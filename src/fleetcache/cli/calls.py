@@ -1,0 +1,120 @@
+"""One call of a command: its arguments, the cache that it is about, and what it writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from functools import cached_property
+from typing import Any, TextIO
+
+from fleetcache.cache import Cache
+from fleetcache.cli.progress import Progress
+from fleetcache.cli.showing import visible
+from fleetcache.errors import is_outage
+
+FINE, FINDING, UNREACHABLE = 0, 1, 2
+"""Exit codes: all is well; something was found wrong, or nothing was found; nobody could be asked, or not like this."""
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as of shells."""
+
+
+class WrongUse(Exception):
+    """The command cannot be run like this; the message says what to write instead."""
+
+
+class Enough(Exception):
+    """Nobody reads the output any more."""
+
+
+class Call:
+    """One call of a command."""
+
+    def __init__(self, arguments: argparse.Namespace, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self.arguments = arguments
+        self.out = out or sys.stdout
+        self.err = err or sys.stderr
+
+    @cached_property
+    def cache(self) -> Cache:
+        """The cache that is meant, for tools: every error is raised, no copies are kept near, nothing is published.
+
+        It is the blocking face.  Names, values and servers are those of the site's own cache.
+        """
+        from fleetcache.cli.places import opened
+
+        return opened(self.arguments, for_tools=True)
+
+    @cached_property
+    def configured(self) -> Cache:
+        """The cache that is meant, exactly as a worker of the site has it."""
+        from fleetcache.cli.places import opened
+
+        return opened(self.arguments, for_tools=False)
+
+    @property
+    def json(self) -> bool:
+        """Whether one JSON document is wanted."""
+        return bool(getattr(self.arguments, "json", False))
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether a person reads the output as it comes."""
+        return self.out.isatty() and not self.json
+
+    # --- what it writes ---------------------------------------------------------------------------
+
+    def answer(self, document: Any, text: str) -> None:
+        """Write *document* as JSON if that is wanted, else *text*."""
+        self.say(json.dumps(document, indent=2, default=str) if self.json else text)
+
+    def say(self, text: str) -> None:
+        """Write *text* and a line end."""
+        self.write(f"{text}\n")
+
+    def write(self, text: str) -> None:
+        """Write *text*; raise `Enough` if nobody reads it."""
+        try:
+            self.out.write(text.encode(self.out.encoding or "utf-8", "backslashreplace").decode(self.out.encoding))
+        except BrokenPipeError:
+            raise Enough from None
+
+    def flush(self) -> None:
+        """Send what was written; raise `Enough` if nobody reads it."""
+        try:
+            self.out.flush()
+        except BrokenPipeError:
+            raise Enough from None
+
+    def note(self, text: str) -> None:
+        """Write a line for people, beside the output."""
+        self.err.write(f"{text}\n")
+
+    def complain(self, error: Exception | str, **facts: Any) -> int:
+        """Say why the command could not be run; return the exit code for that.  *facts* are added to the JSON document."""
+        text = " ".join(str(error).split()) or type(error).__name__
+        if self.json:
+            kind = type(error).__name__ if isinstance(error, Exception) else "WrongUse"
+            away = isinstance(error, Exception) and is_outage(error)
+            self.say(json.dumps({**facts, "error": text, "kind": kind, "away": away}))
+        else:
+            self.note(f"fleetcache: {visible(text)}")
+        return UNREACHABLE
+
+    def progress(self, what: str, total: int | None = None) -> Progress:
+        """Return a bar on the terminal, for ``with``, that appears after a second; *total* is None if nobody knows it."""
+        return Progress(self.err, what, total, shown=self.err.isatty())
+
+    # --- colours ----------------------------------------------------------------------------------
+
+    @cached_property
+    def coloured(self) -> bool:
+        """Whether colours are written: to a terminal that has some, unless NO_COLOR is set or Django's ``--no-color``."""
+        refused = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        return self.on_terminal and not refused and not getattr(self.arguments, "no_color", False)
+
+    def painted(self, text: str, *, good: bool | None = None, strong: bool = False, faint: bool = False) -> str:
+        """Return *text* in a colour, if there are colours: green if *good*, red if that is False."""
+        codes = [code for code, wanted in ((1, strong), (2, faint), (32, good), (31, good is False)) if wanted]
+        return f"\x1b[{';'.join(map(str, codes))}m{text}\x1b[0m" if codes and self.coloured else text

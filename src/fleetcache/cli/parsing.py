@@ -1,0 +1,78 @@
+"""The parser of the command line: the table of commands, and the options that commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal, NoReturn, TypeAlias
+
+from fleetcache.caches import DEFAULT_ALIAS, VARIABLE
+from fleetcache.cli.calls import Call, WrongUse
+
+Place: TypeAlias = Literal["url", "option", "none"]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are exceptions, so that they may be said in JSON."""
+
+    def __init__(self, *, version: bool = False, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+        if version:
+            self.add_argument("--version", action="version", version=f"fleetcache {own_version()}")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `WrongUse`."""
+        refuse(self, message)
+
+
+def refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """Raise `WrongUse` with the *message* of *parser*."""
+    raise WrongUse(f"{message}. See {parser.prog} --help")
+
+
+def own_version() -> str:
+    """Return the version of fleetcache that is installed."""
+    try:
+        return version("fleetcache")
+    except PackageNotFoundError:  # the sources without an installation
+        return "unknown"
+
+
+class Table:
+    """The commands of *parser*."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command", parser_class=Parser)
+
+    def command(
+        self, name: str, run: Callable[[Call], int], *, place: Place = "url", help: str, description: str
+    ) -> Parser:
+        """Add the command *name*, and return its parser.
+
+        *place* says how the cache may be named: by a URL as argument or ``--url``, by the option only, or not at all.  Commands that have
+        commands of their own make a `Table` of the parser.
+        """
+        command: Parser = self._parsers.add_parser(name, help=help, description=description)
+        if place == "url":
+            command.add_argument("place", metavar="URL", nargs="?", help="the same as --url")
+        if place != "none":
+            add_place(command)
+        command.add_argument("--json", action="store_true", help="print one JSON document, also for an error")
+        command.set_defaults(run=run)
+        return command
+
+
+def add_place(command: argparse.ArgumentParser) -> None:
+    """Add the options that say which cache is meant."""
+    group = command.add_argument_group("which cache")
+    group.add_argument(
+        "--url",
+        help=f"its URL, with any setting in the query: redis://127.0.0.1:6379/0?key_prefix=shop; else ${VARIABLE}",
+    )
+    group.add_argument("--alias", help=f"its name in CACHES, by default {DEFAULT_ALIAS!r}")
+    group.add_argument(
+        "--settings",
+        metavar="MODULE",
+        help="a module with CACHES, such as the settings of a Django project; else $DJANGO_SETTINGS_MODULE",
+    )

@@ -1,0 +1,115 @@
+"""Which cache is meant: the one at a URL, or one of a module's CACHES."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fleetcache.cache import Cache
+from fleetcache.caches import DEFAULT_ALIAS, VARIABLE, CacheHandler, from_environment
+from fleetcache.cli.calls import WrongUse
+from fleetcache.errors import SettingsError
+from fleetcache.settings import from_url
+
+DJANGO = "DJANGO_SETTINGS_MODULE"
+FOR_TOOLS = {"NEAR": None, "IGNORE_EXCEPTIONS": False, "STATS": False}
+"""The OPTIONS of a cache that a tool uses: an outage is an error, and a tool is no worker of the site."""
+DJANGOS_OWN = ("INSTALLED_APPS", "DATABASES", "SECRET_KEY", "ROOT_URLCONF", "MIDDLEWARE")
+"""A module with any of these is the settings of a Django project."""
+
+
+def opened(arguments: argparse.Namespace, *, for_tools: bool) -> Cache:
+    """Return the cache that *arguments* name; nothing is sent.
+
+    The first that is given counts: a URL; ``--settings``, with ``--alias``; FLEETCACHE_URL, or FLEETCACHE_URL_ALIAS; the module
+    that DJANGO_SETTINGS_MODULE names.  ``manage.py`` has its project's settings, and reads no FLEETCACHE_URL.
+    """
+    url = url_in(arguments)
+    alias = getattr(arguments, "alias", None)
+    module = getattr(arguments, "settings", None)
+    in_django = getattr(arguments, "in_django", False)
+    if url and (alias or (module and not in_django)):
+        raise WrongUse("give either a URL or --alias and --settings, not both")
+    if url:
+        return _of(url, DEFAULT_ALIAS, for_tools)
+    alias = alias or DEFAULT_ALIAS
+    if in_django:
+        return _of_django(alias, for_tools)
+    urls = from_environment(os.environ)
+    if not module and alias in urls:
+        return _of(urls[alias], alias, for_tools)
+    module = module or os.environ.get(DJANGO)
+    if not module:
+        name = VARIABLE if alias == DEFAULT_ALIAS else f"{VARIABLE}_{alias.upper()}"
+        raise WrongUse(f"give the URL of a server, or set {name}")
+    entries = caches_in(module)
+    if entries is None:
+        return _of_django(alias, for_tools)
+    if alias not in entries:
+        raise WrongUse(f"{module} has no cache {alias!r}. Its CACHES are {', '.join(map(repr, entries)) or 'empty'}")
+    return _of(entries[alias], alias, for_tools)
+
+
+def url_in(arguments: argparse.Namespace) -> str | None:
+    """Return the URL among *arguments*, None if there is none."""
+    one, other = getattr(arguments, "place", None), getattr(arguments, "url", None)
+    if one and other:
+        raise WrongUse("give the URL once, as an argument or as --url")
+    found: str | None = one or other
+    return found
+
+
+def imported(module: str) -> Any:
+    """Return the module called *module*, which may lie in the current directory."""
+    here = str(Path.cwd())
+    if not {"", here} & {*sys.path}:
+        sys.path.insert(0, here)
+    try:
+        return import_module(module)
+    except Exception as error:
+        raise WrongUse(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def caches_in(module: str) -> Mapping[str, Any] | None:
+    """Return the CACHES of *module*; None if it holds the settings of a Django project, which is set up now."""
+    found = imported(module)
+    if any(hasattr(found, name) for name in DJANGOS_OWN):
+        os.environ[DJANGO] = module
+        try:
+            from fleetcache.django.management.opening import setup
+
+            setup()
+        except Exception as error:
+            raise WrongUse(f"Django cannot be set up with {module}: {type(error).__name__}: {error}") from error
+        return None
+    entries = getattr(found, "CACHES", None)
+    if isinstance(entries, str):
+        return {DEFAULT_ALIAS: entries}
+    if not isinstance(entries, Mapping):
+        raise WrongUse(f"{module} has no CACHES")
+    return entries
+
+
+def _of(entry: Any, alias: str, for_tools: bool) -> Cache:
+    """Return the cache of a URL, or of an entry of CACHES without Django."""
+    if for_tools:
+        location, params = (entry.get("LOCATION"), dict(entry)) if isinstance(entry, Mapping) else from_url(entry)
+        entry = {**params, "LOCATION": location, "OPTIONS": {**(params.get("OPTIONS") or {}), **FOR_TOOLS}}
+    return CacheHandler({alias: entry})[alias]
+
+
+def _of_django(alias: str, for_tools: bool) -> Cache:
+    """Return the cache of an alias of Django's CACHES."""
+    from fleetcache.django.management.opening import made
+
+    try:
+        return made(alias, FOR_TOOLS if for_tools else {})
+    except SettingsError:
+        raise
+    except Exception as error:
+        raise WrongUse(str(error)) from error

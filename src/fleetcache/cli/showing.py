@@ -1,0 +1,77 @@
+"""Figures and tables for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+ANSI = re.compile(r"\x1b\[[\d;]*m")
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def visible(text: str) -> str:
+    """Return *text* with control characters written out, so that nothing stored in a cache commands the terminal."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def count(number: float | None) -> str:
+    """Return a whole number with commas between thousands; "-" for None."""
+    return "-" if number is None else f"{number:,.0f}"
+
+
+def share(part: float, whole: float) -> str:
+    """Return *part* of *whole* as percents; "-" if there is nothing."""
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def size(number: float | None) -> str:
+    """Return a number of bytes in a unit that leaves up to three figures."""
+    if number is None:
+        return "-"
+    for unit in UNITS:
+        if number < 1000 or unit == UNITS[-1]:
+            break
+        number /= 1000
+    return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds in a unit that leaves up to three figures; "-" for None."""
+    if seconds is None:
+        return "-"
+    for unit, name in ((1e-6, "µs"), (1e-3, "ms")):
+        if seconds < 1000 * unit:
+            return f"{seconds / unit:.3g} {name}" if seconds else "0"
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    minutes = seconds / 60
+    return (
+        f"{minutes:.0f} min"
+        if minutes < 120
+        else f"{minutes / 60:.0f} h"
+        if minutes < 2880
+        else f"{minutes / 1440:.0f} d"
+    )
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, indent: str = "") -> str:
+    """Return lines of columns; the first *left* columns are aligned to the left, the others, of figures, to the right."""
+    lines = [tuple(heads), *map(tuple, rows)]
+    if not any(heads):
+        lines = lines[1:]
+    widths = [max((len(ANSI.sub("", cell)) for cell in column), default=0) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        (
+            indent
+            + "  ".join(
+                _fitted(cell, width, place < left) for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _fitted(cell: str, width: int, to_left: bool) -> str:
+    space = " " * (width - len(ANSI.sub("", cell)))
+    return cell + space if to_left else space + cell
