@@ -115,7 +115,8 @@ class Judging(Tagging):
         """Return the standing of the entry called *name*, and its fresh life; *known* as with `judge`.
 
         If not *exact*, the tags of a stale entry are not looked at, which is then not said to be given up.  With *fresh*
-        the primaries are asked for the versions of tags, even if there are copies, or replicas answer reads.
+        the primaries are asked for the versions of tags, even if there are copies, or replicas answer reads.  They are
+        asked also before an entry is given up: see `_doubts`.
         """
         now = await self.moment(self.topology.home(name)) if metadata.fresh_until else None
         found = verdict(metadata, now, known, exact=exact)
@@ -124,7 +125,18 @@ class Judging(Tagging):
             known = {**known, **await self.versions(unknown, metadata.scope or None, fresh=fresh)}
             found = verdict(metadata, now, known, exact=exact)
             assert found is not None
+            if self._doubts(found, metadata, fresh=fresh):
+                return await self.judgement(name, metadata, exact=exact, fresh=True)
         return found
+
+    def _doubts(self, found: Judgement, metadata: Metadata, *, fresh: bool) -> bool:
+        """Whether the primaries are to be asked about an entry that was found to be given up.
+
+        A copy of a tag's version, or a replica, may be older than the entry, which was loaded after that invalidation.
+        Without the question it would be loaded once more.
+        """
+        behind = self.near is not None or len(self.topology.servers) > len(self.topology.primaries)
+        return behind and not fresh and found.standing is Standing.GIVEN_UP and bool(metadata.tags)
 
     def prompt(self, name: str, metadata: Metadata, known: Versions = NOTHING, *, exact: bool) -> Judgement | None:
         """Return what `judgement` returns, if nobody has to be asked for it; else None."""
@@ -161,6 +173,11 @@ class Judging(Tagging):
             found = versions.get(metadata.scope, NOTHING)
             prompt = self.prompt(name, metadata, found, exact=exact)
             judged.append(prompt or await self.judgement(name, metadata, found, exact=exact, fresh=fresh))
+        doubted = [at for at, (_, metadata) in enumerate(entries) if self._doubts(judged[at], metadata, fresh=fresh)]
+        if doubted:
+            anew = await self.judgements([entries[at] for at in doubted], exact=exact, fresh=True)
+            for at, found_anew in zip(doubted, anew, strict=True):
+                judged[at] = found_anew
         return judged
 
     def scope(self, version: Any) -> str:

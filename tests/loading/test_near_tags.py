@@ -94,6 +94,25 @@ async def test_a_tag_that_is_made_anew_revives_nothing(near, copies):
     assert await near.get("a") is None
 
 
+async def test_a_version_that_is_behind_gives_up_no_newer_entry(copies):
+    """Another process invalidates and stores anew before its announcement is here: the entry is read, not loaded again."""
+    cache = copies(near=DEAF)
+    with cache.near.lock:
+        cache.near.sole.tracking.invalidated = lambda name: None
+    other = Cache(copies.server.url(9), {"KEY_PREFIX": cache.key_prefix})
+    await tagged(cache, "known", tags=["x"])
+    other.invalidate_tags("x")
+    for key in "abc":
+        other.set(key, key, tags=["x"])
+
+    assert await cache.get("a") == "a"
+    assert await cache.get_many("bc") == {"b": "b", "c": "c"}
+
+    other.invalidate_tags("x")
+    assert other.get_or_set("d", lambda: "one load", tags=["x"]) == "one load"
+    assert await cache.get_or_set("d", lambda: "two", tags=["x"]) == "one load"
+
+
 async def test_a_tag_that_lives_longer_keeps_its_entries(near, trips):
     """`PEXPIRE` is announced, and only the version is read anew: the next reader binds the copies to the new copy."""
     await tagged(near, "a", timeout=100)
