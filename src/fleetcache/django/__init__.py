@@ -14,7 +14,9 @@ Its modules:
     fragments    ``{% cached %}``, which keeps a part of a page
     templatetags ``{% load fleetcache %}``
     checks       system checks of ``CACHES``
-    apps         the app for INSTALLED_APPS, which registers the checks
+    apps         the app for INSTALLED_APPS, which registers the checks, and the pages of the admin
+    models       the permissions of the admin's pages
+    admin        the admin's pages
     standin      whether fleetcache-django-redis is installed beside django-redis
 """
 
