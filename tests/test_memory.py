@@ -86,11 +86,12 @@ WORDS = {
     "if": "NX XX",
     "past": "0 -1 x 9223372036854775807 -9223372036854775807",
     "everything": "* [a-c] ? x*",
+    "kind": "string list set hash zset",
     "pattern": "* *1 s* ? ?? [su]1 [^s]* [a-m]? \\s1 [s [z-s]* s[0-9]",
 }
 
 GRAMMAR = """
-SCAN 0 COUNT 100 MATCH pattern | SCAN 0 COUNT 3 | SCAN x | SCAN -1 | SCAN 0 COUNT 0 | SCAN 0 COUNT x
+SCAN 0 COUNT 100 MATCH pattern | SCAN 0 COUNT 100 TYPE kind | SCAN 0 COUNT 3 | DBSIZE | TYPE any | STRLEN any | SCAN x | SCAN -1 | SCAN 0 COUNT 0 | SCAN 0 COUNT x
 EXISTS any | DEL any | DEL any* | UNLINK any | DEL | RENAME any any | RENAME string string | TTL any
 PTTL any | PERSIST any | PEXPIRE any time000 | PEXPIRE any past | EXPIREAT any 9999999time
 EXPIREAT any past | EXPIREAT any 5 | PEXPIREAT any 9999999time000 | PEXPIREAT any past
@@ -99,7 +100,7 @@ SET string value | SET string value | SET any value [px] [if]
 SET string value [px] [if] | SET string value KEEPTTL | INCRBY string delta | INCRBY string delta
 HSET hash setting* | HSET hash setting | HSET any setting | HSETNX hash member value
 HGET hash member | HMGET hash member* | HGETALL hash | HDEL hash member* | HLEN hash | HKEYS hash
-HVALS hash | HEXISTS hash member | HINCRBY hash member delta
+HVALS hash | HSCAN hash 0 COUNT 100 MATCH everything | HEXISTS hash member | HINCRBY hash member delta
 LPUSH list value* | RPUSH list value* | RPUSH list member* | LPOP list [count] | RPOP list [count]
 LRANGE list int int | LRANGE list 0 -1 | LLEN any | LINDEX list int | LSET list int value
 LREM list int member | LTRIM list int int
@@ -172,6 +173,8 @@ def comparable(command: Command, reply: Reply) -> Any:
         case (("SCAN" | "SSCAN"), [cursor, list(names)]):
             # The order is the server's own, so a page that is not the last may hold any names.
             return "3" in command or (cursor, sorted(names))
+        case "HSCAN", [cursor, list(pairs)]:
+            return cursor, dict(zip(pairs[::2], pairs[1::2], strict=True))
         case "PTTL", int() if reply > 0:
             return pytest.approx(reply, abs=2_000)
         case "TTL", int() if reply > 0:

@@ -157,6 +157,11 @@ PEXPIRE, EXPIREAT = _same_again("PEXPIRE", COUNT), _same_again("EXPIREAT", COUNT
 PEXPIREAT = _same_again("PEXPIREAT", COUNT)
 SCAN = Verb("SCAN", _is_page, reads=True, key=0)
 INFO = Verb("INFO", reads=True, key=0)
+# Of any entry, asked of the server that holds it: what it is, and how large.  For `inspection`.
+TYPE, STRLEN = (Verb(name, harmless=True, writes=0) for name in ("TYPE", "STRLEN"))
+DBSIZE = Verb("DBSIZE", harmless=True, key=0)
+MEMORY, OBJECT = (Verb(name, harmless=True, key=2, writes=0) for name in ("MEMORY", "OBJECT"))
+HSCAN, XLEN, XRANGE = (Verb(name, harmless=True, writes=0) for name in ("HSCAN", "XLEN", "XRANGE"))
 FLUSHDB = Verb("FLUSHDB", TEXT, harmless=True, key=0, writes=EVERYTHING)
 # As harmless as the commands between them.
 MULTI, EXEC = Verb("MULTI", harmless=True, key=0), Verb("EXEC", frozenset((list, NoneType)), harmless=True, key=0)

@@ -86,27 +86,37 @@ IN_BRACKETS = re.compile(rb"\\(.)|(.)-(.)|(.)", re.DOTALL)
 @lru_cache(maxsize=256)
 def glob(pattern: bytes) -> re.Pattern[bytes]:
     """Return the regular expression for the glob *pattern*."""
-
-    def translated(token: re.Match[bytes]) -> bytes:
-        escaped, negated, inside, stars, question, plain = token.groups()
-        if inside is None:
-            return b".*" if stars else b"." if question else re.escape(escaped or plain)
-        if not inside:
-            return b"." if negated else b"(?!)"
-        parts = IN_BRACKETS.findall(inside)
-        members = (re.escape(one + other) or b"-".join(map(re.escape, sorted(ends))) for one, *ends, other in parts)
-        return b"[" + negated + b"".join(members) + b"]"
-
-    return re.compile(TOKEN.sub(translated, pattern), re.DOTALL)
+    parts = [b""]
+    for token in TOKEN.finditer(pattern):
+        if token[4]:
+            parts.append(b"")
+        else:
+            parts[-1] += _one(token)
+    first, *between = parts
+    # Each part has a fixed length, so its first place will do, and nothing is tried twice.
+    middle = b"".join(b"(?>.*?%s)" % part for part in between[:-1])
+    return re.compile(first + middle + (b".*" + between[-1] if between else b""), re.DOTALL)
 
 
-def page(names: Iterable[bytes], cursor: bytes, words: Sequence[bytes]) -> list[Any]:
-    """Return the cursor after *cursor* and the names between the two.
+def _one(token: re.Match[bytes]) -> bytes:
+    """Return the regular expression for a *token* of a glob that matches one character."""
+    escaped, negated, inside, _, question, plain = token.groups()
+    if inside is None:
+        return b"." if question else re.escape(escaped or plain)
+    if not inside:
+        return b"." if negated else b"(?!)"
+    parts = IN_BRACKETS.findall(inside)
+    members = (re.escape(one + other) or b"-".join(map(re.escape, sorted(ends))) for one, *ends, other in parts)
+    return b"[" + negated + b"".join(members) + b"]"
+
+
+def page(names: Iterable[bytes], cursor: bytes, words: Sequence[bytes], **others: int) -> list[Any]:
+    """Return the cursor after *cursor* and the names between the two; *others* are options that the caller reads.
 
     Names are visited in the order of their hashes, which no change between two pages
     can affect, so a name that stays is always returned.
     """
-    found = options(words, MATCH=1, COUNT=1)
+    found = options(words, MATCH=1, COUNT=1, **others)
     if not cursor.isdigit():
         raise ResponseError("invalid cursor")
     (count,) = map(integer, found.get("COUNT", [b"10"]))

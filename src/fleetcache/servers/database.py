@@ -37,6 +37,9 @@ Container: TypeAlias = list[bytes] | set[bytes] | Hash | Scores
 Value: TypeAlias = bytes | Container
 V = TypeVar("V", bound=Value)
 
+KINDS = {bytes: b"string", list: b"list", set: b"set", Hash: b"hash", Scores: b"zset", type(None): b"none"}
+"""The reply to TYPE for each value."""
+
 
 class Database:
     """Keys, their values and deadlines, and the commands that read and change them.
@@ -116,8 +119,13 @@ class Database:
     def TIME(self) -> Reply:
         return [b"%d" % part for part in (self.now // 1000, self.now % 1000 * 1000)]
 
+    def DBSIZE(self) -> Reply:
+        return len(self._keys())
+
     def SCAN(self, cursor: bytes, *words: bytes) -> Reply:
-        return a.page(self._keys(), cursor, words)
+        after, names = a.page(self._keys(), cursor, words, TYPE=1)
+        (kind,) = a.options(words, MATCH=1, COUNT=1, TYPE=1).get("TYPE", [b""])
+        return [after, [name for name in names if self.TYPE(name) == kind] if kind else names]
 
     def EVAL(self, script: bytes, count: bytes, key: bytes, *arguments: bytes) -> Reply:
         run = SCRIPTS.get(script.decode(errors="replace"))
@@ -137,6 +145,9 @@ class Database:
         return sum(self._alive(each) is not None and self._drop(each) for each in (key, *more))
 
     UNLINK = DEL
+
+    def TYPE(self, key: bytes) -> Reply:
+        return KINDS[type(self._alive(key))]
 
     def RENAME(self, key: bytes, target: bytes) -> Reply:
         value = self._alive(key)
@@ -174,6 +185,9 @@ class Database:
 
     def GET(self, key: bytes) -> Reply:
         return self._find(key, bytes)
+
+    def STRLEN(self, key: bytes) -> Reply:
+        return len(self._find(key, bytes) or b"")
 
     def GETRANGE(self, key: bytes, start: bytes, stop: bytes) -> Reply:
         ends = a.integer(start), a.integer(stop)
@@ -244,6 +258,11 @@ class Database:
 
     def _holds(self, key: bytes, name: bytes, *, kind: type[Hash | set[bytes]]) -> Reply:
         return int(name in self._open(key, kind))
+
+    def HSCAN(self, key: bytes, cursor: bytes, *words: bytes) -> Reply:
+        fields = self._open(key, Hash)
+        after, names = a.page(fields, cursor, words)
+        return [after, [part for name in names for part in (name, fields[name])]]
 
     HEXISTS = partialmethod(_holds, kind=Hash)
     SISMEMBER = partialmethod(_holds, kind=set)
