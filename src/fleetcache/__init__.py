@@ -6,6 +6,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
     cli/          the command ``fleetcache``: its parser, what its commands share, and a module for each command
     testing/      servers, and a proxy that fails on order, for tests
     django/       Django's cache backend, system checks and middleware; nothing else imports Django
+    inspection/   looks into a running cache: what it holds, entry by entry
     probe         checks whether a server offers what the near cache needs
     caches        ``caches[alias]`` for programs without Django
     client        the clients that the option CLIENT_CLASS may name

@@ -1,0 +1,11 @@
+"""Looks into a running cache: what it holds, entry by entry; for the admin, the command line and a shell.
+
+Its modules:
+
+    keys        what is used from outside: pages of names, an entry described, and the actions on entries
+    scanning    a walk through all names, in steps of bounded work
+    names       names as text that can be read back, which names a pattern means, and names masked
+
+Nothing here sends a command whose time depends on how much the server holds: names are found by SCAN, values are read
+in part, members by the page.  Nothing is unpickled unless the caller asks for it.
+"""

@@ -1,0 +1,153 @@
+"""Names on the server: as text that can be read back, by pattern, and masked.
+
+A name is bytes, and other clients may store names that are no text.  `shown` writes any name as text without control
+characters, and `meant` reads it back, so that every name can stand in a link or a command line.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import blake2b
+from typing import Any, Final
+
+from fleetcache.cache import Cache
+from fleetcache.keys import TAG, CacheKey, default_key_function, escaped
+from fleetcache.near.near import CANARY
+from fleetcache.patterns import pattern_of_all
+from fleetcache.servers.arguments import glob
+
+LONGEST_PATTERN, MOST_STARS = 500, 10
+"""Bounds of a pattern: the server tries each name against it."""
+
+LIBRARY = re.compile(rb"fleetcache:(lease|token|epoch|gone|worker|history):")
+"""How the library's own names begin, except those of tags and canaries, which begin like entries."""
+
+
+class Versions(Enum):
+    """Stands for a version."""
+
+    ALL = "entries of every version"
+
+
+ALL: Final = Versions.ALL
+
+
+# --- as text --------------------------------------------------------------------------------------
+
+ESCAPE = re.compile(rb"\\(?:(\\)|x([0-9a-fA-F]{2}))")
+
+
+def shown(name: bytes | str) -> str:
+    r"""Return *name* as text that shows every byte: a byte that is no printable text as ``\xff``, a backslash as ``\\``."""
+    text = name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join(_shown(letter) for letter in text)
+
+
+def _shown(letter: str) -> str:
+    if letter == "\\":
+        return "\\\\"
+    if letter.isprintable():
+        return letter
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode(errors="surrogateescape"))
+
+
+def meant(text: str) -> bytes:
+    r"""Return the name that `shown` wrote as *text*; a backslash that begins no escape stands for itself."""
+    raw = text.encode(errors="surrogateescape")
+    return ESCAPE.sub(lambda found: found[1] or bytes([int(found[2], 16)]), raw)
+
+
+def as_text(name: bytes) -> CacheKey | None:
+    """Return *name* as operations of a cache take it; None if it is no text, so that no cache can have stored it."""
+    try:
+        return CacheKey(name.decode())
+    except UnicodeDecodeError:
+        return None
+
+
+def name_of(cache: Cache, key: Any, version: Any = None) -> bytes:
+    """Return the name of *key*: bytes and a CacheKey are names already, anything else is a key of the cache."""
+    return key if isinstance(key, bytes) else cache.name(key, version).encode()
+
+
+def masked_key(key: str | bytes) -> str:
+    """Return *key* for a display: its group, which is the part before the first colon, and a short digest of the whole.
+
+    ``users:1:name`` becomes ``users:…3f2a``, so that keys can be told apart, but not whose data they hold.
+    """
+    raw = key if isinstance(key, bytes) else key.encode(errors="surrogatepass")
+    group, colon, _ = shown(raw).partition(":")
+    digest = blake2b(raw, digest_size=2).hexdigest()
+    return f"{group}:…{digest}" if colon else f"…{digest}"
+
+
+# --- the parts of a name, and patterns ------------------------------------------------------------
+
+
+def parts(cache: Cache, name: bytes) -> tuple[str, str]:
+    """Return the version and the key in *name*, as text; "" and the whole name if it is none of the cache's entries."""
+    begins = f"{cache.key_prefix}:".encode()
+    if cache.key_func is default_key_function and name.startswith(begins):
+        version, colon, key = name[len(begins) :].partition(b":")
+        if colon:
+            return shown(version), shown(key)
+    elif cache.key_func is not default_key_function and (text := as_text(name)) is not None:
+        with suppress(Exception):  # a function of the site, given a name that is not of its making
+            return "", shown(cache.reverse_key(text))
+    return "", shown(name)
+
+
+def is_library(cache: Cache, name: bytes) -> bool:
+    """Whether *name* is one of the library's own: of a lease, a lock's number, an epoch, a worker, a tag or a canary."""
+    return LIBRARY.match(name) is not None or cache.is_tag(name) or CANARY.encode() in name
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which names are meant: those that the server finds by ``pattern``, and that ``has`` accepts."""
+
+    cache: Cache
+    pattern: str
+    exactly: re.Pattern[bytes] | None
+    """If it is given, a name that is meant matches this too: the server's glob finds others as well."""
+    library: bool
+
+    def has(self, name: bytes) -> bool:
+        """Whether *name* is meant."""
+        if self.exactly is not None and not self.exactly.fullmatch(name):
+            return False
+        return self.library or not is_library(self.cache, name)
+
+
+def wanted(cache: Cache, pattern: str, version: Any = None, *, library: bool = False) -> Wanted:
+    """Return which names the glob *pattern* of keys means, in *version*, that of the cache by default, or in `ALL`.
+
+    A CacheKey is a glob of whole names.  The library's own names are meant only with *library*.  Raise ValueError for a
+    pattern that is too long, or has too many stars.
+    """
+    whole = isinstance(pattern, CacheKey)
+    pattern = re.sub(r"\*{2,}", "*", pattern) if "\\" not in pattern else str(pattern)
+    if len(pattern) > LONGEST_PATTERN or pattern.count("*") > MOST_STARS:
+        raise ValueError(f"a pattern has at most {LONGEST_PATTERN} characters and {MOST_STARS} stars")
+    if whole:
+        return Wanted(cache, pattern, None, library)
+    if version is not ALL:
+        return Wanted(cache, cache.make_pattern(pattern, version), None, library)
+    if cache.key_func is not default_key_function:
+        if pattern != "*":
+            raise ValueError("with a KEY_FUNCTION, a pattern finds the entries of one version only")
+        return Wanted(cache, pattern_of_all(cache.key_func, cache.key_prefix), None, library)
+    begins, ends = escaped(f"{cache.key_prefix}:"), f":{pattern}"
+    # The star for the version may match a part of the key too.
+    exactly = glob(begins.encode()).pattern + b"[^:]*" + glob(ends.encode(errors="surrogatepass")).pattern
+    return Wanted(cache, f"{begins}*{ends}", re.compile(exactly, re.DOTALL), library)
+
+
+def tag_pattern(pattern: str) -> str:
+    """Return the glob of the keys under which the versions of tags that match *pattern* are stored."""
+    return TAG + pattern
