@@ -13,6 +13,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
 
     The operations, each written once as a coroutine
     cache         the class `Cache`: all operations together, with what they need
+    watching      the same with operations that watchers see
     loading/      get_or_set: read a value, or produce and store it; of many; of a function: ``@cached``
     locks/        locks, and the release of locks that an interrupted caller left
     pipeline      many operations in one round trip
@@ -50,7 +51,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
     policy        how long loaded values live, and what to do when they are old
     marks         objects that stand for "no value"
     times         timeouts to whole milliseconds or seconds
-    stats/        metrics: the counters of ``cache.info()``, and listeners to each exchange with a server
+    stats/        metrics: the counters of ``cache.info()``, listeners to each exchange with a server, watchers of operations
     threads       the library's own threads: how they start and end
     forks         locks and random numbers in forked processes
     twin          one coroutine, two faces: ``aget`` and ``get``

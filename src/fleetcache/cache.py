@@ -49,6 +49,7 @@ from fleetcache.tagging import Hints
 from fleetcache.topology.contract import REDIRECTS, SERVERS, Topology
 from fleetcache.topology.opening import open_topology
 from fleetcache.twin import join
+from fleetcache.watching import alike, plain, watched_if
 
 FOLLOWED = frozenset(Core.__annotations__) - {"failsafe"}
 """Attributes that, set on a cache, are set on its client as well."""
@@ -134,6 +135,9 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
     _raising: Mapping[str, Self] = MappingProxyType({})
     """`client` and `strict` of this face, once they were asked for."""
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        return super().__new__(watched_if(cls))
+
     def __init__(
         self,
         location: Any,
@@ -166,7 +170,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
     @classmethod
     def shared(cls, settings: Settings) -> Shared:
         """Return the parts that all caches of *settings* in this process share; the first call creates them."""
-        key = (cls, id(settings), is_heard())
+        key = (plain(cls), id(settings), is_heard())
         found = _shared.get(key)
         if found is None:
             # No lock is held while a site's classes are called: see `Settings.shared`.
@@ -204,7 +208,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
 
     def pipeline(self, transaction: bool = False) -> Pipeline:
         """Return a `Pipeline`, which collects operations and runs them together."""
-        return Pipeline(self, transaction=transaction)
+        return alike(Pipeline, self)(self, transaction=transaction)
 
     # --- locks ------------------------------------------------------------------------------------
 
@@ -227,7 +231,8 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         *renew* the lock does not expire while it is held: a thread renews it whenever a third of *timeout* has passed.
         """
         name = self.name(key, version)
-        return Lock(self, name, timeout, sleep, blocking, blocking_timeout, client, thread_local, renew)
+        kind = alike(Lock, self)
+        return kind(self, name, timeout, sleep, blocking, blocking_timeout, client, thread_local, renew)
 
     async def alock(self, *args: Any, **kwargs: Any) -> Lock:
         """Return a `Lock`: the same as `lock`, for code that awaits every method."""
@@ -286,7 +291,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         """
         if "client" in self._raising:
             return self._raising["client"]
-        kind = self._client_kind()
+        kind = alike(self._client_kind(), self)
         if self.failsafe is RAISE and type(self) is kind:
             raise AttributeError(
                 "a client has no client: it raises by itself. Call its own methods, or those of super()"
@@ -303,7 +308,9 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
     def _client_kind(self) -> Any:
         """Return the class of `client`: the nearest that is the library's, or that CLIENT_CLASS names."""
         named = self.settings.options.client_class
-        return next(kind for kind in type(self).__mro__ if kind is named or kind.__module__.startswith("fleetcache."))
+        return next(
+            kind for kind in plain(type(self)).__mro__ if kind is named or kind.__module__.startswith("fleetcache.")
+        )
 
     def _raise_as(self, what: str, kind: Any) -> Any:
         """Make both faces of `client` or `strict`, of the class *kind*; return that of this face."""

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.exchange.wakers import TaskWaker, ThreadWaker, Waker
+from fleetcache.stats.operations import come_back, leave
 
 Plan: TypeAlias = Sequence[tuple[Server, Sequence[Command]]]
 
@@ -89,7 +90,11 @@ class Blocking(Runtime):
         return ThreadWaker()
 
     async def produce(self, make: Callable[[], Any], refusal: Exception | None = None) -> Any:
-        made = make()
+        away = leave()
+        try:
+            made = make()
+        finally:
+            come_back(away)
         if inspect.iscoroutine(made):
             made.close()
             raise refusal or TypeError(
@@ -148,9 +153,13 @@ class Awaiting(Runtime):
         return TaskWaker()
 
     async def produce(self, make: Callable[[], Any], refusal: Exception | None = None) -> Any:
-        made = make()
-        if inspect.isawaitable(made):
-            made = await made
+        away = leave()
+        try:
+            made = make()
+            if inspect.isawaitable(made):
+                made = await made
+        finally:
+            come_back(away)
         return made if type(made) not in READ_ONCE else refuse(made)
 
 

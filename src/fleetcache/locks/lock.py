@@ -74,7 +74,10 @@ class Holder:
 
 def acquires_only(task: asyncio.Task[Any]) -> bool:
     """Whether *task* runs nothing but `Lock.aacquire`."""
-    return getattr(task.get_coro(), "cr_code", None) in {Lock.aacquire.__code__, Lock.__aenter__.__code__}
+    running = task.get_coro()
+    if getattr(running, "cr_code", None) in {Lock.aacquire.__code__, Lock.__aenter__.__code__}:
+        return True
+    return getattr(running, "__qualname__", "") == Lock.aacquire.__qualname__  # that of a watched lock
 
 
 def running_task() -> asyncio.Task[Any] | None:

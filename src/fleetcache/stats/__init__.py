@@ -4,6 +4,7 @@ Its modules:
 
     figures      the names of the counters of ``cache.info()``; a new one is registered beside the class that counts
     exchanges    listeners that are called after each exchange with a server
+    operations   watchers that are called around each operation of a cache
     payloads     the counters of loads and of unreadable payloads
     tally        what a process counts of the caches of one configuration
     groups       the groups of keys by which it counts
@@ -12,5 +13,6 @@ Its modules:
 """
 
 from fleetcache.stats.exchanges import Exchange, listen
+from fleetcache.stats.operations import Facts, Operation, watch
 
-__all__ = ["Exchange", "listen"]
+__all__ = ["Exchange", "Facts", "Operation", "listen", "watch"]

@@ -1,0 +1,1 @@
+"""Tests of what watchers, and tools that show spans, see of a cache."""
