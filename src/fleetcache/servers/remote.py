@@ -159,6 +159,16 @@ class RemoteServer(Server):
         finally:
             self._hang_up(conversation)
 
+    def converse(self, within: float) -> Conversation:
+        """Return a new connection that MAX_CONNECTIONS does not count, and that the caller closes.
+
+        Each exchange takes *within* seconds at most, and connecting too, unless the settings have a limit for it.
+        """
+        own()
+        conversation = self._open(within)
+        conversation.hasten(min(within, self.timeout or within))
+        return conversation
+
     def tell(self, commands: Sequence[Command]) -> Told:
         """Send *commands* on an idle connection, or on a new one."""
         if not OURS:
