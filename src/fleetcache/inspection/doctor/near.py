@@ -1,0 +1,49 @@
+"""Checks of the near cache: whether the server offers what it needs, and whether it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fleetcache.inspection.doctor.asking import TROUBLE, Examination
+from fleetcache.inspection.doctor.findings import Finding, finding
+from fleetcache.near.stages import State
+from fleetcache.probe import probe
+
+WRONG = frozenset((State.OFF, State.DEAD, State.SUSPECT))
+PROBED = frozenset(("server", "cluster", "service"))
+
+
+def check_near(examination: Examination) -> Iterator[Finding]:
+    """Whether the near cache works, or would work."""
+    place, wanted = examination.settings.location[0], examination.options.near is not None
+    protocol = examination.options.connection.get("protocol", 3)
+    if protocol == 2 and not wanted:
+        advice = "Leave out the option protocol, unless the server or a proxy does not know HELLO."
+        yield finding("protocol-old", examination.option("protocol"), "RESP2 is spoken", advice)
+    if examination.cache.near is not None:
+        state, why = (examination.cache.info()["near"][name] for name in ("state", "why"))
+        if state in WRONG:
+            yield finding("near-off", examination.subject, f"its state is {state}: {why}", "Do what the reason says.")
+    if place.kind not in PROBED or not examination.probes or not examination.primaries or protocol == 2:
+        return
+    try:
+        report = probe(place.url, examination.settings.key_prefix and f"{examination.settings.key_prefix}:", options=_options(examination))
+    except TROUBLE as error:
+        found = f"whether the near cache works: {error}"
+        yield finding("not-checked", examination.subject, found, "Run fleetcache probe with the URL of a server.")
+        return
+    if report.works and not wanted:
+        found = f"{report.server} at {report.address} offers what the near cache needs"
+        yield finding("near-possible", examination.subject, found, "Set OPTIONS['NEAR'] = True if values are read often.")
+    elif wanted and not report.works:
+        missing = report.missing[0] if report.missing else None
+        found = f"{missing.name}: {missing.found}" if missing else "no check was made"
+        yield finding("near-refused", report.address, found, missing.remedy if missing else "Run fleetcache probe.")
+
+
+def _options(examination: Examination) -> dict[str, object]:
+    """Return the options of the cache that decide about its connections."""
+    given = {name: value for name, value in examination.options.given.items() if name.upper() not in {"NEAR", "STATS"}}
+    if not examination.options.replica_read_only:
+        given.pop("REPLICA_READ_ONLY", None)
+    return given
