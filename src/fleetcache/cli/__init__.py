@@ -21,6 +21,7 @@ Its modules:
     showing     tables and figures for people
     progress    a bar on a terminal, for what lasts
     probe       the command ``probe``: checks a server for the near cache
+    doctor      the command ``doctor``: checks settings, servers, entries and processes
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from fleetcache.cli.calls import FINDING, FINE, INTERRUPTED, UNREACHABLE, Call, 
 from fleetcache.cli.parsing import Parser, Table, own_version, refuse
 from fleetcache.errors import FleetcacheError
 
-COMMANDS = ("probe",)
+COMMANDS = ("probe", "doctor")
 """The modules with commands, in the order in which the help lists them."""
 
 

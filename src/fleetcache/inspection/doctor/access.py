@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import redis
 
 from fleetcache.inspection.doctor.asking import TROUBLE, Asked, Examination, line_to, permitted
-from fleetcache.inspection.doctor.findings import Finding, finding
+from fleetcache.inspection.doctor.findings import Finding, Severity, finding
 from fleetcache.keys import lease_name
 
 MOMENT = "1000"
@@ -28,7 +28,7 @@ class Right(NamedTuple):
     what: str
     rule: str
     commands: tuple[tuple[str, ...], ...]
-    severity: Any = None
+    severity: Severity | None = None
 
 
 def rights(examination: Examination, name: str) -> Iterator[Right]:
@@ -80,7 +80,9 @@ def _of_server(examination: Examination, asked: Asked, name: str) -> Iterator[Fi
         if refused:
             rule = f"~{examination.settings.key_prefix}:*"
             advice = f"Allow them: ACL SETUSER {user} {rule}"
-            yield finding("names-refused", asked.address, f"names such as {name.rpartition('~')[0]}…: {refused.pop()}", advice)
+            yield finding(
+                "names-refused", asked.address, f"names such as {name.rpartition('~')[0]}…: {refused.pop()}", advice
+            )
         (reply,) = line.ask(("SET", lease, "1", "PX", MOMENT))
         if _is_about_names(reply):
             advice = (
@@ -139,7 +141,7 @@ def check_way(examination: Examination) -> Iterator[Finding]:
         if given.get("password") or given.get("credential_provider"):
             yield finding("password-in-clear", asked.address, f"a password is sent to {host} without TLS", advice)
         if pickles:
-            severity = "info" if is_private(host) else None
+            severity: Severity | None = "info" if is_private(host) else None
             advice += " Or use a SERIALIZER that cannot run code: json, msgpack or msgspec."
             yield finding("pickle-in-clear", asked.address, f"pickles come from {host} without TLS", advice, severity)
 

@@ -34,6 +34,9 @@ def _of_two(examination: Examination, alias: str, other: Any) -> Iterator[Findin
     if own == its and cache.settings.version == other.settings.version and cache.key_func is other.key_func:
         kinds = [type(each.codec.serializer).__name__ for each in (cache, other)]
         differ = kinds[0] != kinds[1]
-        found = f"CACHES[{alias!r}] has the same database, KEY_PREFIX and VERSION" + f", and writes by {kinds[1]}, not {kinds[0]}" * differ
+        found = (
+            f"CACHES[{alias!r}] has the same database, KEY_PREFIX and VERSION"
+            + f", and writes by {kinds[1]}, not {kinds[0]}" * differ
+        )
         advice = "Give each a KEY_PREFIX of its own, unless both shall see the same entries."
         yield finding("names-shared", subject, found, advice, None if differ else "info")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -90,7 +90,11 @@ class Asked:
     @property
     def name(self) -> str:
         """The server's name and version, such as ``Valkey 9.1.2``."""
-        for known, key in (("Valkey", "valkey_version"), ("Dragonfly", "dragonfly_version"), ("Redis", "redis_version")):
+        for known, key in (
+            ("Valkey", "valkey_version"),
+            ("Dragonfly", "dragonfly_version"),
+            ("Redis", "redis_version"),
+        ):
             if key in self.info:
                 return f"{known} {self.info[key].removeprefix('df-v')}"
         return ""
@@ -208,10 +212,8 @@ class Examination:
         """The servers that the topology knows."""
         topology = self.cache.topology
         primaries: Sequence[Server] = topology.primaries
-        try:
+        with suppress(*TROUBLE):  # each server says so itself
             primaries = complete(topology.survey(BLOCKING))
-        except TROUBLE:
-            pass  # each server says so itself
         known = {server.address: server for server in (*primaries, *topology.servers)}
         return list(known.values())
 

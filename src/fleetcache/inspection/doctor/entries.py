@@ -42,7 +42,9 @@ def _shared(examination: Examination, found: Sample) -> Iterator[Finding]:
     names = ", ".join(name for name, _ in found.foreign.most_common(5))
     what = f"{count} of {found.seen} names do not belong to a cache of these settings, such as {names}"
     if clears_all(examination):
-        advice = "clear() removes these entries too. Set a KEY_PREFIX, or CLEAR = 'prefix', or use a database of its own."
+        advice = (
+            "clear() removes these entries too. Set a KEY_PREFIX, or CLEAR = 'prefix', or use a database of its own."
+        )
         yield finding("database-shared", examination.subject, what, advice, "warning")
     else:
         yield finding("database-shared", examination.subject, what, "Nothing, if that is intended.")
@@ -57,7 +59,11 @@ def _lasting(examination: Examination, found: Sample) -> Iterator[Finding]:
         advice = "Set maxmemory-policy to allkeys-lfu or allkeys-lru, or give all entries a timeout."
         yield finding("eviction-of-some", examination.subject, f"{what}; maxmemory-policy is {policies.pop()}", advice)
     if examination.settings.timeout is None or found.lasting > FEW * found.looked_at:
-        by_default = "TIMEOUT = None makes them so" if examination.settings.timeout is None else "calls with timeout=None make them"
+        by_default = (
+            "TIMEOUT = None makes them so"
+            if examination.settings.timeout is None
+            else "calls with timeout=None make them"
+        )
         advice = f"{by_default}: set a timeout, so that values which nobody reads disappear."
         yield finding("timeout-missing", examination.subject, what, advice)
 
@@ -68,8 +74,14 @@ def _formats(examination: Examination, found: Sample) -> Iterator[Finding]:
     pickles = sum(count for form, count in formats.items() if form.body == PICKLE)
     if serializer in TEXTUAL | BINARY and pickles:
         advice = "Find out which process writes them. They expire by themselves, or remove them with delete_pattern."
-        yield finding("pickles-found", subject, f"{found.share(pickles)} are pickles; SERIALIZER is {serializer}", advice)
-    strange = {PICKLE: {JSON, OTHER}, JSON: {OTHER}, OTHER: set[str]()}[_body_of(serializer)] if _body_of(serializer) else set[str]()
+        yield finding(
+            "pickles-found", subject, f"{found.share(pickles)} are pickles; SERIALIZER is {serializer}", advice
+        )
+    strange = (
+        {PICKLE: {JSON, OTHER}, JSON: {OTHER}, OTHER: set[str]()}[_body_of(serializer)]
+        if _body_of(serializer)
+        else set[str]()
+    )
     if foreign := sum(count for form, count in formats.items() if form.body in strange):
         advice = "Give each program a KEY_PREFIX of its own, or all the same SERIALIZER; after a change of SERIALIZER they expire."
         yield finding("format-foreign", subject, f"{found.share(foreign)} were not written by {serializer}", advice)
@@ -81,9 +93,7 @@ def _formats(examination: Examination, found: Sample) -> Iterator[Finding]:
     if described := sum(count for form, count in formats.items() if form.metadata):
         envelopes = sum(count for form, count in formats.items() if form.metadata == "envelope")
         what = f"{found.share(described)} have metadata (tags, a stale life, a cost), of which {envelopes} are in an envelope"
-        advice = (
-            "Nothing, unless other libraries read them: envelopes are unreadable there; of the others they see the value alone."
-        )
+        advice = "Nothing, unless other libraries read them: envelopes are unreadable there; of the others they see the value alone."
         yield finding("unreadable-for-others", subject, what, advice)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -71,16 +70,13 @@ def examine(
             continue
         try:
             found += check(examination)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a check met, the others go on
             let_pass(error)
             text = f"{what}: {type(error).__name__}: {error}"
-            found.append(finding("not-checked", examination.subject, text, "This is an error of fleetcache: report it."))
+            found.append(
+                finding("not-checked", examination.subject, text, "This is an error of fleetcache: report it.")
+            )
     return by_severity(found)
-
-
-async def aexamine(cache: Any, **options: Any) -> list[Finding]:
-    """Return what `examine` returns; a thread asks the servers."""
-    return await asyncio.to_thread(examine, cache, **options)
 
 
 def refused(alias: str, error: Exception) -> Finding:

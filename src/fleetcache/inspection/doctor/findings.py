@@ -45,7 +45,7 @@ class Finding:
         return asdict(self)
 
 
-def finding(id: str, subject: str, found: str, advice: str, severity: Severity | None = None) -> Finding:  # noqa: A002
+def finding(id: str, subject: str, found: str, advice: str, severity: Severity | None = None) -> Finding:
     """Return a finding of the kind *id*."""
     kind = KINDS[id]
     return Finding(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fleetcache.inspection.doctor.asking import TROUBLE, Examination
 from fleetcache.inspection.doctor.findings import Finding, finding
 from fleetcache.near.stages import State
-from fleetcache.probe import probe
+from fleetcache.probe import examine as probe
 
 WRONG = frozenset((State.OFF, State.DEAD, State.SUSPECT))
 PROBED = frozenset(("server", "cluster", "service"))
@@ -27,23 +27,17 @@ def check_near(examination: Examination) -> Iterator[Finding]:
     if place.kind not in PROBED or not examination.probes or not examination.primaries or protocol == 2:
         return
     try:
-        report = probe(place.url, examination.settings.key_prefix and f"{examination.settings.key_prefix}:", options=_options(examination))
+        report = probe(examination.settings)
     except TROUBLE as error:
         found = f"whether the near cache works: {error}"
         yield finding("not-checked", examination.subject, found, "Run fleetcache probe with the URL of a server.")
         return
     if report.works and not wanted:
         found = f"{report.server} at {report.address} offers what the near cache needs"
-        yield finding("near-possible", examination.subject, found, "Set OPTIONS['NEAR'] = True if values are read often.")
+        yield finding(
+            "near-possible", examination.subject, found, "Set OPTIONS['NEAR'] = True if values are read often."
+        )
     elif wanted and not report.works:
         missing = report.missing[0] if report.missing else None
         found = f"{missing.name}: {missing.found}" if missing else "no check was made"
         yield finding("near-refused", report.address, found, missing.remedy if missing else "Run fleetcache probe.")
-
-
-def _options(examination: Examination) -> dict[str, object]:
-    """Return the options of the cache that decide about its connections."""
-    given = {name: value for name, value in examination.options.given.items() if name.upper() not in {"NEAR", "STATS"}}
-    if not examination.options.replica_read_only:
-        given.pop("REPLICA_READ_ONLY", None)
-    return given

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from socket import gethostname
+from platform import node
 
 from fleetcache.inspection.doctor.asking import Examination
-from fleetcache.inspection.doctor.findings import Finding, finding
+from fleetcache.inspection.doctor.findings import Finding, Severity, finding
 from fleetcache.inspection.doctor.servers import megabytes
 
 MANY_WORKERS = 8
@@ -28,17 +28,25 @@ def idle(examination: Examination) -> Iterator[tuple[str, str, str]]:
     in_memory = settings.location[0].kind == "memory"
     if not options.ignore_exceptions:
         if options.outage_ttl:
-            yield "OUTAGE_TTL", "IGNORE_EXCEPTIONS is off, so that calls raise while the server is away", "Set IGNORE_EXCEPTIONS, or leave it out."
+            yield (
+                "OUTAGE_TTL",
+                "IGNORE_EXCEPTIONS is off, so that calls raise while the server is away",
+                "Set IGNORE_EXCEPTIONS, or leave it out.",
+            )
         if options.raise_for:
             yield "RAISE_FOR", "IGNORE_EXCEPTIONS is off, so that every failure is raised", "Leave it out."
         if options.log_ignored_exceptions:
             yield "LOG_IGNORED_EXCEPTIONS", "IGNORE_EXCEPTIONS is off, so that nothing is ignored", "Leave it out."
     if "HERD_TIMEOUT" in options.given and not herds:
-        yield "HERD_TIMEOUT", "only HerdClient reads it", "Use stale_while_revalidate of get_or_set, or CLIENT_CLASS = 'HerdClient'."
+        yield (
+            "HERD_TIMEOUT",
+            "only HerdClient reads it",
+            "Use stale_while_revalidate of get_or_set, or CLIENT_CLASS = 'HerdClient'.",
+        )
     if in_memory and options.near is not None:
         yield "NEAR", "the entries of memory:// are in this process already", "Leave it out."
     if options.near is not None and options.connection.get("protocol") == 2:
-        yield "NEAR", "with \"protocol\": 2 a server cannot announce changes", "Leave out the option protocol."
+        yield "NEAR", 'with "protocol": 2 a server cannot announce changes', "Leave out the option protocol."
     replicas = len(settings.location) > 1 or settings.location[0].kind in {"cluster", "service"}
     if options.read_from in {"replica", "nearest"} and not replicas and not _asks_sentinels(examination):
         yield "READ_FROM", "LOCATION names no replica", "Name the replicas in LOCATION, after the primary."
@@ -69,7 +77,7 @@ def check_harm(examination: Examination) -> Iterator[Finding]:
     if options.close_connection:
         workers = examination.workers
         among = f", by {workers} processes" if workers else ""
-        severity = "warning" if workers >= MANY_WORKERS else None
+        severity: Severity | None = "warning" if workers >= MANY_WORKERS else None
         advice = "Leave it out: connections that are idle do no harm, and one that the server closed is replaced."
         found = f"connections are closed at the end of each request{among}"
         yield finding("connections-closed", examination.option("CLOSE_CONNECTION"), found, advice, severity)
@@ -85,7 +93,7 @@ def check_harm(examination: Examination) -> Iterator[Finding]:
 def _on_this_machine(examination: Examination) -> int:
     if examination.fleet is None:
         return 0
-    return sum(worker.host == gethostname() for worker in examination.fleet.workers)
+    return sum(worker.host == node() for worker in examination.fleet.workers)
 
 
 def machine_memory() -> int:

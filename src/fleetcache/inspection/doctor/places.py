@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fleetcache.inspection.doctor.asking import TROUBLE, Asked, Examination, line_to, permitted
-from fleetcache.inspection.doctor.findings import Finding, finding
+from fleetcache.inspection.doctor.findings import Finding, Severity, finding
 from fleetcache.keys import SLOTS
 
 APART = 1.0
@@ -58,7 +58,9 @@ def _of_replica(asked: Asked) -> Iterator[Finding]:
     if asked.info.get("master_link_status") == "down":
         seconds = asked.info.get("master_link_down_since_seconds", "?")
         found = f"no connection to its primary for {seconds} s"
-        yield finding("replica-away", asked.address, found, "See the replica's log; set READ_FROM to primary until then.")
+        yield finding(
+            "replica-away", asked.address, found, "See the replica's log; set READ_FROM to primary until then."
+        )
 
 
 def _as_told(asked: Asked, replica: dict[str, str]) -> Iterator[Finding]:
@@ -128,7 +130,9 @@ def check_cluster(examination: Examination) -> Iterator[Finding]:
         _, place, flags, *rest = (*line.split(), "", "", "")
         if "fail" in (words := flags.split(",")) or "fail?" in words:
             slots = " ".join(each for each in rest[5:] if each)
-            found = f"{nodes.address if nodes else ''} says that this node has failed" + f"; it holds {slots}" * bool(slots)
+            found = f"{nodes.address if nodes else ''} says that this node has failed" + f"; it holds {slots}" * bool(
+                slots
+            )
             advice = "Start it, or take it out of the cluster: CLUSTER FORGET."
-            severity = "error" if slots else None
+            severity: Severity | None = "error" if slots else None
             yield finding("node-away", place.partition("@")[0], found, advice, severity)

@@ -10,6 +10,7 @@ from typing import Any
 from fleetcache.errors import SettingsError
 from fleetcache.inspection.doctor.asking import TROUBLE, Examination, Line, line_to
 from fleetcache.inspection.doctor.formats import SAMPLE, Format, format_of
+from fleetcache.near.near import CANARY as CANARY_TEXT
 from fleetcache.patterns import pattern_of_all
 from fleetcache.servers.arguments import glob
 
@@ -21,6 +22,7 @@ ENOUGH = 20
 LOOKED_AT = 200
 """How many entries of one server are looked at."""
 MOST_PRIMARIES = 5
+CANARY = CANARY_TEXT.encode()
 OWN = b"fleetcache:"
 """The beginning of the library's own names."""
 
@@ -58,7 +60,11 @@ def sample(examination: Examination) -> Sample:
         try:
             with line_to(asked.remote) as line:
                 names = _names(line, found, is_ours, others, pattern)
-                _look(line, found, [name for name in names if not examination.cache.is_tag(name)][:LOOKED_AT])
+                _look(
+                    line,
+                    found,
+                    [name for name in names if not (CANARY in name or examination.cache.is_tag(name))][:LOOKED_AT],
+                )
         except TROUBLE as error:
             found.trouble = error
     return found
@@ -69,7 +75,7 @@ def owned(cache: Any) -> tuple[Callable[[bytes], Any], str]:
     try:
         pattern = str(pattern_of_all(cache.key_func, cache.key_prefix))
     except SettingsError:  # a KEY_FUNCTION whose names cannot be told from others
-        return (lambda name: True), "*"
+        return bool, "*"
     return glob(pattern.encode()).fullmatch, pattern
 
 
@@ -123,7 +129,11 @@ def _look(line: Line, found: Sample, names: list[bytes]) -> None:
     if not names:
         return
     replies = line.ask(
-        *(command for name in names for command in (("PTTL", name), ("STRLEN", name), ("GETRANGE", name, "0", str(SAMPLE - 1))))
+        *(
+            command
+            for name in names
+            for command in (("PTTL", name), ("STRLEN", name), ("GETRANGE", name, "0", str(SAMPLE - 1)))
+        )
     )
     for left, length, start in zip(replies[::3], replies[1::3], replies[2::3], strict=True):
         if isinstance(left, Exception) or left == -2:  # it has expired meanwhile

@@ -7,7 +7,7 @@ from datetime import date
 
 from fleetcache.errors import AccessDenied, NoSuchDatabase, UnsupportedServer
 from fleetcache.inspection.doctor.asking import Asked, Examination
-from fleetcache.inspection.doctor.findings import Finding, finding
+from fleetcache.inspection.doctor.findings import Finding, Severity, finding
 from fleetcache.near.refusals import OLDEST
 
 FULL = 0.9
@@ -32,7 +32,9 @@ def check_answers(examination: Examination) -> Iterator[Finding]:
     """Whether every server answers, and lets the user in."""
     for asked in examination.servers:
         if isinstance(asked.trouble, REFUSING):
-            advice = "Correct the user, the password or the number of the database, or give the user the right it names."
+            advice = (
+                "Correct the user, the password or the number of the database, or give the user the right it names."
+            )
             yield finding("server-refuses", asked.address, str(asked.trouble), advice)
         elif asked.trouble is not None:
             advice = "Start the server, or correct LOCATION; see also what stands between here and the server."
@@ -76,14 +78,17 @@ def check_memory(examination: Examination) -> Iterator[Finding]:
         if limit and used is not None and used >= FULL * limit:
             found = f"{megabytes(used)} of {megabytes(limit)} are used"
             advice = "Raise maxmemory, shorten timeouts, or compress values (COMPRESSOR)."
-            severity = "error" if policy == "noeviction" and used >= limit else None
+            severity: Severity | None = "error" if policy == "noeviction" and used >= limit else None
             yield finding("memory-full", asked.address, found, advice, severity)
         if evicted := asked.number("evicted_keys"):
             found = f"{evicted} entries were evicted since the server started"
             yield finding("evictions", asked.address, found, "Raise maxmemory if the hit ratio is too low.")
-        if asked.info.get("rdb_last_bgsave_status") == "err" and asked.config.get("stop-writes-on-bgsave-error") == "yes":
+        if (
+            asked.info.get("rdb_last_bgsave_status") == "err"
+            and asked.config.get("stop-writes-on-bgsave-error") == "yes"
+        ):
             found = "the last attempt to save the data failed, and stop-writes-on-bgsave-error is set"
-            advice = "See the server's log: often its disk is full. A cache needs no saving: CONFIG SET save \"\""
+            advice = 'See the server\'s log: often its disk is full. A cache needs no saving: CONFIG SET save ""'
             yield finding("writes-stopped", asked.address, found, advice)
 
 

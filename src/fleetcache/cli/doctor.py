@@ -1,0 +1,134 @@
+"""``fleetcache doctor``: what is wrong with the caches of a site, their servers and their settings?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from fleetcache.cache import Cache
+from fleetcache.caches import DEFAULT_ALIAS, CacheHandler, from_environment
+from fleetcache.cli.calls import FINDING, FINE, UNREACHABLE, Call, WrongUse
+from fleetcache.cli.parsing import Table
+from fleetcache.cli.places import DJANGO, caches_in, url_in
+from fleetcache.cli.showing import visible
+from fleetcache.errors import SettingsError
+from fleetcache.inspection.doctor import KINDS, Finding, examine, refused
+
+GONE = frozenset(("server-away", "server-refuses"))
+NAMES = {"error": "error", "warning": "warning", "info": "note"}
+
+
+def add(commands: Table) -> None:
+    """Add the command."""
+    command = commands.command(
+        "doctor",
+        run,
+        help="what is wrong with the caches, their servers and settings?",
+        description="Check the settings of all caches, or of the one that --alias names, and their servers: version, memory, "
+        "rights, TLS, clocks, replicas, Sentinels, clusters, a sample of the entries, the processes. Writes one entry "
+        "with a random name, which expires. Exits with 0 if there is no error and no warning, 1 if there is, 2 if no server of a "
+        "cache answers. docs/doctor.md explains every finding.",
+    )
+    command.add_argument("--ignore", metavar="ID", action="append", default=[], help="leave out this kind of finding")
+    command.add_argument("--no-probe", action="store_true", help="write nothing: do not probe the near cache")
+
+
+def run(call: Call) -> int:
+    """``fleetcache doctor``."""
+    ignored: list[str] = call.arguments.ignore
+    if unknown := [name for name in ignored if name not in KINDS]:
+        raise WrongUse(f"there is no finding {unknown[0]!r}. docs/doctor.md lists them")
+    made = opened(call)
+    caches = {alias: cache for alias, cache in made.items() if isinstance(cache, Cache)}
+    wanted = [call.arguments.alias] if call.arguments.alias else list(made)
+    found: dict[str, list[Finding]] = {}
+    unreachable = False
+    for alias in wanted:
+        if alias not in made:
+            raise WrongUse(
+                f"there is no cache {alias!r} of fleetcache. There are {', '.join(map(repr, made)) or 'none'}"
+            )
+        cache = made[alias]
+        if isinstance(cache, SettingsError):
+            findings = [refused(alias, cache)]
+        else:
+            findings = examine(cache, alias=alias, others=caches, fleet=None, probes=not call.arguments.no_probe)
+            gone = {each.subject for each in findings if each.id in GONE}
+            unreachable |= gone.issuperset({server.address for server in cache.topology.servers})
+        found[alias] = [each for each in findings if each.id not in ignored]
+    call.answer(document(found), text(call, found))
+    if unreachable:
+        return UNREACHABLE
+    return FINDING if counts(found)["error"] or counts(found)["warning"] else FINE
+
+
+def opened(call: Call) -> Mapping[str, Cache | SettingsError]:
+    """Return the caches of the site by alias, as its workers have them, or why one cannot be made."""
+    arguments = call.arguments
+    if url_in(arguments):
+        return {DEFAULT_ALIAS: call.configured}
+    if getattr(arguments, "in_django", False):
+        return of_django()
+    entries: Mapping[str, Any] | None = from_environment(os.environ)
+    if arguments.settings or not entries:
+        module = arguments.settings or os.environ.get(DJANGO)
+        if not module:
+            return {DEFAULT_ALIAS: call.configured}  # which says what is missing
+        entries = caches_in(module)
+    if entries is None:
+        return of_django()
+    handler = CacheHandler(entries)
+    return {alias: attempted(handler.__getitem__, alias) for alias in handler}
+
+
+def of_django() -> dict[str, Cache | SettingsError]:
+    """Return the caches in Django's ``CACHES`` that are fleetcache's."""
+    from fleetcache.django.backend import entries
+    from fleetcache.django.management.opening import made
+
+    return {alias: attempted(lambda alias: made(alias, {}), alias) for alias, _, _ in entries()}
+
+
+def attempted(make: Any, alias: str) -> Cache | SettingsError:
+    """Return what *make* makes of *alias*, or why it refuses."""
+    try:
+        made: Cache = make(alias)
+    except SettingsError as error:
+        return error
+    except ValueError as error:
+        return SettingsError(str(error))
+    return made
+
+
+def counts(found: Mapping[str, list[Finding]]) -> dict[str, int]:
+    """Return how many findings there are of each severity."""
+    return {name: sum(each.severity == name for findings in found.values() for each in findings) for name in NAMES}
+
+
+def document(found: Mapping[str, list[Finding]]) -> dict[str, Any]:
+    """Return the findings as ``--json`` prints them."""
+    return {
+        "findings": [{"alias": alias, **each.as_dict()} for alias, findings in found.items() for each in findings],
+        "counts": counts(found),
+    }
+
+
+def text(call: Call, found: Mapping[str, list[Finding]]) -> str:
+    """Return the findings for people."""
+    lines: list[str] = []
+    for alias, findings in found.items():
+        lines += [call.painted(f"CACHES[{alias!r}]", strong=True), ""] if len(found) > 1 else []
+        for each in findings:
+            mark = call.painted(NAMES[each.severity], good=False if each.severity == "error" else None, strong=True)
+            lines += [f"{mark} {each.id}: {visible(each.subject)}", f"    {visible(each.found).rstrip('.')}."]
+            lines += [f"    {each.why}", f"    {visible(each.advice)}", f"    See {each.docs}", ""]
+    number = counts(found)
+    if not any(number.values()):
+        return "\n".join([*lines, "Nothing was found."])
+    return "\n".join([*lines, ", ".join(plural(count, NAMES[name]) for name, count in number.items() if count) + "."])
+
+
+def plural(count: int, noun: str) -> str:
+    """Return *count* with the noun."""
+    return f"{count} {noun}{'s' if count != 1 else ''}"
