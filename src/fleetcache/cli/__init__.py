@@ -22,6 +22,8 @@ Its modules:
     progress    a bar on a terminal, for what lasts
     probe       the command ``probe``: checks a server for the near cache
     doctor      the command ``doctor``: checks settings, servers, entries and processes
+    bench       ``bench``: measures a server from this machine
+    warm        ``warm``: calls a site's function, so that its results are in the cache
 """
 
 from __future__ import annotations
@@ -39,7 +41,12 @@ from fleetcache.cli.calls import FINDING, FINE, INTERRUPTED, UNREACHABLE, Call, 
 from fleetcache.cli.parsing import Parser, Table, own_version, refuse
 from fleetcache.errors import FleetcacheError
 
-COMMANDS = ("probe", "doctor")
+COMMANDS = (
+    "doctor",
+    "probe",
+    "bench",
+    "warm",
+)
 """The modules with commands, in the order in which the help lists them."""
 
 

@@ -13,6 +13,8 @@ from fleetcache.cache import Cache
 from fleetcache.cli.progress import Progress
 from fleetcache.cli.showing import visible
 from fleetcache.errors import is_outage
+from fleetcache.inspection.names import meant
+from fleetcache.keys import CacheKey
 
 FINE, FINDING, UNREACHABLE = 0, 1, 2
 """Exit codes: all is well; something was found wrong, or nothing was found; nobody could be asked, or not like this."""
@@ -52,6 +54,15 @@ class Call:
         from fleetcache.cli.places import opened
 
         return opened(self.arguments, for_tools=False)
+
+    def key(self, text: str) -> str:
+        """Return the key that *text* means: a key of the cache, or with ``--name`` a whole name on the server."""
+        if not self.arguments.name:
+            return text
+        try:
+            return CacheKey(meant(text).decode())
+        except UnicodeDecodeError:
+            raise WrongUse(f"{text}: this name is no text, so it is none of a cache's entries") from None
 
     @property
     def json(self) -> bool:

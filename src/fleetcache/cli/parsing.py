@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn, TypeAlias
 from fleetcache.caches import DEFAULT_ALIAS, VARIABLE
 from fleetcache.cli.calls import Call, WrongUse
 
-Place: TypeAlias = Literal["url", "option", "none"]
+Place: TypeAlias = Literal["url", "option", "settings", "none"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,29 +50,70 @@ class Table:
     ) -> Parser:
         """Add the command *name*, and return its parser.
 
-        *place* says how the cache may be named: by a URL as argument or ``--url``, by the option only, or not at all.  Commands that have
-        commands of their own make a `Table` of the parser.
+        *place* says how the cache may be named: "url": by a URL as argument or ``--url``; "option": by the option only;
+        "settings": the same, but all caches of the settings are meant; "none": not at all.
         """
         command: Parser = self._parsers.add_parser(name, help=help, description=description)
         if place == "url":
             command.add_argument("place", metavar="URL", nargs="?", help="the same as --url")
         if place != "none":
-            add_place(command)
+            add_place(command, alias=place != "settings")
         command.add_argument("--json", action="store_true", help="print one JSON document, also for an error")
         command.set_defaults(run=run)
         return command
 
 
-def add_place(command: argparse.ArgumentParser) -> None:
+def add_place(command: argparse.ArgumentParser, *, alias: bool = True) -> None:
     """Add the options that say which cache is meant."""
     group = command.add_argument_group("which cache")
     group.add_argument(
         "--url",
         help=f"its URL, with any setting in the query: redis://127.0.0.1:6379/0?key_prefix=shop; else ${VARIABLE}",
     )
-    group.add_argument("--alias", help=f"its name in CACHES, by default {DEFAULT_ALIAS!r}")
+    if alias:
+        group.add_argument("--alias", help=f"its name in CACHES, by default {DEFAULT_ALIAS!r}")
     group.add_argument(
         "--settings",
         metavar="MODULE",
         help="a module with CACHES, such as the settings of a Django project; else $DJANGO_SETTINGS_MODULE",
     )
+
+
+def add_naming(command: argparse.ArgumentParser) -> None:
+    """Add the options that say what a key means."""
+    command.add_argument(
+        "--version", type=version_number, metavar="N", help="the version of the keys, by default the cache's"
+    )
+    command.add_argument(
+        "--name",
+        action="store_true",
+        help="keys are whole names on the server, as `keys --show-keys --name` prints them",
+    )
+
+
+def version_number(text: str) -> int | str:
+    """Return the version in *text*, a number if it is one, for ``type=`` of an argument."""
+    return int(text) if text.isdecimal() else text
+
+
+def lifetime(text: str) -> float | str:
+    """Return the seconds in *text*, or "forever", for ``type=`` of an argument."""
+    return text if text == "forever" else positive(text)
+
+
+def positive(text: str) -> float:
+    """Return *text* as a number above 0, for ``type=`` of an argument."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number above 0 is expected, not {text!r}")
+    return found
+
+
+def whole(text: str) -> int:
+    """Return *text* as a whole number above 0, for ``type=`` of an argument."""
+    if not (text.isdecimal() and text.isascii() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"a whole number above 0 is expected, not {text!r}")
+    return int(text)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetcache.cache import Cache
-from fleetcache.caches import DEFAULT_ALIAS, VARIABLE, CacheHandler, from_environment
+from fleetcache.caches import DEFAULT_ALIAS, VARIABLE, CacheHandler, caches, from_environment
 from fleetcache.cli.calls import WrongUse
 from fleetcache.errors import SettingsError
 from fleetcache.settings import from_url
@@ -23,12 +23,14 @@ DJANGOS_OWN = ("INSTALLED_APPS", "DATABASES", "SECRET_KEY", "ROOT_URLCONF", "MID
 """A module with any of these is the settings of a Django project."""
 
 
-def opened(arguments: argparse.Namespace, *, for_tools: bool) -> Cache:
+def opened(arguments: argparse.Namespace, *, for_tools: bool, options: Mapping[str, Any] | None = None) -> Cache:
     """Return the cache that *arguments* name; nothing is sent.
 
     The first that is given counts: a URL; ``--settings``, with ``--alias``; FLEETCACHE_URL, or FLEETCACHE_URL_ALIAS; the module
-    that DJANGO_SETTINGS_MODULE names.  ``manage.py`` has its project's settings, and reads no FLEETCACHE_URL.
+    that DJANGO_SETTINGS_MODULE names.  ``manage.py`` has its project's settings, and reads no FLEETCACHE_URL.  *options* replace
+    its OPTIONS; with *for_tools* those in FOR_TOOLS do, too.
     """
+    own = {**(FOR_TOOLS if for_tools else {}), **(options or {})}
     url = url_in(arguments)
     alias = getattr(arguments, "alias", None)
     module = getattr(arguments, "settings", None)
@@ -36,23 +38,40 @@ def opened(arguments: argparse.Namespace, *, for_tools: bool) -> Cache:
     if url and (alias or (module and not in_django)):
         raise WrongUse("give either a URL or --alias and --settings, not both")
     if url:
-        return _of(url, DEFAULT_ALIAS, for_tools)
+        return _of(url, DEFAULT_ALIAS, own)
     alias = alias or DEFAULT_ALIAS
     if in_django:
-        return _of_django(alias, for_tools)
+        return _of_django(alias, own)
     urls = from_environment(os.environ)
     if not module and alias in urls:
-        return _of(urls[alias], alias, for_tools)
+        return _of(urls[alias], alias, own)
     module = module or os.environ.get(DJANGO)
     if not module:
         name = VARIABLE if alias == DEFAULT_ALIAS else f"{VARIABLE}_{alias.upper()}"
         raise WrongUse(f"give the URL of a server, or set {name}")
     entries = caches_in(module)
     if entries is None:
-        return _of_django(alias, for_tools)
+        return _of_django(alias, own)
     if alias not in entries:
         raise WrongUse(f"{module} has no cache {alias!r}. Its CACHES are {', '.join(map(repr, entries)) or 'empty'}")
-    return _of(entries[alias], alias, for_tools)
+    return _of(entries[alias], alias, own)
+
+
+def ready(arguments: argparse.Namespace) -> None:
+    """Let `fleetcache.caches`, or Django's ``caches``, be those that *arguments* name, for code of the site."""
+    url = url_in(arguments)
+    module = getattr(arguments, "settings", None)
+    if url and module and not getattr(arguments, "in_django", False):
+        raise WrongUse("give either a URL or --settings, not both")
+    importable()
+    if url:
+        caches.configure(url)
+    elif not getattr(arguments, "in_django", False) and (
+        module or (VARIABLE not in os.environ and DJANGO in os.environ)
+    ):
+        entries = caches_in(module or os.environ[DJANGO])
+        if entries is not None:
+            caches.configure(entries)
 
 
 def url_in(arguments: argparse.Namespace) -> str | None:
@@ -64,11 +83,16 @@ def url_in(arguments: argparse.Namespace) -> str | None:
     return found
 
 
-def imported(module: str) -> Any:
-    """Return the module called *module*, which may lie in the current directory."""
+def importable() -> None:
+    """Let modules in the current directory be imported, as ``python -m`` does."""
     here = str(Path.cwd())
     if not {"", here} & {*sys.path}:
         sys.path.insert(0, here)
+
+
+def imported(module: str) -> Any:
+    """Return the module called *module*, which may lie in the current directory."""
+    importable()
     try:
         return import_module(module)
     except Exception as error:
@@ -95,20 +119,20 @@ def caches_in(module: str) -> Mapping[str, Any] | None:
     return entries
 
 
-def _of(entry: Any, alias: str, for_tools: bool) -> Cache:
+def _of(entry: Any, alias: str, options: Mapping[str, Any]) -> Cache:
     """Return the cache of a URL, or of an entry of CACHES without Django."""
-    if for_tools:
+    if options:
         location, params = (entry.get("LOCATION"), dict(entry)) if isinstance(entry, Mapping) else from_url(entry)
-        entry = {**params, "LOCATION": location, "OPTIONS": {**(params.get("OPTIONS") or {}), **FOR_TOOLS}}
+        entry = {**params, "LOCATION": location, "OPTIONS": {**(params.get("OPTIONS") or {}), **options}}
     return CacheHandler({alias: entry})[alias]
 
 
-def _of_django(alias: str, for_tools: bool) -> Cache:
+def _of_django(alias: str, options: Mapping[str, Any]) -> Cache:
     """Return the cache of an alias of Django's CACHES."""
     from fleetcache.django.management.opening import made
 
     try:
-        return made(alias, FOR_TOOLS if for_tools else {})
+        return made(alias, options)
     except SettingsError:
         raise
     except Exception as error:

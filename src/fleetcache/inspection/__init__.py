@@ -5,6 +5,8 @@ Its modules:
     keys        what is used from outside: pages of names, an entry described, and the actions on entries
     scanning    a walk through all names, in steps of bounded work
     names       names as text that can be read back, which names a pattern means, and names masked
+    bench       measures a cache against a bare socket
+    warm        calls a site's function, so that its results are in the cache
 
 Nothing here sends a command whose time depends on how much the server holds: names are found by SCAN, values are read
 in part, members by the page.  Nothing is unpickled unless the caller asks for it.
