@@ -24,10 +24,10 @@ from fleetcache import commands as c
 from fleetcache.codec.metadata import alone
 from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import BaseSerializer
-from fleetcache.core import LEASES, Core, Timeout
+from fleetcache.core import LEASES, MARK, Core, Timeout
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
-from fleetcache.keys import CacheKey, default_key_function, key_within
+from fleetcache.keys import TAG, CacheKey, default_key_function, key_within
 from fleetcache.keyspace import Keyspace
 from fleetcache.loading.flights import PROTECTION, Flights
 from fleetcache.loading.invalidation import Invalidation
@@ -74,9 +74,10 @@ class Shared:
             self.tally.parts = WeakMethod(self.parts)
 
     def parts(self) -> dict[str, Any]:
-        """Return the parts of `Cache.snapshot` that are not counted by the tally."""
+        """Return the parts of `Cache.snapshot` that are not counted by the tally, and where it finds the copies."""
         info = info_of(self)
-        return {part: info[part] for part in ("near", "loading", "servers")}
+        copies = None if self.near is None else self.near.store
+        return {**{part: info[part] for part in ("near", "loading", "servers")}, "copies": copies}
 
 
 _shared: Sharing[Shared] = Sharing()
@@ -101,9 +102,28 @@ def tally_of(settings: Settings) -> Tally | None:
     options = settings.options.stats
     if options is None:
         return None
-    own, plain = settings.reverse_key_function, settings.key_function is default_key_function
-    key_of = own or (partial(key_within, prefix=settings.key_prefix, version=settings.version) if plain else str)
-    return Tally(Grouping(key_of, group_by(options.groups)), options)
+    return Tally(
+        Grouping(key_reader(settings), group_by(options.groups), partial(is_own, settings.key_prefix)), options
+    )
+
+
+def key_reader(settings: Settings) -> Callable[[str], str]:
+    """Return the function that returns the key within a name; of a name that does not show the key, the name itself."""
+    prefix, version, function = settings.key_prefix, settings.version, settings.key_function
+    if settings.reverse_key_function is not None:
+        return settings.reverse_key_function
+    if function is default_key_function:
+        return partial(key_within, prefix=prefix, version=version)
+    try:
+        head, _, tail = str(function(MARK, prefix, version)).partition(MARK)
+    except Exception:  # noqa: BLE001 - a site's function, which is reported where a name is needed
+        return str
+    return lambda name: name.removeprefix(head).removesuffix(tail)
+
+
+def is_own(prefix: str, name: str, key: str) -> bool:
+    """Whether *name* is one of the library's own: the version of a tag, a lease, and the like."""
+    return key.startswith(TAG) or (name.startswith("fleetcache:") and not (prefix and name.startswith(f"{prefix}:")))
 
 
 def group_by(groups: Mapping[str, str]) -> Callable[[str], str | None] | None:
@@ -176,7 +196,8 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
             # No lock is held while a site's classes are called: see `Settings.shared`.
             topology, codec = cls.make_topology(settings), cls.make_codec(settings)
             tally = tally_of(settings)
-            near = open_near(settings, announced(settings), topology, cls.warns)
+            groups = None if tally is None else tally.known
+            near = open_near(settings, announced(settings), topology, cls.warns, groups)
             found = _shared.put(key, Shared(settings, topology, codec, Stats(), near, tally))
         return found
 

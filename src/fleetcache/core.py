@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, Self
 
 from redis.exceptions import ConnectionError, NoPermissionError, NoScriptError, RedisError
@@ -242,6 +242,12 @@ class Core(Twinned):
         if near is not None:
             names = c.written_by(command)
             near.wrote(names)
+        tally, began = self.tally, 0.0
+        if tally is not None:
+            calls = tally.calls[command[0]]
+            calls.count += 1
+            if calls.count >= calls.next:
+                began = perf_counter()
         try:
             server = self.topology.route(command)
             try:
@@ -262,6 +268,8 @@ class Core(Twinned):
         finally:
             if near is not None:
                 near.wrote(names)  # once more: a read that was sent meanwhile may bring the old value
+        if began and tally is not None:
+            tally.answered(calls, began, command, reply, timed=not self.runtime.records)
         return reply
 
     async def ask_beside(self, command: Command, glimpse: Command, instead: Any) -> tuple[Reply, Reply]:
@@ -273,6 +281,8 @@ class Core(Twinned):
         if near is not None:
             near.wrote((command[1],))
         commands = (glimpse, command)
+        tally = self.tally
+        began = 0.0 if tally is None else tally.asks(((None, commands),))
         try:
             server = self.topology.route(command)
             try:
@@ -292,6 +302,8 @@ class Core(Twinned):
         finally:
             if near is not None:
                 near.wrote((command[1],))  # as in `ask`
+        if began and tally is not None:
+            tally.answered(tally.together, began, command, reply, timed=not self.runtime.records)
         return reply, shown
 
     def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
@@ -342,6 +354,8 @@ class Core(Twinned):
 
     async def _ask_all(self, plan: Plan, instead: Any, *, scripts: bool) -> list[list[Reply]]:
         answers: list[list[Reply] | Exception]
+        tally = self.tally
+        began = 0.0 if tally is None else tally.asks(plan)
         try:
             try:
                 answers = await self.runtime.exchange_all(plan)
@@ -350,11 +364,24 @@ class Core(Twinned):
                     raise
                 ((server, commands),) = plan
                 answers = [await self.runtime.exchange(self._another(server, commands, error), commands)]
+            if began and tally is not None:
+                self._note_answered(tally, plan[0][1], answers[0], began)
             if scripts:
                 await self._tell_scripts(plan, answers)
         except TROUBLE as error:
             answers = [error] * len(plan)
         return [self._settled(answer, commands, instead) for answer, (_, commands) in zip(answers, plan, strict=True)]
+
+    def _note_answered(
+        self, tally: Tally, commands: Sequence[Command], answer: list[Reply] | Exception, began: float
+    ) -> None:
+        """Note how long an exchange took that *began* then, and that one server has answered with *answer*."""
+        if isinstance(answer, Exception):
+            return
+        for command, reply in zip(commands, answer, strict=False):
+            if command[0] is not c.MULTI and command[0] is not c.VOID:  # what the caller has asked for comes after them
+                tally.answered(tally.together, began, command, reply, timed=not self.runtime.records)
+                return
 
     async def _tell_scripts(self, plan: Plan, answers: list[list[Reply] | Exception]) -> None:
         """Send the scripts whole that a server did not know, and put the replies into *answers*."""
@@ -406,6 +433,8 @@ class Core(Twinned):
             if command[0] is c.VOID and isinstance(reply, NoPermissionError):
                 self.stats.denied = monotonic()  # a user who may not touch leases has none
                 return
+            if self.tally is not None:
+                self.tally.calls[command[0]].errors += 1
             raise self.refusal(reply, command)
         verb = command[0]
         suits = type(reply) in verb.answers or (verb.suits(reply, command) if verb.suits else not verb.answers)
@@ -432,6 +461,9 @@ class Core(Twinned):
 
     def instead(self, error: Exception, instead: Any, commands: Iterable[Command]) -> Any:
         """Return *instead*, the result of *commands*, if *error* may be ignored; else raise *error*."""
+        if self.tally is not None:
+            commands = list(commands)
+            self.tally.failed(error, commands)
         return self.failsafe.instead(error, instead, partial(self._keys_in, commands))
 
     def _keys_in(self, commands: Iterable[Command]) -> Iterator[str | None]:
@@ -474,6 +506,8 @@ class Core(Twinned):
             self = self.through(client)
         near, names = self.near, c.written_by(command) or ()
         commands = (*self.voids(names), command)
+        tally = self.tally
+        began = 0.0 if tally is None else tally.asks(((None, commands),))
         if near is not None:
             near.wrote(names)
         try:
@@ -498,6 +532,8 @@ class Core(Twinned):
         finally:
             if near is not None:
                 near.wrote(names)
+        if began and tally is not None:
+            tally.answered(tally.together, began, command, reply, timed=not self.runtime.records)
         if command[0] is c.DEL and isinstance(replies, Redirected):
             # While a slot moves, the entry may have been deleted before its lease, and stored in between.
             reply += await self.ask(command, 0)
@@ -505,6 +541,9 @@ class Core(Twinned):
 
     async def unlink(self, shares: Sequence[tuple[Server, Sequence[str | bytes]]]) -> list[int | None]:
         """Delete the names that each server holds, with their leases; return how many there were, None for one that is away."""
+        if self.tally is not None:
+            for _, names in shares:
+                self.tally.deleted(names)
         plan, counts = [], list[int | None]()
         for server, names in shares:
             plan.append((server, [*self.voids(names), *self.batch(c.UNLINK, names)]))

@@ -57,7 +57,7 @@ class Keyspace(Reading):
         payload, left = await self.ask_several([(get, name), (pttl, name)], None)
         self.overtake(name)
         seen = await self.examine(name, payload, exact=False)
-        value = seen.served()
+        value = self.counted(name, seen.served(), payload)
         if value is MISSING:
             return default, 0
         left = _shorter(left, seen.milliseconds)

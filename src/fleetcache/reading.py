@@ -25,6 +25,7 @@ from fleetcache.near.reads import Read
 from fleetcache.near.store import Entry
 from fleetcache.owed import OWED
 from fleetcache.policy import early_by
+from fleetcache.stats.tally import Tally
 from fleetcache.tagging import Hint
 
 
@@ -71,27 +72,49 @@ class Reading(Judging):
             if hint is not None or (self.hints.recent and (hint := self.hints.of(name)) is not None):
                 return await self._read_hinted(name, hint, fresh=fresh, stale=stale)
             payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None)
+            tally = self.tally
             if payload is None:
+                if tally is not None:
+                    tally.known[name].missed += 1
                 return MISSING
             try:  # written out, as in `decoded`: it saves a tenth of a microsecond of each `get`
                 value = self.codec.decode(payload)
             except UnreadableValue as error:
-                self.note_unreadable(error, name)
-                return MISSING
+                return self._unread(error, name, payload)
             if type(value) is Described:
                 metadata = value.metadata
                 judged = self.prompt(name, metadata, exact=stale)
                 judged = judged or await self.judgement(name, metadata, exact=stale, fresh=fresh)
                 if metadata.tags:
                     self.note_tags(name, metadata, payload)
-                return value.value if judged.serves(stale=stale) else MISSING
+                served = value.value if judged.serves(stale=stale) else MISSING
+                return self.counted(name, served, payload, judged.standing)
+            if tally is not None:
+                group = tally.known[name]
+                group.server += 1
+                group.bytes_read += len(payload)
             return value
         if not fresh and (copy := near.copy(name)) is not None:
             return self.served(copy, MISSING)
         return await self._fetch(near, name, fresh=fresh, stale=stale)
 
+    def counted(self, name: str, value: Any, payload: bytes | None, standing: Standing | None = None) -> Any:
+        """Count a read that found *payload*, and return *value*, which its caller gets; MISSING if there is none."""
+        if self.tally is not None:
+            level = "missed" if value is MISSING else "stale" if standing is Standing.STALE else "server"
+            self.tally.known[name].read(level, payload)
+        return value
+
+    def _unread(self, error: UnreadableValue, name: str, payload: bytes) -> Any:
+        """Count a read that found a *payload* that cannot be read; return MISSING, or raise if UNREADABLE says so."""
+        self.note_unreadable(error, name)
+        return self.counted(name, MISSING, payload)
+
     async def find(self, name: str, client: Any = None, *, fresh: bool = False) -> Found:
-        """Return the entry called *name* as it is on the server, and leave a copy as `read` does; *fresh* as with `read`."""
+        """Return the entry called *name* as it is on the server, and leave a copy as `read` does; *fresh* as with `read`.
+
+        This read is not counted; if it is a user's, the caller counts what comes of it.
+        """
         if client is not None:
             self = self.through(client)
         near = self.near
@@ -113,15 +136,15 @@ class Reading(Judging):
         else:
             payload, *versions = await self.ask(hint.command, None) or (None, *hint.names)
         if payload is None:
-            return MISSING
+            return self.counted(name, MISSING, None)
         if hint.head and versions == hint.versions and payload.startswith(hint.head) and not OWED.names:
             try:  # the same entry as before, so that its metadata need not be decoded
-                return self.codec.behind(payload, hint.begins)
+                return self.counted(name, self.codec.behind(payload, hint.begins), payload)
             except UnreadableValue as error:
-                self.note_unreadable(error, name)
-                return MISSING
+                return self._unread(error, name, payload)
         known = self.owing(hint, dict(zip(hint.tags, versions, strict=True)))
-        return (await self._far(name, payload, hint, known, exact=stale, fresh=fresh)).served(stale=stale)
+        seen = await self._far(name, payload, hint, known, exact=stale, fresh=fresh)
+        return self.counted(name, seen.served(stale=stale), payload, seen.standing)
 
     async def _far(
         self, name: str, payload: bytes | None, hint: Hint | None, known: Versions, *, exact: bool, fresh: bool
@@ -161,15 +184,18 @@ class Reading(Judging):
         *,
         fresh: bool = False,
         looked: dict[str, Found] | None = None,
+        counted: bool = True,
     ) -> dict[Any, Any]:
         """Return a dict from key to value, without the missing ones; *fresh* as with `read`.
 
         *named* maps each name to its key.  The values that are not near are read in one round trip.  *looked* gets the
-        entries with metadata as they were found, also those that are not fresh.
+        entries with metadata as they were found, also those that are not fresh.  The reads are *counted* if they are a
+        user's.
         """
         if client is not None:
             self = self.through(client)
         near, names = self.near, list(named)
+        tally = self.tally if counted else None
         if near is None:
             payloads, known = await self._payloads_tagged(c.MGET_NOW if fresh else c.MGET, names)
             values = self._values(named.values(), names, payloads)
@@ -183,12 +209,14 @@ class Reading(Judging):
                 if looked is not None:
                     looked.update(seen)
                 values = {named[name]: value for name, value in found.items()}
+            if tally is not None:
+                tally.read_all(names, named.values(), payloads, values)
             return values
         copies = {} if fresh else near.copies_of(names)
         found = {name: self.served(copy, MISSING) for name, copy in copies.items()}
         if len(copies) < len(names):
             left = [name for name in names if name not in copies]
-            found |= await self._fetch_many(near, left, looked, fresh=fresh)
+            found |= await self._fetch_many(near, left, looked, tally, fresh=fresh)
         return {key: found[name] for name, key in named.items() if found.get(name, MISSING) is not MISSING}
 
     async def is_there(self, name: str, client: Any = None, *, fresh: bool = False) -> bool:
@@ -204,9 +232,11 @@ class Reading(Judging):
         found, shown = await self.ask_beside(exists, self.glimpse(name, primary=primary), False)
         if near is not None:
             self.overtake(name)
-        if self.codec.is_plain(shown) or (metadata := await self.shown(name, shown, primary=primary)) is None:
-            return bool(found)
-        return (await self.judgement(name, metadata, exact=False, fresh=fresh)).standing is Standing.FRESH
+        there = bool(found)
+        if not self.codec.is_plain(shown) and (metadata := await self.shown(name, shown, primary=primary)) is not None:
+            there = (await self.judgement(name, metadata, exact=False, fresh=fresh)).standing is Standing.FRESH
+        self.counted(name, there or MISSING, None)
+        return there
 
     def glimpse(self, name: str, *, primary: bool) -> Command:
         """Return the command that shows whether the entry called *name* has metadata, in the exchange of another one."""
@@ -260,11 +290,12 @@ class Reading(Judging):
             self.overtake(name)
             entry = MISSING if payload is None else self.entry(payload, name)
             seen = await self._seen(name, entry, payload, exact=look or stale, fresh=fresh)
-            return seen if look else seen.served(stale=stale)
-        server = read.server or self.topology.home(name)
-        # Always from the primary: a replica may be older than a copy that was read before.
+            return seen if look else self.counted(name, seen.served(stale=stale), payload, seen.standing)
+        server = read.server or self.topology.home(name)  # always the primary: a replica may be older than a copy
         commands = ((c.GET_NOW, name), (c.PTTL_NOW, name)) if read.number else ((c.GET_NOW, name),)
         left = None  # the time to live, only if the primary itself has replied
+        tally = self.tally
+        began = 0.0 if tally is None else tally.asks(((server, commands),))
         try:
             if self.runtime.blocks:  # written out, as in `ask`
                 replies = server.exchange(commands)
@@ -275,9 +306,12 @@ class Reading(Judging):
                 self.check(payload, commands[0])
             if read.number and not isinstance(replies, Redirected) and type(replies[1]) is int:
                 left = replies[1]
+            if began and tally is not None:
+                tally.answered(tally.together, began, commands[0], payload, timed=not self.runtime.records)
         except TROUBLE as error:
             if not is_outage(error) or self.topology.route((c.GET, name)) is server:
-                return self.instead(error, Found(MISSING) if look else MISSING, ((c.GET, name),))
+                nothing = self.instead(error, Found(MISSING) if look else MISSING, ((c.GET, name),))
+                return nothing if look else self.counted(name, nothing, None)
             payload = await self.ask((c.GET, name), None)  # a replica answers
         value: Any = MISSING
         if payload is not None:
@@ -289,9 +323,9 @@ class Reading(Judging):
         if look or type(value) is Described:
             seen = await self._seen(name, value, payload, exact=look or stale, fresh=fresh)
             self._arrive(near, read, seen, left)
-            return seen if look else seen.served(stale=stale)
+            return seen if look else self.counted(name, seen.served(stale=stale), payload, seen.standing)
         near.arrive(read, value, payload, left)
-        return value
+        return self.counted(name, value, payload)
 
     def _arrive(self, near: Near | Copyless, read: Read, seen: Found, left: Any) -> None:
         """Leave a copy of what *read* brought, if it may have one; *left* as with `Near.arrive`."""
@@ -311,7 +345,13 @@ class Reading(Judging):
         return life
 
     async def _fetch_many(
-        self, near: Near | Copyless, names: Sequence[str], looked: dict[str, Found] | None, *, fresh: bool
+        self,
+        near: Near | Copyless,
+        names: Sequence[str],
+        looked: dict[str, Found] | None,
+        tally: Tally | None,
+        *,
+        fresh: bool,
     ) -> dict[str, Any]:
         """Return the values of those *names* that have one; leave copies; *looked* as with `read_many`."""
         names = list(map(str, names))
@@ -331,9 +371,11 @@ class Reading(Judging):
             timed = [command[1] for command in commands if command[0] is c.PTTL_NOW] if reads else []
             count = len(commands) - len(timed)
             payloads = self.merged(c.MGET_NOW, replies[:count])
-            if payloads is None:
-                continue  # an ignored outage
-            found = self._values(share, share, payloads)
+            if payloads is None:  # an ignored outage
+                if tally is not None:
+                    tally.read_all(share, share, [None] * len(share), ())
+                continue
+            found, read = self._values(share, share, payloads), (share, share, payloads)
             # Another server than the primary does not know how long a copy may live.
             lefts = dict(zip(timed, () if isinstance(replies, Redirected) else replies[count:], strict=False))
             if Described in map(type, found.values()):
@@ -342,6 +384,8 @@ class Reading(Judging):
                 if looked is not None:
                     looked.update(described)
                 share, payloads = self._arrive_described(near, described, reads, share, payloads, lefts)  # noqa: PLW2901 - without them
+            if tally is not None:
+                tally.read_all(*read, found)
             near.arrive_many(share, reads, found, payloads, lefts)
             values = {**values, **found} if values else found
         return values

@@ -6,7 +6,8 @@ is in ``OPERATIONS`` of `fleetcache.pipeline`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from numbers import Number
 from typing import Any, Literal
@@ -128,7 +129,7 @@ class Values(Reading):
         if expiry is not None and expiry <= 0:
             if nx:
                 return not await self.is_there(name, client, fresh=True)
-            return bool(await self.ask_voiding((c.DEL, name), 0, False, client))
+            return await self._delete(name, client)
         if tags:
             found = await self.tagged((value,), tags, expiry, version, client)
             if found is None:
@@ -140,17 +141,21 @@ class Values(Reading):
             (payload,) = await self.encoded((value,))
         if not (nx or xx):  # written out: every `set` comes by here
             if expiry is None:
-                return bool(await self.ask((c.SET, name, payload), False, client))
-            command = (c.SET, name, payload, "PX", expiry)
-            if expiry >= self.lease_life:
-                return bool(await self.ask(command, False, client))
-            return bool(await self.ask_voiding(command, expiry, False, client))
+                stored = await self.ask((c.SET, name, payload), False, client)
+            elif expiry >= self.lease_life:
+                stored = await self.ask((c.SET, name, payload, "PX", expiry), False, client)
+            else:
+                stored = await self.ask_voiding((c.SET, name, payload, "PX", expiry), expiry, False, client)
+            if stored and self.tally is not None:
+                self.tally.wrote(name, payload)
+            return bool(stored)
         if nx and xx:
             raise DataError("nx and xx exclude each other")
         if nx:
             return await self._set_new(name, payload, expiry, self.added_in_outage(key), client)
         lifetime = () if expiry is None else ("PX", expiry)
-        return bool(await self.ask_voiding((c.SET_IF, name, payload, *lifetime, "XX"), expiry, False, client))
+        command = (c.SET_IF, name, payload, *lifetime, "XX")
+        return self._wrote(name, payload, await self.ask_voiding(command, expiry, False, client))
 
     def set(
         self,
@@ -171,6 +176,19 @@ class Values(Reading):
 
     set.__doc__ = aset.__doc__  # noqa: A003 - the method is meant
 
+    async def _delete(self, name: str, client: Any = None) -> bool:
+        """Delete the entry called *name*, and return whether there was one."""
+        found = await self.ask_voiding((c.DEL, name), 0, None, client)
+        if found is not None and self.tally is not None:
+            self.tally.deleted((name,))
+        return bool(found)
+
+    def _wrote(self, name: str, payload: bytes | int | None, stored: Any) -> bool:
+        """Count the entry called *name* if it was *stored*; return whether it was."""
+        if stored and self.tally is not None:
+            self.tally.wrote(name, payload)
+        return bool(stored)
+
     async def _set_new(self, name: str, payload: bytes | int, expiry: int | None, instead: bool, client: Any) -> bool:
         """Store *payload* if there is no entry that can be read and is not stale; return whether it was stored.
 
@@ -178,7 +196,9 @@ class Values(Reading):
         """
         lifetime = () if expiry is None else ("PX", expiry)
         if self.runtime.once or is_pipeline(client):
-            return bool(await self.ask_voiding((c.SET_IF, name, payload, *lifetime, "NX"), expiry, instead, client))
+            command = (c.SET_IF, name, payload, *lifetime, "NX")
+            stored = await self.ask_voiding(command, expiry, MISSING, client)
+            return instead if stored is MISSING else self._wrote(name, payload, stored)
         self = self.through(client)
         while True:
             try:
@@ -189,7 +209,7 @@ class Values(Reading):
                     raise
                 return False  # an entry of another kind, such as a hash
             if there is MISSING or there is None:
-                return instead if there is MISSING else True
+                return instead if there is MISSING else self._wrote(name, payload, stored=True)
             try:
                 if (await self.examine(name, there)).served() is not MISSING:
                     return False
@@ -197,7 +217,7 @@ class Values(Reading):
                 return False  # with UNREADABLE = "raise" it is there for everybody
             stored = await self.run(c.SWAP, name, there, payload, *lifetime, instead=MISSING)
             if stored:
-                return instead if stored is MISSING else True
+                return instead if stored is MISSING else self._wrote(name, payload, stored=True)
 
     def added_in_outage(self, key: Any) -> bool:
         """Return the result of `add` in an ignored outage."""
@@ -244,6 +264,7 @@ class Values(Reading):
         expiry = self.milliseconds(timeout)
         names = self.names(data, version)
         writes: list[tuple[Any, ...]]
+        payloads: list[bytes | int] | None = []
         if expiry is not None and expiry <= 0:
             writes = [(c.DEL, name) for name in names]
         else:
@@ -269,13 +290,26 @@ class Values(Reading):
             plan.append((server, [*voids, *first, *[writes[place] for place in places], *last]))
         answers = zip(shares, await self.ask_all(plan, None), strict=True)
         failed = {place for (_, places), replies in answers if replies[-1] is None for place in places}
+        if self.tally is not None:
+            self._count_writes(names, payloads or (), failed)
         return [key for place, key in enumerate(data) if place in failed] if failed else []
 
     set_many = blocking(aset_many)
 
+    def _count_writes(self, names: Sequence[str], payloads: Sequence[bytes | int], failed: AbstractSet[int]) -> None:
+        """Count entries that were stored together, or deleted if there are no *payloads*, except those at the places *failed*."""
+        assert self.tally is not None
+        if failed:
+            left = [place for place in range(len(names)) if place not in failed]
+            names, payloads = [names[place] for place in left], payloads and [payloads[place] for place in left]
+        if payloads:
+            self.tally.wrote_all(names, payloads)
+        else:
+            self.tally.deleted(names)
+
     async def adelete(self, key: Any, version: Any = None, prefix: str | None = None, client: Any = None) -> bool:
         """Delete *key*, and return whether there was an entry."""
-        return bool(await self.ask_voiding((c.DEL, self.name(key, version, prefix)), 0, False, client))
+        return await self._delete(self.name(key, version, prefix), client)
 
     delete = blocking(adelete)
 
@@ -315,6 +349,7 @@ class Values(Reading):
             value = MISSING if copy is None else self.served(copy, MISSING)
             return Lookup() if copy is None or value is MISSING else Lookup(value, "near", left=_left(copy))
         seen = await self.examine(name, payload)
+        self.counted(name, seen.value, payload, seen.standing)
         near = copy is not None and self._is_copied(copy, seen)
         if not near:
             self.overtake(name)
@@ -386,7 +421,10 @@ class Values(Reading):
             else:
                 if total is None:
                     raise ValueError(f"Key {name!r} not found")
-                return None if total is MISSING else int(total)
+                if total is MISSING:
+                    return None
+                self._wrote(name, None, stored=True)
+                return int(total)
         return await self._add(name, _number("delta", delta), default, expiry, client)
 
     incr = blocking(aincr)
@@ -417,7 +455,10 @@ class Values(Reading):
                 words = lifetime if missing else ("KEEPTTL",)
                 stored = await self.run(c.SWAP, name, payload, new, *words, instead=MISSING, client=client)
             if stored:
-                return None if stored is MISSING else total
+                if stored is MISSING:
+                    return None
+                self._wrote(name, new, stored=True)
+                return total
 
     async def adecr(self, key: Any, delta: Any = 1, version: Any = None, client: Any = None) -> Any:
         """Subtract *delta* from the number under *key*, and return the difference."""

@@ -11,9 +11,9 @@ lease and his code blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from time import monotonic
+from time import monotonic, perf_counter
 from types import CoroutineType
 from typing import Any, Unpack
 
@@ -28,7 +28,7 @@ from fleetcache.loading.load import loads_here
 from fleetcache.loading.renewing import submit
 from fleetcache.loading.wishes import Wish
 from fleetcache.near.near import PACKED, clock
-from fleetcache.near.store import Bound
+from fleetcache.near.store import Bound, Entry
 from fleetcache.policy import Decision, Policy, PolicyOptions
 from fleetcache.reading import Found as Seen
 from fleetcache.tagging import checked
@@ -97,15 +97,17 @@ class Loading(Joining):
             if not (refresh or tags or self.herds):  # written out, as in `read`: a hit takes as long as with `get`
                 near = self.near
                 if near is not None:
-                    if (copy := near.copy(name)) is not None:
+                    # A copy of "missing" serves no load, so it is not counted as hit.
+                    if (copy := near.copy(name)) is not None and _holds_value(copy):
                         value = self.served(copy, MISSING)
                         if value is not MISSING:
                             return value
+                        copy.hits -= 1
                 elif not self._is_hasty(timeout, policy):
                     payload = await self.ask((c.GET, name), None)
                     value = MISSING if payload is None else self.entry(payload, name)
                     if type(value) is not Described and value is not MISSING:
-                        return value
+                        return value if self.tally is None else self.counted(name, value, payload)
                     seen = await self._seen(name, value, payload, exact=True, fresh=False)
             make = partial(_itself, default) if started or not callable(default) else default
             chosen, wanted = self.policy_of(timeout, policy), checked(tags) if tags else ()
@@ -135,9 +137,11 @@ class Loading(Joining):
                     if copy.value is not PACKED:
                         copy.hits += 1
                         return copy.value
-                    value = self.served(copy, MISSING)
-                    if value is not MISSING and not self.herds:
-                        return value
+                    if copy.payload is not None and not self.herds:
+                        value = self.served(copy, MISSING)
+                        if value is not MISSING:
+                            return value
+                        copy.hits -= 1
         call = Loading.aget_or_set(
             self.still or self, key, default, timeout, version, tags=tags, refresh=refresh, **policy
         )
@@ -175,7 +179,7 @@ class Loading(Joining):
         if value is not MISSING:
             return value
         make = partial(_itself, default) if type(default) is CoroutineType else default
-        made = await self.runtime.produce(make) if callable(make) else make
+        made = await self._produced(key, make, version) if callable(make) else make
         tagged: dict[str, Any] = {"tags": tags} if tags else {}
         if refresh:
             await self.aset(key, made, timeout, version, **tagged)
@@ -187,8 +191,16 @@ class Loading(Joining):
         )
         if await adding:
             return made
-        # Another caller was first, or the server is away, or the timeout is 0 or less.
-        return await self.aget(key, made, version, fresh=True)
+        # Another caller was first, or the server is away, or the timeout is 0 or less.  This read has been counted.
+        return await (self if self.tally is None else self.face(tally=None)).aget(key, made, version, fresh=True)
+
+    async def _produced(self, key: Any, make: Callable[[], Any], version: Any) -> Any:
+        """Return what the loader *make* of a simple load makes, and count this load by group."""
+        began = perf_counter()
+        made = await self.runtime.produce(make)
+        if self.tally is not None:
+            self.tally.loaded((self.name(key, version),), perf_counter() - began)
+        return made
 
     # --- one caller -------------------------------------------------------------------------------
 
@@ -200,16 +212,23 @@ class Loading(Joining):
             if found is None:
                 found = await self._in_time(self._look(wish, fresh=looked or wish.refresh), wish.hard_until)
             if found is None:
+                self.count(wish, "missed")
                 return self._spared(wish, self._late(wish))
             if found.metadata is None and found.value is not MISSING and not (wish.refresh or wish.tags):
+                self._count_found(wish, found)
                 return found.value  # as nearly always
             match wish.weigh(found):
                 case Decision.SERVE if found.metadata is NEAR or self._carries(found.metadata, wish.tags):
+                    self._count_found(wish, found)
                     return found.value
                 case Decision.RENEW:
+                    self._count_found(wish, found)
                     return await self._renewed(wish, found)
             if self.flights.kept and (made := self._kept_in_outage(wish)) is not None:
+                self.count(wish, "near")
                 return self._copy(made)
+            if not looked:
+                self.count(wish, "missed", found.payload)
             looked = True
             here = loads_here()
             if self.flights.is_own(here, wish.name):
@@ -217,6 +236,13 @@ class Loading(Joining):
             value = await self._fly(wish, here)
             if value is not MISSING:
                 return value
+
+    def _count_found(self, wish: Wish, found: Seen) -> None:
+        """Count the read of a caller who gets the value that was *found*: at once, or after another has loaded it."""
+        if wish.counted:
+            self.count_joined(wish)
+        elif found.metadata is not NEAR:  # the copy has counted its hit
+            self.count(wish, "stale" if found.left is not None and found.left <= 0 else "server", found.payload)
 
     async def _fly(self, wish: Wish, here: list[Flight]) -> Any:
         """Join the flight, or lead one; return its value, or MISSING if the caller has to look again."""
@@ -245,10 +271,12 @@ class Loading(Joining):
         """Return what is there."""
         near = self.near
         copy = None if near is None or fresh else near.copy(wish.name)
-        if copy is not None and (not wish.tags or type(copy.epoch) is Bound):  # else it is known to lack them
+        if copy is not None and _holds_value(copy) and (not wish.tags or type(copy.epoch) is Bound):
+            # A copy without versions of tags is known to lack them.
             value = self._opened(self.served(copy, MISSING))
             if value is not MISSING:
                 return Seen(value, metadata=NEAR)
+            copy.hits -= 1  # it is to be renewed
         return self._told(await self.find(wish.name, fresh=fresh))
 
     def _told(self, found: Seen) -> Seen:
@@ -268,6 +296,7 @@ class Loading(Joining):
             return found.value
         match (await self._renew(wish)).outcome:
             case Made(value) | Found(value):
+                self.count(wish, "missed")  # he has waited for the new one
                 return value
             case Gone(error) if error is not None and not isinstance(error, TROUBLE):
                 raise error  # it interrupted this caller
@@ -296,6 +325,10 @@ class Loading(Joining):
 
         if not submit(work, wish.policy.renew):
             work()
+
+
+def _holds_value(copy: Entry) -> bool:
+    return copy.value is not PACKED or copy.payload is not None
 
 
 def _itself(value: Any) -> Any:

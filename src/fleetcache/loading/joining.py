@@ -105,6 +105,7 @@ class Joining(Leading):
         if standing.word == "entry":
             value = await self._judged(wish, standing)
             if value is not MISSING:
+                self.count_joined(wish)
                 return value
         elif standing.word == "unknown" or not self.flights.leases:
             return flight  # the server is away, or there are no leases, which would say more
@@ -147,6 +148,8 @@ class Joining(Leading):
             case Made() if not own and (not flight.tags.issuperset(wish.tags) or self._is_older(flight, wish)):
                 return MISSING
             case Made() | Found():
+                if not own or (flight.made is None and isinstance(outcome, Found)):
+                    self.count_joined(wish)
                 return outcome.value if own else self._copy(outcome)
             case _:
                 return MISSING
@@ -165,6 +168,7 @@ class Joining(Leading):
         if value is MISSING:
             raise error
         self.stats.stale_served += 1
+        self.count(wish, "stale")
         return value
 
     def _copy(self, outcome: Made | Found) -> Any:

@@ -104,11 +104,14 @@ class Leading(Leases):
             value = await self.runtime.produce(wish.make)
             value = load.stale if load.kept else value
             flight.made = Made(value, None)
-            payload, life = await self._packed(wish, flight, load, value, monotonic() - began)
+            took = monotonic() - began
+            payload, life = await self._packed(wish, flight, load, value, took)
+            self.count_load((wish,), took)
         except Exception as error:
             if interruption(error) is not None:
                 raise  # it is this caller's own
             self.stats.load_errors += 1
+            self.count_load((wish,), monotonic() - began, failed=True)
             await self._let_go(flight, wish, wish.policy.retry_after)
             if flight.renews:
                 self._say_not_renewed(wish, error)
@@ -298,6 +301,8 @@ class Leading(Leases):
         try:
             stored = await self.fill(wish.name, flight.generation, wish.judged, made.payload, life, flight.guards)
             if stored == STORED:
+                if self.tally is not None:
+                    self.tally.wrote(wish.name, made.payload)
                 return None
             if stored is None:
                 self._keep_in_outage(wish, made)
@@ -306,11 +311,34 @@ class Leading(Leases):
             await self._let_go(flight, wish)
             if overtaken(stored, wish.judged) and not wish.refresh:
                 moment = monotonic()
-                value = self._opened(await self.read(wish.name, fresh=True))
+                value = self._opened((await self.find(wish.name, fresh=True)).served())
                 return None if value is MISSING else Found(value, None, moment)
         except TROUBLE as error:
             self._say_unstored(wish, error)
         return None
+
+    # --- counting ---------------------------------------------------------------------------------
+
+    def count(self, wish: Wish, level: str, payload: bytes | None = None) -> None:
+        """Count the read of the caller of *wish* at *level*, in place of the level at which it was counted before."""
+        if self.tally is None or wish.refresh:
+            return
+        group = self.tally.known[wish.name]
+        if wish.counted:
+            group.move(wish.counted, level)
+        else:
+            group.read(level, payload)
+        wish.counted = level
+
+    def count_joined(self, wish: Wish) -> None:
+        """Count that the caller of *wish* got a value that another caller, or process, has loaded meanwhile."""
+        if self.tally is not None:
+            self.tally.known[wish.name].joined += 1
+
+    def count_load(self, wishes: Sequence[Wish], seconds: float, *, failed: bool = False) -> None:
+        """Count a call of a loader for *wishes*."""
+        if self.tally is not None:
+            self.tally.loaded([wish.name for wish in wishes], seconds, failed=failed)
 
     # --- in an outage -----------------------------------------------------------------------------
 

@@ -12,10 +12,9 @@ Old values that he may return are renewed by the same call of the loader, if the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from functools import partial
 from math import inf
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, TypeAlias, Unpack
 
 from fleetcache.core import MISSING
@@ -26,7 +25,7 @@ from fleetcache.loading.many_leading import Absent, Batch, LeadingMany, LoadMany
 from fleetcache.loading.renewing import submit
 from fleetcache.loading.wishes import Wish
 from fleetcache.marks import DEFAULT_TIMEOUT, Timeout
-from fleetcache.near.store import Bound
+from fleetcache.near.store import Bound, Entry
 from fleetcache.policy import LEASE, Decision, Policy, PolicyOptions
 from fleetcache.reading import Found
 from fleetcache.tagging import checked
@@ -88,7 +87,6 @@ class Batches(LeadingMany, Loading):
             return {}
         began, named = monotonic(), dict(zip(self.names(keys, version), keys, strict=True))
         copies = self.near.copies_of(list(named)) if tags and self.near is not None and not refresh else {}
-        near = {name for name, copy in copies.items() if type(copy.epoch) is Bound}
         looked: dict[str, Found] = {}
         if refresh:
             found: dict[Any, Any] = {}
@@ -100,7 +98,7 @@ class Batches(LeadingMany, Loading):
         if len(found) == len(named) and not looked and not tags:
             return found
         batch = Batch(load_many, self.policy_of(timeout, policy), version, began, found)
-        self._wish_all(batch, named, looked, tags, near, refresh=refresh)
+        self._wish_all(batch, named, looked, tags, copies, refresh=refresh)
         if batch.wishes or batch.renewals:
             await self._fulfil_all(batch)
         return {key: batch.found[key] for key in named.values() if key in batch.found}
@@ -123,7 +121,10 @@ class Batches(LeadingMany, Loading):
         found = {} if refresh else await self.aget_many(keys, version)
         missing = [key for key in keys if key not in found]
         if missing:
+            began = perf_counter()
             made = mapped(await self.runtime.produce(partial(load_many, missing)), load_many, missing)
+            if self.tally is not None:
+                self.tally.loaded(self.names(missing, version), perf_counter() - began)
             new = {key: made[key] for key in missing if key in made}
             if callable(tags):
                 for key, value in new.items():
@@ -154,34 +155,41 @@ class Batches(LeadingMany, Loading):
         named: Mapping[str, Any],
         looked: Mapping[str, Found],
         tags: TagsOf,
-        near: AbstractSet[str],
+        copies: Mapping[str, Entry],
         *,
         refresh: bool,
     ) -> None:
         """Have *batch* want the values that are called *named* and are not there, and note which are to be renewed.
 
-        *near* are the names that had copies of entries with tags, which do not know these tags.
+        *copies* are those of entries that shall have tags: only a `Bound` one has tags, and it does not know which.
         """
         common = () if callable(tags) else checked(tags)
         for name, key in named.items():
             seen = looked.get(name)
             own = checked(tags(key)) if callable(tags) else common
-            if seen is None and key in batch.found and (not own or name in near):
+            copy = copies.get(name)
+            if seen is None and key in batch.found and (not own or (copy is not None and type(copy.epoch) is Bound)):
                 continue
             make = partial(batch.load_many, [key])
             wish = Wish(key, str(name), make, batch.policy, batch.version, own, batch.began, refresh)
+            # As `read_many` has counted it.
+            wish.counted = "missed" if key not in batch.found else "server" if copy is None else "near"
             decision = Decision.LOAD if seen is None else wish.weigh(seen)
             if seen is not None and decision is Decision.SERVE and self._carries(seen.metadata, own):
                 continue
             if seen is not None and decision is Decision.RENEW:
-                self.stats.stale_served += seen.left is not None and seen.left <= 0
+                is_stale = seen.left is not None and seen.left <= 0
+                self.stats.stale_served += is_stale
+                self.count(wish, "stale" if is_stale else wish.counted)
                 batch.found[key] = self._opened(seen.value)
                 self._renew_later(batch, wish)
                 continue
             batch.found.pop(key, None)
             if self.flights.kept and (made := self._kept_in_outage(wish)) is not None:
+                self.count(wish, "near")
                 batch.found[key] = self._copy(made)
             else:
+                self.count(wish, "missed")
                 batch.wishes[wish.name] = wish
 
     def _renew_later(self, batch: Batch, wish: Wish) -> None:
@@ -212,8 +220,9 @@ class Batches(LeadingMany, Loading):
     async def _look_again(self, batch: Batch) -> None:
         """Answer those wishes whose values are there by now."""
         named = {name: wish.key for name, wish in batch.wishes.items() if not wish.refresh}
-        seen = self._opened_all(await self.read_many(named, fresh=True)) if named else {}
+        seen = self._opened_all(await self.read_many(named, fresh=True, counted=False)) if named else {}
         for wish in [wish for wish in batch.wishes.values() if wish.key in seen and not wish.refresh]:
+            self.count_joined(wish)
             batch.answer(wish, seen[wish.key])
 
     async def _fly_all(self, batch: Batch, here: list[Flight]) -> None:
@@ -309,6 +318,7 @@ class Batches(LeadingMany, Loading):
             flight, wish = trip.flight, trip.wish
             if flight.renews:
                 if isinstance(flight.outcome, Made):
+                    self.count(wish, "missed")  # his caller has waited for the new one
                     batch.found[wish.key] = flight.outcome.value
             elif wish.name in batch.wishes:
                 try:

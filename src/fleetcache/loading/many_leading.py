@@ -197,10 +197,13 @@ class LeadingMany(LeasesOfMany, Joining):
             for trip in granted:
                 if trip.wish.key in made:
                     trip.flight.made = Made(made[trip.wish.key], None)
-            packed = await self._packed_all(granted, load, made, monotonic() - began)
+            took = monotonic() - began
+            packed = await self._packed_all(granted, load, made, took)
+            self.count_load([trip.wish for trip in granted], took)
         except Exception as error:
             if interruption(error) is not None:
                 raise  # it is this caller's own
+            self.count_load([trip.wish for trip in granted], monotonic() - began, failed=True)
             await self._failed(granted, batch, error)
             return
         finally:
@@ -266,6 +269,8 @@ class LeadingMany(LeasesOfMany, Joining):
         stored = dict(zip(fillings, found, strict=True))
         self.stats.fills_refused += sum(each is not None and each != STORED for each in found)
         for trip, made, _ in packed:
+            if self.tally is not None and stored.get(trip) == STORED:
+                self.tally.wrote(trip.wish.name, made.payload)
             if stored.get(trip) is None:  # its server is away, or was when the load began
                 self._keep_in_outage(trip.wish, made)
         return stored
@@ -274,7 +279,7 @@ class LeadingMany(LeasesOfMany, Joining):
         """Return what others have stored meanwhile for *trips*, which everybody gets in place of what was made here."""
         moment = monotonic()
         try:
-            found = await self.read_many({trip.wish.name: trip for trip in trips}, fresh=True)
+            found = await self.read_many({trip.wish.name: trip for trip in trips}, fresh=True, counted=False)
         except TROUBLE:
             return {}
         opened = {trip: self._opened(value) for trip, value in found.items()}

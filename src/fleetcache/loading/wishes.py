@@ -43,6 +43,8 @@ class Wish:
     """Whether he found it fresh, and renews it before its end."""
     spare_until: float = -inf
     """Until when, on the clock of this process, he takes the old value if no new one can be loaded."""
+    counted: str = ""
+    """At which level his read has been counted, which what comes of it may change; "" if it has not been counted."""
 
     def see(self, payload: bytes | None, old: Any = MISSING) -> None:
         """Note that the entry is *payload* now, whose value *old* is to be replaced."""

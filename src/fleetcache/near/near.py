@@ -30,6 +30,7 @@ from fleetcache.near.store import COPIES, NOWHERE, PACKED, Bound, Entry, Store
 from fleetcache.near.tracking import CANARY
 from fleetcache.settings import NearOptions, Settings
 from fleetcache.stats.figures import Figures
+from fleetcache.stats.groups import Groups
 from fleetcache.threads import Bell
 from fleetcache.topology.contract import Topology
 
@@ -52,11 +53,17 @@ class Near:
     """Tests replace it by classes that break a rule."""
 
     def __init__(
-        self, options: NearOptions, prefixes: Sequence[str], topology: Topology, *, warns: bool = False
+        self,
+        options: NearOptions,
+        prefixes: Sequence[str],
+        topology: Topology,
+        *,
+        warns: bool = False,
+        groups: Groups | None = None,
     ) -> None:
         self.options = options
         self.prefixes = tuple(prefixes)
-        self.store = Store(options.max_bytes, Doorkeeper(options.max_bytes) if options.doorkeeper else None)
+        self.store = Store(options.max_bytes, Doorkeeper(options.max_bytes) if options.doorkeeper else None, groups)
         self.copies = self.store.copies
         self.counts = Counts()
         self.past = Events()
@@ -368,10 +375,14 @@ def _leave(followed: dict[Server, Reads]) -> None:
         reads.listener.wake.ring()
 
 
-def open_near(settings: Settings, prefixes: Sequence[str], topology: Topology, warns: bool = False) -> Near | None:
+def open_near(
+    settings: Settings, prefixes: Sequence[str], topology: Topology, warns: bool = False, groups: Groups | None = None
+) -> Near | None:
     """Return a near cache of the names that begin with *prefixes*, as `announced` returned them; None without any."""
     options = settings.options.near
-    return Near(options, prefixes, topology, warns=warns) if options is not None and prefixes else None
+    if options is None or not prefixes:
+        return None
+    return Near(options, prefixes, topology, warns=warns, groups=groups)
 
 
 def announced(settings: Settings) -> tuple[str, ...]:

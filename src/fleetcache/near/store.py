@@ -17,13 +17,17 @@ again in the same order, some of their copies survive (benchmarks/eviction.py).
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from enum import Enum
+from heapq import nlargest
 from math import inf
+from operator import attrgetter
 from sys import getsizeof
 from typing import Any, Final, TypeAlias
 
 from fleetcache.near.door import Doorkeeper
 from fleetcache.stats.figures import Figures
+from fleetcache.stats.groups import Group, Groups
 
 ENDED: Final = -inf
 """``Epoch.until`` of an epoch that has ended for good."""
@@ -50,10 +54,12 @@ CREDIT: Final = 3
 """How many hits since the last inspection count at most, as in the paper."""
 LOOKS: Final = 100
 """How many copies one eviction spares at most.  If all were hit, a put would inspect each three times."""
+HOT: Final = 64
+"""A removed copy with as many hits is noted among the keys that are read most."""
 GHOSTS: Final = 64
 """The number of cells of the smallest ghost table."""
 
-ENTRY: Final = 128 + 32
+ENTRY: Final = 144 + 32
 """Bytes of an `Entry` and of its deadline, rounded up to the allocator's units of 16 bytes.
 
 The rounding of names and values, 8 bytes on average, is not counted: the sum is a little more than the bytes requested
@@ -164,7 +170,8 @@ class Entry:
     """
 
     __slots__ = (
-        "after", "before", "deadline", "epoch", "hits", "name", "payload", "queue", "seen", "told", "value", "weight",
+        "after", "before", "deadline", "epoch", "group", "hits", "name", "payload", "queue", "seen", "told", "value",
+        "weight",
     )  # fmt: skip
 
     before: Entry
@@ -178,6 +185,8 @@ class Entry:
         self.deadline = deadline
         self.epoch = epoch
         self.weight = weight
+        self.group: Group | None = None
+        """The group in which its hits are counted."""
         self.hits = 0
         self.seen = 0  # the hits that evictions have counted
         self.told = 0  # the hits that TOUCH has reported to the server
@@ -222,9 +231,11 @@ class Store:
     Changes are made under a lock; ``copies`` may be read, and hits counted, without one.
     """
 
-    def __init__(self, max_bytes: int, door: Doorkeeper | None = None) -> None:
+    def __init__(self, max_bytes: int, door: Doorkeeper | None = None, groups: Groups | None = None) -> None:
         self.max_bytes = max_bytes
         self.door = door
+        self.groups = groups
+        """The group of each name, if hits are counted by group."""
         self.copies: dict[str, Entry] = {}
         """Never replaced by another dict: every cache on this store holds a reference to it."""
         self.evictions = dict.fromkeys(("size", "expired", "ended", "too large"), 0)
@@ -276,6 +287,8 @@ class Store:
             ghosts[cell] = 0
             queue = self._main
         entry = Entry(name, value, payload, deadline, epoch, weight)
+        if self.groups is not None:
+            entry.group = self.groups[name]
         self._held += weight
         self._append(entry, queue)
         copies[name] = entry
@@ -370,6 +383,22 @@ class Store:
         """The hits of all copies, present and removed; this reads every copy."""
         return self.retired_hits + sum(entry.hits for entry in list(self.copies.values()))
 
+    def hits_by_group(self, count: int) -> tuple[list[tuple[Group, int, int]], list[tuple[str, int]]]:
+        """Return the hits of present copies: by group, of values and of "missing"; and the *count* names with the most.
+
+        This reads every copy.
+        """
+        near: Counter[Group] = Counter()
+        missed: Counter[Group] = Counter()
+        used = [entry for entry in list(self.copies.values()) if entry.hits and entry.group is not None]
+        for entry in used:
+            sums = missed if entry.value is PACKED and entry.payload is None else near
+            sums[entry.group] += entry.hits  # type: ignore[index]  # not None
+        largest = nlargest(count, used, key=attrgetter("hits"))
+        own = None if self.groups is None else self.groups.own
+        sums_of = [(group, near[group], missed[group]) for group in near.keys() | missed.keys()]
+        return sums_of, [(entry.name, entry.hits) for entry in largest if entry.group is not own]
+
     def _make_room(self, weight: int) -> bool:
         """Evict until a copy of this weight fits, with a larger dict if it needs one; return whether it fits."""
         copies = self.copies
@@ -442,7 +471,21 @@ class Store:
         entry.before = entry.after = NOWHERE
         entry.queue.weight -= weight
         self._held -= weight
-        self.retired_hits += entry.hits
+        if entry.hits:
+            self._retire(entry)
+
+    def _retire(self, entry: Entry) -> None:
+        """Add the hits of a copy that is removed to the sums."""
+        hits, group, groups = entry.hits, entry.group, self.groups
+        self.retired_hits += hits
+        if group is None or groups is None:
+            return
+        if entry.value is PACKED and entry.payload is None:
+            group.missed += hits
+            return
+        group.near += hits
+        if hits >= HOT and group is not groups.own:
+            groups.hits.add(groups.grouping.key(entry.name), hits)
 
     def _append(self, entry: Entry, queue: Queue) -> None:
         """Put a copy at the back of a queue, which is before the head of the next queue."""

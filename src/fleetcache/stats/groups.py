@@ -1,13 +1,16 @@
 """Groups of keys: reads, loads and bytes are counted by group.
 
-`OPTIONS["STATS"]["GROUPS"]` maps globs of keys to groups; without globs, the part of the key before its first ``:`` is
-the group.
+``OPTIONS["STATS"]["GROUPS"]`` maps globs of keys to groups; without globs, the part of the key before its first ``:`` is
+the group.  A name that was seen lately costs one look into a dict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
+
+from fleetcache.interrupts import let_pass
+from fleetcache.stats.top import Top
 
 OTHER: Final = "other"
 """The group of keys that have no other one."""
@@ -30,7 +33,7 @@ SUMS: Final = (
 class Group:
     """The sums of one group of keys since the process began.
 
-    They are added to without a lock, so threads that count at the same moment may lose a count.
+    They are added to without a lock, so of two threads that count at the same moment one may be lost.
     """
 
     __slots__ = (
@@ -38,57 +41,125 @@ class Group:
         "missed", "name", "near", "server", "stale", "writes",
     )  # fmt: skip
 
+    near: int
+    """Reads that were served from copies which have been removed; `Tally.figures` adds the hits of the others."""
+    server: int
+    stale: int
+    missed: int
+    """As `near`: without the hits of present copies of "missing"."""
+    loads: int
+    joined: int
+    load_errors: int
+    load_seconds: float
+    writes: int
+    deletes: int
+    bytes_read: int
+    bytes_written: int
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.clear()
 
     def clear(self) -> None:
         """Begin anew."""
-        self.near = 0
-        """Reads that copies served which have been removed; `Tally.snapshot` adds the hits of present copies."""
-        self.server = 0
-        """Reads that a server served with a value that is not stale."""
-        self.stale = 0
-        """Reads that returned a stale value."""
-        self.missed = 0
-        """Reads that found no value."""
-        self.loads = 0
-        self.joined = 0
-        self.load_errors = 0
+        self.near = self.server = self.stale = self.missed = 0
+        self.loads = self.joined = self.load_errors = 0
         self.load_seconds = 0.0
-        self.writes = 0
-        self.deletes = 0
-        self.bytes_read = 0
-        self.bytes_written = 0
+        self.writes = self.deletes = self.bytes_read = self.bytes_written = 0
+
+    def read(self, level: str, payload: bytes | None = None) -> None:
+        """Count a read that ended at *level*, ``"server"``, ``"stale"`` or ``"missed"``, and brought *payload*."""
+        setattr(self, level, getattr(self, level) + 1)
+        if payload is not None:
+            self.bytes_read += len(payload)
+
+    def move(self, before: str, after: str) -> None:
+        """Count a read at the level *after* that was counted at *before*."""
+        setattr(self, before, getattr(self, before) - 1)
+        setattr(self, after, getattr(self, after) + 1)
 
 
 class Grouping:
     """Says to which group a name belongs.
 
-    *key_of* returns the key within a name, None if it is not known, and *group_of* the name of the group of a key, None
-    if it has none.
+    *key_of* returns the key within a name, None if it is not known; *group_of* the group of a key, None if it has none.
+    *is_own* says which names, with these keys, hold something of the library's, such as the version of a tag: they are in
+    no group.
     """
 
     def __init__(
-        self, key_of: Callable[[str], str | None], group_of: Callable[[str], str | None] | None = None
+        self,
+        key_of: Callable[[str], str | None] = str,
+        group_of: Callable[[str], str | None] | None = None,
+        is_own: Callable[[str, str], bool] | None = None,
     ) -> None:
         self.key_of = key_of
-        self.group_of = group_of or before_colon
+        self.group_of = group_of or usual_group
+        self.is_own = is_own or _never
 
     def key(self, name: str) -> str:
         """Return the key within *name*, or *name* itself if that is not known."""
         try:
             key = self.key_of(name)
-        except Exception:  # noqa: BLE001 - a function of the site's, which must not end a read
+        except Exception as error:  # noqa: BLE001 - of a function of the site's, which must not end a read
+            let_pass(error)
             return name
         return key if isinstance(key, str) else name
 
-    def group(self, name: str) -> str:
-        """Return the name of the group of *name*."""
-        return (self.group_of(self.key(name)) or OTHER)[:LONGEST]
+    def group(self, name: str) -> str | None:
+        """Return the group of *name*; None if it is one of the library's own."""
+        key = self.key(name)
+        return None if self.is_own(name, key) else (self.group_of(key) or OTHER)[:LONGEST]
 
 
-def before_colon(key: str) -> str | None:
-    """Return the part of *key* before its first ``:``, None if it has none."""
+class Groups(dict[str, Group]):
+    """The group of each name: ``groups[name]``.  Those of names that were seen lately are remembered."""
+
+    def __init__(self, grouping: Grouping) -> None:
+        self.grouping = grouping
+        self.named: dict[str, Group] = {}
+        """The groups, by their names."""
+        self.own = Group("")
+        """The group of names of the library's own, which is not shown."""
+        self.hits = Top()
+        """The keys that were read most: from a server, in a sample; and from copies that were removed."""
+
+    def __missing__(self, name: str) -> Group:
+        group = self._find(name)
+        if len(name) <= LONG:
+            if len(self) >= NAMES:
+                self.clear()
+            self[name] = group
+        return group
+
+    def _find(self, name: str) -> Group:
+        called, named = self.grouping.group(name), self.named
+        if called is None:
+            return self.own
+        if called not in named and len(named) >= MOST - (OTHER not in named):
+            called = OTHER
+        return named.setdefault(called, Group(called))
+
+    def of(self, names: Iterable[str]) -> list[Group]:
+        """Return the group of each of *names*."""
+        return list(map(self.__getitem__, names))
+
+
+def usual_group(key: str) -> str | None:
+    """Return the part of *key* before its first ``:``; of a key of Django's without one, what it is for; else None."""
     part, found, _ = key.partition(":")
-    return part if found else None
+    if found:
+        return part
+    return next((group for beginning, group in OF_DJANGO.items() if key.startswith(beginning)), None)
+
+
+OF_DJANGO: Final = {
+    "django.contrib.sessions": "sessions",
+    "views.decorators.cache": "pages",
+    "template.cache": "fragments",
+}
+"""The groups of keys that Django makes, by their beginnings."""
+
+
+def _never(name: str, key: str) -> bool:
+    return False

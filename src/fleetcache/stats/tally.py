@@ -1,70 +1,96 @@
 """What a process counts of one cache: reads, loads and bytes by group of keys, commands, errors, the largest keys.
 
 All caches of one configuration share a `Tally`; ``OPTIONS["STATS"] = False`` makes none.  A read from a copy in the
-process costs nothing: the copy counts its hits anyway, and knows its group.  Everything else adds to plain integers.
-Latencies are sampled.
+process costs nothing: the copy counts its hits anyway, and knows its group.  Everything else adds to plain integers,
+without a lock.  One exchange in about 16 is timed, and tells which keys are read most; the distance from one to the next
+is drawn, because a program may read its keys in turn.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
-from time import time
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from operator import itemgetter
+from time import perf_counter, time
+from typing import Any, Final, Protocol
 
-from fleetcache.forks import in_children
-from fleetcache.stats.groups import LONG, MOST, NAMES, OTHER, SUMS, Group, Grouping
+from redis.exceptions import ResponseError
+
+from fleetcache.forks import chance, in_children
+from fleetcache.stats.groups import SUMS, Group, Grouping, Groups
 from fleetcache.stats.latency import Latency
 from fleetcache.stats.top import Top
 
 SHOWN: Final = 20
 """How many keys a snapshot has in each list of the largest."""
+GAP: Final = 31
+"""The largest distance between two exchanges that are timed; the mean is half of it."""
+PARTS: Final = ("near", "loading", "servers", "advice", "audit")
+"""What a snapshot has from other objects."""
+
+verb_of = itemgetter(0)
+
+
+class Copies(Protocol):
+    """The near cache's store."""
+
+    def hits_by_group(self, count: int) -> tuple[list[tuple[Group, int, int]], list[tuple[str, int]]]:
+        """Return the hits of present copies: by group, of values and of "missing"; and the *count* names with the most."""
 
 
 class Calls:
     """The calls of one command."""
 
-    __slots__ = ("calls", "errors", "latency")
+    __slots__ = ("count", "errors", "latency", "next", "seen")
 
     def __init__(self) -> None:
-        self.calls = 0
+        self.count = 0
         self.errors = 0
         """Refusals, and calls that got no reply."""
         self.latency = Latency()
-        """Of a sample of the exchanges that sent this command alone."""
+        self.next = 0
+        """The count at which an exchange is timed again."""
+        self.seen = 0
+        """The count when one was timed last."""
+
+
+class Commands(dict[bytes, Calls]):
+    """The calls of each command: ``commands[verb]``."""
+
+    def __missing__(self, verb: bytes) -> Calls:
+        return self.setdefault(bytes(verb), Calls())
 
 
 class Tally:
     """What this process has counted of the caches of one configuration since it began."""
 
     def __init__(self, grouping: Grouping, options: Any = None) -> None:
-        self.grouping = grouping
         self.options = options
         """``OPTIONS["STATS"]``, a `StatsOptions`."""
         self.alias = ""
         """The alias of the first cache of this configuration that has one."""
-        self.parts: Callable[[], Callable[[], Mapping[str, Any]] | None] = lambda: None
-        """Returns a function, None if its object is gone, which returns the parts of a snapshot that other objects count: `near`, `loading`, `servers`, `advice`, `audit`."""
-        self.groups: dict[str, Group] = {}
-        self.memo: dict[str, Group] = {}
-        """The groups of names that were seen lately."""
-        self.calls: dict[str, Calls] = {}
-        """By the name of the command."""
-        self.loads = Latency()
-        self.errors: dict[str, int] = {}
+        self.parts: Callable[[], Callable[[], Mapping[str, Any]] | None] = _nothing
+        """Returns a function, None if its object is gone, that returns the `PARTS`, and under ``copies`` the near store."""
+        self.known = Groups(grouping)
+        """The group of each name."""
+        self.calls = Commands()
+        self.together = Calls()
+        """All exchanges of several commands; its latency is not used."""
+        self.errors: Counter[str] = Counter()
         """Exchanges that failed, by the class of the error."""
-        self.hits, self.bytes, self.seconds = Top(), Top(), Top()
+        self.hits, self.bytes, self.seconds = self.known.hits, Top(), Top()
         self._begin()
         TALLIES.add(self)
         in_children(self.after_fork)
 
     def _begin(self) -> None:
         self.since = time()
-        for group in self.groups.values():
-            group.clear()  # in place: copies and reads under way refer to it
+        for group in (*self.known.named.values(), self.known.own):
+            group.clear()  # in place: copies, and reads under way, refer to it
         self.calls.clear()
         self.errors.clear()
-        self.loads = Latency()
+        self.together, self.loads = Calls(), Latency()
         for top in (self.hits, self.bytes, self.seconds):
             top.clear()
 
@@ -72,54 +98,165 @@ class Tally:
         """Start to count anew, in a child."""
         self._begin()
 
-    # --- counting ---------------------------------------------------------------------------------
-
     def group(self, name: str) -> Group:
         """Return the group to which the entry called *name* belongs."""
-        found = self.memo.get(name)
-        return self._group(name) if found is None else found
+        return self.known[name]
 
-    def _group(self, name: str) -> Group:
-        called = self.grouping.group(name)
-        groups = self.groups
-        if called not in groups and len(groups) >= MOST - (OTHER not in groups):
-            called = OTHER
-        group = groups.setdefault(called, Group(called))
-        if len(name) <= LONG:
-            if len(self.memo) >= NAMES:
-                self.memo.clear()
-            self.memo[name] = group
-        return group
+    @property
+    def groups(self) -> dict[str, Group]:
+        """The groups, by their names."""
+        return self.known.named
+
+    # --- entries ----------------------------------------------------------------------------------
+
+    def wrote(self, name: str, payload: bytes | int | None) -> None:
+        """Count an entry that was stored; a *payload* of None has a length that is not known."""
+        group = self.known[name]
+        group.writes += 1
+        if payload is not None:
+            group.bytes_written += len(payload) if type(payload) is bytes else len(str(payload))
+
+    def wrote_all(self, names: Sequence[str], payloads: Sequence[bytes | int]) -> None:
+        """Count entries that were stored together."""
+        groups = self.known.of(names)
+        first = groups[0]
+        if groups.count(first) < len(groups) or int in set(map(type, payloads)):
+            for name, payload in zip(names, payloads, strict=True):
+                self.wrote(name, payload)
+            return
+        first.writes += len(groups)
+        first.bytes_written += sum(map(len, payloads))  # type: ignore[arg-type]  # bytes
+
+    def deleted(self, names: Iterable[str | bytes]) -> None:
+        """Count entries that were to be deleted."""
+        for name in names:
+            self.known[name if isinstance(name, str) else name.decode(errors="replace")].deletes += 1
+
+    def read_all(
+        self, names: Sequence[str], keys: Iterable[Any], payloads: Sequence[bytes | None], found: Container[Any]
+    ) -> None:
+        """Count reads that a server answered together with *payloads*; of the *keys* of those names some were *found*."""
+        groups = self.known.of(names)
+        first = groups[0]
+        if groups.count(first) == len(groups):  # nearly always: one group, and a few steps in C
+            there = sum(map(found.__contains__, keys))
+            first.server += there
+            first.missed += len(groups) - there
+            first.bytes_read += sum(map(len, filter(None, payloads)))
+            return
+        for group, key, payload in zip(groups, keys, payloads, strict=True):
+            group.read("server" if key in found else "missed", payload)
+
+    # --- loads ------------------------------------------------------------------------------------
+
+    def loaded(self, names: Sequence[str], seconds: float, *, failed: bool = False) -> None:
+        """Count a loader that has run for the entries called *names*, each with an equal share of the time."""
+        self.loads.note(seconds)
+        share = seconds / len(names)
+        for name in names:
+            group = self.known[name]
+            group.loads += 1
+            group.load_errors += failed
+            group.load_seconds += share
+            self.seconds.add(self.known.grouping.key(name), share)
+
+    # --- exchanges --------------------------------------------------------------------------------
+
+    def asks(self, plan: Iterable[tuple[Any, Sequence[tuple[Any, ...]]]]) -> float:
+        """Count the commands of *plan*; return the time if this exchange is timed, else 0."""
+        for _, commands in plan:
+            if len(commands) == 1:
+                self.calls[commands[0][0]].count += 1
+            else:
+                for verb, count in Counter(map(verb_of, commands)).items():
+                    self.calls[verb].count += count
+        self.together.count += 1
+        return perf_counter() if self.together.count >= self.together.next else 0.0
+
+    def answered(self, turn: Calls, began: float, command: tuple[Any, ...], reply: Any, *, timed: bool) -> None:
+        """Note an exchange for *command* that began at *began*, and of which the time counts if *timed*.
+
+        *turn* has said that it is the turn of this exchange.
+        """
+        took = perf_counter() - began
+        turn.next = turn.count + 1 + int(chance.random() * GAP)
+        calls = self.calls[command[0]]
+        weight, calls.seen = calls.count - calls.seen, calls.count
+        if timed:
+            calls.latency.note(took)
+        if command[0] == b"GET":
+            self._sampled(command[1], reply, weight)
+        elif command[0] == b"MGET" and type(reply) is list and len(reply) == len(command) - 1:
+            place = int(chance.random() * len(reply))
+            self._sampled(command[1 + place], reply[place], weight * len(reply))
+
+    def _sampled(self, name: str, payload: Any, weight: int) -> None:
+        """Note a read of a sample, which stands for *weight* reads."""
+        if type(payload) is not bytes or self.known[name] is self.known.own:
+            return
+        key = self.known.grouping.key(name)
+        self.hits.add(key, weight)
+        self.bytes.add(key, weight * len(payload))
+
+    def failed(self, error: BaseException, commands: Iterable[tuple[Any, ...]]) -> None:
+        """Count *error*, which ended an exchange of *commands*; a refusal has been counted of its own command."""
+        self.errors[type(error).__name__] += 1
+        if not isinstance(error, ResponseError):
+            for command in commands:
+                self.calls[command[0]].errors += 1
 
     # --- reading ----------------------------------------------------------------------------------
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything that was counted, in a form for JSON; docs/observing.md says what each figure means."""
+        look = self.parts()
+        parts = {} if look is None else {**look()}
+        copies = parts.pop("copies", None)
+        return {**self.figures(copies), **dict.fromkeys(PARTS), **parts}
+
+    def figures(self, copies: Copies | None = None) -> dict[str, Any]:
+        """Return what was counted, and the hits of the *copies* that the near cache has now."""
         groups = {name: {each: getattr(group, each) for each in SUMS} for name, group in self.groups.copy().items()}
-        for figures in groups.values():
-            mean = figures["load_seconds"] / figures["loads"] if figures["loads"] else 0.0
-            spared = figures["near"] + figures["server"] + figures["stale"] + figures["joined"]
-            figures["saved"] = spared * mean
+        hits = Counter(self.hits.sums.copy())
+        if copies is not None:
+            by_group, largest = copies.hits_by_group(SHOWN)
+            for group, near, missed in by_group:
+                if group.name in groups:
+                    groups[group.name]["near"] += near
+                    groups[group.name]["missed"] += missed
+            for name, count in largest:
+                hits[self.known.grouping.key(name)] += count
+        for sums in groups.values():
+            sums["saved"] = saved(sums)
         commands = {
-            name: {"calls": each.calls, "errors": each.errors, "latency": each.latency.figures()}
-            for name, each in self.calls.copy().items()
+            verb.decode(): {"calls": each.count, "errors": each.errors, "latency": each.latency.figures()}
+            for verb, each in self.calls.copy().items()
         }
-        parts = self.parts()
-        top = {"hits": self.hits, "bytes": self.bytes, "seconds": self.seconds}
+        top: dict[str, Sequence[tuple[str, float]]] = {
+            "hits": hits.most_common(SHOWN),
+            "bytes": self.bytes.largest(SHOWN),
+            "seconds": self.seconds.largest(SHOWN),
+        }
         return {
             "since": self.since,
             "groups": groups,
             "commands": commands,
             "loads": {"latency": self.loads.figures()},
-            "errors": self.errors.copy(),
-            "top": {name: [[*each] for each in keys.largest(SHOWN)] for name, keys in top.items()},
-            "near": None,
-            "loading": None,
-            "servers": None,
-            "advice": None,
-            "audit": None,
-            **({} if parts is None else parts()),
+            "errors": dict(self.errors),
+            "top": {name: [[*each] for each in keys] for name, keys in top.items()},
         }
+
+
+def saved(sums: Mapping[str, Any]) -> float:
+    """Return the seconds of loads that the cache has saved in a group: each read that needed none, by the mean load."""
+    if not sums["loads"]:
+        return 0.0
+    spared = sums["near"] + sums["server"] + sums["stale"] + sums["joined"]
+    return float(spared * sums["load_seconds"] / sums["loads"])
+
+
+def _nothing() -> None:
+    return None
 
 
 TALLIES: weakref.WeakSet[Tally] = weakref.WeakSet()
