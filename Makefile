@@ -32,11 +32,14 @@ bench: .venv/bench ## Measure against the peers and a bare socket; write docs/pe
 soak: .venv/soak ## Let faults loose on near caches and check every read (SECONDS=20, ARGS= for tests/soak.py).
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
 
+dist: .venv/dist ## Build the wheel and the sdist, and use each in an empty environment.
+	$(BIN)/python -m tests.dist
+
 docs: .venv/check ## Write docs/settings.md from the dataclasses.
 	$(BIN)/python -m docs.settings
 
 clean: ## Remove everything that make has made.
-	rm -rf .venv .venvs .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venvs dist .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -52,5 +55,5 @@ clean: ## Remove everything that make has made.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[django,server]' -r $<
 	@touch $@
 
-.PHONY: help demo test test-all test-one check bench docs soak clean
+.PHONY: help demo test test-all test-one check bench dist docs soak clean
 .PRECIOUS: .venv/bin/python
