@@ -331,6 +331,10 @@ class Keyspace(Reading):
 
     delete_pattern = blocking(adelete_pattern)
 
+    async def end_loads(self, glob: str) -> None:
+        """Let nothing be stored that is being loaded now under a name that matches *glob*."""
+        await self._end_epoch(self.key_prefix, glob)
+
     async def _end_epoch(self, prefix: str, glob: str) -> None:
         """Refuse what is being loaded under *prefix*: a load of an entry that is missing leaves no name to be found.
 

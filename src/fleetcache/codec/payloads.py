@@ -182,6 +182,10 @@ class Codec:
         """Whether the beginning of a payload may show nothing of its metadata, because it is compressed."""
         return self._compress is not None
 
+    def may_have_metadata(self, unpacked: bytes) -> bool:
+        """Whether the first byte of *unpacked*, a payload that is not compressed, is one with which metadata begins."""
+        return unpacked[:1] in self._heads
+
     def is_plain(self, payload: bytes | None) -> bool:
         """Whether the first byte of *payload* tells that it has no metadata; or there is no payload."""
         return type(payload) is not bytes or not payload or self._readers[payload[0]] in self._plain

@@ -3,6 +3,10 @@
 Its modules:
 
     keys        what is used from outside: pages of names, an entry described, and the actions on entries
+    erasing     lifetimes, and deletion, one by one or by pattern in steps
+    describing  all there is to know of one entry
+    previews    the bytes of a value: which codec wrote them, and what they show
+    pickles     what a pickle holds, told from its opcodes
     scanning    a walk through all names, in steps of bounded work
     names       names as text that can be read back, which names a pattern means, and names masked
     bench       measures a cache against a bare socket

@@ -7,6 +7,8 @@ cache ignores them; one server of several that is away is named in the result in
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +16,39 @@ from fleetcache import commands as c
 from fleetcache.cache import Cache
 from fleetcache.exchange.contract import Server
 from fleetcache.failsafe import TROUBLE
+from fleetcache.inspection.describing import LIMIT, About, Description, Member, Tag, adescribe
+from fleetcache.inspection.erasing import EntryChanged, Progress, adelete, adelete_pattern, aset_ttl
 from fleetcache.inspection.names import ALL, masked_key, meant, parts, shown, wanted
+from fleetcache.inspection.previews import Preview
 from fleetcache.inspection.scanning import BUDGET, Walk
 from fleetcache.twin import complete
 
-__all__ = ["ALL", "KINDS", "Page", "Row", "apage", "masked_key", "meant", "page", "shown"]
+__all__ = [
+    "ALL",
+    "KINDS",
+    "About",
+    "Description",
+    "EntryChanged",
+    "Member",
+    "Page",
+    "Preview",
+    "Progress",
+    "Row",
+    "Tag",
+    "adelete",
+    "adelete_pattern",
+    "adescribe",
+    "apage",
+    "aset_ttl",
+    "delete",
+    "delete_pattern",
+    "describe",
+    "masked_key",
+    "meant",
+    "page",
+    "set_ttl",
+    "shown",
+]
 
 KINDS = ("string", "hash", "list", "set", "zset", "stream")
 """The types of entries by which a page can be filtered."""
@@ -117,10 +147,44 @@ def page(
     library: bool = False,
 ) -> Page:
     """Return a page of entries; see `apage`."""
-    still = cache.still or cache
-    return complete(
-        apage(still, pattern, version=version, kind=kind, cursor=cursor, count=count, budget=budget, library=library)
-    )
+    options: dict[str, Any] = {"version": version, "kind": kind, "cursor": cursor, "count": count}
+    return complete(apage(_still(cache), pattern, **options, budget=budget, library=library))
+
+
+def describe(cache: Cache, key: Any, *, version: Any = None, unpickle: bool = False, limit: int = LIMIT) -> Description:
+    """Return what is known of *key*; see `adescribe`."""
+    return complete(adescribe(_still(cache), key, version=version, unpickle=unpickle, limit=limit))
+
+
+def set_ttl(cache: Cache, key: Any, seconds: float | None, *, version: Any = None, digest: str | None = None) -> bool:
+    """Let *key* live for *seconds*, None for ever, and return whether it is there; see `aset_ttl`."""
+    return complete(aset_ttl(_still(cache), key, seconds, version=version, digest=digest))
+
+
+def delete(cache: Cache, keys: Iterable[Any], *, version: Any = None, digest: str | None = None) -> int:
+    """Delete *keys*, and return how many there were; see `adelete`."""
+    return complete(adelete(_still(cache), keys, version=version, digest=digest))
+
+
+def delete_pattern(
+    cache: Cache,
+    pattern: str,
+    *,
+    dry_run: bool,
+    version: Any = None,
+    budget: float = BUDGET,
+    cursor: str | None = None,
+) -> Iterator[Progress]:
+    """Delete the entries that match *pattern*, or count them, and yield after each step; see `adelete_pattern`."""
+    steps = adelete_pattern(_still(cache), pattern, dry_run=dry_run, version=version, budget=budget, cursor=cursor)
+    with suppress(StopAsyncIteration):
+        while True:
+            yield complete(anext(steps))  # type: ignore[arg-type]  # as good as a coroutine
+
+
+def _still(cache: Cache) -> Cache:
+    """Return the blocking face of *cache*."""
+    return cache.still or cache
 
 
 # --- what stands in a row -------------------------------------------------------------------------

@@ -1,0 +1,317 @@
+"""All there is to know of one entry, for a bounded price: what it is, how it is stored, what it says of itself, its value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from fleetcache import commands as c
+from fleetcache.cache import Cache
+from fleetcache.codec.metadata import Metadata
+from fleetcache.exchange.contract import Command, Reply, Server
+from fleetcache.failsafe import TROUBLE
+from fleetcache.inspection.names import as_text, name_of, parts, shown
+from fleetcache.inspection.previews import Preview, printable, taken_apart
+from fleetcache.keys import lease_name
+from fleetcache.near.near import Near
+from fleetcache.topology.shards import Shards
+
+LIMIT = 64 * 1024
+"""How many bytes of a value are read."""
+
+LONGEST_UNPICKLED = 1024 * 1024
+"""The longest value that is unpickled, in bytes."""
+
+MEMBERS = 20
+"""How many members of a hash, list, set, sorted set or stream are shown."""
+
+LARGEST_MEMBER = 1024 * 1024
+"""Members are not read if one takes more bytes than this on average."""
+
+LENGTHS = {"string": c.STRLEN, "hash": c.HLEN, "list": c.LLEN, "set": c.SCARD, "zset": c.ZCARD, "stream": c.XLEN}
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A tag of an entry."""
+
+    name: str
+    valid: bool | None
+    """Whether it has not been invalidated since the entry was made; None if its server is away."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What an entry says of itself; times are seconds since 1970 on its server's clock, lengths are seconds."""
+
+    standing: str
+    """``fresh``, ``stale`` or ``given up``; "" if that is not known."""
+    made: float | None
+    """When its load began, None if that is not known."""
+    cost: float
+    """How long its load took."""
+    fresh_until: float | None
+    """When its fresh life ends, None if that is when the entry expires."""
+    fresh: float | None
+    """Its fresh life from now on; None as for `fresh_until`."""
+    stale: float
+    """How long it is kept after its fresh life."""
+    early: float
+    """XFetch's β: how much earlier than necessary it is renewed; 0 renews nothing early."""
+    scope: str
+    """The version in which its tags are named, "" for the cache's own."""
+    tags: tuple[Tag, ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of a hash, list, set, sorted set or stream."""
+
+    name: str
+    """Its field, its place, or its id in a stream; "" in a set."""
+    value: Preview
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of an entry."""
+
+    name: bytes
+    version: str
+    key: str
+    server: str
+    kind: str = "none"
+    """Its type on the server; ``none`` if there is no such entry."""
+    ttl: float | None = None
+    """Its seconds to live, None for ever."""
+    size: int | None = None
+    """The bytes it takes in the server's memory, None if the server does not tell."""
+    length: int | None = None
+    """The bytes of a string, or the number of members."""
+    encoding: str = ""
+    """How the server stores it, such as ``embstr`` or ``listpack``."""
+    idle: int | None = None
+    """For how many seconds nobody has read it; None if the server does not tell."""
+    read: int = 0
+    """How many bytes of a string were read to show it."""
+    codec: tuple[str, ...] = ()
+    """What is around the value of a string, from the outside, such as ``zlib``, ``metadata``, ``pickle 4``."""
+    preview: Preview | None = None
+    """The value of a string."""
+    members: tuple[Member, ...] = ()
+    """The first members of anything else."""
+    about: About | None = None
+    """What it says of itself, None if it has no metadata."""
+    near: bool = False
+    """Whether this process has a copy that it would serve."""
+    hits: int = 0
+    """How often that copy was served."""
+    loading: float | None = None
+    """For how many seconds the lease of its load is still kept; None if nobody loads it."""
+    digest: str = ""
+    """Tells this value from another one; see `erasing.set_ttl`."""
+    problems: tuple[str, ...] = field(default_factory=tuple)
+    """What could not be found out, and why."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such an entry."""
+        return self.kind != "none"
+
+    @property
+    def shown(self) -> str:
+        """Its name as text, which `names.meant` reads back."""
+        return shown(self.name)
+
+
+async def adescribe(
+    cache: Cache, key: Any, *, version: Any = None, unpickle: bool = False, limit: int = LIMIT
+) -> Description:
+    """Return what is known of *key*: a key of the cache, or its whole name as bytes or CacheKey.
+
+    At most *limit* bytes of its value are read, or its first `MEMBERS` members.  A pickle is unpickled only with
+    *unpickle*, which runs whatever code its writer chose, and only up to a megabyte.  Raise the server's error if it is
+    away.
+    """
+    name = name_of(cache, key, version)
+    server = await server_of(cache, name)
+    found = await _outline(cache, server, name)
+    if not found.exists:
+        return found
+    if found.kind == "string":
+        most = max(limit, LONGEST_UNPICKLED) if unpickle and (found.length or 0) <= LONGEST_UNPICKLED else limit
+        found = await _string(cache, server, found, most, unpickle=unpickle)
+    elif found.kind in MEMBERS_OF:
+        found = await _members(cache, server, found)
+    return _with_copy(cache, found)
+
+
+async def server_of(cache: Cache, name: bytes) -> Server:
+    """Return the primary that holds *name*."""
+    servers = await cache.topology.survey(cache.runtime)
+    text = as_text(name)
+    if text is not None:
+        return cache.topology.home(text)
+    if not isinstance(cache.topology, Shards):
+        home: Any = cache.topology.home
+        return home(name)  # type: ignore[no-any-return]  # of a cluster, which takes bytes too; another has one server
+    # Names that are no text have no place among the shards: another client has put it on any of them.
+    answers = await cache.runtime.exchange_all([(server, ((c.EXISTS_NOW, name),)) for server in servers])
+    there = [server for server, answer in zip(servers, answers, strict=True) if answer == [1]]
+    return (there or list(servers))[0]
+
+
+async def _asked(cache: Cache, server: Server, commands: Sequence[Command]) -> list[Reply]:
+    """Return the replies, refusals among them."""
+    replies: list[Reply] = await cache.runtime.exchange(server, commands)
+    return replies
+
+
+async def _outline(cache: Cache, server: Server, name: bytes) -> Description:
+    """Return what the server says of the entry without its value."""
+    text = as_text(name)
+    asks: list[Command] = [(c.TYPE, name), (c.PTTL_NOW, name), (c.MEMORY, "USAGE", name)]
+    asks += [(c.OBJECT, "ENCODING", name), (c.OBJECT, "IDLETIME", name)]
+    if text is not None:
+        asks.append((c.PTTL_NOW, lease_name(text)))
+    kind, left, size, encoding, idle, *lease = await _asked(cache, server, asks)
+    for reply in kind, left:
+        if isinstance(reply, RedisError):
+            raise reply
+    found = Description(name, *parts(cache, name), server=server.address, kind=kind.decode())
+    if not found.exists or left == -2:
+        return replace(found, kind="none")
+    verb = LENGTHS.get(found.kind)
+    (length,) = await _asked(cache, server, ((verb, name),)) if verb else (None,)
+    return replace(
+        found,
+        ttl=left / 1000 if left >= 0 else None,
+        size=size if type(size) is int else None,
+        length=length if type(length) is int else None,
+        encoding=encoding.decode() if isinstance(encoding, bytes) else "",
+        idle=idle if type(idle) is int else None,
+        loading=lease[0] / 1000 if lease and type(lease[0]) is int and lease[0] > 0 else None,
+    )
+
+
+def _with_copy(cache: Cache, found: Description) -> Description:
+    text = as_text(found.name)
+    if text is None or not isinstance(cache.near, Near):
+        return found
+    copy = cache.near.copy(text)
+    return found if copy is None else replace(found, near=True, hits=copy.hits)
+
+
+# --- strings --------------------------------------------------------------------------------------
+
+
+async def _string(cache: Cache, server: Server, found: Description, most: int, *, unpickle: bool) -> Description:
+    last = max(most, BEGINNING) - 1
+    beginning, end = await _asked(
+        cache, server, ((c.GLIMPSE_NOW, found.name, 0, last), (c.GLIMPSE_NOW, found.name, -ENDING, -1))
+    )
+    if not isinstance(beginning, bytes) or not isinstance(end, bytes):
+        refused = next(str(reply) for reply in (beginning, end) if not isinstance(reply, bytes))
+        return replace(found, problems=(refused,))
+    length = found.length if found.length is not None else len(beginning)
+    found = replace(found, digest=digest_of("string", length, beginning[:BEGINNING], end))
+    beginning = beginning[:most]
+    payload = taken_apart(beginning, cache.codec, whole=len(beginning) >= length, unpickle=unpickle)
+    found = replace(found, read=len(beginning), codec=payload.codec, preview=payload.preview)
+    if payload.metadata is None:
+        return found
+    about, problems = await _about(cache, found.name, payload.metadata)
+    return replace(found, about=about, problems=problems)
+
+
+BEGINNING, ENDING = 16 * 1024, 4 * 1024
+"""How many bytes of a string tell it from another, besides its length."""
+
+
+def digest_of(*what: Any) -> str:
+    """Return a digest of a value, or of what was read of it."""
+    return blake2b(repr(what).encode(), digest_size=12).hexdigest()
+
+
+async def _about(cache: Cache, name: bytes, metadata: Metadata) -> tuple[About, tuple[str, ...]]:
+    """Return what *metadata* says, and what could not be found out about it."""
+    strict, text = cache.strict, as_text(name)
+    standing, fresh = "", None
+    problems: tuple[str, ...] = ()
+    tags = tuple(Tag(tag, None) for tag, _ in metadata.tags)
+    try:
+        judged = await strict.judgement(text or "", metadata)
+        standing, left = judged.standing.name.lower().replace("_", " "), judged.left
+        fresh = None if left is None else left / 1000
+        now = await strict.versions([tag for tag, _ in metadata.tags], metadata.scope or None, fresh=True)
+        tags = tuple(Tag(tag, now[tag] == version) for tag, version in metadata.tags)
+    except TROUBLE as error:
+        problems = (f"The server of a tag, or the clock, cannot be asked: {error}",)
+    return About(
+        standing,
+        metadata.made / 1000 or None,
+        metadata.cost / 1000,
+        metadata.fresh_until / 1000 or None,
+        fresh,
+        metadata.stale / 1000,
+        metadata.early,
+        metadata.scope,
+        tags,
+    ), problems
+
+
+# --- members --------------------------------------------------------------------------------------
+
+
+def _pairs(reply: Any) -> list[tuple[Any, Any]]:
+    return list(zip(reply[::2], reply[1::2], strict=True))
+
+
+def _scores(reply: list[Any]) -> list[tuple[Any, Any]]:
+    return [tuple(pair) for pair in reply] if reply and isinstance(reply[0], list) else _pairs(reply)
+
+
+MEMBERS_OF: dict[str, Any] = {
+    "hash": lambda name: (c.HSCAN, name, 0, "COUNT", MEMBERS),
+    "list": lambda name: (c.LRANGE, name, 0, MEMBERS - 1),
+    "set": lambda name: (c.SSCAN, name, 0, "COUNT", MEMBERS),
+    "zset": lambda name: (c.ZRANGE, name, 0, MEMBERS - 1, "WITHSCORES"),
+    "stream": lambda name: (c.XRANGE, name, "-", "+", "COUNT", MEMBERS),
+}
+"""The command that returns the first members, at the same price however many there are."""
+
+
+async def _members(cache: Cache, server: Server, found: Description) -> Description:
+    if found.size and found.length and found.size / found.length > LARGEST_MEMBER:
+        return replace(found, problems=("Its members are too large to be read here.",))
+    (reply,) = await _asked(cache, server, (MEMBERS_OF[found.kind](found.name),))
+    if isinstance(reply, RedisError):
+        return replace(found, problems=(str(reply),))
+    members = _shown_members(cache, found.kind, reply)
+    return replace(found, members=tuple(members[:MEMBERS]), digest=digest_of(found.kind, found.length, reply))
+
+
+def _shown_members(cache: Cache, kind: str, reply: Any) -> list[Member]:
+    if kind == "hash":
+        return [Member(shown(name), _value(cache, value)) for name, value in _pairs(reply[1])[:MEMBERS]]
+    if kind == "set":
+        return [Member("", _value(cache, value)) for value in reply[1][:MEMBERS]]
+    if kind == "list":
+        return [Member(str(place), _value(cache, value)) for place, value in enumerate(reply)]
+    if kind == "zset":
+        return [Member("", _value(cache, value), float(score)) for value, score in _scores(reply)]
+    return [
+        Member(shown(entry), Preview("text", printable(", ".join(f"{shown(a)}={shown(b)}" for a, b in _pairs(fields)))))
+        for entry, fields in reply
+    ]
+
+
+def _value(cache: Cache, payload: bytes) -> Preview:
+    """Return what a member shows; a pickle is never unpickled."""
+    whole = len(payload) <= LIMIT
+    return taken_apart(payload[:LIMIT], cache.codec, whole=whole).preview

@@ -1,0 +1,151 @@
+"""Acts on entries that somebody looks at: their lifetimes, and their deletion, one by one or by pattern in steps.
+
+All go through the cache's own operations, so that near caches, leases and tags are kept right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleetcache import commands as c
+from fleetcache.cache import Cache
+from fleetcache.errors import FleetcacheError
+from fleetcache.exchange.contract import Server
+from fleetcache.inspection.describing import adescribe, server_of
+from fleetcache.inspection.names import as_text, masked_key, name_of, shown, wanted
+from fleetcache.inspection.scanning import BUDGET, MOST, Walk
+
+SAMPLES = 20
+"""How many of the names that match are shown."""
+
+
+class EntryChanged(FleetcacheError):
+    """An entry is not the one any more that its editor looked at; nothing was done to it."""
+
+
+async def _same(cache: Cache, name: bytes, digest: str | None) -> None:
+    """Raise EntryChanged unless the entry called *name* has *digest*, if that is given."""
+    if digest is not None and (found := await adescribe(cache, name)).digest != digest:
+        what = "has changed" if found.exists else "is gone"
+        raise EntryChanged(f"{masked_key(name)} {what} since it was shown: look at it again")
+
+
+async def aset_ttl(
+    cache: Cache, key: Any, seconds: float | None, *, version: Any = None, digest: str | None = None
+) -> bool:
+    """Let *key* live for *seconds*, None for ever, and return whether it is there; *key* as with `adescribe`.
+
+    An entry with a stale life is fresh for that time, and stale for as long after it as before; one whose fresh life has
+    ended stays as it is, and counts as missing.  With the *digest* of a `Description`, raise EntryChanged if the value is
+    another one by now.  That is looked up first, so a change within the millisecond between is not noticed.
+    """
+    strict = cache.strict
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"an entry lives for more than 0 seconds, not {seconds}; to remove it, delete it")
+    name = name_of(strict, key, version)
+    await _same(strict, name, digest)
+    text = as_text(name)
+    if text is not None:
+        if seconds is not None:
+            return await strict.aexpire(text, seconds)
+        return await strict.apersist(text) or await strict.attl(text) is None
+    server, milliseconds = await server_of(strict, name), strict.milliseconds(seconds)
+    command = (c.PERSIST, name) if milliseconds is None else (c.PEXPIRE, name, milliseconds)
+    there, _ = await _asked(strict, server, (c.EXISTS_NOW, name), command)
+    return bool(there)
+
+
+async def adelete(cache: Cache, keys: Iterable[Any], *, version: Any = None, digest: str | None = None) -> int:
+    """Delete *keys*, each as with `adescribe`, and return how many there were.
+
+    With the *digest* of a `Description` of the one key, raise EntryChanged as `aset_ttl` does.
+    """
+    strict = cache.strict
+    names = list(dict.fromkeys(name_of(strict, key, version) for key in keys))
+    if digest is not None:
+        (name,) = names
+        await _same(strict, name, digest)
+    shares: dict[Server, list[bytes]] = {}
+    for name in names:
+        shares.setdefault(await server_of(strict, name), []).append(name)
+    return sum(count or 0 for count in await strict.unlink(list(shares.items())))
+
+
+async def _asked(cache: Cache, server: Server, *commands: Any) -> list[Any]:
+    (replies,) = await cache.ask_all([(server, commands)], None)
+    return replies
+
+
+# --- by pattern -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a deletion by pattern has come."""
+
+    cursor: str | None
+    """Where it goes on; None at the end."""
+    scanned: int
+    """How many names have been passed, about."""
+    total: int
+    """How many there are on the servers."""
+    matched: int = 0
+    """How many entries match, of those passed."""
+    deleted: int = 0
+    """How many of them were deleted; 0 in a dry run."""
+    samples: list[bytes] = field(default_factory=list)
+    """The names of some that match."""
+    away: list[str] = field(default_factory=list)
+    """The addresses of servers that did not answer: what they hold is not deleted."""
+    restarted: bool = False
+    """Whether the walk began anew, because the cluster has other primaries than before."""
+
+    @property
+    def done(self) -> bool:
+        """Whether all names have been passed."""
+        return self.cursor is None
+
+    @property
+    def shown(self) -> list[str]:
+        """The samples as text."""
+        return [shown(name) for name in self.samples]
+
+
+async def adelete_pattern(
+    cache: Cache,
+    pattern: str,
+    *,
+    dry_run: bool,
+    version: Any = None,
+    budget: float = BUDGET,
+    cursor: str | None = None,
+) -> AsyncIterator[Progress]:
+    """Delete the entries whose keys match the glob *pattern*, or in a dry run only count them; yield after each step.
+
+    A step takes *budget* seconds at most.  The counts are those since this call began; it may begin at the *cursor* of an
+    earlier one, also in another process.  *pattern* and *version* as with `page`.  Values that are being loaded when the
+    first step begins are not stored; entries that somebody stores later may remain.  Raise ValueError as `page` does.
+    """
+    strict = cache.strict
+    seeks = wanted(strict, pattern, version)
+    matched = deleted = 0
+    samples: list[bytes] = []
+    if not dry_run and cursor is None:
+        await strict.end_loads(seeks.pattern)
+    while True:
+        walk = await Walk.begin(strict, seeks, None, cursor, budget)
+        while not walk.complete:
+            server, names = await walk.step(MOST)
+            matched += len(names)
+            samples += names[: SAMPLES - len(samples)]
+            if names and not dry_run:
+                deleted += sum(count or 0 for count in await strict.unlink([(server, names)]))
+            if not walk.in_time:
+                break
+        cursor = walk.cursor
+        scanned = min(walk.scanned, walk.total) if cursor else walk.total
+        yield Progress(cursor, scanned, walk.total, matched, deleted, samples[:], walk.away, walk.restarted)
+        if cursor is None:
+            return
