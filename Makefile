@@ -35,11 +35,12 @@ soak: .venv/soak ## Let faults loose on near caches and check every read (SECOND
 dist: .venv/dist ## Build the wheel and the sdist, and use each in an empty environment.
 	$(BIN)/python -m tests.dist
 
-docs: .venv/check ## Write docs/settings.md from the dataclasses.
+docs: .venv/docs ## Write the pages that are made from the code, and build the site: build/site/docs/README.html.
 	$(BIN)/python -m docs.settings
+	$(BIN)/sphinx-build -q -W --keep-going -c docs/site -d build/doctrees . build/site
 
 clean: ## Remove everything that make has made.
-	rm -rf .venv .venvs dist .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venvs build dist .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -138,7 +138,7 @@ class Table:
     def __str__(self) -> str:
         widths = [max(map(len, column)) for column in zip(self.columns, *self.rows, strict=True)]
         rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-        lines = [f"### {self.title}", ""]
+        lines = [f"## {self.title}", ""]
         for row in (self.columns, rule, *self.rows):
             first, *others = zip(row, widths, strict=True)
             cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
