@@ -36,6 +36,8 @@ Hearing: TypeAlias = Callable[[Exchange], object]
 
 _hearing: list[partial[object]] = []
 """The functions that were registered, each in an object of its own: one may be registered twice."""
+_expecting: set[object] = set()
+"""One object for each caller of `expect`."""
 _said = Said()
 
 
@@ -59,9 +61,16 @@ def listen(hearing: Hearing) -> Callable[[], None]:
     return end
 
 
+def expect() -> Callable[[], None]:
+    """From now on create caches that can be listened to, though nobody listens yet; return a function that ends this."""
+    expected = object()
+    _expecting.add(expected)
+    return lambda: _expecting.discard(expected)
+
+
 def is_heard() -> bool:
-    """Whether there is a listener."""
-    return bool(_hearing)
+    """Whether there is a listener, or one is expected."""
+    return bool(_hearing or _expecting)
 
 
 def tell(exchange: Exchange) -> None:
