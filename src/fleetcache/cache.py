@@ -76,8 +76,10 @@ class Shared:
     def parts(self) -> dict[str, Any]:
         """Return the parts of `Cache.snapshot` that are not counted by the tally, and where it finds the copies."""
         info = info_of(self)
-        copies = None if self.near is None else self.near.store
-        return {**{part: info[part] for part in ("near", "loading", "servers")}, "copies": copies}
+        copies, advice = None, None
+        if self.near is not None:
+            copies, advice = self.near.store, self.near.advice() or None
+        return {**{part: info[part] for part in ("near", "loading", "servers")}, "copies": copies, "advice": advice}
 
 
 _shared: Sharing[Shared] = Sharing()

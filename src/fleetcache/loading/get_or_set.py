@@ -28,7 +28,7 @@ from fleetcache.loading.load import loads_here
 from fleetcache.loading.renewing import submit
 from fleetcache.loading.wishes import Wish
 from fleetcache.near.near import PACKED, clock
-from fleetcache.near.store import Bound, Entry
+from fleetcache.near.store import Bound, Entry, bound_of
 from fleetcache.policy import Decision, Policy, PolicyOptions
 from fleetcache.reading import Found as Seen
 from fleetcache.tagging import checked
@@ -271,7 +271,7 @@ class Loading(Joining):
         """Return what is there."""
         near = self.near
         copy = None if near is None or fresh else near.copy(wish.name)
-        if copy is not None and _holds_value(copy) and (not wish.tags or type(copy.epoch) is Bound):
+        if copy is not None and _holds_value(copy) and (not wish.tags or bound_of(copy) is not None):
             # A copy without versions of tags is known to lack them.
             value = self._opened(self.served(copy, MISSING))
             if value is not MISSING:

@@ -25,7 +25,7 @@ from fleetcache.loading.many_leading import Absent, Batch, LeadingMany, LoadMany
 from fleetcache.loading.renewing import submit
 from fleetcache.loading.wishes import Wish
 from fleetcache.marks import DEFAULT_TIMEOUT, Timeout
-from fleetcache.near.store import Bound, Entry
+from fleetcache.near.store import Entry, bound_of
 from fleetcache.policy import LEASE, Decision, Policy, PolicyOptions
 from fleetcache.reading import Found
 from fleetcache.tagging import checked
@@ -168,7 +168,7 @@ class Batches(LeadingMany, Loading):
             seen = looked.get(name)
             own = checked(tags(key)) if callable(tags) else common
             copy = copies.get(name)
-            if seen is None and key in batch.found and (not own or (copy is not None and type(copy.epoch) is Bound)):
+            if seen is None and key in batch.found and (not own or (copy is not None and bound_of(copy) is not None)):
                 continue
             make = partial(batch.load_many, [key])
             wish = Wish(key, str(name), make, batch.policy, batch.version, own, batch.began, refresh)

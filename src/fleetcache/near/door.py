@@ -51,13 +51,16 @@ Table: TypeAlias = "tuple[array[int], array[int], int, float]"
 
 
 class Doorkeeper:
-    """Knows which names were read lately, for a store of *max_bytes*.  No lock: a wrong answer does no harm."""
+    """Knows which names were read lately, for a store of *max_bytes*.  No lock: a wrong answer does no harm.
 
-    def __init__(self, max_bytes: int) -> None:
+    The table begins with *first* cells on each side.
+    """
+
+    def __init__(self, max_bytes: int, first: int = FIRST) -> None:
         self._most = 1 << (max_bytes // (2 * SHARE)).bit_length()
         self.max_bytes = 2 * CELL * self._most
         """The bytes of the table when it has its full size."""
-        cells = array("i", bytes(CELL * min(FIRST, self._most)))
+        cells = array("i", bytes(CELL * min(first, self._most)))
         self._table = self._of(cells, cells[:])
 
     @property

@@ -404,6 +404,9 @@ class Listener:
         touching = tracking.touching
         if touching.wanted and now >= touching.due:
             self._touch(now)
+        for reads in tracking.readers:
+            if (watcher := reads.store.watcher) is not None:
+                watcher.turn(now)
         due = self.gate.run_patiently(self._do_what_is_due, now)
         unsure = now > self.checked + (tracking.options.t_topo if tracking.state is State.LIVE else DOUBT)
         if not self.probing and (unsure or tracking.canary_due(now)) and self.sock is sock:

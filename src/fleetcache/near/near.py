@@ -20,15 +20,16 @@ from fleetcache.errors import SettingsError
 from fleetcache.exchange.contract import Server
 from fleetcache.forks import in_children
 from fleetcache.keys import default_key_function
+from fleetcache.near.advice import Advisor
 from fleetcache.near.clock import clock
 from fleetcache.near.counts import EVENTS, READS, Counts, Events
 from fleetcache.near.door import Doorkeeper
 from fleetcache.near.listener import GATE, RUNNING, Listener, listener_of
 from fleetcache.near.reads import Read, Reads
 from fleetcache.near.stages import State
-from fleetcache.near.store import COPIES, NOWHERE, PACKED, Bound, Entry, Store
+from fleetcache.near.store import COPIES, NOWHERE, PACKED, Bound, Entry, Epoch, Store, Watched, unwatched, watch
 from fleetcache.near.tracking import CANARY
-from fleetcache.settings import NearOptions, Settings
+from fleetcache.settings import NearOptions, Settings, StatsOptions
 from fleetcache.stats.figures import Figures
 from fleetcache.stats.groups import Groups
 from fleetcache.threads import Bell
@@ -60,12 +61,14 @@ class Near:
         *,
         warns: bool = False,
         groups: Groups | None = None,
+        stats: StatsOptions | None = None,
     ) -> None:
         self.options = options
         self.prefixes = tuple(prefixes)
         self.store = Store(options.max_bytes, Doorkeeper(options.max_bytes) if options.doorkeeper else None, groups)
         self.copies = self.store.copies
         self.counts = Counts()
+        self.advisor = _advisor(options, self.store, self.counts) if stats is not None and stats.advise else None
         self.past = Events()
         """The events at servers that are no longer primaries."""
         self.gate = GATE
@@ -130,10 +133,14 @@ class Near:
         now = clock()
         if now >= entry.deadline:
             return None
-        if now < entry.epoch.until:
+        epoch = entry.epoch
+        if now < epoch.until:
             return entry
-        if type(entry.epoch) is Bound:
-            return self._bound_copy(name, entry, entry.epoch, now)
+        if type(epoch) is not Epoch:
+            if type(epoch) is Watched:
+                return self._watched_copy(name, entry, epoch)
+            if type(epoch) is Bound:
+                return self._bound_copy(name, entry, epoch, now)
         # No thread has drained the socket in the last millisecond.
         reads = self.reads_of(name)
         reads.used = now
@@ -141,7 +148,18 @@ class Near:
         entry = self.copies.get(name)
         if entry is None or now >= entry.deadline:
             return None
-        return entry if now < entry.epoch.until or reads.tracking.vouches(entry.epoch, now) else None
+        epoch = unwatched(entry)
+        return entry if now < epoch.until or reads.tracking.vouches(epoch, now) else None
+
+    def _watched_copy(self, name: str, entry: Entry, watched: Watched) -> Entry | None:
+        """Return what `copy` returns, and report the hit, if it is one."""
+        entry.epoch = watched.first
+        copy = self.copy(name)
+        if copy is not None:
+            watched.hit(copy)
+        elif self.copies.get(name) is entry:  # it may be served again
+            watch(entry, watched.hit)
+        return copy
 
     def _bound_copy(self, name: str, entry: Entry, bound: Bound, now: float) -> Entry | None:
         """Return the copy of *name*, an entry with tags, if it may be served: `copy` goes on here."""
@@ -153,7 +171,12 @@ class Near:
             if tag.before is NOWHERE:
                 new = self.copies.get(tag.name)
                 # As `PEXPIRE` makes it, for one: the same version, read anew.
-                if new is None or new.value != tag.value or new.epoch is not tag.epoch or new.deadline < entry.deadline:
+                if (
+                    new is None
+                    or new.value != tag.value
+                    or unwatched(new) is not unwatched(tag)
+                    or new.deadline < entry.deadline
+                ):
                     return None
                 bound.tags = tuple(new if each is tag else each for each in bound.tags)
         if self.copies.get(name) is not entry or now >= entry.deadline:
@@ -197,6 +220,9 @@ class Near:
     def arrive(self, read: Read, value: Any, payload: bytes | None, left: Any) -> None:
         """Note that *read* brought *payload*, which holds *value*; *left* is the reply to PTTL or None."""
         reads = read.reads
+        watcher = self.store.watcher
+        if watcher is not None and hash(read.name) < watcher.limit:
+            reads.missed(read.name, value, payload, left)
         if read.number or reads.knows(read.name):
             self.gate.run(reads.arrive, read, value, payload, left)
 
@@ -210,6 +236,12 @@ class Near:
     ) -> None:
         """The same for reads of *names*, of which *reads* may leave copies; *lefts* has the replies to PTTL, by name."""
         sole = self.sole
+        watcher = self.store.watcher
+        if watcher is not None:
+            limit = watcher.limit
+            for name, payload in zip(names, payloads, strict=True):
+                if hash(name) < limit:
+                    (sole or self.reads_of(name)).missed(name, values.get(name), payload, lefts.get(name))
         if not reads and sole is not None and not sole.knows_any(names):
             return
         arrivals = []
@@ -307,6 +339,16 @@ class Near:
         with self.lock:
             return {**NEAR.of(self), **copies, **READS.of(self.counts), **EVENTS.of(self.events)}
 
+    def advice(self) -> dict[str, Any]:
+        """Return the hit ratio that this process's traffic would have with other values of `MAX_BYTES`; {} if that is off.
+
+        ``rate`` is the part of the names that is simulated, ``reads`` the number of reads on which the figures rest,
+        ``now`` their measured hit ratio, and ``sizes`` has for each size its ``max_bytes``, the ``hit_ratio`` (0 to 1, None before
+        the first read) and the standard ``error`` of it, about.  ``enough`` says whether all errors are small, and ``text`` is a
+        sentence for people.  docs/capacity.md says how exact this is.
+        """
+        return {} if self.advisor is None else self.advisor.advice()
+
     def close(self) -> None:
         """Stop listening for good."""
         self.closed = True
@@ -315,9 +357,11 @@ class Near:
 
     def after_fork(self) -> None:
         """In a child: start empty."""
-        self.store.clear()
         self.counts.__init__()  # type: ignore[misc]  # the parent's
         self.past = Events()
+        if self.advisor is not None:
+            self.advisor.started()
+        self.store.clear()
 
 
 class Copyless:
@@ -368,6 +412,15 @@ def _arrive_all(arrivals: Sequence[tuple[Read, Any, bytes | None, Any]]) -> None
         read.reads.arrive(read, *brought)
 
 
+def _advisor(options: NearOptions, store: Store, counts: Counts) -> Advisor:
+    """Return the advisor of the near cache with *store* and *counts*."""
+    advisor = Advisor(
+        options.max_bytes, options.max_ttl, lambda: (store.hits, counts.misses), door=store.door is not None
+    )
+    store.watcher = advisor
+    return advisor
+
+
 def _leave(followed: dict[Server, Reads]) -> None:
     """Tell the listeners that a near cache is gone; a finalizer calls this at any moment."""
     for reads in list(followed.values()):
@@ -382,7 +435,7 @@ def open_near(
     options = settings.options.near
     if options is None or not prefixes:
         return None
-    return Near(options, prefixes, topology, warns=warns, groups=groups)
+    return Near(options, prefixes, topology, warns=warns, groups=groups, stats=settings.options.stats)
 
 
 def announced(settings: Settings) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ overtaken it.  The caller holds the near cache's lock, except for `depart` and `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleetcache.keys import MAX_LENGTH, doubtful
@@ -73,6 +73,10 @@ class Reads:
         """The doorkeeper; None if a first read leaves a copy."""
         self.warns = near.warns
         """Whether each use of a name that memcached would refuse must warn.  A hit would not, so such names get no copies."""
+        self.copies = near.store.copies
+        watcher = near.store.watcher
+        self.sampled: Mapping[str, Any] = {} if watcher is None else watcher.known
+        """Names of which not only the store wants to know the changes."""
         self.pending: dict[str, Read] = {}
         """Completed reads that are not decided on yet."""
         self.covered = False
@@ -162,17 +166,37 @@ class Reads:
             self.counts.invalidations[cause] += 1
             if self.door is not None:
                 self.door.knows(name)
+        if name in self.sampled and (watcher := self.store.watcher) is not None:
+            watcher.changed(name)
+
+    def missed(self, name: str, value: Any, payload: bytes | None, left: Any) -> None:
+        """Tell the store's watcher of a read of *name*, which it knows or samples; the rest as with `arrive`."""
+        watcher = self.store.watcher
+        if watcher is None:
+            return
+        absent = payload is None
+        kept = self.covered and self.tracking.stage.keeps and (self.options.absent if absent else left != -2)
+        if absent or type(value) not in SCALARS:
+            watcher.missed(name, PACKED, payload, left, kept=kept)
+        else:
+            watcher.missed(name, value, None, left, kept=kept)
 
     def forget(self) -> None:
         """Give up the reads that are under way, and the copies, whose epoch has ended."""
         self.pending.clear()
         self.store.forget()
+        self._forgotten()
+
+    def _forgotten(self) -> None:
+        if self.store.watcher is not None:
+            self.store.watcher.forgotten()
 
     def leave(self) -> None:
         """Give up everything, because announcements do not come here any more."""
         self.covered = False
         self.pending.clear()
         self.store.rid(self.tracking.epoch)
+        self._forgotten()
 
     @property
     def state(self) -> State:

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Callable, Mapping
 from enum import Enum
 from heapq import nlargest
 from math import inf
 from operator import attrgetter
 from sys import getsizeof
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from fleetcache.near.door import Doorkeeper
 from fleetcache.stats.figures import Figures
@@ -134,7 +135,7 @@ class Bound(Epoch):
     def __init__(self, epoch: Epoch, tags: tuple[Entry, ...]) -> None:
         self.epoch = epoch
         self.tags = tags
-        self.others = tuple({tag.epoch for tag in tags} - {epoch})
+        self.others = tuple({unwatched(tag) for tag in tags} - {epoch})
         """The epochs of tags on other primaries; none on one server."""
 
     @property
@@ -161,6 +162,24 @@ class Bound(Epoch):
     def weight(self) -> int:
         """The bytes of this object."""
         return BOUND + getsizeof(self.tags) + (getsizeof(self.others) if self.others else 0)
+
+
+class Watched(Epoch):
+    """The epoch of a copy in place of *first*, its own one: the next hit takes the slow way, and *hit* is called with the copy.
+
+    Only that hit pays for it: `Near.copy` puts *first* back before it calls *hit*.  Other hits cost what they always cost.
+    """
+
+    __slots__ = ("first", "hit")
+
+    def __init__(self, first: Epoch, hit: Callable[[Entry], object]) -> None:
+        self.first = first
+        self.hit = hit
+
+    @property
+    def until(self) -> float:  # type: ignore[override]  # a slot is read alike
+        """A moment that is long past, as no hit may be served by the quick way."""
+        return ENDED if self.first.until == ENDED else GONE
 
 
 class Entry:
@@ -196,10 +215,64 @@ class Entry:
         return type(self.value) is type(value) and bool(self.value == value) and self.payload == payload
 
 
+def unwatched(entry: Entry) -> Epoch:
+    """Return the entry's own epoch, whether or not its next hit is reported."""
+    epoch = entry.epoch
+    while type(epoch) is Watched:
+        epoch = epoch.first
+    return epoch
+
+
+def bound_of(entry: Entry) -> Bound | None:
+    """Return the entry's epoch if the entry has tags, else None."""
+    epoch = unwatched(entry)
+    return epoch if type(epoch) is Bound else None
+
+
 def epoch_of(entry: Entry) -> Epoch:
     """Return the epoch of the primary that holds the entry."""
-    epoch = entry.epoch
+    epoch = unwatched(entry)
     return epoch.epoch if type(epoch) is Bound else epoch
+
+
+def watch(entry: Entry, hit: Callable[[Entry], object]) -> None:
+    """Let *hit* be called at the next hit of *entry*, once."""
+    epoch = entry.epoch
+    while type(epoch) is Watched:
+        if epoch.hit == hit:
+            return
+        epoch = epoch.first
+    entry.epoch = Watched(entry.epoch, hit)
+
+
+class Watch(Protocol):
+    """Is told of the copies of names whose hash is less than ``limit``, and keeps those that it knows in ``known``."""
+
+    @property
+    def limit(self) -> int:
+        """See above."""
+
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """See above."""
+
+    def missed(self, name: str, value: Any, payload: Payload, left: Any, *, kept: bool) -> None:
+        """Note a read from a server; *kept*: it may leave a copy.  *left* is the reply to PTTL or None."""
+
+    def changed(self, name: str) -> None:
+        """Note that the entry called *name* was changed."""
+
+    def forgotten(self) -> None:
+        """Note that every copy was given up."""
+
+    def turn(self, now: float) -> None:
+        """Do what is due; the listener's thread calls this now and then."""
+
+    def filled(self, entry: Entry) -> None:
+        """Note a new copy."""
+
+    def removed(self, entry: Entry) -> None:
+        """Note that a copy was removed."""
 
 
 class Queue(Entry):
@@ -230,6 +303,11 @@ class Store:
 
     Changes are made under a lock; ``copies`` may be read, and hits counted, without one.
     """
+
+    tables = TABLES
+    least_ghosts = GHOSTS
+    watcher: Watch | None = None
+    """Is told of some of the copies; see `Watch`."""
 
     def __init__(self, max_bytes: int, door: Doorkeeper | None = None, groups: Groups | None = None) -> None:
         self.max_bytes = max_bytes
@@ -292,6 +370,9 @@ class Store:
         self._held += weight
         self._append(entry, queue)
         copies[name] = entry
+        watcher = self.watcher
+        if watcher is not None and hashed < watcher.limit:
+            watcher.filled(entry)
         return True
 
     def drop(self, name: str) -> bool:
@@ -405,7 +486,7 @@ class Store:
         room = self._room - weight
         while True:
             # A dict keeps its size until it is full; its next size depends on its length at that time.
-            table = TABLES[(3 * len(copies)).bit_length()]
+            table = self.tables[(3 * len(copies)).bit_length()]
             if table > self._table:  # noqa: PLR1730 - max() is slower
                 self._table = table
             if self._held + self._table + CELL * len(self._ghosts) <= room:
@@ -427,16 +508,16 @@ class Store:
                     self._remember(entry.name)
                     break
                 entry.seen = entry.hits
-                if type(entry.epoch) is Bound:
-                    entry.epoch.spare()
+                if type(entry.epoch) is not Epoch and (bound := bound_of(entry)) is not None:
+                    bound.spare()
             else:
                 entry = main.after
                 credit = min(entry.hits - entry.seen, CREDIT)
                 if not look or credit <= 0:
                     break
                 entry.seen = entry.hits - credit + 1
-                if type(entry.epoch) is Bound:
-                    entry.epoch.spare()
+                if type(entry.epoch) is not Epoch and (bound := bound_of(entry)) is not None:
+                    bound.spare()
             # To the back of the main queue.
             self._unlink(entry)
             entry.queue.weight -= entry.weight
@@ -449,7 +530,7 @@ class Store:
         if len(ghosts) < len(self.copies):
             # The table doubles, so the number of a cell gains a bit, which is not known here: each hash goes into both cells.
             self._ghosts = ghosts = ghosts + ghosts
-        elif len(ghosts) > max(4 * len(self.copies), GHOSTS):
+        elif len(ghosts) > max(4 * len(self.copies), self.least_ghosts):
             self._ghosts = ghosts = ghosts[: len(ghosts) // 2]
         hashed = hash(name)
         ghosts[hashed & (len(ghosts) - 1)] = hashed
@@ -471,6 +552,9 @@ class Store:
         entry.before = entry.after = NOWHERE
         entry.queue.weight -= weight
         self._held -= weight
+        watcher = self.watcher
+        if watcher is not None and hash(entry.name) < watcher.limit:
+            watcher.removed(entry)
         if entry.hits:
             self._retire(entry)
 

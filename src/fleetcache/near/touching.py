@@ -13,7 +13,7 @@ from redis.exceptions import AskError, MovedError, ResponseError
 
 from fleetcache.near.refusals import PASSING
 from fleetcache.near.stages import Stage
-from fleetcache.near.store import Bound, Entry
+from fleetcache.near.store import Entry, bound_of
 
 if TYPE_CHECKING:
     from fleetcache.near.tracking import Tracking
@@ -58,8 +58,8 @@ class Touching:
         for entry in entries:
             entry.told = entry.hits
         for entry in entries:
-            if type(entry.epoch) is Bound:
-                entry.epoch.touch(PAID)
+            if (bound := bound_of(entry)) is not None:
+                bound.touch(PAID)
         names = [entry.name for entry in entries]
         size = 1 if self.tracking.can_move else len(names)  # on a cluster each name is in another slot
         for first in range(0, len(names), size or 1):

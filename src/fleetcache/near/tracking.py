@@ -213,7 +213,7 @@ class Tracking:
             return True
         readers = self.readers if len(self.readers) < FEW else self.audience.of(name)
         for reads in readers:  # noqa: SIM110 - any() would take twice as long
-            if name in reads.store.copies:
+            if name in reads.copies or name in reads.sampled:
                 return True
         return False
 

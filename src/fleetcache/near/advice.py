@@ -1,0 +1,377 @@
+"""Advice on MAX_BYTES: which hit ratio would the near cache have with fewer bytes, and with more?
+
+The answer comes from live traffic.  `minisim` simulates stores of several sizes with a sample of the names; this module
+chooses the sample, brings every read of it to the simulations, and turns their misses into hit ratios.
+
+*The sample* are the names whose hash is below a limit.  It is Python's own hash, whose secret differs between
+processes: each process has another sample, so the mean over a fleet is better than each part.  A hash that is the same
+in all processes would be needed only to join their streams.  The high bits decide, because the low bits select the cells of
+ghosts and doorkeepers.
+
+*Reads.*  A hit is counted by its copy, as ever.  The simulations read that counter when they inspect a copy, so the hits on a name
+that has a copy in every simulated store need no report.  If a store lacks the name, its real copy is watched: the next hit takes
+the slow way and is reported.  So the cost follows the misses of the smallest store, not the hits, and names outside of the
+sample pay nothing.
+
+*Misses* of a size are those of the real store, which are counted exactly, plus what the sample shows as the difference, see `estimate`.
+The hottest names, of which the sample has too many or too few, are hits in both and cancel out, and so do misses with
+reasons that no size changes, such as writes.
+
+Events wait in a queue, and the thread that gets the lock works them off; nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, hypot, inf, log2, sqrt
+from time import perf_counter
+from typing import Any, Final
+
+from fleetcache.forks import Guard
+from fleetcache.interrupts import let_pass
+from fleetcache.near.clock import clock
+from fleetcache.near.minisim import SHIFTS, Mini, Sampled, weight_of
+from fleetcache.near.store import Entry, Payload, watch
+
+FACTORS: Final = (1 / 4, 1 / 2, 1, 2, 4)
+"""The simulated sizes, as multiples of MAX_BYTES."""
+
+MOST: Final = 4096
+"""How many simulated copies there are at most, in all sizes together; about 300 bytes each."""
+
+TYPICAL: Final = 1000
+"""The bytes of a copy, from which the first rate is guessed."""
+
+SHARE: Final = 0.01
+"""The part of the time of near reads that may be spent here; if it is more, the rate is halved."""
+
+MISS, HIT = 30e-6, 150e-9
+"""The seconds of a read from a server, and from a copy, at least."""
+
+TIMED: Final = 16
+"""One event in so many is timed."""
+
+WINDOW: Final = 600.0
+"""The figures are those of the last one to two windows, in seconds."""
+
+PAUSE: Final = 30.0
+"""The seconds between two looks at the cost."""
+
+GROWS: Final = 8
+"""The rate is doubled if a sample of this many times as many names would still be small and cheap enough."""
+
+LITTLE: Final = 0.01
+"""Seconds for each `PAUSE` that may be spent in any case."""
+
+TURN: Final = 2.0
+"""The seconds between two removals of expired copies."""
+
+AT_ONCE: Final = 64
+"""How many events one caller works off, at most."""
+
+ENOUGH: Final = 0.01
+"""The greatest standard error, about, of hit ratios that are good enough."""
+
+log = logging.getLogger("fleetcache.near")
+
+Event = tuple[Callable[..., object], tuple[Any, ...]]
+
+
+@dataclass
+class Span:
+    """What was counted since a moment."""
+
+    hits: int
+    """The real hits until then."""
+    misses: int
+    """The real misses until then."""
+    missed: list[float] = field(default_factory=lambda: [0.0] * len(FACTORS))
+    """The misses of each size, estimated from the sample."""
+    sampled: float = 0.0
+    """The real misses, estimated from the sample."""
+
+
+class Advisor:
+    """Simulates stores of several sizes for a near cache with *max_bytes*; *counted* returns its hits and misses until now."""
+
+    def __init__(
+        self,
+        max_bytes: int,
+        max_ttl: float,
+        counted: Callable[[], tuple[int, int]],
+        *,
+        door: bool,
+        shift: int | None = None,
+    ) -> None:
+        self.max_bytes = max_bytes
+        self.max_ttl = max_ttl
+        self.counted = counted
+        self.door = door
+        self.fixed = shift is not None
+        """Whether the rate stays as it is."""
+        self.first = shift if shift is not None else first_shift(max_bytes)
+        self.least = 0
+        self.guard = Guard()
+        self.started()
+
+    def started(self) -> None:
+        """Begin with the first rate, in the process or in a child of it."""
+        self.busy = False
+        """Whether a thread works off the queue."""
+        self.events: deque[Event] = deque()
+        self.number = 0
+        self.spent = 0.0
+        """The seconds that were spent here since the cost was last looked at."""
+        self.turned = self.looked = self.rotated = clock()
+        self.known: dict[str, Sampled] = {}
+        """The sampled names that have a simulated copy."""
+        self.begin(self.first, (0, 0))
+
+    def begin(self, shift: int, counted: tuple[int, int]) -> None:
+        """Begin anew, with 2 ** -*shift* of the names; *counted* are the hits and misses until now."""
+        self.shift = shift
+        self.limit = limit_of(shift)
+        self.known.clear()
+        self.minis = [
+            Mini(int(self.max_bytes * factor), shift, at, self._gone, door=self.door)
+            for at, factor in enumerate(FACTORS)
+        ]
+        self.checked = counted
+        self.spans = [Span(*counted)]
+
+    # --- what happens to the real store; each may be called by any thread -------------------------
+
+    def missed(self, name: str, value: Any, payload: Payload, left: Any, *, kept: bool) -> None:
+        """Note a read from a server; *kept*: it may leave a copy.  *left* is the reply to PTTL or None."""
+        now = clock()
+        ends = now + left / 1000 if type(left) is int and left >= 0 else inf
+        self._tell(self._missed, name, weight_of(name, value, payload) if kept else None, ends, now)
+
+    def hit(self, entry: Entry) -> None:
+        """Note a hit on a watched copy, which is about to count it."""
+        if hash(entry.name) < self.limit:
+            self._tell(self._hit, entry, clock())
+
+    def filled(self, entry: Entry) -> None:
+        """Note a new copy."""
+        self._tell(self._filled, entry)
+
+    def removed(self, entry: Entry) -> None:
+        """Note that a copy was removed."""
+        self._tell(self._removed, entry)
+
+    def changed(self, name: str) -> None:
+        """Note that the entry called *name* was changed."""
+        self._tell(self._changed, name)
+
+    def forgotten(self) -> None:
+        """Note that every copy was given up."""
+        self._tell(self._forgotten)
+
+    # --- the queue --------------------------------------------------------------------------------
+
+    def _tell(self, event: Callable[..., object], *arguments: Any) -> None:
+        self.events.append((event, arguments))
+        self._alone(self._work)
+
+    def _alone(self, change: Callable[..., object], *arguments: Any) -> None:
+        """Make *change*, unless a thread is making one: that may be this one too, interrupted by a signal's handler."""
+        lock = self.guard.lock
+        if lock.acquire(blocking=False):
+            try:
+                if not self.busy:
+                    self.busy = True
+                    try:
+                        change(*arguments)
+                    finally:
+                        self.busy = False
+            finally:
+                lock.release()
+
+    def _work(self) -> None:
+        self.number += 1
+        began = perf_counter() if self.number % TIMED == 0 else None
+        try:
+            for _ in range(AT_ONCE):
+                if not self.events:
+                    break
+                event, arguments = self.events.popleft()
+                event(*arguments)
+        except BaseException as error:
+            self.events.clear()
+            self.begin(self.shift, self.counted())  # the simulations may be in the middle of a change
+            let_pass(error)
+            log.exception("the advice on MAX_BYTES failed, and starts anew")
+        if began is not None:
+            self.spent += TIMED * (perf_counter() - began)
+
+    def _missed(self, name: str, weight: int | None, ends: float, now: float) -> None:
+        span = self.spans[-1]
+        span.sampled += 1 << self.shift
+        sampled = self.known.get(name) or Sampled(name, len(FACTORS))
+        sampled.ends = ends
+        sampled.past += 1
+        self._read(sampled, weight, now)
+
+    def _hit(self, entry: Entry, now: float) -> None:
+        sampled = self.known.get(entry.name)
+        if sampled is None:
+            sampled = Sampled(entry.name, len(FACTORS))
+            sampled.ends = entry.deadline
+        if sampled.copy is not entry:
+            sampled.join(entry)
+        # The copy counts this hit in a moment; what is simulated by it begins after it.
+        sampled.past += 1
+        self._read(sampled, entry.weight, now)
+        sampled.past -= 1
+
+    def _read(self, sampled: Sampled, weight: int | None, now: float) -> None:
+        missed, each = self.spans[-1].missed, 1 << self.shift
+        deadline = min(now + self.max_ttl, sampled.ends)
+        for mini in self.minis:
+            if not mini.read(sampled, weight, deadline, now):
+                missed[mini.at] += each
+        if sampled.count:
+            self.known[sampled.name] = sampled
+        self._watch(sampled)
+        if not self.fixed and sum(len(mini.copies) for mini in self.minis) > MOST and self.shift < SHIFTS:
+            self._lower()
+
+    def _watch(self, sampled: Sampled) -> None:
+        if sampled.copy is not None and sampled.count < len(FACTORS):
+            watch(sampled.copy, self.hit)
+
+    def _gone(self, sampled: Sampled) -> None:
+        if not sampled.count:
+            self.known.pop(sampled.name, None)
+        self._watch(sampled)
+
+    def _filled(self, entry: Entry) -> None:
+        sampled = self.known.get(entry.name)
+        if sampled is None:
+            watch(entry, self.hit)
+        else:
+            sampled.join(entry)
+            self._watch(sampled)
+
+    def _removed(self, entry: Entry) -> None:
+        sampled = self.known.get(entry.name)
+        if sampled is not None and sampled.copy is entry:
+            sampled.part()
+
+    def _changed(self, name: str) -> None:
+        for mini in self.minis:
+            mini.change(name)
+
+    def _forgotten(self) -> None:
+        for mini in self.minis:
+            mini.clear()
+
+    def _lower(self) -> None:
+        """Halve the rate."""
+        self.shift += 1
+        self.limit = limit_of(self.shift)
+        for mini in self.minis:
+            mini.lower(self.limit)
+
+    # --- the listener's thread --------------------------------------------------------------------
+
+    def turn(self, now: float) -> None:
+        """Do what is due: remove expired copies, look at the cost, begin a new window."""
+        if now < self.turned + TURN:
+            return
+        self.turned = now
+        looks = now >= self.looked + PAUSE
+        counted = self.counted() if looks else (0, 0)  # before the lock: it reads every copy
+        self._alone(self._turn, now, counted if looks else None)
+
+    def _turn(self, now: float, counted: tuple[int, int] | None) -> None:
+        for mini in self.minis:
+            mini.sweep(now, MOST)
+        if counted is not None:
+            self.looked = now
+            self._look(now, counted)
+
+    def _look(self, now: float, counted: tuple[int, int]) -> None:
+        hits, misses = (new - old for new, old in zip(counted, self.checked, strict=True))
+        spent, self.spent = self.spent, 0.0
+        self.checked = counted
+        allowed = SHARE * (hits * HIT + misses * MISS)
+        held = sum(len(mini.copies) for mini in self.minis)
+        if now >= self.rotated + WINDOW:
+            self.rotated = now
+            self.spans = [self.spans[-1], Span(*counted)]
+        if self.fixed:
+            return
+        if spent > allowed and spent > LITTLE and self.shift < SHIFTS:
+            self.least = self.shift + 1
+            self._lower()
+        elif held * GROWS <= MOST and spent * GROWS <= allowed and self.shift > self.least:
+            self.begin(self.shift - 1, counted)
+
+    # --- the answer -------------------------------------------------------------------------------
+
+    def advice(self) -> dict[str, Any]:
+        """Return the figures of `Near.advice`."""
+        all_hits, all_misses = self.counted()
+        with self.guard.lock:
+            spans, shift = list(self.spans), self.shift
+            missed = [sum(part) for part in zip(*(span.missed for span in spans), strict=True)]
+            sampled = sum(span.sampled for span in spans)
+        hits, misses = max(all_hits - spans[0].hits, 0), max(all_misses - spans[0].misses, 0)
+        reads = hits + misses
+        found: dict[str, Any] = {"rate": 1 / (1 << shift), "reads": reads, "now": hits / reads if reads else None}
+        if not reads:
+            return {**found, "sizes": [], "enough": False, "text": "Nothing has been read yet."}
+        missing = [estimate(misses, there, sampled) for there in missed]
+        # What is simulated of the real size should be what is measured.
+        wrong = abs(missing[FACTORS.index(1)] - misses)
+        missing[FACTORS.index(1)] = misses
+        sizes = [
+            {
+                "max_bytes": int(self.max_bytes * factor),
+                "hit_ratio": min(max(1 - each / reads, 0.0), 1.0),
+                "error": hypot(wrong, sqrt((there + sampled) * (1 << shift))) / reads,
+            }
+            for factor, each, there in zip(FACTORS, missing, missed, strict=True)
+        ]
+        enough = all(size["error"] <= ENOUGH for size in sizes)
+        return {**found, "sizes": sizes, "enough": enough, "text": sentence(sizes, enough=enough)}
+
+
+def sentence(sizes: Sequence[Mapping[str, Any]], *, enough: bool) -> str:
+    """Return *sizes* in words, for people."""
+    half, now, twice = (sizes[FACTORS.index(factor)] for factor in (1 / 2, 1, 2))
+    percents = [f"{100 * size['hit_ratio']:.0f} %" for size in (half, now, twice)]
+    megabytes = [f"{size['max_bytes'] / 1e6:,.3g} MB" for size in (half, now, twice)]
+    said = (
+        f"At {megabytes[2]} the hit ratio would be {percents[2]}, at {megabytes[0]} {percents[0]}; "
+        f"now, at {megabytes[1]}, it is {percents[1]}."
+    )
+    return said if enough else f"{said} This rests on few reads yet."
+
+
+def estimate(misses: int, there: float, here: float) -> float:
+    """Return the misses of a size.
+
+    The real store had *misses*; the sample shows *here* for the real store, and *there* for the other size.
+    """
+    if not here:
+        return max(there, misses)
+    # Names that are in the sample by chance miss here and there.  The fewer of the misses are left there, the less of
+    # the error here is to be corrected there.
+    return there + min(1, there / here) * (misses - here)
+
+
+def limit_of(shift: int) -> int:
+    """Return the limit of the hashes of 2 ** -*shift* of all names."""
+    return (1 << 64 - shift) - (1 << 63)
+
+
+def first_shift(max_bytes: int) -> int:
+    """Return a rate, as a shift, with which stores of *max_bytes* and its multiples need less than `MOST` copies."""
+    copies = max_bytes * sum(FACTORS) / TYPICAL
+    return min(ceil(log2(max(copies / MOST, 1))), SHIFTS)

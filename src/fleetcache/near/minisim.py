@@ -1,0 +1,219 @@
+"""A small simulation of the near cache's store: which of the sampled names would have a copy in a store of another size?
+
+A store of *size* bytes that sees all names, and one of *rate* times *size* bytes that sees a sample of *rate* of the names,
+have about the same miss ratio, whatever the policy. (Waldspurger, Saemundsson, Ahmad, Park: "Cache Modeling and
+Optimization using Miniature Simulations", USENIX ATC 2017.  The curve of SHARDS, from reuse distances, is right for LRU only.)
+
+`Mini` is the near cache's own `Store`, so it evicts by the same code; its copies hold no values.  Whatever takes
+bytes of the real store besides its copies is scaled as well: the dict, the ghosts, the doorkeeper.  Rates are powers of a
+half, so the dict and the tables double at the same moments as those of the real store.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from math import inf
+from typing import Any, Final
+
+from fleetcache.near.door import FIRST, Doorkeeper
+from fleetcache.near.store import (
+    CELL,
+    ENTRY,
+    GHOSTS,
+    LARGEST,
+    NUMBER,
+    OWN,
+    PACKED,
+    PAYLOAD,
+    SMALL,
+    TABLES,
+    Entry,
+    Epoch,
+    Payload,
+    Store,
+    weigh,
+)
+
+ALWAYS: Final = Epoch(inf)
+"""The epoch of all simulated copies: those of an epoch that ends are dropped."""
+
+
+def weight_of(name: str, value: Any, payload: Payload) -> int:
+    """Return the bytes that `Store.put` counts for a copy without tags."""
+    weight = ENTRY + weigh(name)
+    if payload is not None:
+        weight += PAYLOAD + len(payload)
+    if value is not PACKED:
+        weight += weigh(value)
+    return weight + NUMBER if weight > 256 else weight
+
+
+class Sampled:
+    """A sampled name that has a simulated copy in at least one size."""
+
+    __slots__ = ("base", "copies", "copy", "count", "ends", "name", "past")
+
+    def __init__(self, name: str, sizes: int) -> None:
+        self.name = name
+        self.copies: list[Simulated | None] = [None] * sizes
+        """Its simulated copies, by the number of the size."""
+        self.count = 0
+        """How many there are."""
+        self.copy: Entry | None = None
+        """Its real copy, which counts its own hits."""
+        self.base = 0
+        """The hits of the real copy when it was noted here."""
+        self.past = 0
+        """The reads that are not counted by the real copy."""
+        self.ends = inf
+        """When the entry itself expires, as far as it is known."""
+
+    @property
+    def hits(self) -> int:
+        """The number of its reads; only differences mean something."""
+        copy = self.copy
+        return self.past if copy is None else self.past + copy.hits - self.base
+
+    def join(self, copy: Entry) -> None:
+        """Note its real copy."""
+        self.part()
+        self.copy, self.base = copy, copy.hits
+
+    def part(self) -> None:
+        """Note that its real copy is gone."""
+        self.past, self.copy = self.hits, None
+
+
+class Simulated(Entry):
+    """A simulated copy.  The reads of the name since it was made are its hits: nobody has to tell it."""
+
+    __slots__ = ("sampled",)
+
+    def __init__(self, sampled: Sampled, deadline: float, weight: int) -> None:
+        self.name = sampled.name
+        self.value, self.payload = PACKED, None
+        self.deadline = deadline
+        self.epoch = ALWAYS
+        self.weight = weight
+        self.group = None
+        self.sampled = sampled
+        self.seen = sampled.hits
+
+    @property
+    def hits(self) -> int:  # type: ignore[override]  # a slot is read alike
+        """The reads of the name."""
+        return self.sampled.hits
+
+
+class Mini(Store):
+    """A store of *size* bytes for all names, simulated with 2 ** -*shift* of them.
+
+    *at* is its number in `Sampled.copies`; *gone* is called with a sampled name that it has evicted.
+    """
+
+    def __init__(self, size: int, shift: int, at: int, gone: Callable[[Sampled], object], *, door: bool) -> None:
+        self.size = size
+        self.at = at
+        self.shift = shift
+        self.gone = gone
+        self.has_door = door
+        super().__init__(size >> shift, self._new_door())
+        self._scale()
+
+    def _new_door(self) -> Doorkeeper | None:
+        return Doorkeeper(self.size >> self.shift, FIRST >> self.shift or 1) if self.has_door else None
+
+    def _empty(self) -> None:
+        super()._empty()
+        self._held = OWN >> self.shift
+        self._ghosts = array("q", bytes(CELL * max(GHOSTS >> self.shift, 1)))
+        self._table = self.tables[0]
+
+    @property
+    def tables(self) -> tuple[int, ...]:  # type: ignore[override]  # read alike
+        """The bytes of the dict of the real store, for the names in it that are not sampled too, scaled."""
+        return SCALED[self.shift]
+
+    def _scale(self) -> None:
+        self.max_bytes = self.size >> self.shift
+        self._room = self.max_bytes - (self.door.max_bytes if self.door is not None else 0)
+        self._tenth = self.max_bytes // SMALL
+        # What may be kept in the real store is refused here only if it would leave no room for anything else.
+        self._largest = min(self.size // LARGEST, self.max_bytes // 2)
+        self.least_ghosts = max(GHOSTS >> self.shift, 1)
+
+    def lower(self, limit: int) -> None:
+        """Simulate with half as many names: those whose hash is less than *limit*."""
+        self._held -= OWN >> self.shift
+        self.shift += 1
+        self._held += OWN >> self.shift
+        self.door = self._new_door()
+        self._scale()
+        for name in list(self.copies):
+            if hash(name) >= limit:
+                self.drop(name)
+        self._table = self.tables[(3 * len(self.copies)).bit_length()]
+
+    def read(self, sampled: Sampled, weight: int | None, deadline: float, now: float) -> bool:
+        """Note a read; return whether there was a copy.  None as *weight*: the read leaves no copy."""
+        copy = sampled.copies[self.at]
+        if copy is not None and now < copy.deadline:
+            return True
+        admitted = self.door is None or self.door.knows(sampled.name)
+        if admitted and weight is not None:
+            self._keep(sampled, weight, deadline)
+        return False
+
+    def _keep(self, sampled: Sampled, weight: int, deadline: float) -> None:
+        """Keep a copy, as `Store.put` does."""
+        name, copies, queue = sampled.name, self.copies, self._small
+        if name in copies:
+            if copies[name].queue is self._main:
+                queue = self._main
+            self.drop(name)
+        if weight > self._largest or not self._make_room(weight):
+            return
+        ghosts, hashed = self._ghosts, hash(name)
+        cell = hashed & (len(ghosts) - 1)
+        if ghosts[cell] == hashed:
+            ghosts[cell] = 0
+            queue = self._main
+        entry = Simulated(sampled, deadline, weight)
+        self._held += weight
+        self._append(entry, queue)
+        copies[name] = entry
+        sampled.copies[self.at] = entry
+        sampled.count += 1
+
+    def change(self, name: str) -> None:
+        """Note that the entry called *name* was changed; the next read leaves a copy, as after `Reads.drop`."""
+        if self.drop(name) and self.door is not None:
+            self.door.knows(name)
+
+    def _remove(self, entry: Entry) -> None:
+        super()._remove(entry)
+        sampled: Sampled = entry.sampled  # type: ignore[attr-defined]
+        sampled.copies[self.at] = None
+        sampled.count -= 1
+        self.gone(sampled)
+
+    def sweep(self, now: float, limit: int = 1000) -> bool:
+        """Inspect about *limit* copies and remove those that have expired; return False when all have been inspected."""
+        more = super().sweep(now, limit)
+        self._table = self.tables[(3 * len(self.copies)).bit_length()]
+        return more
+
+    def clear(self) -> None:
+        """Drop every copy, in order."""
+        for name in list(self.copies):
+            self.drop(name)
+
+
+def _scaled(shift: int) -> tuple[int, ...]:
+    return tuple(TABLES[min(bits + shift, len(TABLES) - 1)] >> shift for bits in range(len(TABLES)))
+
+
+SHIFTS: Final = 20
+"""The smallest rate is 2 to the power of minus this number."""
+SCALED: Final = tuple(map(_scaled, range(SHIFTS + 1)))

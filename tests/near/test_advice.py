@@ -1,0 +1,136 @@
+"""The advice on MAX_BYTES: every read of a sampled name is seen, and the names outside of the sample pay nothing."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+import pytest
+from tests.faces import Face
+from tests.near.conftest import Copies, copied, copy
+
+from fleetcache.near.advice import FACTORS, Advisor
+from fleetcache.near.minisim import weight_of
+from fleetcache.near.store import PACKED, Epoch, Store, Watched
+
+
+@pytest.fixture
+def advised(copies: Copies) -> Face:
+    """A cache with a near cache that simulates other sizes with all names."""
+    return copies(near={"MAX_BYTES": 400_000})
+
+
+def missed(cache: Face) -> list[float]:
+    """Return the misses of each size, as estimated."""
+    advisor: Advisor = cache.near.advisor
+    assert advisor.shift == 0
+    return advisor.spans[-1].missed
+
+
+async def test_hits_are_seen_by_every_size(advised: Face) -> None:
+    """A name that all sizes hold is missed once, however often it is read, and its hits take the quick way."""
+    await advised.set("a", 1)
+    await copied(advised, "a")
+    before = missed(advised)[:]
+    for _ in range(10):
+        await advised.get("a")
+
+    assert missed(advised) == before
+    entry = copy(advised, str(advised.make_key("a")))
+    assert type(entry.epoch) is Epoch
+    sampled = advised.near.advisor.known[entry.name]
+    assert [each.hits - each.seen for each in sampled.copies] == [entry.hits] * len(FACTORS)
+
+
+async def test_copy_that_a_size_lacks_is_watched(advised: Face) -> None:
+    """If a smaller store has evicted a name, the next hit on its copy is a miss there."""
+    await advised.set("a", 1)
+    await copied(advised, "a")
+    name = str(advised.make_key("a"))
+    smallest = advised.near.advisor.minis[0]
+    before = missed(advised)[:]
+
+    smallest.drop(name)
+    assert type(copy(advised, name).epoch) is Watched
+    assert await advised.get("a") == 1
+
+    assert missed(advised) == [before[0] + 1, *before[1:]]
+    assert type(copy(advised, name).epoch) is Epoch
+
+
+@pytest.mark.parametrize("how", ["own", "foreign"])
+async def test_write_ends_the_simulated_copies(advised: Face, raw: Any, how: str) -> None:
+    """A write by anybody is a miss in every size, as it is in the store."""
+    await advised.set("a", 1)
+    await copied(advised, "a")
+    name = str(advised.make_key("a"))
+    advised.near.copies.pop(name).epoch = Epoch()  # the store may have evicted it; the simulations have it
+    assert name in advised.near.advisor.known
+
+    if how == "own":
+        await advised.set("a", 2)
+    else:
+        raw.set(name, 2)
+    await advised.fence()
+
+    assert name not in advised.near.advisor.known
+
+
+async def test_flush_ends_all_simulated_copies(advised: Face, raw: Any) -> None:
+    """When an epoch ends, the simulated stores are empty too."""
+    await advised.set("a", 1)
+    await copied(advised, "a")
+
+    raw.flushdb()
+    await advised.fence()
+
+    assert not advised.near.advisor.known
+    assert not any(mini.copies for mini in advised.near.advisor.minis)
+
+
+async def test_get_many_is_seen(advised: Face) -> None:
+    """Reads of many names are simulated too."""
+    await advised.set_many({f"k{number}": number for number in range(20)})
+    await advised.fence()
+    before = missed(advised)[:]
+
+    await advised.get_many([f"k{number}" for number in range(20)])
+
+    assert missed(advised) == [each + 20 for each in before]
+
+
+async def test_advice_has_what_it_says(advised: Face) -> None:
+    """The figures are complete, in the snapshot too, and the present size shows the measured ratio."""
+    await advised.set("a", 1)
+    await copied(advised, "a")
+    for _ in range(30):
+        await advised.get("a")
+
+    advice = advised.near.advice()
+
+    stats = advised.near.stats()
+    assert advice["reads"] == stats["hits"] + stats["misses"]
+    assert [size["max_bytes"] for size in advice["sizes"]] == [100_000, 200_000, 400_000, 800_000, 1_600_000]
+    assert advice["sizes"][2]["hit_ratio"] == advice["now"] == stats["hits"] / advice["reads"]
+    assert "at 0.4 MB" in advice["text"]
+    assert advised.snapshot()["advice"].keys() == advice.keys()
+
+
+@pytest.mark.parametrize("stats", [False, {"ADVISE": False}])
+def test_advice_can_be_off(copies: Copies, stats: Any) -> None:
+    """Without it nothing is simulated, and the advice is empty."""
+    cache = copies(live=False, STATS=stats)
+
+    assert cache.near.store.watcher is None
+    assert cache.near.advice() == {}
+
+
+@pytest.mark.parametrize("value", ["text", "täxt", 5, 5000, b"bytes", 1.5, None, True])
+def test_weights_are_those_of_the_store(value: Any) -> None:
+    """A simulated copy weighs as much as a real one."""
+    for name, payload in (("n" * 5, None), ("n" * 200, b"p" * 300)):
+        store = Store(1_000_000)
+        store.put(name, value, payload, inf, Epoch(inf))
+
+        assert weight_of(name, value, payload) == store.copies[name].weight
+    assert weight_of("n", PACKED, b"") > 0
