@@ -15,7 +15,7 @@ from django.db import models
 
 PERMISSIONS = {
     "view_cache": "Can view the pages of caches",
-    "view_keys": "Can see keys in full, and arguments of commands",
+    "view_keys": "Can see keys in full, values, and arguments of commands",
     "unpickle_value": "Can see values that have to be unpickled",
     "change_key": "Can change the lifetime of keys",
     "delete_key": "Can delete keys, and invalidate tags",

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from fleetcache.cache import Cache
-from fleetcache.keys import TAG, CacheKey, default_key_function, escaped
+from fleetcache.keys import CacheKey, default_key_function, escaped
 from fleetcache.near.near import CANARY
 from fleetcache.patterns import pattern_of_all
 from fleetcache.servers.arguments import glob
@@ -148,6 +148,16 @@ def wanted(cache: Cache, pattern: str, version: Any = None, *, library: bool = F
     return Wanted(cache, f"{begins}*{ends}", re.compile(exactly, re.DOTALL), library)
 
 
-def tag_pattern(pattern: str) -> str:
-    """Return the glob of the keys under which the versions of tags that match *pattern* are stored."""
-    return TAG + pattern
+def library_pattern(cache: Cache) -> CacheKey:
+    """Return the glob of the names that the library keeps for the entries of *cache*, except tags."""
+    return CacheKey(f"fleetcache:*{escaped(cache.key_prefix)}*")
+
+
+def belongs(cache: Cache, name: bytes) -> bool:
+    """Whether *name* may be one of the entries of *cache*, or one that the library keeps for them; others are not its own."""
+    prefix = cache.key_prefix.encode()
+    if LIBRARY.match(name) is not None:
+        return prefix in name
+    if cache.key_func is default_key_function:
+        return name.startswith(prefix + b":") and b":" in name[len(prefix) + 1 :]
+    return glob(pattern_of_all(cache.key_func, cache.key_prefix).encode()).fullmatch(name) is not None

@@ -16,6 +16,8 @@ Its modules:
     groups       groups of keys, and what each is worth
     tags         tags, and their invalidation
     held         leases and locks that somebody holds now
+    keys         keys, and what each holds
+    erasing      deletion by pattern
     slowlog      the servers' slow logs
     doctor       what is wrong with a cache
 """
