@@ -115,7 +115,10 @@ def key_reader(settings: Settings) -> Callable[[str], str]:
     if settings.reverse_key_function is not None:
         return settings.reverse_key_function
     if function is default_key_function:
-        return partial(key_within, prefix=prefix, version=version)
+        begins = f"{prefix}:{version}:"
+        at = len(begins)
+        # Nearly all names; the others have another version.
+        return lambda name: name[at:] if name.startswith(begins) else key_within(name, prefix, version)
     try:
         head, _, tail = str(function(MARK, prefix, version)).partition(MARK)
     except Exception:  # noqa: BLE001 - a site's function, which is reported where a name is needed

@@ -219,8 +219,11 @@ class Reading(Judging):
             found |= await self._fetch_many(near, left, looked, tally, fresh=fresh)
         return {key: found[name] for name, key in named.items() if found.get(name, MISSING) is not MISSING}
 
-    async def is_there(self, name: str, client: Any = None, *, fresh: bool = False) -> bool:
-        """Return whether there is an entry called *name*, of any kind, that is not stale; *fresh* as with `read`."""
+    async def is_there(self, name: str, client: Any = None, *, fresh: bool = False, counted: bool = True) -> bool:
+        """Return whether there is an entry called *name*, of any kind, that is not stale.
+
+        *fresh* as with `read`; this read is *counted* if it is a user's.
+        """
         if client is not None:
             self = self.through(client)
         near = self.near
@@ -235,7 +238,8 @@ class Reading(Judging):
         there = bool(found)
         if not self.codec.is_plain(shown) and (metadata := await self.shown(name, shown, primary=primary)) is not None:
             there = (await self.judgement(name, metadata, exact=False, fresh=fresh)).standing is Standing.FRESH
-        self.counted(name, there or MISSING, None)
+        if counted:
+            self.counted(name, there or MISSING, None)
         return there
 
     def glimpse(self, name: str, *, primary: bool) -> Command:

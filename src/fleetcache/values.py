@@ -128,8 +128,8 @@ class Values(Reading):
         expiry = self.milliseconds(timeout)
         if expiry is not None and expiry <= 0:
             if nx:
-                return not await self.is_there(name, client, fresh=True)
-            return await self._delete(name, client)
+                return not await self.is_there(name, client, fresh=True, counted=False)
+            return self._deleted(name, await self.ask_voiding((c.DEL, name), 0, None, client))
         if tags:
             found = await self.tagged((value,), tags, expiry, version, client)
             if found is None:
@@ -176,9 +176,8 @@ class Values(Reading):
 
     set.__doc__ = aset.__doc__  # noqa: A003 - the method is meant
 
-    async def _delete(self, name: str, client: Any = None) -> bool:
-        """Delete the entry called *name*, and return whether there was one."""
-        found = await self.ask_voiding((c.DEL, name), 0, None, client)
+    def _deleted(self, name: str, found: Any) -> bool:
+        """Count that the entry called *name* was to be deleted; return whether it was *found*, None if nobody knows."""
         if found is not None and self.tally is not None:
             self.tally.deleted((name,))
         return bool(found)
@@ -309,7 +308,8 @@ class Values(Reading):
 
     async def adelete(self, key: Any, version: Any = None, prefix: str | None = None, client: Any = None) -> bool:
         """Delete *key*, and return whether there was an entry."""
-        return await self._delete(self.name(key, version, prefix), client)
+        name = self.name(key, version, prefix)
+        return self._deleted(name, await self.ask_voiding((c.DEL, name), 0, None, client))
 
     delete = blocking(adelete)
 

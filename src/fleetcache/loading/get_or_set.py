@@ -107,7 +107,11 @@ class Loading(Joining):
                     payload = await self.ask((c.GET, name), None)
                     value = MISSING if payload is None else self.entry(payload, name)
                     if type(value) is not Described and value is not MISSING:
-                        return value if self.tally is None else self.counted(name, value, payload)
+                        if (tally := self.tally) is not None:
+                            group = tally.known[name]
+                            group.server += 1
+                            group.bytes_read += len(payload)
+                        return value
                     seen = await self._seen(name, value, payload, exact=True, fresh=False)
             make = partial(_itself, default) if started or not callable(default) else default
             chosen, wanted = self.policy_of(timeout, policy), checked(tags) if tags else ()

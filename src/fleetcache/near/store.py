@@ -55,7 +55,7 @@ CREDIT: Final = 3
 """How many hits since the last inspection count at most, as in the paper."""
 LOOKS: Final = 100
 """How many copies one eviction spares at most.  If all were hit, a put would inspect each three times."""
-HOT: Final = 64
+HOT: Final = 32
 """A removed copy with as many hits is noted among the keys that are read most."""
 GHOSTS: Final = 64
 """The number of cells of the smallest ghost table."""

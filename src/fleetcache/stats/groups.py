@@ -69,7 +69,12 @@ class Group:
 
     def read(self, level: str, payload: bytes | None = None) -> None:
         """Count a read that ended at *level*, ``"server"``, ``"stale"`` or ``"missed"``, and brought *payload*."""
-        setattr(self, level, getattr(self, level) + 1)
+        if level == "server":
+            self.server += 1
+        elif level == "missed":
+            self.missed += 1
+        else:
+            setattr(self, level, getattr(self, level) + 1)
         if payload is not None:
             self.bytes_read += len(payload)
 
@@ -138,11 +143,11 @@ class Groups(dict[str, Group]):
             return self.own
         if called not in named and len(named) >= MOST - (OTHER not in named):
             called = OTHER
-        return named.setdefault(called, Group(called))
+        return named.get(called) or named.setdefault(called, Group(called))
 
     def of(self, names: Iterable[str]) -> list[Group]:
         """Return the group of each of *names*."""
-        return list(map(self.__getitem__, names))
+        return [self[name] for name in names]
 
 
 def usual_group(key: str) -> str | None:
