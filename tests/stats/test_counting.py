@@ -674,7 +674,7 @@ async def test_cancelled_reads(valkey: Any):
 
 def test_errors_name_their_class():
     """Errors of the network have the names of fleetcache's classes; a read that raises is not counted."""
-    cache = Cache("redis://127.0.0.1:1", params({}))
+    cache = Cache("redis://127.0.0.1:2", params({}))
     with pytest.raises(ServerGone):
         cache.get("a:1")
 

@@ -102,15 +102,12 @@ class Loading(Joining):
                         value = self.served(copy, MISSING)
                         if value is not MISSING:
                             return value
-                        copy.hits -= 1
                 elif not self._is_hasty(timeout, policy):
                     payload = await self.ask((c.GET, name), None)
                     value = MISSING if payload is None else self.entry(payload, name)
                     if type(value) is not Described and value is not MISSING:
-                        if (tally := self.tally) is not None:
-                            group = tally.known[name]
-                            group.server += 1
-                            group.bytes_read += len(payload)
+                        if self.tally is not None:
+                            self.tally.known[name].read("server", payload)
                         return value
                     seen = await self._seen(name, value, payload, exact=True, fresh=False)
             make = partial(_itself, default) if started or not callable(default) else default
@@ -145,7 +142,6 @@ class Loading(Joining):
                         value = self.served(copy, MISSING)
                         if value is not MISSING:
                             return value
-                        copy.hits -= 1
         call = Loading.aget_or_set(
             self.still or self, key, default, timeout, version, tags=tags, refresh=refresh, **policy
         )
