@@ -20,8 +20,8 @@ test-one: ## Run pytest with ARGS, such as ARGS="tests/test_cache.py -k touch", 
 	@$(PYTHON) tests/matrix.py $(ARGS)
 
 check: .venv/check ## Lint, check types and the direction of imports.
-	$(BIN)/ruff format --check src standin tests benchmarks demo docs studies
-	$(BIN)/ruff check src standin tests benchmarks demo docs studies
+	$(BIN)/ruff format --check src standin tests benchmarks demo docs examples studies
+	$(BIN)/ruff check src standin tests benchmarks demo docs examples studies
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m docs.settings --check

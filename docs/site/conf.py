@@ -25,6 +25,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphin
 include_patterns = [
     "docs/*.md",
     "standin/README.md",
+    "examples/README.md",
     "docs/site/*.md",
     "README.md",
     "CHANGELOG.md",
