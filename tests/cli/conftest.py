@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -77,6 +78,13 @@ def shell(tmp_path) -> Callable[..., Any]:
     return shell
 
 
+def unused_port() -> int:
+    """Return a port at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port: int = unused.getsockname()[1]
+        return port
+
+
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a command: without the variables that name a cache, and with *more*."""
     source = str(Path(cli.__file__).parent.parent.parent)
@@ -100,3 +108,19 @@ def module(tmp_path, monkeypatch) -> Iterator[Callable[[str, str], Path]]:
     yield module
     for name in written:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture(params=["valkey", "redis_debian", "cluster", "sentinel", "tls", "unix"])
+def anywhere(request) -> Site:
+    """A cache on each kind of server, under each topology, over each transport."""
+    ask = request.getfixturevalue
+    url = {
+        "valkey": lambda: ask("valkey").tcp_url(12),
+        "redis_debian": lambda: ask("redis_debian").tcp_url(12),
+        "cluster": lambda: ask("valkey_cluster").url(),
+        "sentinel": lambda: ask("watched_servers").url(),
+        "tls": lambda: ask("tls").tls_url(),
+        "unix": lambda: ask("valkey").url(12),
+    }[request.param]()
+    url = f"{url}{'&' if '?' in url else '?'}key_prefix={own_prefix()}"
+    return Site(Cache.from_url(url), url, None)

@@ -69,7 +69,7 @@ def test_memory(say):
     said = say("bench", "memory://")
 
     assert said.code == 2
-    assert "is in this process: there is no server to measure" in said.err
+    assert "there is no server to ask" in said.err
 
 
 def test_spread():

@@ -19,7 +19,13 @@ Its modules:
     calls       one call of a command: its arguments, its cache, what it writes
     places      which cache is meant: a URL, an alias of settings, the environment
     showing     tables and figures for people
+    listing     output that is written as it is found
     progress    a bar on a terminal, for what lasts
+    keys        the command ``keys``: lists entries, or counts them
+    get         ``get``: shows an entry
+    ttl         ``ttl``: shows how long an entry lives, or changes it
+    delete      ``delete``: deletes entries, after a dry run
+    tags        ``tags``: lists tags, shows one, invalidates some
     probe       the command ``probe``: checks a server for the near cache
     doctor      the command ``doctor``: checks settings, servers, entries and processes
     bench       ``bench``: measures a server from this machine
@@ -42,10 +48,15 @@ from fleetcache.cli.parsing import Parser, Table, own_version, refuse
 from fleetcache.errors import FleetcacheError
 
 COMMANDS = (
+    "keys",
+    "get",
+    "ttl",
+    "delete",
+    "tags",
+    "warm",
     "doctor",
     "probe",
     "bench",
-    "warm",
 )
 """The modules with commands, in the order in which the help lists them."""
 
@@ -66,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = parser().parse_args(given)
     except WrongUse as error:
         return refused(error, given)
+    found.of_shell = True
     return run(found)
 
 

@@ -6,15 +6,16 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any, TextIO
 
 from fleetcache.cache import Cache
+from fleetcache.cli.listing import Listing
 from fleetcache.cli.progress import Progress
 from fleetcache.cli.showing import visible
 from fleetcache.errors import is_outage
 from fleetcache.inspection.names import meant
-from fleetcache.keys import CacheKey
 
 FINE, FINDING, UNREACHABLE = 0, 1, 2
 """Exit codes: all is well; something was found wrong, or nothing was found; nobody could be asked, or not like this."""
@@ -37,6 +38,8 @@ class Call:
         self.arguments = arguments
         self.out = out or sys.stdout
         self.err = err or sys.stderr
+        self.listing: Listing | None = None
+        """A list whose JSON document has begun, and has to be ended."""
 
     @cached_property
     def cache(self) -> Cache:
@@ -46,7 +49,13 @@ class Call:
         """
         from fleetcache.cli.places import opened
 
-        return opened(self.arguments, for_tools=True)
+        cache = opened(self.arguments, for_tools=True)
+        place = cache.settings.location[0]
+        if place.kind == "memory" and getattr(self.arguments, "of_shell", False):
+            raise WrongUse(
+                f"{place.masked}: there is no server to ask: it is a dict of one process, and no other process sees it"
+            )
+        return cache
 
     @cached_property
     def configured(self) -> Cache:
@@ -55,14 +64,9 @@ class Call:
 
         return opened(self.arguments, for_tools=False)
 
-    def key(self, text: str) -> str:
-        """Return the key that *text* means: a key of the cache, or with ``--name`` a whole name on the server."""
-        if not self.arguments.name:
-            return text
-        try:
-            return CacheKey(meant(text).decode())
-        except UnicodeDecodeError:
-            raise WrongUse(f"{text}: this name is no text, so it is none of a cache's entries") from None
+    def key(self, text: str) -> str | bytes:
+        """Return the key that *text* means: a key of the cache, or with ``--name`` a whole name on the server, as bytes."""
+        return meant(text) if self.arguments.name else text
 
     @property
     def json(self) -> bool:
@@ -86,8 +90,22 @@ class Call:
 
     def write(self, text: str) -> None:
         """Write *text*; raise `Enough` if nobody reads it."""
+        encoding = self.out.encoding or "utf-8"
         try:
-            self.out.write(text.encode(self.out.encoding or "utf-8", "backslashreplace").decode(self.out.encoding))
+            self.out.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except BrokenPipeError:
+            raise Enough from None
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write *data* as they are; raise `Enough` if nobody reads them."""
+        self.flush()
+        stream = getattr(self.out, "buffer", None)
+        if stream is None:  # a stream of text only
+            self.write(data.decode(errors="backslashreplace"))
+            return
+        try:
+            stream.write(data)
+            stream.flush()
         except BrokenPipeError:
             raise Enough from None
 
@@ -102,13 +120,22 @@ class Call:
         """Write a line for people, beside the output."""
         self.err.write(f"{text}\n")
 
+    def away(self, servers: Collection[str]) -> None:
+        """Say that *servers* do not answer, if there are any."""
+        if servers and not self.json:
+            self.note(f"fleetcache: not complete: no answer from {', '.join(map(visible, servers))}")
+
     def complain(self, error: Exception | str, **facts: Any) -> int:
         """Say why the command could not be run; return the exit code for that.  *facts* are added to the JSON document."""
         text = " ".join(str(error).split()) or type(error).__name__
         if self.json:
             kind = type(error).__name__ if isinstance(error, Exception) else "WrongUse"
             away = isinstance(error, Exception) and is_outage(error)
-            self.say(json.dumps({**facts, "error": text, "kind": kind, "away": away}))
+            document = {**facts, "error": text, "kind": kind, "away": away}
+            if self.listing is not None and self.listing.number:
+                self.listing.end(document)
+            else:
+                self.say(json.dumps(document))
         else:
             self.note(f"fleetcache: {visible(text)}")
         return UNREACHABLE

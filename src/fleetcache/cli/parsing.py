@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, NoReturn, TypeAlias
 
 from fleetcache.caches import DEFAULT_ALIAS, VARIABLE
 from fleetcache.cli.calls import Call, WrongUse
+from fleetcache.errors import FleetcacheError
 
 Place: TypeAlias = Literal["url", "option", "settings", "none"]
 
@@ -61,6 +63,10 @@ class Table:
         command.add_argument("--json", action="store_true", help="print one JSON document, also for an error")
         command.set_defaults(run=run)
         return command
+
+    def group(self, name: str, *, help: str, description: str) -> Table:
+        """Add the command *name* that has commands of its own, and return their table."""
+        return Table(self._parsers.add_parser(name, help=help, description=description))
 
 
 def add_place(command: argparse.ArgumentParser, *, alias: bool = True) -> None:
@@ -117,3 +123,14 @@ def whole(text: str) -> int:
     if not (text.isdecimal() and text.isascii() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"a whole number above 0 is expected, not {text!r}")
     return int(text)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turn a ValueError, about an argument that cannot be used, into `WrongUse`."""
+    try:
+        yield
+    except FleetcacheError:
+        raise
+    except ValueError as error:
+        raise WrongUse(str(error)) from error

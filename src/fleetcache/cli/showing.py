@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 ANSI = re.compile(r"\x1b\[[\d;]*m")
@@ -53,6 +54,11 @@ def duration(seconds: float | None) -> str:
         if minutes < 2880
         else f"{minutes / 1440:.0f} d"
     )
+
+
+def moment(at: float) -> str:
+    """Return seconds since 1970 as a date and a time of this machine's zone."""
+    return datetime.fromtimestamp(at).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, indent: str = "") -> str:

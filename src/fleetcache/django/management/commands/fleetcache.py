@@ -38,6 +38,10 @@ class Command(BaseCommand):
         """Run the command; raise ``SystemExit`` with its code, unless that is 0."""
         self.stdout.ending = self.stderr.ending = ""
         self.stderr.style_func = None
-        code = cli.run(argparse.Namespace(**options, in_django=True), self.stdout, self.stderr)
+        code = cli.run(
+            argparse.Namespace(**options, in_django=True, of_shell=self._called_from_command_line),
+            self.stdout,
+            self.stderr,
+        )
         if code:
             sys.exit(code)

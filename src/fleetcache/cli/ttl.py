@@ -1,0 +1,64 @@
+"""``fleetcache ttl``: how long does an entry live?  And: let it live longer, or less long."""
+
+from __future__ import annotations
+
+from fleetcache.cli.calls import FINDING, FINE, Call
+from fleetcache.cli.parsing import Table, add_naming, lifetime
+from fleetcache.cli.showing import duration, visible
+from fleetcache.inspection.keys import Description, describe, set_ttl
+
+
+def add(commands: Table) -> None:
+    """Add the command."""
+    command = commands.command(
+        "ttl",
+        run,
+        place="option",
+        help="show how long an entry lives, or change it",
+        description="Show how long an entry lives on the server, and how long it is fresh; with SECONDS let it be fresh for that time from "
+        "now. Exits with 0, or 1 if there is no entry; a stale one, whose fresh life has ended, counts as none when it is to be changed.",
+    )
+    command.add_argument("key", metavar="KEY", help="the key of the entry")
+    command.add_argument("seconds", metavar="SECONDS", nargs="?", type=lifetime, help="its new life, or 'forever'")
+    add_naming(command)
+
+
+def run(call: Call) -> int:
+    """``fleetcache ttl``."""
+    arguments = call.arguments
+    cache, key, version, wanted = call.cache, call.key(arguments.key), arguments.version, arguments.seconds
+    changed = wanted is None or set_ttl(cache, key, None if wanted == "forever" else wanted, version=version)
+    found = describe(cache, key, version=version)
+    there = found.exists and changed
+    call.answer(
+        {
+            "key": arguments.key,
+            "there": there,
+            "seconds": found.ttl,
+            "fresh_seconds": _fresh(found),
+            "state": found.about.standing if found.about else "fresh" if found.exists else "missing",
+            "changed": wanted is not None and changed,
+        },
+        _shown(found) if there else f"{visible(arguments.key)}: there is no {'fresh ' if found.exists else ''}entry",
+    )
+    return FINE if there else FINDING
+
+
+def _fresh(found: Description) -> float | None:
+    """Return the seconds for which it is fresh, 0 if it is not; None for ever."""
+    if not found.exists:
+        return 0.0
+    about = found.about
+    if about is None or (about.standing == "fresh" and about.fresh is None):
+        return found.ttl
+    return about.fresh if about.standing == "fresh" else 0.0
+
+
+def _shown(found: Description) -> str:
+    lives = "for ever" if found.ttl is None else duration(found.ttl)
+    about = found.about
+    if about is None or (about.standing == "fresh" and about.fresh is None):
+        return lives
+    if about.standing != "fresh":
+        return f"{about.standing}, and kept for {lives}"
+    return f"fresh for {duration(about.fresh)}, kept for {lives}"

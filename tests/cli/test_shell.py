@@ -1,0 +1,369 @@
+"""The command line as a shell sees it: exit codes, pipes, signals, terminals; which cache is meant."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import pytest
+from tests.cli.conftest import SECRET, environment
+from tests.waiting import until
+
+from fleetcache import Cache, cli
+from fleetcache.cli import COMMANDS
+from fleetcache.cli.showing import count, duration, share, size, table, visible
+from fleetcache.testing import FaultProxy
+
+FLEETCACHE = [sys.executable, "-W", "error", "-m", "fleetcache"]
+
+DJANGO = """
+SECRET_KEY = "not secret"
+INSTALLED_APPS = ["fleetcache.django"]
+CACHES = {
+    "default": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": "%(url)s", "KEY_PREFIX": "%(prefix)s",
+                "KEY_FUNCTION": "%(name)s_keys.upper", "REVERSE_KEY_FUNCTION": "%(name)s_keys.lower",
+                "OPTIONS": {"NEAR": True, "IGNORE_EXCEPTIONS": True, "CLIENT_CLASS": "HerdClient"}},
+    "second": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": "%(url)s", "KEY_PREFIX": "%(prefix)s-2"},
+    "other": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "memory": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": "memory://"},
+}
+"""
+KEYS = """
+def upper(key, prefix, version): return f"{prefix}/{version}/{key.upper()}"
+def lower(name): return name.split("/", 2)[2].lower()
+"""
+MANAGE = """
+import os, sys
+os.environ["DJANGO_SETTINGS_MODULE"] = "%(name)s"
+from django.core.management import execute_from_command_line
+execute_from_command_line(sys.argv)
+"""
+
+
+@pytest.fixture
+def project(site, module, tmp_path):
+    """A Django project in the directory in which commands run."""
+    url, prefix = site.server.tcp_url(12), site.cache.key_prefix
+    names = {"url": url, "prefix": prefix, "name": "project_settings"}
+    module("project_settings", DJANGO % names)
+    module("project_settings_keys", KEYS)
+    module("manage", MANAGE % names)
+    module("plain_settings", f"CACHES = {{'default': {{'LOCATION': {url!r}, 'KEY_PREFIX': {prefix!r}}}}}")
+    module("single", f"CACHES = {site.url!r}")
+    return tmp_path
+
+
+def managed(project, *arguments, **kwargs):
+    command = [sys.executable, "-W", "error", "manage.py", "fleetcache", *arguments]
+    kwargs = {"capture_output": True, "text": True, "timeout": 60, "check": False, **kwargs}
+    return subprocess.run(command, cwd=project, env=environment(), **kwargs)
+
+
+# --- which cache ----------------------------------------------------------------------------------
+
+
+def test_by_settings(shell, project, site):
+    """A module with CACHES, without Django or of a Django project; its own names are used."""
+    site.cache.set("a", 1, 300)
+    Cache(site.server.tcp_url(12), {"KEY_PREFIX": f"{site.cache.key_prefix}-2"}).set("b", 1, 300)
+    from project_settings_keys import upper
+
+    Cache(site.server.tcp_url(12), {"KEY_PREFIX": site.cache.key_prefix, "KEY_FUNCTION": upper}).set("c", 1, 300)
+
+    for words, env, key in (
+        (["--settings", "plain_settings"], {}, "a"),
+        (["--settings", "single"], {}, "a"),
+        ([], {"DJANGO_SETTINGS_MODULE": "plain_settings"}, "a"),
+        (["--settings", "project_settings"], {}, "c"),
+        (["--settings", "project_settings", "--alias", "second"], {"FLEETCACHE_URL": "redis://nowhere"}, "b"),
+        ([], {"FLEETCACHE_URL": site.url, "DJANGO_SETTINGS_MODULE": "nonsense"}, "a"),
+        (["--alias", "other"], {"FLEETCACHE_URL": "redis://nowhere", "FLEETCACHE_URL_OTHER": site.url}, "a"),
+    ):
+        ran = shell("ttl", key, "--json", *words, env=env)
+        assert (ran.returncode, ran.stderr) == (0, ""), (words, ran.stdout)
+        assert json.loads(ran.stdout)["there"] is True
+
+
+@pytest.mark.parametrize(
+    "words, fault",
+    [
+        ([], "give the URL of a server, or set FLEETCACHE_URL"),
+        (["--alias", "other"], "give the URL of a server, or set FLEETCACHE_URL_OTHER"),
+        (["--settings", "nonsense"], "nonsense cannot be imported: ModuleNotFoundError"),
+        (["--settings", "json"], "json has no CACHES"),
+        (
+            ["--settings", "plain_settings", "--alias", "other"],
+            "plain_settings has no cache 'other'. Its CACHES are 'default'",
+        ),
+        (["--settings", "project_settings", "--alias", "x"], "There is no cache 'x'. CACHES has 'default', 'second'"),
+        (
+            ["--settings", "project_settings", "--alias", "other"],
+            "is django.core.cache.backends.locmem.LocMemCache, not fleetcache",
+        ),
+        (
+            ["--settings", "project_settings", "--alias", "memory"],
+            "it is a dict of one process, and no other process sees it",
+        ),
+        (
+            ["--settings", "plain_settings", "--url", "redis://host"],
+            "give either a URL or --alias and --settings, not both",
+        ),
+        (["--url", "memory://"], "there is no server to ask"),
+        (["--url", f"redsi://:{SECRET}@host"], "Did you mean 'redis'?"),
+    ],
+)
+def test_no_cache(shell, say, project, words, fault):
+    """Each says which cache could not be found, in one line, and shows no password."""
+    ran = shell("ttl", "a", *words) if "project_settings" in words else say("ttl", "a", *words)
+
+    code, out, err = (ran.returncode, ran.stdout, ran.stderr) if "project_settings" in words else ran
+    assert (code, out) == (2, "")
+    assert fault in err
+    assert err.count("\n") == 1
+    assert SECRET not in err
+
+
+def test_an_outage_is_told(say, module):
+    """IGNORE_EXCEPTIONS would make a missing server look like an empty cache."""
+    said = say("ttl", "a", "--url", "redis://127.0.0.1:1?ignore_exceptions=yes")
+
+    assert said.code == 2
+
+
+# --- manage.py ------------------------------------------------------------------------------------
+
+
+def test_manage(project, site):
+    """The same commands, about the project's caches; FLEETCACHE_URL is not needed."""
+    from project_settings_keys import upper
+
+    Cache(site.server.tcp_url(12), {"KEY_PREFIX": site.cache.key_prefix, "KEY_FUNCTION": upper}).set("c", 1, 300)
+
+    ran = managed(project, "keys", "--show-keys")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "c\n", "")
+    assert managed(project, "ttl", "nothing").returncode == 1
+    assert managed(project, "ttl", "c", "--alias", "second", "--json").returncode == 1
+    assert managed(project, "--version").stdout == f"{cli.own_version()}\n"
+
+
+@pytest.mark.parametrize(
+    "words, fault",
+    [
+        (["ttl", "c", "--alias", "other"], "is django.core.cache.backends.locmem.LocMemCache"),
+        (["ttl", "c", "--alias", "memory"], "no other process sees it"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
+        (["ttl"], "the following arguments are required: KEY"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+)
+def test_manage_used_wrongly(project, words, fault):
+    """One line and the exit code 2, as from ``fleetcache``; in JSON if that was asked for."""
+    ran, found = managed(project, *words), managed(project, *words, "--json")
+
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert fault in ran.stderr
+    assert found.returncode == 2
+    if words:
+        assert fault in json.loads(found.stdout)["error"]
+
+
+def test_call_command(valkey):
+    """Code may call it; what it writes goes where the caller says, and memory:// can be looked at from within."""
+    program = """
+import io, django
+from django.conf import settings
+entry = {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": "memory://x"}
+settings.configure(CACHES={"default": entry}, INSTALLED_APPS=["fleetcache.django"])
+django.setup()
+from django.core.cache import cache
+from django.core.management import call_command
+cache.set("a", 1, 300)
+out = io.StringIO()
+call_command("fleetcache", "keys", "--show-keys", stdout=out)
+assert out.getvalue() == "a\\n", out.getvalue()
+try:
+    call_command("fleetcache", "ttl", "nothing", stdout=out)
+except SystemExit as error:
+    assert error.code == 1
+else:
+    raise AssertionError
+"""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+# --- pipes and signals ----------------------------------------------------------------------------
+
+
+def test_a_closed_pipe(site):
+    """``| head`` ends it without an error, also while much is still to be written."""
+    site.cache.set_many({f"key:{n}": n for n in range(20_000)}, 300)
+    command = " ".join([*FLEETCACHE, *site.run("keys", "--show-keys")]).replace("?", "\\?")
+
+    ran = subprocess.run(
+        ["bash", "-c", f"{command} | head -2; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment(),
+    )
+
+    assert ran.stderr == ""
+    assert len(ran.stdout.splitlines()) == 3
+    assert ran.stdout.endswith("\n0\n")
+
+
+def test_nobody_reads_at_all(site):
+    """A pipe that was closed before the first line, and one with JSON, end it as well."""
+    site.cache.set("a", 1, 300)
+    for words in (["keys"], ["keys", "--json"], ["ttl", "a"], ["get", "a", "--raw"]):
+        with subprocess.Popen(
+            [*FLEETCACHE, *site.run(*words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        ) as process:
+            process.stdout.close()
+            assert process.stderr.read() == ""
+            assert process.wait(30) == 0
+
+
+@pytest.mark.alone
+def test_interrupted(valkey, tmp_path):
+    """Ctrl-C ends a command that waits for a server, without a traceback, with the exit code that shells give it."""
+    with FaultProxy(("127.0.0.1", valkey.port)) as proxy:
+        proxy.hold()
+        with subprocess.Popen(
+            [sys.executable, "-m", "fleetcache", "ttl", "a", "--url", f"{proxy.url()}?socket_timeout=30"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        ) as process:
+            until(lambda: proxy.accepted, 30)
+            time.sleep(0.2)  # until it waits
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+# --- terminals ------------------------------------------------------------------------------------
+
+
+def on_terminal(*words: str, env: dict[str, str] | None = None) -> str:
+    """Return what a command writes to a terminal."""
+    own, its = pty.openpty()
+    process = subprocess.Popen([*FLEETCACHE, *words], stdin=its, stdout=its, stderr=its, env=environment(**(env or {})))
+    os.close(its)
+    written = b""
+    with suppress(OSError):  # the terminal has gone
+        while portion := os.read(own, 65536):
+            written += portion
+    os.close(own)
+    process.wait(30)
+    return written.decode()
+
+
+def test_progress(site, tmp_path):
+    """What lasts shows a bar on a terminal, and removes it; elsewhere there is none."""
+    (tmp_path / "sleepy.py").write_text("import time\ndef nap(number): time.sleep(0.4)\n")
+    (tmp_path / "numbers").write_text("1\n2\n3\n4\n5\n")
+    env = {"PYTHONPATH": os.pathsep.join((str(tmp_path), environment()["PYTHONPATH"]))}
+    words = site.run("warm", "sleepy:nap", "--arguments", str(tmp_path / "numbers"), "--concurrency", "1")
+
+    written = on_terminal(*words, env=env)
+
+    assert "warming [" in written
+    assert "of 5" in written
+    assert written.splitlines()[-1].rpartition("\x1b[K")[2].startswith("5 called")
+    ran = subprocess.run([*FLEETCACHE, *words], env=environment(**env), capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+# --- the parser -----------------------------------------------------------------------------------
+
+
+def test_version(capsys):
+    """``--version`` says the version of the package."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"fleetcache {cli.own_version()}\n"
+
+
+def test_help_names_every_command(capsys):
+    """The help lists the commands."""
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    out = capsys.readouterr().out
+
+    for command in COMMANDS:
+        assert f"    {command} " in out
+
+
+def test_wrong_command_in_json(say):
+    """An error of the parser is JSON too, if that was asked for."""
+    said = say("keys", "--nonsense", "--json")
+
+    assert said.code == 2
+    assert said.document["kind"] == "WrongUse"
+    assert "--nonsense" in said.document["error"]
+
+
+def test_starts_quickly():
+    """Commands import neither Django nor optional libraries."""
+    program = "import sys; from fleetcache import cli; cli.parser(); print(*sorted({'django', 'asyncio.tasks', 'sentry_sdk'} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True)
+
+    assert "django" not in ran.stdout
+    assert "sentry" not in ran.stdout
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "function, given, text",
+    [
+        (count, (1234567,), "1,234,567"),
+        (count, (None,), "-"),
+        (share, (1, 3), "33.3 %"),
+        (share, (0, 0), "-"),
+        (size, (999,), "999 B"),
+        (size, (1500,), "1.5 kB"),
+        (size, (123456789,), "123 MB"),
+        (size, (None,), "-"),
+        (duration, (0,), "0"),
+        (duration, (0.0000123,), "12.3 µs"),
+        (duration, (0.0123,), "12.3 ms"),
+        (duration, (12.3,), "12.3 s"),
+        (duration, (600,), "10 min"),
+        (duration, (86400,), "24 h"),
+        (duration, (8640000,), "100 d"),
+        (duration, (None,), "-"),
+        (visible, ("a\x1b[2J\u202eb\n",), "a\\x1b[2J\\u202eb\\n"),
+    ],
+)
+def test_figures(function, given, text):
+    """Figures are short, and have their unit; text commands no terminal."""
+    assert function(*given) == text
+
+
+def test_table():
+    """Text is aligned to the left, figures to the right, whatever colours they have."""
+    assert table(("name", "n"), [("a", "1"), ("\x1b[1mbcdef\x1b[0m", "100")]) == (
+        "name     n\na        1\n\x1b[1mbcdef\x1b[0m  100"
+    )
+    assert table(("", ""), [], left=2) == ""
