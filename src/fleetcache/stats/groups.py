@@ -6,7 +6,7 @@ the group.  A name that was seen lately costs one look into a dict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from fleetcache.interrupts import let_pass
@@ -23,11 +23,22 @@ NAMES: Final = 4096
 LONG: Final = 250
 """The group of longer names is not remembered, which bounds the memory."""
 
-SUMS: Final = (
-    "near", "server", "stale", "missed",
-    "loads", "joined", "load_errors", "load_seconds",
-    "writes", "deletes", "bytes_read", "bytes_written",
-)  # fmt: skip
+SUMS: Final[Mapping[str, str]] = {
+    "near": "Reads that a copy in this process answered.",
+    "server": "Reads that a server answered with a value that is not stale.",
+    "stale": "Reads that returned a stale value.",
+    "missed": "Reads that found no value to return.",
+    "loads": "Values that a loader was called for, of `get_or_set`, `get_or_set_many` or `@cached`.",
+    "joined": "Reads that missed, waited, and got a value that another caller or another process has loaded.",
+    "load_errors": "Values whose loader failed.",
+    "load_seconds": "How long loaders ran, in seconds; the time of a loader of many values is divided among them.",
+    "writes": "Entries that were stored, and numbers that were changed.",
+    "deletes": "Entries that were to be deleted by key or by pattern, whether or not there were any.",
+    "bytes_read": "Bytes of the payloads that servers sent for these reads.",
+    "bytes_written": "Bytes of the payloads that were stored; those of numbers that the server changed are not known.",
+}
+"""What is counted of each group; telemetry and docs/observing.md have the same sentences."""
+SAVED: Final = "Seconds of loads that were not necessary: `near` + `server` + `stale` + `joined`, multiplied by the mean time of a load."
 
 
 class Group:
