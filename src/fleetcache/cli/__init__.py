@@ -55,6 +55,7 @@ COMMANDS = (
     "tags",
     "warm",
     "doctor",
+    "migrate",
     "probe",
     "bench",
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fleetcache.inspection.doctor.asking import Examination
 from fleetcache.inspection.doctor.findings import Finding, finding
-from fleetcache.inspection.doctor.formats import INTEGER, JSON, OTHER, PICKLE, library_of
+from fleetcache.inspection.doctor.formats import JSON, OTHER, PICKLE, library_of
 from fleetcache.inspection.doctor.sampling import Sample, sample
 from fleetcache.inspection.doctor.servers import policy_of
 
@@ -77,11 +77,7 @@ def _formats(examination: Examination, found: Sample) -> Iterator[Finding]:
         yield finding(
             "pickles-found", subject, f"{found.share(pickles)} are pickles; SERIALIZER is {serializer}", advice
         )
-    strange = (
-        {PICKLE: {JSON, OTHER}, JSON: {OTHER}, OTHER: set[str]()}[_body_of(serializer)]
-        if _body_of(serializer)
-        else set[str]()
-    )
+    strange = strange_to(serializer) - {PICKLE}  # which is a finding of its own
     if foreign := sum(count for form, count in formats.items() if form.body in strange):
         advice = "Give each program a KEY_PREFIX of its own, or all the same SERIALIZER; after a change of SERIALIZER they expire."
         yield finding("format-foreign", subject, f"{found.share(foreign)} were not written by {serializer}", advice)
@@ -100,11 +96,14 @@ def _formats(examination: Examination, found: Sample) -> Iterator[Finding]:
 PACKAGES = {"lz4": "lz4", "zstd": "backports.zstd"}
 
 
-def _body_of(serializer: str) -> str:
+def body_of(serializer: str) -> str:
     """Return what a built-in serializer writes; "" for one of the site's own."""
     if serializer == "PickleSerializer":
         return PICKLE
     return JSON if serializer in TEXTUAL else OTHER if serializer in BINARY else ""
 
 
-__all__ = ["INTEGER", "check_entries", "clears_all"]
+def strange_to(serializer: str) -> frozenset[str]:
+    """Return the formats that a built-in serializer cannot read."""
+    formats = {PICKLE: (JSON, OTHER), JSON: (PICKLE, OTHER), OTHER: (PICKLE,)}
+    return frozenset(formats.get(body_of(serializer), ()))

@@ -31,14 +31,15 @@ REFUSING = (AccessDenied, NoSuchDatabase, UnsupportedServer)
 def check_answers(examination: Examination) -> Iterator[Finding]:
     """Whether every server answers, and lets the user in."""
     for asked in examination.servers:
+        why = str(asked.trouble).removeprefix(f"{asked.address}: ")
         if isinstance(asked.trouble, REFUSING):
             advice = (
                 "Correct the user, the password or the number of the database, or give the user the right it names."
             )
-            yield finding("server-refuses", asked.address, str(asked.trouble), advice)
+            yield finding("server-refuses", asked.address, why, advice)
         elif asked.trouble is not None:
             advice = "Start the server, or correct LOCATION; see also what stands between here and the server."
-            yield finding("server-away", asked.address, str(asked.trouble), advice)
+            yield finding("server-away", asked.address, why, advice)
         if "INFO" in asked.refused:
             found = f"the server says to INFO: {asked.refused['INFO']}"
             advice = f"Allow it: ACL SETUSER {asked.user or 'USER'} +info"

@@ -1,0 +1,63 @@
+"""Tools that watch caches, and what they see of fleetcache's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fleetcache.inspection.migration.report import Note
+
+PAGE = "docs/migration.md#tools-that-watch-a-cache"
+RAW = "fleetcache speaks to the servers by itself, so that its instrumentation of redis-py sees only raw clients"
+
+
+class Tool(NamedTuple):
+    """A tool, and what changes for it."""
+
+    distribution: str
+    text: str
+    docs: str = PAGE
+    todo: bool = False
+
+
+TOOLS: Sequence[Tool] = (
+    Tool(
+        "sentry-sdk",
+        f"sentry-sdk: {RAW}. cache_spans see the blocking methods of Django's caches, not the a-methods. fleetcache's own spans show both.",
+        "docs/tracing.md",
+    ),
+    Tool(
+        "opentelemetry-instrumentation-redis",
+        f"opentelemetry-instrumentation-redis: {RAW}. fleetcache's own spans take the place of its db spans.",
+        "docs/tracing.md",
+    ),
+    Tool(
+        "ddtrace",
+        f"ddtrace: {RAW}; its spans of Django's caches show the blocking methods. fleetcache has its own.",
+        "docs/tracing.md",
+    ),
+    Tool("newrelic", f"newrelic: {RAW}.", "docs/observing.md"),
+    Tool("elastic-apm", f"elastic-apm: {RAW}.", "docs/observing.md"),
+    Tool("scout-apm", f"scout-apm: {RAW}.", "docs/observing.md"),
+    Tool(
+        "django-prometheus",
+        "django-prometheus: its Redis backend is derived from django_redis. Install the stand-in to keep it, or use fleetcache's own metrics.",
+        "docs/migration.md#packages-that-import-django_redis",
+    ),
+    Tool(
+        "django-debug-toolbar",
+        "django-debug-toolbar: its Cache panel shows the blocking methods. The panel fleetcache.django.toolbar.FleetcachePanel shows both.",
+        "docs/toolbar.md",
+    ),
+    Tool("django-silk", "django-silk: it profiles queries and views; nothing changes."),
+)
+
+
+def tools(installed: Callable[[str], bool], caches: Mapping[str, Any]) -> list[Note]:
+    """Return what the tools that are installed, or that a BACKEND names, will see."""
+    backends = [str(entry.get("BACKEND", "")) for entry in caches.values() if isinstance(entry, Mapping)]
+    found = [Note(text=tool.text, docs=tool.docs, todo=tool.todo) for tool in TOOLS if installed(tool.distribution)]
+    if any(backend.startswith("django_prometheus.cache.backends.redis") for backend in backends):
+        text = "django_prometheus.cache.backends.redis is derived from django_redis.cache.RedisCache: install the stand-in."
+        found.append(Note(text=text, docs="docs/migration.md#packages-that-import-django_redis", todo=True))
+    return found

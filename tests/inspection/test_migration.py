@@ -1,0 +1,427 @@
+"""`fleetcache migrate check` says what a site has to change, what is refused, and what will differ; it writes nothing."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from tests.caches import own_prefix
+
+from fleetcache import Cache, cli
+from fleetcache.errors import SettingsError
+from fleetcache.inspection.migration import AliasReport, check
+from fleetcache.inspection.migration.entries import read_entry
+from fleetcache.inspection.migration.origins import BACKENDS, NEW
+
+DJANGO_REDIS = "django_redis.cache.RedisCache"
+DJANGO = "django.core.cache.backends.redis.RedisCache"
+VALKEY = "django_valkey.cache.ValkeyCache"
+REDIS_CACHE = "redis_cache.RedisCache"
+
+
+def checked(backend: str, location: Any = "redis://127.0.0.1:1/0", names: Any = None, **entry: Any) -> AliasReport:
+    """Return the report about one cache; no server is asked unless *entry* says `servers`."""
+    servers = entry.pop("servers", False)
+    return read_entry("default", {"BACKEND": backend, "LOCATION": location, **entry}, names or {}, servers=servers)
+
+
+def results(report: AliasReport) -> dict[str, str]:
+    return {each.name: each.result for each in report.options}
+
+
+def texts(report: AliasReport) -> str:
+    return "\n".join(each.text for each in (*report.problems, *report.differences))
+
+
+# --- backends -------------------------------------------------------------------------------------
+
+
+def test_django_redis():
+    """Its one line is changed, and its options are read."""
+    report = checked(
+        DJANGO_REDIS,
+        OPTIONS={
+            "CLIENT_CLASS": "django_redis.client.DefaultClient",
+            "SERIALIZER": "django_redis.serializers.json.JSONSerializer",
+            "SOCKET_TIMEOUT": 3,
+            "client_name": "shop",
+            "MAX_ENTRIES": 10,
+        },
+    )
+
+    assert (report.origin, report.state) == ("django-redis", "moves")
+    assert report.changes == [f'"BACKEND": "{NEW}",  # was "{DJANGO_REDIS}"']
+    assert results(report) == {
+        "CLIENT_CLASS": "read",
+        "SERIALIZER": "read",
+        "SOCKET_TIMEOUT": "read",
+        "client_name": "passed on",
+        "MAX_ENTRIES": "no effect",
+    }
+    assert report.problems == []
+
+
+def test_refused_options():
+    """Each option that would be an error is named, with the nearest one; the others are read all the same."""
+    report = checked(
+        DJANGO_REDIS, OPTIONS={"SOCKETTIMEOUT": 3, "DB": 5, "PICKLE_VERSION": "high", "PASSWORD": "s3cr3t"}
+    )
+
+    assert report.state == "refused"
+    assert results(report) == {
+        "SOCKETTIMEOUT": "refused",
+        "DB": "refused",
+        "PICKLE_VERSION": "refused",
+        "PASSWORD": "read",
+    }
+    notes = {each.name: each.note for each in report.options}
+    assert "Did you mean 'SOCKET_TIMEOUT'" in notes["SOCKETTIMEOUT"]
+    assert "It was ignored." in notes["SOCKETTIMEOUT"]
+    assert "It was ignored." not in notes["PICKLE_VERSION"]
+    assert "s3cr3t" not in str(report)
+
+
+def test_refused_location():
+    """A LOCATION that fleetcache refuses is a problem, without its password."""
+    report = checked(DJANGO_REDIS, "127.0.0.1:6379/s3cr3t")
+
+    assert report.state == "refused"
+    assert "LOCATION" in texts(report)
+    assert "s3cr3t" not in texts(report)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "redis://127.0.0.1:1/1",
+        ["redis://127.0.0.1:1/1", "redis://127.0.0.1:2/1"],
+        "redis://127.0.0.1:1/1,redis://127.0.0.1:2/1",
+        "rediss://:password@cache.example.com:6380/0",
+        "unix:///run/redis.sock?db=1",
+    ],
+)
+def test_locations(location):
+    """Lists of URLs, TLS, unix sockets can move."""
+    assert checked(DJANGO_REDIS, location).state == "moves"
+
+
+def test_django_backend():
+    """Django's own options are read."""
+    report = checked(DJANGO, OPTIONS={"db": "10", "pool_class": "redis.BlockingConnectionPool"})
+
+    assert (report.origin, report.state) == ("Django", "moves")
+    assert set(results(report).values()) <= {"read", "passed on"}
+
+
+def test_django_valkey():
+    """The paths of django-valkey are translated; what has no counterpart is refused."""
+    report = checked(
+        VALKEY,
+        "valkey://127.0.0.1:1/1",
+        OPTIONS={
+            "CLIENT_CLASS": "django_valkey.client.HerdClient",
+            "SERIALIZER": "django_valkey.serializers.pickle.PickleSerializer",
+            "COMPRESSOR": "django_valkey.compressors.brotli.BrotliCompressor",
+            "BASE_CLIENT_KWARGS": {},
+        },
+    )
+
+    assert report.origin == "django-valkey"
+    assert results(report)["CLIENT_CLASS"] == results(report)["SERIALIZER"] == "translated"
+    assert results(report)["COMPRESSOR"] == "refused"
+    assert any("\"CLIENT_CLASS\": 'HerdClient'" in change for change in report.changes)
+    assert checked(VALKEY, "valkey://127.0.0.1:1/1").state == "moves"
+
+
+def test_django_redis_cache():
+    """An address without a scheme, and the database, become a URL."""
+    report = checked(
+        REDIS_CACHE, "127.0.0.1:6379", OPTIONS={"DB": 3, "SERIALIZER_CLASS": "redis_cache.serializers.JSONSerializer"}
+    )
+
+    assert (report.origin, report.state) == ("django-redis-cache", "moves")
+    assert "\"LOCATION\": 'redis://127.0.0.1:6379/3'," in report.changes
+    assert any("'json'" in change for change in report.changes)
+
+
+def test_default_database_of_django_redis_cache():
+    """Without DB it uses database 1."""
+    assert "\"LOCATION\": 'redis://127.0.0.1:6379/1'," in checked(REDIS_CACHE, "127.0.0.1:6379").changes
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_known_backend(backend):
+    """Each backend in the table can move with a plain LOCATION, and something differs."""
+    location = "redis+cluster://127.0.0.1:1" if "cluster" in backend else "redis://127.0.0.1:1/0"
+    report = checked(backend, location)
+
+    assert (report.state, report.problems) == ("moves", [])
+    assert report.differences
+
+
+def test_other_backends_stay():
+    """A backend that is on no server stays."""
+    assert checked("django.core.cache.backends.locmem.LocMemCache").state == "other"
+
+
+def test_done():
+    """A cache that is fleetcache's needs nothing; its settings are checked all the same."""
+    assert checked(NEW).state == "done"
+    assert checked(NEW).problems == []
+    assert checked(NEW, OPTIONS={"NEER": True}).problems
+
+
+def test_backend_of_the_site(monkeypatch, tmp_path):
+    """A class of the site that is derived from a known backend is told how to be derived anew."""
+    (tmp_path / "ownbackend.py").write_text(
+        f"from {DJANGO.rpartition('.')[0]} import RedisCache\nclass Own(RedisCache): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    report = checked("ownbackend.Own")
+
+    assert (report.origin, report.state) == ("Django", "moves")
+    assert "Derive it from fleetcache.django.RedisCache" in texts(report)
+    assert "cannot be imported" in texts(checked("no.such.Backend"))
+
+
+# --- settings and differences ---------------------------------------------------------------------
+
+
+def test_project_settings():
+    """Settings that stand in for options are read; those of django-valkey are to be renamed; others are told."""
+    names = {"DJANGO_REDIS_LOGGER": "x", "DJANGO_VALKEY_SCAN_ITERSIZE": 5, "DJANGO_REDIS_NONSENSE": 1}
+    report = check(
+        {"CACHES": {"default": {"BACKEND": DJANGO_REDIS, "LOCATION": "redis://127.0.0.1:1/0"}}, **names}, servers=False
+    )
+
+    notes = {each.text: each.todo for each in report.settings}
+    assert notes["DJANGO_REDIS_LOGGER is read."] is False
+    assert any("Rename DJANGO_VALKEY_SCAN_ITERSIZE to DJANGO_REDIS_SCAN_ITERSIZE" in text for text in notes)
+    assert any("DJANGO_REDIS_NONSENSE is not read" in text for text in notes)
+    assert "1000 entries in one step" not in texts(report.caches[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "entry", "names"),
+    [
+        ("clear() removes only", {"KEY_PREFIX": "shop"}, {}),
+        ("IGNORE_EXCEPTIONS covers", {"OPTIONS": {"IGNORE_EXCEPTIONS": True}}, {}),
+        ("IGNORE_EXCEPTIONS covers", {}, {"DJANGO_REDIS_IGNORE_EXCEPTIONS": True}),
+        (
+            "Values are read whatever COMPRESSOR",
+            {"OPTIONS": {"COMPRESSOR": "django_redis.compressors.zlib.ZlibCompressor"}},
+            {},
+        ),
+        ("HerdClient", {"OPTIONS": {"CLIENT_CLASS": "django_redis.client.HerdClient"}}, {}),
+    ],
+)
+def test_differences_that_depend_on_settings(words, entry, names):
+    """A difference is told if the settings make it matter, and else not."""
+    assert words in texts(checked(DJANGO_REDIS, names=names, **entry))
+    assert words not in texts(checked(DJANGO_REDIS))
+
+
+# --- servers --------------------------------------------------------------------------------------
+
+
+def test_sample_of_entries(valkey):
+    """The formats of the entries are told, and whether the configured serializer reads them; nothing is changed."""
+    prefix = own_prefix()
+    raw = redis.Redis.from_url(valkey.tcp_url(14))
+    raw.flushdb()
+    for number in range(10):
+        raw.set(f"{prefix}:1:p{number}", pickle.dumps([number]))
+    raw.set(f"{prefix}:1:n", 5)
+    before = raw.dbsize()
+
+    good = checked(DJANGO_REDIS, valkey.tcp_url(14), KEY_PREFIX=prefix, servers=True)
+    bad = checked(
+        DJANGO_REDIS,
+        valkey.tcp_url(14),
+        KEY_PREFIX=prefix,
+        servers=True,
+        OPTIONS={"SERIALIZER": "django_redis.serializers.json.JSONSerializer"},
+    )
+
+    assert good.entries is not None
+    assert good.entries["formats"] == {"pickle": 10, "integer": 1}
+    assert (good.entries["unreadable"], good.problems) == (0, [])
+    assert bad.entries is not None
+    assert bad.entries["unreadable"] == 10
+    assert "10 of 11 entries" in texts(bad)
+    assert raw.dbsize() == before
+
+
+def test_rights_that_are_missing(valkey):
+    """A user that may do what django-redis needs, and no scripts, is told which right to add."""
+    admin = redis.Redis.from_url(valkey.tcp_url())
+    admin.acl_setuser(
+        "mover", enabled=True, passwords="+pw", keys=["shop:*"], categories=["+@all"], commands=["-eval", "-evalsha"]
+    )
+    url = valkey.tcp_url().replace("redis://", "redis://mover:pw@")
+
+    report = checked(DJANGO_REDIS, url, KEY_PREFIX="shop", servers=True)
+
+    assert "ACL SETUSER mover +eval +evalsha" in texts(report)
+    assert "~fleetcache:*" in texts(report)
+
+
+def test_server_that_is_away():
+    """A server that is away is told, and is nothing to do: it may be out of reach from here."""
+    report = check({"CACHES": {"default": {"BACKEND": NEW, "LOCATION": "redis://127.0.0.1:1/0"}}})
+
+    assert "refused" in texts(report.caches[0])
+    assert report.caches[0].entries is None
+    assert not any(each.todo for each in report.caches[0].problems)
+
+
+# --- packages -------------------------------------------------------------------------------------
+
+
+def installed(place: Path, name: str, source: str, requires: str = "") -> None:
+    """Install a distribution with one package of the same name."""
+    (place / name).mkdir()
+    (place / name / "__init__.py").write_text("")
+    (place / name / "code.py").write_text(source)
+    info = place / f"{name}-1.0.dist-info"
+    info.mkdir()
+    need = f"Requires-Dist: {requires}\n" if requires else ""
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{need}")
+    (info / "top_level.txt").write_text(f"{name}\n")
+    (info / "RECORD").write_text(f"{name}/__init__.py,,\n{name}/code.py,,\n")
+
+
+def packages_of(*apps: str) -> dict[str, bool]:
+    caches = {"default": {"BACKEND": NEW, "LOCATION": "memory://migration"}}
+    return {
+        each.text: each.todo for each in check({"CACHES": caches, "INSTALLED_APPS": list(apps)}, servers=False).packages
+    }
+
+
+def test_packages(monkeypatch, tmp_path):
+    """Packages that import django_redis, demand it, or look at BACKEND are named, with the place."""
+    installed(tmp_path, "importing_app", "\nfrom django_redis import get_redis_connection\n")
+    installed(tmp_path, "demanding_lib", "x = 1\n", requires="django-redis>=5")
+    installed(tmp_path, "comparing_app", 'if entry["BACKEND"] == "x": pass\n')
+    installed(tmp_path, "harmless_app", "from django.core.cache import cache\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    found = packages_of("importing_app", "comparing_app", "harmless_app")
+
+    of = {
+        name: [text for text in found if name in text] for name in ("importing", "demanding", "comparing", "harmless")
+    }
+    assert "importing_app/code.py:2" in of["importing"][0]
+    assert found[of["importing"][0]]
+    assert "requires" in of["demanding"][0]
+    assert found[of["demanding"][0]]
+    assert not found[of["comparing"][0]]
+    assert of["harmless"] == []
+
+
+def test_code_of_the_site(monkeypatch, tmp_path):
+    """The site's own imports are named, to be replaced; its tests and migrations are not read."""
+    app = tmp_path / "shopapp"
+    (app / "migrations").mkdir(parents=True)
+    (app / "__init__.py").write_text("")
+    (app / "views.py").write_text("import django_redis\n")
+    (app / "migrations" / "old.py").write_text("import django_redis\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    (text,) = [text for text in packages_of("shopapp") if "shopapp" in text]
+
+    assert "shopapp/views.py:1" in text
+    assert "your own code" in text
+    assert "migrations" not in text
+
+
+def test_tools_that_are_installed():
+    """Tools that watch caches are named if they are installed."""
+    caches = {
+        "default": {"BACKEND": "django_prometheus.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}
+    }
+    found = check({"CACHES": caches}, servers=False).tools
+
+    assert any(each.text.startswith("sentry-sdk") for each in found)
+    assert any(each.todo and "django_prometheus" in each.text for each in found)
+    assert not any(each.text.startswith("newrelic") for each in found)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def module(monkeypatch, tmp_path):
+    """Write a module of settings; return its name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
+
+    def module(source: str) -> str:
+        name = f"settings_{own_prefix()}"
+        (tmp_path / f"{name}.py").write_text(source)
+        return name
+
+    return module
+
+
+def test_command(module, capsys):
+    """The command prints what to do, or JSON, and exits with 1; 0 if there is nothing."""
+    name = module(f'CACHES = {{"default": {{"BACKEND": "{DJANGO_REDIS}", "LOCATION": "redis://127.0.0.1:1/0"}}}}')
+
+    assert cli.main(["migrate", "check", "--settings", name, "--offline"]) == 1
+    assert f'"BACKEND": "{NEW}",' in capsys.readouterr().out
+    assert cli.main(["migrate", "check", "--settings", name, "--offline", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["caches"][0]["state"] == "moves"
+
+    done = module(f'CACHES = {{"default": {{"BACKEND": "{NEW}", "LOCATION": "memory://x"}}}}')
+    assert cli.main(["migrate", "check", "--settings", done, "--offline"]) == 0
+    assert "There is nothing to do." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--settings", "no_such_module"], ["--settings", "json"]])
+def test_what_cannot_be_checked(arguments, module, capsys):
+    """Without settings, or with a module that has no CACHES, the exit code is 2."""
+    assert cli.main(["migrate", "check", *arguments]) == 2
+    assert capsys.readouterr().err
+
+
+def test_alias(module):
+    """--alias takes one cache; an unknown one is an error."""
+    caches = {name: {"BACKEND": DJANGO, "LOCATION": "redis://127.0.0.1:1/0"} for name in ("default", "other")}
+
+    assert [each.alias for each in check({"CACHES": caches}, alias="other", servers=False).caches] == ["other"]
+    with pytest.raises(SettingsError, match="no cache 'third'"):
+        check({"CACHES": caches}, alias="third")
+
+
+@pytest.mark.newest
+def test_without_django_and_django_redis(module, tmp_path):
+    """Neither has to be installed."""
+    name = module(f'CACHES = {{"default": {{"BACKEND": "{DJANGO_REDIS}", "LOCATION": "redis://127.0.0.1:1/0"}}}}')
+    code = (
+        "import sys; sys.modules['django'] = sys.modules['django_redis'] = None; from fleetcache.cli import main;"
+        f"sys.exit(main(['migrate', 'check', '--offline', '--settings', '{name}']))"
+    )
+
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert ran.returncode == 1, ran.stderr
+    assert "can move: change BACKEND" in ran.stdout
+
+
+def test_entry_written_as_told_works(valkey):
+    """A cache with the settings that the report tells works: the report builds the real settings."""
+    report = checked(REDIS_CACHE, f"127.0.0.1:{valkey.port}", OPTIONS={"DB": 13})
+    url = report.changes[1].partition("'")[2].partition("'")[0]
+
+    cache = Cache(url, {"KEY_PREFIX": own_prefix()})
+
+    assert cache.set("a", [1])
+    assert cache.get("a") == [1]
