@@ -285,7 +285,10 @@ def test_json_of_a_failure_half_way():
 
     assert call.complain(redis.ConnectionError("gone")) == 2
     assert json.loads(out.getvalue()) == {
-        "keys": [{"key": "a"}], "error": "gone", "kind": "ConnectionError", "away": True
+        "keys": [{"key": "a"}],
+        "error": "gone",
+        "kind": "ConnectionError",
+        "away": True,
     }
 
 
