@@ -86,6 +86,7 @@ def use(archive: Path, python: str, version: str) -> None:
         run(inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{archive}[django,server]")
         said = run(inside, "-W", "error", "-c", USE.format(version=version), cwd=home)
         run(inside.with_name("fleetcache"), "--version", cwd=home)
+        run(inside.with_name("fleetcache"), "docs", "settings#the-near-cache", cwd=home)
         sys.stdout.write(f"{archive.name}, {python}: {said}")
 
 

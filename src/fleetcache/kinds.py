@@ -155,7 +155,7 @@ def client_kind(value: Any) -> Any:
     if not hasattr(found, "make_topology"):  # a method of Cache, which cannot be imported from this low layer
         raise SettingsError(
             f"{quoted(value)} is not derived from fleetcache.client.DefaultClient. "
-            f"docs/migration.md says how a client written for django-redis is carried over"
+            f"`fleetcache docs migration` says how a client written for django-redis is carried over"
         )
     return found
 

@@ -271,7 +271,7 @@ class Options:
             elif name not in IGNORED:
                 near = hint(name) or kinds.nearest(str(name), [*known, *connection_options()])
                 raise SettingsError(
-                    f"{where}: unknown option {quoted(name)}.{near} Options are listed in docs/settings.md"
+                    f"{where}: unknown option {quoted(name)}.{near} `fleetcache docs settings` lists all options"
                 )
         for described in known.values():
             if described.name in values:

@@ -29,6 +29,7 @@ Its modules:
     probe       the command ``probe``: checks a server for the near cache
     doctor      the command ``doctor``: checks settings, servers, entries and processes
     bench       ``bench``: measures a server from this machine
+    docs        ``docs``: the pages of the documentation
     warm        ``warm``: calls a site's function, so that its results are in the cache
 """
 
@@ -58,6 +59,7 @@ COMMANDS = (
     "migrate",
     "probe",
     "bench",
+    "docs",
 )
 """The modules with commands, in the order in which the help lists them."""
 

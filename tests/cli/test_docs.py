@@ -1,0 +1,51 @@
+"""``fleetcache docs``: errors name it, so each page must be there wherever the package is."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from fleetcache.cli import FINE, UNREACHABLE, main
+
+HOME = Path(__file__).resolve().parents[2]
+
+
+def test_pages_are_listed(capsys):
+    """Each by its name and title."""
+    assert main(["docs", "--json"]) == FINE
+
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["settings"] == "Settings"
+    assert listed.keys() == {page.stem for page in (HOME / "docs").glob("*.md")} - {"README"}
+
+
+def test_a_page_and_a_part_of_it(capsys):
+    """As it is, without a pager where no terminal is."""
+    assert main(["docs", "settings"]) == FINE
+    whole = capsys.readouterr().out
+    assert main(["docs", "settings#the-near-cache"]) == FINE
+    part = capsys.readouterr().out
+
+    assert whole == (HOME / "docs/settings.md").read_text() + "\n"
+    assert part.startswith("## The near cache")
+    assert whole.endswith(part)
+
+
+@pytest.mark.parametrize(("page", "said"), [("setings", "'settings'?"), ("settings#nowhere", "no heading 'nowhere'")])
+def test_what_is_not_there(page, said, capsys):
+    """The nearest name is quoted."""
+    assert main(["docs", page]) == UNREACHABLE
+
+    assert said in capsys.readouterr().err
+
+
+def test_messages_name_pages_that_exist():
+    """Every `fleetcache docs …` in the package."""
+    texts = [path.read_text() for path in (HOME / "src/fleetcache").rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r"`fleetcache docs ([\w#-]+)`", text)}
+
+    assert named >= {"settings", "migration"}
+    assert all(main(["docs", name]) == FINE for name in named)
