@@ -14,6 +14,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
     The operations, each written once as a coroutine
     cache         the class `Cache`: all operations together, with what they need
     watching      the same with operations that watchers see
+    fleet/        what all processes that use a cache have counted: each publishes its figures, any reads them all
     loading/      get_or_set: read a value, or produce and store it; of many; of a function: ``@cached``
     locks/        locks, and the release of locks that an interrupted caller left
     pipeline      many operations in one round trip

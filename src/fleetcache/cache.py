@@ -27,6 +27,7 @@ from fleetcache.codec.serializers import BaseSerializer
 from fleetcache.core import LEASES, MARK, Core, Timeout
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
+from fleetcache.fleet.publishing import PUBLISHING
 from fleetcache.keys import TAG, CacheKey, default_key_function, key_within
 from fleetcache.keyspace import Keyspace
 from fleetcache.loading.flights import PROTECTION, Flights
@@ -204,6 +205,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
             groups = None if tally is None else tally.known
             near = open_near(settings, announced(settings), topology, cls.warns, groups)
             found = _shared.put(key, Shared(settings, topology, codec, Stats(), near, tally))
+            PUBLISHING.enlist(found)
         return found
 
     @classmethod

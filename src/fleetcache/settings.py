@@ -100,7 +100,7 @@ class StatsOptions:
     groups: Mapping[str, str] = option({}, kinds.group_names)
     """Which keys are counted together: a dict from globs of keys to names, such as `{"user:*": "users"}`. The first glob that
     matches decides, and other keys are counted as `other`. Left out: the part of a key before its first `:` is its group."""
-    publish: float | None = option(None, kinds.limit)
+    publish: float | None = option(None, kinds.at_least(0))
     """How often, in seconds, the process writes its figures into a small entry that expires, so that the admin and
     `fleetcache top` show all processes. 0: never. Left out: 10 with `fleetcache.django` in INSTALLED_APPS, else never."""
     advise: bool = option(True, kinds.flag)

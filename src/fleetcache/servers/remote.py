@@ -36,6 +36,7 @@ from fleetcache.exchange.sentinels import Place, Remap, Sentinel, Sentinels
 from fleetcache.exchange.wire import ABOUT, PING, facts_in, pack, packed, place_in
 from fleetcache.forks import OURS, in_children, keep, own
 from fleetcache.signatures import DEADLINE
+from fleetcache.stats.beginnings import connecting
 from fleetcache.threads import begun
 from fleetcache.twin import complete
 
@@ -503,6 +504,7 @@ class RemoteServer(Server):
 
     def _open(self, patience: float | None = None) -> Conversation:
         """Return a new connection to the right server; *patience* is the limit where the settings have none."""
+        connecting()
         limit = time_to_connect(self.pool) or patience
         until = inf if limit is None else monotonic() + limit
         if self.sentinels is None:

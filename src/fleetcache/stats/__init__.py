@@ -10,6 +10,7 @@ Its modules:
     groups       the groups of keys by which it counts
     latency      distributions of times
     top          the keys with the most hits, bytes or seconds
+    beginnings   what begins with the first connection of a process
 """
 
 from fleetcache.stats.exchanges import Exchange, listen

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from inspect import iscoroutinefunction
@@ -39,6 +40,7 @@ _hearing: list[partial[object]] = []
 _expecting: set[object] = set()
 """One object for each caller of `expect`."""
 _said = Said()
+_is_own: ContextVar[bool] = ContextVar("fleetcache.own", default=False)
 
 
 def listen(hearing: Hearing) -> Callable[[], None]:
@@ -73,8 +75,20 @@ def is_heard() -> bool:
     return bool(_hearing or _expecting)
 
 
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Report no exchange of this thread, or task, meanwhile: it is the library's own, and no caller waits for it."""
+    token = _is_own.set(True)
+    try:
+        yield
+    finally:
+        _is_own.reset(token)
+
+
 def tell(exchange: Exchange) -> None:
     """Call every listener with *exchange*."""
+    if _is_own.get():
+        return
     for hearing in tuple(_hearing):  # one of them may end itself
         try:
             hearing(exchange)

@@ -1,0 +1,111 @@
+"""The entry of a process: JSON, compressed, at most 16 kB, read without trust.
+
+What does not fit is cut: first the keys of ``top``, then groups, the least read of which are added to ``other``.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from fleetcache.fleet import figures
+
+LARGEST = 16_000
+"""The most bytes of an entry."""
+
+UNPACKED = 2_000_000
+"""The most bytes that an entry may have before compression; one with more was not written by fleetcache."""
+
+FORMAT = 1
+"""The number of the form in which entries are written; readers say of entries in a later form that they cannot read them."""
+
+CUTS = ((20, 100, 20), (10, 100, 10), (5, 50, 0), (0, 50, 0), (0, 20, 0), (0, 5, 0))
+"""How many keys of each list of ``top``, groups and events of the audit are kept: the first that makes an entry fit."""
+
+OTHER = "other"
+LEVEL = 6
+
+
+class Unreadable(ValueError):
+    """The bytes are no entry of a process; the message says why."""
+
+
+def packed(facts: Mapping[str, Any], snapshot: Mapping[str, Any]) -> bytes:
+    """Return the entry of a process: *facts* about it, and its *snapshot*, cut to what fits."""
+    data = b""
+    for keys, groups, events in CUTS:
+        whole = {"format": FORMAT, **facts, **_cut(snapshot, keys, groups, events)}
+        data = zlib.compress(json.dumps(whole, separators=(",", ":"), default=str).encode(), LEVEL)
+        if len(data) <= LARGEST:
+            return data
+    whole = {"format": FORMAT, **facts, "snapshot": {"since": snapshot.get("since", 0.0)}, "cut": "everything"}
+    return zlib.compress(json.dumps(whole, separators=(",", ":"), default=str).encode(), LEVEL)
+
+
+def unpacked(data: Any) -> dict[str, Any]:
+    """Return what `packed` wrote as *data*, or raise `Unreadable`."""
+    if not isinstance(data, bytes):
+        raise Unreadable(f"it is no text, but a {type(data).__name__}")
+    try:
+        unpacking = zlib.decompressobj()
+        text = unpacking.decompress(data, UNPACKED)
+        if unpacking.unconsumed_tail:
+            raise Unreadable(f"it has more than {UNPACKED} bytes")
+        found = json.loads(text)
+    except (zlib.error, ValueError, RecursionError) as error:
+        raise Unreadable(str(error)) from None
+    if not isinstance(found, dict) or not isinstance(found.get("snapshot"), dict):
+        raise Unreadable("it is not the entry of a process")
+    if found.get("format") != FORMAT:
+        raise Unreadable(f"it was written by version {found.get('version')!r} of fleetcache in another form")
+    return found
+
+
+def _cut(snapshot: Mapping[str, Any], keys: int, groups: int, events: int) -> dict[str, Any]:
+    """Return *snapshot* with at most so many *keys*, *groups* and *events*, and what was cut, in words."""
+    cut = []
+    kept = dict(snapshot)
+    top = snapshot.get("top") or {}
+    if any(len(listed) > keys for listed in top.values()):
+        kept["top"] = {name: listed[:keys] for name, listed in top.items()}
+        cut.append(f"all but {keys} of the most used keys")
+    found = snapshot.get("groups") or {}
+    if len(found) > groups:
+        cut.append(f"{len(found) - groups} of {len(found)} groups, which are counted as {OTHER!r}")
+    kept["groups"] = {name: _without_zeros(group) for name, group in _largest(found, groups).items()}
+    kept["commands"] = {
+        name: {**each, "latency": _without_quantiles(each.get("latency") or {})}
+        for name, each in (snapshot.get("commands") or {}).items()
+    }
+    kept["loads"] = {"latency": _without_quantiles((snapshot.get("loads") or {}).get("latency") or {})}
+    audit = snapshot.get("audit")
+    if audit and len(audit.get("events") or ()) > events:
+        kept["audit"] = {**audit, "events": audit["events"][-events:] if events else []}
+        cut.append("events of the audit")
+    return {"snapshot": kept, "cut": "; ".join(cut)}
+
+
+def _largest(groups: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Return the *size* most used of *groups*; the others are added to ``other``, so that no sum changes."""
+    if len(groups) <= size:
+        return dict(groups)
+    use = {
+        name: sum(v for v in (group.get("near"), group.get("server"), group.get("missed"), group.get("writes")) if v)
+        for name, group in groups.items()
+        if name != OTHER
+    }
+    kept = {name for name, _ in figures.most(use, size - 1)}
+    found = {name: group for name, group in groups.items() if name in kept}
+    found[OTHER] = figures.added(group for name, group in groups.items() if name not in kept)
+    return found
+
+
+def _without_zeros(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: round(figure, 6) if isinstance(figure, float) else figure for name, figure in group.items() if figure}
+
+
+def _without_quantiles(latency: Mapping[str, Any]) -> dict[str, Any]:
+    """Return only the buckets: all else can be had from them."""
+    return {"buckets": latency.get("buckets") or []}

@@ -1,0 +1,234 @@
+"""Snapshots of several processes added up, and the difference between two of one process.
+
+A snapshot is what ``cache.snapshot()`` returns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+STATES = ("live", "armed", "connecting", "asleep", "suspect", "aside", "dead", "off")
+"""The states of near caches; of several the last one counts, but `off` only if there is no other."""
+
+PROTECTION = ("full", "partial", "none")
+
+TOP = 20
+"""The most keys in each list of ``top``."""
+
+EVENTS = 50
+"""The most events of the audit in a sum."""
+
+FIGURES = (
+    *("near", "server", "stale", "missed", "loads", "joined", "load_errors", "load_seconds"),
+    *("writes", "deletes", "bytes_read", "bytes_written", "saved"),
+)
+"""The figures of a group."""
+
+SEEN = ("near", "server", "stale", "joined")
+"""Reads that no loader had to answer: what a cache saves."""
+
+Group = Mapping[str, float]
+
+
+def total(snapshots: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sum of *snapshots*, in their shape; `{}` if there are none.
+
+    Buckets of latencies are added, and their quantiles taken from the sum.  ``saved`` is the number of reads that needed no
+    loader, times the mean time of a load in the whole fleet.  ``advice`` is None: it is about one process.
+    """
+    found = [each for each in snapshots if each]
+    if not found:
+        return {}
+    groups: dict[str, dict[str, float]] = {}
+    for each in found:
+        for name, figures in _mapping(each.get("groups")).items():
+            _add(groups.setdefault(name, {}), {key: v for key, v in _mapping(figures).items() if _is_number(v)})
+    for figures in groups.values():
+        figures["saved"] = saved(figures)
+    return {
+        "since": min((each["since"] for each in found if _is_number(each.get("since"))), default=0.0),
+        "groups": groups,
+        "commands": _commands(_mapping(each.get("commands")) for each in found),
+        "loads": {"latency": latency(_mapping(_mapping(each.get("loads")).get("latency")) for each in found)},
+        "errors": added(_mapping(each.get("errors")) for each in found),
+        "top": _top([_mapping(each.get("top")) for each in found]),
+        "near": _near([_mapping(each.get("near")) for each in found]),
+        "loading": _loading([_mapping(each.get("loading")) for each in found]),
+        "servers": _servers(each.get("servers") for each in found),
+        "advice": None,
+        "audit": _audit([audit for each in found if (audit := _mapping(each.get("audit")))]),
+    }
+
+
+def saved(group: Group) -> float:
+    """Return how many seconds of loading the reads of *group* have saved: none if nothing was loaded yet."""
+    loads = group.get("loads", 0)
+    mean = group.get("load_seconds", 0.0) / loads if loads else 0.0
+    return sum(group.get(level, 0) for level in SEEN) * mean
+
+
+def added(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sum of all numbers in *several*, and in the dicts within them, by their names."""
+    found: dict[str, Any] = {}
+    for each in several:
+        _add(found, each)
+    return found
+
+
+def latency(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sum of latencies, each with its buckets: ``[upper limit in seconds, count]``."""
+    buckets: dict[float, int] = {}
+    for each in several:
+        for upper, count in _pairs(each.get("buckets")):
+            if _is_number(count) and isinstance(upper, (int, float)):
+                buckets[upper] = buckets.get(upper, 0) + count
+    listed = [[upper, buckets[upper]] for upper in sorted(buckets)]
+    quantiles = {name: quantile(listed, share) for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+    return {"count": sum(buckets.values()), **quantiles, "buckets": listed}
+
+
+def quantile(buckets: Iterable[Iterable[float]], share: float) -> float | None:
+    """Return the upper limit, in seconds, of the bucket that holds this *share* of all; None of nothing."""
+    listed = [tuple(each) for each in buckets]
+    wanted = share * sum(count for _, count in listed)
+    seen = 0.0
+    for upper, count in listed:
+        seen += count
+        if count and seen >= wanted:
+            return upper
+    return None
+
+
+def restored(snapshot: Any) -> dict[str, Any]:
+    """Return *snapshot*, as it was published, in its whole shape; what does not fit into the shape is left out.
+
+    It may have been written by another version, or by something else.
+    """
+    found = total([_mapping(snapshot)])
+    if not found:
+        return {}
+    for name, group in found["groups"].items():
+        found["groups"][name] = {**dict.fromkeys(FIGURES, 0), **group}
+    near = found["near"]
+    near.pop("states", None)
+    for server in found["servers"]:
+        server.pop("away_for", None)
+    return {**found, "advice": _mapping(snapshot).get("advice")}
+
+
+def gained(after: Any, before: Any) -> Any:
+    """Return by how much the numbers of *after* are more than those of *before*, without zeros."""
+    found = {}
+    for name, figure in _mapping(after).items():
+        old = _mapping(before).get(name)
+        if isinstance(figure, Mapping):
+            if more := gained(figure, old):
+                found[name] = more
+        elif _is_number(figure):
+            more = figure - (old if _is_number(old) else 0)
+            if more:
+                found[name] = more
+    return found
+
+
+def _pairs(value: Any) -> list[Any]:
+    return (
+        [pair for pair in value if isinstance(pair, (list, tuple)) and len(pair) == 2]
+        if isinstance(value, list)
+        else []
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _add(found: dict[str, Any], more: Any) -> None:
+    """Add the numbers of *more* to those of *found*; of anything else the first is kept, and of truths whether one is true."""
+    for name, figure in _mapping(more).items():
+        known = found.get(name)
+        if isinstance(figure, Mapping):
+            if not isinstance(known, dict):
+                known = found[name] = {}
+            _add(known, figure)
+        elif isinstance(figure, bool):
+            found[name] = bool(known) or figure
+        elif _is_number(figure):
+            found[name] = figure + (known if _is_number(known) else 0)
+        else:
+            found.setdefault(name, figure)
+
+
+def _commands(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    found: dict[str, dict[str, Any]] = {}
+    latencies: dict[str, list[Mapping[str, Any]]] = {}
+    for commands in several:
+        for name, known in commands.items():
+            each = _mapping(known)
+            counted = found.setdefault(name, {"calls": 0, "errors": 0})
+            _add(counted, {word: each[word] for word in counted if word in each})
+            latencies.setdefault(name, []).append(_mapping(each.get("latency")))
+    return {name: {**counted, "latency": latency(latencies[name])} for name, counted in found.items()}
+
+
+def _top(several: list[Mapping[str, Any]]) -> dict[str, list[list[Any]]]:
+    found: dict[str, dict[str, float]] = {}
+    for each in several:
+        for name, keys in each.items():
+            sums = found.setdefault(name, {})
+            for key, count in _pairs(keys):
+                if _is_number(count):
+                    sums[str(key)] = sums.get(str(key), 0) + count
+    return {name: most(sums, TOP) for name, sums in found.items()}
+
+
+def most(sums: Mapping[str, float], size: int) -> list[list[Any]]:
+    """Return the *size* largest of *sums*, as lists of a name and its number."""
+    return [list(pair) for pair in sorted(sums.items(), key=lambda pair: -pair[1])[:size]]
+
+
+def _worst(several: list[Mapping[str, Any]], name: str, order: tuple[str, ...]) -> Mapping[str, Any]:
+    """Return the one of *several* whose *name* comes last in *order*; words that are not in it come first."""
+    return max(several, key=lambda each: order.index(each[name]) if each.get(name) in order else -1, default={})
+
+
+def _near(several: list[Mapping[str, Any]]) -> dict[str, Any]:
+    found = added(several)
+    on = [each for each in several if each.get("state") not in {None, "off"}]
+    worst = _worst(on or several, "state", STATES)
+    states: dict[str, int] = {}
+    for each in several:
+        state = str(each.get("state", "off"))
+        states[state] = states.get(state, 0) + 1
+    return {**found, "state": worst.get("state", "off"), "why": worst.get("why", ""), "states": states}
+
+
+def _loading(several: list[Mapping[str, Any]]) -> dict[str, Any]:
+    found = added(several)
+    worst = _worst(several, "protection", PROTECTION)
+    return {**found, "protection": worst["protection"]} if "protection" in worst else found
+
+
+def _servers(several: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return each server once; it is ``away`` if it is for one of the processes, and ``away_for`` so many of them."""
+    found: dict[str, dict[str, Any]] = {}
+    for servers in several:
+        for each in map(_mapping, servers if isinstance(servers, list) else ()):
+            address = str(each.get("address"))
+            server = found.setdefault(address, {"address": address, "away": False, "away_for": 0})
+            server["away"] = server["away"] or bool(each.get("away"))
+            server["away_for"] += bool(each.get("away"))
+    return list(found.values())
+
+
+def _audit(several: list[Mapping[str, Any]]) -> dict[str, Any] | None:
+    if not several:
+        return None
+    events = [event for each in several if isinstance(listed := each.get("events"), list) for event in listed]
+    return {**added(several), "events": events[:EVENTS]}

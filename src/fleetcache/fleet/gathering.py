@@ -1,0 +1,187 @@
+"""Gathering: what all processes of a fleet have published, read in bounded steps, and added up."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from fleetcache.errors import FleetcacheError
+from fleetcache.exchange.contract import Command, Server
+from fleetcache.fleet import entries, figures, places
+from fleetcache.fleet.publishing import PUBLISHING, Publisher, digest, host, installed
+from fleetcache.twin import complete
+
+MOST = 1000
+"""The most processes that are read; those whose entries expire first are left out."""
+
+PAGE = 50
+"""How many entries are read together: 800 kB at most."""
+
+TROUBLE = (RedisError, FleetcacheError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """One process, as it described itself."""
+
+    name: str
+    """The name of its entry; empty for this process if it publishes none."""
+    host: str
+    pid: int
+    version: str
+    """The version of fleetcache that it runs."""
+    digest: str
+    """Equal for processes with equal settings."""
+    started: float
+    """When it began to count: seconds since 1970, by its clock."""
+    at: float
+    """When it wrote the entry, by its clock."""
+    interval: float
+    """How often it writes, in seconds."""
+    snapshot: dict[str, Any]
+    """What ``cache.snapshot()`` returned there."""
+    cut: str = ""
+    """What of the snapshot was left out because the entry would have been too large, in words."""
+    own: bool = False
+    """Whether it is this process: then the figures are those of now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """All processes that use a cache, and their sums."""
+
+    workers: list[Worker]
+    """By host and process id."""
+    totals: dict[str, Any]
+    """The sum, in the shape of a snapshot; `{}` if there are no workers."""
+    missing: list[str]
+    """What could not be read, in words; empty if nothing is missing."""
+    at: float
+    """When it was read: seconds since 1970."""
+
+
+def gather(cache: Any) -> Fleet:
+    """Return what all processes that use *cache* have published, and the figures of this process as they are now.
+
+    It never raises in an outage: `Fleet.missing` says what could not be read.  At most 1,000 processes are read.
+    """
+    return complete(_gather(cache.still or cache))
+
+
+async def agather(cache: Any) -> Fleet:
+    """Return what `gather` returns."""
+    return await _gather(cache)
+
+
+async def _gather(cache: Any) -> Fleet:
+    missing: list[str] = []
+    prefix = cache.settings.key_prefix
+    found: list[Worker] = []
+    parts = await _parts(cache, prefix, missing)
+    listed = sum(len(names) for names, _ in parts.values())
+    left = MOST
+    for part, (names, server) in parts.items():
+        quota = min(left, len(names) if listed <= MOST else max(MOST * len(names) // listed, 1))
+        found += await _workers(cache, part, server, names[:quota], missing)
+        left -= quota
+    if listed > MOST:
+        missing.append(f"{listed - MOST} or more of {listed} processes: at most {MOST} are read")
+    workers = _with_own(cache, found)
+    workers.sort(key=lambda worker: (worker.host, worker.pid, worker.name))
+    totals = figures.total(worker.snapshot for worker in workers)
+    return Fleet(workers=workers, totals=totals, missing=missing, at=time.time())
+
+
+async def _parts(cache: Any, prefix: str, missing: list[str]) -> dict[int, tuple[list[bytes], Server]]:
+    """Return the names of the entries in each part, those that expire last first, and the server that holds them."""
+    homes: dict[Server, list[int]] = {}
+    for part in range(places.PARTS):
+        homes.setdefault(cache.topology.home(places.list_name(part, prefix)), []).append(part)
+    found: dict[int, tuple[list[bytes], Server]] = {}
+    for server, parts in homes.items():
+        commands: list[Command] = [(places.MEMBERS, places.list_name(part, prefix), 0, MOST - 1) for part in parts]
+        for part, reply in zip(parts, await _replies(cache, server, commands), strict=True):
+            if isinstance(reply, list):
+                found[part] = [name for name in reply if isinstance(name, bytes)], server
+            else:
+                missing.append(
+                    f"the processes in part {part + 1} of {places.PARTS}, on {server.address}: {_why(reply)}"
+                )
+    return found
+
+
+async def _workers(cache: Any, part: int, server: Server, names: Sequence[bytes], missing: list[str]) -> list[Worker]:
+    found: list[Worker] = []
+    for begin in range(0, len(names), PAGE):
+        page = names[begin : begin + PAGE]
+        (reply,) = await _replies(cache, server, [(places.READ, *page)])
+        if not isinstance(reply, list) or len(reply) != len(page):
+            where = f"part {part + 1} of {places.PARTS}, on {server.address}"
+            missing.append(f"{len(names) - begin} processes in {where}: {_why(reply)}")
+            break
+        for name, data in zip(page, reply, strict=True):
+            if data is None:
+                continue  # it has expired
+            text = name.decode(errors="replace")
+            try:
+                found.append(_worker(text, entries.unpacked(data)))
+            except (entries.Unreadable, ValueError, TypeError, KeyError, AttributeError) as error:
+                missing.append(f"the entry {text}, which cannot be read: {error}")
+    return found
+
+
+async def _replies(cache: Any, server: Server, commands: Sequence[Command]) -> list[Any]:
+    """Return the replies of *server*; its error in place of each if it did not answer."""
+    try:
+        replies: list[Any] = await cache.runtime.exchange(server, commands)
+    except TROUBLE as error:
+        return [error] * len(commands)
+    return replies
+
+
+def _why(reply: Any) -> str:
+    return str(reply) or type(reply).__name__ if isinstance(reply, Exception) else f"a reply of {type(reply).__name__}"
+
+
+def _worker(name: str, entry: dict[str, Any]) -> Worker:
+    return Worker(
+        name=name,
+        host=str(entry["host"]),
+        pid=int(entry["pid"]),
+        version=str(entry["version"]),
+        digest=str(entry["digest"]),
+        started=float(entry["started"]),
+        at=float(entry["at"]),
+        interval=float(entry["interval"]),
+        snapshot=figures.restored(entry["snapshot"]),
+        cut=str(entry.get("cut", "")),
+    )
+
+
+def _with_own(cache: Any, found: list[Worker]) -> list[Worker]:
+    """Return *found* with the figures of this process as they are now, whether it has published them or not."""
+    source = cache.common
+    if source.tally is None:
+        return found
+    snapshot = source.tally.snapshot()
+    publisher: Publisher | None = PUBLISHING.of(source)
+    name = publisher.name if publisher is not None and publisher.written else ""
+    now = time.time()
+    own = Worker(
+        name=name,
+        host=host(),
+        pid=os.getpid(),
+        version=installed(),
+        digest=digest(source.settings),
+        started=snapshot.get("since", now),
+        at=now,
+        interval=publisher.interval if publisher is not None else 0.0,
+        snapshot=snapshot,
+        own=True,
+    )
+    return [*(worker for worker in found if not name or worker.name != name), own]

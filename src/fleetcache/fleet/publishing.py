@@ -1,0 +1,326 @@
+"""Publishing: every few seconds one thread of the process writes what each of its caches has counted.
+
+`enlist` notes the shared parts of a cache; the thread begins when the process first connects to a server, in a forked child
+anew.  It holds no cache, no call waits for it, and it never raises: while the server is away, or does not let this user
+write keys that begin with ``fleetcache:``, it says so once in the log and tries again at longer and longer intervals.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from time import monotonic
+from typing import Any, Protocol
+
+from fleetcache.errors import CircuitOpen, NeverSent, is_outage
+from fleetcache.exchange.contract import Command
+from fleetcache.fleet import figures, places
+from fleetcache.fleet.entries import packed
+from fleetcache.fleet.history import increments
+from fleetcache.forks import Guard, chance, in_children, keep, own
+from fleetcache.interrupts import let_pass
+from fleetcache.settings import Settings
+from fleetcache.sharing import tidy
+from fleetcache.stats.beginnings import BEGINNINGS
+from fleetcache.stats.exchanges import unheard
+from fleetcache.threads import Bell, begun
+from fleetcache.topology.contract import Topology
+from fleetcache.urls import Location
+
+log = logging.getLogger("fleetcache.fleet")
+
+LIVES = 3
+"""After how many intervals an entry expires that is not written again."""
+
+EVERY = 6
+"""With one of this many entries, what was counted since the last such one is added to the history."""
+
+PATIENCE = 300.0
+"""The longest pause, in seconds, after failures; each is twice as long as the one before."""
+
+KEPT = 60.0
+"""How many seconds after its expiry a process is removed from the list: clocks may differ by that."""
+
+LONGEST_REST = 60.0
+
+THREADLESS = "the figures of this process are not published: uWSGI runs no threads between requests without its option enable-threads"
+
+
+class Source(Protocol):
+    """The parts that all caches of one configuration share."""
+
+    settings: Settings
+    topology: Topology
+    tally: Any
+    """A `Tally`; None if nothing is counted."""
+
+
+class Usual:
+    """How often, in seconds, is published where PUBLISH is left out; 0: never."""
+
+    seconds = 0.0
+
+
+USUAL = Usual()
+
+
+class Publisher:
+    """Writes what the caches of one configuration have counted, every `interval` seconds."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = weakref.ref(source)
+        stats = source.settings.options.stats
+        self.given = None if stats is None else stats.publish
+        self.counts = source.tally is not None
+        self.prefix = source.settings.key_prefix
+        self.digest = digest(source.settings)
+        self._start_afresh()
+        in_children(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        self.part = chance.randrange(places.PARTS)
+        self.mark = secrets.token_hex(4)
+        self.started = time.time()
+        self.due = monotonic() + self.interval * chance.uniform(0.1, 1)  # processes start together
+        self.turns = 0
+        self.told: dict[str, Any] = {}
+        """The figures that the history has."""
+        self.failures = 0
+        self.trouble = ""
+        self.written = 0
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two entries; 0: none is written."""
+        if not self.counts:
+            return 0.0
+        return USUAL.seconds if self.given is None else self.given
+
+    @property
+    def name(self) -> str:
+        """The name of the entry."""
+        return places.worker_name(self.part, self.prefix, host(), os.getpid(), self.mark)
+
+    def facts(self, now: float) -> dict[str, Any]:
+        """Return what the entry says of the process at the time *now*."""
+        return {
+            "host": host(),
+            "pid": os.getpid(),
+            "version": installed(),
+            "digest": self.digest,
+            "started": self.started,
+            "at": now,
+            "interval": self.interval,
+        }
+
+    def publish(self) -> None:
+        """Write the entry, and sometimes the history; set when to do so next."""
+        source = self.source()
+        if source is None:
+            return
+        try:
+            self._write(source.topology, source.tally.snapshot())
+            self._went_well()
+        except Exception as error:  # noqa: BLE001 - what is counted must never end the thread that tells it
+            let_pass(error)
+            self._failed(error)
+        pause = min(self.interval * 2**self.failures, max(PATIENCE, self.interval))
+        self.due = monotonic() + pause * chance.uniform(0.9, 1.1)
+
+    def _write(self, topology: Topology, snapshot: dict[str, Any]) -> None:
+        now = time.time()
+        life = self.interval * LIVES
+        lists = places.list_name(self.part, self.prefix)
+        expires, gone = int((now + life) * 1000), int((now - KEPT) * 1000)
+        entry = packed(self.facts(now), snapshot)
+        self.written = len(entry)
+        self._send(
+            topology,
+            lists,
+            [
+                (places.ENTER, self.name, entry, "PX", max(int(life * 1000), 1)),
+                (places.LIST, lists, expires, self.name),
+                (places.UNLIST, lists, "-inf", gone),
+                (places.LIVE_ON, lists, int(max(life, 3600) * 1000)),
+            ],
+        )
+        self.turns += 1
+        if self.turns % EVERY == 1:
+            self._tell_history(topology, snapshot, now)
+
+    def _tell_history(self, topology: Topology, snapshot: dict[str, Any], now: float) -> None:
+        name = places.history_name(int(now) // places.PERIOD, self.prefix)
+        more = figures.gained(snapshot, self.told)
+        known: int = places.fits(self._send(topology, name, [(places.SIZE, name)])[0], int)
+        fields = increments(more, known)
+        if not fields:
+            return
+        adding: list[Command] = [(places.ADD, name, field, count) for field, count in fields.items()]
+        try:
+            self._send(topology, name, [*adding, (places.LIVE_ON, name, (places.DAY + places.PERIOD) * 1000)])
+        except (CircuitOpen, NeverSent):
+            raise  # all is told the next time
+        except Exception:
+            self.told = snapshot  # perhaps it was added: it is not told twice
+            raise
+        self.told = snapshot
+
+    def _send(self, topology: Topology, name: str, commands: Sequence[Command]) -> list[Any]:
+        """Return the replies to *commands*, which are about names in the slot of *name*."""
+        with unheard():
+            replies = topology.home(name).exchange(commands)
+        places.all_fit(replies)
+        return replies
+
+    def _went_well(self) -> None:
+        if self.trouble:
+            log.info("the figures of this process are published again", extra={"event": "published"})
+        self.failures, self.trouble = 0, ""
+
+    def _failed(self, error: Exception) -> None:
+        self.failures += 1
+        if not self.trouble:
+            kind = "" if is_outage(error) else f"{type(error).__name__}: "
+            log.warning(
+                "the figures of this process are not published, so pages of the fleet do not show it: %s%s. "
+                "It is tried again, and nothing more is logged until it succeeds",
+                kind,
+                error,
+                extra={"event": "unpublished"},
+            )
+        self.trouble = str(error) or type(error).__name__
+
+
+class Publishing:
+    """All publishers of this process, and the thread that lets each publish when it is due."""
+
+    def __init__(self) -> None:
+        self.guard = Guard()
+        self.publishers: weakref.WeakKeyDictionary[Any, Publisher] = weakref.WeakKeyDictionary()
+        self.thread: Any = None
+        self.ending = self.told = False
+        self._start_afresh()
+        in_children(self._start_afresh)
+
+    def _start_afresh(self) -> None:
+        keep(self.thread)
+        self.thread = None
+        self.wake = Bell()
+
+    def enlist(self, source: Source) -> None:
+        """Publish the figures of *source*, as its settings say, once this process has connected to a server."""
+        stats = source.settings.options.stats
+        if source.tally is None or stats is None or stats.publish == 0:
+            return
+        with self.guard.lock:
+            if source in self.publishers:
+                return
+            self.publishers[source] = Publisher(source)
+        # A server in this process is never connected to.
+        if stats.publish and all(server.remote is None for server in source.topology.servers):
+            self.begin()
+        elif self.thread is not None:
+            self.wake.ring()
+
+    def of(self, source: Any) -> Publisher | None:
+        """Return the publisher of *source*; None if it never publishes."""
+        return self.publishers.get(source)
+
+    def begin(self) -> None:
+        """Start the thread if there is anything to publish; it never raises."""
+        if self.thread is not None or self.ending or not self.publishers:
+            return
+        own()
+        with self.guard.lock:
+            if self.thread is not None or self.next_due() is None:
+                return
+            if threads_run():
+                self.thread = begun("publishes", self._run)
+            elif not self.told:
+                self.told = True
+                log.warning(THREADLESS, extra={"event": "unpublished"})
+
+    def next_due(self) -> float | None:
+        """Return when the next publisher is due, by the monotonic clock; None if there is none."""
+        return min((each.due for each in self._active()), default=None)
+
+    def _active(self) -> list[Publisher]:
+        return [each for each in list(self.publishers.values()) if each.interval and each.source() is not None]
+
+    def _run(self) -> None:
+        while True:
+            for publisher in self._active():
+                if publisher.due <= monotonic():
+                    publisher.publish()
+            tidy()
+            with self.guard.lock:
+                due = self.next_due()
+                if due is None or self.ending:
+                    self.thread = None
+                    return
+            self.wake.wait(min(due - monotonic(), LONGEST_REST))
+
+    def end(self) -> None:
+        """Let the thread end: the process ends."""
+        own()
+        self.ending = True
+        self.wake.ring()
+
+
+def digest(settings: Settings) -> str:
+    """Return a short text that is the same in processes with equal settings; it tells nothing about passwords."""
+    return blake2b(repr(_plain(settings)).encode(errors="replace"), digest_size=6).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* as text and numbers that do not depend on the process; parts that may be secret are left out."""
+    if isinstance(value, Location):
+        return value.masked
+    if is_dataclass(value):
+        return [(each.name, _plain(getattr(value, each.name))) for each in fields(value) if each.repr]
+    if isinstance(value, Mapping):
+        return sorted((str(name), _plain(item)) for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return list(map(_plain, value))
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(str, value))
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def host() -> str:
+    """Return the name of this machine, without characters that separate the parts of a name."""
+    return "".join("-" if each in ":{}" else each for each in socket.gethostname())[:64]
+
+
+def installed() -> str:
+    """Return the version of fleetcache."""
+    try:
+        return version("fleetcache")
+    except PackageNotFoundError:  # it runs from its sources
+        return ""
+
+
+def threads_run() -> bool:
+    """Whether threads run between requests: under uWSGI only with ``enable-threads`` or ``threads``."""
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is None or not hasattr(uwsgi, "worker_id"):
+        return True
+    options = {name.decode() if isinstance(name, bytes) else name for name in getattr(uwsgi, "opt", ())}
+    return not options.isdisjoint({"enable-threads", "threads", "single-interpreter-threads"})
+
+
+PUBLISHING = Publishing()
+BEGINNINGS.append(PUBLISHING.begin)
+atexit.register(PUBLISHING.end)

@@ -1,0 +1,1 @@
+"""What the processes of a fleet publish, and how it is gathered."""

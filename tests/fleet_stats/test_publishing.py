@@ -1,0 +1,238 @@
+"""When a process publishes its figures, and what it never does meanwhile."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import subprocess
+import sys
+import threading
+import types
+import weakref
+
+import pytest
+from tests.fleet_stats.sources import Source, cache_at, publisher
+from tests.forks import FORKS, ended_well, in_child
+from tests.waiting import until
+
+from fleetcache import Cache
+from fleetcache.cache import _shared
+from fleetcache.fleet import gather
+from fleetcache.fleet.publishing import PUBLISHING, USUAL, Publishing, digest
+from fleetcache.settings import Settings
+from fleetcache.stats import listen
+
+
+def cache_on(valkey, prefix, **stats):
+    return Cache(valkey.tcp_url(3), {"KEY_PREFIX": prefix, "OPTIONS": {"STATS": {"PUBLISH": 0.05, **stats}}})
+
+
+def published(cache):
+    """Return the workers that are published under the prefix of *cache*, by their names."""
+    raw = cache.get_client()
+    return [name.decode() for name in raw.scan_iter(f"fleetcache:worker:*:{cache.key_prefix}:*")]
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "fleetcache publishes"]
+
+
+def test_a_process_publishes_from_its_first_connection_on(valkey):
+    """Creating a cache starts nothing; using it starts one thread, for all caches of the process."""
+    until(lambda: not threads())
+    cache, other = cache_on(valkey, "begins"), cache_on(valkey, "begins too")
+    assert threads() == []
+
+    cache.get("a")
+    other.get("a")
+
+    until(lambda: published(cache) and published(other))
+    assert len(threads()) == 1
+    (worker,) = gather(cache).workers
+    assert worker.snapshot["groups"]["other"]["missed"] == 1
+
+
+async def test_awaiting_a_cache_begins_it_too(valkey):
+    """A process that only awaits its caches publishes as well."""
+    cache = cache_on(valkey, "awaits")
+
+    await cache.aget("a")
+
+    until(lambda: published(cache))
+
+
+@pytest.mark.parametrize("given", [False, {"PUBLISH": 0}, True])
+def test_nothing_is_published_if_it_is_not_wanted(given, valkey):
+    """Without STATS, with PUBLISH = 0, or left out without Django's app, there is no thread."""
+    until(lambda: not threads())
+    cache = Cache(valkey.tcp_url(3), {"KEY_PREFIX": "never", "OPTIONS": {"STATS": given}})
+
+    cache.set("a", 1)
+
+    assert threads() == []
+    assert published(cache) == []
+
+
+def test_left_out_it_is_what_the_app_says(valkey, monkeypatch):
+    """`fleetcache.django` sets the usual interval when it is ready, perhaps after a cache was made."""
+    cache = Cache(valkey.tcp_url(3), {"KEY_PREFIX": "usual"})
+    monkeypatch.setattr(USUAL, "seconds", 0.05)
+
+    cache.set("a", 1)
+
+    until(lambda: published(cache))
+
+
+def test_the_thread_keeps_no_cache_and_ends_with_the_last(valkey):
+    """A cache of which nobody has a reference is collected, and the thread that published for it ends."""
+    cache = cache_on(valkey, "collected")
+    cache.get("a")
+    assert threads()
+    gone = weakref.ref(cache.common)
+
+    del cache
+    _shared.lately.clear()
+    gc.collect()
+
+    until(lambda: gone() is None)
+    until(lambda: not threads())
+
+
+def test_no_listener_hears_it(valkey):
+    """`listen` reports the exchanges of callers, for whom a span or a line of a panel stands."""
+    seen = []
+    end = listen(lambda exchange: seen.append([command[0] for command in exchange.commands]))
+    cache = cache_on(valkey, "unheard")
+    cache.get("a")
+    until(lambda: published(cache))
+    end()
+
+    assert seen == [[b"GET"]]
+
+
+def test_an_outage_is_logged_once_and_the_pauses_grow(valkey, caplog):
+    """It never raises, and says so again only after it has succeeded."""
+    caplog.set_level(logging.INFO, "fleetcache.fleet")
+    cache = Cache("redis://127.0.0.1:1/0", {"OPTIONS": {"STATS": {"PUBLISH": 0}}})
+    source = Source(cache)
+    away = publisher(source)
+
+    pauses = []
+    for _ in range(6):
+        before = away.due
+        away.publish()
+        pauses.append(away.due)
+        assert away.due != before
+    from time import monotonic
+
+    assert 300 * 0.89 < away.due - monotonic() < 300 * 1.11
+    assert away.failures == 6
+    (line,) = [record for record in caplog.records if record.name == "fleetcache.fleet"]
+    assert "are not published" in line.getMessage()
+
+    source.topology = cache_at("valkey", {"valkey": valkey}.__getitem__).topology
+    away.publish()
+
+    assert away.failures == 0
+    assert "published again" in caplog.records[-1].getMessage()
+
+
+def test_a_user_without_the_right_is_told_once(valkey, caplog):
+    """A user who may write only the keys of the site uses the cache as before; the log says why he is not shown."""
+    raw = cache_at("valkey", {"valkey": valkey}.__getitem__).get_client()
+    raw.execute_command("ACL", "SETUSER", "site", "reset", "on", ">right", "~mine:*", "&*", "+@all")
+    url = valkey.tcp_url(3).replace("://", "://site:right@")
+    cache = Cache(url, {"KEY_PREFIX": "mine", "OPTIONS": {"STATS": {"PUBLISH": 0.05}}})
+
+    assert cache.set("a", 1)
+    publishes = PUBLISHING.of(cache.common)
+    until(lambda: publishes.failures >= 2)
+
+    assert cache.get("a") == 1
+    lines = [record.getMessage() for record in caplog.records if record.name == "fleetcache.fleet"]
+    assert len(lines) == 1
+    assert "NoPermission" in lines[0]
+
+
+def test_a_snapshot_that_raises_ends_no_thread(valkey, caplog):
+    """Whatever goes wrong, the other caches of the process are published."""
+    cache = cache_at("valkey", {"valkey": valkey}.__getitem__)
+    source = Source(cache)
+    source.snapshot = lambda: 1 / 0
+    broken = publisher(source)
+
+    broken.publish()
+
+    assert broken.failures == 1
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("by", FORKS)
+def test_a_forked_child_publishes_an_entry_of_its_own(by, valkey):
+    """It counts anew, under another name; its parent goes on."""
+    cache = cache_on(valkey, f"forked {by}")
+    cache.get("a")
+    until(lambda: published(cache))
+    (parent,) = published(cache)
+
+    def child():
+        cache.set("users:1", 1)
+        own = until(lambda: [name for name in published(cache) if f":{os.getpid()}:" in name])
+        fleet = gather(cache)
+        assert len(own) == 1
+        assert {worker.pid for worker in fleet.workers} == {os.getpid(), os.getppid()}
+        mine = next(worker for worker in fleet.workers if worker.own)
+        assert mine.snapshot["groups"]["users"]["writes"] == 1
+        assert "other" not in mine.snapshot["groups"] or not mine.snapshot["groups"]["other"]["missed"]
+
+    assert ended_well(in_child(child, by))
+    assert parent in published(cache)
+
+
+def test_the_interpreter_ends_at_once(valkey):
+    """The thread does not keep a program from ending, nor does a server that does not answer."""
+    program = f"""
+import time
+from fleetcache import Cache
+cache = Cache({valkey.tcp_url(3)!r}, {{"KEY_PREFIX": "ends", "OPTIONS": {{"STATS": {{"PUBLISH": 0.02}}}}}})
+cache.set("a", 1)
+time.sleep(0.2)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program], capture_output=True, text=True, timeout=10
+    )
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "runs"), [({}, False), ({b"enable-threads": True}, True), ({"threads": b"2"}, True)]
+)
+def test_uwsgi_without_threads_publishes_nothing_and_says_so(options, runs, valkey, monkeypatch, caplog):
+    """There a thread would run only during requests, and time out between two of them."""
+    uwsgi = types.SimpleNamespace(worker_id=lambda: 1, mule_id=lambda: 0, opt=options)
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    publishing = Publishing()
+    source = Source(cache_on(valkey, "uwsgi"))
+    publishing.enlist(source)
+
+    publishing.begin()
+    publishing.begin()
+
+    assert (publishing.thread is not None) is runs
+    assert [record.getMessage() for record in caplog.records].count(caplog.text and caplog.messages[0]) == (not runs)
+    publishing.end()
+
+
+def test_equal_settings_have_equal_digests():
+    """In every process; a password does not change it, an option does."""
+
+    def of(url, **options):
+        return digest(Settings.read(url, {"OPTIONS": options}))
+
+    assert of("redis://a/0") == of("redis://a/0")
+    assert of("redis://:secret@a/0") == of("redis://:other@a/0")
+    assert of("redis://a/0", PASSWORD="x") == of("redis://a/0", PASSWORD="y")
+    assert of("redis://a/0", NEAR=True) != of("redis://a/0")
+    assert of("redis://a/0", SERIALIZER="json") != of("redis://a/0")
