@@ -74,7 +74,7 @@ def test_an_entry_is_read_as_it_was_written():
 
 def test_a_large_snapshot_is_cut_and_says_so():
     """It fits into 16 kB; no sum changes, because the groups that are cut are added to `other`."""
-    noise = [random.Random(n).randbytes(100).hex() for n in range(100)]
+    noise = [random.Random(n).randbytes(150).hex() for n in range(100)]
     many = {noise[n]: group(near=n, missed=2 * n, bytes_read=n**5) for n in range(100)}
     keys = [[noise[n][::-1], 10**n] for n in range(100)]
     events = [{"event": text[::2]} for text in noise]

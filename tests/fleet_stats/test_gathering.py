@@ -12,6 +12,7 @@ from tests.waiting import until
 
 from fleetcache import Cache
 from fleetcache.fleet import agather, ahistory, gather, gathering, history, places
+from fleetcache.fleet.publishing import PUBLISHING
 from fleetcache.testing import cluster
 
 RIGHT = ["on", ">right", "&*", "+@all"]
@@ -206,13 +207,12 @@ async def test_without_a_server_nothing_is_raised(awaits):
 def test_this_process_is_shown_as_it_is_now(valkey):
     """Not as it was when it last published; and once only."""
     cache = Cache(valkey.tcp_url(3), {"KEY_PREFIX": "now", "OPTIONS": {"STATS": {"PUBLISH": 3600}}})
-    cache.set("users:1", 1)
-    from fleetcache.fleet.publishing import PUBLISHING
-
+    users = cache.tally.group(cache.make_key("users:1"))
+    users.joined = 1
     PUBLISHING.of(cache.common).publish()
-    cache.set("users:2", 2)
+    users.joined = 2
 
     (worker,) = gather(cache).workers
 
     assert worker.own
-    assert worker.snapshot["groups"]["users"]["writes"] == 2
+    assert worker.snapshot["groups"]["users"]["joined"] == 2

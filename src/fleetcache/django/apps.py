@@ -19,7 +19,9 @@ class FleetcacheConfig(AppConfig):
 
     def ready(self) -> None:
         from fleetcache.django.checks import check_caches
+        from fleetcache.fleet.publishing import PUBLISHING
 
+        PUBLISHING.usually(10.0)
         register(check_caches, Tags.caches)
         from django.contrib.admin.apps import AdminConfig  # above, Django would take it for the config of this app
 

@@ -86,7 +86,7 @@ async def _gather(cache: Any) -> Fleet:
     listed = sum(len(names) for names, _ in parts.values())
     left = MOST
     for part, (names, server) in parts.items():
-        quota = min(left, len(names) if listed <= MOST else max(MOST * len(names) // listed, 1))
+        quota = min(left, len(names) if listed <= MOST else MOST * len(names) // listed + 1)
         found += await _workers(cache, part, server, names[:quota], missing)
         left -= quota
     if listed > MOST:

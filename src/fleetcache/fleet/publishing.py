@@ -31,7 +31,7 @@ from fleetcache.forks import Guard, chance, in_children, keep, own
 from fleetcache.interrupts import let_pass
 from fleetcache.settings import Settings
 from fleetcache.sharing import tidy
-from fleetcache.stats.beginnings import BEGINNINGS
+from fleetcache.stats.beginnings import BEGINNINGS, PROCESS
 from fleetcache.stats.exchanges import unheard
 from fleetcache.threads import Bell, begun
 from fleetcache.topology.contract import Topology
@@ -227,10 +227,17 @@ class Publishing:
                 return
             self.publishers[source] = Publisher(source)
         # A server in this process is never connected to.
-        if stats.publish and all(server.remote is None for server in source.topology.servers):
+        inside = stats.publish and all(location.kind == "memory" for location in source.settings.location)
+        if inside or PROCESS.connects:
             self.begin()
-        elif self.thread is not None:
+        if self.thread is not None:
             self.wake.ring()
+
+    def usually(self, seconds: float) -> None:
+        """Publish every so many *seconds* where PUBLISH is left out."""
+        USUAL.seconds = seconds
+        if PROCESS.connects:
+            self.begin()
 
     def of(self, source: Any) -> Publisher | None:
         """Return the publisher of *source*; None if it never publishes."""

@@ -7,11 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fleetcache.forks import in_children
+
 BEGINNINGS: list[Callable[[], object]] = []
 """Functions that are called at each new connection: quick, and they never raise."""
 
 
+class Process:
+    """Whether this process has connected to a server."""
+
+    def __init__(self) -> None:
+        self.connects = False
+        in_children(self.after_fork)
+
+    def after_fork(self) -> None:
+        """Forget the parent's connections."""
+        self.connects = False
+
+
+PROCESS = Process()
+
+
 def connecting() -> None:
     """Call them all: a connection is about to be made."""
+    PROCESS.connects = True
     for begin in BEGINNINGS:
         begin()
