@@ -197,10 +197,9 @@ def test_a_snapshot_that_raises_ends_no_thread(valkey, caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
-@pytest.mark.parametrize("by", FORKS)
-def test_a_forked_child_publishes_an_entry_of_its_own(by, valkey):
+def test_a_forked_child_publishes_an_entry_of_its_own(valkey):
     """It counts anew, under another name; its parent goes on."""
-    cache = cache_on(valkey, f"forked {by}")
+    cache = cache_on(valkey, "forked")
     cache.get("a")
     cache.tally.group("b:1").joined += 5
     until(lambda: published(cache))
@@ -216,8 +215,27 @@ def test_a_forked_child_publishes_an_entry_of_its_own(by, valkey):
         mine = next(worker for worker in fleet.workers if worker.own)
         assert {each["joined"] for each in mine.snapshot["groups"].values()} == {0, 1}
 
-    assert ended_well(in_child(child, by))
+    assert ended_well(in_child(child))
     assert parent in published(cache)
+
+
+@pytest.mark.parametrize("by", FORKS)
+def test_the_workers_of_uwsgi_publish_and_the_process_that_forks_them_does_not(by, calm, valkey, monkeypatch):
+    """Forked by C code beside a thread that holds the GIL, a worker would wait for the GIL for ever."""
+    loader = os.getpid()
+    uwsgi = types.SimpleNamespace(
+        worker_id=lambda: int(os.getpid() != loader), mule_id=lambda: 0, opt={"enable-threads": b"true"}
+    )
+    monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
+    cache = cache_on(valkey, f"workers {by}")
+    cache.get("a")
+    assert threads() == []
+
+    def child():
+        cache.get("a")
+        until(lambda: published(cache))
+
+    assert ended_well(in_child(child, by))
 
 
 def test_the_interpreter_ends_at_once(valkey):
@@ -242,16 +260,17 @@ time.sleep(0.2)
 def test_uwsgi_without_threads_publishes_nothing_and_says_so(options, runs, valkey, monkeypatch, caplog):
     """There a thread would run only during requests, and time out between two of them."""
     uwsgi = types.SimpleNamespace(worker_id=lambda: 1, mule_id=lambda: 0, opt=options)
+    cache = cache_on(valkey, "uwsgi")
+    cache.get("a")
     monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
-    publishing = Publishing()
-    source = Source(cache_on(valkey, "uwsgi"))
+    publishing, source = Publishing(), Source(cache)
     publishing.enlist(source)
 
     publishing.begin()
     publishing.begin()
 
     assert (publishing.thread is not None) is runs
-    assert [record.getMessage() for record in caplog.records].count(caplog.text and caplog.messages[0]) == (not runs)
+    assert len([message for message in caplog.messages if "enable-threads" in message]) == (not runs)
     publishing.end()
 
 

@@ -17,6 +17,7 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
@@ -311,6 +312,7 @@ def host() -> str:
     return "".join("-" if each in ":{}" else each for each in socket.gethostname())[:64]
 
 
+@cache
 def installed() -> str:
     """Return the version of fleetcache."""
     try:
