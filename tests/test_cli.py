@@ -16,7 +16,7 @@ import redis
 
 from fleetcache import cli
 from fleetcache.probe import FENCES, LAGS, Report, probe
-from fleetcache.testing import FaultProxy, valkey_server
+from fleetcache.testing import FaultProxy, cluster, valkey_server
 
 SECRET = "s3cr3t"
 
@@ -98,21 +98,56 @@ def test_a_server_that_will_do(server, told):
     assert f"{FENCES} of {FENCES} announcements came before the answer to a later PING" in out
 
 
-def test_a_cluster(valkey_cluster):
-    """Its first node is asked, by a name that is that node's."""
-    report = probe(valkey_cluster.url())
-
-    assert report.works
-    assert report.address == f"127.0.0.1:{valkey_cluster.nodes[0].port}/0"
-
-
-def test_a_cluster_of_which_one_node_is_asked(valkey_cluster, told):
-    """That says nothing of the other primaries, so it is said how many there are."""
+def test_a_cluster(valkey_cluster, told):
+    """Each primary is asked, and has its report."""
     code, out, _ = told("probe", valkey_cluster.url())
+    found = json.loads(told("probe", valkey_cluster.url(), "--json")[1])
 
     assert code == 0
-    assert "one of 3 was asked" in out
-    assert out.endswith("Ask one node of each of the cluster's other primaries, too.\n")
+    assert out.endswith("\nThe near cache works here, with each of 3 primaries.\n")
+    addresses = {f"127.0.0.1:{node.port}/0" for node in valkey_cluster.nodes}
+    assert {node["address"] for node in found["nodes"]} == addresses == set(found["address"].split(", "))
+    assert all(node["works"] and 0 < node["lag_seconds"] < 1 for node in found["nodes"])
+    assert all(address in out for address in addresses)
+
+
+def test_a_cluster_with_a_node_away(told):
+    """The node is named, and the others are asked, also if the URL names the one that is away."""
+    with cluster(replicas=0) as servers:
+        away, *others = servers.nodes
+        urls = [servers.url(), servers.url().replace(f"127.0.0.1:{others[0].port},", "")]
+        probe(servers.url())
+        away.kill()
+        for url in urls:
+            code, out, err = told("probe", f"{url}?socket_timeout=1")
+            found = json.loads(told("probe", "--json", f"{url}?socket_timeout=1")[1])
+
+            assert (code, err) == (2, "")
+            assert out.endswith(
+                f"\nThe near cache works with 2 of 3 primaries. No answer from 127.0.0.1:{away.port}/0.\n"
+            )
+            assert (found["works"], found["away"]) == (False, True)
+            assert {node["address"]: node["works"] for node in found["nodes"]} == {
+                **{f"127.0.0.1:{node.port}/0": node is not away for node in servers.nodes}
+            }
+
+
+def test_a_service_under_sentinels(watched_servers, told):
+    """The primary is asked, and each Sentinel, whether it names that primary."""
+    code, out, _ = told("probe", watched_servers.url())
+
+    assert code == 0
+    assert f"3 of 3 name 127.0.0.1:{watched_servers.primary.port}" in out
+    assert out.endswith("\nThe near cache works here.\n")
+
+
+def test_a_sentinel_that_is_away(watched_servers, told):
+    """It is named; the near cache works without it."""
+    port = unused_port()
+    code, out, _ = told("probe", watched_servers.url().replace("://", f"://127.0.0.1:{port},"))
+
+    assert code == 0
+    assert f"3 of 4 name 127.0.0.1:{watched_servers.primary.port}; no answer from 127.0.0.1:{port}/0: " in out
 
 
 def test_a_single_server_as_a_cluster(server, told):

@@ -17,12 +17,16 @@ from redis.exceptions import AskError, MovedError, NoPermissionError, RedisError
 
 from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, SettingsError, UnsupportedServer
 from fleetcache.exchange.blocking import Conversation
-from fleetcache.exchange.connecting import Way, address_of, connect
-from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, new_parser, pack
+from fleetcache.exchange.connecting import Way, address_of, connect, place_of
+from fleetcache.exchange.runtime import BLOCKING
+from fleetcache.exchange.sentinels import ASK
+from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, new_parser, pack, place_in
 from fleetcache.near.refusals import PRIMARY, too_old
 from fleetcache.pool import ConnectionFactory
 from fleetcache.settings import Options, Settings, from_url
-from fleetcache.topology.opening import service_client
+from fleetcache.topology.opening import open_topology, service_client
+from fleetcache.twin import complete
+from fleetcache.urls import Location
 
 LAGS = 20
 FENCES = 200
@@ -57,6 +61,10 @@ class Report:
     checks: list[Check] = field(default_factory=list)
     lags: list[float] = field(default_factory=list)
     """Seconds from sending a write to receiving its announcement on another connection."""
+    nodes: list[Report] = field(default_factory=list)
+    """Of a cluster: the report of each primary."""
+    error: str = ""
+    """Why the server could not be asked; only of a node of a cluster."""
 
     @property
     def works(self) -> bool:
@@ -72,20 +80,28 @@ class Report:
     def conclusion(self) -> str:
         """The result in one line."""
         if self.works:
-            if any(check.name == "primaries" for check in self.checks):
-                return (
-                    "The near cache works with this node. Ask one node of each of the cluster's other primaries, too."
-                )
-            return "The near cache works here."
+            return f"The near cache works here{f', with each of {len(self.nodes)} primaries' if self.nodes else ''}."
+        if self.nodes and all(node.works or node.error for node in self.nodes):
+            works = sum(node.works for node in self.nodes)
+            away = ", ".join(node.address for node in self.nodes if node.error)
+            return f"The near cache works with {works} of {len(self.nodes)} primaries. No answer from {away}."
         missing = self.missing[0]
         return f"The near cache is off here: {missing.name}: {missing.found}. {missing.remedy}."
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as ``--json`` prints it."""
-        found = asdict(self)
-        lags = found.pop("lags")
-        lag = median(lags) if lags else None
-        return {**found, "works": self.works, "conclusion": self.conclusion, "lag_seconds": lag}
+        lag = median(self.lags) if self.lags else None
+        return {
+            "address": self.address,
+            "prefix": self.prefix,
+            "server": self.server,
+            "checks": [asdict(check) for check in self.checks],
+            "works": self.works,
+            "conclusion": self.error or self.conclusion,
+            "lag_seconds": lag,
+            "away": bool(self.error) or any(node.error for node in self.nodes),
+            "nodes": [node.as_dict() for node in self.nodes],
+        }
 
     def note(self, name: str, passed: bool | None, found: str, remedy: str = "") -> None:
         """Add a check; the inquiry ends with the first one that is not passed."""
@@ -101,9 +117,9 @@ class Missing(Exception):
 def probe(url: str, prefix: str | None = None, *, options: Mapping[str, Any] | None = None) -> Report:
     """Check whether the near cache works with the server at *url*.
 
-    *url* is a URL as ``Cache.from_url`` takes it, and *options* are further ``OPTIONS``; of a cluster the first node is asked.  *prefix*
+    *url* is a URL as ``Cache.from_url`` takes it, and *options* are further ``OPTIONS``; of a cluster each primary is asked.  *prefix*
     begins the name of the key that is written, by default the KEY_PREFIX in the URL, or ``fleetcache``.  If there is no server, or the
-    server refuses the password, the exception is that of a cache.
+    server refuses the password, the exception is that of a cache.  Of a cluster's primary that is away, the report says so.
     """
     location, params = from_url(url)
     return examine(Settings.read(location, {**params, "OPTIONS": {**params["OPTIONS"], **(options or {})}}), prefix)
@@ -114,6 +130,77 @@ def examine(settings: Settings, prefix: str | None = None) -> Report:
     place = settings.location[0]
     if place.kind not in {"server", "cluster", "service"}:
         raise SettingsError(f"{place.masked}: there is no server to ask; give the URL of one: redis://host:6379/0")
+    prefix = prefix or f"{settings.key_prefix or 'fleetcache'}:"
+    if place.kind == "cluster":
+        return _examine_cluster(settings, prefix)
+    report = _examine_at(settings, place, prefix)
+    if place.kind == "service":
+        report.checks.insert(0, _sentinels(settings))
+    return report
+
+
+def _examine_cluster(settings: Settings, prefix: str) -> Report:
+    """Return the report of each primary, in one."""
+    topology = open_topology(settings.location, settings.options)
+    try:
+        servers = complete(topology.survey(BLOCKING))
+    except UnsupportedServer:  # its own report says what it is instead
+        return _examine_at(settings, settings.location[0], prefix)
+    finally:
+        topology.close_idle()
+    nodes, errors = [], []
+    for server in servers:
+        place = settings.location[0].at(*place_of(server.remote.pool))
+        try:
+            nodes.append(_examine_at(settings, place, prefix))
+        except (FleetcacheError, RedisError, OSError) as error:
+            nodes.append(Report(server.address, prefix, error=str(error)))
+            errors.append(error)
+    if len(errors) == len(nodes):
+        raise errors[0]
+    kinds = ", ".join(dict.fromkeys(node.server for node in nodes if not node.error))
+    report = Report(", ".join(node.address for node in nodes), prefix, kinds, nodes=nodes)
+    report.lags = [lag for node in nodes for lag in node.lags]
+    report.checks.append(Check("primaries", None, str(len(nodes))))
+    report.checks += {check.found: check for node in nodes for check in node.checks if check.name == "slots"}.values()
+    report.checks += map(_of_node, nodes)
+    return report
+
+
+def _of_node(node: Report) -> Check:
+    """Return the report of one primary as a check of its cluster."""
+    if node.error:
+        return Check(node.address, False, node.error, "Start it, or let the cluster promote a replica")
+    if node.works:
+        return Check(node.address, True, f"{node.server}, {milliseconds(median(node.lags))} to an announcement")
+    missing = node.missing[0]
+    return Check(node.address, False, f"{missing.name}: {missing.found}", missing.remedy)
+
+
+def _sentinels(settings: Settings) -> Check:
+    """Return which Sentinels answer, and whether they agree."""
+    (server,) = open_topology(settings.location, settings.options).primaries
+    sentinels = server.remote.sentinels
+    named: dict[str, int] = {}
+    silent = []
+    for sentinel in sentinels.known:
+        try:
+            (said,) = sentinel.server.exchange([(ASK, "GET-MASTER-ADDR-BY-NAME", sentinels.service)])
+            host, port = place_in(*said)
+        except (FleetcacheError, RedisError, TypeError, ValueError) as error:
+            silent.append(f"{sentinel.server.address}: {error}")
+        else:
+            place = f"{host}:{port}"
+            named[place] = named.get(place, 0) + 1
+        finally:
+            sentinel.server.close_idle()
+    words = ", ".join(f"{count} of {len(sentinels.known)} name {place}" for place, count in named.items())
+    found = "; ".join([words, *(f"no answer from {each}" for each in silent)])
+    return Check("Sentinels", True if len(named) == 1 and not silent else None, found)
+
+
+def _examine_at(settings: Settings, place: Location, prefix: str) -> Report:
+    """Return the report of the server at *place*."""
 
     def pool_of(options: Options) -> Any:
         if place.kind == "service":
@@ -122,7 +209,7 @@ def examine(settings: Settings, prefix: str | None = None) -> Report:
 
     pool = pool_of(settings.options)
     patience = pool.connection_kwargs.get("socket_timeout") or 5.0
-    report = Report(address_of(pool), prefix or f"{settings.key_prefix or 'fleetcache'}:")
+    report = Report(address_of(pool), prefix)
     with ExitStack() as open_lines, suppress(Missing):
 
         def line(pool: Any = pool) -> Line:
@@ -276,12 +363,14 @@ class _Inquiry:
             if self.cluster:
                 self.report.note("cluster", False, "the server is no node of a cluster", "Write redis:// in the URL")
             return
-        size = facts_in(self.listener.ask("CLUSTER", "INFO")).get("cluster_size", "an unknown number of")
+        facts = facts_in(self.listener.ask("CLUSTER", "INFO"))
+        size = facts.get("cluster_size", "an unknown number of")
         if not self.cluster and size != "1":
             found = f"the server is a node of a cluster with {size} primaries"
             self.report.note("cluster", False, found, "Write redis+cluster:// in the URL")
-        if size != "1":
-            self.report.note("primaries", None, f"one of {size} was asked")
+        if facts.get("cluster_state", "ok") != "ok":
+            served = facts.get("cluster_slots_ok", "not all")
+            self.report.note("slots", None, f"{served} of 16384 are served: a part of the cluster is away")
 
     def tracking(self) -> None:
         """Whether the server agrees to announce changes."""

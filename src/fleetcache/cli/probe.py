@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from redis.exceptions import RedisError
 
-from fleetcache.cli.calls import FINDING, FINE, Call, WrongUse
+from fleetcache.cli.calls import FINDING, FINE, UNREACHABLE, Call, WrongUse
 from fleetcache.cli.parsing import Table
 from fleetcache.cli.showing import table
 from fleetcache.errors import FleetcacheError
@@ -20,7 +20,7 @@ def add(commands: Table) -> None:
         run,
         help="does the near cache work with a server?",
         description="Check that a server offers what the near cache needs. Writes one entry with a random name, "
-        "which expires. Exits with 0 if the near cache works, 1 if not, 2 if no server answers.",
+        "which expires; on a cluster one on each primary. Exits with 0 if the near cache works, 1 if not, 2 if a server does not answer.",
     )
     command.add_argument("--prefix", help="begins the name of the key (KEY_PREFIX, or 'fleetcache', and ':')")
 
@@ -32,7 +32,8 @@ def run(call: Call) -> int:
     except (WrongUse, FleetcacheError, RedisError, OSError) as error:
         return call.complain(error, works=False)
     call.answer(report.as_dict(), table_of(report))
-    return FINE if report.works else FINDING
+    away = any(node.error for node in report.nodes)
+    return FINE if report.works else UNREACHABLE if away else FINDING
 
 
 def table_of(report: Report) -> str:
