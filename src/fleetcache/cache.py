@@ -47,6 +47,7 @@ from fleetcache.stats.payloads import LOADS, PAYLOADS, Stats
 from fleetcache.stats.tally import Tally
 from fleetcache.structures import Hashes, Lists, Sets, SortedSets
 from fleetcache.tagging import Hints
+from fleetcache.telemetry.tracing import notice
 from fleetcache.topology.contract import REDIRECTS, SERVERS, Topology
 from fleetcache.topology.opening import open_topology
 from fleetcache.twin import join
@@ -162,6 +163,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
     """`client` and `strict` of this face, once they were asked for."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        notice()
         return super().__new__(watched_if(cls))
 
     def __init__(

@@ -137,10 +137,13 @@ GET, MGET = _reading("GET", TEXT), _reading("MGET", PAYLOADS, names=ALL)
 EXISTS, TTL, PTTL = _reading("EXISTS", COUNT), _reading("TTL", COUNT), _reading("PTTL", COUNT)
 # Reads that only the primary answers: a write depends on them, and a replica may be behind.
 GET_NOW, PTTL_NOW = _same_again("GET", TEXT, writes=0), _same_again("PTTL", COUNT, writes=0)
+PTTL_NOW.aside = True  # it tells how long a copy may live
 EXISTS_NOW, MGET_NOW = _same_again("EXISTS", COUNT, writes=0), _same_again("MGET", PAYLOADS, writes=0, names=ALL)
 # Whether an entry has metadata, asked beside a command that does not tell; of an entry of another kind they show nothing.
 GLIMPSE, GLIMPSE_NOW = _reading("GETRANGE", GLIMPSES), _same_again("GETRANGE", GLIMPSES, writes=0)
 GLANCE, GLANCE_NOW = _reading("GET", GLIMPSES), _same_again("GET", GLIMPSES, writes=0)
+for _glimpse in (GLIMPSE, GLIMPSE_NOW, GLANCE, GLANCE_NOW):
+    _glimpse.aside = True
 # Its clock, by which entries tell how long they are fresh.
 TIME = Verb("TIME", _is_time, harmless=True, key=0)
 TIME.answers |= frozenset((NoPermissionError,))  # for a user who may not ask: see `judging`
@@ -168,7 +171,7 @@ MULTI, EXEC = Verb("MULTI", harmless=True, key=0), Verb("EXEC", frozenset((list,
 EVALSHA, EVAL = Verb("EVALSHA", _is_result, key=3), Verb("EVAL", _is_result, key=3)
 # Of the versions of tags.  Making one changes no copy: there are copies of versions, but not of missing ones.
 CAPTURES = Verb("EVALSHA", _is_versions, harmless=True, key=3, writes=0)
-VOID = Verb("DEL", COUNT, harmless=True, names=0, writes=0)  # of leases, before a write; nobody reads its reply
+VOID = Verb("DEL", COUNT, harmless=True, names=0, writes=0, aside=True)  # of leases, before a write; nobody reads its reply
 # With the scripts about leases, each of which may run twice: `TAKE` grants one lease to one holder, and `FILL` finds the
 # payload that it stored.  Their first key is the entry.
 LEASE = Verb("EVALSHA", _is_standing, harmless=True, key=3, writes=0)

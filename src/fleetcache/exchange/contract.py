@@ -29,6 +29,7 @@ class Verb(bytes):
     although the first may have run it.  ``sole``: two servers must never both run it.  (`repeating` uses these three.)
     ``key`` is the place of the first key, 0 if there is none; ``names``: the number of keys from there on, at most.
     ``writes``: how many of them it may change, `ALL`, or `EVERYTHING` on the server.
+    ``aside``: it is sent beside another command, for ends of the library; tools that show what a program does leave it out.
     ``answers`` are the types that a reply to it may have, unless ``suits`` decides; without both,
     any reply is accepted.
     """
@@ -48,6 +49,7 @@ class Verb(bytes):
         key: int = 1,
         names: int = 1,
         writes: int | None = None,
+        aside: bool = False,
     ) -> None:
         self.answers = replies if isinstance(replies, frozenset) else frozenset[type]()
         self.suits = None if isinstance(replies, frozenset) else replies
@@ -58,6 +60,7 @@ class Verb(bytes):
         self.key = key
         self.writes = writes if writes is not None else 0 if reads or not key else 1
         self.names = max(names, self.writes)
+        self.aside = aside
 
 
 class Script(str):  # noqa: SLOT000 - it has attributes

@@ -1,0 +1,9 @@
+"""What fleetcache tells other tools, each in a module that imports the tool only where it is in use.
+
+Its modules:
+
+    tracing      what the span exporters have in common; how the tools of a process are noticed
+    sentry       spans and breadcrumbs in Sentry
+    otel_spans   spans in OpenTelemetry
+    datadog      spans in Datadog
+"""
