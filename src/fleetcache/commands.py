@@ -171,7 +171,9 @@ MULTI, EXEC = Verb("MULTI", harmless=True, key=0), Verb("EXEC", frozenset((list,
 EVALSHA, EVAL = Verb("EVALSHA", _is_result, key=3), Verb("EVAL", _is_result, key=3)
 # Of the versions of tags.  Making one changes no copy: there are copies of versions, but not of missing ones.
 CAPTURES = Verb("EVALSHA", _is_versions, harmless=True, key=3, writes=0)
-VOID = Verb("DEL", COUNT, harmless=True, names=0, writes=0, aside=True)  # of leases, before a write; nobody reads its reply
+VOID = Verb(
+    "DEL", COUNT, harmless=True, names=0, writes=0, aside=True
+)  # of leases, before a write; nobody reads its reply
 # With the scripts about leases, each of which may run twice: `TAKE` grants one lease to one holder, and `FILL` finds the
 # payload that it stored.  Their first key is the entry.
 LEASE = Verb("EVALSHA", _is_standing, harmless=True, key=3, writes=0)

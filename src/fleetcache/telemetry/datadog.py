@@ -15,7 +15,7 @@ from typing import Any
 
 from fleetcache.stats.exchanges import Exchange
 from fleetcache.stats.operations import Facts, Finish, Operation
-from fleetcache.telemetry.tracing import End, Sent, Tool, outcomes, place_of, sent, text
+from fleetcache.telemetry.tracing import End, Sent, Tool, masked, outcomes, place_of, sent, text
 
 TRACED = frozenset(("get", "set", "add", "delete", "incr", "decr", "get_many", "set_many", "delete_many"))
 """The methods of Django's caches that ddtrace wraps."""
@@ -68,7 +68,7 @@ def _wants_cache_spans() -> bool:
     if forced.cache_spans:
         return True
     patched = getattr(sys.modules.get("django"), "_datadog_patch", False)
-    return bool(patched and getattr(_config("django"), "instrument_caches", True))
+    return bool(patched and getattr(_config("django"), "instrument_caches", False))
 
 
 def _config(name: str) -> Any:
@@ -120,8 +120,14 @@ def hear(exchange: Exchange) -> None:
         if number is not None:
             span.set_metric(name, number)
     if (error := next(outcomes(exchange), None)) is not None:
-        span.set_exc_info(type(error), error, error.__traceback__)
+        _fail(span, error)
     span.finish(now / 1e9)
+
+
+def _fail(span: Any, error: BaseException) -> None:
+    span.error = 1  # `set_exc_info` would ask for a traceback, which a refusal of the server has not
+    kind = type(error)
+    _tag(span, {"error.type": f"{kind.__module__}.{kind.__qualname__}", "error.message": str(error)})
 
 
 def _tag(span: Any, tags: Mapping[str, str]) -> None:
@@ -131,10 +137,7 @@ def _tag(span: Any, tags: Mapping[str, str]) -> None:
 
 def _statement(commands: Sent) -> str:
     """Return the commands with their keys; values, which ddtrace shows the beginning of, are left out."""
-    lines = []
-    for command in commands.commands:
-        shown = [text(part)[:PART] for part in command[:2]]
-        lines.append(" ".join([*shown, *["?"] * (len(command) - 2)]))
+    lines = (" ".join(part[:PART] for part in masked(command)) for command in commands.commands)
     whole = "\n".join(lines)
     return whole if len(whole) <= LONGEST else f"{whole[:LONGEST]}..."
 
@@ -179,7 +182,7 @@ def _finishing(span: Any, operation: Operation) -> Callable[[Any, BaseException 
         many = operation.name in {"get_many", "get_or_set_many"} and error is None
         span.set_metric("db.row_count", len(result) if many else int(bool(facts.hit)))
         if error is not None:
-            span.set_exc_info(type(error), error, error.__traceback__)
+            _fail(span, error)
         span.finish()
 
     return finish

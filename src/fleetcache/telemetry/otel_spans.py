@@ -19,7 +19,7 @@ from typing import Any
 
 from fleetcache.stats.exchanges import Exchange
 from fleetcache.stats.operations import Facts, Finish, Operation
-from fleetcache.telemetry.tracing import End, Sent, Tool, outcomes, place_of, place_of_cache, sent, text
+from fleetcache.telemetry.tracing import End, Sent, Tool, masked, outcomes, place_of, place_of_cache, sent, text
 
 REDIS = "opentelemetry.instrumentation.redis"
 OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
@@ -96,12 +96,10 @@ def _name(commands: Sent, old: bool) -> str:
 
 def _statement(commands: Sent) -> str:
     """Return the text of the commands, without values."""
-    lines = []
-    for command in commands.commands:
-        shown = [text(command[0])]
-        if len(command) > 1 and chosen.keys and not isinstance(command[0], str) and getattr(command[0], "key", 1) == 1:
-            shown.append(text(command[1]))
-        lines.append(" ".join([*shown, *["?"] * (len(command) - len(shown))]))
+    if chosen.keys:
+        lines = [" ".join(masked(command)) for command in commands.commands]
+    else:
+        lines = [" ".join([text(command[0]), *["?"] * (len(command) - 1)]) for command in commands.commands]
     whole = "\n".join(lines)
     return whole if len(whole) <= LONGEST else f"{whole[: LONGEST - 3]}..."
 
@@ -222,9 +220,7 @@ def watch(operation: Operation) -> Finish | None:
     return _finishing(span, token, trace, context)
 
 
-def _finishing(
-    span: Any, token: Any, trace: Any, context: Any
-) -> Callable[[Any, BaseException | None, Facts], None]:
+def _finishing(span: Any, token: Any, trace: Any, context: Any) -> Callable[[Any, BaseException | None, Facts], None]:
     def finish(result: Any, error: BaseException | None, facts: Facts) -> None:
         if token is not None:
             context.detach(token)
@@ -252,9 +248,9 @@ def __getattr__(name: str) -> Any:
 
 
 def _instrumentor() -> Any:
-    base = import_module("opentelemetry.instrumentation.instrumentor").BaseInstrumentor
+    base: Any = import_module("opentelemetry.instrumentation.instrumentor").BaseInstrumentor
 
-    class FleetcacheInstrumentor(base):  # type: ignore[misc,valid-type]  # it may not be installed
+    class FleetcacheInstrumentor(base):  # type: ignore[misc]  # it may not be installed
         """Makes the spans of fleetcache: ``FleetcacheInstrumentor().instrument()``, with the arguments of `install`."""
 
         def instrumentation_dependencies(self) -> Collection[str]:
@@ -270,4 +266,3 @@ def _instrumentor() -> Any:
     FleetcacheInstrumentor.__module__ = __name__
     FleetcacheInstrumentor.__qualname__ = FleetcacheInstrumentor.__name__
     return FleetcacheInstrumentor
-

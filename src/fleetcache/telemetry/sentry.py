@@ -8,7 +8,7 @@ each operation has its ``cache.*`` span, also an awaited one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -107,7 +107,7 @@ class Spans:
         """Start a span: one that is current until its end, or one that began *ago* seconds ago."""
         if ago is None:
             return self.sdk.start_span(op=op, name=name, origin=origin)
-        began = datetime.now(timezone.utc) - timedelta(seconds=ago)
+        began = datetime.now(UTC) - timedelta(seconds=ago)
         return self.sdk.start_span(op=op, name=name, origin=origin, start_timestamp=began)
 
     def enter(self, span: Any) -> None:
@@ -122,7 +122,7 @@ class Spans:
         """End *span*, which was not made current."""
         if failed:
             span.set_status("internal_error")
-        span.finish(end_timestamp=datetime.now(timezone.utc))
+        span.finish(end_timestamp=datetime.now(UTC))
 
     def describe(self, span: Any, data: Mapping[str, Any]) -> None:
         """Set *data*."""
@@ -179,7 +179,7 @@ class StreamedSpans(Spans):
     def end(self, span: Any, *, failed: bool) -> None:
         if failed:
             span.status = "error"
-        span.end(end_timestamp=datetime.now(timezone.utc))
+        span.end(end_timestamp=datetime.now(UTC))
 
     def describe(self, span: Any, data: Mapping[str, Any]) -> None:
         for name, value in data.items():
@@ -316,8 +316,7 @@ def watch(operation: Operation) -> Finish | None:
     if spans.current() is None:
         return None
     keys = [text(key) for key in operation.keys]
-    ago = 0.0 if operation.iterates else None
-    span = spans.start(op, ", ".join(keys) or operation.name, CACHE_ORIGIN, ago=ago)
+    span = spans.start(op, ", ".join(keys) or operation.name, CACHE_ORIGIN)
     spans.enter(span)
     place = place_of_cache(operation.cache)
     spans.describe(

@@ -134,8 +134,8 @@ def place_of(address: str) -> Place:
     for form in FORMS:
         if found := form.fullmatch(address):
             parts = found.groupdict()
-            numbers = {name: int(parts[name]) for name in ("port", "database") if parts.get(name)}
-            return Place(parts.get("host"), path=parts.get("path"), **numbers)
+            port = int(parts["port"]) if "port" in parts else None
+            return Place(parts.get("host"), port, parts.get("path"), int(parts["database"]))
     return Place()
 
 
@@ -182,8 +182,19 @@ def outcomes(exchange: Exchange) -> Iterator[BaseException]:
 
 
 def text(part: Any) -> str:
-    """Return one part of a command as text."""
+    """Return one part of a command as text; a script by its name."""
+    if isinstance(name := getattr(part, "name", None), str):
+        return name
     return part.decode(errors="replace") if isinstance(part, bytes) else str(part)
+
+
+def masked(command: tuple[Any, ...]) -> list[str]:
+    """Return the parts of *command*, its keys as they are, and a question mark for everything else."""
+    verb = command[0]
+    first, count = getattr(verb, "key", 1), max(getattr(verb, "names", 1), 1)
+    keys = range(first, min(first + count, len(command))) if first else ()
+    name = {1: text(command[1])} if first == 3 and len(command) > 1 else {}  # of a script
+    return [text(verb), *(text(command[at]) if at in keys else name.get(at, "?") for at in range(1, len(command)))]
 
 
 def place_of_cache(cache: Any) -> Place:

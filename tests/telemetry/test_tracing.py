@@ -1,0 +1,315 @@
+"""When spans are made: for the tools of a process, as soon as a cache is created, unless that is switched off."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+from tests.caches import own_prefix
+
+from fleetcache import Cache
+from fleetcache import commands as c
+from fleetcache.stats import Exchange
+from fleetcache.stats.exchanges import is_heard
+from fleetcache.stats.operations import is_watched
+from fleetcache.telemetry import tracing
+from fleetcache.telemetry.tracing import NOTICES, Notice, Place, allowed, masked, notice, outcomes, place_of, sent
+
+HOME = Path(__file__).resolve().parent.parent.parent
+
+
+def exchange(*commands: Any, replies: Any = None, error: Any = None) -> Exchange:
+    return Exchange("127.0.0.1:6379/0", commands, replies, 0.001, error)
+
+
+# --- what was sent, and to where ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address, place",
+    [
+        ("127.0.0.1:6379/1", Place("127.0.0.1", 6379, None, 1)),
+        ("[::1]:6379/0", Place("::1", 6379, None, 0)),
+        ("cache.example:7000/0", Place("cache.example", 7000, None, 0)),
+        ("/run/valkey.sock/2", Place(path="/run/valkey.sock", database=2)),
+        ("mymaster (primary)/3", Place(database=3)),
+        ("memory://x", Place(remote=False)),
+        ("what else", Place()),
+    ],
+)
+def test_places(address, place):
+    """An address is taken apart; one of another form has no parts, which is no error."""
+    assert place_of(address) == place
+
+
+@pytest.mark.parametrize(
+    "commands, names, transaction",
+    [
+        ([(c.GET, "a")], ["GET"], False),
+        ([(c.VOID, "lease"), (c.DEL, "a")], ["DEL"], False),
+        ([(c.GLIMPSE, "a", 0, 9), (c.EXISTS, "a")], ["EXISTS"], False),
+        ([(c.GET_NOW, "a"), (c.PTTL_NOW, "a")], ["GET"], False),
+        ([(c.MULTI,), (c.SET, "a", b"1"), (c.EXEC,)], ["SET"], True),
+        ([(c.VOID, "lease"), (c.MULTI,), (c.SET, "a", 1), (c.SET, "b", 1), (c.EXEC,)], ["SET", "SET"], True),
+        ([(c.GET, "a"), (c.DEL, "b")], ["GET", "DEL"], False),
+        ([(c.PTTL_NOW, "a"), (c.PTTL_NOW, "b")], ["PTTL", "PTTL"], False),
+    ],
+)
+def test_what_was_sent(commands, names, transaction):
+    """Commands that the library sends beside another one are left out, and so is the frame of a transaction."""
+    found = sent(exchange(*commands))
+
+    assert (found.names, found.transaction) == (names, transaction)
+    assert found.is_single == (len(names) == 1 and not transaction)
+
+
+@pytest.mark.parametrize(
+    "command, shown",
+    [
+        ((c.SET, "k", b"secret", "PX", 5), "SET k ? ? ?"),
+        ((c.MGET, "a", b"b"), "MGET a b"),
+        ((c.DEL, "a", "b"), "DEL a b"),
+        ((c.EVALSHA, c.INCR, 1, "k", 5), "EVALSHA incr ? k ?"),
+        ((c.SCAN, 0, "MATCH", "secret*"), "SCAN ? ? ?"),
+        ((c.TIME,), "TIME"),
+        ((b"GET", "k"), "GET k"),
+    ],
+)
+def test_masked_commands(command, shown):
+    """Keys are shown, and nothing else that may be a value."""
+    assert " ".join(masked(command)) == shown
+
+
+def test_outcomes():
+    """Errors are those of the exchange, of its replies, and within a transaction."""
+    refused, gone = ResponseError("WRONGTYPE"), ConnectionError()
+
+    assert list(outcomes(exchange((c.GET, "a"), replies=[b"1"]))) == []
+    assert list(outcomes(exchange((c.GET, "a"), replies=[refused]))) == [refused]
+    assert list(outcomes(exchange((c.MULTI,), (c.EXEC,), replies=[b"OK", [b"1", refused]]))) == [refused]
+    assert list(outcomes(exchange((c.GET, "a"), error=gone))) == [gone]
+
+
+# --- noticing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value, names",
+    [
+        (None, ["sentry", "opentelemetry", "ddtrace"]),
+        ("off", []),
+        ("", []),
+        ("sentry", ["sentry"]),
+        (" Sentry, ddtrace", ["sentry", "ddtrace"]),
+    ],
+)
+def test_the_switch(value, names):
+    """The environment says which tools are noticed."""
+    assert [each.name for each in allowed(value)] == names
+
+
+def test_a_tool_that_breaks_breaks_no_cache(monkeypatch, caplog):
+    """A tool for which no spans can be made is logged once a minute, and the cache works."""
+    broken = SimpleNamespace(notice=lambda: 1 / 0)
+    monkeypatch.setitem(sys.modules, "broken_tool", broken)
+    monkeypatch.setattr(tracing, "_allowed", (Notice("broken", "broken_tool", "broken_tool"),))
+    for _ in range(2):
+        cache = Cache(f"memory://{own_prefix()}")
+        cache.set("a", 1)
+
+    assert cache.get("a") == 1
+    assert [each.getMessage() for each in caplog.records] == ["broken was found, but no spans can be made for it"]
+
+
+def test_nothing_is_imported(monkeypatch):
+    """A tool that the program does not use is not imported, and neither is our module for it."""
+    code = (
+        "import sys; from fleetcache import Cache; Cache('memory://x').set('a', 1); "
+        "named = ('sentry', 'opentelemetry.instrumentation', 'ddtrace', 'fleetcache.telemetry.'); "  # redis-py imports others
+        "print([name for name in sys.modules if name.startswith(named)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOME)
+
+    assert done.stdout.strip() == "['fleetcache.telemetry.tracing']"
+
+
+def run(code: str, url: str, **environment: str) -> str:
+    """Run *code* in a process of its own, with ``URL`` in it; return what it prints."""
+    given = {**os.environ, **environment}
+    command = [sys.executable, "-c", f"URL = {url!r}\n{code}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HOME, env=given, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+SENTRY = """
+import sentry_sdk
+from fleetcache import Cache
+from fleetcache.stats.exchanges import is_heard
+from fleetcache.stats.operations import is_watched
+crumbs = []
+def note(crumb, hint): crumbs.append(crumb["message"])
+early = Cache(URL)
+sentry_sdk.init(before_breadcrumb=note)
+late = Cache(URL)
+early.set("a", 1); late.set("b", 1)
+print(is_heard(), is_watched(), crumbs)
+"""
+
+
+def test_a_tool_that_is_initialised_late(valkey):
+    """Caches that were made before it are not seen; those made afterwards are.  Without Django nothing is watched."""
+    assert run(SENTRY, valkey.tcp_url(3)) == "True False [\"SET ':1:b' [Filtered] [Filtered] [Filtered]\"]"
+
+
+def test_switched_off(valkey):
+    """With the switch a tool that is at work gets nothing."""
+    assert run(SENTRY, valkey.tcp_url(3), FLEETCACHE_TRACING="off") == "False False []"
+
+
+INSTALLED_EARLY = """
+import sentry_sdk
+from fleetcache import Cache
+from fleetcache.telemetry import sentry
+from fleetcache.stats.exchanges import is_heard
+from fleetcache.stats.operations import is_watched
+end = sentry.install()
+sentry.install()
+early = Cache(URL)
+early.set("a", 1)
+spans = []
+sentry_sdk.init(traces_sample_rate=1.0, before_send_transaction=lambda event, hint: spans.extend(event["spans"]))
+with sentry_sdk.start_transaction(name="x"):
+    early.set("a", None)
+    early.get("a")
+    early.get_or_set("b", lambda: 1, 60)
+    early.clear()
+print([(span["op"], span["data"].get("cache.hit")) for span in spans])
+end()
+print(is_heard(), is_watched())
+"""
+
+
+def test_installed_before_the_tool(valkey):
+    """`install` sees to caches that are made before the tool is initialised; a stored None is a hit; it can end."""
+    first, second = run(INSTALLED_EARLY, valkey.tcp_url(4)).splitlines()
+
+    found = eval(first)
+    assert [each for each in found if each[0] != "db.redis"] == [
+        ("cache.put", None),
+        ("cache.get", True),
+        ("cache.get", False),
+        ("cache.flush", None),
+    ]
+    assert len(found) > 8
+    assert second == "False False"
+
+
+OTEL = """
+import asyncio
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+exporter = InMemorySpanExporter(); provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+from fleetcache import Cache
+from fleetcache.telemetry.otel_spans import FleetcacheInstrumentor
+FleetcacheInstrumentor().instrument(tracer_provider=provider, operations=True, keys=True)
+cache = Cache(URL)
+def show():
+    spans = exporter.get_finished_spans(); exporter.clear()
+    names = {span.context.span_id: span.name for span in spans}
+    for span in sorted(spans, key=lambda span: span.start_time):
+        told = span.attributes
+        print(span.name, span.parent and names.get(span.parent.span_id), (told.get("db.query.text") or "-").replace(chr(10), "; "), told.get("cache.level"),
+              told.get("cache.hit"), span.end_time > span.start_time)
+cache.set("a", 1); cache.get("a")
+async def work():
+    await asyncio.gather(cache.aget("a"), cache.aget("b"))
+asyncio.run(work())
+show()
+with cache.pipeline() as pipe: pipe.get("a").incr("a").execute()
+for key in cache.iter_keys("*"): cache.get(key)
+show()
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+with suppress_instrumentation(): cache.get("a")
+FleetcacheInstrumentor().uninstrument()
+cache.get("a")
+show()
+"""
+
+
+def test_opentelemetry_operations(valkey):
+    """Spans of exchanges are within those of their operations, also of tasks that run side by side; iterations enclose nothing."""
+    lines = run(OTEL, valkey.tcp_url(5)).splitlines()
+
+    assert lines[:4] == [
+        "cache.set None - None None True",
+        "SET cache.set SET :1:a ? ? ? None None True",
+        "cache.get None - server True True",
+        "GET cache.get GET :1:a None None True",
+    ]
+    assert sorted(lines[4:8]) == [
+        "GET cache.get GET :1:a None None True",
+        "GET cache.get GET :1:b None None True",
+        "cache.get None - server False True",
+        "cache.get None - server True True",
+    ]
+    assert lines[8].startswith("cache.pipeline None")
+    assert lines[9].startswith("GET EVAL cache.pipeline")
+    rest = [line.split()[:2] for line in lines[10:]]
+    assert sorted(rest) == [["GET", "cache.get"], ["SCAN", "None"], ["cache.get", "None"], ["cache.iter_keys", "None"]]
+
+
+PROGRAM = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+provider = TracerProvider(); provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))
+trace.set_tracer_provider(provider)
+from fleetcache import Cache
+Cache(URL).get("a")
+"""
+
+
+def test_opentelemetry_instrument(valkey, tmp_path):
+    """The command ``opentelemetry-instrument`` finds fleetcache by its entry point, and makes one span of one exchange."""
+    points = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]["entry-points"][
+        "opentelemetry_instrumentor"
+    ]
+    installed = tmp_path / "fleetcache_here-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: fleetcache-here\nVersion: 1\n")
+    lines = "\n".join(f"{name} = {value}" for name, value in points.items())
+    (installed / "entry_points.txt").write_text(f"[opentelemetry_instrumentor]\n{lines}\n")
+    (tmp_path / "program.py").write_text(f"URL = {valkey.tcp_url(3)!r}\n{PROGRAM}")
+    environment = {**os.environ, "PYTHONPATH": f"{HOME / 'src'}:{tmp_path}"}
+
+    done = subprocess.run(
+        [Path(sys.executable).parent / "opentelemetry-instrument", sys.executable, tmp_path / "program.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('"db.operation.name": "GET"') == 1
+
+
+def test_a_process_without_tools_is_left_alone():
+    """In this process, which has initialised none, nobody listens and nobody watches."""
+    notice()
+
+    assert not is_heard()
+    assert not is_watched()
+    assert len(NOTICES) == 3
