@@ -20,3 +20,11 @@ def test_page_describes_every_finding():
     found = {name: severity.lower() for name, severity in SECTION.findall(PAGE.read_text())}
 
     assert found == {name: kind.severity for name, kind in KINDS.items()}
+
+
+def test_every_finding_is_provoked():
+    """Each kind is named in a test of the doctor."""
+    here = Path(__file__).parent
+    texts = "\n".join(path.read_text() for path in here.glob("test_doctor_*.py") if path.name != Path(__file__).name)
+
+    assert [name for name in KINDS if name not in texts] == []

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
-import pytest
 import redis
 from tests.inspection.doctors import USUAL, cache_at, findings
 
 from fleetcache import Cache
 from fleetcache.inspection.doctor import examine, servers
-from fleetcache.testing import valkey_server
-from fleetcache.testing.servers import EmbeddedServer
 
 
-@pytest.fixture(scope="module")
-def good() -> Iterator[EmbeddedServer]:
-    """A server whose memory has a limit, and whose policy suits a cache."""
-    with valkey_server(arguments=["--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lfu"]) as server:
-        yield server
-
-
-@pytest.fixture
-def own() -> Iterator[EmbeddedServer]:
-    """A server that a test may configure."""
-    with valkey_server() as server:
-        yield server
-
-
-def test_nothing_is_wrong(good):
+def test_nothing_is_wrong(empty):
     """A well configured server, and ordinary entries, give no finding."""
-    cache = cache_at(good.tcp_url())
+    cache = cache_at(empty)
     cache.set_many({"a": 1, "b": [2], "c": "text" * 100})
 
     assert findings(cache, probes=True).keys() <= {"near-possible"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -15,14 +16,16 @@ SAMPLE = 2048
 SHOWN = 512
 """How many bytes are decompressed at most."""
 
-INTEGER, PICKLE, JSON, OTHER = "integer", "pickle", "json", "other"
+INTEGER, PICKLE, JSON, TOKEN, OTHER = "integer", "pickle", "json", "token", "other"
+TOKENS = re.compile(rb"[0-9a-f]{32}")
+"""The tokens of locks, those of redis-py too."""
 
 
 class Format(NamedTuple):
     """What the first bytes of a payload show."""
 
     body: str
-    """The serializer's format: ``integer``, ``pickle``, ``json``, ``other`` (such as MessagePack), or ``unknown`` if compressed."""
+    """The serializer's format: ``integer``, ``pickle``, ``json``, ``token`` of a lock, ``other`` (such as MessagePack), or ``unknown`` if compressed."""
     compressed: str = ""
     """The format in which it is compressed."""
     metadata: str = ""
@@ -54,6 +57,8 @@ def _body(start: bytes, length: int) -> str:
     digits = start.removeprefix(b"-")
     if length == len(start) and digits.isdigit():
         return INTEGER
+    if length == len(start) and TOKENS.fullmatch(start):
+        return TOKEN
     if length > 2 and start[:1] == b"\x80" and start[1:2] <= b"\x05" and start[1:2] >= b"\x02":
         return PICKLE
     if start[:1] in TEXTUAL and start.isascii():
