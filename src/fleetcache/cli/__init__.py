@@ -21,6 +21,9 @@ Its modules:
     showing     tables and figures for people
     listing     output that is written as it is found
     progress    a bar on a terminal, for what lasts
+    terminal    a screen that is drawn again and again, and the keys pressed meanwhile
+    stats       the command ``stats``: adds up what the fleet has counted
+    top         ``top``: shows what the fleet does at the moment
     keys        the command ``keys``: lists entries, or counts them
     get         ``get``: shows an entry
     ttl         ``ttl``: shows how long an entry lives, or changes it
@@ -49,6 +52,8 @@ from fleetcache.cli.parsing import Parser, Table, own_version, refuse
 from fleetcache.errors import FleetcacheError
 
 COMMANDS = (
+    "stats",
+    "top",
     "keys",
     "get",
     "ttl",

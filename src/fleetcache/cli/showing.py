@@ -58,7 +58,7 @@ def duration(seconds: float | None) -> str:
 
 def moment(at: float) -> str:
     """Return seconds since 1970 as a date and a time of this machine's zone."""
-    return datetime.fromtimestamp(at).astimezone().isoformat(sep=" ", timespec="seconds")
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, indent: str = "") -> str:
@@ -81,3 +81,16 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1,
 def _fitted(cell: str, width: int, to_left: bool) -> str:
     space = " " * (width - len(ANSI.sub("", cell)))
     return cell + space if to_left else space + cell
+
+
+def cut(text: str, most: int) -> str:
+    """Return *text*, or its beginning and an ellipsis, *most* characters at most."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def clipped(line: str, width: int) -> str:
+    """Return *line* as far as it fits into *width* columns; its colours end with it."""
+    plain = ANSI.sub("", line)
+    if len(plain) <= width:
+        return line
+    return plain[:width]

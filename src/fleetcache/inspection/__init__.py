@@ -9,6 +9,7 @@ Its modules:
     pickles     what a pickle holds, told from its opcodes
     scanning    a walk through all names, in steps of bounded work
     names       names as text that can be read back, which names a pattern means, and names masked
+    rates       what a fleet does at the moment
     tags        the tags that are in use, and the entries that have one
     bench       measures a cache against a bare socket
     warm        calls a site's function, so that its results are in the cache

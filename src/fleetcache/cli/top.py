@@ -1,0 +1,175 @@
+"""``fleetcache top``: what does the fleet do at the moment?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from fleetcache.cli.calls import FINDING, FINE, Call
+from fleetcache.cli.parsing import Table, positive
+from fleetcache.cli.showing import count, cut, duration, share, size, table, visible
+from fleetcache.cli.stats import NOBODY
+from fleetcache.cli.terminal import Screen
+from fleetcache.fleet import Fleet, gather
+from fleetcache.inspection.rates import FOUND, READS, Pace, Rates
+
+KEYS = {"g": "group", "c": "command", "w": "worker"}
+INTERVAL = 2.0
+
+
+def add(commands: Table) -> None:
+    """Add the command."""
+    command = commands.command(
+        "top",
+        run,
+        help="what does the fleet do at the moment?",
+        description="Show reads, loads, errors and latencies of all processes that use the cache, again and again, until q or Ctrl-C. "
+        "g, c and w show groups, commands and workers. Rates are those between the two latest publications of each process. Exits with 0, "
+        "with --once also with 1 if no process has published anything, 2 if no server answers.",
+    )
+    command.add_argument("--once", action="store_true", help="show it once, for scripts; --json implies it")
+    command.add_argument(
+        "--interval", type=positive, default=INTERVAL, metavar="SECONDS", help="between two screens, by default 2"
+    )
+    command.add_argument(
+        "--by",
+        choices=tuple(KEYS.values()),
+        default="group",
+        help="what the table shows first, by default groups of keys",
+    )
+
+
+def run(call: Call) -> int:
+    """``fleetcache top``."""
+    rates = Rates()
+    if call.arguments.once or call.json:
+        return _once(call, rates)
+    with Screen(call) as screen, suppress(KeyboardInterrupt):
+        _watch(call, rates, screen)
+    return FINE
+
+
+def _watch(call: Call, rates: Rates, screen: Screen) -> None:
+    """Draw the screen again and again, until q."""
+    view, cache = call.arguments.by, call.cache
+    while True:
+        fleet = gather(cache)
+        pace = rates.pace(fleet)
+        until = time.monotonic() + call.arguments.interval
+        while (left := until - time.monotonic()) > 0:
+            screen.draw(lines(call, fleet, pace, view, screen.rows))
+            key = screen.key(left)
+            if key == "q":
+                return
+            view = KEYS.get(key, view)
+
+
+def _once(call: Call, rates: Rates) -> int:
+    fleet = gather(call.cache)
+    if not fleet.workers:
+        if fleet.missing:
+            return call.complain("; ".join(dict.fromkeys(fleet.missing)))
+        if not call.json:
+            call.note(f"fleetcache: {NOBODY}")
+    else:
+        rates.pace(fleet)
+        time.sleep(call.arguments.interval)
+        fleet = gather(call.cache)
+    pace = rates.pace(fleet)
+    document = {
+        "at": fleet.at,
+        "processes": len(fleet.workers),
+        "since_start": pace.since_start,
+        "totals": pace.totals,
+        "groups": pace.groups,
+        "commands": pace.commands,
+        "errors": pace.errors,
+        "workers": pace.workers,
+        "missing": fleet.missing,
+    }
+    text = "\n".join(lines(call, fleet, pace, call.arguments.by, None))
+    if call.json or fleet.workers:
+        call.answer(document, text)
+    return FINE if fleet.workers else FINDING
+
+
+def lines(call: Call, fleet: Fleet, pace: Pace, view: str, rows: int | None) -> list[str]:
+    """Return the lines of a screen, *rows* at most."""
+    totals = pace.totals
+    when = time.strftime("%H:%M:%S", time.localtime(fleet.at))
+    processes = f"{count(len(fleet.workers))} process{'' if len(fleet.workers) == 1 else 'es'}"
+    found = [call.painted(f"fleetcache top   {place(call)}   {processes}   {when}", strong=True)]
+    reads = totals.get("reads", 0.0)
+    levels = ", ".join(f"{share(totals.get(level, 0), reads)} {level}" for level in READS)
+    errors = sum(pace.errors.values())
+    found += [
+        f"reads {rate(reads)}: {levels}" if reads else "reads 0/s",
+        f"loads {rate(totals.get('loads', 0))}, waited {rate(totals.get('joined', 0))}, failed {rate(totals.get('load_errors', 0))}"
+        f"   saved {duration(totals.get('saved', 0))} of loading each second",
+        f"writes {rate(totals.get('writes', 0))}   bytes {size(totals.get('bytes_read', 0))}/s read, {size(totals.get('bytes_written', 0))}/s written   "
+        + call.painted(f"errors {rate(errors)}", good=False if errors else None),
+    ]
+    if pace.since_start:
+        found.append(call.painted(f"{count(pace.since_start)} of them: average since they began", faint=True))
+    found += [call.painted(f"not complete: {visible(each)}", good=False) for each in fleet.missing[:3]]
+    found += [NOBODY] if not fleet.workers and not fleet.missing else []
+    body = TABLES[view](pace).splitlines()
+    room = len(body) if rows is None else max(rows - len(found) - 1, 0)
+    return [*found, "", *body[:room]]
+
+
+def place(call: Call) -> str:
+    """Return which cache is shown."""
+    cache = call.cache
+    prefix = f"{visible(cache.key_prefix)} at " if cache.key_prefix else ""
+    return prefix + ", ".join(server.address for server in list(cache.topology.primaries)[:3])
+
+
+def rate(number: float) -> str:
+    """Return how often something happens in a second."""
+    return f"{number:,.0f}/s" if number >= 10 or not number else f"{number:.2g}/s"
+
+
+def _groups(pace: Pace) -> str:
+    return _reading(pace.groups.items(), "group")
+
+
+def _workers(pace: Pace) -> str:
+    return _reading(pace.workers.items(), "process")
+
+
+def _reading(several: Iterable[tuple[str, dict[str, float]]], head: str) -> str:
+    rows = []
+    for name, rates in sorted(several, key=lambda pair: -pair[1].get("reads", 0)):
+        reads, loads = rates.get("reads", 0.0), rates.get("loads", 0.0)
+        rows.append(
+            (
+                visible(cut(name, 30)),
+                rate(reads),
+                share(sum(rates.get(level, 0) for level in FOUND), reads),
+                share(rates.get("near", 0), reads),
+                rate(loads),
+                duration(rates.get("load_seconds", 0) / loads) if loads else "-",
+                rate(rates.get("writes", 0)),
+                f"{size(rates.get('bytes_read', 0))}/s",
+            )
+        )
+    return table((head, "reads", "found", "near", "loads", "each", "writes", "bytes read"), rows)
+
+
+def _commands(pace: Pace) -> str:
+    rows = [
+        (
+            visible(name),
+            rate(each["calls"]),
+            rate(each["errors"]),
+            *(duration(each.get(word)) for word in ("p50", "p95", "p99")),
+        )
+        for name, each in sorted(pace.commands.items(), key=lambda pair: -pair[1]["calls"])
+    ]
+    return table(("command", "calls", "errors", "p50", "p95", "p99"), rows)
+
+
+TABLES: dict[str, Callable[[Pace], Any]] = {"group": _groups, "command": _commands, "worker": _workers}
