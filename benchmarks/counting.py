@@ -20,7 +20,7 @@ from benchmarks.contest import Contest, Pace, Table, hold, micros, repeat, show,
 from fleetcache import Cache
 from fleetcache.testing.servers import EmbeddedServer
 
-COUNTED, NOT_COUNTED = "counted", "not counted"
+BOTH = COUNTED, NOT_COUNTED = "counted", "not counted"
 MANY = {f"many:{at}": SMALL | {"id": at} for at in range(100)}
 NAMES = list(MANY)
 MIXED = {f"group{at % 10}:{at}": SMALL | {"id": at} for at in range(100)}
@@ -50,10 +50,10 @@ def measure(server: EmbeddedServer, pace: Pace) -> dict[str, Contest]:
     pace = replace(pace, rounds=3 * pace.rounds)  # the differences are small
     contests = {}
     with ExitStack() as stack:
-        far = {name: made(server, name == COUNTED) for name in (COUNTED, NOT_COUNTED)}
+        far = {name: made(server, name == COUNTED) for name in BOTH}
         for operation, prepare in REMOTE.items():
             contests[operation] = hold({name: repeat(prepare(cache)) for name, cache in far.items()}, pace)
-        near = {name: made(server, name == COUNTED, NEAR=True) for name in (COUNTED, NOT_COUNTED)}
+        near = {name: made(server, name == COUNTED, NEAR=True) for name in BOTH}
         for cache in near.values():
             fill(cache)
             stack.callback(cache.near.close)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import redis
 
-from benchmarks import awaiting, cluster, eviction, growth, hotpath, loading, near, remote, staleness
+from benchmarks import awaiting, cluster, counting, eviction, growth, hotpath, loading, near, remote, staleness
 from benchmarks.contenders import FLOOR, OURS
 from benchmarks.contest import FULL, Contest, Table, arguments, once, times
 from benchmarks.loading.calls import PAIRS
@@ -93,6 +93,15 @@ def near_targets(found: near.Outcome, stale: staleness.Outcome) -> list[Target]:
     idle = stale.seen.get(staleness.IDLE)
     targets.append(Target("staleness, idle reader: p99, ms", 5, idle and idle.percentile(0.99) * 1e3))
     return targets
+
+
+def counting_targets(contests: Mapping[str, Contest]) -> list[Target]:
+    """Return what counting may add."""
+    limits = {"get": 1.02, "near get, str": 1.05}
+    return [
+        Target(f"counting, {operation}: time / without", limit, contests[operation].ratio(*counting.BOTH))
+        for operation, limit in limits.items()
+    ]
 
 
 def cluster_targets(contests: Mapping[str, Contest]) -> list[Target]:
@@ -186,6 +195,8 @@ def main() -> None:
         stale = staleness.measure(server, pace)
         evicted = eviction.measure(server, pace)
     with EmbeddedServer(port=True) as server:
+        counted = counting.measure(server, pace)
+    with EmbeddedServer(port=True) as server:
         scattered = cluster.measure(server, pace)
     with EmbeddedServer(port=True) as server:
         profiles = hotpath.measure(server)
@@ -193,6 +204,7 @@ def main() -> None:
     reached = [
         *targets(blocking, crowds.contests[100]),
         *near_targets(nearby, stale),
+        *counting_targets(counted),
         *cluster_targets(scattered.contests),
         *loading_targets(loaded),
     ]
@@ -206,6 +218,7 @@ def main() -> None:
             *near.tables(nearby),
             *staleness.tables(stale),
             *evicted,
+            *counting.tables(counted),
             *cluster.tables(scattered),
             *loading.tables(loaded),
             # What falls short is reported with its profile.

@@ -26,6 +26,8 @@ SHOWN: Final = 20
 """How many keys a snapshot has in each list of the largest."""
 GAP: Final = 31
 """The largest distance between two exchanges that are timed; the mean is half of it."""
+SAMPLES: Final = 64
+"""How many samples are kept until they are added to the distributions."""
 FEW: Final = 8
 """More commands than this are counted by `Counter`, which takes longer to begin with."""
 PARTS: Final = ("near", "loading", "servers", "advice", "audit")
@@ -54,7 +56,7 @@ class Calls:
         self.next = 0
         """The count at which an exchange is timed again."""
         self.seen = 0
-        """The count when one was timed last."""
+        """The count when one was timed that has been added to the distributions."""
 
 
 class Commands(dict[bytes, Calls]):
@@ -81,6 +83,8 @@ class Tally:
         """All exchanges of several commands; its latency is not used."""
         self.errors: Counter[str] = Counter()
         """Exchanges that failed, by the class of the error."""
+        self.samples: list[Any] = []
+        """The exchanges that were timed lately: see `settle`."""
         self.hits, self.bytes, self.seconds = self.known.hits, Top(), Top()
         self._begin()
         TALLIES.add(self)
@@ -92,6 +96,7 @@ class Tally:
             group.clear()  # in place: copies, and reads under way, refer to it
         self.calls.clear()
         self.errors.clear()
+        self.samples = []
         self.together, self.loads = Calls(), Latency()
         for top in (self.hits, self.bytes, self.seconds):
             top.clear()
@@ -184,22 +189,29 @@ class Tally:
         took = perf_counter() - began
         turn.next = turn.count + 1 + int(chance.random() * GAP)
         calls = self.calls[command[0]]
-        weight, calls.seen = calls.count - calls.seen, calls.count
-        if timed:
-            calls.latency.note(took)
-        if command[0] == b"GET":
-            self._sampled(command[1], reply, weight)
-        elif command[0] == b"MGET" and type(reply) is list and len(reply) == len(command) - 1:
-            place = int(chance.random() * len(reply))
-            self._sampled(command[1 + place], reply[place], weight * len(reply))
+        place, of = 0, 1
+        if type(reply) is list and command[0] == b"MGET" and len(reply) == len(command) - 1:
+            of = len(reply)
+            place = int(chance.random() * of)
+            reply = reply[place]
+        size = len(reply) if type(reply) is bytes else None
+        name = None if size is None else command[1 + place]
+        self.samples.append((calls, calls.count, took if timed else None, name, size, of))
+        if len(self.samples) >= SAMPLES:
+            self.settle()
 
-    def _sampled(self, name: str, payload: Any, weight: int) -> None:
-        """Note a read of a sample, which stands for *weight* reads."""
-        if type(payload) is not bytes or self.known[name] is self.known.own:
-            return
-        key = self.known.grouping.key(name)
-        self.hits.add(key, weight)
-        self.bytes.add(key, weight * len(payload))
+    def settle(self) -> None:
+        """Add the samples to the distributions: many at a time, since code that runs seldom runs slowly."""
+        samples, self.samples = self.samples, []
+        gets, key_of = (self.calls.get(b"GET"), self.calls.get(b"MGET")), self.known.grouping.key
+        for calls, count, took, name, size, of in samples:
+            weight, calls.seen = count - calls.seen, count
+            if took is not None:
+                calls.latency.note(took)
+            if calls in gets and size is not None and self.known[name] is not self.known.own:
+                key = key_of(name)
+                self.hits.add(key, weight * of)
+                self.bytes.add(key, weight * of * size)
 
     def failed(self, error: BaseException, commands: Iterable[tuple[Any, ...]]) -> None:
         """Count *error*, which ended an exchange of *commands*; a refusal has been counted of its own command."""
@@ -219,6 +231,7 @@ class Tally:
 
     def figures(self, copies: Copies | None = None) -> dict[str, Any]:
         """Return what was counted, and the hits of the *copies* that the near cache has now."""
+        self.settle()
         groups = {name: {each: getattr(group, each) for each in SUMS} for name, group in self.groups.copy().items()}
         hits = Counter(self.hits.sums.copy())
         if copies is not None:
