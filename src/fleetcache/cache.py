@@ -78,10 +78,10 @@ class Shared:
     def parts(self) -> dict[str, Any]:
         """Return the parts of `Cache.snapshot` that are not counted by the tally, and where it finds the copies."""
         info = info_of(self)
-        copies, advice = None, None
-        if self.near is not None:
-            copies, advice = self.near.store, self.near.advice() or None
-        return {**{part: info[part] for part in ("near", "loading", "servers")}, "copies": copies, "advice": advice}
+        parts = {part: info[part] for part in ("near", "loading", "servers")}
+        if (near := self.near) is None:
+            return {**parts, "copies": None}
+        return {**parts, "copies": near.store, "advice": near.advice() or None, "audit": near.audit() or None}
 
 
 _shared: Sharing[Shared] = Sharing()
@@ -205,7 +205,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
             topology, codec = cls.make_topology(settings), cls.make_codec(settings)
             tally = tally_of(settings)
             groups = None if tally is None else tally.known
-            near = open_near(settings, announced(settings), topology, cls.warns, groups)
+            near = open_near(settings, announced(settings), topology, cls.warns, groups, codec)
             found = _shared.put(key, Shared(settings, topology, codec, Stats(), near, tally))
             PUBLISHING.enlist(found)
         return found

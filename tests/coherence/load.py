@@ -42,6 +42,7 @@ from tests.coherence.mutants import install
 from tests.faces import AWAITING, BLOCKING, Face
 
 from fleetcache import Cache
+from fleetcache.near import audit
 from fleetcache.twin import complete
 
 THREADS, TASKS, BOTH = "threads", "tasks", "both"
@@ -78,6 +79,8 @@ class Workload:
     cancels: float = 0.0
     clears: float = 0.0
     mutant: str | None = None
+    audit: int = 0
+    """One of so many hits is audited."""
 
 
 @dataclass
@@ -97,6 +100,7 @@ class Process:
         self.load = load
         params = {"KEY_PREFIX": keys.PREFIX, "TIMEOUT": None}
         options = {"socket_timeout": load.timeout, "socket_connect_timeout": load.timeout, "NEAR": load.near}
+        options["STATS"] = {"AUDIT": load.audit}
         self.cache = Cache(load.url, {**params, "OPTIONS": options})
         self.begin(load.process)
 
@@ -161,7 +165,8 @@ class Process:
     def outcome(self) -> Outcome:
         """Return what happened."""
         near = self.cache.near
-        return Outcome(self.recorder.history, near.stats() if near is not None else {}, self.errors, self.crashes)
+        stats = {} if near is None else {**near.stats(), "audit": near.audit()}
+        return Outcome(self.recorder.history, stats, self.errors, self.crashes)
 
     def loop(self, first: int) -> None:
         async def some_of_them() -> None:
@@ -365,6 +370,7 @@ def main(load: Workload, orders: Connection) -> None:
     sys.setswitchinterval(0.0002)
     warnings.simplefilter("ignore", DeprecationWarning)
     install(load.mutant)
+    audit.PAUSE = 0.01  # a run is short
     process = Process(load)
     children: list[tuple[int, Path]] = []
     while True:

@@ -63,6 +63,10 @@ class Report:
     def hits(self) -> int:
         return sum(outcome.stats.get("hits", 0) for outcome in self.outcomes)
 
+    def audited(self, what: str) -> int:
+        """Return the sum of a figure of the audits of all processes."""
+        return sum(outcome.stats.get("audit", {}).get(what, 0) for outcome in self.outcomes)
+
     @property
     def stalest(self) -> float:
         return stalest(self.history)
@@ -104,6 +108,7 @@ class Run:
         processes: int,
         topology: str,
         mutant: str | None,
+        audit: int,
     ) -> None:
         self.scenario = scenario
         self.stack = ExitStack()
@@ -122,6 +127,7 @@ class Run:
                 url=self.ground.url,
                 near=NEAR | scenario.near,
                 mutant=mutant,
+                audit=audit,
                 **scenario.load,
             )
             self.load = load
@@ -230,10 +236,13 @@ def run(
     processes: int = 1,
     topology: str = "one",
     mutant: str | None = None,
+    audit: int = 0,
 ) -> Report:
-    """Let a scenario happen, and return what the checker says."""
+    """Let a scenario happen, and return what the checker says; one of *audit* hits is audited, 0 for none."""
     began = time.monotonic()
-    this = Run(scenario, seed, face=face, server=server, processes=processes, topology=topology, mutant=mutant)
+    this = Run(
+        scenario, seed, face=face, server=server, processes=processes, topology=topology, mutant=mutant, audit=audit
+    )
     with this.stack:
         this.order("warm")
         this.order("start")

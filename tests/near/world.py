@@ -111,7 +111,7 @@ class Door:
 
 def near(prefix: str, store: Store) -> Any:
     """Return what `Reads` need of a near cache."""
-    return SimpleNamespace(prefixes=(prefix,), options=OPTIONS, store=store, counts=Counts(), warns=False)
+    return SimpleNamespace(prefixes=(prefix,), options=OPTIONS, store=store, counts=Counts(), warns=False, auditor=None)
 
 
 class World:

@@ -407,6 +407,8 @@ class Listener:
         for reads in tracking.readers:
             if (watcher := reads.store.watcher) is not None:
                 watcher.turn(now)
+            if reads.auditor is not None:
+                reads.auditor.turn(now)
         due = self.gate.run_patiently(self._do_what_is_due, now)
         unsure = now > self.checked + (tracking.options.t_topo if tracking.state is State.LIVE else DOUBT)
         if not self.probing and (unsure or tracking.canary_due(now)) and self.sock is sock:

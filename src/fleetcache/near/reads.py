@@ -77,6 +77,9 @@ class Reads:
         watcher = near.store.watcher
         self.sampled: Mapping[str, Any] = {} if watcher is None else watcher.known
         """Names of which not only the store wants to know the changes."""
+        self.auditor = near.auditor
+        self.audited: Mapping[str, Any] = {} if near.auditor is None else near.auditor.rings
+        """Names of which the audit notes what happens."""
         self.pending: dict[str, Read] = {}
         """Completed reads that are not decided on yet."""
         self.covered = False
@@ -153,8 +156,12 @@ class Reads:
                 deadline, epoch = min(deadline, *[tag.deadline for tag in read.tags]), Bound(epoch, read.tags)
             if self.store.put(read.name, read.value, read.payload, deadline, epoch):
                 self.counts.filled += 1
+            if read.name in self.audited:
+                self._note(read.name, "read from the server, and kept")
             return
         self.counts.refused += read.number > 0
+        if read.name in self.audited:
+            self._note(read.name, "read from the server, and not kept")
         copy = self.store.copies.get(read.name)
         if copy is not None and not copy.holds(read.value, read.payload):
             # It is not known which of the two is newer.
@@ -162,12 +169,18 @@ class Reads:
 
     def drop(self, name: str, cause: str) -> None:
         """Give up the copy of *name*, if there is one; the next read leaves another."""
+        if name in self.audited:
+            self._note(name, cause)
         if self.store.drop(name):
             self.counts.invalidations[cause] += 1
             if self.door is not None:
                 self.door.knows(name)
         if name in self.sampled and (watcher := self.store.watcher) is not None:
             watcher.changed(name)
+
+    def _note(self, name: str, what: str) -> None:
+        if self.auditor is not None:
+            self.auditor.note(name, what)
 
     def missed(self, name: str, value: Any, payload: bytes | None, left: Any) -> None:
         """Tell the store's watcher of a read of *name*, which it knows or samples; the rest as with `arrive`."""
@@ -188,6 +201,8 @@ class Reads:
         self._forgotten()
 
     def _forgotten(self) -> None:
+        if self.audited and self.auditor is not None:
+            self.auditor.note_all("every copy given up")
         if self.store.watcher is not None:
             self.store.watcher.forgotten()
 

@@ -235,14 +235,15 @@ def epoch_of(entry: Entry) -> Epoch:
     return epoch.epoch if type(epoch) is Bound else epoch
 
 
-def watch(entry: Entry, hit: Callable[[Entry], object]) -> None:
-    """Let *hit* be called at the next hit of *entry*, once."""
+def watch(entry: Entry, hit: Callable[[Entry], object]) -> bool:
+    """Let *hit* be called at the next hit of *entry*, once; return False if it was to be called already."""
     epoch = entry.epoch
     while type(epoch) is Watched:
         if epoch.hit == hit:
-            return
+            return False
         epoch = epoch.first
     entry.epoch = Watched(entry.epoch, hit)
+    return True
 
 
 class Watch(Protocol):
