@@ -16,6 +16,8 @@ configure()
 from django.core.management import call_command
 from django.test import Client, override_settings
 
+from fleetcache.fleet.publishing import USUAL
+
 SETTINGS: dict[str, Any] = {
     "INSTALLED_APPS": [
         "django.contrib.admin",
@@ -56,9 +58,13 @@ SETTINGS: dict[str, Any] = {
 @contextmanager
 def site(caches: dict[str, Any], **settings: Any) -> Iterator[None]:
     """Make the process a site with an admin and these *caches*."""
-    with override_settings(**SETTINGS, CACHES=caches, **settings):
-        _migrate()
-        yield
+    usual = USUAL.seconds
+    try:
+        with override_settings(**{**SETTINGS, "CACHES": caches, **settings}):
+            _migrate()
+            yield
+    finally:
+        USUAL.seconds = usual  # the app has set it for the process
 
 
 @memoized

@@ -1,6 +1,11 @@
-"""The URLs of a site with an admin."""
+"""The URLs of a site with two admins."""
 
 from django.contrib import admin
 from django.urls import path
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from fleetcache.django.admin import register
+
+staff = admin.AdminSite(name="staff")
+register(staff)
+
+urlpatterns = [path("admin/", admin.site.urls), path("staff/", staff.urls)]

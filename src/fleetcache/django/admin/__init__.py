@@ -8,16 +8,17 @@ Its modules:
     pages        the list of pages
     site         what they have in common: permissions, the navigation, acts
     asking       questions to servers, each with a bound
-    fleet        the figures of all workers, or of this process
+    found        names on servers, found by a bounded walk
+    tables       tables that are sorted and shown page by page by links
     showing      figures as text
     charts       figures as pictures, in SVG
     overview     the caches
     workers      the processes that use a cache, and their near caches
     groups       groups of keys, and what each is worth
+    keys         the keys that a cache holds: found, described, changed, deleted
+    erasing      deletion by pattern, in steps
     tags         tags, and their invalidation
     held         leases and locks that somebody holds now
-    keys         keys, and what each holds
-    erasing      deletion by pattern
     slowlog      the servers' slow logs
     doctor       what is wrong with a cache
 """

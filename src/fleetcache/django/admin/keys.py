@@ -12,8 +12,7 @@ from django.http import Http404, HttpResponseNotAllowed, HttpResponseRedirect
 from fleetcache.django.admin import showing
 from fleetcache.django.admin.asking import TROUBLE
 from fleetcache.django.admin.erasing import Erasing
-from fleetcache.django.admin.site import CHANGE, DELETE, KEYS, UNPICKLE, allowed, require
-from fleetcache.django.backend import SESSIONS
+from fleetcache.django.admin.site import CHANGE, DELETE, KEYS, UNPICKLE, allowed, hides, require
 from fleetcache.errors import SettingsError
 from fleetcache.inspection import keys
 from fleetcache.inspection.names import belongs, is_library, library_pattern, parts
@@ -199,7 +198,7 @@ class Keys(Erasing):
 
 def may_see(request: Any, key: str) -> bool:
     """Whether the user may see *key*: the key of a session lets its reader take the session over."""
-    return SESSIONS not in key or bool(request.user.is_superuser)
+    return not hides(request, key)
 
 
 def _is_pickled(found: Any) -> bool:

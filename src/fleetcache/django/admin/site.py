@@ -22,8 +22,9 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.http import urlencode
 
-from fleetcache.django.backend import RedisCache, entries
+from fleetcache.django.backend import SESSIONS, RedisCache, entries
 from fleetcache.django.models import permitted
+from fleetcache.inspection.names import masked_key
 
 APP = "fleetcache"
 
@@ -44,6 +45,11 @@ def require(request: Any, permission: str) -> None:
     """Refuse *request* with status 403 unless its user has *permission*."""
     if not allowed(request, permission):
         raise PermissionDenied(f"this needs the permission {APP}.{permission}")
+
+
+def hides(request: Any, text: str) -> bool:
+    """Whether *text* is kept from the user in any case: the key of a session lets its reader take the session over."""
+    return SESSIONS in text and not request.user.is_superuser
 
 
 class Page(ModelAdmin):
@@ -122,7 +128,7 @@ class Page(ModelAdmin):
             return HttpResponseNotAllowed(["GET", "HEAD", *(["POST"] if self.acts else [])])
         alias, cache, wrong = self._chosen(request.GET.get("cache")) if self.chooses else ("", None, "")
         found = self.context(request, alias, cache) if cache is not None or not self.chooses else {}
-        return self.render(request, self.template, {**found, "alias": alias, "wrong": wrong})
+        return self.render(request, self.template, {"alias": alias, "wrong": wrong, **found})
 
     def _act(self, request: Any) -> Any:
         name = request.POST.get("act", "")
@@ -143,12 +149,36 @@ class Page(ModelAdmin):
             **self.admin_site.each_context(request),
             "title": self.title,
             "page": self,
-            "pages": self.navigation(context.get("alias", "")),
+            "pages": self.navigation(request, context.get("alias", "")),
             "choices": [name for name, *_ in entries()] if self.chooses else [],
-            "sees_keys": allowed(request, KEYS),
+            "sees_keys": self.sees_keys(request),
             "may": {permission: allowed(request, permission) for permission in (CHANGE, DELETE, CLEAR, UNPICKLE)},
         }
         return TemplateResponse(request, template, {**common, **context})
+
+    def sees_keys(self, request: Any) -> bool:
+        """Whether keys, tags and the arguments of commands are shown in full."""
+        return allowed(request, KEYS)
+
+    def key(self, request: Any, key: str) -> str:
+        """Return *key* as this user may see it, in full or masked."""
+        return key if self.sees_keys(request) and not hides(request, key) else masked_key(key)
+
+    def confirmed(self, request: Any) -> bool:
+        """Whether the user has answered `confirm` with yes."""
+        return bool(request.POST.get("confirmed") == "yes")
+
+    def confirm(self, request: Any, alias: str, sentence: str, text: str = "", *, button: str) -> Any:
+        """Return a page that asks *sentence*; its *button* sends the request once more, with ``confirmed=yes``."""
+        fields = [
+            (name, value)
+            for name, values in request.POST.lists()
+            if name not in {"csrfmiddlewaretoken", "confirmed"}
+            for value in values
+        ]
+        asked = {"sentence": sentence, "text": text, "button": button, "fields": fields, "action": request.path}
+        back = self.url(cache=alias or None)
+        return self.render(request, "admin/fleetcache/confirm.html", {"alias": alias, "back": back, **asked})
 
     # --- addresses --------------------------------------------------------------------------------
 
@@ -162,11 +192,11 @@ class Page(ModelAdmin):
         """Return a redirection to the page of *alias*."""
         return HttpResponseRedirect(self.url(cache=alias, **query))
 
-    def navigation(self, alias: str) -> list[dict[str, Any]]:
-        """Return a link to each page that this site has."""
+    def navigation(self, request: Any, alias: str) -> list[dict[str, Any]]:
+        """Return a link to each page that this site has, and that the user may see."""
         found = []
         for page in self.admin_site._registry.values():  # in the order of `pages.PAGES`
-            if isinstance(page, Page):
+            if isinstance(page, Page) and page.has_view_permission(request):
                 url = page.url(cache=alias if page.chooses else None)
                 found.append({"title": page.title, "url": url, "current": page.slug == self.slug})
         return found

@@ -1,0 +1,85 @@
+"""Makes the pictures of the admin's pages: ``python -m docs.screenshots``.
+
+It runs a site on a Valkey of its own, with a fleet of 60 workers that is not there, and a Chromium that looks at it.
+"""
+
+from __future__ import annotations
+
+import threading  # noqa: TID251 - a loader that takes long, in a thread of its own
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tests.admin import browser
+from tests.admin.fleet import publish, tell_history
+from tests.admin.test_pages import of
+
+from fleetcache.testing import valkey_server
+
+PICTURES = Path(__file__).parent / "pictures"
+
+LARGEST = 120_000
+"""The most bytes of a picture."""
+
+SHOTS: dict[str, tuple[str, bool, int]] = {
+    # The picture: the page, whether it is dark, and the height of the window.
+    "admin-caches": ("overview/", False, 860),
+    "admin-caches-dark": ("overview/", True, 860),
+    "admin-workers": ("workers/?host=web-1", False, 760),
+    "admin-groups": ("groups/", False, 900),
+    "admin-tags": ("tags/", False, 760),
+    "admin-held": ("held/", False, 800),
+    "admin-slowlog": ("slowlog/", True, 760),
+    "admin-doctor": ("doctor/", False, 860),
+}
+
+
+def main() -> None:
+    """Write all pictures."""
+    with ExitStack() as stack:
+        server = stack.enter_context(valkey_server())
+        caches = {"default": of(server.tcp_url(0), NEAR=True), "sessions": of(server.tcp_url(1))}
+        address = stack.enter_context(browser.served(caches))
+        fill()
+        for name, (page, dark, height) in SHOTS.items():
+            with browser.chromium((1280, height)) as driver:
+                browser.dark(driver, dark)
+                browser.log_in(driver, address)
+                driver.get(f"{address}/admin/fleetcache/{page}")
+                path = PICTURES / f"{name}.png"
+                browser.picture(driver, path)
+                size = path.stat().st_size
+                print(f"{path.name}: {size:,} bytes")  # noqa: T201
+                if size > LARGEST:
+                    raise SystemExit(f"{path.name} has more than {LARGEST} bytes")
+
+
+def fill() -> None:
+    """Put into the caches what the pages show."""
+    from django.core.cache import caches
+
+    cache: Any = caches["default"]
+    publish(cache, 60)
+    tell_history(cache)
+    publish(caches["sessions"], 60, seed=2)
+    tell_history(caches["sessions"], seed=2)
+    for number in range(40):
+        cache.set(f"products:{number}", {"name": "shoe"}, timeout=3600, tags=["catalogue", f"shop:{number % 4}"])
+    for name in ("import:prices", "mail:newsletter"):
+        cache.lock(f"lock:{name}", timeout=90).acquire()
+    threading.Thread(target=_load, args=(cache,), daemon=True).start()
+    raw = cache.get_client()
+    raw.config_set("slowlog-log-slower-than", 2000)
+    for rounds in (1_000_000, 400_000):
+        raw.eval(
+            f"local sum = 0 for i = 1, {rounds} do sum = sum + i end return redis.call('GET', KEYS[1])", 1, "report"
+        )
+
+
+def _load(cache: Any) -> None:
+    cache.get_or_set("search:blue-shoes", lambda: time.sleep(600), lease=120)  # noqa: TID251 - it waits
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The processes that use a cache, and their near caches."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from django.http import Http404
+from django.utils.html import format_html
+
+from fleetcache.django.admin import showing
+from fleetcache.django.admin.site import Page
+from fleetcache.django.admin.tables import Column, table
+from fleetcache.fleet import Worker, gather
+
+
+class Workers(Page):
+    """A row for each process, a summary of each host, and a page for one process."""
+
+    slug = "workers"
+    title = "Workers"
+    template = "admin/fleetcache/workers.html"
+
+    def more(self) -> list[tuple[str, str, Any]]:
+        """Return the view of one process."""
+        return [("one/", "one", self.one)]
+
+    def context(self, request: Any, alias: str, cache: Any) -> dict[str, Any]:
+        """Return the workers of *cache*, of all hosts or of the one in ``?host=``."""
+        fleet = gather(cache)
+        host = request.GET.get("host", "")
+        workers = [worker for worker in fleet.workers if not host or worker.host == host]
+        return {
+            "missing": fleet.missing,
+            "host": host,
+            "whole": self.url(cache=alias),
+            "table": table(request, self._columns(alias, fleet.workers), workers, sort="host"),
+            "hosts": [_host(name, self.url(cache=alias, host=name), fleet.workers) for name in _hosts(fleet.workers)],
+            "mixed": mixed(fleet.workers),
+            "audit": _audit(worker.snapshot.get("audit") for worker in fleet.workers),
+        }
+
+    def _columns(self, alias: str, workers: Sequence[Worker]) -> list[Column]:
+        usual = _usual(worker.digest for worker in workers)
+        now = time.time()
+
+        def link(worker: Worker) -> Any:
+            url = self.url("one", cache=alias, host=worker.host, pid=worker.pid, name=worker.name)
+            return format_html('<a href="{}">{}</a>{}', url, worker.pid, " (this one)" if worker.own else "")
+
+        return [
+            Column("host", "Host", lambda w: w.host, lambda w: (w.host, w.pid)),
+            Column("pid", "Process", link, lambda w: w.pid),
+            Column("version", "Version", lambda w: w.version, lambda w: w.version),
+            Column("settings", "Settings", lambda w: w.digest[:6] + (" ≠" if w.digest != usual else ""), lambda w: w.digest,
+                   "Equal for equal settings; ≠ marks those that differ from most"),
+            Column("age", "Seen", lambda w: showing.seconds(max(now - w.at, 0)) + " ago", lambda w: now - w.at,
+                   "When the process has published its figures", figure=True),
+            Column("up", "Running", lambda w: showing.seconds(now - w.started), lambda w: now - w.started, figure=True),
+            Column("state", "Near cache", _state, lambda w: near(w, "state") or ""),
+            *FIGURES,
+        ]  # fmt: skip
+
+    def one(self, request: Any) -> Any:
+        """Return the page of one process, which ``?host=``, ``?pid=`` and ``?name=`` name."""
+        alias, cache, wrong = self._chosen(request.GET.get("cache"))
+        if cache is None:
+            raise Http404(wrong)
+        wanted = tuple(request.GET.get(word, "") for word in ("host", "pid", "name"))
+        for worker in gather(cache).workers:
+            if (worker.host, str(worker.pid), worker.name) == wanted or (worker.name and worker.name == wanted[2]):
+                found = {"alias": alias, **self._one(request, alias, worker)}
+                return self.render(request, "admin/fleetcache/worker.html", found)
+        gone = "This process has ended, or has not published its figures for a while."
+        return self.render(request, "admin/fleetcache/worker.html", {"alias": alias, "wrong": gone})
+
+    def _one(self, request: Any, alias: str, worker: Worker) -> dict[str, Any]:
+        copies = worker.snapshot.get("near") or {}
+        audit = worker.snapshot.get("audit") or {}
+        return {
+            "worker": worker,
+            "back": self.url(cache=alias),
+            "seen": showing.seconds(max(time.time() - worker.at, 0)),
+            "running": showing.seconds(max(time.time() - worker.started, 0)),
+            "near": [{"name": name, "text": _plain(name, figure)} for name, figure in copies.items()],
+            "advice": _advice(worker.snapshot.get("advice")),
+            "advised": (worker.snapshot.get("advice") or {}).get("text", ""),
+            "audit": _audit([audit]),
+            "events": [self._event(request, event) for event in audit.get("events") or () if isinstance(event, dict)],
+        }
+
+    def _event(self, request: Any, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is shown of a hit that was wrong, and of what had happened to its name."""
+        at = event.get("at") or 0.0
+        return {
+            "at": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            "key": self.key(request, str(event.get("key", ""))),
+            "promise": event.get("promise", ""),
+            "history": [
+                {
+                    "before": showing.seconds(at - (each.get("at") or at)),
+                    "what": each.get("what"),
+                    "value": each.get("value"),
+                }
+                for each in event.get("history") or ()
+            ],
+        }
+
+
+def near(worker: Worker, figure: str) -> Any:
+    """Return a *figure* of the near cache of *worker*, or None."""
+    return (worker.snapshot.get("near") or {}).get(figure)
+
+
+def _figure(name: str, title: str, hint: str = "", text: Any = showing.number) -> Column:
+    return Column(name, title, lambda w: text(near(w, name)), lambda w: near(w, name), hint, figure=True)
+
+
+def _sum(name: str, title: str, hint: str) -> Column:
+    def count(worker: Worker) -> int | None:
+        found = near(worker, name)
+        return sum(found.values()) if isinstance(found, dict) else None
+
+    return Column(name, title, lambda w: showing.number(count(w)), count, hint, figure=True)
+
+
+def _ratio(worker: Worker) -> float | None:
+    hits, misses = near(worker, "hits") or 0, near(worker, "misses") or 0
+    return hits / (hits + misses) if hits + misses else None
+
+
+def lag(counts: Any) -> float | None:
+    """Return the time in which 99 of 100 canaries were announced, in seconds; *counts* as in ``info()["near"]["lag"]``."""
+    if not isinstance(counts, dict):
+        return None
+    known = sorted(
+        (int(name.split()[1]), count)
+        for name, count in counts.items()
+        if name.split()[1:2] and name.split()[1].isdigit()
+    )
+    whole, seen = sum(count for _, count in known), 0
+    for limit, count in known:
+        seen += count
+        if seen >= 0.99 * whole:
+            return limit / 1e6
+    return None
+
+
+def _state(worker: Worker) -> Any:
+    state, why = near(worker, "state") or showing.NONE, near(worker, "why") or ""
+    return format_html('{} <span class="fc-why">{}</span>', state, why) if why else state
+
+
+FIGURES = (
+    _figure("entries", "Copies", "Copies that are held now"),
+    _figure("bytes", "Memory", "What the copies take", showing.size),
+    _figure("hits", "Near hits", "Reads that a copy answered"),
+    Column("ratio", "Near hit ratio", lambda w: showing.percent(_ratio(w) or 0, 1) if _ratio(w) is not None else showing.NONE, _ratio, figure=True),
+    _sum("evictions", "Evicted", "Copies removed without a change"),
+    _sum("invalidations", "Invalidated", "Copies removed by a change"),
+    Column("lag", "Lag", lambda w: showing.seconds(lag(near(w, "lag"))), lambda w: lag(near(w, "lag")), "99 of 100 announcements came within this time", figure=True),
+)  # fmt: skip
+
+
+def _usual(values: Iterable[str]) -> str:
+    """Return the most frequent of *values*."""
+    counted = Counter(values).most_common(1)
+    return counted[0][0] if counted else ""
+
+
+def mixed(workers: Sequence[Worker]) -> list[str]:
+    """Return sentences about workers that run another version, or other settings, than most."""
+    found = []
+    for what, of in (("fleetcache", lambda w: w.version), ("settings", lambda w: w.digest[:6])):
+        counts = Counter(map(of, workers))
+        if len(counts) > 1:
+            (most, many), *others = counts.most_common()
+            listed = ", ".join(f"{count} {other}" for other, count in others[:5])
+            more = f", and {len(others) - 5} others" if len(others) > 5 else ""
+            found.append(f"Not all workers run the same {what}: {many} of {len(workers)} run {most}, {listed}{more}.")
+    return found
+
+
+def _hosts(workers: Sequence[Worker]) -> list[str]:
+    return sorted({worker.host for worker in workers})
+
+
+def _host(name: str, url: str, workers: Sequence[Worker]) -> dict[str, Any]:
+    own = [worker for worker in workers if worker.host == name]
+    states = Counter(near(worker, "state") or showing.NONE for worker in own)
+    hits, misses = (sum(near(worker, word) or 0 for worker in own) for word in ("hits", "misses"))
+    return {
+        "name": name,
+        "url": url,
+        "workers": len(own),
+        "states": ", ".join(f"{count} {state}" for state, count in states.most_common()),
+        "bytes": showing.size(sum(near(worker, "bytes") or 0 for worker in own)),
+        "entries": showing.number(sum(near(worker, "entries") or 0 for worker in own)),
+        "ratio": showing.percent(hits, hits + misses),
+    }
+
+
+def _audit(audits: Iterable[Any]) -> dict[str, Any] | None:
+    """Return the sum of *audits* in words, None if nobody audits."""
+    known = [audit for audit in audits if audit]
+    if not known:
+        return None
+    compared, wrong = (sum(audit.get(word, 0) for audit in known) for word in ("compared", "violations"))
+    return {
+        "compared": showing.number(compared),
+        "violations": showing.number(wrong),
+        "wrong": bool(wrong),
+        "nines": showing.nines(compared, wrong),
+    }
+
+
+def _advice(advice: Any) -> list[dict[str, Any]]:
+    sizes = advice.get("sizes") if isinstance(advice, dict) else None
+    return [
+        {
+            "size": showing.size(each.get("max_bytes")),
+            "ratio": showing.percent(each.get("hit_ratio") or 0, 1),
+            "error": showing.percent(each.get("error") or 0, 1),
+        }
+        for each in sizes or ()
+        if isinstance(each, dict)
+    ]
+
+
+def _plain(name: str, figure: Any) -> str:
+    if isinstance(figure, dict):
+        return ", ".join(f"{word} {showing.number(count)}" for word, count in figure.items()) or "none"
+    if name in {"bytes", "max_bytes"}:
+        return showing.size(figure)
+    return showing.number(figure) if isinstance(figure, (int, float)) and not isinstance(figure, bool) else str(figure)

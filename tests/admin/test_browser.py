@@ -1,0 +1,168 @@
+"""The pages in a real browser: under a strict policy, light and dark, with nothing but a keyboard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.admin import browser
+from tests.admin.fleet import publish, tell_history
+from tests.admin.test_pages import PAGES, of
+from tests.waiting import until
+
+pytestmark = pytest.mark.newest
+
+
+@pytest.fixture(scope="module")
+def address(valkey: Any) -> Iterator[str]:
+    """The address of a site with a fleet."""
+    with browser.served({"default": of(valkey.url(0)), "other": of("memory://browser")}) as address:
+        from django.core.cache import caches
+
+        publish(caches["default"], 60)
+        tell_history(caches["default"], 6)
+        caches["default"].set("a", 1, tags=["red"])
+        yield address
+
+
+@pytest.fixture(scope="module")
+def driver(address: str) -> Iterator[Any]:
+    """A browser that has logged in."""
+    with browser.chromium() as driver:
+        browser.log_in(driver, address)
+        assert driver.title.startswith("Site administration")
+        yield driver
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_renders(address: str, driver: Any, page: str) -> None:
+    """Each page has its styles, asks nobody else for anything, and the console says nothing."""
+    browser.said(driver), browser.requested(driver)
+
+    driver.get(f"{address}/admin/fleetcache/{page}/")
+
+    current = driver.find_element("css selector", '.fc-nav [aria-current="page"]')
+    assert current.value_of_css_property("border-bottom-style") == "solid"  # the style sheet was accepted
+    assert browser.said(driver) == []
+    assert [url for url in browser.requested(driver) if not url.startswith(address)] == []
+    assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_dark(address: str, driver: Any, page: str) -> None:
+    """Where the browser prefers dark pages, all text stands out from what is behind it, and so it does in light ones."""
+    for dark in (True, False):
+        browser.dark(driver, dark)
+        driver.get(f"{address}/admin/fleetcache/{page}/")
+
+        contrasts = driver.execute_script(CONTRASTS)
+
+        assert (driver.execute_script("return luminance(document.body)") < 0.1) is dark
+        assert len(contrasts) > 10
+        assert [each for each in contrasts if each[0] < 4.5] == []
+
+
+CONTRASTS = """
+const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+const light = ([r, g, b]) => {
+  const [x, y, z] = [r, g, b].map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+};
+const behind = (node) => {
+  for (; node; node = node.parentElement) {
+    const found = channels(getComputedStyle(node).backgroundColor);
+    if (found.length < 4 || found[3] > 0) return found;
+  }
+  return [255, 255, 255];
+};
+window.luminance = (node) => light(behind(node));
+const found = [];
+for (const node of document.querySelectorAll('#content-main *')) {
+  const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+  if (!own || node.closest('svg') || !node.offsetParent) continue;
+  const [a, b] = [light(channels(getComputedStyle(node).color)), light(behind(node))];
+  found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), node.tagName, node.textContent.trim().slice(0, 40)]);
+}
+return found;
+"""
+"""Returns the contrast of each text with its background (WCAG 2.2: 4.5 at least), what it is and what it says."""
+
+
+IS_WITHIN = "return !!arguments[0].closest('#content-main')"
+"""Whether an element is in the page, not in the admin's frame, which has links of the same names."""
+
+
+def tab_to(driver: Any, wanted: str) -> Any:
+    """Press the tab key until the element of the page with this name has the focus, and return it."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    for _ in range(120):
+        ActionChains(driver).send_keys(Keys.TAB).perform()
+        focused = driver.switch_to.active_element
+        name = focused.get_attribute("aria-label") or focused.text
+        if name.strip().lower() == wanted.lower() and driver.execute_script(IS_WITHIN, focused):
+            return focused
+    raise AssertionError(f"the tab key does not reach {wanted!r}")
+
+
+def text(driver: Any, selector: str) -> str:
+    """Return the text of the first element that *selector* finds, "" if there is none, as while a page is loaded."""
+    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+
+    try:
+        found: str = driver.find_element("css selector", selector).text
+    except (NoSuchElementException, StaleElementReferenceException):
+        return ""
+    return found
+
+
+def press_enter(driver: Any) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    ActionChains(driver).send_keys(Keys.ENTER).perform()
+
+
+def test_pages_are_reached_by_keyboard(address: str, driver: Any) -> None:
+    """The tab key goes through the pages in their order, shows where it is, and enter opens one and sorts a table."""
+    driver.get(f"{address}/admin/fleetcache/overview/")
+
+    order = [link.text for link in driver.find_elements("css selector", ".fc-nav a")]
+    link = tab_to(driver, order[0])
+    reached = [link.text]
+    for name in order[1:]:
+        focused = tab_to(driver, name)
+        reached.append(focused.text)
+        assert focused.value_of_css_property("outline-style") == "solid"
+    assert reached == order
+
+    driver.get(f"{address}/admin/fleetcache/overview/")
+    tab_to(driver, "Workers")
+    press_enter(driver)
+    until(lambda: driver.current_url.startswith(f"{address}/admin/fleetcache/workers/"))
+    tab_to(driver, "Memory")
+    press_enter(driver)
+    until(lambda: text(driver, "th[aria-sort]").lower() == "memory ▼")
+    tab_to(driver, "Next")
+    press_enter(driver)
+    until(lambda: "Page 2 of 2" in text(driver, ".fc-pages"))
+
+
+def test_a_tag_is_invalidated_by_keyboard(address: str, driver: Any) -> None:
+    """A button asks first, and its answer has the focus."""
+    from django.core.cache import caches
+
+    caches["default"].set("shirt", 1, tags=["blue"])
+    driver.get(f"{address}/admin/fleetcache/tags/")
+
+    tab_to(driver, "Invalidate blue")
+    press_enter(driver)
+    until(lambda: text(driver, ".fc-danger") == "Invalidate")
+    until(lambda: driver.switch_to.active_element.text == "Invalidate")
+    assert caches["default"].get("shirt") == 1
+    press_enter(driver)
+
+    until(lambda: "The tag blue was invalidated." in text(driver, ".messagelist"))
+    assert caches["default"].get("shirt") is None
