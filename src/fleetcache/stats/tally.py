@@ -194,7 +194,7 @@ class Tally:
             of = len(reply)
             place = int(chance.random() * of)
             reply = reply[place]
-        size = len(reply) if type(reply) is bytes else None
+        size = len(reply) if type(reply) is bytes and len(command) > 1 else None  # PING has no name
         name = None if size is None else command[1 + place]
         self.samples.append((calls, calls.count, took if timed else None, name, size, of))
         if len(self.samples) >= SAMPLES:
