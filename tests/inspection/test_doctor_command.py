@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from io import StringIO
 
 import pytest
@@ -124,3 +126,23 @@ def test_manage_py(empty):
     assert ended.value.code == 1
     assert "CACHES['default']: OPTIONS['OUTAGE_TTL']" in out.getvalue()
     assert "local" not in out.getvalue()
+
+
+def test_fleet(empty, told):
+    """The processes that publish their figures are taken into account; the doctor itself publishes none."""
+    url = f"{empty}?key_prefix=shop"
+    code = (
+        "import sys; from fleetcache import Cache; from fleetcache.fleet import publishing;"
+        "publishing.installed = lambda: sys.argv[2];"
+        "cache = Cache(sys.argv[1], {'KEY_PREFIX': 'shop', 'OPTIONS': {'STATS': {'PUBLISH': 60}}}); cache.set('a', 1);"
+        "publishing.PUBLISHING.of(cache.common).publish()"
+    )
+    for version in ("1.0", "2.0"):
+        subprocess.run([sys.executable, "-c", code, empty, version], check=True)
+
+    exit_code, text = told(url, "--no-probe", "--json")
+
+    found = {each["id"]: each for each in json.loads(text)["findings"]}
+    assert exit_code == 1
+    assert "1.0 (1), 2.0 (1)" in found["versions-mixed"]["found"]
+    assert "settings-mixed" not in found

@@ -67,7 +67,7 @@ def test_no_deadline(valkey, name, value):
 
 def fleet(count: int, **same: object) -> SimpleNamespace:
     """Return a fleet of *count* processes on this machine."""
-    workers = [SimpleNamespace(**{"host": node(), "version": "1", "settings": "a", **same}) for _ in range(count)]
+    workers = [SimpleNamespace(**{"host": node(), "version": "1", "digest": "a", **same}) for _ in range(count)]
     return SimpleNamespace(workers=workers, totals={}, missing=[])
 
 
@@ -179,7 +179,7 @@ def test_processes_that_differ(valkey):
 
     assert not {"versions-mixed", "settings-mixed"} & findings(cache, fleet=fleet(3)).keys()
     assert "1 (2), 2 (1)" in findings(cache, fleet=mixed)["versions-mixed"].found
-    mixed.workers[1].settings = "b"
+    mixed.workers[1].digest = "b"
     assert "settings-mixed" in findings(cache, fleet=mixed)
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fleetcache.cache import Cache
-from fleetcache.caches import DEFAULT_ALIAS, CacheHandler, from_environment
+from fleetcache.caches import DEFAULT_ALIAS, VARIABLE, CacheHandler, from_environment
 from fleetcache.cli.calls import FINDING, FINE, UNREACHABLE, Call, WrongUse
 from fleetcache.cli.parsing import Table
 from fleetcache.cli.places import DJANGO, caches_in, url_in
 from fleetcache.cli.showing import visible
 from fleetcache.errors import SettingsError
+from fleetcache.fleet import Fleet, gather
 from fleetcache.inspection.doctor import KINDS, Finding, examine, refused
+from fleetcache.settings import from_url
 
 GONE = frozenset(("server-away", "server-refuses"))
+SILENT = {"STATS": False}
 NAMES = {"error": "error", "warning": "warning", "info": "note"}
 
 
@@ -53,7 +57,9 @@ def run(call: Call) -> int:
         if isinstance(cache, SettingsError):
             findings = [refused(alias, cache)]
         else:
-            findings = examine(cache, alias=alias, others=caches, fleet=None, probes=not call.arguments.no_probe)
+            findings = examine(
+                cache, alias=alias, others=caches, fleet=fleet_of(cache), probes=not call.arguments.no_probe
+            )
             gone = {each.subject for each in findings if each.id in GONE}
             unreachable |= gone.issuperset({server.address for server in cache.topology.servers})
         found[alias] = [each for each in findings if each.id not in ignored]
@@ -64,22 +70,34 @@ def run(call: Call) -> int:
 
 
 def opened(call: Call) -> Mapping[str, Cache | SettingsError]:
-    """Return the caches of the site by alias, as its workers have them, or why one cannot be made."""
+    """Return the caches of the site by alias, or why one cannot be made.
+
+    They are as its workers have them, but count nothing: this process is no worker, and publishes no figures.
+    """
     arguments = call.arguments
-    if url_in(arguments):
-        return {DEFAULT_ALIAS: call.configured}
+    if url := url_in(arguments):
+        return of_entries({DEFAULT_ALIAS: url})
     if getattr(arguments, "in_django", False):
         return of_django()
     entries: Mapping[str, Any] | None = from_environment(os.environ)
     if arguments.settings or not entries:
         module = arguments.settings or os.environ.get(DJANGO)
         if not module:
-            return {DEFAULT_ALIAS: call.configured}  # which says what is missing
+            raise WrongUse(f"give the URL of a server or --settings, or set {VARIABLE}")
         entries = caches_in(module)
-    if entries is None:
-        return of_django()
-    handler = CacheHandler(entries)
-    return {alias: attempted(handler.__getitem__, alias) for alias in handler}
+    return of_django() if entries is None else of_entries(entries)
+
+
+def of_entries(entries: Mapping[str, Any]) -> dict[str, Cache | SettingsError]:
+    """Return the caches of *entries*, URLs or entries of ``CACHES``, without Django."""
+    return {alias: attempted(one_of, entry, alias) for alias, entry in entries.items()}
+
+
+def one_of(entry: Any, alias: str) -> Cache:
+    """Return the cache of one *entry*."""
+    location, params = (entry.get("LOCATION"), dict(entry)) if isinstance(entry, Mapping) else from_url(entry)
+    params["OPTIONS"] = {**(params.get("OPTIONS") or {}), **SILENT}
+    return CacheHandler({alias: {**params, "LOCATION": location}})[alias]
 
 
 def of_django() -> dict[str, Cache | SettingsError]:
@@ -87,18 +105,28 @@ def of_django() -> dict[str, Cache | SettingsError]:
     from fleetcache.django.backend import entries
     from fleetcache.django.management.opening import made
 
-    return {alias: attempted(lambda alias: made(alias, {}), alias) for alias, _, _ in entries()}
+    return {alias: attempted(made, alias, SILENT) for alias, _, _ in entries()}
 
 
-def attempted(make: Any, alias: str) -> Cache | SettingsError:
-    """Return what *make* makes of *alias*, or why it refuses."""
+def attempted(make: Callable[..., Cache], *arguments: Any) -> Cache | SettingsError:
+    """Return what *make* makes of *arguments*, or why it refuses."""
     try:
-        made: Cache = make(alias)
+        return make(*arguments)
     except SettingsError as error:
         return error
     except ValueError as error:
         return SettingsError(str(error))
-    return made
+    except Exception as error:  # Django's ImproperlyConfigured, which cannot be named here
+        if type(error).__name__ != "ImproperlyConfigured":
+            raise
+        return SettingsError(str(error))
+
+
+def fleet_of(cache: Cache) -> Fleet | None:
+    """Return the processes that publish their figures; None if none does."""
+    found = gather(cache)
+    workers = [worker for worker in found.workers if not worker.own]
+    return replace(found, workers=workers) if workers else None
 
 
 def counts(found: Mapping[str, list[Finding]]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.contract import Reply, Server
 from fleetcache.exchange.runtime import BLOCKING
 from fleetcache.exchange.wire import facts_in, pack
+from fleetcache.fleet import Fleet
 from fleetcache.twin import complete
 
 PATIENCE = 5.0
@@ -167,11 +168,13 @@ def permitted(reply: Reply) -> bool:
 class Examination:
     """One cache that is examined: what its servers say, asked when a check first needs it."""
 
-    def __init__(self, cache: Any, alias: str, others: Mapping[str, Any], fleet: Any, *, probes: bool = True) -> None:
+    def __init__(
+        self, cache: Any, alias: str, others: Mapping[str, Any], fleet: Fleet | None, *, probes: bool = True
+    ) -> None:
         self.cache = cache
         self.alias = alias
         self.others = others
-        self.fleet = fleet
+        self.fleet: Fleet | None = fleet
         self.probes = probes
         self.settings = cache.settings
         self.options = cache.settings.options

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from fleetcache.fleet import Fleet
 from fleetcache.inspection.doctor.access import check_rights, check_way
 from fleetcache.inspection.doctor.aliases import check_aliases
 from fleetcache.inspection.doctor.asking import Examination
@@ -50,7 +51,7 @@ def examine(
     *,
     alias: str = "",
     others: Mapping[str, Any] | None = None,
-    fleet: Any = None,
+    fleet: Fleet | None = None,
     probes: bool = True,
 ) -> list[Finding]:
     """Return what is wrong with *cache*, its servers and its settings, the worst first.

@@ -17,7 +17,7 @@ def check_workers(examination: Examination) -> Iterator[Finding]:
         return
     for what, kind, attribute in (
         ("releases of fleetcache", "versions-mixed", "version"),
-        ("settings of this cache", "settings-mixed", "settings"),
+        ("settings of this cache", "settings-mixed", "digest"),
     ):
         counts = Counter(str(getattr(worker, attribute, "")) for worker in fleet.workers)
         if len(counts) > 1:
@@ -25,7 +25,7 @@ def check_workers(examination: Examination) -> Iterator[Finding]:
             found = f"{len(fleet.workers)} processes have {len(counts)} {what}: {among}"
             yield finding(kind, examination.subject, found, "Nothing during a deployment; else restart the older ones.")
     if fleet.missing:
-        found = f"{len(fleet.missing)} processes, such as {fleet.missing[0]}"
+        found = "; ".join(fleet.missing[:3]) + f" and {len(fleet.missing) - 3} more" * (len(fleet.missing) > 3)
         yield finding("workers-unreadable", examination.subject, found, "See whether they run another release.")
 
 
