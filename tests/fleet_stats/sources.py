@@ -10,6 +10,7 @@ from tests.caches import params
 from fleetcache import Cache
 from fleetcache.client import ShardClient
 from fleetcache.fleet.publishing import Publisher
+from fleetcache.stats.latency import Latency
 
 PLACES = ("valkey", "cluster", "sentinel", "shards", "memory")
 
@@ -55,9 +56,13 @@ def group(**figures: float) -> dict[str, float]:
     return {**dict.fromkeys(names + more, 0), **figures}
 
 
-def latency(*buckets: tuple[float, int]) -> dict[str, Any]:
-    """Return a latency with these buckets."""
-    return {"count": sum(n for _, n in buckets), "p50": 0, "p95": 0, "p99": 0, "buckets": list(map(list, buckets))}
+def latency(*times: tuple[float, int]) -> dict[str, Any]:
+    """Return the latency of these seconds, each with its count."""
+    found = Latency()
+    for seconds, count in times:
+        for _ in range(count):
+            found.note(seconds)
+    return found.figures()
 
 
 def snapshot(**parts: Any) -> dict[str, Any]:

@@ -55,6 +55,8 @@ class RedisCache(Cache, BaseCache):
         try:
             super().__init__(location, params, defaults=stand_ins())
             self._server, self._params = location, params
+            if self.tally is not None and not self.tally.alias:
+                self.tally.alias = found_alias(location, params)
         except SettingsError as error:
             wrong = ImproperlyConfigured(str(located(error, alias_of(location, params))))
             # Django's own check makes every cache.  With this app installed our check reports the error, and the
@@ -156,11 +158,17 @@ def settings_of(alias: str, entry: Mapping[str, Any]) -> Settings:
 
 
 def alias_of(location: Any, params: Mapping[str, Any]) -> str:
-    """Return the place of these settings, such as CACHES['default']: Django does not tell a backend its alias."""
+    """Return the place of these settings, such as CACHES['default']."""
+    alias = found_alias(location, params)
+    return f"CACHES[{alias!r}]" if alias else "cache settings"
+
+
+def found_alias(location: Any, params: Mapping[str, Any]) -> str:
+    """Return the first alias with these settings, "" if there is none: Django does not tell a backend its alias."""
     for alias, entry in settings.CACHES.items():
         if {"LOCATION": "", **entry, "BACKEND": ""} == {**params, "LOCATION": location, "BACKEND": ""}:
-            return f"CACHES[{alias!r}]"
-    return "cache settings"
+            return str(alias)
+    return ""
 
 
 class Misconfigured(RedisCache):

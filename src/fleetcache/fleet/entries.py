@@ -107,5 +107,5 @@ def _without_zeros(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_quantiles(latency: Mapping[str, Any]) -> dict[str, Any]:
-    """Return only the buckets: all else can be had from them."""
-    return {"buckets": latency.get("buckets") or []}
+    """Return only the buckets and the sum: all else can be had from them."""
+    return {"sum": round(latency.get("sum", 0.0), 6), "buckets": latency.get("buckets") or []}

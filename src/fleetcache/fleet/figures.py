@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
+
+from fleetcache.stats.latency import Latency
 
 STATES = ("live", "armed", "connecting", "asleep", "suspect", "aside", "dead", "off")
 """The states of near caches; of several the last one counts, but `off` only if there is no other."""
@@ -78,27 +81,12 @@ def added(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def latency(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the sum of latencies, each with its buckets: ``[upper limit in seconds, count]``."""
-    buckets: dict[float, int] = {}
+    """Return the sum of latencies, bucket by bucket; those that are none are left out."""
+    found = Latency()
     for each in several:
-        for upper, count in _pairs(each.get("buckets")):
-            if _is_number(count) and isinstance(upper, (int, float)):
-                buckets[upper] = buckets.get(upper, 0) + count
-    listed = [[upper, buckets[upper]] for upper in sorted(buckets)]
-    quantiles = {name: quantile(listed, share) for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
-    return {"count": sum(buckets.values()), **quantiles, "buckets": listed}
-
-
-def quantile(buckets: Iterable[Iterable[float]], share: float) -> float | None:
-    """Return the upper limit, in seconds, of the bucket that holds this *share* of all; None of nothing."""
-    listed = [tuple(each) for each in buckets]
-    wanted = share * sum(count for _, count in listed)
-    seen = 0.0
-    for upper, count in listed:
-        seen += count
-        if count and seen >= wanted:
-            return upper
-    return None
+        with suppress(ValueError, OverflowError):
+            found.add(Latency.read(each))
+    return found.figures()
 
 
 def restored(snapshot: Any) -> dict[str, Any]:

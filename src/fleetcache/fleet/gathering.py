@@ -14,6 +14,7 @@ from fleetcache.errors import FleetcacheError
 from fleetcache.exchange.contract import Command, Server
 from fleetcache.fleet import entries, figures, places
 from fleetcache.fleet.publishing import PUBLISHING, Publisher, digest, host, installed
+from fleetcache.telemetry.metrics import Fleets
 from fleetcache.twin import complete
 
 MOST = 1000
@@ -65,20 +66,21 @@ class Fleet:
     """When it was read: seconds since 1970."""
 
 
-def gather(cache: Any) -> Fleet:
+def gather(cache: Any, *, live: bool = True) -> Fleet:
     """Return what all processes that use *cache* have published, and the figures of this process as they are now.
 
     It never raises in an outage: `Fleet.missing` says what could not be read.  At most 1,000 processes are read.
+    Not *live*: this process is shown as it has published itself, too, so that every process sees the same.
     """
-    return complete(_gather(cache.still or cache))
+    return complete(_gather(cache.still or cache, live))
 
 
-async def agather(cache: Any) -> Fleet:
+async def agather(cache: Any, *, live: bool = True) -> Fleet:
     """Return what `gather` returns."""
-    return await _gather(cache)
+    return await _gather(cache, live)
 
 
-async def _gather(cache: Any) -> Fleet:
+async def _gather(cache: Any, live: bool) -> Fleet:
     missing: list[str] = []
     prefix = cache.settings.key_prefix
     found: list[Worker] = []
@@ -91,7 +93,7 @@ async def _gather(cache: Any) -> Fleet:
         left -= quota
     if listed > MOST:
         missing.append(f"{listed - MOST} or more of {listed} processes: at most {MOST} are read")
-    workers = _with_own(cache, found)
+    workers = _with_own(cache, found) if live else found
     workers.sort(key=lambda worker: (worker.host, worker.pid, worker.name))
     totals = figures.total(worker.snapshot for worker in workers)
     return Fleet(workers=workers, totals=totals, missing=missing, at=time.time())
@@ -185,3 +187,6 @@ def _with_own(cache: Any, found: list[Worker]) -> list[Worker]:
         own=True,
     )
     return [*(worker for worker in found if not name or worker.name != name), own]
+
+
+Fleets.gather = gather

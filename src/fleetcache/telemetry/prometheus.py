@@ -1,0 +1,109 @@
+"""Metrics in Prometheus: ``install()`` registers a collector, which reads what was counted when it is scraped.
+
+A process serves its own figures.  Where several processes share one port, as under gunicorn, a scrape meets one of them by
+chance.  With ``fleet=cache`` whichever answers serves the figures of all, each under its own label ``worker``, as they
+were last published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+
+from fleetcache.telemetry.metrics import GROUPS, METRICS, Collector, Metric, Points, buckets, of_fleet, own
+
+LABELS = {
+    "cache.name": "cache",
+    "cache.request.type": "result",
+    "cache.level": "level",
+    "cache.group": "group",
+    "db.operation.name": "command",
+    "error.type": "error",
+    "server.address": "server",
+}
+"""The names of labels in Prometheus; others stay as they are."""
+
+UNITS = {"s": "_seconds", "By": "_bytes"}
+
+
+def install(
+    registry: CollectorRegistry = REGISTRY, *, groups: int = GROUPS, fleet: Any = None, django_names: bool = False
+) -> FleetcacheCollector:
+    """Register all caches of this process, also those made later; return the collector, for ``registry.unregister``.
+
+    The first *groups* groups of keys that are used have series of their own; all others are added to the group ``other``.
+    *fleet* is a cache: then all processes that publish its figures are reported, each with a label ``worker``, and nothing
+    else.  With *django_names* there are also the metrics of django-prometheus, for dashboards made for it.
+    """
+    collector = FleetcacheCollector(groups=groups, fleet=fleet, django_names=django_names)
+    registry.register(collector)
+    return collector
+
+
+class FleetcacheCollector:
+    """A custom collector of prometheus_client."""
+
+    def __init__(self, *, groups: int = GROUPS, fleet: Any = None, django_names: bool = False) -> None:
+        self.collector = Collector(own if fleet is None else partial(of_fleet, fleet), groups)
+        self.first = ("cache.name",) if fleet is None else ("cache.name", "worker")
+        self.django_names = django_names
+
+    def describe(self) -> list[Family]:
+        """Return the families without values."""
+        return [*(self._family(metric) for metric in METRICS), *(_of_django({}) if self.django_names else ())]
+
+    def collect(self) -> Iterator[Family]:
+        """Return the families with their values of now."""
+        found = self.collector.collect()
+        for metric in METRICS:
+            family = self._family(metric)
+            for labels, value in found[metric.name].items():
+                if metric.kind == "histogram":
+                    bounds = [(f"{bound:g}", count) for bound, count in buckets(value)]
+                    family.add_metric(labels, [*bounds, ("+Inf", value.count)], value.sum)
+                else:
+                    family.add_metric(labels, value)
+            yield family
+        if self.django_names:
+            yield from _of_django(found)
+
+    def _family(self, metric: Metric) -> Any:
+        kinds: dict[str, Any] = {
+            "counter": CounterMetricFamily,
+            "gauge": GaugeMetricFamily,
+            "histogram": HistogramMetricFamily,
+        }
+        labels = [LABELS.get(label, label) for label in (*self.first, *metric.labels)]
+        return kinds[metric.kind](name_of(metric), metric.meaning, labels=labels)
+
+
+def name_of(metric: Metric) -> str:
+    """Return the name of *metric* in Prometheus; prometheus_client adds ``_total`` to those of counters."""
+    return f"fleetcache_{metric.name.removeprefix('cache.').replace('.', '_')}{UNITS.get(metric.unit, '')}"
+
+
+def _of_django(found: dict[str, Points]) -> list[Family]:
+    """Return the metrics of django-prometheus, whose label ``backend`` is ``redis``: reads of all caches together."""
+    reads = found.get("cache.requests", {}).items()
+    hits = sum(count for labels, count in reads if "miss" not in labels)
+    misses = sum(count for labels, count in reads if "miss" in labels)
+    errors = found.get("cache.operation.errors", {}).items()
+    failed = sum(count for labels, count in errors if labels[-1] in {"GET", "MGET"})
+    values = {
+        "get": ("Total get requests on cache", hits + misses + failed),
+        "get_hits": ("Total hits on cache", hits),
+        "get_misses": ("Total misses on cache", misses),
+        "get_fail": ("Total get request failures by cache", failed),
+    }
+    families: list[Family] = []
+    for name, (meaning, value) in values.items():
+        family = CounterMetricFamily(f"django_cache_{name}", meaning, labels=["backend"])
+        if found:
+            family.add_metric(["redis"], value)
+        families.append(family)
+    return families
