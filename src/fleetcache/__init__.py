@@ -52,7 +52,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
     policy        how long loaded values live, and what to do when they are old
     marks         objects that stand for "no value"
     times         timeouts to whole milliseconds or seconds
-    telemetry/    spans, in the tools that the process uses
+    telemetry/    spans and metrics, in the tools that the process uses
     stats/        metrics: the counters of ``cache.info()``, listeners to each exchange with a server, watchers of operations
     threads       the library's own threads: how they start and end
     forks         locks and random numbers in forked processes

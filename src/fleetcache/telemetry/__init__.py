@@ -6,4 +6,8 @@ Its modules:
     sentry       spans and breadcrumbs in Sentry
     otel_spans   spans in OpenTelemetry
     datadog      spans in Datadog
+    metrics      every metric: its name, sentence and unit, and how it is read from what was counted
+    otel         metrics in OpenTelemetry
+    prometheus   metrics in Prometheus
+    statsd       metrics by any StatsD client
 """

@@ -181,7 +181,7 @@ METRICS: tuple[Metric, ...] = (
     _metric("cache.near.state", "gauge", "1", "1 for the state of the near cache, `off` without one.", "state", _state),
     _metric(
         "cache.owed_tags", "gauge", "{tag}", "Tags whose invalidation no server has received yet, of all caches of the process.",
-        "", lambda snapshot: [((), (snapshot.get("loading") or {}).get("owed_tags", 0))],
+        "", lambda snapshot: [((), (snapshot.get("loading") or {}).get("owed_tags", 0))], largest=True,
     ),
     _metric(
         "cache.audit.compared", "counter", "{request}", "Hits that were compared with the entry on the server.", "",
