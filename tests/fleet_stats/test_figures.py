@@ -37,6 +37,14 @@ def test_latencies_are_added_by_bucket_and_quantiles_taken_from_the_sum():
     assert total["latency"]["sum"] == pytest.approx(0.99 + 2)
 
 
+def test_a_quantile_is_the_limit_of_its_bucket():
+    """Of rates, too, which are no whole numbers; of nothing there is none."""
+    buckets = [[0.001, 0.5], [0.01, 0.4], [0.1, 0.1]]
+
+    assert [figures.quantile(buckets, share) for share in (0.5, 0.6, 0.95)] == [0.001, 0.01, 0.1]
+    assert figures.quantile([], 0.5) is None
+
+
 def test_the_worst_state_counts():
     """A fleet is as live as its worst near cache; processes without one do not count."""
     states = ["live", "dead", "live", "off"]

@@ -89,6 +89,18 @@ def latency(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return found.figures()
 
 
+def quantile(buckets: Iterable[Iterable[float]], share: float) -> float | None:
+    """Return the upper limit, in seconds, of the bucket that holds this *share* of all; None of nothing."""
+    listed = [tuple(each) for each in buckets]
+    wanted = share * sum(count for _, count in listed)
+    seen = 0.0
+    for upper, count in listed:
+        seen += count
+        if count and seen >= wanted:
+            return upper
+    return None
+
+
 def restored(snapshot: Any) -> dict[str, Any]:
     """Return *snapshot*, as it was published, in its whole shape; what does not fit into the shape is left out.
 
