@@ -276,7 +276,7 @@ class Loading(Joining):
             value = self._opened(self.served(copy, MISSING))
             if value is not MISSING:
                 return Seen(value, metadata=NEAR)
-            copy.hits -= 1  # it is to be renewed
+            copy.hits -= 1  # it is a copy of "missing", or to be renewed
         return self._told(await self.find(wish.name, fresh=fresh))
 
     def _told(self, found: Seen) -> Seen:
