@@ -25,6 +25,7 @@ check: .venv/check ## Lint, check types and the direction of imports.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m docs.settings --check
+	$(BIN)/python -m docs.cli --check
 
 bench: .venv/bench ## Measure against the peers and a bare socket; write docs/performance.md (ARGS=--quick).
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -37,6 +38,7 @@ dist: .venv/dist ## Build the wheel and the sdist, and use each in an empty envi
 
 docs: .venv/docs ## Write the pages that are made from the code, and build the site: build/site/docs/README.html.
 	$(BIN)/python -m docs.settings
+	$(BIN)/python -m docs.cli
 	$(BIN)/sphinx-build -q -W --keep-going -c docs/site -d build/doctrees . build/site
 
 clean: ## Remove everything that make has made.

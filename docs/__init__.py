@@ -1,1 +1,1 @@
-"""The documentation, and `docs.settings`, which writes the part of it that is generated."""
+"""The documentation, and `docs.settings` and `docs.cli`, which write the parts of it that are generated."""

@@ -14,6 +14,8 @@ from fleetcache.errors import FleetcacheError
 
 Place: TypeAlias = Literal["url", "option", "settings", "none"]
 
+JSON = "print one JSON document, also for an error"
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are exceptions, so that they may be said in JSON."""
@@ -60,7 +62,7 @@ class Table:
             command.add_argument("place", metavar="URL", nargs="?", help="the same as --url")
         if place != "none":
             add_place(command, alias=place != "settings")
-        command.add_argument("--json", action="store_true", help="print one JSON document, also for an error")
+        command.add_argument("--json", action="store_true", help=JSON)
         command.set_defaults(run=run)
         return command
 
@@ -93,7 +95,7 @@ def add_naming(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--name",
         action="store_true",
-        help="keys are whole names on the server, as `keys --show-keys --name` prints them",
+        help="keys are whole names on the server, as `keys --full-names --show-keys` writes them",
     )
 
 
