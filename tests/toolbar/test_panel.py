@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import re
 import threading
 from typing import Any
 
@@ -80,6 +81,16 @@ def test_what_is_known_of_a_call(valkey):
         assert "tests/toolbar/" in found["trace"]
         assert "site.py" in found["trace"]
         assert "reading.py" not in found["trace"]
+
+
+async def test_place_of_a_call(valkey, view):
+    """The place shows the code of the site, not the machinery that runs it, in either kind of view."""
+    with site(valkey.tcp_url()) as made:
+        await AsyncClient().get(f"/{view}")
+
+        files = set(re.findall(r'djdt-file">([^<]+)<', calls(made[0])[0]["trace"]))
+        assert "site.py" in files
+        assert not files & {"thread.py", "sync.py", "futures.py", "events.py", "operations.py"}
 
 
 def test_near_reads(valkey):

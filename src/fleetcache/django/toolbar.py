@@ -15,9 +15,11 @@ from contextvars import ContextVar, Token
 from dataclasses import asdict, dataclass, field
 from functools import cache as memoized
 from pathlib import Path
+from sysconfig import get_path
 from time import perf_counter
 from typing import Any, ClassVar
 
+import asgiref
 from django.conf import settings
 from django.core.cache import caches
 from django.template import Context, Engine
@@ -32,6 +34,8 @@ from fleetcache.stats.operations import Facts, Finish, Operation
 from fleetcache.stats.tally import Tally
 
 HOME = str(Path(fleetcache.__file__).parent)
+ASGIREF = str(Path(asgiref.__file__).parent)
+STDLIB = get_path("stdlib")
 TEMPLATES = Path(__file__).parent / "templates"
 MOST = 1000
 """How many calls of a request are kept; of further ones only the number is known."""
@@ -196,7 +200,7 @@ class Recording:
         """Return where the call was made, as HTML, without the library's own frames."""
         from debug_toolbar.utils import get_stack_trace, render_stacktrace  # type: ignore[import-not-found,unused-ignore]
 
-        return str(render_stacktrace([frame for frame in get_stack_trace() if not frame[0].startswith(HOME)]))
+        return str(render_stacktrace([frame for frame in get_stack_trace() if not is_machinery(frame[0])]))
 
     # --- showing ----------------------------------------------------------------------------------
 
@@ -241,6 +245,13 @@ class Recording:
         engine = Engine(dirs=[str(TEMPLATES)], autoescape=True)
         text: str = engine.get_template("fleetcache/toolbar.html").render(Context(self.get_stats()))
         return text
+
+
+def is_machinery(path: str) -> bool:
+    """Whether the file at *path* says nothing about who made a call: of the library, Python's own, or asgiref's."""
+    if "site-packages" in path:
+        return path.startswith((HOME, ASGIREF))
+    return path.startswith((HOME, STDLIB, "<frozen"))
 
 
 def level_of(facts: Facts) -> str:
