@@ -52,7 +52,7 @@ def test_something_found(valkey, told):
     assert "maxmemory is not set." in text
     assert "the system stops the server" in text
     assert "Set maxmemory" in text
-    assert "See docs/doctor.md#memory-unlimited" in text
+    assert "See `fleetcache docs doctor#memory-unlimited`" in text
 
 
 def test_nobody_answers(told):

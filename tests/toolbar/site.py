@@ -69,6 +69,22 @@ async def gathering(request: Any) -> HttpResponse:
     return page()
 
 
+async def shop(request: Any) -> HttpResponse:
+    """A page as shops have: many reads, of every kind."""
+    cache = caches["default"]
+    products = [f"products:{number}" for number in range(12)]
+    await cache.aget_many(products)
+    await cache.aset_many({key: {"name": "shoe", "price": 49} for key in products[:10]}, 60)
+    for key in products[:3]:
+        await cache.aget(key)
+        await cache.aget(key)
+        await cache.aget(key)
+    await cache.aget_or_set("prices:eur", lambda: 1.08, 60)
+    await sync_to_async(cache.get)("sessions:8d1f")
+    await cache.ahset("baskets:17", "shoe", 2)
+    return page()
+
+
 def failing(request: Any) -> HttpResponse:
     cache = caches["default"]
     try:

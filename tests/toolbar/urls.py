@@ -9,6 +9,7 @@ from tests.toolbar import site
 urlpatterns = [
     path("plain", site.plain),
     path("awaiting", site.awaiting),
+    path("shop", site.shop),
     path("gathering", site.gathering),
     path("failing", site.failing),
     path("iterating", site.iterating),

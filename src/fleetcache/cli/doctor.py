@@ -32,7 +32,7 @@ def add(commands: Table) -> None:
         description="Check the settings of all caches, or of the one that --alias names, and their servers: version, memory, "
         "rights, TLS, clocks, replicas, Sentinels, clusters, a sample of the entries, the processes. Writes one entry "
         "with a random name, which expires. Exits with 0 if there is no error and no warning, 1 if there is, 2 if no server of a "
-        "cache answers. docs/doctor.md explains every finding.",
+        "cache answers. `fleetcache docs doctor` explains every finding.",
     )
     command.add_argument("--ignore", metavar="ID", action="append", default=[], help="leave out this kind of finding")
     command.add_argument("--no-probe", action="store_true", help="write nothing: do not probe the near cache")
@@ -42,7 +42,7 @@ def run(call: Call) -> int:
     """``fleetcache doctor``."""
     ignored: list[str] = call.arguments.ignore
     if unknown := [name for name in ignored if name not in KINDS]:
-        raise WrongUse(f"there is no finding {unknown[0]!r}. docs/doctor.md lists them")
+        raise WrongUse(f"there is no finding {unknown[0]!r}. `fleetcache docs doctor` lists them")
     made = opened(call)
     caches = {alias: cache for alias, cache in made.items() if isinstance(cache, Cache)}
     wanted = [call.arguments.alias] if call.arguments.alias else list(made)
@@ -150,11 +150,21 @@ def text(call: Call, found: Mapping[str, list[Finding]]) -> str:
         for each in findings:
             mark = call.painted(NAMES[each.severity], good=False if each.severity == "error" else None, strong=True)
             lines += [f"{mark} {each.id}: {visible(each.subject)}", f"    {visible(each.found).rstrip('.')}."]
-            lines += [f"    {each.why}", f"    {visible(each.advice)}", f"    See {each.docs}", ""]
+            lines += [
+                f"    {each.why}",
+                f"    {visible(each.advice)}",
+                f"    See `fleetcache docs {page_of(each.docs)}`",
+                "",
+            ]
     number = counts(found)
     if not any(number.values()):
         return "\n".join([*lines, "Nothing was found."])
     return "\n".join([*lines, ", ".join(plural(count, NAMES[name]) for name, count in number.items() if count) + "."])
+
+
+def page_of(docs: str) -> str:
+    """Return the page at the path *docs*, with its section, as ``fleetcache docs`` takes it."""
+    return docs.removeprefix("docs/").replace(".md", "", 1)
 
 
 def plural(count: int, noun: str) -> str:

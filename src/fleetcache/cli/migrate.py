@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 
 from fleetcache.cli.calls import FINDING, FINE, Call, WrongUse
+from fleetcache.cli.doctor import page_of
 from fleetcache.cli.parsing import Table
 from fleetcache.cli.places import DJANGO, DJANGOS_OWN, imported
 from fleetcache.cli.showing import visible
@@ -68,6 +69,9 @@ def text(report: Report) -> str:
     for title, notes in (("Settings", report.settings), ("Packages", report.packages), ("Tools", report.tools)):
         if notes:
             lines += [title, *map(of_note, notes), ""]
+    lines += (
+        ["In brackets: pages, which `fleetcache docs PAGE` shows.", ""] if any("[" in line for line in lines) else []
+    )
     lines.append("There is something to do (marked !)." if report.todo else "There is nothing to do.")
     return visible_lines(lines)
 
@@ -103,7 +107,7 @@ def of_cache(report: AliasReport) -> list[str]:
 
 def of_note(note: Note) -> str:
     """Return the line of a note."""
-    return f"  {'!' if note.todo else ' '} {note.text}" + f" [{note.docs}]" * bool(note.docs)
+    return f"  {'!' if note.todo else ' '} {note.text}" + f" [{page_of(note.docs)}]" * bool(note.docs)
 
 
 def visible_lines(lines: list[str]) -> str:

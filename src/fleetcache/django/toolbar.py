@@ -39,7 +39,7 @@ STDLIB = get_path("stdlib")
 TEMPLATES = Path(__file__).parent / "templates"
 MOST = 1000
 """How many calls of a request are kept; of further ones only the number is known."""
-KEYS = 5
+KEYS = 3
 """How many keys of a call are shown."""
 SHOW_KEYS = "FLEETCACHE_SHOW_KEYS"
 """The name in DEBUG_TOOLBAR_CONFIG that shows whole keys."""
