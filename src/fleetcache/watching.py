@@ -249,23 +249,23 @@ class Noting:
             seen.found = True
         return values
 
-    async def is_there(self, name: str, client: Any = None, *, fresh: bool = False) -> Any:
+    async def is_there(self, name: str, client: Any = None, *, fresh: bool = False, **more: Any) -> Any:
         near: Any = None if client is not None or fresh else vars(self)["near"]
         if near is not None and (seen := noted()) is not None:
             seen.near = near.copy(name) is not None
         up: Any = super()
-        return await up.is_there(name, client, fresh=fresh)
+        return await up.is_there(name, client, fresh=fresh, **more)
 
-    def served(self, entry: Any, default: Any) -> Any:
+    def served(self, *args: Any, **kwargs: Any) -> Any:
         up: Any = super()
-        value = up.served(entry, default)
+        value = up.served(*args, **kwargs)
         if (seen := noted()) is not None:
             seen.near, seen.found = True, value is not MISSING
         return value
 
-    def entry(self, *args: Any) -> Any:
+    def entry(self, *args: Any, **kwargs: Any) -> Any:
         up: Any = super()
-        value = up.entry(*args)
+        value = up.entry(*args, **kwargs)
         if (seen := noted()) is not None:
             seen.found = value is not MISSING and type(value) is not Described
         return value
@@ -284,38 +284,38 @@ class Noting:
             seen.found = found.served() is not MISSING
         return found
 
-    async def _fulfil(self, wish: Any, looked: Any = None) -> Any:
+    async def _fulfil(self, *args: Any, **kwargs: Any) -> Any:
         up: Any = super()
-        value = await up._fulfil(wish, looked)
+        value = await up._fulfil(*args, **kwargs)
         if (seen := noted()) is not None and value is not MISSING:
             seen.found = True
         return value
 
-    async def _renewed(self, wish: Any, found: Any) -> Any:
+    async def _renewed(self, wish: Any, found: Any, *args: Any, **kwargs: Any) -> Any:
         up: Any = super()
-        value = await up._renewed(wish, found)
+        value = await up._renewed(wish, found, *args, **kwargs)
         if (seen := noted()) is not None and value is found.value:
             seen.kept = "stale" if found.standing is Standing.STALE else "server"
         return value
 
-    def _renew_later(self, batch: Any, wish: Any) -> None:
+    def _renew_later(self, *args: Any, **kwargs: Any) -> None:
         up: Any = super()
-        up._renew_later(batch, wish)
+        up._renew_later(*args, **kwargs)
         if (seen := noted()) is not None:
             seen.kept = "stale"
 
-    def _spared(self, *args: Any) -> Any:
+    def _spared(self, *args: Any, **kwargs: Any) -> Any:
         up: Any = super()
-        value = up._spared(*args)
+        value = up._spared(*args, **kwargs)
         if (seen := noted()) is not None:
             seen.kept = "stale"
         return value
 
-    def _copy(self, outcome: Any) -> Any:
+    def _copy(self, *args: Any, **kwargs: Any) -> Any:
         if (seen := noted()) is not None:
             seen.loaded = True
         up: Any = super()
-        return up._copy(outcome)
+        return up._copy(*args, **kwargs)
 
 
 # --- payloads -------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Iterator
+from inspect import Parameter
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from fleetcache.stats import Facts, Operation, operations, watch
 from fleetcache.stats.operations import is_watched
 from fleetcache.stats.payloads import Said
 from fleetcache.twin import blocking
-from fleetcache.watching import _operations
+from fleetcache.watching import Noting, _operations
 
 
 class Eye:
@@ -101,6 +102,28 @@ async def test_operations_and_their_facts(watched, eye, face):
         ("delete_many", ("a", "b"), None, None),
         ("clear", (), None, None),
     ]
+
+
+OVERRIDDEN = [name for name, made in vars(Noting).items() if inspect.isfunction(made) and name != "__init__"]
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+def test_what_is_noted_takes_the_same_arguments(name):
+    """A method that notes something accepts whatever the method that it overrides does, by place and by name."""
+    plain, noting = (inspect.signature(getattr(kind, name)).parameters.values() for kind in (Cache, Noting))
+    kinds = {each.kind for each in noting}
+    assert Parameter.VAR_KEYWORD in kinds or {each.name for each in plain} == {each.name for each in noting}
+    assert inspect.iscoroutinefunction(getattr(Cache, name)) == inspect.iscoroutinefunction(getattr(Noting, name))
+
+
+async def test_a_timeout_that_deletes(watched, eye):
+    """`add` with a timeout of 0 asks whether there is an entry, and stores none."""
+    await watched.set("old", 1)
+
+    assert await watched.add("old", 2, 0) is False
+    assert await watched.add("new", 2, 0) is True
+    assert await watched.has_key("new") is False
+    assert eye.names() == ["set", "add", "add", "has_key"]
 
 
 async def test_what_an_operation_calls_is_not_reported(watched, eye):

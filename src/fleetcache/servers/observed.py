@@ -20,8 +20,9 @@ class Observed(Server):
     near cache's announcements and canaries.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *, in_cluster: bool = False) -> None:
         self.server = server
+        self.in_cluster = in_cluster
         self.address = server.address
 
     @property
@@ -80,13 +81,13 @@ class Observed(Server):
         return replies
 
     def _tell(self, began: float, commands: Sequence[Command], replies: Any, error: Any = None) -> None:
-        tell(Exchange(self.address, commands, replies, perf_counter() - began, error))
+        tell(Exchange(self.address, commands, replies, perf_counter() - began, error, self.in_cluster))
 
 
 _observed: WeakValueDictionary[Server, Observed] = WeakValueDictionary()
 """One for each server, so that near caches of different configurations still share a listener."""
 
 
-def observed(server: Server) -> Server:
+def observed(server: Server, *, in_cluster: bool = False) -> Server:
     """Return *server* itself or, while there is a listener, the `Observed` that stands for it."""
-    return _observed.setdefault(server, Observed(server)) if is_heard() else server
+    return _observed.setdefault(server, Observed(server, in_cluster=in_cluster)) if is_heard() else server

@@ -31,6 +31,8 @@ class Exchange:
     """The time from sending, or from waiting for a connection, until the replies were read."""
     error: BaseException | None
     """The reason why there are no replies."""
+    in_cluster: bool = False
+    """Whether the server is a node of a cluster."""
 
 
 Hearing: TypeAlias = Callable[[Exchange], object]

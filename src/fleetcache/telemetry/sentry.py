@@ -143,16 +143,15 @@ class Spans:
             }
         )
 
-    def tell(self, span: Any, commands: Sent) -> None:
+    def tell(self, span: Any, commands: Sent, *, in_cluster: bool) -> None:
         """Say what was sent."""
+        span.set_tag("redis.is_cluster", in_cluster)
         if not commands.is_single:
-            span.set_tag("redis.is_cluster", False)
             span.set_tag("redis.transaction", commands.transaction)
             first = [_statement(self.sdk, command) for command in commands.commands[:MOST]]
             span.set_data("redis.commands", {"count": len(commands.commands), "first_ten": first})
             return
         (command,) = commands.commands
-        span.set_tag("redis.is_cluster", False)
         span.set_tag("redis.command", text(command[0]))
         span.set_tag("db.operation", text(command[0]))
         if (key := _key(command)) is not None:
@@ -189,7 +188,7 @@ class StreamedSpans(Spans):
         data = super().of_server(address)
         return {{"db.system": "db.system.name", "db.name": "db.namespace"}.get(name, name): data[name] for name in data}
 
-    def tell(self, span: Any, commands: Sent) -> None:
+    def tell(self, span: Any, commands: Sent, *, in_cluster: bool) -> None:
         if commands.is_single:
             (command,) = commands.commands
             self.describe(span, _known({"db.operation.name": text(command[0]), "db.redis.key": _key(command)}))
@@ -222,7 +221,7 @@ def hear(exchange: Exchange) -> None:
         name = _short(query, limit)
         crumb = _known(
             {
-                "redis.is_cluster": False,
+                "redis.is_cluster": exchange.in_cluster,
                 "redis.command": commands.names[0],
                 "db.operation": commands.names[0],
                 "redis.key": _key(commands.commands[0]),
@@ -230,7 +229,7 @@ def hear(exchange: Exchange) -> None:
         )
     else:
         query, name = None, "redis.pipeline.execute"
-        crumb = {"redis.is_cluster": False, "redis.transaction": commands.transaction}
+        crumb = {"redis.is_cluster": exchange.in_cluster, "redis.transaction": commands.transaction}
     sdk.add_breadcrumb(message=name, type="redis", category="redis", data=crumb)
     spans = _spans(sdk, client)
     if spans.current() is None:
@@ -241,7 +240,7 @@ def hear(exchange: Exchange) -> None:
         _cache_span_of_command(spans, exchange, commands.commands[0], prefixes, limit, query)
     span = spans.start("db.redis", name, ORIGIN, ago=exchange.seconds, query=query)
     spans.describe(span, spans.of_server(exchange.server))
-    spans.tell(span, commands)
+    spans.tell(span, commands, in_cluster=exchange.in_cluster)
     spans.end(span, failed=failed)
 
 

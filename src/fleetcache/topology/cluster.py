@@ -102,12 +102,13 @@ class Node(Server):
 
     def __init__(self, cluster: Cluster, remote: RemoteServer) -> None:
         self.cluster = cluster
-        self.server = observed(remote)
+        self.server = observed(remote, in_cluster=True)
         self.address = remote.address
         # READONLY has connections of its own: on the others, a primary that becomes a replica must not answer reads.
         limit, patience = remote.max_connections, remote.patience
         self.readonly = observed(
-            RemoteServer(remote.raw, remote.breaker, max_connections=limit, patience=patience, greeting=READONLY)
+            RemoteServer(remote.raw, remote.breaker, max_connections=limit, patience=patience, greeting=READONLY),
+            in_cluster=True,
         )
         self.place = place_of(remote.pool)
 
