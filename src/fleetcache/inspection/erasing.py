@@ -20,6 +20,9 @@ from fleetcache.inspection.scanning import BUDGET, MOST, Walk
 SAMPLES = 20
 """How many of the names that match are shown."""
 
+TOGETHER = 200
+"""How many names one command deletes: other clients wait for it."""
+
 
 class EntryChanged(FleetcacheError):
     """An entry is not the one any more that its editor looked at; nothing was done to it."""
@@ -88,9 +91,9 @@ class Progress:
     cursor: str | None
     """Where it goes on; None at the end."""
     scanned: int
-    """How many names have been passed, about."""
+    """How many names have been passed, about; at the end it is the total."""
     total: int
-    """How many there are on the servers."""
+    """How many there were on the servers, of whatever cache, when this call began."""
     matched: int = 0
     """How many entries match, of those passed."""
     deleted: int = 0
@@ -130,8 +133,9 @@ async def adelete_pattern(
     """
     strict = cache.strict
     seeks = wanted(strict, pattern, version)
-    matched = deleted = 0
+    matched = deleted = total = 0
     samples: list[bytes] = []
+    rounds = c.Round()
     if not dry_run and cursor is None:
         await strict.end_loads(seeks.pattern)
     while True:
@@ -140,12 +144,13 @@ async def adelete_pattern(
             server, names = await walk.step(MOST)
             matched += len(names)
             samples += names[: SAMPLES - len(samples)]
-            if names and not dry_run:
-                deleted += sum(count or 0 for count in await strict.unlink([(server, names)]))
+            for at in range(0, 0 if dry_run else len(names), TOGETHER):
+                deleted += sum(count or 0 for count in await strict.unlink([(server, names[at : at + TOGETHER])]))
             if not walk.in_time:
                 break
-        cursor = walk.cursor
-        scanned = min(walk.scanned, walk.total) if cursor else walk.total
-        yield Progress(cursor, scanned, walk.total, matched, deleted, samples[:], walk.away, walk.restarted)
+        cursor, total = walk.cursor, max(total, walk.total)
+        scanned = total if cursor is None else walk.scanned
+        yield Progress(cursor, scanned, total, matched, deleted, samples[:], walk.away, walk.restarted)
         if cursor is None:
             return
+        rounds.step(walk.at * len(walk.servers) + walk.place)

@@ -18,7 +18,6 @@ from redis.exceptions import RedisError
 
 from fleetcache import commands as c
 from fleetcache.cache import Cache
-from fleetcache.errors import ServerGone
 from fleetcache.exchange.contract import Server
 from fleetcache.failsafe import TROUBLE
 from fleetcache.inspection.names import Wanted
@@ -115,8 +114,6 @@ class Walk:
         self.scanned += count
         self.passed += count
         self.found += len(names)
-        if self.scanned > 20 * self.total + 100 * MOST:
-            raise ServerGone(f"{server.address}: its scan does not end")
         if not self.at:
             self._leave()
         return server, names

@@ -101,8 +101,7 @@ class Erasing(Page):
             self.note(
                 request, alias, f"Began to delete {_meant(state)}, about {showing.number(state['matched'])} keys."
             )
-            counted = state["matched"]
-            state = {**state, **BEGINNING, "dry": False, "counted": counted, "began": True}
+            state = {**state, **BEGINNING, "dry": False, "total": state["total"]}
         return self._step(request, alias, cache, state)
 
     def _count(self, request: Any) -> Any:
@@ -143,7 +142,7 @@ class Erasing(Page):
             "cursor": step.cursor,
             "began": False,
             "scanned": step.scanned,
-            "total": step.total,
+            "total": max(step.total, state["total"]),  # what was deleted was there too
             "matched": step.matched + (0 if step.restarted and state["dry"] else state["matched"]),
             "deleted": step.deleted + state["deleted"],
             "samples": samples,
@@ -174,21 +173,23 @@ BEGINNING: dict[str, Any] = {
     "away": [],
     "trouble": "",
 }
-"""The state before the first step."""
+"""What the state holds before the first step."""
 
 
 def _shown(state: dict[str, Any]) -> dict[str, Any]:
     """Return what the page shows of *state*."""
+    done, total = state["cursor"] is None and not state["began"], state["total"]
+    scanned = total if done else min(state["scanned"], total)
     return {
         "state": state["token"],
         "pattern": state["pattern"],
         "show": state["show"],
         "dry": state["dry"],
-        "done": state["cursor"] is None and not state["began"],
-        "scanned": state["scanned"],
-        "total": state["total"],
-        "scanned_text": showing.number(state["scanned"]),
-        "total_text": showing.number(state["total"]),
+        "done": done,
+        "scanned": scanned,
+        "total": total,
+        "scanned_text": showing.number(scanned),
+        "total_text": showing.number(total),
         "matched": showing.number(state["matched"]),
         "deleted": showing.number(state["deleted"]),
         "none": state["matched"] == 0,
