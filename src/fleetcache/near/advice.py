@@ -33,11 +33,20 @@ from typing import Any, Final
 from fleetcache.forks import Guard
 from fleetcache.interrupts import let_pass
 from fleetcache.near.clock import clock
-from fleetcache.near.minisim import SHIFTS, Mini, Sampled, weight_of
+from fleetcache.near.minisim import SHIFTS, Mini, Sampled, limit_of, weight_of
 from fleetcache.near.store import Entry, Payload, watch
 
 FACTORS: Final = (1 / 4, 1 / 2, 1, 2, 4)
 """The simulated sizes, as multiples of MAX_BYTES."""
+
+COARSER: Final = (0, 0, 1, 1, 2)
+"""How often the rate is halved for each of these sizes: a larger store is simulated with as many copies by fewer names.
+
+The fewer copies a simulation has, the more it errs; below 100 by several points.
+"""
+
+LEAST: Final = SHIFTS - COARSER[-1]
+"""The smallest rate is 2 to the power of minus this number."""
 
 MOST: Final = 4096
 """How many simulated copies there are at most, in all sizes together; about 300 bytes each."""
@@ -90,8 +99,8 @@ class Span:
     """The real misses until then."""
     missed: list[float] = field(default_factory=lambda: [0.0] * len(FACTORS))
     """The misses of each size, estimated from the sample."""
-    sampled: float = 0.0
-    """The real misses, estimated from the sample."""
+    sampled: list[float] = field(default_factory=lambda: [0.0] * len(FACTORS))
+    """The misses of the real store, estimated from the sample of each size."""
 
 
 class Advisor:
@@ -136,8 +145,8 @@ class Advisor:
         self.limit = limit_of(shift)
         self.known.clear()
         self.minis = [
-            Mini(int(self.max_bytes * factor), shift, at, self._gone, door=self.door)
-            for at, factor in enumerate(FACTORS)
+            Mini(int(self.max_bytes * factor), shift + coarser, at, self._gone, door=self.door)
+            for at, (factor, coarser) in enumerate(zip(FACTORS, COARSER, strict=True))
         ]
         self.checked = counted
         self.spans = [Span(*counted)]
@@ -206,11 +215,21 @@ class Advisor:
             let_pass(error)
             log.exception("the advice on MAX_BYTES failed, and starts anew")
         if began is not None:
+            if not self.fixed and self.held > MOST and self.shift < LEAST:
+                self._lower()
             self.spent += TIMED * (perf_counter() - began)
 
+    @property
+    def held(self) -> int:
+        """The number of simulated copies."""
+        return sum(len(mini.copies) for mini in self.minis)
+
     def _missed(self, name: str, weight: int | None, ends: float, now: float) -> None:
-        span = self.spans[-1]
-        span.sampled += 1 << self.shift
+        hashed, here = hash(name), self.spans[-1].sampled
+        for mini in self.minis:
+            if hashed >= mini.limit:
+                break
+            here[mini.at] += 1 << mini.shift
         sampled = self.known.get(name) or Sampled(name, len(FACTORS))
         sampled.ends = ends
         sampled.past += 1
@@ -229,20 +248,24 @@ class Advisor:
         sampled.past -= 1
 
     def _read(self, sampled: Sampled, weight: int | None, now: float) -> None:
-        missed, each = self.spans[-1].missed, 1 << self.shift
+        missed, hashed = self.spans[-1].missed, hash(sampled.name)
         deadline = min(now + self.max_ttl, sampled.ends)
         for mini in self.minis:
+            if hashed >= mini.limit:
+                break
             if not mini.read(sampled, weight, deadline, now):
-                missed[mini.at] += each
+                missed[mini.at] += 1 << mini.shift
         if sampled.count:
             self.known[sampled.name] = sampled
         self._watch(sampled)
-        if not self.fixed and sum(len(mini.copies) for mini in self.minis) > MOST and self.shift < SHIFTS:
-            self._lower()
 
     def _watch(self, sampled: Sampled) -> None:
-        if sampled.copy is not None and sampled.count < len(FACTORS):
-            watch(sampled.copy, self.hit)
+        """Have the next hit on the real copy reported if a size lacks a simulated one that it should have."""
+        copy = sampled.copy
+        if copy is not None and sampled.count < len(FACTORS):
+            hashed = hash(sampled.name)
+            if sampled.count < sum(hashed < mini.limit for mini in self.minis):
+                watch(copy, self.hit)
 
     def _gone(self, sampled: Sampled) -> None:
         if not sampled.count:
@@ -275,7 +298,7 @@ class Advisor:
         self.shift += 1
         self.limit = limit_of(self.shift)
         for mini in self.minis:
-            mini.lower(self.limit)
+            mini.lower()
 
     # --- the listener's thread --------------------------------------------------------------------
 
@@ -300,16 +323,15 @@ class Advisor:
         spent, self.spent = self.spent, 0.0
         self.checked = counted
         allowed = SHARE * (hits * HIT + misses * MISS)
-        held = sum(len(mini.copies) for mini in self.minis)
         if now >= self.rotated + WINDOW:
             self.rotated = now
             self.spans = [self.spans[-1], Span(*counted)]
         if self.fixed:
             return
-        if spent > allowed and spent > LITTLE and self.shift < SHIFTS:
+        if spent > allowed and spent > LITTLE and self.shift < LEAST:
             self.least = self.shift + 1
             self._lower()
-        elif held * GROWS <= MOST and spent * GROWS <= allowed and self.shift > self.least:
+        elif self.held * GROWS <= MOST and spent * GROWS <= allowed and self.shift > self.least:
             self.begin(self.shift - 1, counted)
 
     # --- the answer -------------------------------------------------------------------------------
@@ -318,15 +340,15 @@ class Advisor:
         """Return the figures of `Near.advice`."""
         all_hits, all_misses = self.counted()
         with self.guard.lock:
-            spans, shift = list(self.spans), self.shift
+            spans, shifts = list(self.spans), [mini.shift for mini in self.minis]
             missed = [sum(part) for part in zip(*(span.missed for span in spans), strict=True)]
-            sampled = sum(span.sampled for span in spans)
+            sampled = [sum(part) for part in zip(*(span.sampled for span in spans), strict=True)]
         hits, misses = max(all_hits - spans[0].hits, 0), max(all_misses - spans[0].misses, 0)
         reads = hits + misses
-        found: dict[str, Any] = {"rate": 1 / (1 << shift), "reads": reads, "now": hits / reads if reads else None}
+        found: dict[str, Any] = {"rate": 1 / (1 << shifts[0]), "reads": reads, "now": hits / reads if reads else None}
         if not reads:
             return {**found, "sizes": [], "enough": False, "text": "Nothing has been read yet."}
-        missing = [estimate(misses, there, sampled) for there in missed]
+        missing = [estimate(misses, there, here) for there, here in zip(missed, sampled, strict=True)]
         # What is simulated of the real size should be what is measured.
         wrong = abs(missing[FACTORS.index(1)] - misses)
         missing[FACTORS.index(1)] = misses
@@ -334,9 +356,9 @@ class Advisor:
             {
                 "max_bytes": int(self.max_bytes * factor),
                 "hit_ratio": min(max(1 - each / reads, 0.0), 1.0),
-                "error": hypot(wrong, sqrt((there + sampled) * (1 << shift))) / reads,
+                "error": hypot(wrong, sqrt((there + here) * (1 << shift))) / reads,
             }
-            for factor, each, there in zip(FACTORS, missing, missed, strict=True)
+            for factor, each, there, here, shift in zip(FACTORS, missing, missed, sampled, shifts, strict=True)
         ]
         enough = all(size["error"] <= ENOUGH for size in sizes)
         return {**found, "sizes": sizes, "enough": enough, "text": sentence(sizes, enough=enough)}
@@ -366,12 +388,7 @@ def estimate(misses: int, there: float, here: float) -> float:
     return there + min(1, there / here) * (misses - here)
 
 
-def limit_of(shift: int) -> int:
-    """Return the limit of the hashes of 2 ** -*shift* of all names."""
-    return (1 << 64 - shift) - (1 << 63)
-
-
 def first_shift(max_bytes: int) -> int:
     """Return a rate, as a shift, with which stores of *max_bytes* and its multiples need less than `MOST` copies."""
-    copies = max_bytes * sum(FACTORS) / TYPICAL
-    return min(ceil(log2(max(copies / MOST, 1))), SHIFTS)
+    copies = sum(max_bytes * factor / TYPICAL / 2**coarser for factor, coarser in zip(FACTORS, COARSER, strict=True))
+    return min(ceil(log2(max(copies / MOST, 1))), LEAST)

@@ -39,6 +39,11 @@ ALWAYS: Final = Epoch(inf)
 """The epoch of all simulated copies: those of an epoch that ends are dropped."""
 
 
+def limit_of(shift: int) -> int:
+    """Return the limit of the hashes of 2 ** -*shift* of all names."""
+    return (1 << 64 - shift) - (1 << 63)
+
+
 def weight_of(name: str, value: Any, payload: Payload) -> int:
     """Return the bytes that `Store.put` counts for a copy without tags."""
     weight = ENTRY + weigh(name)
@@ -116,6 +121,8 @@ class Mini(Store):
         self.size = size
         self.at = at
         self.shift = shift
+        self.limit = limit_of(shift)
+        """The names are those whose hash is less."""
         self.gone = gone
         self.has_door = door
         super().__init__(size >> shift, self._new_door())
@@ -143,15 +150,16 @@ class Mini(Store):
         self._largest = min(self.size // LARGEST, self.max_bytes // 2)
         self.least_ghosts = max(GHOSTS >> self.shift, 1)
 
-    def lower(self, limit: int) -> None:
-        """Simulate with half as many names: those whose hash is less than *limit*."""
+    def lower(self) -> None:
+        """Simulate with half as many names."""
         self._held -= OWN >> self.shift
         self.shift += 1
+        self.limit = limit_of(self.shift)
         self._held += OWN >> self.shift
         self.door = self._new_door()
         self._scale()
         for name in list(self.copies):
-            if hash(name) >= limit:
+            if hash(name) >= self.limit:
                 self.drop(name)
         self._table = self.tables[(3 * len(self.copies)).bit_length()]
 
