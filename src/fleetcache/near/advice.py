@@ -24,17 +24,19 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, hypot, inf, log2, sqrt
+from statistics import stdev
 from time import perf_counter
 from typing import Any, Final
 
 from fleetcache.forks import Guard
 from fleetcache.interrupts import let_pass
 from fleetcache.near.clock import clock
+from fleetcache.near.counts import Counts
 from fleetcache.near.minisim import SHIFTS, Mini, Sampled, limit_of, weight_of
-from fleetcache.near.store import Entry, Payload, watch
+from fleetcache.near.store import Entry, Payload, Store, watch
 
 FACTORS: Final = (1 / 4, 1 / 2, 1, 2, 4)
 """The simulated sizes, as multiples of MAX_BYTES."""
@@ -78,6 +80,9 @@ LITTLE: Final = 0.01
 TURN: Final = 2.0
 """The seconds between two removals of expired copies."""
 
+GROUPS: Final = 8
+"""The sample is counted in this number of groups, whose differences show the error of the sum."""
+
 AT_ONCE: Final = 64
 """How many events one caller works off, at most."""
 
@@ -97,28 +102,25 @@ class Span:
     """The real hits until then."""
     misses: int
     """The real misses until then."""
-    missed: list[float] = field(default_factory=lambda: [0.0] * len(FACTORS))
-    """The misses of each size, estimated from the sample."""
-    sampled: list[float] = field(default_factory=lambda: [0.0] * len(FACTORS))
-    """The misses of the real store, estimated from the sample of each size."""
+    missed: list[list[float]] = field(default_factory=lambda: [[0.0] * GROUPS for _ in FACTORS])
+    """The misses of each size, estimated from each group of its sample."""
+    sampled: list[list[float]] = field(default_factory=lambda: [[0.0] * GROUPS for _ in FACTORS])
+    """The misses of the real store, estimated from the same groups."""
 
 
 class Advisor:
-    """Simulates stores of several sizes for a near cache with *max_bytes*; *counted* returns its hits and misses until now."""
+    """Simulates stores of several sizes beside *store*, of which it is the watcher; *counts* has the misses.
 
-    def __init__(
-        self,
-        max_bytes: int,
-        max_ttl: float,
-        counted: Callable[[], tuple[int, int]],
-        *,
-        door: bool,
-        shift: int | None = None,
-    ) -> None:
-        self.max_bytes = max_bytes
+    Copies live *max_ttl* seconds at most.  With *shift*, 2 ** -*shift* of the names are simulated, whatever that costs.
+    """
+
+    def __init__(self, store: Store, counts: Counts, max_ttl: float, shift: int | None = None) -> None:
+        self.store = store
+        self.counts = counts
+        self.max_bytes = max_bytes = store.max_bytes
         self.max_ttl = max_ttl
-        self.counted = counted
-        self.door = door
+        self.door = store.door is not None
+        store.watcher = self
         self.fixed = shift is not None
         """Whether the rate stays as it is."""
         self.first = shift if shift is not None else first_shift(max_bytes)
@@ -139,6 +141,10 @@ class Advisor:
         """The sampled names that have a simulated copy."""
         self.begin(self.first, (0, 0))
 
+    def counted(self) -> tuple[int, int]:
+        """Return the hits and the misses of the store until now; this reads every copy."""
+        return self.store.hits, self.counts.misses
+
     def begin(self, shift: int, counted: tuple[int, int]) -> None:
         """Begin anew, with 2 ** -*shift* of the names; *counted* are the hits and misses until now."""
         self.shift = shift
@@ -148,6 +154,7 @@ class Advisor:
             Mini(int(self.max_bytes * factor), shift + coarser, at, self._gone, door=self.door)
             for at, (factor, coarser) in enumerate(zip(FACTORS, COARSER, strict=True))
         ]
+        self._weigh_all()
         self.checked = counted
         self.spans = [Span(*counted)]
 
@@ -217,6 +224,7 @@ class Advisor:
         if began is not None:
             if not self.fixed and self.held > MOST and self.shift < LEAST:
                 self._lower()
+            self._suit()
             self.spent += TIMED * (perf_counter() - began)
 
     @property
@@ -229,7 +237,7 @@ class Advisor:
         for mini in self.minis:
             if hashed >= mini.limit:
                 break
-            here[mini.at] += 1 << mini.shift
+            here[mini.at][hashed % GROUPS] += 1 << mini.shift
         sampled = self.known.get(name) or Sampled(name, len(FACTORS))
         sampled.ends = ends
         sampled.past += 1
@@ -254,7 +262,7 @@ class Advisor:
             if hashed >= mini.limit:
                 break
             if not mini.read(sampled, weight, deadline, now):
-                missed[mini.at] += 1 << mini.shift
+                missed[mini.at][hashed % GROUPS] += 1 << mini.shift
         if sampled.count:
             self.known[sampled.name] = sampled
         self._watch(sampled)
@@ -274,13 +282,29 @@ class Advisor:
 
     def _filled(self, entry: Entry) -> None:
         sampled = self.known.get(entry.name)
+        self._weigh(entry, entry.weight)
         if sampled is None:
             watch(entry, self.hit)
         else:
             sampled.join(entry)
             self._watch(sampled)
 
+    def _weigh(self, entry: Entry, weight: int) -> None:
+        """Add to the bytes of the real copies of each sample."""
+        hashed = hash(entry.name)
+        for mini in self.minis:
+            if hashed >= mini.limit:
+                break
+            mini.real += weight
+
+    def _suit(self) -> None:
+        """Give each simulation the part of its size that its sample has of the real store."""
+        held = self.store.held
+        for mini in self.minis:
+            mini.suit(held)
+
     def _removed(self, entry: Entry) -> None:
+        self._weigh(entry, -entry.weight)
         sampled = self.known.get(entry.name)
         if sampled is not None and sampled.copy is entry:
             sampled.part()
@@ -299,6 +323,14 @@ class Advisor:
         self.limit = limit_of(self.shift)
         for mini in self.minis:
             mini.lower()
+        self._weigh_all()
+
+    def _weigh_all(self) -> None:
+        for mini in self.minis:
+            mini.real = 0
+        for entry in list(self.store.copies.values()):
+            if hash(entry.name) < self.limit:
+                self._weigh(entry, entry.weight)
 
     # --- the listener's thread --------------------------------------------------------------------
 
@@ -340,25 +372,25 @@ class Advisor:
         """Return the figures of `Near.advice`."""
         all_hits, all_misses = self.counted()
         with self.guard.lock:
-            spans, shifts = list(self.spans), [mini.shift for mini in self.minis]
-            missed = [sum(part) for part in zip(*(span.missed for span in spans), strict=True)]
-            sampled = [sum(part) for part in zip(*(span.sampled for span in spans), strict=True)]
+            spans, shift = list(self.spans), self.shift
+            missed = [_sums(span.missed[at] for span in spans) for at in range(len(FACTORS))]
+            sampled = [_sums(span.sampled[at] for span in spans) for at in range(len(FACTORS))]
         hits, misses = max(all_hits - spans[0].hits, 0), max(all_misses - spans[0].misses, 0)
         reads = hits + misses
-        found: dict[str, Any] = {"rate": 1 / (1 << shifts[0]), "reads": reads, "now": hits / reads if reads else None}
+        found: dict[str, Any] = {"rate": 1 / (1 << shift), "reads": reads, "now": hits / reads if reads else None}
         if not reads:
             return {**found, "sizes": [], "enough": False, "text": "Nothing has been read yet."}
-        missing = [estimate(misses, there, here) for there, here in zip(missed, sampled, strict=True)]
+        estimates = [estimate(misses, there, here) for there, here in zip(missed, sampled, strict=True)]
         # What is simulated of the real size should be what is measured.
-        wrong = abs(missing[FACTORS.index(1)] - misses)
-        missing[FACTORS.index(1)] = misses
+        wrong = abs(estimates[FACTORS.index(1)][0] - misses)
+        estimates[FACTORS.index(1)] = misses, 0.0
         sizes = [
             {
                 "max_bytes": int(self.max_bytes * factor),
                 "hit_ratio": min(max(1 - each / reads, 0.0), 1.0),
-                "error": hypot(wrong, sqrt((there + here) * (1 << shift))) / reads,
+                "error": hypot(wrong, error) / reads,
             }
-            for factor, each, there, here, shift in zip(FACTORS, missing, missed, sampled, shifts, strict=True)
+            for factor, (each, error) in zip(FACTORS, estimates, strict=True)
         ]
         enough = all(size["error"] <= ENOUGH for size in sizes)
         return {**found, "sizes": sizes, "enough": enough, "text": sentence(sizes, enough=enough)}
@@ -376,16 +408,24 @@ def sentence(sizes: Sequence[Mapping[str, Any]], *, enough: bool) -> str:
     return said if enough else f"{said} This rests on few reads yet."
 
 
-def estimate(misses: int, there: float, here: float) -> float:
-    """Return the misses of a size.
+def _sums(rows: Iterable[Sequence[float]]) -> list[float]:
+    return [sum(column) for column in zip(*rows, strict=True)]
 
-    The real store had *misses*; the sample shows *here* for the real store, and *there* for the other size.
+
+def estimate(misses: int, there: Sequence[float], here: Sequence[float]) -> tuple[float, float]:
+    """Return the misses of a size, and the standard error.
+
+    The real store had *misses*; the groups of the sample show *here* for the real store, and *there* for the other size.
     """
-    if not here:
-        return max(there, misses)
+    all_there, all_here = sum(there), sum(here)
+    if not all_here:
+        return max(all_there, misses), float(misses)
     # Names that are in the sample by chance miss here and there.  The fewer of the misses are left there, the less of
     # the error here is to be corrected there.
-    return there + min(1, there / here) * (misses - here)
+    part = min(1, all_there / all_here)
+    # The groups differ by chance alone, so their differences show how far the sum may be off.
+    error = stdev([one - part * other for one, other in zip(there, here, strict=True)]) * sqrt(len(there))
+    return all_there + part * (misses - all_here), error
 
 
 def first_shift(max_bytes: int) -> int:

@@ -35,6 +35,9 @@ from fleetcache.near.store import (
     weigh,
 )
 
+TRUSTED: Final = 50
+"""With fewer simulated copies, the sample's part of the real store is chance."""
+
 ALWAYS: Final = Epoch(inf)
 """The epoch of all simulated copies: those of an epoch that ends are dropped."""
 
@@ -124,9 +127,11 @@ class Mini(Store):
         self.limit = limit_of(shift)
         """The names are those whose hash is less."""
         self.gone = gone
+        self.real = 0
+        """The bytes of the real store's copies of the sampled names."""
         self.has_door = door
         super().__init__(size >> shift, self._new_door())
-        self._scale()
+        self._scale(self.max_bytes)
 
     def _new_door(self) -> Doorkeeper | None:
         return Doorkeeper(self.size >> self.shift, FIRST >> self.shift or 1) if self.has_door else None
@@ -142,8 +147,19 @@ class Mini(Store):
         """The bytes of the dict of the real store, for the names in it that are not sampled too, scaled."""
         return SCALED[self.shift]
 
-    def _scale(self) -> None:
-        self.max_bytes = self.size >> self.shift
+    def suit(self, held: int) -> None:
+        """Take the part of *size* that the sampled names have of the *held* bytes of the real store.
+
+        It differs by chance from the rate: the more of a large or often evicted entry's kind are in the sample, the more
+        room it needs.  So a simulation of the real size keeps as many bytes as the real store keeps of the sampled names.
+        """
+        rate = 2.0**-self.shift
+        if held and len(self.copies) >= TRUSTED:
+            rate = min(max(self.real / held, rate / 2), rate * 2)
+        self._scale(int(self.size * rate))
+
+    def _scale(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
         self._room = self.max_bytes - (self.door.max_bytes if self.door is not None else 0)
         self._tenth = self.max_bytes // SMALL
         # What may be kept in the real store is refused here only if it would leave no room for anything else.
@@ -157,7 +173,7 @@ class Mini(Store):
         self.limit = limit_of(self.shift)
         self._held += OWN >> self.shift
         self.door = self._new_door()
-        self._scale()
+        self._scale(self.max_bytes // 2)
         for name in list(self.copies):
             if hash(name) >= self.limit:
                 self.drop(name)

@@ -71,7 +71,7 @@ class Near:
         self.store = Store(options.max_bytes, Doorkeeper(options.max_bytes) if options.doorkeeper else None, groups)
         self.copies = self.store.copies
         self.counts = Counts()
-        self.advisor = _advisor(options, self.store, self.counts) if stats is not None and stats.advise else None
+        self.advisor = Advisor(self.store, self.counts, options.max_ttl) if stats is not None and stats.advise else None
         self.auditor = auditor_of(self, codec, stats.audit) if stats is not None else None
         self.past = Events()
         """The events at servers that are no longer primaries."""
@@ -427,15 +427,6 @@ class Bypassed(Copyless):
 def _arrive_all(arrivals: Sequence[tuple[Read, Any, bytes | None, Any]]) -> None:
     for read, *brought in arrivals:
         read.reads.arrive(read, *brought)
-
-
-def _advisor(options: NearOptions, store: Store, counts: Counts) -> Advisor:
-    """Return the advisor of the near cache with *store* and *counts*."""
-    advisor = Advisor(
-        options.max_bytes, options.max_ttl, lambda: (store.hits, counts.misses), door=store.door is not None
-    )
-    store.watcher = advisor
-    return advisor
 
 
 def _leave(followed: dict[Server, Reads]) -> None:

@@ -455,6 +455,11 @@ class Store:
         return len(self.copies)
 
     @property
+    def held(self) -> int:
+        """The bytes of the copies alone."""
+        return self._held - OWN
+
+    @property
     def bytes(self) -> int:
         """The memory of the store and its copies; only hit counts above 256 are left out (32 bytes each)."""
         door = self.door.bytes if self.door is not None else 0

@@ -1,0 +1,185 @@
+"""How exact the advice on MAX_BYTES is: its figures, next to those of real stores of these sizes on the same reads."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import cache
+from itertools import islice
+from math import inf
+from typing import Any
+
+import libcachesim
+import pytest
+from benchmarks.eviction import NAMES, PAYLOAD, TRACES, size_of, weigh
+
+from fleetcache.near import advice
+from fleetcache.near.advice import FACTORS, Advisor, estimate
+from fleetcache.near.counts import Counts
+from fleetcache.near.door import Doorkeeper
+from fleetcache.near.store import PACKED, Epoch, Store, Watched
+
+READS = 150_000
+SHARE = 0.1
+"""The store's part of what all names take."""
+
+MAX_BYTES = int(SHARE * sum(weigh(name, size_of(name)) for name in (f"page:{rank}" for rank in range(NAMES))))
+OTHERS = [at for at, factor in enumerate(FACTORS) if factor != 1]
+STEADY = [name for name in TRACES if name != "loop"]
+
+size_of = cache(size_of)
+
+
+class Bench:
+    """A near cache without a server: a store, its doorkeeper, and an advisor if *shift* is given."""
+
+    size_of = staticmethod(size_of)
+
+    def __init__(self, max_bytes: int, shift: int | None = None, *, advised: bool = False) -> None:
+        self.door = Doorkeeper(max_bytes)
+        self.store = Store(max_bytes, self.door)
+        self.counts = Counts()
+        self.advisor = Advisor(self.store, self.counts, inf, shift) if advised else None
+
+    def read(self, name: str) -> None:
+        entry = self.store.copies.get(name)
+        if entry is not None:
+            if type(entry.epoch) is Watched:
+                watched, entry.epoch = entry.epoch, entry.epoch.first
+                watched.hit(entry)
+            entry.hits += 1
+            return
+        self.counts.misses += 1
+        known, payload = self.door.knows(name), PAYLOAD[: self.size_of(name)]
+        if self.advisor is not None and hash(name) < self.advisor.limit:
+            self.advisor.missed(name, PACKED, payload, -1 if known else None, kept=True)
+        if known:
+            self.store.put(name, PACKED, payload, inf, Epoch(inf))
+
+    def ratio(self, reads: Sequence[str]) -> float:
+        """Return the hit ratio of *reads*."""
+        for name in reads:
+            self.read(name)
+        return self.store.hits / len(reads)
+
+
+@cache
+def reads_of(trace: str) -> list[str]:
+    return list(islice(TRACES[trace](random.Random(trace), int(NAMES * SHARE)), READS))
+
+
+@cache
+def measured(trace: str) -> list[float]:
+    """Return the hit ratios of real stores of all sizes."""
+    return [Bench(int(MAX_BYTES * factor)).ratio(reads_of(trace)) for factor in FACTORS]
+
+
+def advised(trace: str, shift: int | None = None) -> dict[str, Any]:
+    bench = Bench(MAX_BYTES, shift, advised=True)
+    bench.ratio(reads_of(trace))
+    assert bench.advisor is not None
+    return bench.advisor.advice()
+
+
+@pytest.mark.newest
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("trace", STEADY)
+def test_figures_are_those_of_real_stores(trace: str) -> None:
+    """With the rate that the advisor chooses itself, at four sizes, within two points."""
+    found = advised(trace)
+
+    assert found["rate"] == 1 / 4
+    errors = [found["sizes"][at]["hit_ratio"] - measured(trace)[at] for at in OTHERS]
+    assert max(map(abs, errors)) < 0.02, errors
+    assert found["now"] == pytest.approx(measured(trace)[FACTORS.index(1)], abs=0.01)
+
+
+@pytest.mark.newest
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("trace", ["zipf and scans", "loop"])
+def test_simulation_of_all_names_is_the_store(trace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a rate of 1 nothing is estimated: the simulated stores do what real stores do, chance of the doorkeepers aside."""
+    monkeypatch.setattr(advice, "COARSER", (0,) * len(FACTORS))
+    bench = Bench(MAX_BYTES, 0, advised=True)
+    bench.ratio(reads_of(trace))
+
+    assert bench.advisor is not None
+    (span,) = bench.advisor.spans
+    found = [1 - sum(missed) / READS for missed in span.missed]
+    assert found == pytest.approx(measured(trace), abs=0.025 if trace == "loop" else 0.004)
+
+
+@pytest.mark.newest
+@pytest.mark.timeout(120)
+def test_loop_shows_its_error() -> None:
+    """Of names read in turn, more than fit, a sample says little; the figures say so, or are right."""
+    found = advised("loop")
+
+    for at in OTHERS:
+        wrong = abs(found["sizes"][at]["hit_ratio"] - measured("loop")[at])
+        assert wrong < max(0.02, 3 * found["sizes"][at]["error"]), found
+
+
+@pytest.mark.newest
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("trace", ["zipf 0.8", "zipf 1.0"])
+def test_figures_are_plausible_to_libcachesim(trace: str) -> None:
+    """libCacheSim's S3-FIFO comes to similar ratios.
+
+    It charges no memory for tables, and remembers ghosts in a queue of as many bytes as their entries had.  A doorkeeper
+    is put in front of it here, since it has none.
+    """
+    found, reads = advised(trace), reads_of(trace)
+    numbers = {name: number for number, name in enumerate({*reads})}
+    for at in OTHERS:
+        oracle = libcachesim.S3FIFO(int(MAX_BYTES * FACTORS[at]), move_to_main_threshold=1)
+        door = Doorkeeper(int(MAX_BYTES * FACTORS[at]))
+        request = libcachesim.Request()
+        hits = 0
+        for name in reads:
+            request.obj_id, request.obj_size = numbers[name], weigh(name, size_of(name))
+            if oracle.find(request, update_cache=True):
+                hits += 1
+            elif door.knows(name):
+                oracle.get(request)
+
+        assert found["sizes"][at]["hit_ratio"] == pytest.approx(hits / READS, abs=0.03)
+
+
+def test_number_of_simulated_copies_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When more names come than were expected, the rate is halved until their copies are few enough."""
+    monkeypatch.setattr(advice, "MOST", 300)
+    monkeypatch.setattr(Bench, "size_of", staticmethod(lambda _: 50))
+    bench = Bench(2_000_000, advised=True)
+    assert bench.advisor is not None
+    first = bench.advisor.shift
+
+    for number in range(24_000):
+        bench.read(f"n{number % 12_000}")
+
+    advisor = bench.advisor
+    assert advisor.shift > first
+    assert advisor.held <= 300 + advice.TIMED * len(FACTORS)
+    assert all(hash(name) < mini.limit for mini in advisor.minis for name in mini.copies)
+    assert advisor.known.keys() == {name for mini in advisor.minis for name in mini.copies}
+    for mini in advisor.minis:
+        assert mini.bytes <= mini.max_bytes + 100
+        assert mini.real == sum(entry.weight for entry in bench.store.copies.values() if hash(entry.name) < mini.limit)
+
+
+@pytest.mark.parametrize(
+    ("misses", "there", "here", "estimated"),
+    [
+        (100, [75, 75], [50, 50], (150, 0)),
+        (100, [75, 75], [40, 40], (170, 0)),  # the sample misses too seldom, here and there
+        (100, [20, 20], [80, 80], (25, 0)),  # too often; a quarter of its misses is left there
+        (100, [0, 0], [50, 50], (0, 0)),
+        (100, [0, 0], [0, 0], (100, 100)),
+        (100, [50, 100], [50, 50], (150, 50)),  # the groups differ
+    ],
+)
+def test_misses_are_estimated_as_a_difference(
+    misses: int, there: list[float], here: list[float], estimated: tuple[float, float]
+) -> None:
+    """The misses that are known correct those of the sample."""
+    assert estimate(misses, there, here) == pytest.approx(estimated)
