@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tests.admin import browser
 from tests.admin.fleet import publish, tell_history
@@ -28,6 +29,9 @@ SHOTS: dict[str, tuple[str, bool, int]] = {
     "admin-caches-dark": ("overview/", True, 860),
     "admin-workers": ("workers/?host=web-1", False, 760),
     "admin-groups": ("groups/", False, 900),
+    "admin-worker": ("workers/one/?cache=default&host=web-1&pid=1000", False, 1000),
+    "admin-keys": ("keys/?pattern=products:1*", False, 800),
+    "admin-key": ("keys/entry/?cache=default&name=NAME", False, 900),
     "admin-tags": ("tags/", False, 760),
     "admin-held": ("held/", False, 800),
     "admin-slowlog": ("slowlog/", True, 760),
@@ -41,12 +45,12 @@ def main() -> None:
         server = stack.enter_context(valkey_server())
         caches = {"default": of(server.tcp_url(0), NEAR=True), "sessions": of(server.tcp_url(1))}
         address = stack.enter_context(browser.served(caches))
-        fill()
+        entry = quote(fill())
         for name, (page, dark, height) in SHOTS.items():
             with browser.chromium((1280, height)) as driver:
                 browser.dark(driver, dark)
                 browser.log_in(driver, address)
-                driver.get(f"{address}/admin/fleetcache/{page}")
+                driver.get(f"{address}/admin/fleetcache/{page.replace('NAME', entry)}")
                 path = PICTURES / f"{name}.png"
                 browser.picture(driver, path)
                 size = path.stat().st_size
@@ -55,8 +59,8 @@ def main() -> None:
                     raise SystemExit(f"{path.name} has more than {LARGEST} bytes")
 
 
-def fill() -> None:
-    """Put into the caches what the pages show."""
+def fill() -> str:
+    """Put into the caches what the pages show, and return the name of an entry."""
     from django.core.cache import caches
 
     cache: Any = caches["default"]
@@ -75,6 +79,7 @@ def fill() -> None:
         raw.eval(
             f"local sum = 0 for i = 1, {rounds} do sum = sum + i end return redis.call('GET', KEYS[1])", 1, "report"
         )
+    return str(cache.make_key("products:1"))
 
 
 def _load(cache: Any) -> None:

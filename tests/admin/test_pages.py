@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from tests.admin.fleet import publish, tell_history
 from tests.admin.site import client, site
 from tests.caches import own_prefix
 
@@ -67,3 +68,131 @@ def test_page_is_there(default: Any, page: str) -> None:
 
     assert page not in TO_VIEWERS or see(client("view_cache"), page)
     assert see(client(superuser=True), page)
+
+
+def test_a_fleet_is_shown(valkey: Any) -> None:
+    """Workers are sorted and shown page by page, by host; those that differ are named; each has a page."""
+    with site({"default": of(valkey.url(7))}):
+        from django.core.cache import caches
+
+        publish(caches["default"], 200)
+        browser = client("view_cache")
+        text = see(browser, "workers")
+
+        assert "Page 1 of 5, 201 rows" in text
+        assert "Not all workers run the same fleetcache: 197 of 201 run 0.1.0, 4 0.0.9." in text
+        assert "195 of 201 run 4be19f" in text
+        assert re.search(r"web-3 25 \d+ live", text)
+        assert "hits were compared with the server, 0 were wrong: ≥ 6.0 nines" in text
+        pids = [
+            [int(pid) for pid in re.findall(r"&amp;pid=(\d+)", _body(browser, f"?sort={order}pid&p={page}"))]
+            for order, page in (("", 1), ("-", 5))
+        ]
+        assert pids[0][:2] == [1000, 1001]
+        assert pids[0][:50] == sorted(pids[0])
+        assert (pids[1][-1], pids[1] == sorted(pids[1], reverse=True)) == (1000, True)
+        assert _body(browser, "?host=web-3").count("&amp;pid=") == 25
+
+        one = text_of(
+            browser.get("/admin/fleetcache/workers/one/", {"cache": "default", "host": "web-1", "pid": "1000"})
+        )
+        assert "Process 1000 on web-1" in one
+        assert "128 MB" in one
+        gone = text_of(browser.get("/admin/fleetcache/workers/one/", {"cache": "default", "host": "web-1", "pid": "7"}))
+        assert "This process has ended" in gone
+
+
+def _body(browser: Client, query: str) -> str:
+    return browser.get(f"/admin/fleetcache/workers/{query}").content.decode()
+
+
+def test_groups_are_sorted_by_what_they_save(valkey: Any) -> None:
+    """What the cache is worth is a sum over the fleet, by group; what it could still save is one click away."""
+    with site({"default": of(valkey.url(8))}):
+        from django.core.cache import caches
+
+        publish(caches["default"], 3, mixed=False)
+        saved, lost = (_groups(order) for order in ("-saved", "-load_seconds"))
+
+        assert saved[0] in {"search", "products", "pages"}
+        assert lost[0] == "search"
+        assert set(saved) == {"users", "products", "search", "pages", "sessions", "prices"}
+
+
+def _groups(order: str) -> list[str]:
+    content = client("view_cache").get("/admin/fleetcache/groups/", {"sort": order}).content.decode()
+    return re.findall(r"<tr><td>(\w+)</td>", content)
+
+
+def test_history_is_drawn(valkey: Any) -> None:
+    """The first page has a column for every five minutes, and says in words what a picture shows."""
+    with site({"default": of(valkey.url(9))}):
+        from django.core.cache import caches
+
+        tell_history(caches["default"], 6)
+        for hours in (1, 6):
+            content = client("view_cache").get("/admin/fleetcache/overview/", {"hours": hours}).content.decode()
+            columns = content[content.index("Reads in each five minutes") :].partition("</svg>")[0]
+            assert columns.count('<rect class="fc-server"') == hours * 12
+            assert f"reads in the last {hours} h" in content
+            assert re.search(r'aria-label="\d\d\.\d % of [\d,]+ reads found a value: \d', content)
+
+
+def test_leases_and_locks_are_found(valkey: Any) -> None:
+    """A load that runs and a lock that is held are shown with the time that is left; entries that look alike are not."""
+    with site({"default": of(valkey.url(10)), "other": of(valkey.url(10))}):
+        from django.core.cache import caches
+
+        cache, seer = caches["default"], client("view_cache", "view_keys")
+        cache.set("no lock".replace(" ", "-"), "0" * 31)
+        cache.lock("lock:report", timeout=50).acquire()
+        caches["other"].lock("lock:elsewhere", timeout=50).acquire()
+        seen = []
+
+        def load() -> int:
+            seen.append(see(seer, "held"))
+            return 1
+
+        cache.get_or_set("report:{1}", load, lease=30)
+
+        assert re.search(r"report:\{1\} 1 loading [0-9a-f]{8} (29\.\d|30) s", seen[0])
+        assert re.search(r"lock:report 1 …[0-9a-f]{8} [\d.]+ m?s (49\.\d|50) s", seen[0])
+        assert "lock:elsewhere" not in seen[0]
+        assert "no-lock" not in seen[0]
+        assert "No lease is held" in see(seer, "held")
+
+
+def test_the_slow_log_is_read(valkey: Any, redis_debian: Any) -> None:
+    """A command that took long is shown, its arguments to those who may see keys, those of sessions to superusers."""
+    for server in (valkey, redis_debian):
+        with site({"default": of(server.url(0))}):
+            from django.core.cache import caches
+
+            raw = caches["default"].get_client()
+            raw.config_set("slowlog-log-slower-than", 0)
+            raw.get("customer-4711")
+            raw.get("x:1:django.contrib.sessions.cacheSECRET")
+            raw.config_set("slowlog-log-slower-than", 10_000)
+            viewer, seer, boss = client("view_cache"), client("view_cache", "view_keys"), client(superuser=True)
+
+            texts = [see(browser, "slowlog") for browser in (viewer, seer, boss)]
+
+            assert ["GET customer-4711" in text for text in texts] == [False, True, True]
+            assert ["SECRET" in text for text in texts] == [False, False, True]
+            assert "GET 1" in texts[0]
+            raw.slowlog_reset()
+
+
+def test_keys_of_sessions_are_kept_from_others(valkey: Any) -> None:
+    """Who reads the key of a session can take it over: the hottest keys show it to superusers only."""
+    key = "django.contrib.sessions.cacheSECRET"
+    with site({"default": of(valkey.url(11))}):
+        from django.core.cache import caches
+
+        cache = caches["default"]
+        cache.set(key, 1)
+        for _ in range(500):
+            cache.get(key)
+
+        assert "SECRET" in see(client(superuser=True), "groups")
+        assert "SECRET" not in see(client("view_cache", "view_keys"), "groups")

@@ -121,6 +121,7 @@ def _figures(fleet: Fleet, periods: Sequence[Period]) -> dict[str, Any]:
         "saved_ever": showing.seconds(sum(group.get("saved", 0.0) for group in groups)),
         "prevented": showing.number(int(prevented)),
         "loads": showing.number(int(sum(group.get("loads", 0) for group in groups))),
+        "failed": showing.number(sum(period.errors for period in periods)),
         "errors": [{"name": name, "count": showing.number(count)} for name, count in sorted(errors.items())],
         "since": showing.seconds(time.time() - began),
     }

@@ -65,13 +65,13 @@ class Workers(Page):
         ]  # fmt: skip
 
     def one(self, request: Any) -> Any:
-        """Return the page of one process, which ``?host=``, ``?pid=`` and ``?name=`` name."""
+        """Return the page of one process, which ``?host=`` and ``?pid=`` name; hosts may share a name, entries do not."""
         alias, cache, wrong = self._chosen(request.GET.get("cache"))
         if cache is None:
             raise Http404(wrong)
-        wanted = tuple(request.GET.get(word, "") for word in ("host", "pid", "name"))
+        host, pid, name = (request.GET.get(word, "") for word in ("host", "pid", "name"))
         for worker in gather(cache).workers:
-            if (worker.host, str(worker.pid), worker.name) == wanted or (worker.name and worker.name == wanted[2]):
+            if (worker.host, str(worker.pid)) == (host, pid) and name in {"", worker.name}:
                 found = {"alias": alias, **self._one(request, alias, worker)}
                 return self.render(request, "admin/fleetcache/worker.html", found)
         gone = "This process has ended, or has not published its figures for a while."
@@ -154,6 +154,25 @@ def _state(worker: Worker) -> Any:
     return format_html('{} <span class="fc-why">{}</span>', state, why) if why else state
 
 
+def _nines(worker: Worker) -> str:
+    audit = worker.snapshot.get("audit") or {}
+    wrong = audit.get("violations", 0)
+    text = showing.nines(audit.get("compared", 0), wrong)
+    return f"{text}, {showing.number(wrong)} wrong" if wrong else text
+
+
+def _wrong(worker: Worker) -> int | None:
+    audit = worker.snapshot.get("audit") or {}
+    return audit.get("violations") if audit.get("compared") else None
+
+
+def _at_twice(worker: Worker) -> float | None:
+    """Return the estimated hit ratio at twice the size."""
+    advice, size = worker.snapshot.get("advice") or {}, near(worker, "max_bytes")
+    ratios = [each.get("hit_ratio") for each in advice.get("sizes") or () if size and each.get("max_bytes") == 2 * size]
+    return ratios[0] if ratios else None
+
+
 FIGURES = (
     _figure("entries", "Copies", "Copies that are held now"),
     _figure("bytes", "Memory", "What the copies take", showing.size),
@@ -162,6 +181,8 @@ FIGURES = (
     _sum("evictions", "Evicted", "Copies removed without a change"),
     _sum("invalidations", "Invalidated", "Copies removed by a change"),
     Column("lag", "Lag", lambda w: showing.seconds(lag(near(w, "lag"))), lambda w: lag(near(w, "lag")), "99 of 100 announcements came within this time", figure=True),
+    Column("twice", "At twice the size", lambda w: showing.percent(_at_twice(w) or 0, 1) if _at_twice(w) is not None else showing.NONE, _at_twice, "The near hit ratio that twice the MAX_BYTES would have, estimated", figure=True),
+    Column("wrong", "Coherence", _nines, _wrong, "Hits compared with the server that were right, in nines", figure=True),
 )  # fmt: skip
 
 
