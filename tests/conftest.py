@@ -17,6 +17,7 @@ from fleetcache import Cache
 from fleetcache.errors import ServerNotFound
 from fleetcache.exchange import probing
 from fleetcache.near import listener
+from fleetcache.telemetry import tracing
 from fleetcache.testing import (
     ServerCluster,
     TLSServer,
@@ -31,6 +32,7 @@ from fleetcache.testing.servers import EmbeddedServer
 
 pytest_plugins = ("tests.selection",)
 
+tracing._allowed = ()  # a tool that one test imports must not watch the caches of the others
 listener.IDLE = 0.0  # near caches of tests sleep after MAX_TTL, which tests make short
 probing.IDLE = 3.0  # servers of tests that end are not asked for long
 

@@ -195,7 +195,7 @@ def test_datadog(site, mode):
 
 
 def test_debug_toolbar(site):
-    """The toolbar's own panel counts each blocking call once, as it does with django-redis."""
+    """The toolbar's own panel counts each call once, blocking or awaited, as it does with django-redis."""
     before, after = site("toolbar")
 
     assert after["blocking"] == before["blocking"]
@@ -209,3 +209,5 @@ def test_debug_toolbar(site):
         "delete",
     ]
     assert {(call["hits"], call["misses"]) for call in after["blocking"]} == {(3, 2)}
+    assert after["awaiting"] == before["awaiting"]
+    assert len(after["awaiting"]) == 9

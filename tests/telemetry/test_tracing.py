@@ -103,7 +103,7 @@ def test_outcomes():
 @pytest.mark.parametrize(
     "value, names",
     [
-        (None, ["sentry", "opentelemetry", "ddtrace"]),
+        (None, ["sentry", "opentelemetry", "ddtrace", "toolbar"]),
         ("off", []),
         ("", []),
         ("sentry", ["sentry"]),
@@ -312,4 +312,4 @@ def test_a_process_without_tools_is_left_alone():
 
     assert not is_heard()
     assert not is_watched()
-    assert len(NOTICES) == 3
+    assert len(NOTICES) == 4

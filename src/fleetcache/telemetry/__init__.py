@@ -10,4 +10,5 @@ Its modules:
     otel         metrics in OpenTelemetry
     prometheus   metrics in Prometheus
     statsd       metrics by any StatsD client
+    toolbar      awaited calls in the Cache panel of django-debug-toolbar
 """

@@ -76,6 +76,7 @@ NOTICES = (
     Notice("sentry", "sentry_sdk", "fleetcache.telemetry.sentry"),
     Notice("opentelemetry", "opentelemetry.instrumentation.redis", "fleetcache.telemetry.otel_spans"),
     Notice("ddtrace", "ddtrace", "fleetcache.telemetry.datadog"),
+    Notice("toolbar", "debug_toolbar.panels.cache", "fleetcache.telemetry.toolbar"),
 )
 
 _said = Said()
