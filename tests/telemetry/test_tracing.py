@@ -16,10 +16,11 @@ from tests.caches import own_prefix
 
 from fleetcache import Cache
 from fleetcache import commands as c
-from fleetcache.stats import Exchange
+from fleetcache.stats import Exchange, exchanges, operations
 from fleetcache.stats.exchanges import is_heard
 from fleetcache.stats.operations import is_watched
-from fleetcache.telemetry import tracing
+from fleetcache.stats.payloads import Said
+from fleetcache.telemetry import otel_spans, tracing
 from fleetcache.telemetry.tracing import NOTICES, Notice, Place, allowed, masked, notice, outcomes, place_of, sent
 
 HOME = Path(__file__).resolve().parent.parent.parent
@@ -132,12 +133,13 @@ def test_nothing_is_imported(monkeypatch):
     """A tool that the program does not use is not imported, and neither is our module for it."""
     code = (
         "import sys; from fleetcache import Cache; Cache('memory://x').set('a', 1); "
-        "named = ('sentry', 'opentelemetry.instrumentation', 'ddtrace', 'fleetcache.telemetry.'); "  # redis-py imports others
-        "print([name for name in sys.modules if name.startswith(named)])"
+        "ours = [f'fleetcache.telemetry.{name}' for name in ('sentry', 'otel_spans', 'datadog', 'toolbar')]; "
+        "tools = ('sentry', 'opentelemetry.instrumentation', 'ddtrace', 'debug_toolbar', *ours); "  # redis-py imports others
+        "print([name for name in sys.modules if name.startswith(tools)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=HOME)
 
-    assert done.stdout.strip() == "['fleetcache.telemetry.tracing']"
+    assert done.stdout.strip() == "[]"
 
 
 def run(code: str, url: str, **environment: str) -> str:
@@ -304,6 +306,32 @@ def test_opentelemetry_instrument(valkey, tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('"db.operation.name": "GET"') == 1
+
+
+class Broken:
+    """A provider of tracers that cannot make spans."""
+
+    def get_tracer(self, *args, **kwargs):
+        return self
+
+    def start_span(self, *args, **kwargs):
+        raise RuntimeError("no room for spans")
+
+
+async def test_a_backend_that_raises_breaks_no_cache(valkey, caplog, monkeypatch):
+    """A tracer that raises is logged once a minute for exchanges, once for operations; both faces work."""
+    for module in (exchanges, operations):
+        monkeypatch.setattr(module, "_said", Said())
+    end = otel_spans.install(tracer_provider=Broken(), operations=True)
+    cache = Cache(valkey.tcp_url(3), {"KEY_PREFIX": own_prefix()})
+    try:
+        for _ in range(2):
+            cache.set("a", 1)
+            assert cache.get("a") == await cache.aget("a") == 1
+    finally:
+        end()
+
+    assert [each.exc_info[1].args for each in caplog.records] == [("no room for spans",)] * 2
 
 
 def test_a_process_without_tools_is_left_alone():
