@@ -15,7 +15,8 @@ import pytest
 import redis
 
 from fleetcache import cli
-from fleetcache.probe import FENCES, LAGS, Report, probe
+from fleetcache.probe import FENCES, LAGS, Report, examine, probe
+from fleetcache.settings import Settings
 from fleetcache.testing import FaultProxy, cluster, valkey_server
 
 SECRET = "s3cr3t"
@@ -139,6 +140,26 @@ def test_a_service_under_sentinels(watched_servers, told):
     assert code == 0
     assert f"3 of 3 name 127.0.0.1:{watched_servers.primary.port}" in out
     assert out.endswith("\nThe near cache works here.\n")
+
+
+@pytest.mark.parametrize("client", ["ShardClient", "SentinelClient", "ClusterClient"])
+def test_the_client_class_of_the_settings(request, client, valkey, redis_debian):
+    """The servers that a cache of these settings would ask are asked, whatever LOCATION looks like."""
+    if client == "ShardClient":
+        location, options = [valkey.tcp_url(), redis_debian.tcp_url()], {}
+    elif client == "SentinelClient":
+        watched = request.getfixturevalue("watched_servers")
+        location, options = f"redis://{watched.service}/0", {"SENTINELS": watched.addresses}
+    else:
+        nodes = request.getfixturevalue("valkey_cluster").nodes
+        location, options = f"redis://127.0.0.1:{nodes[0].port}", {}
+    settings = Settings.read(location, {"OPTIONS": {"CLIENT_CLASS": client, **options}})
+
+    report = examine(settings)
+
+    assert report.works
+    assert len(report.nodes) == {"ShardClient": 2, "SentinelClient": 0, "ClusterClient": 3}[client]
+    assert ("Sentinels" in {check.name for check in report.checks}) == (client == "SentinelClient")
 
 
 def test_a_sentinel_that_is_away(watched_servers, told):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from copy import copy
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
@@ -17,16 +18,16 @@ from redis.exceptions import AskError, MovedError, NoPermissionError, RedisError
 
 from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, SettingsError, UnsupportedServer
 from fleetcache.exchange.blocking import Conversation
-from fleetcache.exchange.connecting import Way, address_of, connect, place_of
+from fleetcache.exchange.connecting import Way, address_of, connect
+from fleetcache.exchange.contract import Server
 from fleetcache.exchange.runtime import BLOCKING
-from fleetcache.exchange.sentinels import ASK
+from fleetcache.exchange.sentinels import ASK, Sentinels
 from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, new_parser, pack, place_in
 from fleetcache.near.refusals import PRIMARY, too_old
-from fleetcache.pool import ConnectionFactory
-from fleetcache.settings import Options, Settings, from_url
-from fleetcache.topology.opening import open_topology, service_client
+from fleetcache.settings import Settings, from_url
+from fleetcache.topology.cluster import Cluster
+from fleetcache.topology.contract import Topology
 from fleetcache.twin import complete
-from fleetcache.urls import Location
 
 LAGS = 20
 FENCES = 200
@@ -131,28 +132,35 @@ def examine(settings: Settings, prefix: str | None = None) -> Report:
     if place.kind not in {"server", "cluster", "service"}:
         raise SettingsError(f"{place.masked}: there is no server to ask; give the URL of one: redis://host:6379/0")
     prefix = prefix or f"{settings.key_prefix or 'fleetcache'}:"
-    if place.kind == "cluster":
-        return _examine_cluster(settings, prefix)
-    report = _examine_at(settings, place, prefix)
-    if place.kind == "service":
-        report.checks.insert(0, _sentinels(settings))
-    return report
-
-
-def _examine_cluster(settings: Settings, prefix: str) -> Report:
-    """Return the report of each primary, in one."""
-    topology = open_topology(settings.location, settings.options)
+    topology = _topology_of(settings)
+    is_cluster = isinstance(topology, Cluster)
     try:
         servers = complete(topology.survey(BLOCKING))
     except UnsupportedServer:  # its own report says what it is instead
-        return _examine_at(settings, settings.location[0], prefix)
+        return _examine_server(settings, topology.servers[0], prefix, is_cluster=is_cluster)
     finally:
         topology.close_idle()
+    if is_cluster or len(servers) > 1:
+        return _examine_several(settings, servers, prefix, is_cluster=is_cluster)
+    (server,) = servers
+    report = _examine_server(settings, server, prefix)
+    if server.remote.sentinels is not None:
+        report.checks.insert(0, _sentinels(server.remote.sentinels))
+    return report
+
+
+def _topology_of(settings: Settings) -> Topology:
+    """Return the servers of *settings*, as a cache would ask them."""
+    topology: Topology = settings.options.client_class.make_topology(settings)
+    return topology
+
+
+def _examine_several(settings: Settings, servers: Sequence[Server], prefix: str, *, is_cluster: bool) -> Report:
+    """Return the report of each primary, in one."""
     nodes, errors = [], []
     for server in servers:
-        place = settings.location[0].at(*place_of(server.remote.pool))
         try:
-            nodes.append(_examine_at(settings, place, prefix))
+            nodes.append(_examine_server(settings, server, prefix, is_cluster=is_cluster))
         except (FleetcacheError, RedisError, OSError) as error:
             nodes.append(Report(server.address, prefix, error=str(error)))
             errors.append(error)
@@ -168,19 +176,17 @@ def _examine_cluster(settings: Settings, prefix: str) -> Report:
 
 
 def _of_node(node: Report) -> Check:
-    """Return the report of one primary as a check of its cluster."""
+    """Return the report of one primary as a check of them all."""
     if node.error:
-        return Check(node.address, False, node.error, "Start it, or let the cluster promote a replica")
+        return Check(node.address, False, node.error, "Start it, or let a replica take its place")
     if node.works:
         return Check(node.address, True, f"{node.server}, {milliseconds(median(node.lags))} to an announcement")
     missing = node.missing[0]
     return Check(node.address, False, f"{missing.name}: {missing.found}", missing.remedy)
 
 
-def _sentinels(settings: Settings) -> Check:
+def _sentinels(sentinels: Sentinels) -> Check:
     """Return which Sentinels answer, and whether they agree."""
-    (server,) = open_topology(settings.location, settings.options).primaries
-    sentinels = server.remote.sentinels
     named: dict[str, int] = {}
     silent = []
     for sentinel in sentinels.known:
@@ -199,15 +205,9 @@ def _sentinels(settings: Settings) -> Check:
     return Check("Sentinels", True if len(named) == 1 and not silent else None, found)
 
 
-def _examine_at(settings: Settings, place: Location, prefix: str) -> Report:
-    """Return the report of the server at *place*."""
-
-    def pool_of(options: Options) -> Any:
-        if place.kind == "service":
-            return service_client(place, options).connection_pool
-        return ConnectionFactory(options).connect(place.plain.url).connection_pool
-
-    pool = pool_of(settings.options)
+def _examine_server(settings: Settings, server: Server, prefix: str, *, is_cluster: bool = False) -> Report:
+    """Return the report of one server, to which connections are made as a cache makes them."""
+    pool = server.remote.pool
     patience = pool.connection_kwargs.get("socket_timeout") or 5.0
     report = Report(address_of(pool), prefix)
     with ExitStack() as open_lines, suppress(Missing):
@@ -218,7 +218,8 @@ def _examine_at(settings: Settings, place: Location, prefix: str) -> Report:
         try:
             listener = line()
         except UnsupportedServer as error:
-            plain = pool_of(replace(settings.options, connection={**settings.options.connection, "protocol": 2}))
+            plain = copy(pool)  # only what it says of connections is used
+            plain.connection_kwargs = {**pool.connection_kwargs, "protocol": 2}
             with suppress(FleetcacheError, RedisError):  # perhaps the server does not speak RESP2 either
                 asked = line(plain)
                 greeting = asked.ask("HELLO")
@@ -229,7 +230,7 @@ def _examine_at(settings: Settings, place: Location, prefix: str) -> Report:
                     )
             report.note("RESP3", False, str(error.__cause__ or error), TRACKING_OFFERED)
         user = pool.connection_kwargs.get("username") or "default"
-        inquiry = _Inquiry(report, listener, line, user, cluster=place.kind == "cluster")
+        inquiry = _Inquiry(report, listener, line, user, cluster=is_cluster)
         try:
             inquiry.run()
         except (ServerGone, ServerTimeout) as error:
