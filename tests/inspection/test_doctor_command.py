@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from io import StringIO
+from time import monotonic
 
 import pytest
 from django.core.management import call_command
@@ -146,3 +147,17 @@ def test_fleet(empty, told):
     assert exit_code == 1
     assert "1.0 (1), 2.0 (1)" in found["versions-mixed"]["found"]
     assert "settings-mixed" not in found
+
+
+def test_server_that_hangs(own, told, monkeypatch):
+    """The time is bounded, also for a cache that sets no limit."""
+    monkeypatch.setattr("fleetcache.inspection.doctor.asking.PATIENCE", 0.3)
+    own.pause()
+    began = monotonic()
+
+    code, text = told(f"{own.tcp_url()}?socket_timeout=None&socket_connect_timeout=None")
+
+    assert code == 2
+    assert "server-away" in text
+    assert "timeout-absent" in text
+    assert monotonic() - began < 5

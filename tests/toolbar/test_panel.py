@@ -15,6 +15,7 @@ from tests.toolbar.site import PANEL, gates, site
 
 from fleetcache.django import toolbar as panels
 from fleetcache.stats import exchanges, operations
+from fleetcache.watching import PLAIN
 
 
 def panel(toolbar: Any) -> Any:
@@ -249,13 +250,27 @@ def test_hidden_toolbar_watches_nothing(valkey):
         assert panels._shown.get() is None
 
 
-def test_caches_that_were_made_before_are_seen(valkey):
-    """A cache that a hidden request has made is watched in a later one that shows the toolbar."""
+def test_caches_are_watched_only_where_the_toolbar_is_shown(valkey):
+    """A cache that was made before is watched in a request that shows the toolbar; before and after, caches are the usual ones."""
     with site(valkey.tcp_url()) as made:
         Client().get("/hidden")
-        Client().get("/plain")
+        usual = type(caches["default"])
+        assert PLAIN not in vars(usual)
 
+        Client().get("/plain")
         assert seen(made[0])[:3] == EXPECTED[:3]
+        assert type(caches["default"]) is usual
+
+
+async def test_tasks_are_watched_only_where_the_toolbar_is_shown(valkey):
+    """The same for tasks, also if their parent has made the cache."""
+    with site(valkey.tcp_url()) as made:
+        before = caches["default"]
+        await asyncio.create_task(AsyncClient().get("/awaiting"))
+
+        assert seen(made[0]) == EXPECTED
+        assert caches["default"] is before
+        assert PLAIN not in vars(type(before))
 
 
 def test_without_the_panel_nothing_is_wrapped(valkey):

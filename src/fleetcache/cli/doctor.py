@@ -15,7 +15,7 @@ from fleetcache.cli.places import DJANGO, caches_in, url_in
 from fleetcache.cli.showing import visible
 from fleetcache.errors import SettingsError
 from fleetcache.fleet import Fleet, gather
-from fleetcache.inspection.doctor import KINDS, Finding, examine, refused
+from fleetcache.inspection.doctor import KINDS, Finding, answers, examine, refused
 from fleetcache.settings import from_url
 
 GONE = frozenset(("server-away", "server-refuses"))
@@ -123,7 +123,9 @@ def attempted(make: Callable[..., Cache], *arguments: Any) -> Cache | SettingsEr
 
 
 def fleet_of(cache: Cache) -> Fleet | None:
-    """Return the processes that publish their figures; None if none does."""
+    """Return the processes that publish their figures; None if none does, or no server answers within seconds."""
+    if not answers(cache):  # without SOCKET_TIMEOUT the cache would wait for ever
+        return None
     found = gather(cache)
     workers = [worker for worker in found.workers if not worker.own]
     return replace(found, workers=workers) if workers else None

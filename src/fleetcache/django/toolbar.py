@@ -3,7 +3,10 @@
 ``DEBUG_TOOLBAR_PANELS`` names it: ``"fleetcache.django.toolbar.FleetcachePanel"``.
 
 A request's panel stands in a context variable, which the request's tasks and threads inherit from it, so that requests
-which run at the same time do not see each other's calls.  While no request shows the toolbar, nobody watches.
+which run at the same time do not see each other's calls.
+
+Only caches that are made while somebody watches are watched, so the cache objects of a context, which are light, are made
+anew when a request that shows the toolbar begins, and when it ends.  Other requests have the usual ones.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from django.core.cache import caches
 from django.template import Context, Engine
 
 import fleetcache
+from fleetcache.django.backend import RedisCache
 from fleetcache.inspection.keys import masked_key
 from fleetcache.keys import CacheKey
 from fleetcache.stats import exchanges, operations
@@ -122,21 +126,25 @@ class Recording:
 
     @classmethod
     def ready(cls) -> None:
-        """Let caches be made so that they can be watched."""
+        """Let caches be made so that one can listen to their servers: they all share the connections and the near cache."""
         if not cls._expecting:
-            cls._expecting += [operations.expect(), exchanges.expect()]
+            cls._expecting.append(exchanges.expect())
 
     def enable_instrumentation(self) -> None:
         """Begin to record the calls in this context."""
         if not self._ends:
             _shown.set(self)
             self._ends = [operations.watch(self._begin), exchanges.listen(self._hear)]
+            renew_caches()
 
     def disable_instrumentation(self) -> None:
         """Stop recording; a task that outlives its request is not recorded any more."""
+        if not self._ends:
+            return
         for end in self._ends:
             end()
         self._ends = []
+        renew_caches()
         if _shown.get() is self:
             _shown.set(None)
 
@@ -245,6 +253,15 @@ class Recording:
         engine = Engine(dirs=[str(TEMPLATES)], autoescape=True)
         text: str = engine.get_template("fleetcache/toolbar.html").render(Context(self.get_stats()))
         return text
+
+
+def renew_caches() -> None:
+    """Forget the cache objects of this thread or task, so that new ones are made, watched or not."""
+    for alias in caches:
+        made = getattr(caches._connections, alias, None)
+        if isinstance(made, RedisCache):
+            made.close()
+            del caches[alias]
 
 
 def is_machinery(path: str) -> bool:

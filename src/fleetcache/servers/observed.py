@@ -1,4 +1,7 @@
-"""A server that stands for another and reports each exchange with it; in use only while there is a listener."""
+"""A server that stands for another and reports each exchange with it.
+
+Only caches that are made while there is a listener, or one is expected, use it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
 
 from fleetcache.exchange.contract import Command, Reply, Server
-from fleetcache.stats.exchanges import Exchange, is_heard, tell
+from fleetcache.stats.exchanges import Exchange, hears, is_heard, tell
 
 Told: TypeAlias = tuple[float, Sequence[Command], Any]
 
@@ -34,6 +37,8 @@ class Observed(Server):
         return self.server.remote
 
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
+        if not hears():
+            return self.server.exchange(commands)
         return self._heard(perf_counter(), commands, self.server.exchange, commands)
 
     def tell(self, commands: Sequence[Command]) -> Told:
@@ -52,6 +57,8 @@ class Observed(Server):
         self.server.drop(told[2])  # not reported: an interrupt ended the exchange, which says nothing about the server
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Reply]:
+        if not hears():
+            return await self.server.aexchange(commands)
         began = perf_counter()
         try:
             replies = await self.server.aexchange(commands)
@@ -81,7 +88,8 @@ class Observed(Server):
         return replies
 
     def _tell(self, began: float, commands: Sequence[Command], replies: Any, error: Any = None) -> None:
-        tell(Exchange(self.address, commands, replies, perf_counter() - began, error, self.in_cluster))
+        if hears():
+            tell(Exchange(self.address, commands, replies, perf_counter() - began, error, self.in_cluster))
 
 
 _observed: WeakValueDictionary[Server, Observed] = WeakValueDictionary()

@@ -87,6 +87,11 @@ def unheard() -> Iterator[None]:
         _is_own.reset(token)
 
 
+def hears() -> bool:
+    """Whether anybody listens at the moment."""
+    return bool(_hearing)
+
+
 def tell(exchange: Exchange) -> None:
     """Call every listener with *exchange*."""
     if _is_own.get():

@@ -86,8 +86,6 @@ class Noted:
 
 _watching: list[partial[Finish | None]] = []
 """The functions that were registered, each in an object of its own: one may be registered twice."""
-_expecting: set[object] = set()
-"""One object for each caller of `expect`."""
 _said = Said()
 FAILED = "%r failed, so one operation was not reported to it"
 _current: ContextVar[Noted | None] = ContextVar("fleetcache operation", default=None)
@@ -114,19 +112,9 @@ def watch(watcher: Watcher) -> Callable[[], None]:
     return end
 
 
-def expect() -> Callable[[], None]:
-    """From now on create caches that can be watched, though nobody watches yet; return a function that ends this.
-
-    Whoever watches later sees the operations of these caches too.  Until then each operation asks whether somebody watches.
-    """
-    expected = object()
-    _expecting.add(expected)
-    return lambda: _expecting.discard(expected)
-
-
 def is_watched() -> bool:
-    """Whether there is a watcher, or one is expected."""
-    return bool(_watching or _expecting)
+    """Whether there is a watcher."""
+    return bool(_watching)
 
 
 def noted() -> Noted | None:

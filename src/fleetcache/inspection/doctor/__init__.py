@@ -15,7 +15,7 @@
 Nothing is written, except by the probe for the near cache (`fleetcache.probe`): one small entry that expires.
 """
 
-from fleetcache.inspection.doctor.examining import examine, refused
+from fleetcache.inspection.doctor.examining import answers, examine, refused
 from fleetcache.inspection.doctor.findings import KINDS, Finding, Kind
 
-__all__ = ["KINDS", "Finding", "Kind", "examine", "refused"]
+__all__ = ["KINDS", "Finding", "Kind", "answers", "examine", "refused"]

@@ -47,9 +47,9 @@ def _part(part: Any) -> Any:
 
 
 @contextmanager
-def line_to(remote: Any, patience: float = PATIENCE) -> Iterator[Line]:
+def line_to(remote: Any, patience: float | None = None) -> Iterator[Line]:
     """Return a new connection to the `RemoteServer` *remote*, closed afterwards."""
-    conversation = remote.converse(patience)
+    conversation = remote.converse(patience or PATIENCE)
     try:
         yield Line(conversation)
     finally:

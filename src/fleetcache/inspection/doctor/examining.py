@@ -80,6 +80,11 @@ def examine(
     return by_severity(found)
 
 
+def answers(cache: Any) -> bool:
+    """Whether every server of *cache* that is not in this process answers, within 5 seconds each."""
+    return all(asked.trouble is None for asked in Examination(cache, "", {}, None).servers)
+
+
 def refused(alias: str, error: Exception) -> Finding:
     """Return the finding for a cache whose settings are wrong, or need a library that is not installed."""
     return finding("settings-refused", f"CACHES[{alias!r}]", str(error), "Do what the message says.")
