@@ -244,9 +244,9 @@ class Core(Twinned):
             near.wrote(names)
         tally, began = self.tally, 0.0
         if tally is not None:
-            calls = tally.calls[command[0]]
-            calls.count += 1
-            if calls.count >= calls.next:
+            calls = tally.calls.get(command[0]) or tally.called(command[0])
+            calls.left -= 1
+            if calls.left <= 0:
                 began = perf_counter()
         try:
             server = self.topology.route(command)
@@ -434,7 +434,7 @@ class Core(Twinned):
                 self.stats.denied = monotonic()  # a user who may not touch leases has none
                 return
             if self.tally is not None:
-                self.tally.calls[command[0]].errors += 1
+                self.tally.called(command[0]).errors += 1
             raise self.refusal(reply, command)
         verb = command[0]
         suits = type(reply) in verb.answers or (verb.suits(reply, command) if verb.suits else not verb.answers)

@@ -426,12 +426,12 @@ async def test_commands(cache: Face):
 
 @pytest.mark.parametrize("where", ["memory", "valkey"])
 async def test_latency_is_sampled(cache: Face):
-    """About one exchange in 16 is timed, never in step with the program."""
-    for _ in range(640):
+    """About one exchange in 64 is timed, never in step with the program."""
+    for _ in range(2560):
         await cache.get("a:1")
 
     latency = cache.snapshot()["commands"]["GET"]["latency"]
-    assert 20 <= latency["count"] <= 100
+    assert 20 <= latency["count"] <= 80
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"] < 5
     assert sum(count for _, count in latency["buckets"]) == latency["count"]
 
@@ -649,7 +649,7 @@ async def test_hot_keys(make: Make):
     """The keys that are read most, of the most bytes, are found by the sample."""
     cache = make()
     await cache.set_many({"a:hot": 1, "a:large": "x" * 20_000, **{f"a:{at}": 1 for at in range(200)}})
-    for at in range(2000):
+    for at in range(4000):
         await cache.get("a:hot")
         if at % 5 == 0:
             await cache.get("a:large")
@@ -657,7 +657,7 @@ async def test_hot_keys(make: Make):
 
     top = cache.snapshot()["top"]
     assert top["hits"][0][0] == "a:hot"
-    assert 1000 <= top["hits"][0][1] <= 3000
+    assert 2000 <= top["hits"][0][1] <= 6000
     assert top["bytes"][0][0] == "a:large"
     assert len(top["hits"]) <= 20
 

@@ -2,7 +2,7 @@
 
 All caches of one configuration share a `Tally`; ``OPTIONS["STATS"] = False`` makes none.  A read from a copy in the
 process costs nothing: the copy counts its hits anyway, and knows its group.  Everything else adds to plain integers,
-without a lock.  One exchange in about 16 is timed, and tells which keys are read most; the distance from one to the next
+without a lock.  One exchange in about 64 is timed, and tells which keys are read most; the distance from one to the next
 is drawn, because a program may read its keys in turn.
 """
 
@@ -24,7 +24,7 @@ from fleetcache.stats.top import Top
 
 SHOWN: Final = 20
 """How many keys a snapshot has in each list of the largest."""
-GAP: Final = 31
+GAP: Final = 127
 """The largest distance between two exchanges that are timed; the mean is half of it."""
 SAMPLES: Final = 64
 """How many samples are kept until they are added to the distributions."""
@@ -44,26 +44,33 @@ class Copies(Protocol):
 
 
 class Calls:
-    """The calls of one command."""
+    """The calls of one command.
 
-    __slots__ = ("count", "errors", "latency", "next", "seen")
+    To count one, subtract 1 from `left`; at 0 the exchange is timed.
+    """
+
+    __slots__ = ("due", "errors", "latency", "left", "seen")
 
     def __init__(self) -> None:
-        self.count = 0
+        self.left = 1
+        """How many calls are left until an exchange is timed again."""
+        self.due = 1
+        """What the count will be then."""
         self.errors = 0
         """Refusals, and calls that got no reply."""
         self.latency = Latency()
-        self.next = 0
-        """The count at which an exchange is timed again."""
         self.seen = 0
         """The count when one was timed that has been added to the distributions."""
 
+    @property
+    def count(self) -> int:
+        """How many calls there were."""
+        return self.due - self.left
 
-class Commands(dict[bytes, Calls]):
-    """The calls of each command: ``commands[verb]``."""
-
-    def __missing__(self, verb: bytes) -> Calls:
-        return self.setdefault(bytes(verb), Calls())
+    def draw(self) -> None:
+        """Draw how many calls are left until the next exchange that is timed."""
+        gap = 1 + int(chance.random() * GAP)
+        self.due, self.left = self.count + gap, gap
 
 
 class Tally:
@@ -78,7 +85,8 @@ class Tally:
         """Returns a function, None if its object is gone, that returns the `PARTS`, and under ``copies`` the near store."""
         self.known = Groups(grouping)
         """The group of each name."""
-        self.calls = Commands()
+        self.calls: dict[bytes, Calls] = {}
+        """By the name of the command; `called` makes those that are not there."""
         self.together = Calls()
         """All exchanges of several commands; its latency is not used."""
         self.errors: Counter[str] = Counter()
@@ -170,16 +178,21 @@ class Tally:
 
     def asks(self, plan: Iterable[tuple[Any, Sequence[tuple[Any, ...]]]]) -> float:
         """Count the commands of *plan*; return the time if this exchange is timed, else 0."""
-        found = self.calls
+        known, called = self.calls.get, self.called
         for _, commands in plan:
             if len(commands) < FEW:
                 for command in commands:
-                    found[command[0]].count += 1
+                    (known(command[0]) or called(command[0])).left -= 1
             else:
                 for verb, count in Counter(map(verb_of, commands)).items():
-                    found[verb].count += count
-        self.together.count += 1
-        return perf_counter() if self.together.count >= self.together.next else 0.0
+                    called(verb).left -= count
+        together = self.together
+        together.left -= 1
+        return perf_counter() if together.left <= 0 else 0.0
+
+    def called(self, verb: bytes) -> Calls:
+        """Return the calls of the command *verb*."""
+        return self.calls.get(verb) or self.calls.setdefault(bytes(verb), Calls())
 
     def answered(self, turn: Calls, began: float, command: tuple[Any, ...], reply: Any, *, timed: bool) -> None:
         """Note an exchange for *command* that began at *began*, and of which the time counts if *timed*.
@@ -187,8 +200,8 @@ class Tally:
         *turn* has said that it is the turn of this exchange.
         """
         took = perf_counter() - began
-        turn.next = turn.count + 1 + int(chance.random() * GAP)
-        calls = self.calls[command[0]]
+        turn.draw()
+        calls = self.called(command[0])
         place, of = 0, 1
         if type(reply) is list and command[0] == b"MGET" and len(reply) == len(command) - 1:
             of = len(reply)
@@ -218,7 +231,7 @@ class Tally:
         self.errors[type(error).__name__] += 1
         if not isinstance(error, ResponseError):
             for command in commands:
-                self.calls[command[0]].errors += 1
+                self.called(command[0]).errors += 1
 
     # --- reading ----------------------------------------------------------------------------------
 
