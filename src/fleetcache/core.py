@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any, Self
 
 from redis.exceptions import ConnectionError, NoPermissionError, NoScriptError, RedisError
@@ -247,7 +247,7 @@ class Core(Twinned):
             calls = tally.calls.get(command[0]) or tally.called(command[0])
             calls.left -= 1
             if calls.left <= 0:
-                began = perf_counter()
+                began = calls.start()
         try:
             server = self.topology.route(command)
             try:
@@ -269,7 +269,7 @@ class Core(Twinned):
             if near is not None:
                 near.wrote(names)  # once more: a read that was sent meanwhile may bring the old value
         if began and tally is not None:
-            tally.answered(calls, began, command, reply, timed=not self.runtime.records)
+            tally.answered(began, command, reply, timed=not self.runtime.records)
         return reply
 
     async def ask_beside(self, command: Command, glimpse: Command, instead: Any) -> tuple[Reply, Reply]:
@@ -303,7 +303,7 @@ class Core(Twinned):
             if near is not None:
                 near.wrote((command[1],))  # as in `ask`
         if began and tally is not None:
-            tally.answered(tally.together, began, command, reply, timed=not self.runtime.records)
+            tally.answered(began, command, reply, timed=not self.runtime.records)
         return reply, shown
 
     def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
@@ -380,7 +380,7 @@ class Core(Twinned):
             return
         for command, reply in zip(commands, answer, strict=False):
             if command[0] is not c.MULTI and command[0] is not c.VOID:  # what the caller has asked for comes after them
-                tally.answered(tally.together, began, command, reply, timed=not self.runtime.records)
+                tally.answered(began, command, reply, timed=not self.runtime.records)
                 return
 
     async def _tell_scripts(self, plan: Plan, answers: list[list[Reply] | Exception]) -> None:
@@ -533,7 +533,7 @@ class Core(Twinned):
             if near is not None:
                 near.wrote(names)
         if began and tally is not None:
-            tally.answered(tally.together, began, command, reply, timed=not self.runtime.records)
+            tally.answered(began, command, reply, timed=not self.runtime.records)
         if command[0] is c.DEL and isinstance(replies, Redirected):
             # While a slot moves, the entry may have been deleted before its lease, and stored in between.
             reply += await self.ask(command, 0)

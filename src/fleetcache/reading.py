@@ -311,7 +311,7 @@ class Reading(Judging):
             if read.number and not isinstance(replies, Redirected) and type(replies[1]) is int:
                 left = replies[1]
             if began and tally is not None:
-                tally.answered(tally.together, began, commands[0], payload, timed=not self.runtime.records)
+                tally.answered(began, commands[0], payload, timed=not self.runtime.records)
         except TROUBLE as error:
             if not is_outage(error) or self.topology.route((c.GET, name)) is server:
                 nothing = self.instead(error, Found(MISSING) if look else MISSING, ((c.GET, name),))

@@ -436,6 +436,15 @@ async def test_latency_is_sampled(cache: Face):
     assert sum(count for _, count in latency["buckets"]) == latency["count"]
 
 
+async def test_one_of_many_tasks_is_timed(valkey: Any):
+    """Tasks that call while a timed exchange is under way are not timed as well."""
+    cache = Cache(valkey.url(9), params({}))
+    for _ in range(20):
+        await asyncio.gather(*(cache.aget("a:1") for _ in range(100)))
+
+    assert 10 <= cache.snapshot()["commands"]["GET"]["latency"]["count"] <= 80
+
+
 @pytest.mark.parametrize("where", ["memory", "valkey"])
 async def test_refusals(cache: Face):
     """A refusal is an error of its command, and of its class."""

@@ -67,10 +67,14 @@ class Calls:
         """How many calls there were."""
         return self.due - self.left
 
-    def draw(self) -> None:
-        """Draw how many calls are left until the next exchange that is timed."""
+    def start(self) -> float:
+        """Return the time, at which an exchange begins that is timed; draw how many calls are left until the next one.
+
+        It is drawn now: until there is a reply, any number of other tasks may call.
+        """
         gap = 1 + int(chance.random() * GAP)
         self.due, self.left = self.count + gap, gap
+        return perf_counter()
 
 
 class Tally:
@@ -188,19 +192,15 @@ class Tally:
                     called(verb).left -= count
         together = self.together
         together.left -= 1
-        return perf_counter() if together.left <= 0 else 0.0
+        return together.start() if together.left <= 0 else 0.0
 
     def called(self, verb: bytes) -> Calls:
         """Return the calls of the command *verb*."""
         return self.calls.get(verb) or self.calls.setdefault(bytes(verb), Calls())
 
-    def answered(self, turn: Calls, began: float, command: tuple[Any, ...], reply: Any, *, timed: bool) -> None:
-        """Note an exchange for *command* that began at *began*, and of which the time counts if *timed*.
-
-        *turn* has said that it is the turn of this exchange.
-        """
+    def answered(self, began: float, command: tuple[Any, ...], reply: Any, *, timed: bool) -> None:
+        """Note an exchange of the sample, for *command*, that began at *began*; its time counts if *timed*."""
         took = perf_counter() - began
-        turn.draw()
         calls = self.called(command[0])
         place, of = 0, 1
         if type(reply) is list and command[0] == b"MGET" and len(reply) == len(command) - 1:
