@@ -129,7 +129,7 @@ def test_the_thread_keeps_no_cache_and_ends_with_the_last(calm, valkey):
 
 
 def test_no_listener_hears_it(valkey):
-    """`listen` reports the exchanges of callers, for whom a span or a line of a panel stands."""
+    """`listen` reports the exchanges of callers, for whom a span or a line of a panel stands; so do the counted commands."""
     seen = []
     end = listen(lambda exchange: seen.append([command[0] for command in exchange.commands]))
     cache = cache_on(valkey, "unheard")
@@ -138,6 +138,7 @@ def test_no_listener_hears_it(valkey):
     end()
 
     assert seen == [[b"GET"]]
+    assert set(cache.snapshot()["commands"]) == {"GET"}
 
 
 def test_an_outage_is_logged_once_and_the_pauses_grow(valkey, caplog):

@@ -1,7 +1,8 @@
-"""Several processes behind one port: under real gunicorn a scrape shows all workers, whichever answers."""
+"""Several processes behind one port: under real gunicorn and uWSGI a scrape shows all workers, whichever answers."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import signal
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import urllib.request
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -28,6 +30,8 @@ cache = Cache(os.environ["URL"], settings, alias="shop")
 fleet, single = CollectorRegistry(auto_describe=True), CollectorRegistry(auto_describe=True)
 install(fleet, fleet=cache)
 install(single)
+if os.environ["USED"]:
+    cache.get("users:1")
 
 
 def site(environ, start_response):
@@ -44,21 +48,58 @@ def site(environ, start_response):
 READ = 60
 
 
+GUNICORN = [
+    sys.executable,
+    "-m",
+    "gunicorn",
+    "-w",
+    "3",
+    "-b",
+    "127.0.0.1:{port}",
+    "--no-control-socket",
+    "site_of_test:site",
+]
+UWSGI = [
+    str(Path(sys.executable).with_name("uwsgi")),
+    *(
+        "--master",
+        "--die-on-term",
+        "--processes=3",
+        "--need-app",
+        "--http-socket=127.0.0.1:{port}",
+        "--disable-logging",
+    ),
+    *("--module=site_of_test:site", "--pythonpath={folder}"),
+]
+SERVERS = {
+    "gunicorn": GUNICORN,
+    "gunicorn --preload": [*GUNICORN, "--preload"],
+    "uwsgi --enable-threads": [*UWSGI, "--enable-threads"],
+    "uwsgi": UWSGI,
+}
+
+
 @contextmanager
-def gunicorn(folder, url, *options):
-    """Run the site under gunicorn with three workers; yield a function that fetches a path of it."""
+def serving(server, folder, url):
+    """Run the site under *server* with three workers; yield a function that fetches a path of it, and its log."""
+    if importlib.util.find_spec("pyuwsgi" if server.startswith("uwsgi") else "gunicorn") is None:
+        pytest.skip(f"{server.split()[0]} is not installed")
     (folder / "site_of_test.py").write_text(SITE)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     path = os.pathsep.join([str(folder), *filter(None, sys.path)])
-    run = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "-w", "3", "-b", f"127.0.0.1:{port}", *options, "site_of_test:site"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, "URL": url, "PREFIX": own_prefix() + str(port)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    used = "1" if server.startswith("uwsgi") else ""  # uWSGI's loading process publishes nothing, others may
+    log = folder / "log"
+    with log.open("wb") as output:
+        run = subprocess.Popen(
+            [part.format(port=port, folder=folder) for part in SERVERS[server]],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": path, "URL": url, "PREFIX": own_prefix() + str(port), "USED": used},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
     def fetch(path):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
@@ -72,10 +113,14 @@ def gunicorn(folder, url, *options):
 
     try:
         until(answers, 20)
-        yield fetch
+        yield fetch, log
     finally:
-        run.send_signal(signal.SIGTERM)
-        run.wait(20)
+        run.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(10)
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
 
 
 def reads(text):
@@ -89,10 +134,10 @@ def reads(text):
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
-def test_whichever_worker_answers_a_scrape_shows_all(options, valkey, tmp_path):
+@pytest.mark.parametrize("server", [server for server in SERVERS if server != "uwsgi"])
+def test_whichever_worker_answers_a_scrape_shows_all(server, valkey, tmp_path):
     """The sum over workers is what the site has read; no later scrape shows less; a worker alone shows its own share."""
-    with gunicorn(tmp_path, valkey.tcp_url(6), *options) as fetch:
+    with serving(server, tmp_path, valkey.tcp_url(6)) as (fetch, _):
         pids = [fetch("/read") for _ in range(READ)]
         until(lambda: sum(reads(fetch("/metrics")).values()) == READ, 20)
 
@@ -104,3 +149,20 @@ def test_whichever_worker_answers_a_scrape_shows_all(options, valkey, tmp_path):
     assert shown == {pid: pids.count(pid) for pid in set(pids)}
     if len(set(pids)) > 1:
         assert max(single) < READ
+
+
+@pytest.mark.timeout(60)
+def test_uwsgi_without_threads_answers_and_says_why_no_worker_is_shown(valkey, tmp_path):
+    """A thread there would run only during requests: none begins, and one line of the log says what is missing."""
+    with serving("uwsgi", tmp_path, valkey.tcp_url(6)) as (fetch, log):
+        for _ in range(30):
+            fetch("/read")
+        shown = reads(fetch("/metrics"))
+        single = sum(reads(fetch("/single")).values())
+
+    said = [
+        line for line in log.read_text(errors="replace").splitlines() if "enable-threads" in line and "figures" in line
+    ]
+    assert len(said) == 1
+    assert shown == {}
+    assert single > 0
