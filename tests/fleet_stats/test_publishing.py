@@ -18,10 +18,12 @@ from tests.waiting import until
 
 from fleetcache import Cache
 from fleetcache.cache import _shared
-from fleetcache.fleet import gather
+from fleetcache.errors import CircuitOpen, ServerTimeout
+from fleetcache.fleet import gather, history
 from fleetcache.fleet.publishing import PUBLISHING, USUAL, Publishing, digest
 from fleetcache.settings import Settings
 from fleetcache.stats import listen
+from fleetcache.stats.beginnings import PROCESS
 
 
 def cache_on(valkey, prefix, **stats):
@@ -88,6 +90,43 @@ async def test_awaiting_a_cache_begins_it_too(valkey):
     await cache.aget("a")
 
     until(lambda: published(cache))
+
+
+class Failing:
+    """A topology on which what is added to the history fails, before or after it was sent."""
+
+    def __init__(self, topology, error, sends):
+        self.topology, self.error, self.sends = topology, error, sends
+
+    def home(self, name):
+        server = self.topology.home(name)
+
+        def exchange(commands):
+            adds = commands[0][0] == b"HINCRBY" and self.error is not None
+            replies = None if adds and not self.sends else server.exchange(commands)
+            if adds:
+                error, self.error = self.error, None
+                raise error
+            return replies
+
+        return types.SimpleNamespace(exchange=exchange)
+
+
+@pytest.mark.parametrize(("error", "sends"), [(CircuitOpen("away"), False), (ServerTimeout("no reply"), True)])
+def test_the_history_gets_everything_once(error, sends, valkey):
+    """What was not sent is told later; what may have arrived is not told again."""
+    cache = cache_at("valkey", {"valkey": valkey}.__getitem__)
+    source = Source(cache)
+    published = publisher(source)
+    source.topology = Failing(cache.topology, error, sends)
+
+    published.publish()
+    assert published.failures == 1
+    for _ in range(6):
+        published.publish()
+
+    assert published.failures == 0
+    assert sum(period.sum("near") for period in history(cache, 1)) == 6
 
 
 @pytest.mark.parametrize("given", [False, {"PUBLISH": 0}, True])
@@ -207,6 +246,7 @@ def test_a_forked_child_publishes_an_entry_of_its_own(valkey):
     (parent,) = published(cache)
 
     def child():
+        assert not PROCESS.connects
         cache.set("a", 1)
         cache.tally.group("users").joined += 1
         own = until(lambda: [name for name in published(cache) if f":{os.getpid()}:" in name])
