@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import re
 
 import pytest
@@ -122,6 +123,9 @@ def test_names_that_are_no_text(say, site):
         (["keys", "--kind", "nonsense"], "invalid choice: 'nonsense'"),
         (["ttl", "a", "-5"], "a number above 0"),
         (["ttl", "a", "nan"], "a number above 0"),
+        (["ttl", "a", "1e300"], "timeout"),
+        (["bench", "--seconds", "1e9"], "seconds from 0.1 to 86400"),
+        (["top", "--interval", "0.001"], "seconds from 0.1 to 86400"),
         (["delete"], "give keys, or --pattern"),
         (["delete", "a", "--pattern", "b"], "give keys, or --pattern"),
         (["delete", "a", "--all-versions"], "--all-versions goes with --pattern"),
@@ -194,6 +198,32 @@ def test_what_is_not_there(say, site, command):
     said = say(*site.run(command, "nothing", "--json"))
     assert said.code == 1
     assert said.document.get("there", False) is False
+
+
+def test_json_has_no_infinity(say, site):
+    """A score without an end is a text, so that every reader of JSON reads the document."""
+    site.cache.zadd("z", {"a": float("inf"), "b": 1.0})
+
+    found = json.loads(say(*site.run("get", "z", "--json")).out, parse_constant=pytest.fail)
+
+    assert {member["score"] for member in found["members"]} == {"inf", 1.0}
+
+
+def test_keys_that_no_cache_can_have(say, site):
+    """A key of bytes that are no text is refused by every command, in one line."""
+    key = os.fsdecode(b"\xff")
+    for words in (
+        ["get", key],
+        ["ttl", key],
+        ["ttl", key, "5"],
+        ["delete", key],
+        ["keys", key],
+        ["delete", "--pattern", key],
+    ) + ((["tags", "show", key], ["tags", "list", key], ["tags", "invalidate", key, "--yes"])):
+        said = say(*site.run(*words))
+        assert said.code in {1, 2}, words
+        assert said.err.count("\n") == (said.code == 2), words
+        assert "Traceback" not in said.err
 
 
 # --- ttl ------------------------------------------------------------------------------------------

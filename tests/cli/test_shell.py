@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pty
@@ -17,7 +18,9 @@ from tests.waiting import until
 
 from fleetcache import Cache, cli
 from fleetcache.cli import COMMANDS
+from fleetcache.cli.places import opened
 from fleetcache.cli.showing import count, duration, share, size, table, visible
+from fleetcache.errors import ServerGone
 from fleetcache.testing import FaultProxy
 
 FLEETCACHE = [sys.executable, "-W", "error", "-m", "fleetcache"]
@@ -129,11 +132,17 @@ def test_no_cache(shell, say, project, words, fault):
     assert SECRET not in err
 
 
-def test_an_outage_is_told(say, module):
-    """IGNORE_EXCEPTIONS would make a missing server look like an empty cache."""
-    said = say("ttl", "a", "--url", "redis://127.0.0.1:1?ignore_exceptions=yes")
+def test_the_cache_of_a_tool():
+    """IGNORE_EXCEPTIONS would make a missing server look like an empty cache; a tool is no worker, and keeps no copies."""
+    url = "redis://127.0.0.1:1?ignore_exceptions=yes&near=1&version=3"
+    cache = opened(argparse.Namespace(url=url), for_tools=True)
 
-    assert said.code == 2
+    assert (cache.near, cache.tally, cache.version) == (None, None, 3)
+    with pytest.raises(ServerGone):
+        cache.get("a")
+    configured = opened(argparse.Namespace(url=url), for_tools=False)
+    assert configured.near is not None
+    assert configured.get("a") is None
 
 
 # --- manage.py ------------------------------------------------------------------------------------

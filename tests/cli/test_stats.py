@@ -370,7 +370,7 @@ def terminal(*words: str, **kwargs):
         os.close(shown.its)
 
 
-@pytest.mark.parametrize("ends", ["q", "interrupt"])
+@pytest.mark.parametrize("ends", ["q", "interrupt", "terminate"])
 def test_top_on_a_terminal(site, ends):
     """It has a screen of its own, shows other tables on a key, and leaves the terminal as it was."""
     publish(site)
@@ -383,11 +383,11 @@ def test_top_on_a_terminal(site, ends):
         if ends == "q":
             shown.press("q")
         else:
-            shown.process.send_signal(signal.SIGINT)
+            shown.process.send_signal(signal.SIGINT if ends == "interrupt" else signal.SIGTERM)
 
-        assert shown.end() == 0
+        assert shown.end() == (128 + signal.SIGTERM if ends == "terminate" else 0)
         assert written.startswith("\x1b[?1049h")
-        assert shown.written.endswith(b"\x1b[?25h\x1b[?1049l")
+        assert shown.written.endswith(b"\x1b[?7h\x1b[?25h\x1b[?1049l")
         assert b"Traceback" not in shown.written
 
 

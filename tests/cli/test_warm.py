@@ -52,6 +52,10 @@ def plain(*args, **kwargs):
 def numbers():
     return [1, 2, 3]
 
+def broken():
+    yield 1
+    raise LookupError("no more")
+
 def endless():
     for number in range(10**9):
         if number == 1000:
@@ -66,6 +70,7 @@ def functions(module, site, monkeypatch):
     for attribute in ("_entries", "_made"):
         monkeypatch.setattr(caches, attribute, getattr(caches, attribute))  # the command configures it
     module("functions", FUNCTIONS)
+    module("unreadable", "def (")
     import functions
 
     return functions
@@ -167,6 +172,8 @@ def test_texts(say, site, functions, tmp_path):
         (["no_such_module:f"], "No module named 'no_such_module'"),
         (["functions:calls"], "is not callable"),
         (["functions:plain", "--refresh"], "--refresh is for functions with @cached"),
+        (["functions:one", "--from", "functions:broken"], "functions:broken(): LookupError: no more"),
+        (["unreadable:f"], "unreadable:f: the module cannot be imported: SyntaxError"),
         (["functions:one", "--arguments", "/nowhere/at/all"], "/nowhere/at/all"),
         (["functions:one", "--text"], "--text goes with --arguments"),
         (["functions:one", "--concurrency", "0"], "a whole number above 0"),

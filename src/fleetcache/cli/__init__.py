@@ -85,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = parser().parse_args(given)
     except WrongUse as error:
         return refused(error, given)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     found.of_shell = True
     return run(found)
 
@@ -108,7 +110,7 @@ def run(arguments: argparse.Namespace, out: TextIO | None = None, err: TextIO | 
     except Enough:  # the reader of a pipe has gone, as `head` does
         _forget(call.out)
         return FINE
-    except (WrongUse, FleetcacheError, RedisError, OSError) as error:
+    except (WrongUse, FleetcacheError, RedisError, OSError, UnicodeError) as error:  # a name may be no text
         return call.complain(error)
     return code
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fleetcache.cache import Cache
 from fleetcache.cli.calls import FINE, Call
-from fleetcache.cli.parsing import Table, positive
+from fleetcache.cli.parsing import Table, span
 from fleetcache.cli.places import opened
 from fleetcache.cli.showing import duration, size, table
 from fleetcache.inspection.bench import Benchmark, measure
@@ -24,7 +24,7 @@ def add(commands: Table) -> None:
         description="Measure get, set, get_many and reads from near copies against a bare socket to the same server, in "
         "turns. Writes some entries with random names, which expire, and deletes them at the end. Exits with 0, or 2 if no server answers.",
     )
-    command.add_argument("--seconds", type=positive, default=5.0, help="how long it measures, by default 5")
+    command.add_argument("--seconds", type=span, default=5.0, help="how long it measures, by default 5")
 
 
 def run(call: Call) -> int:

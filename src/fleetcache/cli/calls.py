@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Collection
@@ -13,7 +12,7 @@ from typing import Any, TextIO
 from fleetcache.cache import Cache
 from fleetcache.cli.listing import Listing
 from fleetcache.cli.progress import Progress
-from fleetcache.cli.showing import visible
+from fleetcache.cli.showing import as_json, visible
 from fleetcache.errors import is_outage
 from fleetcache.inspection.names import meant
 
@@ -82,7 +81,7 @@ class Call:
 
     def answer(self, document: Any, text: str) -> None:
         """Write *document* as JSON if that is wanted, else *text*."""
-        self.say(json.dumps(document, indent=2, default=str) if self.json else text)
+        self.say(as_json(document, indent=2) if self.json else text)
 
     def say(self, text: str) -> None:
         """Write *text* and a line end."""
@@ -135,7 +134,7 @@ class Call:
             if self.listing is not None and self.listing.number:
                 self.listing.end(document)
             else:
-                self.say(json.dumps(document))
+                self.say(as_json(document))
         else:
             self.note(f"fleetcache: {visible(text)}")
         return UNREACHABLE

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
+
+from fleetcache.cli.showing import as_json
 
 if TYPE_CHECKING:
     from fleetcache.cli.calls import Call
@@ -21,14 +22,14 @@ class Listing:
         """Write one more: *document* as JSON, or *line*."""
         self.number += 1
         if self.call.json:
-            self.call.write(f"{self._beginning() if self.number == 1 else ','}\n{json.dumps(document, default=str)}")
+            self.call.write(f"{self._beginning() if self.number == 1 else ','}\n{as_json(document)}")
         else:
             self.call.say(line)
 
     def end(self, facts: dict[str, Any]) -> None:
         """End the JSON document with *facts*."""
         if self.call.json:
-            rest = json.dumps(facts, default=str)[1:]
+            rest = as_json(facts)[1:]
             self.call.say(f"{'' if self.number else self._beginning()}\n], {rest}")
         self.call.listing = None
 

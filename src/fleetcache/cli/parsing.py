@@ -120,6 +120,14 @@ def positive(text: str) -> float:
     return found
 
 
+def span(text: str) -> float:
+    """Return the seconds in *text*, a tenth to a day, for ``type=`` of an argument."""
+    found = positive(text)
+    if not 0.1 <= found <= 86400:
+        raise argparse.ArgumentTypeError(f"seconds from 0.1 to 86400 are expected, not {text!r}")
+    return found
+
+
 def whole(text: str) -> int:
     """Return *text* as a whole number above 0, for ``type=`` of an argument."""
     if not (text.isdecimal() and text.isascii() and int(text) > 0):

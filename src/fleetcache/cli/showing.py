@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from math import isfinite
+from typing import Any
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 ANSI = re.compile(r"\x1b\[[\d;]*m")
@@ -14,6 +17,22 @@ UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 def visible(text: str) -> str:
     """Return *text* with control characters written out, so that nothing stored in a cache commands the terminal."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def as_json(document: Any, indent: int | None = None) -> str:
+    """Return *document* as JSON, which has neither infinity nor NaN: they become texts."""
+    try:
+        return json.dumps(document, indent=indent, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(document), indent=indent, default=str)
+
+
+def _finite(part: Any) -> Any:
+    if isinstance(part, float) and not isfinite(part):
+        return str(part)
+    if isinstance(part, Mapping):
+        return {name: _finite(value) for name, value in part.items()}
+    return [_finite(each) for each in part] if isinstance(part, (list, tuple)) else part
 
 
 def count(number: float | None) -> str:

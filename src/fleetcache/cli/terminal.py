@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +24,13 @@ ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 """Begin and end a screen of its own, without a cursor and with lines that do not wrap; afterwards the old one comes back."""
 HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
+ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def _end(number: int, frame: Any) -> None:
+    """Leave by an exception, so that the terminal is put right."""
+    sys.exit(128 + number)
+
 
 class Screen:
     """The screen of *call*, for ``with``."""
@@ -31,15 +39,21 @@ class Screen:
         self.call = call
         self.smart = call.on_terminal and os.environ.get("TERM", "dumb") != "dumb"
         self._keyboard: Any = None
+        self._before: dict[int, Any] = {}
+        """The handlers of the signals that would end the process."""
         self._drawn = False
 
     def __enter__(self) -> Self:
         if self.smart:
             self._keyboard = _Keyboard.opened()
+            with suppress(ValueError):  # only the main thread may
+                self._before = {number: signal.signal(number, _end) for number in ENDS}
             self.call.write(ENTER)
         return self
 
     def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
         if self._keyboard is not None:
             self._keyboard.close()
         if self.smart:

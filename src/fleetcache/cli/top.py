@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from fleetcache.cli.calls import FINDING, FINE, Call
-from fleetcache.cli.parsing import Table, positive
+from fleetcache.cli.parsing import Table, span
 from fleetcache.cli.showing import count, cut, duration, share, size, table, visible
 from fleetcache.cli.stats import NOBODY
 from fleetcache.cli.terminal import Screen
@@ -31,7 +31,7 @@ def add(commands: Table) -> None:
     )
     command.add_argument("--once", action="store_true", help="show it once, for scripts; --json implies it")
     command.add_argument(
-        "--interval", type=positive, default=INTERVAL, metavar="SECONDS", help="between two screens, by default 2"
+        "--interval", type=span, default=INTERVAL, metavar="SECONDS", help="between two screens, by default 2"
     )
     command.add_argument(
         "--by",

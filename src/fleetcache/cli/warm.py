@@ -65,8 +65,7 @@ def _given(call: Call) -> Iterable[Given]:
     """Return the arguments of the calls; a list, if it is known how many there are."""
     arguments = call.arguments
     if arguments.source:
-        produced = named(arguments.source)()
-        return list(arguments_of(produced)) if isinstance(produced, (list, tuple)) else arguments_of(produced)
+        return arguments_of(arguments.source)
     if arguments.arguments is None:
         return [((), {})]
     if arguments.arguments == "-":

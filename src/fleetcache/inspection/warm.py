@@ -82,6 +82,8 @@ def named(path: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise SettingsError(f"{path}: {error}") from error
+    except Exception as error:
+        raise SettingsError(f"{path}: the module cannot be imported: {type(error).__name__}: {error}") from error
     return found
 
 
@@ -110,10 +112,14 @@ def arguments_in(lines: Iterable[str], *, text: bool = False) -> Iterator[Given]
         )
 
 
-def arguments_of(produced: Iterable[Any]) -> Iterator[Given]:
-    """Yield the arguments that a function of the site produces: tuples of arguments, dicts of named ones, or single ones."""
-    for each in produced:
-        yield (each, {}) if isinstance(each, tuple) else ((), each) if isinstance(each, dict) else ((each,), {})
+def arguments_of(source: str) -> Iterator[Given]:
+    """Yield the arguments that the function at the path *source* returns: tuples of arguments, dicts of named ones, or single ones."""
+    produce = named(source)
+    try:
+        for each in produce():
+            yield (each, {}) if isinstance(each, tuple) else ((), each) if isinstance(each, dict) else ((each,), {})
+    except Exception as error:
+        raise SettingsError(f"{source}(): {type(error).__name__}: {error}") from error
 
 
 def warm(
