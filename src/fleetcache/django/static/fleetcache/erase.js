@@ -5,6 +5,7 @@
 
     let asking = false;
     let stopped = false;
+    let asked = 0;
 
     async function goOn() {
         let progress = document.getElementById("progress");
@@ -16,6 +17,7 @@
             const answer = await fetch(form.action, { method: "POST", body: data, credentials: "same-origin" });
             const next = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("progress");
             asking = false;
+            asked += 1;
             if (!answer.ok || !next) {
                 window.location.reload(); // refused, logged out, or something else: the page itself says what
                 return;
@@ -24,9 +26,15 @@
             progress.replaceWith(document.adoptNode(next));
             progress = next;
         }
-        const stop = document.querySelector("#step button[value=stop]");
-        if (stopped && stop) {
-            stop.click(); // with what the last step has deleted
+        if (stopped) {
+            press("stop"); // with what the last step has deleted
+        }
+    }
+
+    function press(act) {
+        const button = document.querySelector("#step button[value=" + act + "]");
+        if (button) {
+            button.click();
         }
     }
 
@@ -38,7 +46,10 @@
     });
     document.addEventListener("DOMContentLoaded", function () {
         goOn().catch(function () {
-            asking = false; // the site does not answer: the buttons are there
+            asking = false;
+            if (asked === 0 && !stopped) {
+                press("step"); // the site's policy may forbid fetch(): then the page itself goes on
+            }
         });
     });
 })();
