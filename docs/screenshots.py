@@ -10,11 +10,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from tests.admin import browser
 from tests.admin.fleet import publish, tell_history
 from tests.admin.test_pages import of
+from tests.waiting import until
 
 from fleetcache.testing import valkey_server
 
@@ -24,19 +24,23 @@ LARGEST = 120_000
 """The most bytes of a picture."""
 
 SHOTS: dict[str, tuple[str, bool, int]] = {
-    # The picture: the page, whether it is dark, and the height of the window.
+    # The picture: the page, whether it is dark, and the height of the window.  "{prefix}" is that of the cache.
     "admin-caches": ("overview/", False, 860),
     "admin-caches-dark": ("overview/", True, 860),
     "admin-workers": ("workers/?host=web-1", False, 760),
     "admin-groups": ("groups/", False, 900),
     "admin-worker": ("workers/one/?cache=default&host=web-1&pid=1000", False, 1000),
-    "admin-keys": ("keys/?pattern=products:1*", False, 800),
-    "admin-key": ("keys/entry/?cache=default&name=NAME", False, 900),
+    "admin-keys": ("keys/?pattern=products:*", False, 700),
+    "admin-key": ("keys/entry/?name={prefix}:1:products:7", True, 1040),
+    "admin-keys-erase": ("keys/erase/?pattern=basket:*", False, 860),
     "admin-tags": ("tags/", False, 760),
     "admin-held": ("held/", False, 800),
     "admin-slowlog": ("slowlog/", True, 760),
     "admin-doctor": ("doctor/", False, 860),
 }
+
+PRESSED = {"admin-keys-erase": "button.button:not([name])"}
+"""The button that is pressed before the picture is taken."""
 
 
 def main() -> None:
@@ -45,12 +49,16 @@ def main() -> None:
         server = stack.enter_context(valkey_server())
         caches = {"default": of(server.tcp_url(0), NEAR=True), "sessions": of(server.tcp_url(1))}
         address = stack.enter_context(browser.served(caches))
-        entry = quote(fill())
+        fill()
         for name, (page, dark, height) in SHOTS.items():
             with browser.chromium((1280, height)) as driver:
                 browser.dark(driver, dark)
                 browser.log_in(driver, address)
-                driver.get(f"{address}/admin/fleetcache/{page.replace('NAME', entry)}")
+                page = page.replace("{prefix}", caches["default"]["KEY_PREFIX"])  # noqa: PLW2901 - the same page
+                driver.get(f"{address}/admin/fleetcache/{page}")
+                if name in PRESSED:
+                    driver.find_element("css selector", f"#content-main {PRESSED[name]}").click()
+                    until(lambda driver=driver: driver.find_elements("id", "result"))
                 path = PICTURES / f"{name}.png"
                 browser.picture(driver, path)
                 size = path.stat().st_size
@@ -59,8 +67,8 @@ def main() -> None:
                     raise SystemExit(f"{path.name} has more than {LARGEST} bytes")
 
 
-def fill() -> str:
-    """Put into the caches what the pages show, and return the name of an entry."""
+def fill() -> None:
+    """Put into the caches what the pages show."""
     from django.core.cache import caches
 
     cache: Any = caches["default"]
@@ -70,6 +78,19 @@ def fill() -> str:
     tell_history(caches["sessions"], seed=2)
     for number in range(40):
         cache.set(f"products:{number}", {"name": "shoe"}, timeout=3600, tags=["catalogue", f"shop:{number % 4}"])
+    description = {"name": "Blue shoes", "price": 49.5, "sizes": [38, 39, 40, 41], "in stock": True}
+    cache.delete("products:7")
+    cache.get_or_set(
+        "products:7",
+        lambda: time.sleep(0.18) or description,  # noqa: TID251 - it waits
+        timeout=900,
+        stale_while_revalidate=300,
+        early=1.0,
+        tags=["catalogue", "shop:3"],
+    )
+    cache.hset("products:sold", "blue shoes", 12)
+    cache.zadd("products:popular", {"blue shoes": 12.0})
+    cache.set_many({f"basket:{number}": [number] for number in range(4000)}, timeout=1800)
     for name in ("import:prices", "mail:newsletter"):
         cache.lock(f"lock:{name}", timeout=90).acquire()
     threading.Thread(target=_load, args=(cache,), daemon=True).start()
@@ -79,7 +100,6 @@ def fill() -> str:
         raw.eval(
             f"local sum = 0 for i = 1, {rounds} do sum = sum + i end return redis.call('GET', KEYS[1])", 1, "report"
         )
-    return str(cache.make_key("products:1"))
 
 
 def _load(cache: Any) -> None:

@@ -22,7 +22,7 @@ SHOWS = {
     "": "this version",
     "all": "all versions",
     "tags": "tags",
-    "library": "leases and other names of the library",
+    "library": "leases and the like",
 }
 """What the list can show."""
 
