@@ -201,6 +201,8 @@ def _facts_of_reads(seen: Noted, operation: Operation, result: Any) -> Facts:
             default = operation.args[1] if len(operation.args) > 1 else operation.kwargs.get("default")
             found = seen.value.value if type(seen.value) is Herded else seen.value
             hit = hit and not (result is default and found is not default)
+            if hit and seen.stale:  # which the caller has asked for
+                return Facts("stale", hit, seen.read or None)
         case "get_many":
             hit = bool(result)
         case "has_key":
@@ -270,6 +272,14 @@ class Noting:
             seen.found = value is not MISSING and type(value) is not Described
         return value
 
+    def prompt(self, *args: Any, **kwargs: Any) -> Any:
+        up: Any = super()
+        return _judged(up.prompt(*args, **kwargs))
+
+    async def judgement(self, *args: Any, **kwargs: Any) -> Any:
+        up: Any = super()
+        return _judged(await up.judgement(*args, **kwargs))
+
     async def examine(self, *args: Any, **kwargs: Any) -> Any:
         up: Any = super()
         found = await up.examine(*args, **kwargs)
@@ -316,6 +326,12 @@ class Noting:
             seen.loaded = True
         up: Any = super()
         return up._copy(*args, **kwargs)
+
+
+def _judged(judgement: Any) -> Any:
+    if judgement is not None and (seen := noted()) is not None:
+        seen.stale = judgement.standing is Standing.STALE
+    return judgement
 
 
 # --- payloads -------------------------------------------------------------------------------------

@@ -185,6 +185,16 @@ async def test_stale_values(watched, eye):
     assert ("get_or_set", ("a",), "stale", True) in eye.take()
 
 
+async def test_a_stale_value_that_was_asked_for(watched, eye):
+    """`get` returns a stale value only to those who ask for one, and to them it is a hit."""
+    await watched.get_or_set("a", lambda: 1, timeout=0.001, stale_while_revalidate=60)
+    await asyncio.sleep(0.05)
+    eye.take()
+
+    assert (await watched.get("a"), await watched.get("a", stale=True)) == (None, 1)
+    assert eye.take() == [("get", ("a",), "server", False), ("get", ("a",), "stale", True)]
+
+
 async def test_joined_loads(eye):
     """All who wait for one load get what was loaded."""
     cache = Cache(f"memory://{own_prefix()}")
@@ -209,6 +219,17 @@ async def test_bytes_are_those_of_payloads(watched, eye):
     both = 2 + len(watched.encode("y" * 50))
 
     assert [facts.bytes for *_, facts in eye.seen] == [len(payload), len(payload), both, both, None]
+
+
+async def test_bytes_of_compressed_payloads(face, eye):
+    """A payload is counted once, also if several methods of the codec have a part in it."""
+    cache = Face(Cache(f"memory://{own_prefix()}", {"OPTIONS": {"COMPRESSOR": "zlib"}}), face)
+    data = {"b": "x" * 5000, "c": "y" * 5000}
+    await cache.set_many(data)
+    await cache.get_many(["b", "c"])
+    size = sum(len(cache.encode(value)) for value in data.values())
+
+    assert [facts.bytes for *_, facts in eye.seen] == [size, size]
 
 
 async def test_near_hits(valkey, face, eye):
@@ -347,6 +368,27 @@ async def test_client_classes_of_a_site(face, eye):
     ]
     assert isinstance(cache.whole, Loud)
     assert (cache.whole.shares_loads, Loud.shares_loads) == (False, False)
+
+
+async def test_what_follows_a_loader_is_no_operation(face, eye):
+    """A client class with operations of its own loads by them: they are parts of the operation, after the loader too."""
+    cache = Face(Loud(f"memory://{own_prefix()}"), face)
+    await cache.get_or_set("a", lambda: 1, 60)
+
+    assert eye.take() == [("get_or_set", ("a",), "loaded", False)]
+
+
+class Quiet(Cache):
+    """A client class of a site that overrides nothing."""
+
+
+async def test_shared_loads_are_still_shared(eye):
+    """Whether callers load together is a matter of the site's class, not of the watched one."""
+    for kind in (Quiet, Loud):
+        watched = type(kind(f"memory://{own_prefix()}"))
+        assert watched is not kind
+        assert (watched.shares_loads, watched.shares_batches) == (kind.shares_loads, kind.shares_batches)
+    assert Quiet.shares_loads
 
 
 async def test_herds(face, eye):

@@ -68,7 +68,7 @@ Watcher: TypeAlias = Callable[[Operation], Finish | None]
 class Noted:
     """What is noted while an operation runs, in any thread or task that works for it."""
 
-    __slots__ = ("found", "kept", "loaded", "near", "read", "value", "written")
+    __slots__ = ("found", "kept", "loaded", "near", "read", "stale", "value", "written")
 
     def __init__(self) -> None:
         self.near = False
@@ -77,6 +77,8 @@ class Noted:
         """Whether a value was found."""
         self.value: Any = self
         """The value that the last read of one key has found; this object if none was."""
+        self.stale = False
+        """Whether the entry was found to be stale."""
         self.loaded = False
         self.kept: Level | None = None
         """The level of a value that was returned although it is to be renewed."""
