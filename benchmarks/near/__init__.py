@@ -1,16 +1,16 @@
 """What does a near cache cost, and what does it save?
 
-`hits` is what it saves, `misses` what it adds to calls that it cannot answer, and `costs` what it takes beside the
-calls: CPU, memory, and the time until the first hit.
+`hits` is what it saves, `misses` what it adds to calls that it cannot answer, `costs` what it takes beside the
+calls: CPU, memory, and the time until the first hit; `advice` what the advice on its size adds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from benchmarks.contenders import OURS
 from benchmarks.contest import Pace, Table, once, reason
-from benchmarks.near import costs, hits, misses
+from benchmarks.near import advice, costs, hits, misses
 from fleetcache.testing.servers import EmbeddedServer
 
 
@@ -21,6 +21,7 @@ class Outcome:
     hits: hits.Hits
     misses: misses.Misses
     costs: costs.Costs | None = None
+    advice: advice.Advised = field(default_factory=advice.Advised)
 
 
 def measure(server: EmbeddedServer, pace: Pace) -> Outcome:
@@ -30,10 +31,11 @@ def measure(server: EmbeddedServer, pace: Pace) -> Outcome:
         found.costs = costs.measure(pace)
     except Exception as error:
         found.misses.absent[OURS] = reason(error)
+    found.advice = advice.measure(pace)
     return found
 
 
 def tables(found: Outcome) -> list[Table]:
     """Write hits first, then what is paid for them."""
     written = [*hits.tables(found.hits), *misses.tables(found.misses)]
-    return once([*written, *(costs.tables(found.costs) if found.costs else ())])
+    return once([*written, *(costs.tables(found.costs) if found.costs else ()), *advice.tables(found.advice)])

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, hypot, inf, log2, sqrt
 from statistics import stdev
-from time import perf_counter
+from time import thread_time
 from typing import Any, Final
 
 from fleetcache.forks import Guard
@@ -209,7 +209,7 @@ class Advisor:
 
     def _work(self) -> None:
         self.number += 1
-        began = perf_counter() if self.number % TIMED == 0 else None
+        began = thread_time() if self.number % TIMED == 0 else None
         try:
             for _ in range(AT_ONCE):
                 if not self.events:
@@ -225,7 +225,7 @@ class Advisor:
             if not self.fixed and self.held > MOST and self.shift < LEAST:
                 self._lower()
             self._suit()
-            self.spent += TIMED * (perf_counter() - began)
+            self.spent += TIMED * (thread_time() - began)
 
     @property
     def held(self) -> int:
