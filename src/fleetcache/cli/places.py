@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from fleetcache.cache import Cache
 from fleetcache.caches import DEFAULT_ALIAS, VARIABLE, CacheHandler, caches, from_environment
 from fleetcache.cli.calls import WrongUse
 from fleetcache.errors import SettingsError
-from fleetcache.settings import from_url
+from fleetcache.settings import Options, from_url, spellings
 
 DJANGO = "DJANGO_SETTINGS_MODULE"
 FOR_TOOLS = {"NEAR": None, "IGNORE_EXCEPTIONS": False, "STATS": False}
@@ -119,11 +121,20 @@ def caches_in(module: str) -> Mapping[str, Any] | None:
     return entries
 
 
+def replaced(written: Mapping[str, Any] | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the OPTIONS *written* in settings, with *options* in place of those, however they are spelt."""
+    gone = {name for option in fields(Options) if option.name.upper() in options for name in spellings(option)}
+    kept = {
+        name: value for name, value in (written or {}).items() if str(name).upper() not in gone and name not in gone
+    }
+    return {**kept, **options}
+
+
 def _of(entry: Any, alias: str, options: Mapping[str, Any]) -> Cache:
     """Return the cache of a URL, or of an entry of CACHES without Django."""
     if options:
         location, params = (entry.get("LOCATION"), dict(entry)) if isinstance(entry, Mapping) else from_url(entry)
-        entry = {**params, "LOCATION": location, "OPTIONS": {**(params.get("OPTIONS") or {}), **options}}
+        entry = {**params, "LOCATION": location, "OPTIONS": replaced(params.get("OPTIONS"), options)}
     return CacheHandler({alias: entry})[alias]
 
 
@@ -132,7 +143,7 @@ def _of_django(alias: str, options: Mapping[str, Any]) -> Cache:
     from fleetcache.django.management.opening import made
 
     try:
-        return made(alias, options)
+        return made(alias, partial(replaced, options=options) if options else None)
     except SettingsError:
         raise
     except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 from django import setup
@@ -16,20 +16,20 @@ from fleetcache.errors import InvalidCacheBackendError, SettingsError
 __all__ = ["made", "setup"]
 
 
-def made(alias: str, options: Mapping[str, Any]) -> RedisCache:
-    """Return the cache *alias* of Django's ``CACHES``, with *options* in place of its own; nothing is sent.
+def made(alias: str, change: Callable[[Any], dict[str, Any]] | None = None) -> RedisCache:
+    """Return the cache *alias* of Django's ``CACHES``; nothing is sent.
 
-    Without *options* it is the object that the site uses.
+    *change* gets its OPTIONS, and returns those to use.  Without *change* it is the object that the site uses.
     """
     entry = settings.CACHES.get(alias)
     if entry is None:
         raise InvalidCacheBackendError(
             f"There is no cache {alias!r}. CACHES has {', '.join(map(repr, settings.CACHES))}"
         )
-    if not options:
+    if change is None:
         cache = caches[alias]
     else:
-        params = {**entry, "OPTIONS": {**(entry.get("OPTIONS") or {}), **options}}
+        params = {**entry, "OPTIONS": change(entry.get("OPTIONS"))}
         location = params.pop("LOCATION", "")
         backend = import_string(params.pop("BACKEND"))
         cache = backend(location, params) if issubclass(backend, RedisCache) else caches[alias]
