@@ -191,11 +191,12 @@ class Publisher:
     def _failed(self, error: Exception) -> None:
         self.failures += 1
         if not self.trouble:
-            kind = "" if is_outage(error) else f"{type(error).__name__}: "
-            log.warning(
-                "the figures of this process are not published, so pages of the fleet do not show it: %s%s. "
-                "It is tried again, and nothing more is logged until it succeeds",
-                kind,
+            outage = is_outage(error)  # the server's breaker has logged it already
+            log.log(
+                logging.INFO if outage else logging.WARNING,
+                "the figures of this process are not published, so pages of the fleet do not show it. It is tried again, and "
+                "nothing more is logged until it succeeds. %s: %s",
+                type(error).__name__,
                 error,
                 extra={"event": "unpublished"},
             )
