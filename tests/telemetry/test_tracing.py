@@ -16,7 +16,7 @@ from tests.caches import own_prefix
 
 from fleetcache import Cache
 from fleetcache import commands as c
-from fleetcache.stats import Exchange, exchanges, operations
+from fleetcache.stats import Exchange, exchanges, listen, operations
 from fleetcache.stats.exchanges import is_heard
 from fleetcache.stats.operations import is_watched
 from fleetcache.stats.payloads import Said
@@ -96,6 +96,20 @@ def test_outcomes():
     assert list(outcomes(exchange((c.GET, "a"), replies=[refused]))) == [refused]
     assert list(outcomes(exchange((c.MULTI,), (c.EXEC,), replies=[b"OK", [b"1", refused]]))) == [refused]
     assert list(outcomes(exchange((c.GET, "a"), error=gone))) == [gone]
+
+
+async def test_nodes_of_clusters(valkey, valkey_cluster):
+    """An exchange says whether its server is a node of a cluster, which Sentry's tag shows."""
+    heard: list[Exchange] = []
+    end = listen(heard.append)
+    for url in (valkey.tcp_url(3), valkey_cluster.url()):
+        cache = Cache(url, {"KEY_PREFIX": own_prefix()})
+        cache.set("a", 1)
+        await cache.aget("a")
+    end()
+
+    assert [each.in_cluster for each in heard if each.commands[0][0] in {b"SET", b"GET"}] == [False, False, True, True]
+    assert all(place_of(each.server).port for each in heard)
 
 
 # --- noticing -------------------------------------------------------------------------------------
