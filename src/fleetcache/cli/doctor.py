@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fleetcache.cache import Cache
 from fleetcache.caches import DEFAULT_ALIAS, VARIABLE, CacheHandler, from_environment
 from fleetcache.cli.calls import FINDING, FINE, UNREACHABLE, Call, WrongUse
 from fleetcache.cli.parsing import Table
-from fleetcache.cli.places import DJANGO, caches_in, url_in
+from fleetcache.cli.places import DJANGO, caches_in, replaced, url_in
 from fleetcache.cli.showing import visible
 from fleetcache.errors import SettingsError
 from fleetcache.fleet import Fleet, gather
@@ -96,7 +97,7 @@ def of_entries(entries: Mapping[str, Any]) -> dict[str, Cache | SettingsError]:
 def one_of(entry: Any, alias: str) -> Cache:
     """Return the cache of one *entry*."""
     location, params = (entry.get("LOCATION"), dict(entry)) if isinstance(entry, Mapping) else from_url(entry)
-    params["OPTIONS"] = {**(params.get("OPTIONS") or {}), **SILENT}
+    params["OPTIONS"] = replaced(params.get("OPTIONS"), SILENT)
     return CacheHandler({alias: {**params, "LOCATION": location}})[alias]
 
 
@@ -105,7 +106,8 @@ def of_django() -> dict[str, Cache | SettingsError]:
     from fleetcache.django.backend import entries
     from fleetcache.django.management.opening import made
 
-    return {alias: attempted(made, alias, SILENT) for alias, _, _ in entries()}
+    silent = partial(replaced, options=SILENT)
+    return {alias: attempted(made, alias, silent) for alias, _, _ in entries()}
 
 
 def attempted(make: Callable[..., Cache], *arguments: Any) -> Cache | SettingsError:
