@@ -136,3 +136,21 @@ def test_weights_are_those_of_the_store(value: Any) -> None:
 
         assert weight_of(name, value, payload) == store.copies[name].weight
     assert weight_of("n", PACKED, b"") > 0
+
+
+async def test_forked_child_begins_anew(copies: Copies) -> None:
+    """A child simulates its own reads, and its changes are seen, although the parent was in the middle of a change."""
+    cache = copies(near={"MAX_BYTES": 400_000})
+    await cache.set("a", 1)
+    await copied(cache, "a")
+    near = cache.near
+    advisor = near.advisor
+    advisor.busy = True
+
+    near.after_fork()
+
+    assert not advisor.busy
+    assert not advisor.known
+    assert advisor.advice()["reads"] == 0
+    assert all(reads.sampled is advisor.known for reads in near.reads.values())
+    assert near.auditor.compared == 0

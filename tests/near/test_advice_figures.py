@@ -106,7 +106,7 @@ def test_simulation_of_all_names_is_the_store(trace: str, monkeypatch: pytest.Mo
     assert bench.advisor is not None
     (span,) = bench.advisor.spans
     found = [1 - sum(missed) / READS for missed in span.missed]
-    assert found == pytest.approx(measured(trace), abs=0.025 if trace == "loop" else 0.004)
+    assert found == pytest.approx(measured(trace), abs=0.025 if trace == "loop" else 0.01)
 
 
 @pytest.mark.newest
@@ -183,3 +183,97 @@ def test_misses_are_estimated_as_a_difference(
 ) -> None:
     """The misses that are known correct those of the sample."""
     assert estimate(misses, there, here) == pytest.approx(estimated)
+
+
+@pytest.fixture
+def full() -> Bench:
+    """A store with room for all of 500 names, which are read again and again."""
+    bench = Bench(10_000_000, advised=True)
+    for _ in range(40):
+        for number in range(500):
+            bench.read(f"page:{number}")
+    return bench
+
+
+def test_rate_is_halved_when_it_costs_too_much(full: Bench) -> None:
+    """What was spent is compared with the time of the reads; then half of the names are simulated."""
+    advisor = full.advisor
+    assert advisor is not None
+    first, held, now = advisor.shift, advisor.held, advisor.looked
+
+    advisor.spent = 0.02
+    advisor.turn(now + advice.PAUSE)
+    assert (advisor.shift, advisor.spent) == (first + 1, 0.0)
+    assert advisor.held < held
+
+    advisor.spent = 0.005  # that little is not worth it
+    advisor.turn(now + 2 * advice.PAUSE)
+    assert advisor.shift == first + 1
+
+
+def test_rate_is_doubled_when_the_sample_is_small(full: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of a window; not in an idle process, nor after the rate has been too high."""
+    monkeypatch.setattr(advice, "GROWS", 1)
+    advisor = full.advisor
+    assert advisor is not None
+    first, now = advisor.shift, advisor.looked
+
+    advisor.spent = 0.0
+    advisor.turn(now + advice.WINDOW)
+    assert advisor.shift == first - 1
+    assert advisor.advice()["reads"] == 0
+
+    advisor.turn(now + 3 * advice.WINDOW)
+    assert advisor.shift == first - 1
+
+
+def test_figures_follow_the_traffic() -> None:
+    """They are those of the last two windows."""
+    bench = Bench(1_000_000, 0, advised=True)
+    advisor = bench.advisor
+    assert advisor is not None
+    now = advisor.looked
+    for number in range(1_000):
+        bench.read(f"once:{number}")
+    assert advisor.advice()["now"] == 0
+
+    for window in (1, 2):
+        advisor.turn(now + window * advice.WINDOW)
+        for _ in range(100):
+            bench.read("page")
+
+    found = advisor.advice()
+    assert found["reads"] == 200
+    assert found["now"] == 0.99
+    assert [size["hit_ratio"] for size in found["sizes"]] == [0.99] * len(FACTORS)
+
+
+def test_expired_copies_are_removed() -> None:
+    """A simulated copy ends with its entry, and gives its room back."""
+    bench = Bench(1_000_000, 0, advised=True)
+    advisor = bench.advisor
+    assert advisor is not None
+    for _ in range(2):
+        advisor.missed("a", PACKED, b"text", 1000, kept=True)
+    assert advisor.known
+
+    advisor.turn(advisor.turned + 3)
+
+    assert not advisor.known
+
+
+def test_failure_within_is_no_failure_of_a_read(caplog: pytest.LogCaptureFixture) -> None:
+    """A bug of the simulation is logged, and it starts anew."""
+    bench = Bench(1_000_000, 0, advised=True)
+    advisor = bench.advisor
+    assert advisor is not None
+    for _ in range(3):
+        bench.read("a")
+    advisor.minis[0].read = None  # type: ignore[assignment,method-assign]
+
+    bench.read("b")
+
+    assert "the advice on MAX_BYTES failed" in caplog.text
+    assert not advisor.known
+    bench.read("b")
+    assert "b" in advisor.known or advisor.minis[0].door is not None

@@ -72,7 +72,7 @@ PAUSE: Final = 30.0
 """The seconds between two looks at the cost."""
 
 GROWS: Final = 8
-"""The rate is doubled if a sample of this many times as many names would still be small and cheap enough."""
+"""At the end of a window the rate is doubled if this many times as many names would still be few and cheap enough."""
 
 LITTLE: Final = 0.01
 """Seconds for each `PAUSE` that may be spent in any case."""
@@ -126,6 +126,8 @@ class Advisor:
         self.first = shift if shift is not None else first_shift(max_bytes)
         self.least = 0
         self.guard = Guard()
+        self.known: dict[str, Sampled] = {}
+        """The sampled names that have a simulated copy.  Never replaced by another dict."""
         self.started()
 
     def started(self) -> None:
@@ -137,8 +139,6 @@ class Advisor:
         self.spent = 0.0
         """The seconds that were spent here since the cost was last looked at."""
         self.turned = self.looked = self.rotated = clock()
-        self.known: dict[str, Sampled] = {}
-        """The sampled names that have a simulated copy."""
         self.begin(self.first, (0, 0))
 
     def counted(self) -> tuple[int, int]:
@@ -355,15 +355,17 @@ class Advisor:
         spent, self.spent = self.spent, 0.0
         self.checked = counted
         allowed = SHARE * (hits * HIT + misses * MISS)
-        if now >= self.rotated + WINDOW:
+        ends = now >= self.rotated + WINDOW
+        if ends:
             self.rotated = now
             self.spans = [self.spans[-1], Span(*counted)]
         if self.fixed:
             return
-        if spent > allowed and spent > LITTLE and self.shift < LEAST:
-            self.least = self.shift + 1
-            self._lower()
-        elif self.held * GROWS <= MOST and spent * GROWS <= allowed and self.shift > self.least:
+        if spent > max(allowed, LITTLE):
+            if self.shift < LEAST:
+                self.least = self.shift + 1
+                self._lower()
+        elif ends and self.held * GROWS <= MOST and spent * GROWS < allowed and self.shift > self.least:
             self.begin(self.shift - 1, counted)
 
     # --- the answer -------------------------------------------------------------------------------

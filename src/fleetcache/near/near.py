@@ -374,11 +374,11 @@ class Near:
         """In a child: start empty."""
         self.counts.__init__()  # type: ignore[misc]  # the parent's
         self.past = Events()
+        self.store.clear()
         if self.advisor is not None:
             self.advisor.started()
         if self.auditor is not None:
             self.auditor.started()
-        self.store.clear()
 
 
 class Copyless:
