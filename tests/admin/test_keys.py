@@ -6,11 +6,13 @@ import re
 from urllib.parse import quote, urlencode
 
 import pytest
+from redis import Redis
 from tests.admin.site import client, site
 
 from fleetcache import commands as c
 from fleetcache.django.admin import erasing
 from fleetcache.keys import CacheKey
+from fleetcache.testing import cluster
 
 HOME = "/admin/fleetcache/keys/"
 ENTRY, ERASE = f"{HOME}entry/", f"{HOME}erase/"
@@ -452,3 +454,34 @@ def test_a_server_that_is_away(monkeypatch):
         assert "does not answer" in told(answer)[0]
         answer = user.post(ERASE, {"pattern": "*", "act": "count"}, follow=True)
         assert "Try again" in text(answer) and 'role="alert"' in text(answer)
+
+
+@pytest.mark.newest
+def test_a_cluster_with_a_node_away():
+    """The node is named, what the others hold is shown, and an entry of the lost node says why it is not."""
+    with cluster(replicas=0) as servers:
+        entry = {
+            "BACKEND": "fleetcache.django.RedisCache",
+            "LOCATION": servers.url(),
+            "OPTIONS": {"SOCKET_TIMEOUT": 1},
+        }
+        with site({"default": entry}):
+            from django.core.cache import caches
+
+            caches["default"].set_many({f"k{number}": number for number in range(90)})
+            for node in servers.primaries:
+                with Redis(port=node.port) as raw:
+                    raw.config_set("cluster-require-full-coverage", "no")
+            gone, user = servers.primaries[0], client(*ALL)
+            before = keys_in(text(user.get(HOME)))
+            gone.kill()
+
+            page = text(user.get(HOME))
+            lost = sorted(before - keys_in(page))
+            entry = text(user.get(f"{ENTRY}?name=:1:{lost[0]}"))
+            counted = text(user.post(ERASE, {"pattern": "*", "act": "count"}, follow=True))
+
+    assert len(before) == 90 and 0 < len(lost) < 90
+    assert f"<code>127.0.0.1:{gone.port}/0</code> does not answer: its keys are missing here." in page
+    assert "does not answer" in entry
+    assert f"{90 - len(lost)} keys match" in counted and "its keys are not among these" in counted
