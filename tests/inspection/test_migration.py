@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 from tests.caches import own_prefix
+from tests.test_docs import anchors
 
 from fleetcache import Cache, cli
 from fleetcache.errors import SettingsError
@@ -352,6 +354,16 @@ def test_tools_that_are_installed():
     assert any(each.text.startswith("sentry-sdk") for each in found)
     assert any(each.todo and "django_prometheus" in each.text for each in found)
     assert not any(each.text.startswith("newrelic") for each in found)
+
+
+@pytest.mark.newest
+def test_pages_exist():
+    """Every page that a note names is there, with its section."""
+    here = Path(__file__).parents[2]
+    texts = "\n".join(path.read_text() for path in (here / "src/fleetcache/inspection/migration").glob("*.py"))
+    for page, section in set(re.findall(r"(docs/[\w-]+\.md)(?:#([\w-]+))?", texts)):
+        assert (here / page).exists(), page
+        assert not section or section in anchors(here / page), (page, section)
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -70,7 +70,9 @@ def text(report: Report) -> str:
         if notes:
             lines += [title, *map(of_note, notes), ""]
     lines += (
-        ["In brackets: pages, which `fleetcache docs PAGE` shows.", ""] if any("[" in line for line in lines) else []
+        ["In brackets: pages that the command `fleetcache docs` shows.", ""]
+        if any("[" in line for line in lines)
+        else []
     )
     lines.append("There is something to do (marked !)." if report.todo else "There is nothing to do.")
     return visible_lines(lines)

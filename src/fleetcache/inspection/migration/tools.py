@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from fleetcache.inspection.migration.report import Note
 
-PAGE = "docs/migration.md#tools-that-watch-a-cache"
+PAGE = "docs/tracing.md"
 RAW = "fleetcache speaks to the servers by itself, so that its instrumentation of redis-py sees only raw clients"
 
 
@@ -23,18 +23,15 @@ class Tool(NamedTuple):
 TOOLS: Sequence[Tool] = (
     Tool(
         "sentry-sdk",
-        f"sentry-sdk: {RAW}. cache_spans see the blocking methods of Django's caches, not the a-methods. fleetcache's own spans show both.",
-        "docs/tracing.md",
+        "sentry-sdk sees what it saw of redis-py and of Django's caches, and awaited calls too: fleetcache makes these spans.",
     ),
     Tool(
         "opentelemetry-instrumentation-redis",
-        f"opentelemetry-instrumentation-redis: {RAW}. fleetcache's own spans take the place of its db spans.",
-        "docs/tracing.md",
+        "opentelemetry-instrumentation-redis: fleetcache makes the spans that it made of redis-py. Hooks of RedisInstrumentor are not called.",
     ),
     Tool(
         "ddtrace",
-        f"ddtrace: {RAW}; its spans of Django's caches show the blocking methods. fleetcache has its own.",
-        "docs/tracing.md",
+        "ddtrace sees what it saw of redis-py and of Django's caches, and awaited calls too: fleetcache makes these spans.",
     ),
     Tool("newrelic", f"newrelic: {RAW}.", "docs/observing.md"),
     Tool("elastic-apm", f"elastic-apm: {RAW}.", "docs/observing.md"),
@@ -42,11 +39,11 @@ TOOLS: Sequence[Tool] = (
     Tool(
         "django-prometheus",
         "django-prometheus: its Redis backend is derived from django_redis. Install the stand-in to keep it, or use fleetcache's own metrics.",
-        "docs/migration.md#packages-that-import-django_redis",
+        "docs/metrics.md",
     ),
     Tool(
         "django-debug-toolbar",
-        "django-debug-toolbar: its Cache panel shows the blocking methods. The panel fleetcache.django.toolbar.FleetcachePanel shows both.",
+        "django-debug-toolbar: its Cache panel shows what it showed. The panel fleetcache.django.toolbar.FleetcachePanel shows more.",
         "docs/toolbar.md",
     ),
     Tool("django-silk", "django-silk: it profiles queries and views; nothing changes."),
