@@ -52,14 +52,15 @@ def look(
     row: Callable[[bytes, Sequence[Reply]], T | None],
     *,
     kind: str | None = None,
+    seconds: float = SECONDS,
 ) -> Found[T]:
-    """Return rows for the names that are *wanted*, from *cursor* on.
+    """Return rows for the names that are *wanted*, from *cursor* on, which are looked for during *seconds*.
 
     *row* makes a row of a name and the replies to its *commands*, or None to leave the name out.
     """
     found: Found[T] = Found()
     try:
-        walk = complete(Walk.begin(cache.still or cache, wanted, kind, cursor, SECONDS))
+        walk = complete(Walk.begin(cache.still or cache, wanted, kind, cursor, seconds))
     except ValueError as error:
         found.trouble = str(error)
         return found

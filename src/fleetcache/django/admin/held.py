@@ -25,6 +25,9 @@ LEASE = "fleetcache:lease:"
 TOKEN = re.compile(rb"[0-9a-f]{32}")
 """The value of a lock: fleetcache's and redis-py's tokens."""
 
+SECONDS = 0.08
+"""How long the page looks for leases, and then for locks."""
+
 EARLIEST = 1_600_000_000
 """A token's number below this time, in seconds since 1970, is not fleetcache's: other tokens are random."""
 
@@ -66,6 +69,7 @@ class Leases(Page):
             request.GET.get("leases") or None,
             _of_lease,
             partial(_lease, cache, shown),
+            seconds=SECONDS,
         )
         answer = {"leases": leases, "q": pattern, "locks_onward": "", "leases_onward": ""}
         if leases.cursor:
@@ -75,7 +79,7 @@ class Leases(Page):
         except (ValueError, SettingsError) as error:
             return {**answer, "unusable": str(error)}
         cursor = request.GET.get("locks") or None
-        locks = look(cache, names, cursor, _of_lock, partial(_lock, cache, shown), kind="string")
+        locks = look(cache, names, cursor, _of_lock, partial(_lock, cache, shown), kind="string", seconds=SECONDS)
         if locks.cursor:
             answer["locks_onward"] = self.url(cache=alias, q=pattern, locks=locks.cursor)
         return {**answer, "locks": locks}
