@@ -31,6 +31,7 @@ Its modules:
     tags        ``tags``: lists tags, shows one, invalidates some
     probe       the command ``probe``: checks a server for the near cache
     doctor      the command ``doctor``: checks settings, servers, entries and processes
+    migrate     ``migrate check``: says what a move to fleetcache takes
     bench       ``bench``: measures a server from this machine
     docs        ``docs``: the pages of the documentation
     warm        ``warm``: calls a site's function, so that its results are in the cache

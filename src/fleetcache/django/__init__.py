@@ -17,6 +17,7 @@ Its modules:
     apps         the app for INSTALLED_APPS, which registers the checks, and the pages of the admin
     models       the permissions of the admin's pages
     admin        the admin's pages
+    toolbar      a panel for django-debug-toolbar
     standin      whether fleetcache-django-redis is installed beside django-redis
 """
 

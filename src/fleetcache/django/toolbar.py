@@ -206,7 +206,7 @@ class Recording:
 
     def _trace(self) -> str:
         """Return where the call was made, as HTML, without the library's own frames."""
-        from debug_toolbar.utils import get_stack_trace, render_stacktrace  # type: ignore[import-not-found,unused-ignore]
+        from debug_toolbar.utils import get_stack_trace, render_stacktrace
 
         return str(render_stacktrace([frame for frame in get_stack_trace() if not is_machinery(frame[0])]))
 
@@ -303,7 +303,7 @@ def alias_of(cache: Any) -> str:
 @memoized
 def _panel() -> Any:
     # debug-toolbar cannot be imported without Django's settings.
-    from debug_toolbar.panels import Panel  # type: ignore[import-not-found,unused-ignore]
+    from debug_toolbar.panels import Panel
 
     return type("FleetcachePanel", (Recording, Panel), {"__module__": __name__, "__doc__": Recording.__doc__})
 

@@ -217,7 +217,7 @@ class Mini(Store):
 
     def _remove(self, entry: Entry) -> None:
         super()._remove(entry)
-        sampled: Sampled = entry.sampled  # type: ignore[attr-defined]
+        sampled: Sampled = entry.sampled  # type: ignore[attr-defined]  # only copies of sampled names come here
         sampled.copies[self.at] = None
         sampled.count -= 1
         self.gone(sampled)
