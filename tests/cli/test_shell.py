@@ -158,6 +158,9 @@ def test_manage(project, site):
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "c\n", "")
     assert managed(project, "ttl", "nothing").returncode == 1
     assert managed(project, "ttl", "c", "--alias", "second", "--json").returncode == 1
+    examined = managed(project, "doctor", "--no-probe", "--alias", "second", "--json")
+    assert (examined.returncode, examined.stderr) in {(0, ""), (1, "")}
+    assert "second" in json.dumps(json.loads(examined.stdout))
     assert managed(project, "--version").stdout == f"{cli.own_version()}\n"
 
 
