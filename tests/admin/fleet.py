@@ -114,8 +114,20 @@ def _command(random: Random, calls: int, mean: float) -> dict[str, Any]:
     return {"calls": calls, "errors": 0, "latency": _latency(random, 200, mean)}
 
 
-def publish(cache: Any, count: int, *, hosts: int = 8, life: int = 600_000, mixed: bool = True, seed: int = 1) -> None:
-    """Write the entries of *count* processes on some *hosts*; if *mixed*, some run another version, or other settings."""
+def publish(
+    cache: Any,
+    count: int,
+    *,
+    hosts: int = 8,
+    life: int = 600_000,
+    mixed: bool = True,
+    seed: int = 1,
+    audit: Any = None,
+) -> None:
+    """Write the entries of *count* processes on some *hosts*; if *mixed*, some run another version, or other settings.
+
+    The first one has the *audit* that is given.
+    """
     random, now = Random(seed), time.time()
     prefix = cache.settings.key_prefix
     servers = cache.info()["servers"]
@@ -135,7 +147,10 @@ def publish(cache: Any, count: int, *, hosts: int = 8, life: int = 600_000, mixe
         name = places.worker_name(part, prefix, host, pid, f"{place:08x}")
         listed = places.list_name(part, prefix)
         server = cache.topology.home(listed)
-        packed = entries.packed(facts, {**worker(random, seconds), "servers": servers})
+        snapshot = {**worker(random, seconds), "servers": servers}
+        if audit is not None and not place:
+            snapshot["audit"] = audit
+        packed = entries.packed(facts, snapshot)
         replies = server.exchange(
             [
                 (places.ENTER, name, packed, "PX", life),

@@ -196,3 +196,47 @@ def test_keys_of_sessions_are_kept_from_others(valkey: Any) -> None:
 
         assert "SECRET" in see(client(superuser=True), "groups")
         assert "SECRET" not in see(client("view_cache", "view_keys"), "groups")
+
+
+def test_a_wrong_hit_is_shown_with_what_had_happened(valkey: Any) -> None:
+    """A violation is named on the page of the fleet, and told on that of its worker; the key to those who may see keys."""
+    history = [{"at": 1_795_000_000.0, "what": "push", "value": "ab12"}, {"at": 1_795_000_001.5, "what": "hit"}]
+    event = {"at": 1_795_000_002.0, "key": "users:4711", "promise": "fence", "history": history}
+    audit = {"compared": 1000, "violations": 1, "events": [event, "of another version"]}
+    with site({"default": of(valkey.url(12))}):
+        from django.core.cache import caches
+
+        publish(caches["default"], 2, audit=audit)
+        viewer, seer = client("view_cache"), client("view_cache", "view_keys")
+        whole = see(viewer, "workers")
+        one = {"cache": "default", "host": "web-1", "pid": "1000"}
+        texts = [text_of(browser.get("/admin/fleetcache/workers/one/", one)) for browser in (viewer, seer)]
+
+        assert "1 were wrong" in whole
+        assert "3.0 nines, 1 wrong" in whole
+        for text in texts:
+            assert "1,000 hits were compared with the server, 1 were wrong: 3.0 nines." in text
+            assert re.search(r"2 s before: push ab12 .*500 ms before: hit", text)
+        assert ["users:4711" in text for text in texts] == [False, True]
+
+
+def test_the_own_process_has_a_page(valkey: Any) -> None:
+    """The figures of the process that answers are those of now, with advice for its near cache."""
+    with site({"default": of(valkey.url(13), NEAR=True)}):
+        import os
+
+        from django.core.cache import caches
+
+        cache = caches["default"]
+        for number in range(50):
+            cache.get_or_set(f"users:{number}", lambda: 1)
+            cache.get(f"users:{number}")
+        browser = client(superuser=True)
+        (worker,) = re.findall(
+            r'href="([^"]*pid=\d+[^"]*)"', browser.get("/admin/fleetcache/workers/").content.decode()
+        )
+
+        text = text_of(browser.get(unescape(worker)))
+
+        assert f"Process {os.getpid()}" in text
+        assert "max_bytes 64 MB" in text
