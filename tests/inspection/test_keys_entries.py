@@ -11,6 +11,7 @@ from tests.caches import own_prefix
 from fleetcache import Cache
 from fleetcache.inspection import keys
 from fleetcache.inspection.describing import LIMIT
+from fleetcache.keys import epoch_name
 from fleetcache.testing import cluster
 
 
@@ -267,7 +268,10 @@ def test_a_cluster_with_a_node_away(acts):
         cache.set_many({f"k{number}": number for number in range(300)})
         for node in servers.primaries:
             node_client(node).config_set("cluster-require-full-coverage", "no")
-        gone = servers.primaries[0]
+        epoch = cache.topology.home(
+            epoch_name(cache.key_prefix)
+        ).address  # by which loads that are under way are refused
+        gone = next(node for node in servers.primaries if f":{node.port}/" in epoch)
         lost = int(node_client(gone).dbsize())
         gone.kill()
 

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from redis.exceptions import ConnectionError, TimeoutError
+
 from fleetcache import commands as c
 from fleetcache.cache import Cache
 from fleetcache.errors import FleetcacheError
@@ -129,7 +131,8 @@ async def adelete_pattern(
 
     A step takes *budget* seconds at most.  The counts are those since this call began; it may begin at the *cursor* of an
     earlier one, also in another process.  *pattern* and *version* as with `page`.  Values that are being loaded when the
-    first step begins are not stored; entries that somebody stores later may remain.  Raise ValueError as `page` does.
+    first step begins are not stored, unless the one server that refuses them is away; entries that somebody stores later may
+    remain.  Raise ValueError as `page` does.
     """
     strict = cache.strict
     seeks = wanted(strict, pattern, version)
@@ -137,7 +140,11 @@ async def adelete_pattern(
     samples: list[bytes] = []
     rounds = c.Round()
     if not dry_run and cursor is None:
-        await strict.end_loads(seeks.pattern)
+        try:
+            await strict.end_loads(seeks.pattern)
+        except (ConnectionError, TimeoutError):
+            if len(strict.topology.primaries) < 2:
+                raise  # else this server of several is away, and what the others hold is deleted all the same
     while True:
         walk = await Walk.begin(strict, seeks, None, cursor, budget)
         while not walk.complete:
