@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import time
+import zlib
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from tests.faces import AWAITING
 from tests.fleet_stats.sources import PLACES, Source, cache_at, group, publisher, snapshot
 from tests.waiting import until
@@ -13,6 +17,7 @@ from tests.waiting import until
 from fleetcache import Cache
 from fleetcache.fleet import agather, ahistory, gather, gathering, history, places
 from fleetcache.fleet.publishing import PUBLISHING
+from fleetcache.telemetry import prometheus
 from fleetcache.testing import cluster
 
 RIGHT = ["on", ">right", "&*", "+@all"]
@@ -217,3 +222,78 @@ def test_this_process_is_shown_as_it_is_now(valkey):
 
     assert worker.own
     assert worker.snapshot["groups"]["users"]["joined"] == 2
+
+
+def written(**parts):
+    """Return the entry of a process, without compression."""
+    facts = {"host": "h", "pid": 1, "version": "1", "digest": "d", "started": 1, "at": 1, "interval": 10}
+    return json.dumps({"format": 1, **facts, "snapshot": {"since": 1}, **parts}).encode()
+
+
+SPOILT = {
+    "more than two megabytes": b"[" + b"0," * 9_000_000 + b"0]",
+    "too deep": b"[" * 900_000,
+    "a count without end": written(snapshot={"since": 1, "groups": {"a": {"near": 10**4000, "loads": 1}}}),
+    "a number without end": written(snapshot={"since": 1, "groups": {"a": {"near": 1e308}}}),
+    "no host": b'{"format": 1, "snapshot": {"since": 1}}',
+    "an empty snapshot": written(snapshot={}),
+    "another form": written(format=2, version="9" * 4000),
+    "no time": written(at=None),
+    "no mapping": b"[1]",
+    "half of an object": written()[:30],
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_a_spoilt_entry_is_named_in_few_words(valkey, case):
+    """Neither bombs nor numbers without end reach the sums, or the page."""
+    cache = cache_at("valkey", {"valkey": valkey}.__getitem__)
+    good, spoilt = (publisher(Source(cache)) for _ in range(2))
+    for each in (good, spoilt):
+        each.publish()
+    cache.get_client().set(spoilt.name, zlib.compress(SPOILT[case]))
+
+    fleet = gather(cache)
+
+    assert [worker.name for worker in others(fleet)] == [good.name]
+    (missing,) = fleet.missing
+    assert spoilt.name in missing
+    assert len(missing) < 500
+
+
+def test_exporters_serve_whatever_another_process_has_published(valkey):
+    """A scrape of the fleet leaves out what is no figure, or no text."""
+    cache = cache_at("valkey", {"valkey": valkey}.__getitem__)
+    strange = publisher(Source(cache))
+    strange.publish()
+    found = {
+        "since": "x",
+        "groups": {"\ud800": {"near": 1}, "users": {"near": 7, "server": "x", "loads": [1]}},
+        "errors": {"ServerGone": "many", "Other": [1]},
+        "commands": {"GET": {"calls": "x", "latency": {"sum": "x", "buckets": [[1, 2, 3]]}}, "SET": 5},
+        "near": {"state": 3, "entries": "x", "evictions": {"size": "x"}},
+        "servers": [3, {"address": ["x"], "away": "x"}],
+        "audit": {"compared": "x", "violations": None, "events": 3},
+        "top": {"hits": [["a"], 3]},
+    }
+    cache.get_client().set(strange.name, zlib.compress(written(host="\ud800<b>", snapshot=found)))
+    registry = CollectorRegistry()
+    prometheus.install(registry, fleet=cache)
+
+    scraped = generate_latest(registry).decode()
+
+    assert re.search(r'fleetcache_requests_total{.*group="users",level="near".*} 7.0', scraped)
+    assert "ServerGone" not in scraped
+
+
+def test_the_groups_of_a_sum_are_bounded(valkey):
+    """Workers whose keys begin with the names of users have other groups each; no read is lost."""
+    cache = cache_at("valkey", {"valkey": valkey}.__getitem__)
+    for worker in range(15):
+        groups = {f"{worker}-{user}": group(server=1) for user in range(100)}
+        publisher(Source(cache, snapshot(groups=groups))).publish()
+
+    totals = gather(cache, live=False).totals
+
+    assert len(totals["groups"]) == 1000
+    assert sum(each["server"] for each in totals["groups"].values()) == 1500

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleetcache.fleet import figures
+from fleetcache.stats.groups import OTHER
 
 LARGEST = 16_000
 """The most bytes of an entry."""
@@ -18,13 +19,15 @@ LARGEST = 16_000
 UNPACKED = 2_000_000
 """The most bytes that an entry may have before compression; one with more was not written by fleetcache."""
 
+DIGITS = 20
+"""The most digits of a number in an entry; a larger number was not counted."""
+
 FORMAT = 1
 """The number of the form in which entries are written; readers say of entries in a later form that they cannot read them."""
 
 CUTS = ((20, 100, 20), (10, 100, 10), (5, 50, 0), (0, 50, 0), (0, 20, 0), (0, 5, 0))
 """How many keys of each list of ``top``, groups and events of the audit are kept: the first that makes an entry fit."""
 
-OTHER = "other"
 LEVEL = 6
 
 
@@ -53,14 +56,36 @@ def unpacked(data: Any) -> dict[str, Any]:
         text = unpacking.decompress(data, UNPACKED)
         if unpacking.unconsumed_tail:
             raise Unreadable(f"it has more than {UNPACKED} bytes")
-        found = json.loads(text)
+        found = json.loads(text, parse_int=_whole, parse_float=_number, parse_constant=_nothing)
     except (zlib.error, ValueError, RecursionError) as error:
         raise Unreadable(str(error)) from None
     if not isinstance(found, dict) or not isinstance(found.get("snapshot"), dict):
         raise Unreadable("it is not the entry of a process")
     if found.get("format") != FORMAT:
-        raise Unreadable(f"it was written by version {found.get('version')!r} of fleetcache in another form")
+        version = str(found.get("version"))[:40]
+        raise Unreadable(f"it was written by version {version!r} of fleetcache in another form")
+    if not found["snapshot"]:
+        raise Unreadable("it has no figures")
     return found
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise Unreadable(f"it has a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _number(text: str) -> float:
+    """Return the number, bounded so that sums of a whole fleet's numbers are finite."""
+    number = float(text)
+    if abs(number) >= 10.0**DIGITS:
+        raise Unreadable(f"it has the number {text[:20]}")
+    return number
+
+
+def _nothing(_: str) -> None:
+    """Return None in place of "NaN" and "Infinity": no figure."""
+    return
 
 
 def _cut(snapshot: Mapping[str, Any], keys: int, groups: int, events: int) -> dict[str, Any]:
@@ -74,7 +99,7 @@ def _cut(snapshot: Mapping[str, Any], keys: int, groups: int, events: int) -> di
     found = snapshot.get("groups") or {}
     if len(found) > groups:
         cut.append(f"{len(found) - groups} of {len(found)} groups, which are counted as {OTHER!r}")
-    kept["groups"] = {name: _without_zeros(group) for name, group in _largest(found, groups).items()}
+    kept["groups"] = {name: _without_zeros(group) for name, group in figures.fewer(found, groups).items()}
     kept["commands"] = {
         name: {**each, "latency": _without_quantiles(each.get("latency") or {})}
         for name, each in (snapshot.get("commands") or {}).items()
@@ -85,21 +110,6 @@ def _cut(snapshot: Mapping[str, Any], keys: int, groups: int, events: int) -> di
         kept["audit"] = {**audit, "events": audit["events"][-events:] if events else []}
         cut.append("events of the audit")
     return {"snapshot": kept, "cut": "; ".join(cut)}
-
-
-def _largest(groups: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """Return the *size* most used of *groups*; the others are added to ``other``, so that no sum changes."""
-    if len(groups) <= size:
-        return dict(groups)
-    use = {
-        name: sum(v for v in (group.get("near"), group.get("server"), group.get("missed"), group.get("writes")) if v)
-        for name, group in groups.items()
-        if name != OTHER
-    }
-    kept = {name for name, _ in figures.most(use, size - 1)}
-    found = {name: group for name, group in groups.items() if name in kept}
-    found[OTHER] = figures.added(group for name, group in groups.items() if name not in kept)
-    return found
 
 
 def _without_zeros(group: Mapping[str, Any]) -> dict[str, Any]:

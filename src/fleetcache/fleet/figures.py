@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from fleetcache.stats.groups import OTHER
 from fleetcache.stats.latency import Latency
 
 STATES = ("live", "armed", "connecting", "asleep", "suspect", "aside", "dead", "off")
@@ -29,6 +30,9 @@ FIGURES = (
 )
 """The figures of a group."""
 ZEROS = dict.fromkeys(FIGURES, 0)
+
+GROUPS = 1000
+"""The most groups in a sum: each process may have other ones, if its keys begin with the names of users."""
 
 NUMBERS = frozenset((int, float))
 
@@ -54,6 +58,7 @@ def total(snapshots: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             for figure, count in _mapping(figures).items():  # written out: most of the work for a large fleet
                 if type(count) in NUMBERS:
                     sums[figure] = sums.get(figure, 0) + count
+    groups = fewer(groups, GROUPS)
     for figures in groups.values():
         figures["saved"] = saved(figures)
     return {
@@ -61,7 +66,7 @@ def total(snapshots: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "groups": groups,
         "commands": _commands(_mapping(each.get("commands")) for each in found),
         "loads": {"latency": latency(_mapping(_mapping(each.get("loads")).get("latency")) for each in found)},
-        "errors": added(_mapping(each.get("errors")) for each in found),
+        "errors": _numbers(added(_mapping(each.get("errors")) for each in found)),
         "top": _top([_mapping(each.get("top")) for each in found]),
         "near": _near([_mapping(each.get("near")) for each in found]),
         "loading": _loading([_mapping(each.get("loading")) for each in found]),
@@ -69,6 +74,21 @@ def total(snapshots: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "advice": None,
         "audit": _audit([audit for each in found if (audit := _mapping(each.get("audit")))]),
     }
+
+
+def fewer(groups: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Return the *size* most used of *groups*; the others are added to ``other``, so that no sum changes."""
+    if len(groups) <= size:
+        return dict(groups)
+    use = {
+        name: sum(v for v in (group.get("near"), group.get("server"), group.get("missed"), group.get("writes")) if v)
+        for name, group in groups.items()
+        if name != OTHER
+    }
+    kept = {name for name, _ in most(use, size - 1)}
+    found = {name: group for name, group in groups.items() if name in kept}
+    found[OTHER] = added(group for name, group in groups.items() if name not in kept)
+    return found
 
 
 def saved(group: Group) -> float:
@@ -149,6 +169,10 @@ def _pairs(value: Any) -> list[Any]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if type(value) is dict or isinstance(value, Mapping) else {}
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: figure for name, figure in found.items() if _is_number(figure)}
 
 
 def _is_number(value: Any) -> bool:
@@ -239,4 +263,5 @@ def _audit(several: list[Mapping[str, Any]]) -> dict[str, Any] | None:
     if not several:
         return None
     events = [event for each in several if isinstance(listed := each.get("events"), list) for event in listed]
-    return {**added(several), "events": events[:EVENTS]}
+    counts = {"compared": 0, "violations": 0} | _numbers(added(several))
+    return {**counts, "events": events[:EVENTS]}

@@ -23,7 +23,12 @@ MOST = 1000
 PAGE = 50
 """How many entries are read together: 800 kB at most."""
 
+LONGEST = 300
+"""Names of entries, and reasons why they cannot be read, are cut to this number of characters."""
+
 TROUBLE = (RedisError, FleetcacheError)
+SPOILT = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError)
+"""What reading an entry raises that was not written by fleetcache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +137,9 @@ async def _workers(cache: Any, part: int, server: Server, names: Sequence[bytes]
             text = name.decode(errors="replace")
             try:
                 found.append(_worker(text, entries.unpacked(data)))
-            except (entries.Unreadable, ValueError, TypeError, KeyError, AttributeError) as error:
-                missing.append(f"the entry {text}, which cannot be read: {error}")
+            except SPOILT as error:
+                why = f"it has no {error}" if isinstance(error, KeyError) else error
+                missing.append(f"the entry {text[:LONGEST]}, which cannot be read: {str(why)[:LONGEST]}")
     return found
 
 
@@ -153,16 +159,21 @@ def _why(reply: Any) -> str:
 def _worker(name: str, entry: dict[str, Any]) -> Worker:
     return Worker(
         name=name,
-        host=str(entry["host"]),
+        host=_text(entry["host"]),
         pid=int(entry["pid"]),
-        version=str(entry["version"]),
-        digest=str(entry["digest"]),
+        version=_text(entry["version"]),
+        digest=_text(entry["digest"]),
         started=float(entry["started"]),
         at=float(entry["at"]),
         interval=float(entry["interval"]),
         snapshot=figures.restored(entry["snapshot"]),
-        cut=str(entry.get("cut", "")),
+        cut=_text(entry.get("cut", "")),
     )
+
+
+def _text(value: Any) -> str:
+    """Return *value* as a text of bounded length that can be written in UTF-8."""
+    return str(value)[:LONGEST].encode(errors="replace").decode()
 
 
 def _with_own(cache: Any, found: list[Worker]) -> list[Worker]:

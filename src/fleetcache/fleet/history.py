@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 from fleetcache.errors import FleetcacheError
 from fleetcache.exchange.contract import Command, Server
 from fleetcache.fleet import places
-from fleetcache.fleet.entries import OTHER
+from fleetcache.fleet.entries import DIGITS
+from fleetcache.stats.groups import OTHER
 from fleetcache.twin import complete
 
 COUNTED = ("near", "server", "stale", "missed", "loads", "joined", "load_errors", "writes", "deletes")
@@ -128,7 +129,7 @@ def _period(number: int, reply: Any) -> Period:
     errors = 0
     for name, count in pairs:
         figure, _, group = name.decode(errors="replace").partition(":")
-        if not count.removeprefix(b"-").isdigit():
+        if len(count) > DIGITS or not count.removeprefix(b"-").isdigit():
             continue  # written by something else
         if figure == "errors" and not group:
             errors = int(count)

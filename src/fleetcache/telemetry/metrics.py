@@ -292,7 +292,7 @@ class Collector:
         for metric in METRICS:
             points = values[metric.name] = {}
             try:
-                _merge(points, metric.points(snapshot), largest=metric.largest)
+                _merge(points, filter(_is_sound, metric.points(snapshot)), largest=metric.largest)
             except Exception as error:  # noqa: BLE001 - the other metrics are shown all the same
                 let_pass(error)
                 complain(metric.name, f"the metric {metric.name} could not be read")
@@ -339,6 +339,17 @@ _said = Said()
 
 def _labelled(first: Labels, points: Points) -> Iterator[Point]:
     return (((*first, *labels), value) for labels, value in points.items())
+
+
+def _is_sound(point: Point) -> bool:
+    """Return whether tools take *point*: another process may have published anything."""
+    labels, value = point
+    return isinstance(value, (int, float, Latency)) and all(map(_is_text, labels))
+
+
+def _is_text(label: object) -> bool:
+    """Return whether *label* can be written in UTF-8, which has no half of a surrogate pair."""
+    return isinstance(label, str) and (label.isascii() or label.encode(errors="replace").decode() == label)
 
 
 def _merge(found: Points, more: Iterable[Point], *, largest: bool = False) -> None:
