@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import datetime as dt
 import decimal
+import json
 import pickle
+import time
 import tracemalloc
 import uuid
 import zlib
@@ -19,6 +21,7 @@ from fleetcache.codec.serializers import JSONSerializer, MSGPackSerializer, Msgs
 from fleetcache.inspection import previews
 from fleetcache.inspection.pickles import told
 from fleetcache.inspection.previews import taken_apart
+from fleetcache.inspection.writing import as_json, as_python
 
 
 class Trap:
@@ -179,3 +182,62 @@ def test_a_compressor_of_the_sites_own():
 
     assert taken_apart(codec.encode({"a": 1}), codec).codec == ("reverse", "json")
     assert taken_apart(b'{"a": 1}', codec).codec == ("json",)
+
+
+def deep(depth, begin, end, one):
+    """Return a list within lists, of 64 kB."""
+    return begin * depth + one + end * depth
+
+
+NESTED = {
+    "json": (JSONSerializer, [deep(depth, b"[", b"]", b",".join([b"1"] * 30_000)) for depth in (10, 900, 9000)]),
+    "msgpack": (
+        MSGPackSerializer,
+        [deep(depth, b"\x91", b"", b"\xdc\xea\x60" + b"\x01" * 60_000) for depth in (10, 100, 400)],
+    ),
+}
+
+
+@pytest.mark.parametrize("form", NESTED)
+def test_a_deep_value_costs_no_more_than_a_flat_one(form):
+    """A few kilobytes of brackets take neither minutes nor gigabytes."""
+    serializer, payloads = NESTED[form]
+    for payload in payloads:
+        began = time.process_time()
+        tracemalloc.start()
+        try:
+            found = taken_apart(payload, Codec(serializer=serializer({})))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+        assert found.preview.text.lstrip("[\n ").startswith("1") or not found.preview.whole
+        assert found.preview.form == form
+        assert peak < 5_000_000
+        assert time.process_time() - began < 1
+
+
+WRITTEN = [
+    *([], {}, (), (1,), [1, "a", None], {"a": [1, (2,)], 3: {4}}, b"x" * 200, "x" * 200, [["x" * 40] * 3]),
+    *({"a": {"b": ["x" * 60] * 4}}, ("y" * 99, 1), [{1: 2}] * 30, collections.OrderedDict(a=1)),
+]
+
+
+@pytest.mark.parametrize("value", WRITTEN, ids=range(len(WRITTEN)))
+def test_a_value_is_written_as_python_writes_it(value):
+    """Over several lines where it does not fit into one; what is written is the value."""
+    text, whole = as_python(value, 20_000)
+
+    assert whole
+    assert eval(text, {"OrderedDict": collections.OrderedDict}) == value  # noqa: S307 - its own writing
+    assert all(len(line) <= 100 for line in text.split("\n")) or "xx" in text or "yy" in text
+    assert text == repr(value) or len(repr(value)) > 90
+
+
+def test_a_value_is_written_as_json():
+    """Cut at the length that is asked for."""
+    value = {"a": [1, 2.5, None, "ä"]}
+
+    assert as_json(value, 1000) == (json.dumps(value, ensure_ascii=False, indent=2), True)
+    text, whole = as_json(value, 10)
+    assert json.dumps(value, ensure_ascii=False, indent=2).startswith(text) and not whole

@@ -6,6 +6,7 @@ Its modules:
     erasing     lifetimes, and deletion, one by one or by pattern in steps
     describing  all there is to know of one entry
     previews    the bytes of a value: which codec wrote them, and what they show
+    writing     values as text, as far as they are shown
     pickles     what a pickle holds, told from its opcodes
     scanning    a walk through all names, in steps of bounded work
     names       names as text that can be read back, which names a pattern means, and names masked

@@ -314,4 +314,4 @@ def _shown_members(cache: Cache, kind: str, reply: Any) -> list[Member]:
 def _value(cache: Cache, payload: bytes) -> Preview:
     """Return what a member shows; a pickle is never unpickled."""
     whole = len(payload) <= LIMIT
-    return taken_apart(payload[:LIMIT], cache.codec, whole=whole).preview
+    return taken_apart(payload[:LIMIT], cache.codec, whole=whole, most=LIMIT).preview

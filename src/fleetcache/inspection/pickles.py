@@ -13,8 +13,8 @@ from typing import Any
 MOST_OPCODES = 20_000
 """How many opcodes are looked at."""
 
-MOST_NAMES = 50
-"""How many imported names are listed."""
+MOST_NAMES, LONGEST_NAME = 50, 200
+"""How many imported names are listed, and how many of their letters."""
 
 TYPES = {
     "int": "int",
@@ -100,6 +100,7 @@ class Machine:
             self._other(opcode, argument)
 
     def _imported(self, name: str) -> None:
+        name = name[:LONGEST_NAME]
         if len(self.imports) < MOST_NAMES:
             self.imports[name] = None
         self.push("class", name)
@@ -142,8 +143,8 @@ def _made(name: Any) -> str:
     return "object" if name is None or name in REBUILT else str(name)
 
 
-def told(payload: bytes) -> Pickled:
-    """Return what the opcodes of the pickle in *payload* tell, or of its beginning if that is all there is."""
+def told(payload: bytes, most: int = MOST_OPCODES) -> Pickled:
+    """Return what the first *most* opcodes of the pickle in *payload* tell, or of its beginning if that is all there is."""
     protocol, count, whole, kind = 0, 0, False, ""
     machine = Machine()
     try:
@@ -156,7 +157,7 @@ def told(payload: bytes) -> Pickled:
                 break
             elif opcode.name != "FRAME":
                 machine.run(opcode, argument)
-            if count >= MOST_OPCODES:
+            if count >= most:
                 break
     except (ValueError, IndexError, UnicodeDecodeError, OverflowError, KeyError):
         whole = False  # cut off, or none

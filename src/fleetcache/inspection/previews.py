@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pprint import pformat
 from typing import Any
 
 from fleetcache.codec.compressors import KNOWN, LibraryCompressor
@@ -16,7 +15,8 @@ from fleetcache.codec.metadata import Metadata, opened
 from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import JSONSerializer, MSGPackSerializer, MsgspecJSONSerializer, MsgspecSerializer
 from fleetcache.errors import SettingsError, UnreadableValue
-from fleetcache.inspection.pickles import told
+from fleetcache.inspection.pickles import MOST_OPCODES, told
+from fleetcache.inspection.writing import as_json, as_python
 from fleetcache.settings import Options
 
 LONGEST_TEXT = 20_000
@@ -24,6 +24,9 @@ LONGEST_TEXT = 20_000
 
 SHOWN_BYTES = 512
 """How many bytes are shown of what is no text."""
+
+LONGEST_UNPACKED = 1 << 20
+"""How many bytes are decompressed."""
 
 PLAIN = (JSONSerializer, MSGPackSerializer, MsgspecSerializer)
 """Serializers that run no code of the payload's choice."""
@@ -70,15 +73,19 @@ def _escaped(letter: str) -> str:
     )
 
 
-def taken_apart(payload: bytes, codec: Codec, *, whole: bool = True, unpickle: bool = False) -> Payload:
+def taken_apart(
+    payload: bytes, codec: Codec, *, whole: bool = True, unpickle: bool = False, most: int = LONGEST_UNPACKED
+) -> Payload:
     """Return the parts of *payload*; if not *whole*, it is the beginning of a longer one.
+
+    It is decompressed up to *most* bytes, and of a pickle as many opcodes are read as that allows.
 
     With *unpickle* a pickle that is whole is unpickled: this runs whatever code its writer chose.
     """
     if whole and _is_integer(payload):
         return Payload(("integer",), None, Preview("integer", payload.decode()))
     names: list[str] = []
-    unpacked, whole, problem = _unpacked(payload, codec, names, whole)
+    unpacked, whole, problem = _unpacked(payload, codec, names, whole, most)
     if problem:
         return Payload(tuple(names), None, Preview("bytes", _as_bytes(payload), whole=False, problem=problem))
     metadata, body = None, unpacked
@@ -91,7 +98,9 @@ def taken_apart(payload: bytes, codec: Codec, *, whole: bool = True, unpickle: b
             if found is not None:
                 metadata, body = found[0], unpacked[found[1] :]
                 names.append("metadata")
-    form, preview = _previewed(body, codec, whole=whole, unpickle=unpickle)
+    form, preview = _previewed(
+        body, codec, whole=whole, unpickle=unpickle, opcodes=most * MOST_OPCODES // LONGEST_UNPACKED
+    )
     if problem and not preview.problem:
         preview = Preview(preview.form, preview.text, preview.whole, problem)
     return Payload((*names, form), metadata, preview)
@@ -104,7 +113,7 @@ def _is_integer(payload: bytes) -> bool:
 # --- compression ----------------------------------------------------------------------------------
 
 
-def _unpacked(payload: bytes, codec: Codec, names: list[str], whole: bool) -> tuple[bytes, bool, str]:
+def _unpacked(payload: bytes, codec: Codec, names: list[str], whole: bool, most: int) -> tuple[bytes, bool, str]:
     """Return *payload* decompressed as far as it will be shown, whether that is all, and what went wrong; add to *names*."""
     compressor = codec.compressor
     magic: Any = getattr(compressor, "magic", None)
@@ -119,7 +128,7 @@ def _unpacked(payload: bytes, codec: Codec, names: list[str], whole: bool) -> tu
             kind = kind(Options())
         if isinstance(kind, LibraryCompressor):
             unpacker = kind.unpacker()
-            found = unpacker.decompress(payload, LONGEST_UNPACKED)
+            found = unpacker.decompress(payload, most)
             names.append(name)
             return found, whole and unpacker.eof and not unpacker.unused_data, ""
         if not whole:
@@ -136,10 +145,6 @@ def _unpacked(payload: bytes, codec: Codec, names: list[str], whole: bool) -> tu
     return found, whole, ""
 
 
-LONGEST_UNPACKED = 1 << 20
-"""How many bytes are decompressed."""
-
-
 def _name_of(kind: Any) -> str:
     name = kind.__name__ if isinstance(kind, type) else type(kind).__name__
     return str(name).removesuffix("Compressor").lower() or "compressed"
@@ -148,10 +153,10 @@ def _name_of(kind: Any) -> str:
 # --- values ---------------------------------------------------------------------------------------
 
 
-def _previewed(body: bytes, codec: Codec, *, whole: bool, unpickle: bool) -> tuple[str, Preview]:
+def _previewed(body: bytes, codec: Codec, *, whole: bool, unpickle: bool, opcodes: int) -> tuple[str, Preview]:
     """Return the form of the serializer's bytes in *body*, and what they show."""
     if _is_pickle(body, codec):
-        return _pickled(body, codec, whole=whole, unpickle=unpickle)
+        return _pickled(body, codec, whole=whole, unpickle=unpickle, opcodes=opcodes)
     serializer = codec.serializer
     if isinstance(serializer, PLAIN):
         form = "json" if isinstance(serializer, (JSONSerializer, MsgspecJSONSerializer)) else "msgpack"
@@ -170,8 +175,8 @@ def _is_pickle(body: bytes, codec: Codec) -> bool:
     return bool(getattr(codec.serializer, "pickles", False)) and body[:1].isalpha() and told(body[:4096]).opcodes > 2
 
 
-def _pickled(body: bytes, codec: Codec, *, whole: bool, unpickle: bool) -> tuple[str, Preview]:
-    found = told(body)
+def _pickled(body: bytes, codec: Codec, *, whole: bool, unpickle: bool, opcodes: int) -> tuple[str, Preview]:
+    found = told(body, opcodes)
     form = f"pickle {found.protocol}"
     if not unpickle:
         return form, Preview("pickle", printable(str(found)), whole=False)
@@ -206,10 +211,12 @@ def _guessed(body: bytes, *, whole: bool) -> tuple[str, Preview]:
 def _value(form: str, value: Any) -> Preview:
     """Return the preview of *value*, written for a person."""
     try:
-        text = json.dumps(value, ensure_ascii=False, indent=2) if form == "json" else ""
-    except (TypeError, ValueError, RecursionError):
+        text, whole = as_json(value, LONGEST_TEXT) if form == "json" else ("", False)
+    except (TypeError, ValueError):
         text = ""
-    return _text(form, text or pformat(value, width=100, sort_dicts=False))
+    if not text:
+        text, whole = as_python(value, LONGEST_TEXT)
+    return _text(form, text, whole=whole)
 
 
 def _text(form: str, text: str, *, whole: bool = True) -> Preview:
