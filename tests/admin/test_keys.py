@@ -11,6 +11,7 @@ from tests.admin.site import client, site
 
 from fleetcache import commands as c
 from fleetcache.django.admin import erasing
+from fleetcache.errors import ServerGone
 from fleetcache.keys import CacheKey
 from fleetcache.testing import cluster
 
@@ -124,7 +125,7 @@ def test_keys_of_sessions_are_hidden(cache):
     cache.set(SESSION, {})
     page, all_of_it = text(client(*ALL).get(HOME)), text(client(superuser=True).get(HOME))
 
-    assert SESSION not in page and "1 keys of sessions are not shown" in page
+    assert SESSION not in page and "Keys of sessions are not shown" in page
     assert SESSION in all_of_it
     assert client(*ALL).get(entry_url(cache, SESSION)).status_code == 404
     assert client(superuser=True).get(entry_url(cache, SESSION)).status_code == 200
@@ -345,12 +346,62 @@ def test_a_deletion_is_stopped(cache, monkeypatch):
 
 
 def test_samples_do_not_show_sessions(near_memory):
-    """The count says how many, and the names of sessions are masked."""
+    """To superusers the count says how many, and the names of sessions are masked."""
     near_memory.set(SESSION, 1)
 
-    page = text(client(*ALL).post(ERASE, {"pattern": "*", "act": "count"}, follow=True))
+    page = text(client(superuser=True).post(ERASE, {"pattern": "*", "act": "count"}, follow=True))
 
     assert "1 keys match" in page and SESSION not in page and "…" in page
+
+
+@pytest.mark.parametrize("show", ["", "all"])
+def test_no_count_tells_the_key_of_a_session(near_memory, show):
+    """Pages and counts of other users are the same, whether a key of a session matches or not; none is deleted."""
+    near_memory.set_many({SESSION: 1, "a": 2})
+    user = client(*ALL)
+
+    def answers(pattern):
+        listed = text(user.get(HOME, {"pattern": pattern, "show": show}))
+        counted = text(user.post(ERASE, {"pattern": pattern, "show": show, "act": "count"}, follow=True))
+        return [
+            re.sub(r'name="(csrf.*?|state)" value="[^"]*"', "", page).replace(pattern, "") for page in (listed, counted)
+        ]
+
+    right, wrong = (answers(f"{SESSION[:-15]}{letter}*") for letter in "0x")
+
+    assert [unstamped(page) for page in right] == [unstamped(page) for page in wrong]
+    page = text(user.post(ERASE, {"pattern": "*", "show": show, "act": "count"}, follow=True))
+    step(user, page, "begin")
+    assert near_memory.get_many([SESSION, "a"]) == {SESSION: 1}
+
+
+def unstamped(page):
+    """Return *page* without the pattern in its links, and without what is new in each answer."""
+    return re.sub(r"pattern=[^&\"]*|state=[^&\"]*", "", page)
+
+
+def test_the_entry_of_a_worker_is_hidden(cache):
+    """It holds the keys that the worker uses most, those of sessions too: only superusers see it."""
+    name = "fleetcache:worker:{0}:shop:host:1:abc"
+    cache.set(CacheKey(name), 1)
+    address = f"{ENTRY}?{urlencode({'name': name})}"
+
+    assert client(*ALL).get(address).status_code == 404
+    assert client(superuser=True).get(address).status_code == 200
+    assert name not in text(client(*ALL).get(HOME, {"show": "library"}))
+    assert name in text(client(superuser=True).get(HOME, {"show": "library"}))
+    cache.delete(CacheKey(name))
+
+
+@pytest.mark.parametrize("name", ["fleetcache:worker:{0}:shop2:h:1:a", "fleetcache:lease:{bookshop:1:a}"])
+def test_the_library_s_names_of_other_caches_are_not_shown(cache, name):
+    """Part of a prefix is not the prefix."""
+    cache.set(CacheKey(name), 1)
+    boss = client(superuser=True)
+
+    assert boss.get(ENTRY, {"name": name}).status_code == 404
+    assert name not in text(boss.get(HOME, {"show": "library"}))
+    cache.delete(CacheKey(name))
 
 
 def test_a_deletion_belongs_to_its_user(near_memory):
@@ -379,6 +430,23 @@ def test_a_deletion_is_counted_first(near_memory, monkeypatch):
     state = re.search(r'name="state" value="([^"]*)"', page)[1]
     assert user.post(ERASE, {"state": state, "act": "begin"}).status_code == 404
     assert len(near_memory.keys("*")) == 2500
+
+
+def test_a_deletion_whose_count_failed_does_not_begin(near_memory, monkeypatch):
+    """An outage before the first step is no count."""
+
+    def away(*args, **kwargs):
+        raise ServerGone("away")
+
+    near_memory.set("a", 1)
+    user = client(*ALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(erasing.keys, "delete_pattern", away)
+        page = text(user.post(ERASE, {"pattern": "*", "act": "count"}, follow=True))
+
+    state = re.search(r'name="state" value="([^"]*)"', page)[1]
+    assert user.post(ERASE, {"state": state, "act": "begin"}).status_code == 404
+    assert near_memory.get("a") == 1
 
 
 # --- who may what ---------------------------------------------------------------------------------

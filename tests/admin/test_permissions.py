@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.core.cache import CacheKeyWarning
 from django.test import Client
 from tests.admin.site import client, site, user
 from tests.admin.test_pages import of, see
@@ -100,6 +103,31 @@ def test_viewers_see_no_keys() -> None:
         assert not shows(viewer.get(address, {"cache": "default"})), address
     for page in ("groups", "tags", "held"):
         assert "customer-4711" in see(seer, page), page
+
+
+def test_viewers_cannot_guess_keys_by_searching(cache: Any) -> None:
+    """Where keys are masked, what is found is the same for any search."""
+    viewer, seer = client("view_cache"), client("view_cache", "view_keys")
+
+    for page, right, wrong in (("tags", "customer-4", "customer-5"), ("held", "hidden:c*", "hidden:d*")):
+        assert not found_none(viewer, page, q=right) and not found_none(viewer, page, q=wrong), page
+        assert not found_none(seer, page, q=right) and found_none(seer, page, q=wrong), page
+
+
+def found_none(who: Client, page: str, **query: Any) -> bool:
+    """Whether *page* has no row."""
+    return bool(re.search("No tag was found|No lock is held", see(who, page, **query)))
+
+
+def test_the_log_holds_no_control_characters(cache: Any) -> None:
+    """PostgreSQL refuses a text with a zero byte, so the log has an escape."""
+    from django.contrib.admin.models import LogEntry
+
+    form = {"cache": "default", "act": "invalidate", "tag": "a\x00b", "confirmed": "yes"}
+    warnings.simplefilter("ignore", CacheKeyWarning)
+
+    assert client("view_cache", "delete_key").post("/admin/fleetcache/tags/", form).status_code == 302
+    assert LogEntry.objects.latest("pk").change_message == "Invalidated the tag a\\x00b"
 
 
 def test_viewers_change_nothing(cache: Any) -> None:

@@ -6,7 +6,7 @@ All go through the cache's own operations, so that near caches, leases and tags 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from redis.exceptions import ConnectionError, TimeoutError
@@ -126,16 +126,17 @@ async def adelete_pattern(
     version: Any = None,
     budget: float = BUDGET,
     cursor: str | None = None,
+    without: str = "",
 ) -> AsyncIterator[Progress]:
     """Delete the entries whose keys match the glob *pattern*, or in a dry run only count them; yield after each step.
 
     A step takes *budget* seconds at most.  The counts are those since this call began; it may begin at the *cursor* of an
-    earlier one, also in another process.  *pattern* and *version* as with `page`.  Values that are being loaded when the
-    first step begins are not stored, unless the one server that refuses them is away; entries that somebody stores later may
+    earlier one, also in another process.  *pattern*, *version* and *without* as with `page`.  Values that are being loaded
+    when the first step begins are not stored, unless the one server that refuses them is away; entries that somebody stores later may
     remain.  Raise ValueError as `page` does.
     """
     strict = cache.strict
-    seeks = wanted(strict, pattern, version)
+    seeks = replace(wanted(strict, pattern, version), without=without)
     matched = deleted = total = 0
     samples: list[bytes] = []
     rounds = c.Round()

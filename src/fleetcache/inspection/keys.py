@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fleetcache import commands as c
@@ -113,15 +113,17 @@ async def apage(
     count: int = 100,
     budget: float = BUDGET,
     library: bool = False,
+    without: str = "",
 ) -> Page:
     """Return a page of about *count* entries whose keys match the glob *pattern*; *cursor* is that of the page before.
 
     It looks for entries for *budget* seconds at most: then the page has fewer, or none, and a cursor to go on from.
     *version* is the cache's own by default, `ALL` for those of every version; *kind* is one of `KINDS`.  With a CacheKey
     as *pattern* whole names are matched.  The names of the library itself, of tags, leases and the like, are left out
-    unless *library* is set.  Raise ValueError for a pattern or a cursor that cannot be used.
+    unless *library* is set; so are names that contain the text *without*, if it is given.  Raise ValueError for a pattern or a cursor that cannot be used.
     """
-    walk = await Walk.begin(cache, wanted(cache, pattern, version, library=library), kind or None, cursor, budget)
+    seeks = replace(wanted(cache, pattern, version, library=library), without=without)
+    walk = await Walk.begin(cache, seeks, kind or None, cursor, budget)
     found: list[tuple[Server, bytes]] = []
     seen: set[bytes] = set()
     while not walk.complete and len(found) < count:
@@ -145,10 +147,11 @@ def page(
     count: int = 100,
     budget: float = BUDGET,
     library: bool = False,
+    without: str = "",
 ) -> Page:
     """Return a page of entries; see `apage`."""
     options: dict[str, Any] = {"version": version, "kind": kind, "cursor": cursor, "count": count}
-    return complete(apage(_still(cache), pattern, **options, budget=budget, library=library))
+    return complete(apage(_still(cache), pattern, **options, budget=budget, library=library, without=without))
 
 
 def describe(cache: Cache, key: Any, *, version: Any = None, unpickle: bool = False, limit: int = LIMIT) -> Description:
@@ -174,9 +177,11 @@ def delete_pattern(
     version: Any = None,
     budget: float = BUDGET,
     cursor: str | None = None,
+    without: str = "",
 ) -> Iterator[Progress]:
     """Delete the entries that match *pattern*, or count them, and yield after each step; see `adelete_pattern`."""
-    steps = adelete_pattern(_still(cache), pattern, dry_run=dry_run, version=version, budget=budget, cursor=cursor)
+    options: dict[str, Any] = {"version": version, "budget": budget, "cursor": cursor, "without": without}
+    steps = adelete_pattern(_still(cache), pattern, dry_run=dry_run, **options)
     with suppress(StopAsyncIteration):
         while True:
             yield complete(anext(steps))  # type: ignore[arg-type]  # as good as a coroutine

@@ -22,7 +22,7 @@ from fleetcache.servers.arguments import glob
 LONGEST_PATTERN, MOST_STARS = 500, 10
 """Bounds of a pattern: the server tries each name against it."""
 
-LIBRARY = re.compile(rb"fleetcache:(lease|token|epoch|gone|worker|history):")
+LIBRARY = re.compile(rb"fleetcache:(lease|token|epoch|gone|workers?|history):")
 """How the library's own names begin, except those of tags and canaries, which begin like entries."""
 
 
@@ -116,10 +116,14 @@ class Wanted:
     exactly: re.Pattern[bytes] | None
     """If it is given, a name that is meant matches this too: the server's glob finds others as well."""
     library: bool
+    without: str = ""
+    """Names that contain this text are not meant."""
 
     def has(self, name: bytes) -> bool:
         """Whether *name* is meant."""
         if self.exactly is not None and not self.exactly.fullmatch(name):
+            return False
+        if self.without and self.without.encode() in name:
             return False
         return self.library or not is_library(self.cache, name)
 
@@ -157,7 +161,7 @@ def belongs(cache: Cache, name: bytes) -> bool:
     """Whether *name* may be one of the entries of *cache*, or one that the library keeps for them; others are not its own."""
     prefix = cache.key_prefix.encode()
     if LIBRARY.match(name) is not None:
-        return prefix in name
+        return re.search(rb"(?<![\w-])%s(?![\w-])" % re.escape(prefix), name) is not None
     if cache.key_func is default_key_function:
         return name.startswith(prefix + b":") and b":" in name[len(prefix) + 1 :]
     return glob(pattern_of_all(cache.key_func, cache.key_prefix).encode()).fullmatch(name) is not None

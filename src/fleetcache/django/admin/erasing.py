@@ -13,7 +13,7 @@ from django.http import Http404, HttpResponseNotAllowed, HttpResponseRedirect
 
 from fleetcache.django.admin import showing
 from fleetcache.django.admin.asking import TROUBLE
-from fleetcache.django.admin.site import CLEAR, KEYS, Page, require
+from fleetcache.django.admin.site import CLEAR, KEYS, Page, hidden, require
 from fleetcache.django.backend import SESSIONS
 from fleetcache.errors import SettingsError
 from fleetcache.inspection import keys
@@ -54,6 +54,7 @@ class Erasing(Page):
         context = {
             **asked,
             **shown,
+            "hides": bool(hidden(request)),
             "alias": alias,
             "wrong": wrong,
             "versions": VERSIONS,
@@ -96,7 +97,7 @@ class Erasing(Page):
         if act == "stop":
             return self._stop(request, alias, state)
         if act == "begin":
-            if not (state["dry"] and state["cursor"] is None):
+            if not (state["dry"] and state["cursor"] is None and not state["began"]):
                 raise Http404("this deletion has begun, or was not counted")
             self.note(
                 request, alias, f"Began to delete {_meant(state)}, about {showing.number(state['matched'])} keys."
@@ -129,6 +130,7 @@ class Erasing(Page):
                     version=version,
                     cursor=state["cursor"],
                     budget=BUDGET,
+                    without=hidden(request),
                 )
             )
         except (ValueError, SettingsError) as error:

@@ -12,7 +12,7 @@ from django.http import Http404, HttpResponseNotAllowed, HttpResponseRedirect
 from fleetcache.django.admin import showing
 from fleetcache.django.admin.asking import TROUBLE
 from fleetcache.django.admin.erasing import Erasing
-from fleetcache.django.admin.site import CHANGE, DELETE, KEYS, UNPICKLE, allowed, hides, require
+from fleetcache.django.admin.site import CHANGE, DELETE, KEYS, UNPICKLE, allowed, hidden, hides, require
 from fleetcache.errors import SettingsError
 from fleetcache.inspection import keys
 from fleetcache.inspection.names import belongs, is_library, library_pattern, parts
@@ -27,6 +27,9 @@ SHOWS = {
 """What the list can show."""
 
 MOST_ROWS = 100
+
+WORKER = b"fleetcache:worker:"
+"""How the names of the entries of workers begin."""
 
 LONGEST_LIFE = 100 * 365 * 86400
 """The longest lifetime that is taken, in seconds."""
@@ -66,17 +69,21 @@ class Keys(Erasing):
         asked["kind"] = asked["kind"] if asked["kind"] in keys.KINDS else ""
         found = {**asked, "shows": SHOWS, "kinds": keys.KINDS, "several": len(cache.topology.primaries) > 1}
         try:
-            page = self._page(cache, **asked)
+            page = self._page(cache, hidden(request), **asked)
         except (ValueError, SettingsError) as error:
             return {**found, "refused": str(error)}
         except TROUBLE as error:
             return {**found, "refused": f"No server answers: {error}"}
-        rows = [self._row(request, alias, row) for row in page.entries if may_see(request, row.key)]
+        rows = [
+            self._row(request, alias, row)
+            for row in page.entries
+            if belongs(cache, row.name) and may_see(request, row.name, row.key)
+        ]
         onward = self.url(cache=alias, **{**asked, "cursor": page.cursor})
         return {
             **found,
             "rows": rows,
-            "hidden": len(page.entries) - len(rows),
+            "hides": bool(hidden(request)),
             "onward": onward if page.cursor else "",
             "away": page.away,
             "restarted": page.restarted,
@@ -85,8 +92,13 @@ class Keys(Erasing):
             "erase": self.url("erase", cache=alias, pattern=asked["pattern"], show=asked["show"]),
         }
 
-    def _page(self, cache: Any, *, pattern: str, show: str, kind: str, cursor: str) -> keys.Page:
-        options: dict[str, Any] = {"kind": kind or None, "cursor": cursor or None, "count": MOST_ROWS}
+    def _page(self, cache: Any, without: str, *, pattern: str, show: str, kind: str, cursor: str) -> keys.Page:
+        options: dict[str, Any] = {
+            "kind": kind or None,
+            "cursor": cursor or None,
+            "count": MOST_ROWS,
+            "without": without,
+        }
         if show == "library":
             return keys.page(cache, library_pattern(cache), library=True, **options)
         if show == "tags":
@@ -118,7 +130,7 @@ class Keys(Erasing):
         if cache is None or not text:
             return HttpResponseRedirect(self.url(cache=alias))
         name = keys.meant(text)
-        if not (belongs(cache, name) and may_see(request, parts(cache, name)[1])):
+        if not (belongs(cache, name) and may_see(request, name, parts(cache, name)[1])):
             raise Http404("this cache has no such key")
         unpickle = False
         if request.method == "POST":
@@ -196,9 +208,12 @@ class Keys(Erasing):
         return False
 
 
-def may_see(request: Any, key: str) -> bool:
-    """Whether the user may see *key*: the key of a session lets its reader take the session over."""
-    return not hides(request, key)
+def may_see(request: Any, name: bytes, key: str) -> bool:
+    """Whether the user may see the entry called *name*, whose key is *key*.
+
+    The key of a session lets its reader take the session over; the entry of a worker holds the keys it uses most.
+    """
+    return not hides(request, key) and not (hidden(request) and name.startswith(WORKER))
 
 
 def _is_pickled(found: Any) -> bool:

@@ -37,10 +37,12 @@ class Tags(Page):
 
     def context(self, request: Any, alias: str, cache: Any) -> dict[str, Any]:
         """Return the tags whose versions one walk finds."""
+        # Rows of masked tags would tell them letter by letter to whoever may search.
+        q = request.GET.get("q", "")[:200] if self.sees_keys(request) else ""
         try:
             found = look(
                 cache,
-                Wanted(cache, self._pattern(cache, request.GET.get("q", "")), None, library=True),
+                Wanted(cache, self._pattern(cache, q), None, library=True),
                 request.GET.get("cursor") or None,
                 _commands,
                 lambda name, replies: _row(cache, name, replies),
@@ -51,14 +53,14 @@ class Tags(Page):
         return {
             "found": found,
             "tags": [(self.key(request, tag.tag), tag) for tag in tags],
-            "q": request.GET.get("q", "")[:200],
-            "onward": self.url(cache=alias, q=request.GET.get("q"), cursor=found.cursor) if found.cursor else "",
+            "q": q,
+            "onward": self.url(cache=alias, q=q, cursor=found.cursor) if found.cursor else "",
             "own": str(cache.version),
         }
 
     def _pattern(self, cache: Any, part: str) -> CacheKey:
         """Return the glob of the names of tags that contain *part*."""
-        key = f"{TAG}*{escaped(part[:200])}*" if part else f"{TAG}*"
+        key = f"{TAG}*{escaped(part)}*" if part else f"{TAG}*"
         if cache.key_func is default_key_function:
             return CacheKey(f"{escaped(cache.key_prefix)}:*:{key}")
         return CacheKey(cache.make_pattern(key))
