@@ -161,10 +161,23 @@ def test_settings_that_are_wrong() -> None:
             assert "wrong" in see(client(superuser=True), page, cache="broken") or page == "overview"
 
 
+def test_the_model_can_be_imported_by_its_name() -> None:
+    """``manage.py shell`` imports every model by its name, and names those that it cannot import."""
+    with site({"default": of("memory://site")}):
+        from django.apps import apps
+        from django.utils.module_loading import import_string
+
+        model = apps.get_model("fleetcache", "Cache")
+        assert import_string(f"{model.__module__}.{model.__name__}") is model
+        with pytest.raises(ImportError):
+            import_string(f"{model.__module__}.Nothing")
+
+
 def test_statistics_that_are_off() -> None:
     """Without STATS there are no figures, and the pages say so."""
     with site({"default": of("memory://site", STATS=False)}):
-        assert "OPTIONS['STATS'] is off" in see(client("view_cache"), "overview")
+        for page in ("overview", "groups", "workers"):
+            assert "OPTIONS['STATS'] is off" in see(client("view_cache"), page)
         for page in PAGES:
             see(client(superuser=True), page)
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from fleetcache.django.admin import charts, showing
-from fleetcache.django.admin.site import Page
+from fleetcache.django.admin.site import UNCOUNTED, Page
 from fleetcache.django.admin.tables import Column, table
 from fleetcache.fleet import gather
 
@@ -99,6 +99,7 @@ class Groups(Page):
         groups = [Group(name, sums) for name, sums in (fleet.totals.get("groups") or {}).items()]
         return {
             "missing": fleet.missing,
+            "nothing": "Nothing was read yet." if fleet.totals else UNCOUNTED,
             "workers": len(fleet.workers),
             "table": table(request, COLUMNS, groups, sort="-saved"),
             "most_saved": self.url(cache=alias, sort="-saved"),

@@ -10,7 +10,7 @@ from django.conf import settings
 
 from fleetcache.django.admin import charts, showing
 from fleetcache.django.admin.asking import TROUBLE, Budget
-from fleetcache.django.admin.site import Page, opened
+from fleetcache.django.admin.site import UNCOUNTED, Page, opened
 from fleetcache.django.backend import entries
 from fleetcache.fleet import Fleet, Period, gather, history
 
@@ -62,7 +62,7 @@ class Overview(Page):
         except TROUBLE as error:
             return {"alias": alias, "wrong": f"{type(error).__name__}: {error}"}
         if not fleet.totals:
-            return {"alias": alias, "wrong": "Nothing is counted: OPTIONS['STATS'] is off."}
+            return {"alias": alias, "wrong": UNCOUNTED}
         return {
             "alias": alias,
             "servers": fleet.totals.get("servers") or (),

@@ -33,6 +33,9 @@ VIEW, KEYS, UNPICKLE = "view_cache", "view_keys", "unpickle_value"
 CHANGE, DELETE, CLEAR = "change_key", "delete_key", "clear_cache"
 """The permissions, see `fleetcache.django.models`."""
 
+UNCOUNTED = "Nothing is counted: OPTIONS['STATS'] is off."
+"""What a page of figures says of a cache that counts nothing."""
+
 APART = Apps()
 """The registry of the pages' models."""
 

@@ -12,7 +12,7 @@ from django.http import Http404
 from django.utils.html import format_html
 
 from fleetcache.django.admin import showing
-from fleetcache.django.admin.site import Page
+from fleetcache.django.admin.site import UNCOUNTED, Page
 from fleetcache.django.admin.tables import Column, table
 from fleetcache.fleet import Worker, gather
 
@@ -35,6 +35,7 @@ class Workers(Page):
         workers = [worker for worker in fleet.workers if not host or worker.host == host]
         return {
             "missing": fleet.missing,
+            "nothing": "No worker has published its figures." if fleet.totals else UNCOUNTED,
             "host": host,
             "whole": self.url(cache=alias),
             "table": table(request, self._columns(alias, fleet.workers), workers, sort="host"),
