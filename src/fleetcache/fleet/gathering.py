@@ -112,14 +112,23 @@ async def _parts(cache: Any, prefix: str, missing: list[str]) -> dict[int, tuple
     found: dict[int, tuple[list[bytes], Server]] = {}
     for server, parts in homes.items():
         commands: list[Command] = [(places.MEMBERS, places.list_name(part, prefix), 0, MOST - 1) for part in parts]
+        failed: dict[str, list[int]] = {}
         for part, reply in zip(parts, await _replies(cache, server, commands), strict=True):
             if isinstance(reply, list):
                 found[part] = [name for name in reply if isinstance(name, bytes)], server
             else:
-                missing.append(
-                    f"the processes in part {part + 1} of {places.PARTS}, on {server.address}: {_why(reply)}"
-                )
+                failed.setdefault(_why(reply), []).append(part + 1)
+        missing += [
+            f"the processes in {_named(numbers)}, on {server.address}: {why}" for why, numbers in failed.items()
+        ]
     return found
+
+
+def _named(numbers: Sequence[int]) -> str:
+    """Return the parts with these *numbers* in words."""
+    if len(numbers) == places.PARTS:
+        return "all parts"
+    return f"part{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))} of {places.PARTS}"
 
 
 async def _workers(cache: Any, part: int, server: Server, names: Sequence[bytes], missing: list[str]) -> list[Worker]:
