@@ -226,9 +226,9 @@ def test_rates_are_those_between_publications():
 
 
 def test_rates_of_a_process_seen_once():
-    """It counts with its average since it began."""
+    """It counts with its average since it began to count, not to publish."""
     pace = Rates().pace(
-        fleet(worker("1", at=110, started=100, groups={"g": group(near=50)}, errors={"ServerGone": 20}))
+        fleet(worker("1", at=110, started=109, since=100.0, groups={"g": group(near=50)}, errors={"ServerGone": 20}))
     )
 
     assert pace.groups["g"]["near"] == 5

@@ -26,12 +26,19 @@ def add(commands: Table) -> None:
         run,
         help="what does the fleet do at the moment?",
         description="Show reads, loads, errors and latencies of all processes that use the cache, again and again, until q or Ctrl-C. "
-        "g, c and w show groups, commands and workers. Rates are those between the two latest publications of each process. Exits with 0, "
+        "g, c and w show groups, commands and workers. Rates are those between the two latest publications of each process that top has seen; until it has seen two, which takes 10 seconds, a "
+        "process counts with its average since it began. Exits with 0, "
         "with --once also with 1 if no process has published anything, 2 if no server answers.",
     )
-    command.add_argument("--once", action="store_true", help="show it once, for scripts; --json implies it")
     command.add_argument(
-        "--interval", type=span, default=INTERVAL, metavar="SECONDS", help="between two screens, by default 2"
+        "--once", action="store_true", help="show it once, after --interval, for scripts; --json implies it"
+    )
+    command.add_argument(
+        "--interval",
+        type=span,
+        default=INTERVAL,
+        metavar="SECONDS",
+        help="between two screens, by default 2; with --once give 11, so that each process publishes meanwhile",
     )
     command.add_argument(
         "--by",
@@ -112,7 +119,12 @@ def lines(call: Call, fleet: Fleet, pace: Pace, view: str, rows: int | None) -> 
         + call.painted(f"errors {rate(errors)}", good=False if errors else None),
     ]
     if pace.since_start:
-        found.append(call.painted(f"{count(pace.since_start)} of them: average since they began", faint=True))
+        found.append(
+            call.painted(
+                f"{count(pace.since_start)} of {processes}: average since they began, until they publish again",
+                faint=True,
+            )
+        )
     found += [call.painted(f"not complete: {visible(each)}", good=False) for each in fleet.missing[:3]]
     found += [NOBODY] if not fleet.workers and not fleet.missing else []
     body = TABLES[view](pace).splitlines()

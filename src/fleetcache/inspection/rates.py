@@ -93,7 +93,7 @@ def _add(found: Pace, buckets: dict[str, dict[float, float]], name: str, each: _
     """Add the rates of one worker to those of the fleet."""
     now, before = each.worker, each.before
     old: Mapping[str, Any] = before.snapshot if before is not None else {}
-    began = before.at if before is not None else now.started
+    began = before.at if before is not None else now.snapshot.get("since") or now.started
     seconds = max(now.at - began, 1e-3)
     mine: list[dict[str, float]] = []
     for group, figures in (now.snapshot.get("groups") or {}).items():
