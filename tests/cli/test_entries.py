@@ -127,7 +127,7 @@ def test_names_that_are_no_text(say, site):
         (["bench", "--seconds", "1e9"], "seconds from 0.1 to 86400"),
         (["top", "--interval", "0.001"], "seconds from 0.1 to 86400"),
         (["delete"], "give keys, or --pattern"),
-        (["delete", "a", "--pattern", "b"], "give keys, or --pattern"),
+        (["delete", "a", "--pattern", "b"], "give keys, or --pattern PATTERN, not both"),
         (["delete", "a", "--all-versions"], "--all-versions goes with --pattern"),
         (["get", "a", "--raw", "--json"], "--raw writes bytes"),
         (["get", "a", "--raw", "--unpickle"], "not allowed with"),
@@ -198,6 +198,17 @@ def test_what_is_not_there(say, site, command):
     said = say(*site.run(command, "nothing", "--json"))
     assert said.code == 1
     assert said.document.get("there", False) is False
+
+
+def test_what_is_not_there_is_named_as_on_the_server(say, site):
+    """Whoever looks for a key sees which name was asked for: with another prefix or version it would be another one."""
+    name = site.cache.make_key("nothing", version=7)
+
+    said = say(*site.run("get", "nothing", "--version", "7"))
+    document = say(*site.run("get", "nothing", "--version", "7", "--json")).document
+
+    assert f"there is no entry {name} on {document['server']}" in said.out + said.err
+    assert document["name"] == name
 
 
 def test_json_has_no_infinity(say, site):

@@ -37,7 +37,7 @@ def run(call: Call) -> int:
     """``fleetcache delete``."""
     arguments = call.arguments
     if bool(arguments.keys) == (arguments.pattern is not None):
-        raise WrongUse("give keys, or --pattern PATTERN")
+        raise WrongUse("give keys, or --pattern PATTERN" + (", not both" if arguments.keys else ""))
     if arguments.all_versions and (arguments.keys or arguments.name or arguments.version is not None):
         raise WrongUse("--all-versions goes with --pattern, and with neither --version nor --name")
     return _by_pattern(call) if arguments.pattern is not None else _by_key(call)

@@ -46,7 +46,10 @@ def run(call: Call) -> int:
         return _raw(call, key)
     found = describe(call.cache, key, version=arguments.version, unpickle=arguments.unpickle)
     if not found.exists:
-        call.answer({"key": arguments.key, "there": False}, f"{visible(arguments.key)}: there is no entry")
+        call.answer(
+            {"key": arguments.key, "there": False, "name": found.shown, "server": found.server},
+            f"{visible(arguments.key)}: there is no entry {visible(found.shown)} on {found.server}",
+        )
         return FINDING
     call.answer(document(found), shown(found))
     return FINE

@@ -20,7 +20,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DAY = 86400
 NOBODY = (
     "no process has published figures under this prefix. One does so every 10 seconds if fleetcache.django is among the "
-    "INSTALLED_APPS, or OPTIONS['STATS'] = {'PUBLISH': 10}"
+    "INSTALLED_APPS, or OPTIONS['STATS'] = {'PUBLISH': 10}; none does with OPTIONS['STATS'] = False"
 )
 
 
