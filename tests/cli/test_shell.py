@@ -250,6 +250,42 @@ def test_nobody_reads_at_all(site):
             assert process.wait(30) == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "closed", "code"),
+    [
+        (["keys"], ">&-", 0),
+        (["get", "a", "--raw"], ">&-", 0),
+        (["ttl", "no"], ">&- 2>&-", 1),
+        (["doctor"], ">&-", 1),
+        (["no"], "2>&-", 2),
+    ],
+)
+def test_streams_that_were_closed_before(site, words, closed, code):
+    """As daemons have them: the exit code is the answer."""
+    site.cache.set("a", 1, 300)
+    command = " ".join([*FLEETCACHE, *site.run(*words)]).replace("?", "\\?")
+
+    ran = subprocess.run(
+        ["bash", "-c", f"{command} {closed}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment(),
+    )
+
+    assert (ran.returncode, ran.stderr) == (code, "")
+
+
+@pytest.mark.parametrize("command", ["get", "ttl", "delete"])
+def test_a_key_that_is_no_text(say, site, command):
+    """Python reads such an argument with surrogates; the message says how such an entry is named."""
+    said = say(*site.run(command, "a\udcff"))
+
+    assert said.code == 2
+    assert said.err.startswith("fleetcache: a\\xff: a key is text in UTF-8") and "--name" in said.err
+
+
 @pytest.mark.alone
 def test_interrupted(valkey, tmp_path):
     """Ctrl-C ends a command that waits for a server, without a traceback, with the exit code that shells give it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Collection
@@ -14,7 +15,7 @@ from fleetcache.cli.listing import Listing
 from fleetcache.cli.progress import Progress
 from fleetcache.cli.showing import as_json, visible
 from fleetcache.errors import is_outage
-from fleetcache.inspection.names import meant
+from fleetcache.inspection.names import meant, shown
 
 FINE, FINDING, UNREACHABLE = 0, 1, 2
 """Exit codes: all is well; something was found wrong, or nothing was found; nobody could be asked, or not like this."""
@@ -30,13 +31,22 @@ class Enough(Exception):
     """Nobody reads the output any more."""
 
 
+class Nowhere(io.StringIO):
+    """A stream that forgets what is written to it."""
+
+    def write(self, text: str) -> int:
+        """Forget *text*."""
+        return len(text)
+
+
 class Call:
     """One call of a command."""
 
     def __init__(self, arguments: argparse.Namespace, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self.arguments = arguments
-        self.out = out or sys.stdout
-        self.err = err or sys.stderr
+        # A standard stream is None if it was closed before the process began, as `>&-` does.
+        self.out: TextIO = out or sys.stdout or Nowhere()
+        self.err: TextIO = err or sys.stderr or Nowhere()
         self.listing: Listing | None = None
         """A list whose JSON document has begun, and has to be ended."""
 
@@ -65,7 +75,14 @@ class Call:
 
     def key(self, text: str) -> str | bytes:
         """Return the key that *text* means: a key of the cache, or with ``--name`` a whole name on the server, as bytes."""
-        return meant(text) if self.arguments.name else text
+        if self.arguments.name:
+            return meant(text)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            wanted = "a key is text in UTF-8; give the whole name of an entry of another client with --name"
+            raise WrongUse(f"{shown(text)}: {wanted}") from None
+        return text
 
     @property
     def json(self) -> bool:
