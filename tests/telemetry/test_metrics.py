@@ -318,6 +318,17 @@ def test_opentelemetry_sees_one_moment_and_ends(used, monkeypatch):
     assert not any(points for _, points in collected(reader).values())
 
 
+def test_opentelemetry_is_installed_again(used):
+    """A provider makes each instrument once, so a second installation takes over; the end of the first is then nothing."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    end = otel.install(provider)
+    otel.install(provider)
+
+    end()
+    assert "cache.requests" in collected(reader)
+
+
 # --- StatsD ---------------------------------------------------------------------------------------
 
 

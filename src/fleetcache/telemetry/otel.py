@@ -9,47 +9,71 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation, get_meter
 
 from fleetcache.telemetry.metrics import GROUPS, METRICS, Collector, Labels, Metric, buckets, own
 
-Reader: TypeAlias = Callable[[Metric], Iterator[Observation]]
+Reader: TypeAlias = Callable[[Collector, Metric], Iterator[Observation]]
+
+
+class Global:
+    """Stands for OpenTelemetry's global meter provider."""
+
+
+GLOBAL = Global()
+
+_installed: WeakKeyDictionary[Any, list[Collector]] = WeakKeyDictionary()
+"""By meter provider, the collector that its instruments read; none once it has ended.
+
+A provider makes each instrument once, and forgets the callbacks of a second one.
+"""
 
 
 def install(meter_provider: Any = None, *, groups: int = GROUPS) -> Callable[[], None]:
     """Report all caches of this process, also those made later, to *meter_provider*; return a function that ends this.
 
     Left out, it is OpenTelemetry's global one.  The first *groups* groups of keys that are used have values of their own;
-    all others are added to the group ``other``.
+    all others are added to the group ``other``.  Of several calls for one provider the last one counts.
     """
     collector = Collector(own, groups)
-    meter = get_meter("fleetcache", meter_provider=meter_provider)
-    live = [True]
+    provider = GLOBAL if meter_provider is None else meter_provider
+    if (live := _installed.get(provider)) is None:
+        live = _installed[provider] = []
+        _make_instruments(get_meter("fleetcache", meter_provider=meter_provider), live)
+    live[:] = [collector]
+    return partial(_end, live, collector)
+
+
+def _end(live: list[Collector], collector: Collector) -> None:
+    if collector in live:
+        live.clear()
+
+
+def _make_instruments(meter: Meter, live: list[Collector]) -> None:
+    """Make the instruments of *meter*, which read the collector that is *live* when they are asked."""
 
     def read(reader: Reader, metric: Metric, options: CallbackOptions) -> Iterable[Observation]:
-        if live:
-            yield from reader(metric)
+        for collector in live:
+            yield from reader(collector, metric)
 
     for metric in METRICS:
-        for make, name, unit, reader in _instruments(meter, collector, metric):
+        for make, name, unit, reader in _instruments(meter, metric):
             make(name, callbacks=[partial(read, reader, metric)], unit=unit, description=metric.meaning)
-    return live.clear
 
 
-def _instruments(
-    meter: Meter, collector: Collector, metric: Metric
-) -> list[tuple[Callable[..., object], str, str, Reader]]:
+def _instruments(meter: Meter, metric: Metric) -> list[tuple[Callable[..., object], str, str, Reader]]:
     """Return the instruments for *metric*: how to make each, its name, its unit, and how it is read."""
     counter, name = meter.create_observable_counter, metric.name
     if metric.kind == "histogram":
         return [
-            (counter, f"{name}.sum", metric.unit, lambda metric: _distribution(collector, metric, "sum")),
-            (counter, f"{name}.count", "{time}", lambda metric: _distribution(collector, metric, "count")),
-            (counter, f"{name}.bucket", "{time}", lambda metric: _distribution(collector, metric, "bucket")),
+            (counter, f"{name}.sum", metric.unit, partial(_distribution, part="sum")),
+            (counter, f"{name}.count", "{time}", partial(_distribution, part="count")),
+            (counter, f"{name}.bucket", "{time}", partial(_distribution, part="bucket")),
         ]
     make = counter if metric.kind == "counter" else meter.create_observable_gauge
-    return [(make, name, metric.unit, lambda metric: _values(collector, metric))]
+    return [(make, name, metric.unit, _values)]
 
 
 def _values(collector: Collector, metric: Metric) -> Iterator[Observation]:
