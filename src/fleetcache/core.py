@@ -541,15 +541,16 @@ class Core(Twinned):
 
     async def unlink(self, shares: Sequence[tuple[Server, Sequence[str | bytes]]]) -> list[int | None]:
         """Delete the names that each server holds, with their leases; return how many there were, None for one that is away."""
-        if self.tally is not None:
-            for _, names in shares:
-                self.tally.deleted(names)
         plan, counts = [], list[int | None]()
         for server, names in shares:
             plan.append((server, [*self.voids(names), *self.batch(c.UNLINK, names)]))
         for (_, commands), replies in zip(plan, await self.ask_all(plan, None), strict=True):
             found = [reply for command, reply in zip(commands, replies, strict=True) if command[0] is c.UNLINK]
             counts.append(self.merged(c.UNLINK, found))
+        if self.tally is not None:
+            for (_, names), count in zip(shares, counts, strict=True):
+                if count is not None:
+                    self.tally.deleted(names)
         return counts
 
     async def run(self, script: Script, name: str, *arguments: Any, instead: Any, client: Any = None) -> Reply:

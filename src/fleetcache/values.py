@@ -347,6 +347,8 @@ class Values(Reading):
         payload, left = await self.ask_several([(c.GET_NOW, name), (c.PTTL_NOW, name)], MISSING)
         if payload is MISSING:  # an ignored outage
             value = MISSING if copy is None else self.served(copy, MISSING)
+            if copy is None:
+                self.counted(name, MISSING, None)
             return Lookup() if copy is None or value is MISSING else Lookup(value, "near", left=_left(copy))
         seen = await self.examine(name, payload)
         self.counted(name, seen.value, payload, seen.standing)

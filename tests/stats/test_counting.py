@@ -467,12 +467,14 @@ async def test_outages(face: str):
     await cache.set("a:1", 1)
     await cache.set_many({"a:1": 1})
     await cache.delete("a:1")
+    await cache.delete_many(["a:1", "a:2"])
+    await cache.lookup("a:1")
 
-    assert figures(cache) == {"missed": 3}
+    assert figures(cache) == {"missed": 4}
     snapshot = cache.snapshot()
-    assert sum(snapshot["errors"].values()) == 5
+    assert sum(snapshot["errors"].values()) == 7
     assert set(snapshot["errors"]) <= {"NeverSent", "CircuitOpen"}
-    assert snapshot["commands"]["GET"]["errors"] == 1
+    assert snapshot["commands"]["GET"]["errors"] == 2
 
 
 # --- whose figures --------------------------------------------------------------------------------
