@@ -8,6 +8,7 @@ import pytest
 from tests.caches import own_prefix
 
 from fleetcache import Cache
+from fleetcache.caches import CacheHandler
 from fleetcache.inspection import keys
 from fleetcache.keys import CacheKey
 
@@ -92,6 +93,22 @@ def test_any_bytes_are_shown_and_read_back(name):
 
     assert text.isprintable()
     assert keys.meant(text) == name
+
+
+def test_a_site_s_own_names_are_told_from_the_library_s(valkey):
+    """Where names are the keys themselves, a pattern neither lists nor deletes what the library keeps beside them."""
+    prefix = own_prefix()
+    entry = {"LOCATION": valkey.tcp_url(13), "KEY_PREFIX": prefix, "KEY_FUNCTION": lambda key, prefix, version: key}
+    cache = CacheHandler({"default": entry})["default"]
+    names = [f"fleetcache:{kind}:{{0}}:{prefix}" for kind in ("workers", "worker", "history", "token")]
+    cache.set_many({CacheKey(name): 1 for name in [*names, prefix]}, 100)
+
+    rows, _ = whole(cache, f"*{prefix}")
+    steps = list(keys.delete_pattern(cache, f"*{prefix}", dry_run=False))
+
+    assert [row.name.decode() for row in rows] == [prefix]
+    assert steps[-1].deleted == 1
+    assert set(cache.get_many([CacheKey(name) for name in names])) == set(names)
 
 
 def test_names_that_are_no_text_are_in_the_page(valkey):
