@@ -45,6 +45,7 @@ class Source:
 def publisher(source: Source, interval: float = 10.0) -> Publisher:
     """Return what publishes the figures of *source*, as soon as a test calls it."""
     made = Publisher(source)
+    made.kept = source  # type: ignore[attr-defined]  # a publisher alone lets its source go
     made.given = interval
     return made
 
