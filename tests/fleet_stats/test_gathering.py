@@ -78,6 +78,19 @@ async def test_the_history_has_what_was_counted_since(place, face, request):
         assert full[0].hit_ratio == 7 / 8
 
 
+async def test_strange_fields_of_the_history_are_left_out(valkey, face):
+    """Numbers without end, or what is no number, hide nothing else."""
+    cache = cache_at("valkey", {"valkey": valkey}.__getitem__)
+    name = places.history_name(int(time.time()) // places.PERIOD, cache.key_prefix)
+    strange = {"near:a": b"9" * 5000, "near:b": "-", "server:b": "1.5", "errors": "many", "other": b"\xff"}
+    cache.get_client().hset(name, mapping={**strange, "near:users": "3"})
+
+    full = [period for period in await told(cache, face) if period.groups]
+
+    assert [period.groups for period in full] == [{"users": {"near": 3}}]
+    assert [period.errors for period in full] == [0]
+
+
 async def test_the_site_does_not_see_what_is_published(valkey):
     """Neither `keys` nor a deletion by pattern nor `clear` of a prefix finds the entries."""
     cache = Cache(valkey.tcp_url(3), {"KEY_PREFIX": "unseen", "OPTIONS": {"STATS": {"PUBLISH": 0}}})
