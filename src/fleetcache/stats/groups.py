@@ -158,7 +158,7 @@ class Groups(dict[str, Group]):
 
     def of(self, names: Iterable[str]) -> list[Group]:
         """Return the group of each of *names*."""
-        return [self[name] for name in names]
+        return list(map(self.__getitem__, names))
 
 
 def usual_group(key: str) -> str | None:
