@@ -190,7 +190,7 @@ def deep(depth, begin, end, one):
 
 
 NESTED = {
-    "json": (JSONSerializer, [deep(depth, b"[", b"]", b",".join([b"1"] * 30_000)) for depth in (10, 900, 9000)]),
+    "json": (JSONSerializer, [deep(depth, b"[", b"]", b",".join([b"1"] * 30_000)) for depth in (10, 100, 400)]),
     "msgpack": (
         MSGPackSerializer,
         [deep(depth, b"\x91", b"", b"\xdc\xea\x60" + b"\x01" * 60_000) for depth in (10, 100, 400)],
