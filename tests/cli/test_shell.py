@@ -58,6 +58,7 @@ def project(site, module, tmp_path):
     module("project_settings_keys", KEYS)
     module("manage", MANAGE % names)
     module("plain_settings", f"CACHES = {{'default': {{'LOCATION': {url!r}, 'KEY_PREFIX': {prefix!r}}}}}")
+    module("leaving_settings", "raise SystemExit(0)")
     module("single", f"CACHES = {site.url!r}")
     return tmp_path
 
@@ -99,6 +100,7 @@ def test_by_settings(shell, project, site):
         ([], "give the URL of a server, or set FLEETCACHE_URL"),
         (["--alias", "other"], "give the URL of a server, or set FLEETCACHE_URL_OTHER"),
         (["--settings", "nonsense"], "nonsense cannot be imported: ModuleNotFoundError"),
+        (["--settings", "leaving_settings"], "leaving_settings cannot be imported: SystemExit: 0"),
         (["--settings", "json"], "json has no CACHES"),
         (
             ["--settings", "plain_settings", "--alias", "other"],

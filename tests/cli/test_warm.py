@@ -49,6 +49,12 @@ def many_of(numbers):
 def plain(*args, **kwargs):
     calls.append((args, kwargs))
 
+def leaves(*args):
+    raise SystemExit(0)
+
+async def leaves_soon(*args):
+    raise SystemExit(0)
+
 def numbers():
     return [1, 2, 3]
 
@@ -71,6 +77,7 @@ def functions(module, site, monkeypatch):
         monkeypatch.setattr(caches, attribute, getattr(caches, attribute))  # the command configures it
     module("functions", FUNCTIONS)
     module("unreadable", "def (")
+    module("leaving", "raise SystemExit(0)")
     import functions
 
     return functions
@@ -134,6 +141,15 @@ def test_failures_are_counted(say, site, functions, tmp_path, name):
     assert site.cache.get(f"{name}:3") == 3
 
 
+@pytest.mark.parametrize("name", ["leaves", "leaves_soon"])
+def test_a_function_that_ends_the_process_has_failed(say, site, functions, tmp_path, name):
+    """Its exit code, which may be 0, is not that of the command."""
+    said = say(*site.run("warm", f"functions:{name}", "--arguments", lines(tmp_path, "1", "2"), "--json"))
+
+    assert said.code == 1
+    assert (said.document["called"], said.document["errors"]) == (2, {"SystemExit": 2})
+
+
 def test_arguments_of_all_kinds(say, site, functions, tmp_path):
     """A line is JSON: a list, an object, or a single argument; a function without ``@cached`` is just called."""
     file = lines(tmp_path, "[1, 2]", '{"a": 3}', '"x"', "", "null")
@@ -173,6 +189,8 @@ def test_texts(say, site, functions, tmp_path):
         (["functions:calls"], "is not callable"),
         (["functions:plain", "--refresh"], "--refresh is for functions with @cached"),
         (["functions:one", "--from", "functions:broken"], "functions:broken(): LookupError: no more"),
+        (["leaving:f"], "leaving:f: the module cannot be imported: SystemExit"),
+        (["functions:one", "--from", "functions:leaves"], "functions:leaves(): SystemExit: 0"),
         (["unreadable:f"], "unreadable:f: the module cannot be imported: SyntaxError"),
         (["functions:one", "--arguments", "/nowhere/at/all"], "/nowhere/at/all"),
         (["functions:one", "--text"], "--text goes with --arguments"),

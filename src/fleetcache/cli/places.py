@@ -97,7 +97,7 @@ def imported(module: str) -> Any:
     importable()
     try:
         return import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module that ends the process would end it with a code of its own
         raise WrongUse(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
 
 
@@ -110,7 +110,7 @@ def caches_in(module: str) -> Mapping[str, Any] | None:
             from fleetcache.django.management.opening import setup
 
             setup()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise WrongUse(f"Django cannot be set up with {module}: {type(error).__name__}: {error}") from error
         return None
     entries = getattr(found, "CACHES", None)

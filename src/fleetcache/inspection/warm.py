@@ -82,7 +82,7 @@ def named(path: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise SettingsError(f"{path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SettingsError(f"{path}: the module cannot be imported: {type(error).__name__}: {error}") from error
     return found
 
@@ -118,7 +118,7 @@ def arguments_of(source: str) -> Iterator[Given]:
     try:
         for each in produce():
             yield (each, {}) if isinstance(each, tuple) else ((), each) if isinstance(each, dict) else ((each,), {})
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SettingsError(f"{source}(): {type(error).__name__}: {error}") from error
 
 
@@ -210,13 +210,13 @@ class _Work:
         if len(batch) > 1:
             try:
                 self.function.many([args[0] for args, _ in batch])
-            except Exception:  # one by one, to find which failed
+            except (Exception, SystemExit):  # one by one, to find which failed
                 return [failure for given in batch for failure in self._done([given])]
             return []
         ((args, kwargs),) = batch
         try:
             self.call(*args, **kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a function that ends the process would end it with a code of its own
             return [((args, kwargs), error)]
         return []
 
@@ -242,12 +242,12 @@ class _Work:
         if len(batch) > 1:
             try:
                 await self.function.many([args[0] for args, _ in batch])
-            except Exception:
+            except (Exception, SystemExit):
                 return [failure for given in batch for failure in await self._adone([given])]
             return []
         ((args, kwargs),) = batch
         try:
             await self.call(*args, **kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return [((args, kwargs), error)]
         return []
