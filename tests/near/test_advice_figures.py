@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from itertools import islice
 from math import inf
+from multiprocessing import get_context
+from statistics import fmean
 from typing import Any
 
-import libcachesim
 import pytest
 from benchmarks.eviction import NAMES, PAYLOAD, TRACES, size_of, weigh
 
@@ -81,17 +83,34 @@ def advised(trace: str, shift: int | None = None) -> dict[str, Any]:
     return bench.advisor.advice()
 
 
-@pytest.mark.newest
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("trace", STEADY)
-def test_figures_are_those_of_real_stores(trace: str) -> None:
-    """With the rate that the advisor chooses itself, at four sizes, within two points."""
-    found = advised(trace)
+PROCESSES = 6
+"""Each process samples other names, by the salt of its hashes; a test needs a few, or one unlucky sample decides."""
 
+
+@pytest.mark.newest
+@pytest.mark.timeout(300)
+def test_figures_are_those_of_real_stores() -> None:
+    """With the rate that the advisor chooses, at four sizes on five traces: the mean of six processes within two points.
+
+    One process may be wrong by up to three times as much, if its sample is unlucky.
+    """
+    with ProcessPoolExecutor(2, get_context("spawn"), max_tasks_per_child=1) as apart:
+        found = list(apart.map(errors_of, STEADY * PROCESSES))
+
+    for trace in STEADY:
+        of_trace = [errors for name, errors in found if name == trace]
+        for at in range(len(OTHERS)):
+            wrong = [errors[at] for errors in of_trace]
+            assert abs(fmean(wrong)) < 0.02, (trace, FACTORS[OTHERS[at]], wrong)
+            assert max(map(abs, wrong)) < 0.06, (trace, FACTORS[OTHERS[at]], wrong)
+
+
+def errors_of(trace: str) -> tuple[str, list[float]]:
+    """Return *trace*, and by how much each figure is wrong in this process."""
+    found = advised(trace)
     assert found["rate"] == 1 / 4
-    errors = [found["sizes"][at]["hit_ratio"] - measured(trace)[at] for at in OTHERS]
-    assert max(map(abs, errors)) < 0.02, errors
     assert found["now"] == pytest.approx(measured(trace)[FACTORS.index(1)], abs=0.01)
+    return trace, [found["sizes"][at]["hit_ratio"] - measured(trace)[at] for at in OTHERS]
 
 
 @pytest.mark.newest
@@ -123,27 +142,34 @@ def test_loop_shows_its_error() -> None:
 @pytest.mark.newest
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("trace", ["zipf 0.8", "zipf 1.0"])
-def test_figures_are_plausible_to_libcachesim(trace: str) -> None:
-    """libCacheSim's S3-FIFO comes to similar ratios.
+def test_stores_are_plausible_to_libcachesim(trace: str) -> None:
+    """libCacheSim's S3-FIFO comes to ratios similar to those of real stores, with which the advice is compared.
 
     It charges no memory for tables, and remembers ghosts in a queue of as many bytes as their entries had.  A doorkeeper
     is put in front of it here, since it has none.
     """
-    found, reads = advised(trace), reads_of(trace)
-    numbers = {name: number for number, name in enumerate({*reads})}
-    for at in OTHERS:
-        oracle = libcachesim.S3FIFO(int(MAX_BYTES * FACTORS[at]), move_to_main_threshold=1)
-        door = Doorkeeper(int(MAX_BYTES * FACTORS[at]))
-        request = libcachesim.Request()
-        hits = 0
-        for name in reads:
-            request.obj_id, request.obj_size = numbers[name], weigh(name, size_of(name))
-            if oracle.find(request, update_cache=True):
-                hits += 1
-            elif door.knows(name):
-                oracle.get(request)
+    # In a process of its own: the threads of its libraries would disturb the processes that other tests fork.
+    with ProcessPoolExecutor(1, get_context("spawn")) as apart:
+        oracles = list(apart.map(ratio_of_oracle, [trace] * len(OTHERS), OTHERS))
 
-        assert found["sizes"][at]["hit_ratio"] == pytest.approx(hits / READS, abs=0.03)
+    assert [measured(trace)[at] for at in OTHERS] == pytest.approx(oracles, abs=0.03)
+
+
+def ratio_of_oracle(trace: str, at: int) -> float:
+    """Return the hit ratio of libCacheSim's S3-FIFO, of the size with this number, behind a doorkeeper."""
+    import libcachesim
+
+    reads, max_bytes = reads_of(trace), int(MAX_BYTES * FACTORS[at])
+    numbers = {name: number for number, name in enumerate({*reads})}
+    oracle, door = libcachesim.S3FIFO(max_bytes, move_to_main_threshold=1), Doorkeeper(max_bytes)
+    request, hits = libcachesim.Request(), 0
+    for name in reads:
+        request.obj_id, request.obj_size = numbers[name], weigh(name, size_of(name))
+        if oracle.find(request, update_cache=True):
+            hits += 1
+        elif door.knows(name):
+            oracle.get(request)
+    return hits / READS
 
 
 def test_number_of_simulated_copies_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
