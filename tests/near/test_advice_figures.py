@@ -125,7 +125,7 @@ def test_simulation_of_all_names_is_the_store(trace: str, monkeypatch: pytest.Mo
     assert bench.advisor is not None
     (span,) = bench.advisor.spans
     found = [1 - sum(missed) / READS for missed in span.missed]
-    assert found == pytest.approx(measured(trace), abs=0.025 if trace == "loop" else 0.01)
+    assert found == pytest.approx(measured(trace), abs=0.05 if trace == "loop" else 0.01)
 
 
 @pytest.mark.newest
