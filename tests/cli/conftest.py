@@ -89,7 +89,11 @@ def environment(**more: str) -> dict[str, str]:
     """Return the environment of a command: without the variables that name a cache, and with *more*."""
     source = str(Path(cli.__file__).parent.parent.parent)
     path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
-    named = {name: value for name, value in os.environ.items() if not name.startswith(("FLEETCACHE_", "DJANGO_"))}
+    named = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("FLEETCACHE_", "DJANGO_", "COLUMNS", "LINES"))
+    }
     return {**named, "PYTHONPATH": path, **more}
 
 
