@@ -10,7 +10,7 @@ help: ## List the targets.
 demo: .venv/demo ## Run a Django site on django-redis, on fleetcache, with its near cache, and on all (SECONDS=20 of load; some 30 s more).
 	@$(BIN)/python demo/run.py --seconds $(SECONDS)
 
-test: ## Run every test on the newest Python found, with few combinations of values: some six minutes.
+test: ## Run every test on the newest Python found, with few combinations of values: some nine minutes.
 	@$(PYTHON) tests/matrix.py
 
 test-all: ## Run everything, on the oldest and the newest Python found with their Django: some 30 minutes.

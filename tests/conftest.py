@@ -16,6 +16,7 @@ from tests.faces import FACES, Face
 from fleetcache import Cache
 from fleetcache.errors import ServerNotFound
 from fleetcache.exchange import probing
+from fleetcache.fleet.publishing import USUAL
 from fleetcache.near import listener
 from fleetcache.telemetry import tracing
 from fleetcache.testing import (
@@ -35,6 +36,12 @@ pytest_plugins = ("tests.selection",)
 tracing._allowed = ()  # a tool that one test imports must not watch the caches of the others
 listener.IDLE = 0.0  # near caches of tests sleep after MAX_TTL, which tests make short
 probing.IDLE = 3.0  # servers of tests that end are not asked for long
+
+
+@pytest.fixture(autouse=True)
+def _publishes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process publishes its figures unless a test says so: a test that installs the app would let the later ones."""
+    monkeypatch.setattr(USUAL, "seconds", 0.0)
 
 
 @pytest.fixture(scope="session")
