@@ -88,29 +88,29 @@ PROCESSES = 6
 
 
 @pytest.mark.newest
-@pytest.mark.timeout(300)
-def test_figures_are_those_of_real_stores() -> None:
+@pytest.mark.few(1)
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("trace", STEADY)
+def test_figures_are_those_of_real_stores(trace: str) -> None:
     """With the rate that the advisor chooses, at four sizes on five traces: the mean of six processes within two points.
 
     One process may be wrong by up to three times as much, if its sample is unlucky.
     """
     with ProcessPoolExecutor(2, get_context("spawn"), max_tasks_per_child=1) as apart:
-        found = list(apart.map(errors_of, STEADY * PROCESSES))
+        found = list(apart.map(errors_of, [trace] * PROCESSES))
 
-    for trace in STEADY:
-        of_trace = [errors for name, errors in found if name == trace]
-        for at in range(len(OTHERS)):
-            wrong = [errors[at] for errors in of_trace]
-            assert abs(fmean(wrong)) < 0.02, (trace, FACTORS[OTHERS[at]], wrong)
-            assert max(map(abs, wrong)) < 0.06, (trace, FACTORS[OTHERS[at]], wrong)
+    for at, factor in enumerate(FACTORS[at] for at in OTHERS):
+        wrong = [errors[at] for errors in found]
+        assert abs(fmean(wrong)) < 0.02, (factor, wrong)
+        assert max(map(abs, wrong)) < 0.06, (factor, wrong)
 
 
-def errors_of(trace: str) -> tuple[str, list[float]]:
-    """Return *trace*, and by how much each figure is wrong in this process."""
+def errors_of(trace: str) -> list[float]:
+    """Return by how much each figure is wrong in this process."""
     found = advised(trace)
     assert found["rate"] == 1 / 4
     assert found["now"] == pytest.approx(measured(trace)[FACTORS.index(1)], abs=0.01)
-    return trace, [found["sizes"][at]["hit_ratio"] - measured(trace)[at] for at in OTHERS]
+    return [found["sizes"][at]["hit_ratio"] - measured(trace)[at] for at in OTHERS]
 
 
 @pytest.mark.newest
