@@ -32,6 +32,9 @@ from fleetcache.servers import memory
 from fleetcache.servers.remote import RemoteServer
 
 pytestmark = [
+    # Threads of other tests, which are not in the child, may have the interpreter as C forks, and the objects of thousands of
+    # tests make a child slow.
+    pytest.mark.alone,
     pytest.mark.timeout(60),
     pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
 ]
@@ -138,7 +141,6 @@ def child(cache: Cache, face: str, name: str) -> None:
     cache.close()
 
 
-@pytest.mark.alone  # the fewer threads of other tests there are, the better: they may have the interpreter as C forks
 @pytest.mark.parametrize("kind", KINDS)
 def test_children_of_c(kind, face, request, tmp_path, monkeypatch):
     """Parent and children use their cache at once, forked in a running loop or outside, and everybody gets his own values."""
@@ -182,7 +184,6 @@ def test_children_of_c(kind, face, request, tmp_path, monkeypatch):
         cache.near.close()
 
 
-@pytest.mark.alone  # as above
 @pytest.mark.parametrize("ways", [("c", "c"), ("c", "python"), ("python", "c"), ("c", "c", "c")], ids="-".join)
 def test_children_of_children(ways, valkey):
     """It makes no difference which of them used the cache before it forked."""
@@ -215,8 +216,6 @@ def near(valkey):
     cache.near.close()
 
 
-@pytest.mark.alone  # as above
-@pytest.mark.timeout(60)  # it waits with the interpreter
 def test_a_child_reads_nothing_of_its_parent_s_announcements(near):
     """Whatever the child does with its copies, the parent receives every announcement."""
     name = near.make_key("boot")
