@@ -18,7 +18,7 @@ from tests.faces import AWAITING
 from tests.nearby import CANARY
 
 from fleetcache import DEFAULT_TIMEOUT, Cache
-from fleetcache import commands as c
+from fleetcache.codec.serializers import BaseSerializer
 from fleetcache.errors import InvalidTimeout, UnreadableValue, UnstorableValue
 
 pytestmark = pytest.mark.also(server="oldest")
@@ -787,12 +787,19 @@ async def test_a_key_function_of_ones_own(make):
 # --- underneath ---------------------------------------------------------------------------------------
 
 
+class Garbage(BaseSerializer):
+    """Writes what no serializer reads."""
+
+    def dumps(self, value: Any, /) -> bytes:
+        return b"\x80\x04garbage"
+
+
 async def test_a_payload_that_cannot_be_read_is_a_miss(make, caplog):
     """Foreign bytes are as good as none, counted and logged without the key; UNREADABLE = "raise" raises."""
     cache = make()
     strict = make(KEY_PREFIX=cache.key_prefix, UNREADABLE="raise")
     secret = cache.make_key("user-4711-secret")
-    cache.whole.topology.primaries[0].exchange([(c.SET, secret, b"\x80\x04garbage")])
+    await make(KEY_PREFIX=cache.key_prefix, SERIALIZER=Garbage).set(secret, "readable", None)
 
     assert await cache.get(secret, "default") == "default"
     assert await cache.get_many([secret]) == {}
