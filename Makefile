@@ -27,8 +27,8 @@ check: .venv/check ## Lint, check types and the direction of imports.
 	$(BIN)/python -m docs.settings --check
 	$(BIN)/python -m docs.cli --check
 
-bench: .venv/bench ## Measure against the peers and a bare socket; write docs/performance.md (ARGS=--quick).
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: .venv/bench ## Measure against the peers and a bare socket; write docs/performance.md (ARGS=--quick; ONLY=outage for one part).
+	$(BIN)/python -m benchmarks$(addprefix .,$(ONLY)) $(ARGS)
 
 soak: .venv/soak ## Let faults loose on near caches and check every read (SECONDS=20, ARGS= for tests/soak.py).
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
