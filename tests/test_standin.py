@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 import tomllib
@@ -138,6 +139,14 @@ def test_the_classes_are_fleetcaches(valkey):
 
     assert said != version("django-redis")
     assert Path(file) == HOME / "standin/django_redis/__init__.py"
+
+
+def test_its_page_is_true(valkey):
+    """The code in the stand-in's README runs."""
+    page = (HOME / "standin/README.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+    on_the_path(code, valkey.tcp_url(5))
 
 
 def test_with_the_real_one_nothing_changes(valkey):
