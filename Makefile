@@ -7,7 +7,7 @@ BIN := .venv/bin
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-demo: .venv/demo ## Run a Django site on django-redis, on fleetcache, with its near cache, and on all (SECONDS=20 of load; some 30 s more).
+demo: .venv/demo ## Run a Django site on django-redis and on fleetcache, in five scenes, and write a report (SECONDS=20 of load; some 20 s more).
 	@$(BIN)/python demo/run.py --seconds $(SECONDS)
 
 test: ## Run every test on the newest Python found, with few combinations of values: some nine minutes.

@@ -2,7 +2,7 @@
 
 A visitor has a session cookie and a memory.  A character page must show the true facts, exactly
 this visitor's last characters, a note that the visitor before left there, and a count of visits
-that ``run.py`` adds up in the end.  Runs as a process of its own; prints its `Report` as JSON.
+that ``stage.py`` adds up in the end.  Runs as a process of its own; prints its `Report` as JSON.
 """
 
 import argparse
@@ -15,18 +15,22 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import accumulate, cycle
+from itertools import accumulate, count, cycle
 from pathlib import Path
 
 VISITORS = 4
+TIMEOUT = 60
+"""Seconds that a visitor waits for a page: longer than any page of the demo takes."""
+PATIENCE = 4
+"""Seconds for which visitors stay longer to see a least number of pages."""
 
 Pages = dict[str, list[str]]
 """Path -> what the page must contain; the most popular path first."""
 
 LENGTH = re.compile(rb"(?i)^content-length: (\d+)", re.MULTILINE)
-SERVER = re.compile(rb"(?i)^x-served-by: (\w+)", re.MULTILINE)
+SERVER = re.compile(rb"(?i)^x-served-by: ([\w-]+)", re.MULTILINE)
 COOKIE = re.compile(rb"(?i)^set-cookie: (sessionid=\w+)", re.MULTILINE)
-PERSONAL = re.compile(r'data-visits="(\d+)" data-made="([^"]+)" data-last="(\w*) (\d*)" data-seen="([^"]*)"')
+PERSONAL = re.compile(r'data-visits="(\d+)" data-made="([^"]+)" data-last="([\w-]*) (\d*)" data-seen="([^"]*)"')
 
 
 class WrongPageError(Exception):
@@ -37,8 +41,12 @@ class WrongPageError(Exception):
 class Report:
     """What some requests saw.  Reports add up."""
 
+    began: float = 0.0
+    """On the machine's monotonic clock."""
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
+    moments: list[float] = field(default_factory=list)
+    """When each of these requests began, on the machine's monotonic clock."""
     errors: list[str] = field(default_factory=list)
     visits: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """The counts of visits that the pages of a character showed: each once, if all is well."""
@@ -47,9 +55,16 @@ class Report:
     readings: Counter[str] = field(default_factory=Counter)
     """``reader writer`` -> how often the one's workers read a value that the other's wrote."""
 
+    def __post_init__(self) -> None:
+        """Take plain dicts, as they come out of JSON."""
+        self.visits = defaultdict(list, self.visits)
+        self.makings = defaultdict(list, self.makings)
+        self.readings = Counter(self.readings)
+
     def add(self, other: "Report") -> None:
         """Take in what *other* saw, after or beside this one's own."""
         self.latencies += other.latencies
+        self.moments += other.moments
         self.errors += other.errors
         self.readings.update(other.readings)
         for code, counts in other.visits.items():
@@ -66,7 +81,7 @@ class Report:
 def fetch(port: int, path: str, cookie: str = "") -> tuple[bytes, str]:
     """Make one exchange on a connection of its own, as a proxy without keep-alive does."""
     request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {cookie}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as connection:
         connection.sendall(request.encode())
         pieces = list(iter(lambda: connection.recv(65536), b""))
     head, _, body = b"".join(pieces).partition(b"\r\n\r\n")
@@ -79,24 +94,30 @@ def fetch(port: int, path: str, cookie: str = "") -> tuple[bytes, str]:
 class Visitor(threading.Thread):
     """Asks for the pages of a walk one after another, from each of *ports* in turn."""
 
-    def __init__(self, ports: list[int], walk: Iterable[tuple[str, list[str]]]) -> None:
+    def __init__(
+        self, ports: list[int], walk: Iterable[tuple[str, list[str]]], *, cookie: str = "", pause: float = 0
+    ) -> None:
         super().__init__(daemon=True)
         self.ports = cycle(ports)
         self.walk = walk
         self.report = Report()
-        self.cookie = ""
+        self.cookie = cookie
+        self.pause = pause
         self.seen: list[str] = []
 
     def run(self) -> None:
         """Walk to the end; a wrong page is noted and does not end the walk."""
         for path, facts in self.walk:
-            started = time.perf_counter()
+            started = time.monotonic()
             try:
                 head, body = fetch(next(self.ports), path, self.cookie)
-                self.report.latencies.append(time.perf_counter() - started)
+                self.report.latencies.append(time.monotonic() - started)
+                self.report.moments.append(started)
                 self.check(path, facts, head, body)
             except (OSError, ValueError, WrongPageError) as error:
                 self.report.errors.append(f"{path}: {type(error).__name__}: {error}")
+            if self.pause:
+                time.sleep(self.pause)
 
     def check(self, path: str, facts: list[str], head: bytes, body: str) -> None:
         """Compare a page with the facts."""
@@ -130,12 +151,19 @@ class Visitor(threading.Thread):
             raise WrongPageError(f"the note of the visitor before says {last_code!r}")
 
 
-def stroll(pages: Pages, seed: int, until: float) -> Iterator[tuple[str, list[str]]]:
-    """Yield pages by Zipf's law until the clock says *until*; the same ones for the same *seed*."""
+def stroll(pages: Pages, seed: int, until: float, least: float) -> Iterator[tuple[str, list[str]]]:
+    """Yield pages by Zipf's law until the clock says *until*; the same ones for the same *seed*.
+
+    On a busy machine it goes on until there were *least* pages, but not for long.
+    """
     choice = random.Random(seed)
+    wanted = list(pages.items())
     weights = list(accumulate(1 / rank for rank in range(1, len(pages) + 1)))
-    while time.perf_counter() < until:
-        yield from choice.choices(list(pages.items()), cum_weights=weights)
+    for number in count():
+        now = time.monotonic()
+        if now >= until and (number >= least or now >= until + PATIENCE):
+            return
+        yield choice.choices(wanted, cum_weights=weights)[0]
 
 
 def main() -> None:
@@ -145,26 +173,37 @@ def main() -> None:
     parser.add_argument("ports", type=int, nargs="+")
     parser.add_argument("--seconds", type=float, help="without it, each page is asked for once")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--least", type=int, default=0, help="pages that are to be seen, if it takes a little longer")
+    parser.add_argument("--visitors", type=int, default=VISITORS)
+    parser.add_argument("--cookie", default="", help="of the session in which every visitor comes")
+    parser.add_argument("--pause", type=float, default=0, help="seconds between two requests of a visitor")
     options = parser.parse_args()
 
     pages: Pages = json.loads(options.pages.read_text())
-    started = time.perf_counter()
+    started = time.monotonic()
     visitors = [
         Visitor(
             options.ports,
-            stroll(pages, VISITORS * options.seed + number, started + options.seconds)
+            stroll(
+                pages,
+                options.visitors * options.seed + number,
+                started + options.seconds,
+                options.least / options.visitors,
+            )
             if options.seconds
-            else list(pages.items())[number::VISITORS],
+            else list(pages.items())[number :: options.visitors],
+            cookie=options.cookie,
+            pause=options.pause,
         )
-        for number in range(VISITORS)
+        for number in range(options.visitors)
     ]
-    report = Report()
+    report = Report(began=started)
     for visitor in visitors:
         visitor.start()
     for visitor in visitors:
         visitor.join()
         report.add(visitor.report)
-    report.seconds = time.perf_counter() - started
+    report.seconds = time.monotonic() - started
     print(json.dumps(vars(report)))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import chain
 from math import fsum, log
+from pathlib import Path
 
 # All names but those of ideographs, of which there are 90,000, are in these planes.
 PLANES = (range(0x20000), range(0xE0000, 0xE1000))
@@ -73,6 +74,11 @@ def of_family(word: str) -> list[int]:
     return [code for code, name in NAMES.items() if name.split()[0] == word][:40]
 
 
+def shelf(number: int) -> list[int]:
+    """The 24 characters of a shelf."""
+    return CODES[400 * number : 400 * number + 24]
+
+
 LARGEST = [word for word, _ in FAMILIES.most_common(24)]
 
 
@@ -81,6 +87,14 @@ def census(database: str) -> dict[str, int]:
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         count = "SELECT COUNT(*) FROM names WHERE name LIKE '%' || ? || '%'"
         return {word: connection.execute(count, (word,)).fetchone()[0] for word in LARGEST}
+
+
+def make_database(path: Path) -> None:
+    """Write the names into a database."""
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE names (code INTEGER PRIMARY KEY, name TEXT)")
+        database.executemany("INSERT INTO names VALUES (?, ?)", NAMES.items())
+    database.close()
 
 
 def census_by_hand() -> dict[str, int]:

@@ -1,15 +1,8 @@
-"""Settings of the demo site.  Between two runs only the cache's BACKEND line differs, or NEAR or LOADING in its OPTIONS."""
+"""Settings of the demo site.  Two sites differ in the BACKEND line of their cache, or in its OPTIONS."""
 
+import json
 import os
 from pathlib import Path
-
-# What is kept near: what is read more often than it changes.  Not the sessions, of which each request writes one that
-# the next, perhaps in another worker, must find as it was left; nor what each view of a page changes.
-KEPT = ("banner", "entry:", "family:", "page:", "template.", "views.")
-NEAR = {"NEAR": {"PREFIXES": [f"atlas:1:{kind}" for kind in KEPT]}}
-
-# What is old is served while one thread renews it, and longer if that fails.
-LOADING = {"LOADING": {"STALE_WHILE_REVALIDATE": 5, "STALE_IF_ERROR": 60, "RENEW": "thread"}}
 
 CACHES = {
     "default": {
@@ -17,7 +10,7 @@ CACHES = {
         "LOCATION": os.environ["ATLAS_LOCATION"],
         "KEY_PREFIX": "atlas",
         "TIMEOUT": 3600,
-        "OPTIONS": (NEAR if os.environ["ATLAS_NEAR"] else {}) | (LOADING if os.environ["ATLAS_LOADING"] else {}),
+        "OPTIONS": json.loads(os.environ["ATLAS_OPTIONS"]),
     }
 }
 DATABASE = os.environ["ATLAS_DATABASE"]

@@ -14,6 +14,7 @@ urlpatterns = [
     path("banner/", views.banner),
     path("banner/<int:number>/", views.edit_banner),
     path("near/", views.near),
+    path("enter/", views.enter),
+    path("shelf/<int:number>/", views.shelf),
     path("census/", views.census),
-    path("census/queries/", views.queries),
 ]

@@ -1,0 +1,52 @@
+"""What a scene found: a question, a number, and what else is worth showing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+OLD, NEW, THIRD = "old", "new", "third"
+"""Classes of the report's style sheet: the colours of django-redis, of fleetcache, and of fleetcache with an option."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence with figures, and whether the figures bear it out."""
+
+    text: str
+    holds: bool
+
+
+@dataclass
+class Outcome:
+    """What a scene found.  Everything in it is computed from what was measured in this run."""
+
+    scene: str
+    question: str
+    number: str
+    """The one figure to remember, such as ``1.3×``."""
+    meaning: str
+    """What the number is, as a phrase that follows it."""
+    claims: list[Claim]
+    table: list[Sequence[str]]
+    """Rows of cells; the first row has the names of the columns."""
+    plot: str
+    """SVG."""
+    chart: list[str]
+    """The same for a terminal: lines."""
+    setup: str
+    """Settings, as code."""
+    notes: list[str] = field(default_factory=list)
+    """How it was measured; what else was seen."""
+    faults: list[str] = field(default_factory=list)
+    """What must not happen, however slow the machine is: wrong pages, lost values."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether every claim holds, and nothing happened that must not happen."""
+        return not self.faults and all(claim.holds for claim in self.claims)
+
+
+def claimed(text: str, instead: str, holds: bool) -> Claim:
+    """Return the claim *text*, or the sentence *instead*, which says plainly that it does not hold."""
+    return Claim(text if holds else instead, holds)

@@ -1,0 +1,162 @@
+"""Scene 3: the server is silent for some seconds, while two sites are under load."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import plots
+from load import Report
+from outcome import NEW, OLD, Outcome, claimed
+from plots import Series
+from screen import spark
+from stage import NEW_NAME, OLD_NAME, Plan, Stage, report_of, shelves
+
+from fleetcache.testing.servers import EmbeddedServer
+
+NAME = "outage"
+QUESTION = "What do visitors see while the cache server is silent?"
+SHARE = 0.30
+
+BEFORE, AFTER = 0.15, 0.2
+"""The shares of the time before the server falls silent, and after it is back."""
+OPTIONS = {"IGNORE_EXCEPTIONS": True, "SOCKET_TIMEOUT": 0.5, "SOCKET_CONNECT_TIMEOUT": 0.5}
+SITES = tuple(Plan(f"{name} outage", OPTIONS, frail=True) for name in (OLD_NAME, NEW_NAME))
+SHELVES = 6
+BIN = 0.2
+"""Seconds of a point in the plot."""
+
+SETUP = """\
+CACHES = {"default": {
+    "BACKEND": …, "LOCATION": …, "KEY_PREFIX": "atlas", "TIMEOUT": 3600,
+    "OPTIONS": {  # the same on both sites
+        "IGNORE_EXCEPTIONS": True,
+        "SOCKET_TIMEOUT": 0.5,
+        "SOCKET_CONNECT_TIMEOUT": 0.5,
+    },
+}}"""
+
+
+@dataclass
+class Silence:
+    """When the server was silent, in seconds of the one monotonic clock."""
+
+    start: float
+    end: float
+
+    def answered(self, report: Report) -> int:
+        """Return how many pages were answered meanwhile."""
+        return sum(self.start <= end < self.end for end in ends(report))
+
+    def slowest(self, report: Report) -> float:
+        """Return the seconds that the slowest page took of those that began or ended meanwhile."""
+        visits = zip(report.moments, ends(report), strict=True)
+        return max((end - began for began, end in visits if end > self.start and began < self.end), default=0.0)
+
+
+def ends(report: Report) -> list[float]:
+    """Return when each page arrived."""
+    return [began + taken for began, taken in zip(report.moments, report.latencies, strict=True)]
+
+
+def play(stage: Stage, seconds: float) -> Outcome:
+    """Let both sites be visited at once, and stop the server for a while."""
+    sites = stage.sites(SITES)
+    pages = shelves(SHELVES)
+    cookie = stage.session(sites[0])
+    for site in sites:
+        stage.visit([site], pages, cookie=cookie)
+
+    options = {"seconds": seconds, "cookie": cookie}
+    silent = seconds * (1 - BEFORE - AFTER)
+    text = f"both sites are visited for {seconds:.1f} s; the server is silent for {silent:.1f} s"
+    with (
+        stage.screen.step(text, seconds),
+        stage.visiting(sites[:1], pages, **options) as one,
+        stage.visiting(sites[1:], pages, **options) as other,
+    ):
+        silence = fall_silent(stage.frail, seconds)
+        reports = [report_of(one, seconds), report_of(other, seconds)]
+    return outcome(silence, reports)
+
+
+def fall_silent(server: EmbeddedServer, seconds: float) -> Silence:
+    """Freeze the server's process for a part of the time: connections stay open, and no command is answered."""
+    time.sleep(0.3 + BEFORE * seconds)  # the visitors have to start
+    start = time.monotonic()
+    server.pause()
+    try:
+        time.sleep((1 - BEFORE - AFTER) * seconds)
+    finally:
+        end = time.monotonic()
+        server.resume()
+    return Silence(start, end)
+
+
+def outcome(silence: Silence, reports: list[Report]) -> Outcome:
+    """Return what was seen."""
+    silent = silence.end - silence.start
+    answered = [silence.answered(report) for report in reports]
+    slowest = [silence.slowest(report) for report in reports]
+    failed = [len(report.errors) for report in reports]
+    began = min(report.began for report in reports)
+    whole = max(end for report in reports for end in ends(report)) - began
+    series = [
+        Series(f"{name}: {count:,} pages", kind, rates(report, began, whole))
+        for name, kind, count, report in zip((OLD_NAME, NEW_NAME), (OLD, NEW), answered, reports, strict=True)
+    ]
+    band = silence.start - began, silence.end - began, f"server silent, {silent:.1f} s"
+    return Outcome(
+        NAME,
+        QUESTION,
+        number=f"{answered[1]:,} to {answered[0]:,}",
+        meaning=f"pages answered while the server is silent for {silent:.1f} s",
+        claims=[
+            claimed(
+                f"In {silent:.1f} s of silence {NEW_NAME} answered {answered[1]:,} pages, {OLD_NAME} {answered[0]:,}.",
+                f"In {silent:.1f} s of silence {NEW_NAME} answered no more pages in this run: {answered[1]:,}, {OLD_NAME} {answered[0]:,}.",
+                answered[1] > answered[0],
+            ),
+            claimed(
+                f"The slowest page took {slowest[1]:.1f} s, with {OLD_NAME} {slowest[0]:.1f} s.",
+                f"The slowest page took no less time in this run: {slowest[1]:.1f} s, with {OLD_NAME} {slowest[0]:.1f} s.",
+                slowest[1] < slowest[0],
+            ),
+        ],
+        table=[
+            ["", OLD_NAME, NEW_NAME],
+            [f"pages answered in {silent:.1f} s of silence", *(f"{count:,}" for count in answered)],
+            ["slowest page, s", *(f"{worst:.1f}" for worst in slowest)],
+            ["pages that failed", *map(str, failed)],
+        ],
+        plot=plots.timeline("Pages answered per second", series, band, whole, "pages per second"),
+        chart=chart(series, band),
+        setup=SETUP,
+        notes=[
+            "Both sites use one server and are visited at the same time. The server's process is stopped (SIGSTOP): "
+            "connections stay open, and no command is answered.",
+            "The page reads 40 keys in 17 calls. Both sites have the settings above; the retries of redis-py are as it sets them.",
+        ],
+        faults=reports[1].errors,
+    )
+
+
+def rates(report: Report, began: float, whole: float) -> list[tuple[float, float]]:
+    """Return the pages per second over time."""
+    bins = [0] * (int(whole / BIN) + 1)
+    for end in ends(report):
+        bins[int((end - began) / BIN)] += 1
+    return [((place + 0.5) * BIN, count / BIN) for place, count in enumerate(bins[:-1])]
+
+
+def chart(series: list[Series], band: tuple[float, float, str]) -> list[str]:
+    """Return the pages per second over time, in blocks."""
+    most = max(y for one in series for _, y in one.points)
+    group = 1 + len(series[0].points) // 50
+    lines = []
+    for title, one in zip(("pages per second, by time", ""), series, strict=True):
+        values = [y for _, y in one.points]
+        means = [sum(values[at : at + group]) / len(values[at : at + group]) for at in range(0, len(values), group)]
+        lines.append(f"{title:28}{one.name.partition(':')[0]:14}{spark(means, most)}")
+    first, last = (round(band[side] / BIN / group) for side in (0, 1))
+    return [*lines, " " * (42 + first) + "└" + "silent".center(max(6, last - first - 2), "─") + "┘"]

@@ -1,0 +1,144 @@
+"""Scene 4: an expensive page expires while visitors reload it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import plots
+from atlas import characters
+from load import Pages, Report, fetch
+from outcome import NEW, OLD, THIRD, Outcome, claimed
+from plots import Series
+from screen import bar
+from sites import Site
+from stage import NEW_NAME, OLD_NAME, Plan, Stage
+
+NAME = "stampede"
+QUESTION = "What happens when a hot, slow page expires?"
+SHARE = 0.26
+
+VISITORS = 12
+PAUSE = 0.05
+"""Seconds between two requests of a visitor."""
+KEPT = 0.4
+"""Seconds for which the page is kept; `atlas.views.CENSUS_KEPT`."""
+STALE = {"LOADING": {"STALE_WHILE_REVALIDATE": 5, "RENEW": "thread"}}
+STALE_NAME = "fleetcache, stale"
+
+SITES = tuple(
+    Plan(f"{name} census", options, threads=VISITORS)
+    for name, options in ((OLD_NAME, {}), (NEW_NAME, {}), (f"{NEW_NAME} stale", STALE))
+)
+LEAST = 10 * VISITORS
+"""Visits of each site, at least."""
+
+SETUP = f"""\
+cache.get_or_set("census", take_census, timeout={KEPT})  # the same on all sites
+
+# {STALE_NAME}: visitors get the old page while a thread makes the new one
+"OPTIONS": {{"LOADING": {{"STALE_WHILE_REVALIDATE": 5, "RENEW": "thread"}}}}"""
+
+
+@dataclass
+class Seen:
+    """What the visitors of a site saw, and when its slow function ran."""
+
+    report: Report
+    runs: list[float]
+    """Seconds since the visitors came."""
+
+    @property
+    def slowest(self) -> float:
+        """The milliseconds of the slowest visit."""
+        return 1000 * max(self.report.latencies, default=float("nan"))
+
+    @property
+    def needed(self) -> int:
+        """How often the page can have expired at most."""
+        return 1 + int(self.report.seconds / KEPT)
+
+    def points(self) -> list[tuple[float, float]]:
+        """When each visit began, and the milliseconds that it took."""
+        visits = zip(self.report.moments, self.report.latencies, strict=True)
+        return [(began - self.report.began, 1000 * taken) for began, taken in visits]
+
+
+def play(stage: Stage, seconds: float) -> Outcome:
+    """Let visitors reload the page of each site in turn."""
+    database = stage.folder / "names.sqlite3"
+    if not database.exists():
+        characters.make_database(database)
+    sites = stage.sites(SITES)
+    pages = {"/census/": [json.dumps(characters.census_by_hand())]}
+    found = []
+    for place, site in enumerate(sites):
+        text = f"{VISITORS} visitors reload the page of site {place + 1} of 3 for {seconds / 3:.1f} s"
+        with stage.screen.step(text, 1 + seconds / 3):
+            found.append(reload(stage, site, pages, seconds / 3))
+    return outcome(found)
+
+
+def reload(stage: Stage, site: Site, pages: Pages, seconds: float) -> Seen:
+    """Let visitors reload the page; when they come it has just been made."""
+    notes = Path(f"{stage.folder}/names.sqlite3.{site.name}")
+    stage.visit([site], {f"/search/?q={number}": [] for number in range(2 * VISITORS)}, visitors=VISITORS)
+    fetch(site.port, "/census/")
+    notes.write_text("")
+    turn = stage.visit([site], pages, seconds=seconds, least=LEAST, visitors=VISITORS, pause=PAUSE)
+    time.sleep(0.1)  # the last run in a thread
+    runs = [float(line) - turn.report.began for line in notes.read_text().split()]
+    return Seen(turn.report, runs)
+
+
+def outcome(found: list[Seen]) -> Outcome:
+    """Return what was seen."""
+    new = found[1]
+    names = (OLD_NAME, NEW_NAME, STALE_NAME)
+    runs = [len(seen.runs) for seen in found]
+    slowest = [seen.slowest for seen in found]
+    series = [
+        Series(name, kind, seen.points()) for name, kind, seen in zip(names, (OLD, NEW, THIRD), found, strict=True)
+    ]
+    panels = [(one, seen.runs) for one, seen in zip(series, found, strict=True)]
+    seconds = max(seen.report.seconds for seen in found)
+    return Outcome(
+        NAME,
+        QUESTION,
+        number=f"{runs[1]} to {runs[0]}",
+        meaning=f"runs of the slow function in {new.report.seconds:.1f} s",
+        claims=[
+            claimed(
+                f"{NEW_NAME} ran the slow function {runs[1]} times, once for each expiry; {OLD_NAME} {runs[0]} times.",
+                f"{NEW_NAME} ran the slow function {runs[1]} times in this run, for at most {new.needed} expiries; {OLD_NAME} {runs[0]} times.",
+                runs[1] <= new.needed and runs[1] < runs[0],
+            ),
+            claimed(
+                f"The slowest visitor waited {slowest[1]:,.0f} ms, with {OLD_NAME} {slowest[0]:,.0f} ms.",
+                f"The slowest visitor waited no less in this run: {slowest[1]:,.0f} ms, with {OLD_NAME} {slowest[0]:,.0f} ms.",
+                slowest[1] < slowest[0],
+            ),
+        ],
+        table=[
+            ["", *names],
+            ["runs of the slow function", *map(str, runs)],
+            ["visits", *(f"{len(seen.report.latencies):,}" for seen in found)],
+            ["slowest visit, ms", *(f"{worst:,.0f}" for worst in slowest)],
+            ["visit, 95th percentile, ms", *(f"{seen.report.percentile(0.95):,.0f}" for seen in found)],
+        ],
+        plot=plots.waits("How long each visitor waited, and when the slow function ran", panels, seconds),
+        chart=[
+            f"{'runs of the slow function' if not place else '':28}{name:19}{bar(count, max(runs), 30)} {count}"
+            for place, (name, count) in enumerate(zip(names, runs, strict=True))
+        ],
+        setup=SETUP,
+        notes=[
+            f"{VISITORS} visitors reload a page that a database takes a while to work out, and that is kept for {KEPT} s. "
+            "Two workers of 12 threads answer.",
+            "A dot is a visit; a stroke below is a run of the slow function.",
+            f"With STALE_WHILE_REVALIDATE the function ran {runs[2]} times, and the slowest visitor waited {slowest[2]:,.0f} ms.",
+        ],
+        faults=[error for seen in found for error in seen.report.errors],
+    )
