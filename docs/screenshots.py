@@ -1,10 +1,12 @@
-"""Makes the pictures of the admin's pages: ``python -m docs.screenshots``.
+"""Makes the pictures of the admin's pages, ``python -m docs.screenshots``, and that of the demo's report: ``… demo``.
 
-It runs a site on a Valkey of its own, with a fleet of 60 workers that is not there, and a Chromium that looks at it.
+For the admin it runs a site on a Valkey of its own, with a fleet of 60 workers that is not there, and a Chromium that
+looks at it.  The demo's picture shows the report of the last ``make demo``.
 """
 
 from __future__ import annotations
 
+import sys
 import threading  # noqa: TID251 - a loader that takes long, in a thread of its own
 import time
 from contextlib import ExitStack
@@ -43,8 +45,37 @@ PRESSED = {"admin-keys-erase": "button.button:not([name])"}
 """The button that is pressed before the picture is taken."""
 
 
+REPORT = Path(__file__).parent.parent / "build" / "demo" / "report.html"
+"""What ``make demo`` leaves."""
+LARGEST_REPORT = 250_000
+"""The most bytes of its picture."""
+
+
+def demo() -> None:
+    """Write the picture of the demo's report, as tall as the report is."""
+    if not REPORT.exists():
+        raise SystemExit(f"{REPORT} is not there; run `make demo` first")
+    path = PICTURES / "demo.png"
+    with browser.chromium((1180, 1000)) as driver:
+        browser.dark(driver, False)
+        driver.get(REPORT.as_uri())
+        tall = driver.execute_script("return Math.ceil(document.querySelector('main').getBoundingClientRect().bottom)")
+        shape = {"width": 1180, "height": tall, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
+        browser.picture(driver, path)
+    written(path, LARGEST_REPORT)
+
+
+def written(path: Path, largest: int) -> None:
+    """Say how many bytes a picture has; end if they are too many."""
+    size = path.stat().st_size
+    print(f"{path.name}: {size:,} bytes")  # noqa: T201
+    if size > largest:
+        raise SystemExit(f"{path.name} has more than {largest} bytes")
+
+
 def main() -> None:
-    """Write all pictures."""
+    """Write all pictures of the admin."""
     with ExitStack() as stack:
         server = stack.enter_context(valkey_server())
         caches = {"default": of(server.tcp_url(0), NEAR=True), "sessions": of(server.tcp_url(1))}
@@ -61,10 +92,7 @@ def main() -> None:
                     until(lambda driver=driver: driver.find_elements("id", "result"))
                 path = PICTURES / f"{name}.png"
                 browser.picture(driver, path)
-                size = path.stat().st_size
-                print(f"{path.name}: {size:,} bytes")  # noqa: T201
-                if size > LARGEST:
-                    raise SystemExit(f"{path.name} has more than {LARGEST} bytes")
+                written(path, LARGEST)
 
 
 def fill() -> None:
@@ -107,4 +135,4 @@ def _load(cache: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    (demo if sys.argv[1:] == ["demo"] else main)()
