@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from math import ceil, floor, log10
+from statistics import median
 
 Points = Sequence[tuple[float, float]]
 
@@ -112,24 +114,38 @@ def _picture(label: str, width: float, height: float, inside: str) -> str:
 
 
 def paired(label: str, series: Sequence[Series], up: str) -> str:
-    """Return a plot of rounds: a dot for each round of a site, and a line at its median."""
+    """Return a plot of rounds: a dot for each round of a site; beside it, its median."""
     count = max(len(one.points) for one in series)
     most = max(y for one in series for _, y in one.points)
-    canvas = Canvas(label, (520, 230), (count, most * 1.02), ("pair of rounds", up), right=110)
-    lowest = [sorted(y for _, y in one.points)[len(one.points) // 2] for one in series]
-    for one, level in zip(series, lowest, strict=True):
-        canvas.line([(0, level), (count, level)], f"{one.kind} thin")
+    canvas = Canvas(label, (520, 220), (count, most * 1.02), ("pairs of rounds", up), right=112)
+    canvas.parts = [part for part in canvas.parts if 'class="tick middle"' not in part]
+    for place in range(count):
+        canvas.text(canvas.x(place + 0.5), canvas.height - BOTTOM + 17, str(place + 1), "tick middle")
+    levels = [median(y for _, y in one.points) for one in series]
+    for one in series:
         canvas.line(one.points, one.kind)
         canvas.dots(one.points, one.kind)
-        canvas.text(canvas.x(count) + 8, canvas.y(level) - 2, one.name, f"label {one.kind}")
-        canvas.text(canvas.x(count) + 8, canvas.y(level) + 13, f"{level:,.0f}", f"value {one.kind}")
+    places = apart([canvas.y(level) for level in levels], 34, TOP + 6, canvas.height - BOTTOM - 16)
+    for one, level, y in zip(series, levels, places, strict=True):
+        canvas.text(canvas.x(count) + 8, y, one.name, f"label {one.kind}")
+        canvas.text(canvas.x(count) + 8, y + 15, f"{level:,.0f} (median)", f"value {one.kind}")
     return canvas.svg()
+
+
+def apart(places: Sequence[float], gap: float, least: float, most: float) -> list[float]:
+    """Return *places*, moved so far that no two are closer than *gap*, between *least* and *most* if that is possible."""
+    order = sorted(range(len(places)), key=lambda place: places[place])
+    found = [min(most, max(least, place)) for place in places]
+    for above, below in pairwise(order):
+        found[below] = max(found[below], found[above] + gap)
+    over = max(found, default=0) - most
+    return [place - max(0, over) for place in found]
 
 
 def timeline(label: str, series: Sequence[Series], band: tuple[float, float, str], seconds: float, up: str) -> str:
     """Return a plot over time, with a stretch of it shaded."""
     most = max(y for one in series for _, y in one.points)
-    canvas = Canvas(label, (1060, 250), (seconds, most * 1.02), ("seconds", up), right=120)
+    canvas = Canvas(label, (1060, 240), (seconds, most * 1.02), ("seconds", up))
     canvas.band(*band)
     for one in series:
         canvas.line(one.points, one.kind, filled=True)
@@ -175,7 +191,9 @@ def shares(label: str, rows: Sequence[tuple[str, Sequence[tuple[str, str, float]
                 continue
             inside.append(f'<rect class="fill {kind}" x="{x:.1f}" y="{y + 19}" width="{wide:.1f}" height="{tall}"/>')
             text = f"{figure:,.0f} {what}"
-            if len(text) * TEXT * 0.58 < wide:
+            if len(text) * TEXT * 0.58 + 16 > wide:
+                text = f"{figure:,.0f}"
+            if len(text) * TEXT * 0.58 + 10 < wide:
                 inside.append(f'<text class="inside" x="{x + 8:.1f}" y="{y + 19 + 17}">{escape(text)}</text>')
             x += wide + 2
     return _picture(label, width, len(rows) * (tall + gap) + 4, "".join(inside))
