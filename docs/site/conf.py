@@ -24,6 +24,7 @@ root_doc = "docs/README"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
 include_patterns = [
     "docs/*.md",
+    "docs/recipes/*.md",
     "standin/README.md",
     "examples/README.md",
     "docs/site/*.md",
@@ -68,6 +69,9 @@ def add_contents(app: Any, page: str, source: list[str]) -> None:
     """Let the first page hold the table of contents, which the site's navigation shows."""
     if page == root_doc:
         source[0] += "\n\n" + contents(source[0]) + "\n"
+    elif page == "docs/recipes/README":
+        pages = [link for link in LINK.findall(source[0]) if "/" not in link]
+        source[0] += "\n\n" + "\n".join(["```{toctree}", ":hidden:", "", *dict.fromkeys(pages), "```"]) + "\n"
 
 
 def setup(app: Any) -> None:
