@@ -56,8 +56,15 @@ def pages() -> dict[str, Traversable]:
     """Return the pages by name."""
     packed = files("fleetcache") / "pages"
     place: Traversable = packed if packed.is_dir() else CHECKOUT
+    found = {name: page for name, page in beneath(place).items() if name != "README"}
+    recipes = beneath(place / "recipes")
+    return found | {f"recipes/{name}" if name != "README" else "recipes": page for name, page in recipes.items()}
+
+
+def beneath(place: Traversable) -> dict[str, Traversable]:
+    """Return the pages in the directory *place* by name, in order."""
     found = {page.name.removesuffix(".md"): page for page in place.iterdir() if page.name.endswith(".md")}
-    return {name: found[name] for name in sorted(found) if name != "README"}
+    return {name: found[name] for name in sorted(found)}
 
 
 def title_of(page: Traversable) -> str:
