@@ -1,7 +1,4 @@
-"""A function whose result is kept: one call for the whole fleet, the old result while a new one is made, and a tag.
-
-FLEETCACHE_URL=redis://127.0.0.1:6379/0 python examples/expensive_function.py
-"""
+"""A function whose result is kept: one call for the whole fleet, the old result while a new one is made, and a tag."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +16,11 @@ def report(shop: int) -> dict[str, int]:
     return {"shop": shop, "sold": 42}
 
 
-with ThreadPoolExecutor(20) as crowd:
-    results = list(crowd.map(report, [7] * 20))
+if __name__ == "__main__":
+    with ThreadPoolExecutor(20) as crowd:
+        results = list(crowd.map(report, [7] * 20))
+    print(f"20 callers, {len(calls)} call, all got {results[0]}")
 
-print(f"20 callers, {len(calls)} call, all got {results[0]}")
-
-caches["default"].invalidate_tags("shop:7")  # the shop has sold something
-report(7)
-print(f"after the invalidation: {len(calls)} calls")
+    caches["default"].invalidate_tags("shop:7")  # the shop has sold something
+    report(7)
+    print(f"after the invalidation: {len(calls)} calls")

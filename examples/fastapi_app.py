@@ -1,39 +1,51 @@
-"""A FastAPI route that a crowd cannot bring down: fifty requests at once for a page that nobody has made yet.
-
-FLEETCACHE_URL=redis://127.0.0.1:6379/0 uvicorn examples.fastapi_app:app
-"""
+"""A FastAPI site whose product page a crowd cannot bring down: one query for all workers, however many ask."""
 
 import asyncio
+from contextlib import asynccontextmanager
+from typing import Annotated
+from uuid import uuid4
 
-import httpx
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from redis.exceptions import RedisError
 
-from fleetcache import cached
+from fleetcache import Cache, cached, caches
 
-app = FastAPI()
-queries = []
+
+@asynccontextmanager
+async def lifespan(app: FastAPI):
+    """Load what the first visitors need; of several workers one loads.  Connections need no care: they end with the loop."""
+    await product(1)
+    yield
+
+
+app = FastAPI(lifespan=lifespan)
+TheCache = Annotated[Cache, Depends(lambda: caches["default"])]
 
 
 @cached(60, key="product:{number}", stale_while_revalidate=600, tags=["product:{number}"])
-async def product(number: int) -> dict[str, int]:
-    """Read the product from the database; takes a fifth of a second."""
-    queries.append(number)
-    await asyncio.sleep(0.2)
-    return {"number": number, "price": 3}
+async def product(number: int) -> dict:
+    """Read the product from the database; takes half a second.  ``query`` is different for each query."""
+    await asyncio.sleep(0.5)
+    return {"number": number, "query": uuid4().hex}
 
 
 @app.get("/products/{number}")
-async def show(number: int) -> dict[str, int]:
+async def show(number: int) -> dict:
     """Return the product."""
     return await product(number)
 
 
-async def main() -> None:
-    """Send fifty requests at once."""
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://site") as visitors:
-        answers = await asyncio.gather(*(visitors.get("/products/7") for _ in range(50)))
-    print(f"{len(answers)} answers {answers[0].json()}, {len(queries)} query")
+@app.post("/products/{number}/changed")
+async def changed(number: int, cache: TheCache) -> int:
+    """Give up all that was made of the product."""
+    return await cache.ainvalidate_tags(f"product:{number}")
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+@app.get("/health")
+async def health(cache: TheCache) -> dict:
+    """Say whether the cache answers.  The status is 200 in any case: to restart this process would mend no server."""
+    try:
+        await cache.strict.aset("health", "ok", 10)
+    except RedisError as error:
+        return {"cache": type(error).__name__}
+    return {"cache": "ok"}

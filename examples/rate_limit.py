@@ -1,7 +1,4 @@
-"""A rate limit: at most five calls a minute for each user.  Without a server nobody is let through.
-
-FLEETCACHE_URL=redis://127.0.0.1:6379/0 python examples/rate_limit.py
-"""
+"""At most five calls a minute for each user.  While the server is away nobody is let through."""
 
 from fleetcache import cache
 
@@ -9,10 +6,10 @@ LIMIT, WINDOW = 5, 60
 
 
 def allowed(user: int) -> bool:
-    """Whether *user* may call once more; raises the server's error if it is away, see `strict`."""
-    # `incr` counts and sets the end of the window in one atomic step, so no crash can leave a counter without an end.
+    """Whether *user* may call once more; raises a `redis.exceptions.RedisError` while nobody can count."""
+    # `incr` counts, and begins the minute with the first call, in one step on the server.
     return cache.strict.incr(f"calls:{user}", default=0, timeout=WINDOW) <= LIMIT
 
 
-cache.delete("calls:1")
-print([allowed(1) for _ in range(7)])
+if __name__ == "__main__":
+    print([allowed(1) for _ in range(7)])

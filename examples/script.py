@@ -1,13 +1,8 @@
-"""The same cache in a plain script, blocking and awaiting, with keys that a Django site reads too.
-
-FLEETCACHE_URL='redis://127.0.0.1:6379/0?key_prefix=shop' python examples/script.py
-"""
+"""The cache in a plain script, blocking and awaiting, with keys that a Django site reads too."""
 
 import asyncio
 
 from fleetcache import cache
-
-cache.set("user:1", {"name": "Ada"}, timeout=60)  # in Django: caches["default"].get("user:1")
 
 
 async def main() -> None:
@@ -17,4 +12,6 @@ async def main() -> None:
     print(sum(values), await cache.aget("user:1"))
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    cache.set("user:1", {"name": "Ada"}, timeout=60)  # in Django: caches["default"].get("user:1")
+    asyncio.run(main())

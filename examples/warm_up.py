@@ -1,7 +1,4 @@
-"""Values are loaded before the first visitor comes: the missing ones of a thousand, in a few queries.
-
-FLEETCACHE_URL=redis://127.0.0.1:6379/0 python examples/warm_up.py
-"""
+"""Values are loaded before the first visitor comes: the missing ones of a thousand, in a few queries."""
 
 from fleetcache import cached
 
@@ -22,6 +19,12 @@ def profiles(users: list[int]) -> dict[int, str]:
     return {user: f"profile {user}" for user in users}
 
 
-profile(7)  # is there already, and is not loaded again
-loaded = profile.many(range(1000))
-print(f"{len(loaded)} profiles, {len(queries)} queries")
+def active_users() -> range:
+    """Return the users whose profiles the next visitors will need."""
+    return range(1000)
+
+
+if __name__ == "__main__":
+    profile(7)  # is there already, and is not loaded again
+    loaded = profile.many(active_users())
+    print(f"{len(loaded)} profiles, {len(queries)} queries")

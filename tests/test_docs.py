@@ -32,6 +32,7 @@ from fleetcache.testing.servers import EmbeddedServer
 django_settings.configure()
 
 HOME = Path(__file__).resolve().parent.parent
+RECIPES = sorted((HOME / "docs/recipes").glob("*.md"))
 PAGES = sorted([HOME / "README.md", HOME / "CHANGELOG.md", *(HOME / "docs").glob("*.md")])
 PROJECT = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
 
@@ -45,7 +46,9 @@ module_name = re.compile(r"# (\w+(?:/\w+)*)\.py\n")
 DATABASE = 15
 """No other test uses it; what a block writes stays for those below it on the page."""
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOME)))
+each_page = pytest.mark.parametrize("page", PAGES + RECIPES, ids=lambda page: str(page.relative_to(HOME)))
+each_with_code = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOME)))
+"""Without the recipes, whose code tests/test_examples.py runs."""
 
 
 def blocks(page: Path) -> list[tuple[int, str]]:
@@ -76,7 +79,7 @@ def module_of(path: str, names: dict[str, Any]) -> Iterator[ModuleType]:
     yield module
 
 
-@each_page
+@each_with_code
 def test_code_runs(page: Path, valkey: EmbeddedServer, monkeypatch) -> None:
     """The blocks of a page run one after another; a ``CACHES`` is the site's from there on.
 

@@ -1,0 +1,12 @@
+"""Fifty requests at once for one page: ``python crowd.py http://127.0.0.1:8000/products/7``."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from urllib.request import urlopen
+
+URL = sys.argv[1]
+
+with ThreadPoolExecutor(50) as crowd:
+    answers = list(crowd.map(lambda _: urlopen(URL).read().decode(), range(50)))  # noqa: S310 - it is the reader's own
+
+print(f"{len(answers)} answers, {len(set(answers))} different")
