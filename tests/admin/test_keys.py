@@ -158,6 +158,26 @@ def test_an_entry_is_shown(cache):
     assert "Unpickle it" not in page
 
 
+def test_an_entry_that_the_site_cannot_read_is_called_so(valkey):
+    """The page shows the value, and says that the cache does not; also of the members of a hash."""
+    entry = {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": valkey.tcp_url(11), "KEY_PREFIX": "shop"}
+    with site({"default": entry}), Redis.from_url(valkey.tcp_url(11)) as raw:
+        from django.core.cache import caches
+
+        cache = caches["default"]
+        raw.set(name_of(cache, "a"), b'{"b": "c"}', ex=60)
+        raw.hset(name_of(cache, "h"), "f", b'{"b": "c"}')
+        user = client("view_cache", "view_keys")
+
+        page, members = text(user.get(entry_url(cache, "a"))), text(user.get(entry_url(cache, "h")))
+        raw.delete(name_of(cache, "a"), name_of(cache, "h"))
+
+    for shown in page, members:
+        assert "The configured serializer (PickleSerializer) cannot read this: the cache treats it as a miss" in shown
+        assert "Found: JSON." in shown
+        assert "&quot;c&quot;" in shown
+
+
 def test_values_are_escaped(cache):
     """A value cannot write into the page, nor can a key."""
     cache.set("<script>", 1)

@@ -18,6 +18,7 @@ from fleetcache.codec.compressors import GzipCompressor, Lz4Compressor, LzmaComp
 from fleetcache.codec.metadata import Metadata
 from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import JSONSerializer, MSGPackSerializer, MsgspecJSONSerializer, MsgspecSerializer
+from fleetcache.errors import UnreadableValue
 from fleetcache.inspection import previews
 from fleetcache.inspection.pickles import told
 from fleetcache.inspection.previews import taken_apart
@@ -241,3 +242,58 @@ def test_a_value_is_written_as_json():
     assert as_json(value, 1000) == (json.dumps(value, ensure_ascii=False, indent=2), True)
     text, whole = as_json(value, 10)
     assert json.dumps(value, ensure_ascii=False, indent=2).startswith(text) and not whole
+
+
+READABLE = [
+    *((Codec(), payload) for payload in (pickle.dumps({"a": [1]}, protocol) for protocol in range(6))),
+    *(
+        (Codec(kind), Codec(kind).encode({"a": [1, "é"]}))
+        for kind in (JSONSerializer, MSGPackSerializer, MsgspecSerializer)
+    ),
+    *((Codec(kind), b"-12") for kind in (JSONSerializer, MSGPackSerializer)),
+    (Codec(compressor=ZlibCompressor), Codec(compressor=ZlibCompressor).describe("a" * 500, Metadata(cost=7))),
+    (Codec(), Codec(compressor=Lz4Compressor).encode("a" * 500)),
+]
+UNREADABLE = [
+    (Codec(), b'{"a": 1}', "JSON"),
+    (Codec(), b'"a"', "JSON"),
+    (Codec(), b"12.5", "JSON"),
+    (Codec(), b"true", "JSON"),
+    (Codec(), b"hello, world", "text"),
+    (Codec(), b"\x82\xa1a\x01\xa1b\x02", "bytes of an unknown format"),
+    (Codec(), pickle.dumps({"a": 1})[:-3], "a pickle that is cut off"),
+    (Codec(), Codec(JSONSerializer, ZlibCompressor).encode("a" * 500), "JSON"),
+    (Codec(), b"\x78\x9c" + b"\x00" * 50, "zlib cannot read it: error"),
+    (Codec(JSONSerializer), pickle.dumps({"a": 1}), "a pickle of protocol 4"),
+    (Codec(JSONSerializer), b"hello", "text"),
+    (Codec(MSGPackSerializer), b'{"a": 1}', "JSON"),
+    (Codec(MSGPackSerializer), pickle.dumps({"a": 1}), "a pickle of protocol 4"),
+]
+
+
+@pytest.mark.parametrize(("codec", "payload"), READABLE, ids=range(len(READABLE)))
+def test_what_the_serializer_reads_is_not_called_unreadable(codec, payload):
+    """It is what the codec says itself."""
+    codec.decode(payload)
+
+    assert taken_apart(payload, codec).unreadable == ""
+    assert taken_apart(payload[:20], codec, whole=False).unreadable == ""
+
+
+@pytest.mark.parametrize(("codec", "payload", "what"), UNREADABLE, ids=range(len(UNREADABLE)))
+def test_what_the_serializer_cannot_read_is_named(codec, payload, what):
+    """The codec refuses it, and its preview says what it is instead, without unpickling."""
+    with pytest.raises(UnreadableValue):
+        codec.decode(payload)
+
+    assert taken_apart(payload, codec).unreadable == what.replace("protocol 4", f"protocol {pickle.DEFAULT_PROTOCOL}")
+
+
+def test_a_serializer_of_the_sites_own_is_not_judged():
+    """Only running it could tell."""
+
+    class Own(JSONSerializer.__base__):
+        def dumps(self, value):
+            return repr(value).encode()
+
+    assert taken_apart(b'{"a": 1}', Codec(Own)).unreadable == ""

@@ -26,6 +26,7 @@ Its modules:
     top         ``top``: shows what the fleet does at the moment
     keys        the command ``keys``: lists entries, or counts them
     get         ``get``: shows an entry
+    missing     what ``get`` and ``ttl`` say of a key that is not there
     ttl         ``ttl``: shows how long an entry lives, or changes it
     delete      ``delete``: deletes entries, after a dry run
     tags        ``tags``: lists tags, shows one, invalidates some

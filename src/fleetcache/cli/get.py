@@ -9,12 +9,18 @@ from redis.exceptions import RedisError
 
 from fleetcache import commands as c
 from fleetcache.cli.calls import FINDING, FINE, Call, WrongUse
+from fleetcache.cli.missing import add_search, missing
 from fleetcache.cli.parsing import Table, add_naming
 from fleetcache.cli.showing import count, duration, moment, size, table, visible
 from fleetcache.inspection.describing import server_of
 from fleetcache.inspection.keys import Description, Preview, describe
+from fleetcache.inspection.misses import why
 from fleetcache.inspection.names import name_of
 from fleetcache.twin import complete
+
+NEAR = (
+    "each process has its own; `fleetcache stats` counts what they answer, `fleetcache docs cli` says why one may not"
+)
 
 
 def add(commands: Table) -> None:
@@ -25,7 +31,8 @@ def add(commands: Table) -> None:
         place="option",
         help="show an entry: lifetime, size, format, tags, value",
         description="Show all that is known of an entry, and its value, of which 64 kB at most are read. A pickle is not unpickled, but what "
-        "it holds is named. Exits with 0, or 1 if there is no entry.",
+        "it holds is named. If there is no entry, the same key is looked for under other versions and prefixes, in other databases and caches. "
+        "Exits with 0, or 1 if there is no entry.",
     )
     command.add_argument("key", metavar="KEY", help="the key of the entry")
     how = command.add_mutually_exclusive_group()
@@ -36,6 +43,7 @@ def add(commands: Table) -> None:
         "--unpickle", action="store_true", help="unpickle the value: this runs whatever code its writer chose"
     )
     add_naming(command)
+    add_search(command)
 
 
 def run(call: Call) -> int:
@@ -46,12 +54,10 @@ def run(call: Call) -> int:
         return _raw(call, key)
     found = describe(call.cache, key, version=arguments.version, unpickle=arguments.unpickle)
     if not found.exists:
-        call.answer(
-            {"key": arguments.key, "there": False, "name": found.shown, "server": found.server},
-            f"{visible(arguments.key)}: there is no entry {visible(found.shown)} on {found.server}",
-        )
-        return FINDING
-    call.answer(document(found), shown(found))
+        return missing(call, key, {})
+    reason = why(call.cache, found)
+    near = call.configured.settings.options.near is not None
+    call.answer({**document(found), "returned": not reason, "why_not": reason}, shown(found, reason, near=near))
     return FINE
 
 
@@ -88,9 +94,11 @@ def document(found: Description) -> dict[str, Any]:
     return facts
 
 
-def shown(found: Description) -> str:
-    """Return *found* for people."""
-    rows = [("name", found.shown), ("server", found.server), ("type", found.kind)]
+def shown(found: Description, reason: str, *, near: bool) -> str:
+    """Return *found* for people; *reason* says why the cache does not return it, *near* whether processes keep copies."""
+    rows = [("name", found.shown), ("server", found.server), ("answer", visible(reason) or "a hit")]
+    rows += [("near copies", NEAR)] if near else []
+    rows.append(("type", found.kind))
     rows.append(("lives", "for ever" if found.ttl is None else f"for {duration(found.ttl)}"))
     rows += [("takes", size(found.size))] if found.size is not None else []
     if found.length is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fleetcache.cli.calls import FINDING, FINE, UNREACHABLE, Call, WrongUse
 from fleetcache.cli.listing import Listing
+from fleetcache.cli.missing import nothing
 from fleetcache.cli.parsing import Table, add_naming, refusing, whole
 from fleetcache.cli.showing import count, duration, size
 from fleetcache.inspection.keys import ALL, KINDS, Row, masked_key, page
@@ -27,7 +28,7 @@ def add(commands: Table) -> None:
         help="list the keys that match a pattern, or count them",
         description="List the keys that match a glob, as they are found; a million keys take some seconds, and the server serves others "
         "in between. Keys are masked (users:…3f2a) unless --show-keys is given. A key may come twice while the server rearranges its table. "
-        "Exits with 0, 1 if nothing matches, 2 if a server is away.",
+        "If nothing matches, it says which other prefixes and versions have such keys. Exits with 0, 1 if nothing matches, 2 if a server is away.",
     )
     command.add_argument(
         "pattern", metavar="PATTERN", nargs="?", default="*", help="a glob, such as 'user:*'; by default all"
@@ -70,6 +71,8 @@ def run(call: Call) -> int:
         "names_on_servers": course.total,
         "complete": number != arguments.limit and not course.away,
     }
+    if not (number or course.away or arguments.name or arguments.all_versions or arguments.kind):
+        facts["elsewhere"] = nothing(call, arguments.pattern)
     if arguments.json:
         listing.end({**facts, "away": list(course.away)})
     elif arguments.count:

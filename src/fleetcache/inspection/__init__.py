@@ -5,6 +5,7 @@ Its modules:
     keys        what is used from outside: pages of names, an entry described, and the actions on entries
     erasing     lifetimes, and deletion, one by one or by pattern in steps
     describing  all there is to know of one entry
+    misses      why a cache does not return a value; where a key is that is not where it is looked for
     previews    the bytes of a value: which codec wrote them, and what they show
     writing     values as text, as far as they are shown
     pickles     what a pickle holds, told from its opcodes

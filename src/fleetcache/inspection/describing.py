@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -14,7 +15,7 @@ from fleetcache.cache import Cache
 from fleetcache.codec.metadata import Metadata
 from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.failsafe import TROUBLE
-from fleetcache.inspection.names import as_text, name_of, parts, shown
+from fleetcache.inspection.names import as_text, is_library, name_of, parts, shown
 from fleetcache.inspection.previews import Preview, printable, taken_apart
 from fleetcache.keys import lease_name
 from fleetcache.near.near import Near
@@ -103,6 +104,8 @@ class Description:
     """What is around the value of a string, from the outside, such as ``zlib``, ``metadata``, ``pickle 4``."""
     preview: Preview | None = None
     """The value of a string."""
+    unreadable: str = ""
+    """Why the cache cannot read the value, as a sentence; "" if it can, or if that cannot be told without running code."""
     members: tuple[Member, ...] = ()
     """The first members of anything else."""
     about: About | None = None
@@ -223,11 +226,25 @@ async def _string(cache: Cache, server: Server, found: Description, most: int, *
     beginning = beginning[:most]
     payload = taken_apart(beginning, cache.codec, whole=len(beginning) >= length, unpickle=unpickle)
     found = replace(found, read=len(beginning), codec=payload.codec, preview=payload.preview)
+    if payload.unreadable and not is_library(cache, found.name):
+        found = replace(found, unreadable=complaint(cache, beginning, payload.unreadable))
     if payload.metadata is None:
         return found
     about, problems = await _about(cache, found.name, payload.metadata)
     return replace(found, about=about, problems=problems)
 
+
+def complaint(cache: Cache, payload: bytes, what: str) -> str:
+    """Return the sentence that says that *cache* cannot read *payload*, which is *what*."""
+    if LOCKS.fullmatch(payload):
+        what = "the token of a lock: it is held now"
+    serializer = type(cache.codec.serializer).__name__
+    then = "raises UnreadableValue" if cache.settings.options.unreadable == "raise" else "treats it as a miss"
+    return f"The configured serializer ({serializer}) cannot read this: the cache {then}. Found: {what}."
+
+
+LOCKS = re.compile(rb"[0-9a-f]{32}")
+"""The tokens of locks, those of redis-py too."""
 
 BEGINNING, ENDING = 16 * 1024, 4 * 1024
 """How many bytes of a string tell it from another, besides its length."""
@@ -314,4 +331,7 @@ def _shown_members(cache: Cache, kind: str, reply: Any) -> list[Member]:
 def _value(cache: Cache, payload: bytes) -> Preview:
     """Return what a member shows; a pickle is never unpickled."""
     whole = len(payload) <= LIMIT
-    return taken_apart(payload[:LIMIT], cache.codec, whole=whole, most=LIMIT).preview
+    found = taken_apart(payload[:LIMIT], cache.codec, whole=whole, most=LIMIT)
+    if found.unreadable and not found.preview.problem:
+        return replace(found.preview, problem=complaint(cache, payload, found.unreadable))
+    return found.preview

@@ -22,7 +22,7 @@ from fleetcache.servers.arguments import glob
 LONGEST_PATTERN, MOST_STARS = 500, 10
 """Bounds of a pattern: the server tries each name against it."""
 
-LIBRARY = re.compile(rb"fleetcache:(lease|token|epoch|gone|workers?|history):")
+LIBRARY = re.compile(rb"fleetcache:(?:(?:lease|token|epoch|gone|workers?|history):|token\Z)")
 """How the library's own names begin, except those of tags and canaries, which begin like entries."""
 
 

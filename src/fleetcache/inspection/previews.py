@@ -54,6 +54,8 @@ class Payload:
     """What is around the value, from the outside, such as ``zlib``, ``metadata``, ``pickle 4``."""
     metadata: Metadata | None
     preview: Preview
+    unreadable: str = ""
+    """If the codec cannot read it: what it is instead, such as ``JSON``.  "" also if that cannot be told without running code."""
 
 
 def printable(text: str) -> str:
@@ -86,8 +88,9 @@ def taken_apart(
         return Payload(("integer",), None, Preview("integer", payload.decode()))
     names: list[str] = []
     unpacked, whole, problem = _unpacked(payload, codec, names, whole, most)
-    if problem:
-        return Payload(tuple(names), None, Preview("bytes", _as_bytes(payload), whole=False, problem=problem))
+    if unpacked is None or problem:
+        preview = Preview("bytes", _as_bytes(payload), whole=False, problem=problem)
+        return Payload(tuple(names), None, preview, problem if unpacked is None else "")
     metadata, body = None, unpacked
     if codec.may_have_metadata(unpacked):
         try:
@@ -98,12 +101,12 @@ def taken_apart(
             if found is not None:
                 metadata, body = found[0], unpacked[found[1] :]
                 names.append("metadata")
-    form, preview = _previewed(
+    form, preview, unreadable = _previewed(
         body, codec, whole=whole, unpickle=unpickle, opcodes=most * MOST_OPCODES // LONGEST_UNPACKED
     )
     if problem and not preview.problem:
         preview = Preview(preview.form, preview.text, preview.whole, problem)
-    return Payload((*names, form), metadata, preview)
+    return Payload((*names, form), metadata, preview, (problem if whole else "") or unreadable)
 
 
 def _is_integer(payload: bytes) -> bool:
@@ -113,8 +116,11 @@ def _is_integer(payload: bytes) -> bool:
 # --- compression ----------------------------------------------------------------------------------
 
 
-def _unpacked(payload: bytes, codec: Codec, names: list[str], whole: bool, most: int) -> tuple[bytes, bool, str]:
-    """Return *payload* decompressed as far as it will be shown, whether that is all, and what went wrong; add to *names*."""
+def _unpacked(payload: bytes, codec: Codec, names: list[str], whole: bool, most: int) -> tuple[bytes | None, bool, str]:
+    """Return *payload* decompressed as far as it will be shown, whether that is all, and what went wrong; add to *names*.
+
+    It is None if the codec cannot decompress it either.
+    """
     compressor = codec.compressor
     magic: Any = getattr(compressor, "magic", None)
     kind: Any = compressor if magic and payload.startswith(magic) else None
@@ -135,11 +141,11 @@ def _unpacked(payload: bytes, codec: Codec, names: list[str], whole: bool, most:
             return payload, False, f"{name} cannot be read in part" if kind is not None else ""
         found = compressor.decompress(payload)  # of the site's own
     except SettingsError as error:
-        return b"", False, f"{name}: {error}"
+        return None, False, f"{name}: {error}"
     except Exception as error:  # noqa: BLE001 - of any library, about bytes that anybody may have written
         if kind is None:
             return payload, whole, ""  # the way in which such a compressor says that it did not write them
-        return b"", False, f"{name} cannot read it: {type(error).__name__}"
+        return None, False, f"{name} cannot read it: {type(error).__name__}"
     if kind is not None or found != payload:
         names.append(name)
     return found, whole, ""
@@ -153,19 +159,30 @@ def _name_of(kind: Any) -> str:
 # --- values ---------------------------------------------------------------------------------------
 
 
-def _previewed(body: bytes, codec: Codec, *, whole: bool, unpickle: bool, opcodes: int) -> tuple[str, Preview]:
-    """Return the form of the serializer's bytes in *body*, and what they show."""
+def _previewed(body: bytes, codec: Codec, *, whole: bool, unpickle: bool, opcodes: int) -> tuple[str, Preview, str]:
+    """Return the form of the serializer's bytes in *body*, what they show, and if it cannot read them what they are."""
     if _is_pickle(body, codec):
         return _pickled(body, codec, whole=whole, unpickle=unpickle, opcodes=opcodes)
-    serializer = codec.serializer
+    serializer, readable = codec.serializer, True
     if isinstance(serializer, PLAIN):
         form = "json" if isinstance(serializer, (JSONSerializer, MsgspecJSONSerializer)) else "msgpack"
         if whole:
             try:
-                return form, _value(form, serializer.loads(body))
-            except Exception:  # noqa: BLE001, S110 - then the bytes are of another serializer, perhaps an earlier one
-                pass
-    return _guessed(body, whole=whole)
+                return form, _value(form, serializer.loads(body)), ""
+            except Exception:  # noqa: BLE001 - then the bytes are of another serializer, perhaps an earlier one
+                readable = False
+    elif getattr(serializer, "pickles", False):
+        # Pickles of protocols 0 and 1 begin with many letters, but few other bytes are opcodes up to the end.
+        read = told(body, opcodes)
+        readable = (
+            read.whole and bool(read.type) if whole and read.opcodes < opcodes else read.opcodes > 2 or len(body) < 64
+        )
+    form, preview = _guessed(body, whole=whole)
+    return form, preview, "" if readable else SAYS.get(form, form)
+
+
+SAYS = {"json": "JSON", "text": "text", "bytes": "bytes of an unknown format"}
+"""How messages name forms."""
 
 
 def _is_pickle(body: bytes, codec: Codec) -> bool:
@@ -175,20 +192,26 @@ def _is_pickle(body: bytes, codec: Codec) -> bool:
     return bool(getattr(codec.serializer, "pickles", False)) and body[:1].isalpha() and told(body[:4096]).opcodes > 2
 
 
-def _pickled(body: bytes, codec: Codec, *, whole: bool, unpickle: bool, opcodes: int) -> tuple[str, Preview]:
+def _pickled(body: bytes, codec: Codec, *, whole: bool, unpickle: bool, opcodes: int) -> tuple[str, Preview, str]:
     found = told(body, opcodes)
-    form = f"pickle {found.protocol}"
+    form, unreadable = f"pickle {found.protocol}", ""
+    cut_off = whole and not found.whole and found.opcodes < opcodes
+    if cut_off and body[0] != 0x80:  # some text whose first letters are opcodes
+        form, preview = _guessed(body, whole=whole)
+        return form, preview, SAYS.get(form, form)
+    if isinstance(codec.serializer, PLAIN):
+        unreadable = f"a pickle of protocol {found.protocol}"
+    elif cut_off:
+        unreadable = "a pickle that is cut off"
     if not unpickle:
-        return form, Preview("pickle", printable(str(found)), whole=False)
-    if not whole:
-        return form, Preview(
-            "pickle", printable(str(found)), whole=False, problem="it is too long to be unpickled here"
-        )
-    try:
-        return form, _value("pickle", codec.serializer.loads(body))
-    except Exception as error:  # noqa: BLE001 - unpickling runs anything
-        problem = f"it cannot be unpickled here: {type(error).__name__}"
-        return form, Preview("pickle", printable(str(found)), whole=False, problem=problem)
+        return form, Preview("pickle", printable(str(found)), whole=False), unreadable
+    problem = "it is too long to be unpickled here"
+    if whole:
+        try:
+            return form, _value("pickle", codec.serializer.loads(body)), ""
+        except Exception as error:  # noqa: BLE001 - unpickling runs anything
+            problem = f"it cannot be unpickled here: {type(error).__name__}"
+    return form, Preview("pickle", printable(str(found)), whole=False, problem=problem), unreadable
 
 
 def _guessed(body: bytes, *, whole: bool) -> tuple[str, Preview]:
