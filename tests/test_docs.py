@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import asyncio
 import importlib
 import inspect
 import re
+import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,8 +27,8 @@ from studies.scaling.page import MARK, written
 from tests import django_settings
 from tests.coherence.scenarios import SCENARIOS
 
-from fleetcache import Cache, caches
-from fleetcache.settings import NearOptions, Options, Settings
+from fleetcache import Cache, caches, cli
+from fleetcache.settings import NearOptions, Options, Settings, StatsOptions, by_name
 from fleetcache.signatures import connection_options
 from fleetcache.testing.servers import EmbeddedServer
 
@@ -33,15 +36,19 @@ django_settings.configure()
 
 HOME = Path(__file__).resolve().parent.parent
 RECIPES = sorted((HOME / "docs/recipes").glob("*.md"))
-PAGES = sorted([HOME / "README.md", HOME / "CHANGELOG.md", *(HOME / "docs").glob("*.md")])
+BESIDE = [HOME / "CONTRIBUTING.md", HOME / "SECURITY.md", HOME / "examples/README.md", HOME / "standin/README.md"]
+PAGES = sorted([HOME / "README.md", HOME / "CHANGELOG.md", *BESIDE, *(HOME / "docs").glob("*.md")])
 PROJECT = tomllib.loads((HOME / "pyproject.toml").read_text())["project"]
 
 block = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-any_block = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+any_block = re.compile(r"^ *```(.*?)$\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+in_line = re.compile(r"`([^`\n]+)`")
 link = re.compile(r"\]\(([^)\s]+)\)")
 heading = re.compile(r"^#+ (.+)$", re.MULTILINE)
 server = re.compile(r"redis://127\.0\.0\.1:6379/(\d+)")
 module_name = re.compile(r"# (\w+(?:/\w+)*)\.py\n")
+
+SETTINGS = [Settings, Options, NearOptions, StatsOptions]
 
 DATABASE = 15
 """No other test uses it; what a block writes stays for those below it on the page."""
@@ -102,7 +109,7 @@ def test_code_runs(page: Path, valkey: EmbeddedServer, monkeypatch) -> None:
                 settings.enter_context(override_settings(CACHES=configured))
 
 
-@each_page
+@pytest.mark.parametrize("page", [*PAGES, *(HOME / "docs/site").glob("*.md")], ids=lambda page: str(page.relative_to(HOME)))
 def test_links_lead_somewhere(page: Path) -> None:
     """A link within the project names a file that is there, and a heading that it has."""
     text = any_block.sub("", page.read_text())
@@ -114,6 +121,83 @@ def test_links_lead_somewhere(page: Path) -> None:
 
         assert file.exists(), target
         assert not anchor or anchor in anchors(file), target
+
+
+def test_every_page_is_in_the_index() -> None:
+    """docs/README.md, which is the first page of the site, leads to every page."""
+    index = HOME / "docs/README.md"
+    listed = {(index.parent / target).resolve() for target in link.findall(index.read_text())}
+
+    assert {*PAGES, HOME / "docs/site/reference.md"} - {index} <= listed
+
+
+@each_page
+def test_what_does_not_run_says_so(page: Path) -> None:
+    """A block of code is Python, which runs, or names another language."""
+    found = any_block.findall(page.read_text())
+    for language, text in found:
+        if language == "py":
+            ast.parse(text)
+
+    assert {language for language, _ in found} <= {"python", *NO_PROGRAM}
+
+
+NO_PROGRAM = {"sh", "text", "console", "ini", "json", "yaml", "toml", "promql", "html", "django", "html+django", "py"}
+"""Languages of blocks that do not run; ``py`` is Python that needs what the oldest Django has not."""
+
+
+@each_page
+def test_commands_exist(page: Path) -> None:
+    """Each ``fleetcache …`` that a page shows has a command, and options that this command takes."""
+    parsers = commands(cli.parser())
+    for line in command_lines(page.read_text()):
+        words = shlex.split(line.split(" | ")[0], comments=True)
+        if len(words) < 2:
+            continue
+        if words[1].startswith("-"):
+            assert {words[1]} <= {"--version", "--help"}, line
+            continue
+
+        assert words[1] in parsers, line
+        command = parsers[words[1]]
+        if words[2:3] and words[2] in (below := commands(command)):
+            command = below[words[2]]
+        options = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
+        assert options <= {*command._option_string_actions}, line
+
+
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the commands of *parser*."""
+    tables = (action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return next(tables, {})
+
+
+def command_lines(text: str) -> Iterator[str]:
+    """Yield the command lines in *text* that run ``fleetcache``: those of its blocks, and those within sentences."""
+    shell = "\n".join(block for language, block in any_block.findall(text) if language in {"sh", "console"})
+    for code in (*shell.replace("\\\n", " ").splitlines(), *in_line.findall(any_block.sub("", text))):
+        if found := re.search(r"^(?:\$ )?(?:\w+=\S+ )*(?:python manage\.py |manage\.py |python -m )?(fleetcache (?!… |COMMAND).*)", code):
+            yield found[1].replace("…", "")
+
+
+@each_page
+def test_capital_names_exist(page: Path) -> None:
+    """A name in capitals, such as that of a setting, is one that the sources have, or one of another program's."""
+    words = {
+        word
+        for code in in_line.findall(any_block.sub("", page.read_text()))
+        for word in re.findall(r"(?<![\w-])[A-Z][A-Z\d]*(?:_[A-Z\d]+)+(?![\w-])", code)
+    }
+
+    assert words - known_capitals() <= OF_OTHERS
+
+
+@cache
+def known_capitals() -> set[str]:
+    """Return the words in capitals that the sources have, and the names of settings."""
+    places = [*(HOME / "src").rglob("*.py"), *(HOME / "standin").rglob("*.py")]
+    words = {word for place in places for word in re.findall(r"[A-Z][A-Z\d]*(?:_[A-Z\d]+)+", place.read_text())}
+    return words | OLD_OPTIONS | {name for kind in SETTINGS for name in by_name(kind)}
 
 
 def test_faults_name_their_tests() -> None:
@@ -135,9 +219,13 @@ def test_faults_name_their_tests() -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return what the headings of *page* are called in links."""
-    titles = heading.findall(any_block.sub("", page.read_text()))
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    """Return what the headings of *page* are called in links: of several with the same text, all but the first are numbered."""
+    found: dict[str, int] = {}
+    for title in heading.findall(any_block.sub("", page.read_text())):
+        plain = re.sub(r"\[(.+?)\]\(.+?\)", r"\1", title)
+        name = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+        found[name] = found.get(name, 0) + 1
+    return {f"{name}-{number}" if number else name for name, count in found.items() for number in range(count)}
 
 
 @each_page
@@ -158,11 +246,34 @@ def test_names_exist(page: Path) -> None:
         assert found is not None, name
 
 
+OF_OTHERS = {
+    # Django's settings, and those of packages
+    "CACHE_MIDDLEWARE_SECONDS",
+    "DEBUG_TOOLBAR_CONFIG",
+    "USE_I18N",
+    "DEFENDER_REDIS_NAME",
+    "ENABLE_STACKTRACES",
+    "USE_REDIS_CACHE",
+    # variables of the environment
+    "DD_DJANGO_INSTRUMENT_CACHES",
+    "FLEETCACHE_URL_SESSIONS",
+    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",
+    "PROMETHEUS_MULTIPROC_DIR",
+    "CACHE_PASSWORD",
+    # of operating systems
+    "MADV_WIPEONFORK",
+    "SO_RCVTIMEO",
+    "SO_SNDTIMEO",
+    # a misspelt one
+    "SOCKET_TIMOUT",
+}
+
 LOGGERS = {
     "fleetcache.server",
     "fleetcache.codec",
     "fleetcache.near",
     "fleetcache.E001",
+    "fleetcache.E002",
     "fleetcache.W001",
     "fleetcache.W002",
 }
@@ -171,9 +282,11 @@ LOGGERS = {
 @each_page
 def test_targets_exist(page: Path) -> None:
     """``make`` is only asked for what the Makefile has."""
-    targets = re.findall(r"^([a-z]+):", (HOME / "Makefile").read_text(), re.MULTILINE)
+    text = page.read_text()
+    targets = re.findall(r"^([a-z][a-z-]*):", (HOME / "Makefile").read_text(), re.MULTILINE)
+    asked = {*re.findall(r"`make ([a-z-]+)", text), *re.findall(r"^(?:\$ )?make ([a-z-]+)", text, re.MULTILINE)}
 
-    assert set(re.findall(r"`make ([a-z]+)", page.read_text())) <= {*targets}
+    assert asked <= {*targets}
 
 
 def test_versions() -> None:
@@ -249,7 +362,7 @@ def test_outages_page_names_every_operation() -> None:
     assert operations - named <= {"close", "zrangebyscore", "zrevrange", "zrevrangebyscore"}
 
 
-@pytest.mark.parametrize("kind", [Settings, Options, NearOptions])
+@pytest.mark.parametrize("kind", SETTINGS)
 def test_everything_is_described(kind: type) -> None:
     """Each setting and option has a meaning, which is a sentence."""
     for option in fields(kind):

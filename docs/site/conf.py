@@ -2,15 +2,23 @@
 
 Its source is the whole checkout, so that links from page to page, to the README and into the code are the same on the site
 and in a checkout.  The order of the pages is that of the links in docs/README.md.
+
+The reference names the coroutine of an operation, ``Cache.aget``, and `Faces` shows ``Cache.get`` with it.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
+from importlib import import_module
 from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
+
+from sphinx import addnodes
+from sphinx.domains.python import PyMethod
+from sphinx.util.inspect import stringify_signature
 
 HOME = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(HOME / "src"))
@@ -40,16 +48,17 @@ myst_links_external_new_tab = True
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
+autodoc_type_aliases = {"Timeout": "Timeout", "Send": "Send", "Callback": "Callback"}
 default_role = "py:obj"  # a name in backticks links to what it names
 python_use_unqualified_type_names = True
-add_module_names = False
 
 html_theme = "furo"
 html_title = "fleetcache"
 html_show_sphinx = False
-html_theme_options = {"source_repository": "", "navigation_with_keys": True}
+html_show_sourcelink = html_copy_source = False
+html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
 
 LINK = re.compile(r"\]\(((?:\.\./)?[\w/-]+)\.md\)")
 HEADING = re.compile(r"^\*\*(.+)\*\*$", re.MULTILINE)
@@ -74,6 +83,74 @@ def add_contents(app: Any, page: str, source: list[str]) -> None:
         source[0] += "\n\n" + "\n".join(["```{toctree}", ":hidden:", "", *dict.fromkeys(pages), "```"]) + "\n"
 
 
+class Faces(PyMethod):
+    """The directive of a method.  A coroutine that has a blocking face is shown below it, without repeating the arguments."""
+
+    still: frozenset[str] = frozenset()
+    """The signatures that do not await, although the directive is that of a coroutine."""
+
+    def get_signatures(self) -> list[str]:
+        """Return the signatures of both faces."""
+        written = super().get_signatures()
+        path, name = NAME.match(written[0]).groups()
+        owner = named(self.options.get("module") or self.env.ref_context["py:module"], path)
+        if "async" not in self.options or not hasattr(owner, name[1:]):
+            return written
+        faces = [f"{path}{each.removeprefix(path)[1:]}".replace("-> AsyncIterator", "-> Iterator") for each in written]
+        self.still = frozenset(faces)
+        return [*faces, f"{path}{name}(...)"]
+
+    def handle_signature(self, sig: str, signode: Any) -> tuple[str, str]:
+        """Write ``Cache.get`` without the module's name, also outside of the class."""
+        found = super().handle_signature(sig, signode)
+        for node in list(signode.findall(addnodes.desc_addname)):
+            if node.astext() == f"{signode['module']}.":
+                node.parent.remove(node)
+        return found
+
+    def get_signature_prefix(self, sig: str) -> Any:
+        """Write ``async`` before a face that awaits."""
+        given = self.options
+        if sig in self.still:
+            self.options = {name: value for name, value in given.items() if name != "async"}
+        try:
+            return super().get_signature_prefix(sig)
+        finally:
+            self.options = given
+
+
+NAME = re.compile(r"((?:\w+\.)*)(\w+)")
+
+
+def named(module: str, path: str) -> Any:
+    """Return what the dotted *path* names in the module."""
+    found: Any = import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part) if part else found
+    return found
+
+
+def skip_still(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out a blocking face: its coroutine shows it."""
+    path = member.__qualname__.rpartition(".")[0] if inspect.isfunction(member) else ""
+    if not path or "<locals>" in path or not member.__module__.startswith("fleetcache"):
+        return None
+    coroutine = getattr(named(member.__module__, path), f"a{name}", None)
+    return True if inspect.iscoroutinefunction(coroutine) or inspect.isasyncgenfunction(coroutine) else None
+
+
+def show_init(app: Any, what: str, name: str, kind: Any, options: Any, sig: str, returned: str) -> tuple[str, str] | None:
+    """Show the arguments of ``__init__`` for a class whose ``__new__`` takes any."""
+    if what != "class" or not (sig or "").startswith("(*args"):
+        return None
+    first, *others = inspect.signature(kind.__init__).parameters.values()
+    shown = stringify_signature(inspect.Signature(others), unqualified_typehints=True)
+    return shown, returned
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("source-read", add_contents)
+    app.connect("autodoc-skip-member", skip_still)
+    app.connect("autodoc-process-signature", show_init)
+    app.add_directive_to_domain("py", "method", Faces, override=True)
