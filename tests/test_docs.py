@@ -109,7 +109,9 @@ def test_code_runs(page: Path, valkey: EmbeddedServer, monkeypatch) -> None:
                 settings.enter_context(override_settings(CACHES=configured))
 
 
-@pytest.mark.parametrize("page", [*PAGES, *(HOME / "docs/site").glob("*.md")], ids=lambda page: str(page.relative_to(HOME)))
+@pytest.mark.parametrize(
+    "page", [*PAGES, *(HOME / "docs/site").glob("*.md")], ids=lambda page: str(page.relative_to(HOME))
+)
 def test_links_lead_somewhere(page: Path) -> None:
     """A link within the project names a file that is there, and a heading that it has."""
     text = any_block.sub("", page.read_text())
@@ -176,7 +178,9 @@ def command_lines(text: str) -> Iterator[str]:
     """Yield the command lines in *text* that run ``fleetcache``: those of its blocks, and those within sentences."""
     shell = "\n".join(block for language, block in any_block.findall(text) if language in {"sh", "console"})
     for code in (*shell.replace("\\\n", " ").splitlines(), *in_line.findall(any_block.sub("", text))):
-        if found := re.search(r"^(?:\$ )?(?:\w+=\S+ )*(?:python manage\.py |manage\.py |python -m )?(fleetcache (?!… |COMMAND).*)", code):
+        if found := re.search(
+            r"^(?:\$ )?(?:\w+=\S+ )*(?:python manage\.py |manage\.py |python -m )?(fleetcache (?!… |COMMAND).*)", code
+        ):
             yield found[1].replace("…", "")
 
 

@@ -59,10 +59,11 @@ NAMES = (
 """Those of other modules."""
 
 INTERNAL = {
+    "fleetcache.inspection.doctor.KINDS",
     "fleetcache.inspection.doctor.answers",
     "fleetcache.inspection.doctor.refused",
 }
-"""What modules of ours share."""
+"""What modules of ours share, and a table."""
 
 SHOWN_ELSEWHERE = {
     "fleetcache.settings": "docs/settings.md",
@@ -161,7 +162,12 @@ def test_what_is_named_is_described(path: str) -> None:
 
 def used() -> Iterator[tuple[str, str]]:
     """Yield what the documents and examples import, each with the document."""
-    places = [HOME / "README.md", *(HOME / "docs").glob("*.md"), *(HOME / "examples").iterdir(), HOME / "standin/README.md"]
+    places = [
+        HOME / "README.md",
+        *(HOME / "docs").glob("*.md"),
+        *(HOME / "examples").iterdir(),
+        HOME / "standin/README.md",
+    ]
     for place in places:
         if place.suffix not in {".md", ".py"}:
             continue

@@ -139,12 +139,14 @@ def skip_still(app: Any, what: str, name: str, member: Any, skip: bool, options:
     return True if inspect.iscoroutinefunction(coroutine) or inspect.isasyncgenfunction(coroutine) else None
 
 
-def show_init(app: Any, what: str, name: str, kind: Any, options: Any, sig: str, returned: str) -> tuple[str, str] | None:
+def show_init(
+    app: Any, what: str, name: str, kind: Any, options: Any, sig: str, returned: str
+) -> tuple[str, str] | None:
     """Show the arguments of ``__init__`` for a class whose ``__new__`` takes any."""
     if what != "class" or not (sig or "").startswith("(*args"):
         return None
-    first, *others = inspect.signature(kind.__init__).parameters.values()
-    shown = stringify_signature(inspect.Signature(others), unqualified_typehints=True)
+    arguments = list(inspect.signature(kind.__init__).parameters.values())[1:]
+    shown = stringify_signature(inspect.Signature(arguments), unqualified_typehints=True)
     return shown, returned
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fleetcache.cli import FINE, UNREACHABLE, main
+from fleetcache.inspection.doctor import KINDS
 
 HOME = Path(__file__).resolve().parents[2]
 
@@ -42,10 +43,16 @@ def test_what_is_not_there(page, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_messages_name_pages_that_exist():
-    """Every `fleetcache docs …` in the package."""
-    texts = [path.read_text() for path in (HOME / "src/fleetcache").rglob("*.py")]
+def test_messages_name_pages_that_exist(capsys):
+    """Every `fleetcache docs …` in the package, every page that a report or a screen names, and the place of every finding."""
+    package = HOME / "src/fleetcache"
+    texts = [path.read_text() for path in package.rglob("*") if path.suffix in {".py", ".html", ".js"}]
     named = {name for text in texts for name in re.findall(r"`fleetcache docs ([\w#-]+)`", text)}
+    pages = {name + place for text in texts for name, place in re.findall(r"docs/([\w-]+)\.md(#[\w-]+)?", text)}
+    findings = {f"doctor#{id}" for id in KINDS}
 
     assert named >= {"settings", "migration"}
-    assert all(main(["docs", name]) == FINE for name in named)
+    assert len(pages) > 20
+    for name in named | pages | findings:
+        assert main(["docs", name]) == FINE, name
+    capsys.readouterr()
