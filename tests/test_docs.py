@@ -195,7 +195,9 @@ def test_capital_names_exist(page: Path) -> None:
         for word in re.findall(r"(?<![\w-])[A-Z][A-Z\d]*(?:_[A-Z\d]+)+(?![\w-])", code)
     }
 
-    assert words - known_capitals() <= OF_OTHERS
+    unknown = {word for word in words - known_capitals() - OF_OTHERS if not word.startswith("FLEETCACHE_URL_")}
+
+    assert not unknown, "misspelt? If they are another program's, add them to OF_OTHERS"
 
 
 @cache
@@ -257,13 +259,15 @@ OF_OTHERS = {
     "CACHE_MIDDLEWARE_SECONDS",
     "DEBUG_TOOLBAR_CONFIG",
     "USE_I18N",
+    "DEFAULT_THROTTLE_CLASSES",
     "DEFENDER_REDIS_NAME",
     "ENABLE_STACKTRACES",
+    "LANGUAGE_CODE",
+    "NUM_PROXIES",
     "Q_CLUSTER",
     "USE_REDIS_CACHE",
     # variables of the environment
     "DD_DJANGO_INSTRUMENT_CACHES",
-    "FLEETCACHE_URL_SESSIONS",
     "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",
     "PROMETHEUS_MULTIPROC_DIR",
     "CACHE_PASSWORD",
