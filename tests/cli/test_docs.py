@@ -20,7 +20,8 @@ def test_pages_are_listed(capsys):
 
     listed = json.loads(capsys.readouterr().out)
     assert listed["settings"] == "Settings"
-    assert listed.keys() == {page.stem for page in (HOME / "docs").glob("*.md")} - {"README"}
+    recipes = {f"recipes/{page.stem}" for page in (HOME / "docs/recipes").glob("*.md")} - {"recipes/README"}
+    assert listed.keys() == {page.stem for page in (HOME / "docs").glob("*.md")} - {"README"} | {"recipes"} | recipes
 
 
 def test_a_page_and_a_part_of_it(capsys):
@@ -47,8 +48,8 @@ def test_messages_name_pages_that_exist(capsys):
     """Every `fleetcache docs …` in the package, every page that a report or a screen names, and the place of every finding."""
     package = HOME / "src/fleetcache"
     texts = [path.read_text() for path in package.rglob("*") if path.suffix in {".py", ".html", ".js"}]
-    named = {name for text in texts for name in re.findall(r"`fleetcache docs ([\w#-]+)`", text)}
-    pages = {name + place for text in texts for name, place in re.findall(r"docs/([\w-]+)\.md(#[\w-]+)?", text)}
+    named = {name for text in texts for name in re.findall(r"`fleetcache docs ([\w#/-]+)`", text)}
+    pages = {name + place for text in texts for name, place in re.findall(r"docs/([\w/-]+)\.md(#[\w-]+)?", text)}
     findings = {f"doctor#{id}" for id in KINDS}
 
     assert named >= {"settings", "migration"}
