@@ -134,7 +134,7 @@ def fill(url: str) -> None:
         cache.get(f"basket:{turn % 40}")
     cache.set("article:1", "text", 3600, tags=["articles", "front page"])
     time.sleep(1)
-    publisher = Publisher(cache.common)
+    publisher = Publisher(cache._common)
     publisher.given = 600.0
     publisher.publish()
     assert cache.near is not None

@@ -164,7 +164,7 @@ def test_a_forked_child_renews_nothing(valkey, by):
         with cache.lock("own", timeout=SHORT, renew=True) as own:
             time.sleep(2 * SHORT)
             assert own.owned()
-            assert [renewal.lock for renewal in renewals()] == [cache.masked(own.name)]
+            assert [renewal.lock for renewal in renewals()] == [cache._masked(own.name)]
 
     with lock:
         assert ended_well(in_child(child, by))

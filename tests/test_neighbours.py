@@ -106,7 +106,7 @@ def test_what_names_entries_is_set_on_all_faces(make):
 
     cache.key_prefix, cache.version, cache.default_timeout = "other", 7, 30
     cache.key_func = lambda key, prefix, version: f"{{x}}{prefix}-{version}-{key}"
-    for face in (cache, cache.still, client, client.still):
+    for face in (cache, cache._still, client, client._still):
         assert face.name("a") == "{x}other-7-a"
         assert face.get("a") is None
     cache.set("b", 2)

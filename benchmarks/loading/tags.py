@@ -129,7 +129,7 @@ def _hold(found: Tags, name: str, made: dict[int, Callable[[str], Any]], urls: A
                 started = perf_counter()
                 cache.invalidate()
                 found.seconds.setdefault((name, size), []).append(perf_counter() - started)
-                cache.check()
+                cache._check_reply()
     except Exception as error:  # any failure is a line in the table
         found.absent[name] = reason(error)
         for key in [key for key in found.seconds if key[0] == name]:

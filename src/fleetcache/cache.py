@@ -53,7 +53,7 @@ from fleetcache.topology.opening import open_topology
 from fleetcache.twin import join
 from fleetcache.watching import alike, plain, watched_if
 
-FOLLOWED = frozenset(Core.__annotations__) - {"failsafe"}
+FOLLOWED = frozenset(Core.__annotations__) - {"_failsafe"}
 """Attributes that, set on a cache, are set on its client as well."""
 
 
@@ -77,7 +77,7 @@ class Shared:
 
     def parts(self) -> dict[str, Any]:
         """Return the parts of `Cache.snapshot` that are not counted by the tally, and where it finds the copies."""
-        info = info_of(self)
+        info = info_of(self, self.flights)
         parts = {part: info[part] for part in ("near", "loading", "servers")}
         if (near := self.near) is None:
             return {**parts, "copies": None}
@@ -87,15 +87,15 @@ class Shared:
 _shared: Sharing[Shared] = Sharing()
 
 
-def info_of(parts: Any) -> dict[str, Any]:
-    """Return what `Cache.info` returns; *parts* is a cache, or what caches share."""
+def info_of(parts: Any, flights: Flights) -> dict[str, Any]:
+    """Return what `Cache.info` returns; *parts* is a cache, or what caches share, and *flights* are its loads."""
     off = {"state": "off", "why": "OPTIONS['NEAR'] is not set"}
     if parts.settings.options.near is not None:
         off["why"] = "memory:// is in this process already"
     return {
         "servers": [SERVERS.of(server) for server in parts.topology.servers],
         "near": off if parts.near is None else parts.near.stats(),
-        "loading": {**LOADS.of(parts.stats), **PROTECTION.of(parts.flights), **OWING.of(OWED)},
+        "loading": {**LOADS.of(parts.stats), **PROTECTION.of(flights), **OWING.of(OWED)},
         **REDIRECTS.of(parts.topology),
         **PAYLOADS.of(parts.stats),
     }
@@ -158,7 +158,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
     __class_getitem__: Any = classmethod(GenericAlias)
     """django-redis' clients and backend are generic."""
 
-    own = Batches.own | {"_raising"}
+    _own = Batches._own | {"_raising"}
     _raising: Mapping[str, Self] = MappingProxyType({})
     """`client` and `strict` of this face, once they were asked for."""
 
@@ -178,10 +178,10 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         params = params or {}
         if near is not None:
             params = {**params, "OPTIONS": {**(params.get("OPTIONS") or {}), "NEAR": near}}
-        common = self.common = self.shared(Settings.shared(location, params, alias=alias, defaults=defaults))
+        common = self._common = self._shared(Settings.shared(location, params, alias=alias, defaults=defaults))
         self.settings, self.topology, self.codec = common.settings, common.topology, common.codec
-        self.stats, self.near, self.flights = common.stats, common.near, common.flights
-        self.hints, self.tally = common.hints, common.tally
+        self.stats, self.near, self._flights = common.stats, common.near, common.flights
+        self._hints, self.tally = common.hints, common.tally
         if self.tally is not None and alias:
             self.tally.alias = self.tally.alias or alias
         self.key_prefix = self.settings.key_prefix
@@ -190,13 +190,13 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         self.default_timeout = self.settings.timeout
         options = self.settings.options
         if options.loading is not None and options.loading.lease > LEASE:
-            self.lease_life = int(options.loading.lease * LEASES * 1000)
+            self._lease_life = int(options.loading.lease * LEASES * 1000)
         self.logger = logging.getLogger(options.logger) if options.log_ignored_exceptions else None
-        self.failsafe = Failsafe(options.ignore_exceptions, self.logger, options.raise_for)
-        self.wait_by(AWAITING, BLOCKING)
+        self._failsafe = Failsafe(options.ignore_exceptions, self.logger, options.raise_for)
+        self._wait_by(AWAITING, BLOCKING)
 
     @classmethod
-    def shared(cls, settings: Settings) -> Shared:
+    def _shared(cls, settings: Settings) -> Shared:
         """Return the parts that all caches of *settings* in this process share; the first call creates them."""
         key = (plain(cls), id(settings), is_heard())
         found = _shared.get(key)
@@ -205,7 +205,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
             topology, codec = cls.make_topology(settings), cls.make_codec(settings)
             tally = tally_of(settings)
             groups = None if tally is None else tally.known
-            near = open_near(settings, announced(settings), topology, cls.warns, groups, codec)
+            near = open_near(settings, announced(settings), topology, cls._warns, groups, codec)
             found = _shared.put(key, Shared(settings, topology, codec, Stats(), near, tally))
             PUBLISHING.enlist(found)
         return found
@@ -289,7 +289,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
 
         Nothing is sent.
         """
-        return info_of(self)
+        return info_of(self, self._flights)
 
     def snapshot(self) -> dict[str, Any]:
         """Return what this process has counted of the caches of this configuration, in a form for JSON.
@@ -322,7 +322,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         if "client" in self._raising:
             return self._raising["client"]
         kind = alike(self._client_kind(), self)
-        if self.failsafe is RAISE and type(self) is kind:
+        if self._failsafe is RAISE and type(self) is kind:
             raise AttributeError(
                 "a client has no client: it raises by itself. Call its own methods, or those of super()"
             )
@@ -333,7 +333,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         """The cache with every exception raised, for limiters and other code that must not fail open in an outage."""
         if "strict" in self._raising:
             return self._raising["strict"]
-        return self if self.failsafe is RAISE else self._raise_as("strict", type(self))
+        return self if self._failsafe is RAISE else self._raise_as("strict", type(self))
 
     def _client_kind(self) -> Any:
         """Return the class of `client`: the nearest that is the library's, or that CLIENT_CLASS names."""
@@ -344,8 +344,8 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
 
     def _raise_as(self, what: str, kind: Any) -> Any:
         """Make both faces of `client` or `strict`, of the class *kind*; return that of this face."""
-        faces = self._sharers("failsafe")
-        made = [face.face(kind, failsafe=RAISE) for face in faces]
+        faces = self._sharers("_failsafe")
+        made = [face._face(kind, _failsafe=RAISE) for face in faces]
         join(*made)
         for face, raising in zip(faces, made, strict=True):
             object.__setattr__(face, "_raising", {**face._raising, what: raising})

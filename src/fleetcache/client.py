@@ -101,14 +101,14 @@ class HerdClient(DefaultClient):
     caller of the fleet do so, and returns the old value to the others.
     """
 
-    softens = False
+    _softens = False
 
     @classmethod
-    def shared(cls, settings: Settings) -> Shared:
+    def _shared(cls, settings: Settings) -> Shared:
         policy = settings.options.loading
         if policy is not None and (refused := ignored(policy)):
             raise SettingsError(f"LOADING: {refused}")
-        return super().shared(settings)
+        return super()._shared(settings)
 
     @classmethod
     def make_codec(cls, settings: Settings) -> Codec:
@@ -123,7 +123,7 @@ class HerdClient(DefaultClient):
         lifetime: Any = expiry / 1000
         if isinstance(timeout, (int, float)):
             lifetime = timeout  # the number itself, as django-redis writes it
-        elif timeout in self.default_marks:
+        elif timeout in self._default_marks:
             lifetime = self.default_timeout
         return Herded(value, lifetime + int(time())), lifetime + self.settings.options.herd_timeout
 
@@ -139,11 +139,11 @@ class HerdClient(DefaultClient):
 
     # --- loading ----------------------------------------------------------------------------------
 
-    herds = True
+    _herds = True
 
-    def policy_of(self, timeout: Timeout | Policy, options: PolicyOptions) -> Policy:
+    def _policy_of(self, timeout: Timeout | Policy, options: PolicyOptions) -> Policy:
         """Return the policy of a call: HERD_TIMEOUT stands for ``stale_while_revalidate``."""
-        policy = super().policy_of(timeout, options)
+        policy = super()._policy_of(timeout, options)
         if refused := ignored(policy):
             raise ValueError(refused)
         return replace(policy, stale_while_revalidate=float(self.settings.options.herd_timeout))
@@ -264,10 +264,10 @@ class HerdClient(DefaultClient):
         self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
     ) -> bool:
         """Store the value again, for *timeout* seconds; return whether there was one."""
-        await self.runtime.alone()
+        await self._runtime.alone()
         name = self.name(key, version)
         payload = await self.ask((c.GET_NOW, name), None, client)
-        seen = await self.through(client).examine(name, payload)
+        seen = await self._through(client)._examine(name, payload)
         value = self._fresh(seen.served(), MISSING)
         if value is MISSING:
             return False

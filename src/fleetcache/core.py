@@ -59,7 +59,7 @@ class Core(Twinned):
     settings: Settings
     topology: Topology
     codec: Codec
-    failsafe: Failsafe
+    _failsafe: Failsafe
     key_prefix: str
     version: Any
     key_func: KeyFunction
@@ -68,26 +68,31 @@ class Core(Twinned):
     tally: Tally | None = None
     near: Near | Copyless | None = None
 
-    plain_head: str | None = None
+    _plain_head: str | None = None
     """The text before the key in this cache's names, in its own prefix and version; None with a KEY_FUNCTION."""
 
-    head: str | None = None
+    _head: str | None = None
     """The same if there may be copies near, else None: `get` looks for copies by it."""
 
     operations: frozenset[str] = frozenset()
     """The methods that a pipeline accepts; a class with operations of its own adds their names."""
 
-    lease_life = int(LEASE * LEASES * 1000)
+    _lease_life = int(LEASE * LEASES * 1000)
     """Whatever lives for fewer milliseconds may end before a load that began before it: storing it voids the lease.
 
     It is how long a lease is there at most, of the length in the settings.
     """
 
-    warns = False
+    _warns = False
     """Whether names that memcached would refuse are passed to `validate_key`."""
 
-    default_marks: tuple[object, ...] = (DEFAULT_TIMEOUT,)
+    _default_marks: tuple[object, ...] = (DEFAULT_TIMEOUT,)
     """Objects that stand for the cache's own timeout; Django has another one."""
+
+    @property
+    def runtime(self) -> Any:
+        """What this face waits by; operations that ask a server several times begin with ``await self.runtime.alone()``."""
+        return self._runtime
 
     @property
     def strict(self) -> Self:
@@ -104,8 +109,8 @@ class Core(Twinned):
         super().__setattr__(name, value)
         if name in {"key_prefix", "version", "key_func", "near"} and "key_func" in vars(self):
             plain = self.key_func is default_key_function and not self._computes_names()
-            self.plain_head = f"{self.key_prefix}:{self.version}:" if plain else None
-            self.head = None if self.near is None else self.plain_head
+            self._plain_head = f"{self.key_prefix}:{self.version}:" if plain else None
+            self._head = None if self.near is None else self._plain_head
 
     def _computes_names(self) -> bool:
         """Whether the prefix or the version may differ from one call to the next, as the property of a class does."""
@@ -116,8 +121,8 @@ class Core(Twinned):
 
     def name(self, key: Any, version: Any = None, prefix: str | None = None) -> str:
         """Return the name of *key*'s entry on the server."""
-        if version is None and prefix is None and type(key) is str and self.plain_head is not None:
-            name = self.plain_head + key  # written out: every operation begins here
+        if version is None and prefix is None and type(key) is str and self._plain_head is not None:
+            name = self._plain_head + key  # written out: every operation begins here
         else:
             if type(key) is not str:
                 if isinstance(key, CacheKey):
@@ -125,7 +130,7 @@ class Core(Twinned):
                 check(key)
             prefix = self.key_prefix if prefix is None else prefix
             name = self.key_func(key, prefix, self.version if version is None else version)
-        if self.warns:
+        if self._warns:
             self._warn(name)
         return name
 
@@ -136,13 +141,13 @@ class Core(Twinned):
     def validate_key(self, key: str) -> None:
         """Warn of a name that memcached would refuse; overridden under Django."""
 
-    def names(self, keys: Iterable[Any], version: Any = None) -> list[str]:
+    def _names(self, keys: Iterable[Any], version: Any = None) -> list[str]:
         """Return the names of *keys*."""
         if self.key_func is not default_key_function:
             return [self.name(key, version) for key in keys]
         head = f"{self.key_prefix}:{self.version if version is None else version}:"
         names = [head + key if type(key) is str else self.name(key, version) for key in keys]
-        if self.warns and (doubtful("".join(names)) or max(map(len, names), default=0) > MAX_LENGTH):
+        if self._warns and (doubtful("".join(names)) or max(map(len, names), default=0) > MAX_LENGTH):
             for name in names:
                 self._warn(name)
         return names
@@ -153,7 +158,7 @@ class Core(Twinned):
             return found
         if timeout is None:
             return None
-        if any(timeout is mark for mark in self.default_marks):
+        if any(timeout is mark for mark in self._default_marks):
             return self.milliseconds(self.default_timeout)
         return milliseconds(timeout, unit)
 
@@ -176,54 +181,56 @@ class Core(Twinned):
         try:
             return self.codec.decode_member(payload) if member else alone(self.codec.decode(payload))
         except UnreadableValue as error:
-            self.note_unreadable(error, name)
+            self._note_unreadable(error, name)
             return MISSING
 
-    def entry(self, payload: bytes, name: str) -> Any:
+    def _entry(self, payload: bytes, name: str) -> Any:
         """Return the value in *payload*, `Described` if it has metadata; MISSING as from `decoded`."""
         try:
             return self.codec.decode(payload)
         except UnreadableValue as error:
-            self.note_unreadable(error, name)
+            self._note_unreadable(error, name)
             return MISSING
 
-    def note_unreadable(self, error: UnreadableValue, name: str) -> None:
+    def _note_unreadable(self, error: UnreadableValue, name: str) -> None:
         """Count an unreadable payload, and log it once a minute; or raise *error*, if UNREADABLE is "raise"."""
         if self.settings.options.unreadable == "raise":
             raise error
         self.stats.unreadable += 1
         if self.stats.said.is_new(name):
-            log.warning("%s: unreadable, taken as missing: %s", self.masked(name), error, extra={"event": "unreadable"})
+            log.warning(
+                "%s: unreadable, taken as missing: %s", self._masked(name), error, extra={"event": "unreadable"}
+            )
 
-    def masked(self, name: str) -> str:
+    def _masked(self, name: str) -> str:
         """Return *name* for a message."""
         return masked(name, self.key_prefix if self.key_func is default_key_function else None)
 
-    def value(self, payload: bytes | None, name: str, default: Any = None) -> Any:
+    def _value(self, payload: bytes | None, name: str, default: Any = None) -> Any:
         """Return the value in *payload*, or *default* if there is none."""
         if payload is None:
             return default
         try:  # written out, as in `decoded`: it saves a tenth of a microsecond of each `get`
             value = self.codec.decode(payload)
         except UnreadableValue as error:
-            self.note_unreadable(error, name)
+            self._note_unreadable(error, name)
             return default
         return value.value if type(value) is Described else value
 
-    def entries(self, payloads: Collection[bytes], names: Iterable[str]) -> list[Any]:
-        """Return what `entry` returns for each of *payloads*."""
+    def _entries(self, payloads: Collection[bytes], names: Iterable[str]) -> list[Any]:
+        """Return what `_entry` returns for each of *payloads*."""
         try:
             return self.codec.decode_all(payloads)
         except UnreadableValue:  # one by one, to say which
-            return [self.entry(payload, name) for payload, name in zip(payloads, names, strict=False)]
+            return [self._entry(payload, name) for payload, name in zip(payloads, names, strict=False)]
 
-    def decoded_all(self, payloads: Collection[bytes], name: str) -> list[Any]:
+    def _decoded_all(self, payloads: Collection[bytes], name: str) -> list[Any]:
         """Return the values in *payloads*, the parts of the entry called *name*, that can be read."""
-        return [alone(value) for value in self.entries(payloads, repeat(name)) if value is not MISSING]
+        return [alone(value) for value in self._entries(payloads, repeat(name)) if value is not MISSING]
 
     # --- asking -----------------------------------------------------------------------------------
 
-    def through(self, client: Any) -> Self:
+    def _through(self, client: Any) -> Self:
         """Return a face of this cache that asks only *client*, the argument ``client=`` of an operation; itself for None.
 
         Its reads use no copies, and leave none.
@@ -232,12 +239,12 @@ class Core(Twinned):
             return self
         topology = Standalone([server_of(client)])
         topology.one_by_one = self.topology.one_by_one  # the client may be one of a cluster's nodes
-        return self.face(topology=topology, near=self.near and Bypassed(self.near))
+        return self._face(topology=topology, near=self.near and Bypassed(self.near))
 
     async def ask(self, command: Command, instead: Any, client: Any = None) -> Reply:
         """Return the reply to *command*, or *instead* in an outage that may be ignored."""
         if client is not None:
-            self = self.through(client)
+            self = self._through(client)
         near = self.near if command[0].writes else None
         if near is not None:
             names = c.written_by(command)
@@ -251,28 +258,28 @@ class Core(Twinned):
         try:
             server = self.topology.route(command)
             try:
-                if self.runtime.blocks:  # written out: it saves every blocking call a coroutine
+                if self._runtime.blocks:  # written out: it saves every blocking call a coroutine
                     (reply,) = server.exchange((command,))
                 else:
-                    (reply,) = await self.runtime.exchange(server, (command,))
+                    (reply,) = await self._runtime.exchange(server, (command,))
             except ConnectionError as error:
                 server = self._another(server, (command,), error)
-                (reply,) = await self.runtime.exchange(server, (command,))
+                (reply,) = await self._runtime.exchange(server, (command,))
             if type(reply) not in command[0].answers:
                 if isinstance(reply, NoScriptError) and command[0] == b"EVALSHA":
                     # A script is sent whole only to a server that does not know it yet.
-                    (reply,) = await self.runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
-                self.check(reply, command)
+                    (reply,) = await self._runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
+                self._check_reply(reply, command)
         except TROUBLE as error:
-            return self.instead(error, instead, (command,))
+            return self._instead(error, instead, (command,))
         finally:
             if near is not None:
                 near.wrote(names)  # once more: a read that was sent meanwhile may bring the old value
         if began and tally is not None:
-            tally.answered(began, command, reply, timed=not self.runtime.records)
+            tally.answered(began, command, reply, timed=not self._runtime.records)
         return reply
 
-    async def ask_beside(self, command: Command, glimpse: Command, instead: Any) -> tuple[Reply, Reply]:
+    async def _ask_beside(self, command: Command, glimpse: Command, instead: Any) -> tuple[Reply, Reply]:
         """Return the replies to *command* and to *glimpse*, a read of the same entry, which is sent before it.
 
         In an outage that may be ignored they are *instead* and None.
@@ -286,24 +293,24 @@ class Core(Twinned):
         try:
             server = self.topology.route(command)
             try:
-                if self.runtime.blocks:  # written out, as in `ask`
+                if self._runtime.blocks:  # written out, as in `ask`
                     shown, reply = server.exchange(commands)
                 else:
-                    shown, reply = await self.runtime.exchange(server, commands)
+                    shown, reply = await self._runtime.exchange(server, commands)
             except ConnectionError as error:
                 server = self._another(server, commands, error)
-                shown, reply = await self.runtime.exchange(server, commands)
+                shown, reply = await self._runtime.exchange(server, commands)
             if type(reply) not in command[0].answers:
-                self.check(reply, command)
+                self._check_reply(reply, command)
             if type(shown) not in glimpse[0].answers:
-                self.check(shown, glimpse)
+                self._check_reply(shown, glimpse)
         except TROUBLE as error:
-            return self.instead(error, instead, (command,)), None
+            return self._instead(error, instead, (command,)), None
         finally:
             if near is not None:
                 near.wrote((command[1],))  # as in `ask`
         if began and tally is not None:
-            tally.answered(began, command, reply, timed=not self.runtime.records)
+            tally.answered(began, command, reply, timed=not self._runtime.records)
         return reply, shown
 
     def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
@@ -313,31 +320,31 @@ class Core(Twinned):
             raise error
         return other
 
-    async def ask_several(self, commands: Sequence[Command], instead: Any) -> list[Reply]:
+    async def _ask_several(self, commands: Sequence[Command], instead: Any) -> list[Reply]:
         """Return the replies to *commands*, sent together to the server of the first."""
-        (replies,) = await self.ask_all([(self.topology.route(commands[0]), commands)], instead)
+        (replies,) = await self._ask_all([(self.topology.route(commands[0]), commands)], instead)
         return replies
 
-    async def ask_many(self, verb: Verb, names: Sequence[str], instead: Any) -> list[tuple[list[int], Reply]]:
+    async def _ask_many(self, verb: Verb, names: Sequence[str], instead: Any) -> list[tuple[list[int], Reply]]:
         """Send *verb* to all servers that hold *names*; return each reply with the places of its names."""
         shares = self.topology.shares(names, verb.reads)
-        plan = [(server, self.batch(verb, [names[place] for place in places])) for server, places in shares]
-        answers = await self.ask_all(plan, instead)
-        return [(places, self.merged(verb, replies)) for (_, places), replies in zip(shares, answers, strict=True)]
+        plan = [(server, self._batch(verb, [names[place] for place in places])) for server, places in shares]
+        answers = await self._ask_all(plan, instead)
+        return [(places, self._merged(verb, replies)) for (_, places), replies in zip(shares, answers, strict=True)]
 
-    def batch(self, verb: Verb, names: Sequence[str | bytes]) -> Sequence[Command]:
+    def _batch(self, verb: Verb, names: Sequence[str | bytes]) -> Sequence[Command]:
         """Return the commands for one server with *verb* and *names*: one, if a command may have several names."""
         return [(verb, name) for name in names] if self.topology.one_by_one else ((verb, *names),)
 
-    def merged(self, verb: Verb, replies: Sequence[Reply]) -> Reply:
-        """Return the *replies* to the commands of `batch` as one: a list, or a sum; None if a part is not known."""
+    def _merged(self, verb: Verb, replies: Sequence[Reply]) -> Reply:
+        """Return the *replies* to the commands of `_batch` as one: a list, or a sum; None if a part is not known."""
         if not self.topology.one_by_one:
             return replies[0]
         if verb == b"MGET":
             return [payload for reply in replies for payload in reply or (None,)]
         return None if None in replies else sum(replies)
 
-    async def ask_all(self, plan: Plan, instead: Any, *, scripts: bool = False) -> list[list[Reply]]:
+    async def _ask_all(self, plan: Plan, instead: Any, *, scripts: bool = False) -> list[list[Reply]]:
         """Return the replies of several servers, asked together; *instead* for each reply of one that is away.
 
         With *scripts* some of the commands may be EVALSHA.
@@ -345,25 +352,25 @@ class Core(Twinned):
         near = self.near
         names = [] if near is None else c.written(command for _, commands in plan for command in commands)
         if near is None or names == []:
-            return await self._ask_all(plan, instead, scripts=scripts)
+            return await self._exchange_all(plan, instead, scripts=scripts)
         near.wrote(names)
         try:
-            return await self._ask_all(plan, instead, scripts=scripts)
+            return await self._exchange_all(plan, instead, scripts=scripts)
         finally:
             near.wrote(names)  # as in `ask`
 
-    async def _ask_all(self, plan: Plan, instead: Any, *, scripts: bool) -> list[list[Reply]]:
+    async def _exchange_all(self, plan: Plan, instead: Any, *, scripts: bool) -> list[list[Reply]]:
         answers: list[list[Reply] | Exception]
         tally = self.tally
         began = 0.0 if tally is None else tally.asks(plan)
         try:
             try:
-                answers = await self.runtime.exchange_all(plan)
+                answers = await self._runtime.exchange_all(plan)
             except ConnectionError as error:
                 if len(plan) > 1:
                     raise
                 ((server, commands),) = plan
-                answers = [await self.runtime.exchange(self._another(server, commands, error), commands)]
+                answers = [await self._runtime.exchange(self._another(server, commands, error), commands)]
             if began and tally is not None:
                 self._note_answered(tally, plan[0][1], answers[0], began)
             if scripts:
@@ -380,7 +387,7 @@ class Core(Twinned):
             return
         for command, reply in zip(commands, answer, strict=False):
             if command[0] is not c.MULTI and command[0] is not c.VOID:  # what the caller has asked for comes after them
-                tally.answered(began, command, reply, timed=not self.runtime.records)
+                tally.answered(began, command, reply, timed=not self._runtime.records)
                 return
 
     async def _tell_scripts(self, plan: Plan, answers: list[list[Reply] | Exception]) -> None:
@@ -392,7 +399,7 @@ class Core(Twinned):
             unknown = [at for at, reply in enumerate(answer) if isinstance(reply, NoScriptError)]
             if unknown:
                 whole = [(c.EVAL, commands[at][1].lua, *commands[at][2:]) for at in unknown]
-                for at, reply in zip(unknown, await self.runtime.exchange(server, whole), strict=True):
+                for at, reply in zip(unknown, await self._runtime.exchange(server, whole), strict=True):
                     answer[at] = reply
 
     def _settled(self, answer: list[Reply] | Exception, commands: Sequence[Command], instead: Any) -> list[Reply]:
@@ -407,7 +414,7 @@ class Core(Twinned):
             else:
                 self._check_all(answer, commands)
         except TROUBLE as error:
-            return [self.instead(error, instead, commands)] * len(commands)
+            return [self._instead(error, instead, commands)] * len(commands)
         return answer
 
     def _check_transaction(self, replies: Sequence[Reply], commands: Sequence[Command]) -> None:
@@ -416,7 +423,7 @@ class Core(Twinned):
         if type(results) is not list or replies.count(b"QUEUED") != len(inside):
             for command, reply in zip(commands, replies, strict=False):
                 if reply != b"QUEUED":
-                    self.check(reply, command)
+                    self._check_reply(reply, command)
         if results is not None:  # the reply to EXEC holds the refusals of single commands
             if len(results) != len(inside):
                 raise ServerGone(f"the server replied to {len(inside)} commands with {len(results)} replies")
@@ -425,9 +432,9 @@ class Core(Twinned):
     def _check_all(self, replies: Sequence[Reply], commands: Sequence[Command]) -> None:
         for command, reply in zip(commands, replies, strict=False):
             if type(reply) not in command[0].answers:
-                self.check(reply, command)
+                self._check_reply(reply, command)
 
-    def check(self, reply: Reply, command: Command) -> None:
+    def _check_reply(self, reply: Reply, command: Command) -> None:
         """Raise *reply* if it is a refusal, and ServerGone if it does not fit *command*."""
         if isinstance(reply, RedisError):
             if command[0] is c.VOID and isinstance(reply, NoPermissionError):
@@ -435,7 +442,7 @@ class Core(Twinned):
                 return
             if self.tally is not None:
                 self.tally.called(command[0]).errors += 1
-            raise self.refusal(reply, command)
+            raise self._refusal(reply, command)
         verb = command[0]
         suits = type(reply) in verb.answers or (verb.suits(reply, command) if verb.suits else not verb.answers)
         if not suits and reply is not TAKEN:  # a pipeline of redis-py has no reply yet
@@ -443,28 +450,28 @@ class Core(Twinned):
                 f"the server replied to {verb.decode()} with a {type(reply).__name__}, which is no valid reply to it"
             )
 
-    def goes_on(self, pages: c.Round, cursor: int) -> bool:
+    def _goes_on(self, pages: c.Round, cursor: int) -> bool:
         """Whether a scan goes on to *cursor*; not if the server repeats cursors, and that error may be ignored."""
         try:
             pages.step(cursor)
         except ServerGone as error:
-            return bool(self.instead(error, False, ()))
+            return bool(self._instead(error, False, ()))
         return True
 
-    def refusal(self, reply: RedisError, command: Command) -> RedisError:
+    def _refusal(self, reply: RedisError, command: Command) -> RedisError:
         """Return the refusal of *command*; a WRONGTYPE error names the entry, which servers do not."""
         if not str(reply).startswith("WRONGTYPE") or not c.named(command):
             return reply
         asked = command[1].name if isinstance(command[1], Script) else command[0].decode()
-        names = ", ".join(self.masked(str(name)) for name in c.named(command)[:3])
+        names = ", ".join(self._masked(str(name)) for name in c.named(command)[:3])
         return type(reply)(f"{reply} ({asked} of {names})")
 
-    def instead(self, error: Exception, instead: Any, commands: Iterable[Command]) -> Any:
+    def _instead(self, error: Exception, instead: Any, commands: Iterable[Command]) -> Any:
         """Return *instead*, the result of *commands*, if *error* may be ignored; else raise *error*."""
         if self.tally is not None:
             commands = list(commands)
             self.tally.failed(error, commands)
-        return self.failsafe.instead(error, instead, partial(self._keys_in, commands))
+        return self._failsafe.instead(error, instead, partial(self._keys_in, commands))
 
     def _keys_in(self, commands: Iterable[Command]) -> Iterator[str | None]:
         """Yield the keys, or globs of keys, in *commands*; None for a name that does not show its key."""
@@ -485,7 +492,7 @@ class Core(Twinned):
 
     # --- leases -----------------------------------------------------------------------------------
 
-    def voids(self, names: Iterable[str | bytes]) -> list[Command]:
+    def _voids(self, names: Iterable[str | bytes]) -> list[Command]:
         """Return the commands that end the permissions to store what is being loaded for *names*."""
         if isinstance(self.topology.servers[0], CallersPipeline):
             return []  # its caller counts on one result for each call
@@ -494,18 +501,18 @@ class Core(Twinned):
         leases = [lease_name(name if isinstance(name, str) else name.decode(errors="replace")) for name in names]
         return [(c.VOID, lease) for lease in leases] if self.topology.one_by_one else [(c.VOID, *leases)]
 
-    async def ask_voiding(self, command: Command, lifetime: int | None, instead: Any, client: Any = None) -> Reply:
+    async def _ask_voiding(self, command: Command, lifetime: int | None, instead: Any, client: Any = None) -> Reply:
         """Ask as `ask` does; before, in the same exchange, void the leases of the entries that *command* changes.
 
         *lifetime* is how many milliseconds the entry then lives at most, None for ever.  If that is longer than any
         lease, there is nothing to void: what a load brings is not stored as long as there is an entry.
         """
-        if lifetime is None or lifetime >= self.lease_life:
+        if lifetime is None or lifetime >= self._lease_life:
             return await self.ask(command, instead, client)
         if client is not None:
-            self = self.through(client)
+            self = self._through(client)
         near, names = self.near, c.written_by(command) or ()
-        commands = (*self.voids(names), command)
+        commands = (*self._voids(names), command)
         tally = self.tally
         began = 0.0 if tally is None else tally.asks(((None, commands),))
         if near is not None:
@@ -513,54 +520,54 @@ class Core(Twinned):
         try:
             server = self.topology.route(command)
             try:
-                if self.runtime.blocks:  # written out, as in `ask`
+                if self._runtime.blocks:  # written out, as in `ask`
                     replies = server.exchange(commands)
                 else:
-                    replies = await self.runtime.exchange(server, commands)
+                    replies = await self._runtime.exchange(server, commands)
             except ConnectionError as error:
                 server = self._another(server, commands, error)
-                replies = await self.runtime.exchange(server, commands)
+                replies = await self._runtime.exchange(server, commands)
             reply = replies[-1]
             if type(reply) not in command[0].answers:
                 if isinstance(reply, NoScriptError) and command[0] == b"EVALSHA":
-                    (reply,) = await self.runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
-                self.check(reply, command)
+                    (reply,) = await self._runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
+                self._check_reply(reply, command)
             if type(replies[0]) is not int:
                 self._check_all(replies[:-1], commands)
         except TROUBLE as error:
-            return self.instead(error, instead, (command,))
+            return self._instead(error, instead, (command,))
         finally:
             if near is not None:
                 near.wrote(names)
         if began and tally is not None:
-            tally.answered(began, command, reply, timed=not self.runtime.records)
+            tally.answered(began, command, reply, timed=not self._runtime.records)
         if command[0] is c.DEL and isinstance(replies, Redirected):
             # While a slot moves, the entry may have been deleted before its lease, and stored in between.
             reply += await self.ask(command, 0)
         return reply
 
-    async def unlink(self, shares: Sequence[tuple[Server, Sequence[str | bytes]]]) -> list[int | None]:
+    async def _unlink_names(self, shares: Sequence[tuple[Server, Sequence[str | bytes]]]) -> list[int | None]:
         """Delete the names that each server holds, with their leases; return how many there were, None for one that is away."""
         plan, counts = [], list[int | None]()
         for server, names in shares:
-            plan.append((server, [*self.voids(names), *self.batch(c.UNLINK, names)]))
-        for (_, commands), replies in zip(plan, await self.ask_all(plan, None), strict=True):
+            plan.append((server, [*self._voids(names), *self._batch(c.UNLINK, names)]))
+        for (_, commands), replies in zip(plan, await self._ask_all(plan, None), strict=True):
             found = [reply for command, reply in zip(commands, replies, strict=True) if command[0] is c.UNLINK]
-            counts.append(self.merged(c.UNLINK, found))
+            counts.append(self._merged(c.UNLINK, found))
         if self.tally is not None:
             for (_, names), count in zip(shares, counts, strict=True):
                 if count is not None:
                     self.tally.deleted(names)
         return counts
 
-    async def run(self, script: Script, name: str, *arguments: Any, instead: Any, client: Any = None) -> Reply:
+    async def _run(self, script: Script, name: str, *arguments: Any, instead: Any, client: Any = None) -> Reply:
         """Run *script* on the entry called *name*."""
         return await self.ask((c.EVALSHA, script, 1, name, *arguments), instead, client)
 
-    def together(self, names: Sequence[str], operation: str) -> None:
+    def _together(self, names: Sequence[str], operation: str) -> None:
         """Refuse an operation whose names are on different servers or slots."""
         if not self.topology.together(names):
             raise CrossServer(
-                f"{operation}: {', '.join(map(self.masked, names))} are on different servers or slots. "
+                f"{operation}: {', '.join(map(self._masked, names))} are on different servers or slots. "
                 f"Give them a common part in braces, such as {{user:1}}: this part alone decides the place"
             )

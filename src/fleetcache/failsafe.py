@@ -59,6 +59,6 @@ def omit_exception(method: Callable[..., Any] | None = None, return_value: Any =
             return method(self, *args, **kwargs)
         except (ConnectionInterrupted, *TROUBLE) as error:
             key = args[0] if args else kwargs.get("key")
-            return self.failsafe.instead(error, return_value, lambda: (key if isinstance(key, str) else None,))
+            return self._failsafe.instead(error, return_value, lambda: (key if isinstance(key, str) else None,))
 
     return decorated

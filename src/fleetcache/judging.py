@@ -72,25 +72,25 @@ class Judgement(NamedTuple):
 class Judging(Tagging):
     """Tells whether entries with metadata may be served."""
 
-    def note_time(self, server: Server, now: float, asked: float) -> None:
+    def _note_time(self, server: Server, now: float, asked: float) -> None:
         """Note that the clock of *server* showed *now*, in milliseconds since 1970; it was asked at *asked*, by our clock."""
         if server.remote is not None:  # the time of a server in this process may stand still, in tests
             _clocks[server] = (now - asked * 1000, asked + RENEWED)
 
-    async def moment(self, server: Server) -> int | None:
+    async def _moment(self, server: Server) -> int | None:
         """Return the time of *server* in milliseconds since 1970; None in an ignored outage."""
         now = clock()
         ahead, until = _clocks.get(server, UNKNOWN)
         if now < until:
             return ceil(now * 1000 + ahead)
-        ((reply,),) = await self.ask_all([(server, ((c.TIME,),))], None)
+        ((reply,),) = await self._ask_all([(server, ((c.TIME,),))], None)
         if reply is None:
             return None
-        shown = self.shown_by(reply)
-        self.note_time(server, shown, now)
+        shown = self._shown_by(reply)
+        self._note_time(server, shown, now)
         return ceil(shown)
 
-    def shown_by(self, reply: Reply) -> float:
+    def _shown_by(self, reply: Reply) -> float:
         """Return the time in a reply to `TIME`, in milliseconds since 1970; for a user who may not ask, that of this machine."""
         if isinstance(reply, NoPermissionError):
             if self.stats.said.is_new("TIME"):
@@ -99,11 +99,11 @@ class Judging(Tagging):
         seconds, microseconds = reply
         return int(seconds) * 1000 + int(microseconds) / 1000
 
-    async def judge(self, name: str, described: Described, known: Versions | None = None) -> Standing:
+    async def _judge(self, name: str, described: Described, known: Versions | None = None) -> Standing:
         """Return the standing of the entry called *name*; *known* are versions that some of its tags have now."""
-        return (await self.judgement(name, described.metadata, known or NOTHING)).standing
+        return (await self._judgement(name, described.metadata, known or NOTHING)).standing
 
-    async def judgement(
+    async def _judgement(
         self,
         name: str,
         metadata: Metadata,
@@ -112,21 +112,21 @@ class Judging(Tagging):
         exact: bool = True,
         fresh: bool = True,
     ) -> Judgement:
-        """Return the standing of the entry called *name*, and its fresh life; *known* as with `judge`.
+        """Return the standing of the entry called *name*, and its fresh life; *known* as with `_judge`.
 
         If not *exact*, the tags of a stale entry are not looked at, which is then not said to be given up.  With *fresh*
         the primaries are asked for the versions of tags, even if there are copies, or replicas answer reads.  They are
         asked also before an entry is given up: see `_doubts`.
         """
-        now = await self.moment(self.topology.home(name)) if metadata.fresh_until else None
+        now = await self._moment(self.topology.home(name)) if metadata.fresh_until else None
         found = verdict(metadata, now, known, exact=exact)
         if found is None:
             unknown = [tag for tag, _ in metadata.tags if tag not in known]
-            known = {**known, **await self.versions(unknown, metadata.scope or None, fresh=fresh)}
+            known = {**known, **await self._versions(unknown, metadata.scope or None, fresh=fresh)}
             found = verdict(metadata, now, known, exact=exact)
             assert found is not None
             if self._doubts(found, metadata, fresh=fresh):
-                return await self.judgement(name, metadata, exact=exact, fresh=True)
+                return await self._judgement(name, metadata, exact=exact, fresh=True)
         return found
 
     def _doubts(self, found: Judgement, metadata: Metadata, *, fresh: bool) -> bool:
@@ -138,15 +138,15 @@ class Judging(Tagging):
         behind = self.near is not None or len(self.topology.servers) > len(self.topology.primaries)
         return behind and not fresh and found.standing is Standing.GIVEN_UP and bool(metadata.tags)
 
-    def prompt(self, name: str, metadata: Metadata, known: Versions = NOTHING, *, exact: bool) -> Judgement | None:
-        """Return what `judgement` returns, if nobody has to be asked for it; else None."""
+    def _prompt(self, name: str, metadata: Metadata, known: Versions = NOTHING, *, exact: bool) -> Judgement | None:
+        """Return what `_judgement` returns, if nobody has to be asked for it; else None."""
         if not metadata.fresh_until:
             return verdict(metadata, None, known, exact=exact)
         now = clock()
         ahead, until = _clocks.get(self.topology.home(name), UNKNOWN)
         return verdict(metadata, ceil(now * 1000 + ahead), known, exact=exact) if now < until else None
 
-    async def judgements(
+    async def _judgements(
         self,
         entries: Sequence[tuple[str, Metadata]],
         known: Mapping[str, Versions] = NOWHERE,
@@ -154,7 +154,7 @@ class Judging(Tagging):
         exact: bool = True,
         fresh: bool = True,
     ) -> list[Judgement]:
-        """Return what `judgement` returns for each name with its metadata; the versions of all tags are asked for at once.
+        """Return what `_judgement` returns for each name with its metadata; the versions of all tags are asked for at once.
 
         Those in *known*, which has them by scope and tag, are not asked for.
         """
@@ -167,20 +167,20 @@ class Judging(Tagging):
                 if unknown:
                     wanted.setdefault(metadata.scope, {}).update(dict.fromkeys(unknown))
         for scope, tags in wanted.items():
-            versions[scope] |= await self.versions(tags, scope or None, fresh=fresh)
+            versions[scope] |= await self._versions(tags, scope or None, fresh=fresh)
         judged = []
         for name, metadata in entries:
             found = versions.get(metadata.scope, NOTHING)
-            prompt = self.prompt(name, metadata, found, exact=exact)
-            judged.append(prompt or await self.judgement(name, metadata, found, exact=exact, fresh=fresh))
+            prompt = self._prompt(name, metadata, found, exact=exact)
+            judged.append(prompt or await self._judgement(name, metadata, found, exact=exact, fresh=fresh))
         doubted = [at for at, (_, metadata) in enumerate(entries) if self._doubts(judged[at], metadata, fresh=fresh)]
         if doubted:
-            anew = await self.judgements([entries[at] for at in doubted], exact=exact, fresh=True)
+            anew = await self._judgements([entries[at] for at in doubted], exact=exact, fresh=True)
             for at, found_anew in zip(doubted, anew, strict=True):
                 judged[at] = found_anew
         return judged
 
-    def scope(self, version: Any) -> str:
+    def _scope(self, version: Any) -> str:
         """Return the scope of metadata for an entry in *version*, None for the cache's own."""
         return str(self.version if version is None else version)
 

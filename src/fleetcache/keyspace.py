@@ -54,10 +54,10 @@ class Keyspace(Reading):
         """
         name = self.name(key, version)
         get, pttl = (c.GET, c.PTTL) if self.near is None else (c.GET_NOW, c.PTTL_NOW)
-        payload, left = await self.ask_several([(get, name), (pttl, name)], None)
-        self.overtake(name)
-        seen = await self.examine(name, payload, exact=False)
-        value = self.counted(name, seen.served(), payload)
+        payload, left = await self._ask_several([(get, name), (pttl, name)], None)
+        self._overtake(name)
+        seen = await self._examine(name, payload, exact=False)
+        value = self._counted(name, seen.served(), payload)
         if value is MISSING:
             return default, 0
         left = _shorter(left, seen.milliseconds)
@@ -84,10 +84,10 @@ class Keyspace(Reading):
     pttl = blocking(apttl)
 
     async def _left(self, verb: Verb, key: Any, version: Any, client: Any) -> int | None:
-        name, self = self.name(key, version), self.through(client)
-        left, shown = await self.ask_beside((verb, name), self.glimpse(name, primary=False), -2)
-        if not self.codec.is_plain(shown) and (metadata := await self.shown(name, shown, primary=False)) is not None:
-            standing, fresh = await self.judgement(name, metadata, exact=False)
+        name, self = self.name(key, version), self._through(client)
+        left, shown = await self._ask_beside((verb, name), self._glimpse(name, primary=False), -2)
+        if not self.codec.is_plain(shown) and (metadata := await self._shown(name, shown, primary=False)) is not None:
+            standing, fresh = await self._judgement(name, metadata, exact=False)
             if standing is not Standing.FRESH:
                 return 0
             left = _shorter(left, fresh if fresh is None or verb is c.PTTL else (fresh + 500) // 1000)
@@ -132,24 +132,28 @@ class Keyspace(Reading):
     async def _live(self, command: Command, lifetime: int | None, client: Any) -> bool:
         """Run *command*, which gives an entry another life, and return whether the entry is there and not stale.
 
-        *lifetime* as with `ask_voiding`.
+        *lifetime* as with `_ask_voiding`.
         """
         if is_pipeline(client):
-            return bool(await self.ask_voiding(command, lifetime, False, client))
-        self = self.through(client)
-        name, glimpse = command[1], self.glimpse(command[1], primary=True)
-        if lifetime is None or lifetime >= self.lease_life:
-            reply, shown = await self.ask_beside(command, glimpse, False)
+            return bool(await self._ask_voiding(command, lifetime, False, client))
+        self = self._through(client)
+        name, glimpse = command[1], self._glimpse(command[1], primary=True)
+        if lifetime is None or lifetime >= self._lease_life:
+            reply, shown = await self._ask_beside(command, glimpse, False)
         else:
-            plan = [(self.topology.route(command), (*self.voids((name,)), glimpse, command))]
-            ((*_, shown, reply),) = await self.ask_all(plan, False)
-        if not reply or self.codec.is_plain(shown) or (metadata := await self.shown(name, shown, primary=True)) is None:
+            plan = [(self.topology.route(command), (*self._voids((name,)), glimpse, command))]
+            ((*_, shown, reply),) = await self._ask_all(plan, False)
+        if (
+            not reply
+            or self.codec.is_plain(shown)
+            or (metadata := await self._shown(name, shown, primary=True)) is None
+        ):
             return bool(reply)
         # The command counted the whole life of the entry, and its stale life comes after that.
-        standing, left = await self.judgement(name, metadata)
-        if standing is not Standing.GIVEN_UP and left is not None and not self.runtime.once:
+        standing, left = await self._judgement(name, metadata)
+        if standing is not Standing.GIVEN_UP and left is not None and not self._runtime.once:
             await self._relive(name, metadata, command if standing is Standing.FRESH else None)
-        if metadata.tags and standing is Standing.FRESH and not self.runtime.once:
+        if metadata.tags and standing is Standing.FRESH and not self._runtime.once:
             await self._keep_tags(metadata, command)
         return standing is Standing.FRESH
 
@@ -157,15 +161,15 @@ class Keyspace(Reading):
         """Let the tags in *metadata* live at least as long as their entry, to which *command* has given another life."""
         life = None
         if command[0] is not c.PERSIST:
-            now = await self.moment(self.topology.home(command[1]))
+            now = await self._moment(self.topology.home(command[1]))
             if now is None:
                 return  # an outage
             life = _end(command, now) - now + metadata.stale
-        await self.capture([tag for tag, _ in metadata.tags], life, metadata.scope or None)
+        await self._capture([tag for tag, _ in metadata.tags], life, metadata.scope or None)
 
     async def _relive(self, name: str, metadata: Metadata, command: Command | None) -> None:
         """Let the entry with *metadata* be fresh for as long as *command* says, or as before if that is None."""
-        now = await self.moment(self.topology.home(name))
+        now = await self._moment(self.topology.home(name))
         payload = await self.ask((c.GET_NOW, name), None)
         found = None if payload is None else self.codec.metadata(payload)
         if now is None or payload is None or found is None or found.stamp != metadata.stamp:
@@ -176,7 +180,7 @@ class Keyspace(Reading):
             return
         changed = self.codec.redescribe(payload, replace(metadata, fresh_until=until))
         words = ("PX", life) if until else ()
-        await self.run(c.SWAP, name, payload, changed, *words, instead=None)
+        await self._run(c.SWAP, name, payload, changed, *words, instead=None)
 
     # --- versions -----------------------------------------------------------------------------------
 
@@ -191,12 +195,12 @@ class Keyspace(Reading):
         if isinstance(key, CacheKey):
             key = self._reversed(key, self.name("", version))  # a complete name would not change with the version
         new = self.name(key, version + delta)
-        self = self.through(client)
+        self = self._through(client)
         if not self.topology.together((old, new)):
             moved = await self._move(old, new)
         else:
             try:
-                moved = await self.ask_voiding((c.RENAME, old, new), 0, None)
+                moved = await self._ask_voiding((c.RENAME, old, new), 0, None)
             except ResponseError as error:
                 if "no such key" not in str(error):
                     raise
@@ -209,19 +213,19 @@ class Keyspace(Reading):
 
     async def _move(self, old: str, new: str) -> bool | None:
         """Move an entry to another server or slot: write there, then delete here."""
-        await self.runtime.alone()
+        await self._runtime.alone()
         try:
-            payload, left = await self.ask_several([(c.GET_NOW, old), (c.PTTL_NOW, old)], None)
+            payload, left = await self._ask_several([(c.GET_NOW, old), (c.PTTL_NOW, old)], None)
         except ResponseError as error:
             if "WRONGTYPE" in str(error):
-                self.together((old, new), "moving what is no plain value")
+                self._together((old, new), "moving what is no plain value")
             raise
         if payload is None:
             return None if left is None else False
         lifetime = ("PX", left) if left > 0 else ()
-        if not await self.ask_voiding((c.SET, new, payload, *lifetime), 0, None):
+        if not await self._ask_voiding((c.SET, new, payload, *lifetime), 0, None):
             return None
-        await self.ask_voiding((c.DEL, old), 0, 0)
+        await self._ask_voiding((c.DEL, old), 0, 0)
         return True
 
     async def adecr_version(self, key: Any, delta: int = 1, version: Any = None, client: Any = None) -> Any:
@@ -241,14 +245,14 @@ class Keyspace(Reading):
         """
         if not isinstance(cursor, Integral):
             raise TypeError(f"scan: the cursor has to be a whole number, 0 at the start, not {type(cursor).__name__}")
-        self = self.through(client)
+        self = self._through(client)
         head = self.name("", version)
         cursor, names = await self._page(cursor, self.make_pattern(search, version), itersize)
         # Other clients may have stored names that are no text.
         found = [name.decode(errors="replace") for name in names or ()]
         if self.key_func is not default_key_function:
             found = [name for name in found if CANARY not in name]  # otherwise no pattern finds them
-        return cursor, [self._reversed(name, head) for name in found if not self.is_tag(name)]
+        return cursor, [self._reversed(name, head) for name in found if not self._is_tag(name)]
 
     scan = blocking(ascan)
 
@@ -261,17 +265,17 @@ class Keyspace(Reading):
         at, place = divmod(cursor, len(servers))
         count = self.settings.options.scan_itersize if itersize is None else itersize
         command = (c.SCAN, at, "MATCH", pattern, "COUNT", count)
-        (((at, found),),) = await self.ask_all([(servers[place], (command,))], (0, None))
+        (((at, found),),) = await self._ask_all([(servers[place], (command,))], (0, None))
         place += int(at) == 0
         return (int(at) * len(servers) + place if place < len(servers) else 0), found
 
     async def _primaries(self) -> Sequence[Server]:
         if self.topology.can_move:
-            await self.runtime.alone()  # two steps: first the primaries are asked for
+            await self._runtime.alone()  # two steps: first the primaries are asked for
         try:
-            return await self.topology.survey(self.runtime)
+            return await self.topology.survey(self._runtime)
         except TROUBLE as error:  # without the primaries, the topology's own server raises the same
-            return self.failsafe.instead(error, self.topology.servers[:1], tuple)
+            return self._failsafe.instead(error, self.topology.servers[:1], tuple)
 
     def _reversed(self, name: str, head: str) -> str:
         """Return the key within *name*, which begins with *head* unless a KEY_FUNCTION made it."""
@@ -286,7 +290,7 @@ class Keyspace(Reading):
 
     async def akeys(self, search: str, version: Any = None, client: Any = None) -> list[str]:
         """Return all keys that match the glob *search*, each once."""
-        await self.runtime.alone()
+        await self._runtime.alone()
         return unique([key async for key in self.aiter_keys(search, None, client, version)])
 
     keys = blocking(akeys)
@@ -300,7 +304,7 @@ class Keyspace(Reading):
             cursor, page = await self.ascan(cursor, search, itersize, version, client)
             for key in page:
                 yield key
-            if not cursor or not self.goes_on(pages, cursor):
+            if not cursor or not self._goes_on(pages, cursor):
                 return
 
     iter_keys = iterating(aiter_keys)
@@ -324,14 +328,14 @@ class Keyspace(Reading):
         itersize: int | None = None,
     ) -> int | None:
         """Delete the keys that match the glob *pattern*, page by page, and return how many there were."""
-        self = self.through(client)
+        self = self._through(client)
         glob = self.make_pattern(pattern, version, prefix)
         await self._end_epoch(self.key_prefix if prefix is None else prefix, glob)
         return await self._unlink(glob, itersize)
 
     delete_pattern = blocking(adelete_pattern)
 
-    async def end_loads(self, glob: str) -> None:
+    async def _end_loads(self, glob: str) -> None:
         """Let nothing be stored that is being loaded now under a name that matches *glob*."""
         await self._end_epoch(self.key_prefix, glob)
 
@@ -340,43 +344,43 @@ class Keyspace(Reading):
 
         The *glob* is noted, so that a load of an entry that it does not match is stored in the next epoch.
         """
-        await self.runtime.alone()
+        await self._runtime.alone()
         epoch, gone = epoch_name(prefix), gone_name(prefix)
         home = self.topology.home(epoch)
         if monotonic() >= self.stats.unscripted + MINUTE:
             noted = glob if len(glob) <= LONGEST_GLOB else "*"
-            command = (c.FREE, c.ENDING, 2, epoch, gone, noted, self.lease_life)
-            ((reply,),) = await self.ask_all([(home, [command])], None, scripts=True)
+            command = (c.FREE, c.ENDING, 2, epoch, gone, noted, self._lease_life)
+            ((reply,),) = await self._ask_all([(home, [command])], None, scripts=True)
             if not isinstance(reply, ResponseError):
                 return
             if not c.refuses_scripts(reply):
-                self.instead(self.refusal(reply, command), None, (command,))
+                self._instead(self._refusal(reply, command), None, (command,))
                 return
         # Without the list nobody knows what was deleted, and all loads are refused.
-        await self.ask_all([(home, [(c.VOID, gone), (c.VOID, epoch)])], None)
+        await self._ask_all([(home, [(c.VOID, gone), (c.VOID, epoch)])], None)
 
     async def _unlink(self, pattern: str, itersize: int | None = None, *, tags: bool = False) -> int | None:
         """Delete the names that match *pattern*, the versions of tags only with *tags*; what is being loaded is not stored."""
-        await self.runtime.alone()
+        await self._runtime.alone()
         servers = await self._primaries()
         cursor, replies, pages = 0, list[Any](), c.Round()
         while True:
             server = servers[cursor % len(servers)]
             cursor, names = await self._page(cursor, pattern, itersize)
             if names is not None and not tags:
-                names = [name for name in names if not self.is_tag(name)]
+                names = [name for name in names if not self._is_tag(name)]
             if names is None:
                 replies.append(None)
             elif names:
-                replies += await self.unlink([(server, names)])
-            if cursor and not self.goes_on(pages, cursor):
+                replies += await self._unlink_names([(server, names)])
+            if cursor and not self._goes_on(pages, cursor):
                 return None
             if not cursor:
                 return None if None in replies else sum(map(int, replies))
 
     async def aclear(self, client: Any = None) -> None:
         """Empty the database, or with a KEY_PREFIX remove all entries with it, of every version."""
-        self = self.through(client)
+        self = self._through(client)
         scope = self.settings.options.clear
         if scope == "prefix" or (scope == "auto" and self.key_prefix):
             pattern = pattern_of_all(self.key_func, self.key_prefix)
@@ -387,7 +391,7 @@ class Keyspace(Reading):
                     None
                 )  # also what another process has deleted a moment ago: it is not on the server any more
         else:
-            await self.ask_all([(server, ((c.FLUSHDB,),)) for server in await self._primaries()], None)
+            await self._ask_all([(server, ((c.FLUSHDB,),)) for server in await self._primaries()], None)
 
     clear = blocking(aclear)
 

@@ -131,13 +131,13 @@ class Pipeline(Twinned):
     def __init__(self, of: Core, *, transaction: bool) -> None:
         # A pipeline does not tell which server has answered.
         near = of.near and Copyless(of.near)
-        self.recorder: Core = of.face(runtime=Recording(once=transaction), still=None, near=near)
+        self._recorder: Core = of._face(_runtime=Recording(once=transaction), _still=None, near=near)
         self.transaction = transaction
-        self.operations: list[Coroutine[Any, Any, Any]] = []
-        self.wait_by(AWAITING, BLOCKING)
+        self._collected: list[Coroutine[Any, Any, Any]] = []
+        self._wait_by(AWAITING, BLOCKING)
 
     def __getattr__(self, name: str) -> Callable[..., Pipeline]:
-        recorder = self.__dict__.get("recorder")
+        recorder = self.__dict__.get("_recorder")
         if recorder is None or name not in recorder.operations:
             known = recorder is not None and not name.startswith("_") and hasattr(recorder, name)
             hint = f": call cache.{name} itself" if known else ""
@@ -145,13 +145,13 @@ class Pipeline(Twinned):
         operation = getattr(recorder, f"a{name}")
 
         def collect(*args: Any, **kwargs: Any) -> Pipeline:
-            self.operations.append(operation(*args, **kwargs))
+            self._collected.append(operation(*args, **kwargs))
             return self
 
         return collect
 
     def __len__(self) -> int:
-        return len(self.operations)
+        return len(self._collected)
 
     def __bool__(self) -> bool:
         return True
@@ -162,8 +162,8 @@ class Pipeline(Twinned):
         The first error is raised when all operations have run; without *raise_on_error* errors are results, and
         the results' ``errors`` has them as well.
         """
-        run = Run(self, self.operations)
-        self.operations = []
+        run = Run(self, self._collected)
+        self._collected = []
         await run.all()
         if raise_on_error and run.results.errors:
             raise run.results.errors[min(run.results.errors)]
@@ -171,26 +171,26 @@ class Pipeline(Twinned):
 
     execute = blocking(aexecute)
 
-    async def exchange(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
+    async def _exchange(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
         """Return what each server replies, or the error with which it fails."""
-        one = not self.recorder.topology.one_by_one  # a slot that has moved is asked of another server
+        one = not self._recorder.topology.one_by_one  # a slot that has moved is asked of another server
         batches = [(server, _knowing(commands, one=one)) for server, commands in batches]
         try:
-            return list(await self.runtime.exchange_all(batches))
+            return list(await self._runtime.exchange_all(batches))
         except RedisError as error:
             return [error] * len(batches)
 
-    async def exchange_whole(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
+    async def _exchange_whole(self, batches: list[tuple[Server, list[Command]]]) -> list[Any]:
         """Return the server's replies to a transaction, as if each command had been sent alone."""
         names = [name for _, commands in batches for part in commands for name in c.named(part)[:1]]
-        self.recorder.together(names, "a transaction")
+        self._recorder._together(names, "a transaction")
         if len(batches) > 1:
             raise TypeError("a transaction takes only operations that are of one server")
         ((server, commands),) = batches
         # Leases end before the transaction: a user who may not touch them may still change entries.
         voids = [part for part in commands if part[0] is c.VOID]
         inside = [part for part in commands if not any(part[0] is verb for verb in (c.MULTI, c.EXEC, c.VOID))]
-        (outcome,) = await self.exchange([(server, [*voids, (c.MULTI,), *inside, (c.EXEC,)])])
+        (outcome,) = await self._exchange([(server, [*voids, (c.MULTI,), *inside, (c.EXEC,)])])
         if isinstance(outcome, Exception):
             return [outcome]
         replies = outcome[-1]
@@ -204,9 +204,9 @@ class Pipeline(Twinned):
         return self
 
     def __exit__(self, *_: object) -> None:
-        for operation in self.operations:
+        for operation in self._collected:
             operation.close()
-        self.operations.clear()
+        self._collected.clear()
 
     async def __aenter__(self) -> Self:
         return self
@@ -309,7 +309,7 @@ class Run:
         while isinstance(question, Work):
             answer = None
             try:
-                question.made = await self.pipeline.runtime.produce(question.make, question.refusal)
+                question.made = await self.pipeline._runtime.produce(question.make, question.refusal)
             except Exception as error:  # noqa: BLE001 - it is raised within the operation
                 let_pass(error)
                 answer = error
@@ -346,7 +346,7 @@ class Run:
                 spans[place].append((server, slice(len(batch), len(batch) + len(commands))))
                 batch.extend(commands)
         pipeline = self.pipeline
-        exchange = pipeline.exchange_whole if whole and pipeline.transaction else pipeline.exchange
+        exchange = pipeline._exchange_whole if whole and pipeline.transaction else pipeline._exchange
         outcomes = dict(zip(batches, await exchange(list(batches.items())), strict=True))
         answers: dict[int, list[list[Reply]] | Exception] = {}
         for place, own in spans.items():

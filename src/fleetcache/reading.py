@@ -58,7 +58,7 @@ class Found:
 class Reading(Judging):
     """The reads of plain values that operations use: of one name, or of several."""
 
-    async def read(
+    async def _read(
         self, name: str, client: Any = None, fresh: bool = False, stale: bool = False, hint: Hint | None = None
     ) -> Any:
         """Return the value called *name*, MISSING if there is none; with *fresh* from the primary, without a copy.
@@ -66,10 +66,10 @@ class Reading(Judging):
         With *stale* also a value whose fresh life has ended.  *hint* has the tags that the entry is said to have.
         """
         if client is not None:
-            self = self.through(client)
+            self = self._through(client)
         near = self.near
         if near is None:
-            if hint is not None or (self.hints.recent and (hint := self.hints.of(name)) is not None):
+            if hint is not None or (self._hints.recent and (hint := self._hints.of(name)) is not None):
                 return await self._read_hinted(name, hint, fresh=fresh, stale=stale)
             payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None)
             tally = self.tally
@@ -83,22 +83,22 @@ class Reading(Judging):
                 return self._unread(error, name, payload)
             if type(value) is Described:
                 metadata = value.metadata
-                judged = self.prompt(name, metadata, exact=stale)
-                judged = judged or await self.judgement(name, metadata, exact=stale, fresh=fresh)
+                judged = self._prompt(name, metadata, exact=stale)
+                judged = judged or await self._judgement(name, metadata, exact=stale, fresh=fresh)
                 if metadata.tags:
-                    self.note_tags(name, metadata, payload)
+                    self._note_tags(name, metadata, payload)
                 served = value.value if judged.serves(stale=stale) else MISSING
-                return self.counted(name, served, payload, judged.standing)
+                return self._counted(name, served, payload, judged.standing)
             if tally is not None:
                 group = tally.known[name]
                 group.server += 1
                 group.bytes_read += len(payload)
             return value
         if not fresh and (copy := near.copy(name)) is not None:
-            return self.served(copy, MISSING)
+            return self._served(copy, MISSING)
         return await self._fetch(near, name, fresh=fresh, stale=stale)
 
-    def counted(self, name: str, value: Any, payload: bytes | None, standing: Standing | None = None) -> Any:
+    def _counted(self, name: str, value: Any, payload: bytes | None, standing: Standing | None = None) -> Any:
         """Count a read that found *payload*, and return *value*, which its caller gets; MISSING if there is none."""
         if self.tally is not None:
             level = "missed" if value is MISSING else "stale" if standing is Standing.STALE else "server"
@@ -107,65 +107,65 @@ class Reading(Judging):
 
     def _unread(self, error: UnreadableValue, name: str, payload: bytes) -> Any:
         """Count a read that found a *payload* that cannot be read; return MISSING, or raise if UNREADABLE says so."""
-        self.note_unreadable(error, name)
-        return self.counted(name, MISSING, payload)
+        self._note_unreadable(error, name)
+        return self._counted(name, MISSING, payload)
 
-    async def find(self, name: str, client: Any = None, *, fresh: bool = False) -> Found:
-        """Return the entry called *name* as it is on the server, and leave a copy as `read` does; *fresh* as with `read`.
+    async def _find(self, name: str, client: Any = None, *, fresh: bool = False) -> Found:
+        """Return the entry called *name* as it is on the server, and leave a copy as `_read` does; *fresh* as with `_read`.
 
         This read is not counted; if it is a user's, the caller counts what comes of it.
         """
         if client is not None:
-            self = self.through(client)
+            self = self._through(client)
         near = self.near
         if near is None:
-            hint, known = self.hints.of(name), NOTHING
+            hint, known = self._hints.of(name), NOTHING
             if hint is None:
                 payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None)
             else:
                 payload, *versions = await self._payloads(c.MGET_NOW if fresh else c.MGET, [name, *hint.names])
-                known = self.owing(hint, dict(zip(hint.tags, versions, strict=True)))
+                known = self._owing(hint, dict(zip(hint.tags, versions, strict=True)))
             return await self._far(name, payload, hint, known, exact=True, fresh=fresh)
         found: Found = await self._fetch(near, name, fresh=fresh, look=True)
         return found
 
     async def _read_hinted(self, name: str, hint: Hint, *, fresh: bool, stale: bool) -> Any:
-        """Return what `read` returns without a near cache; the versions of the tags in *hint* are asked for with the entry."""
+        """Return what `_read` returns without a near cache; the versions of the tags in *hint* are asked for with the entry."""
         if hint.command is None or fresh:
             payload, *versions = await self._payloads(c.MGET_NOW if fresh else c.MGET, [name, *hint.names])
         else:
             payload, *versions = await self.ask(hint.command, None) or (None, *hint.names)
         if payload is None:
-            return self.counted(name, MISSING, None)
+            return self._counted(name, MISSING, None)
         if hint.head and versions == hint.versions and payload.startswith(hint.head) and not OWED.names:
             try:  # the same entry as before, so that its metadata need not be decoded
-                return self.counted(name, self.codec.behind(payload, hint.begins), payload)
+                return self._counted(name, self.codec.behind(payload, hint.begins), payload)
             except UnreadableValue as error:
                 return self._unread(error, name, payload)
-        known = self.owing(hint, dict(zip(hint.tags, versions, strict=True)))
+        known = self._owing(hint, dict(zip(hint.tags, versions, strict=True)))
         seen = await self._far(name, payload, hint, known, exact=stale, fresh=fresh)
-        return self.counted(name, seen.served(stale=stale), payload, seen.standing)
+        return self._counted(name, seen.served(stale=stale), payload, seen.standing)
 
     async def _far(
         self, name: str, payload: bytes | None, hint: Hint | None, known: Versions, *, exact: bool, fresh: bool
     ) -> Found:
         """Return the entry called *name*, read without a near cache; *known* are versions of the tags in *hint*."""
-        value = MISSING if payload is None else self.entry(payload, name)
+        value = MISSING if payload is None else self._entry(payload, name)
         if type(value) is not Described:
             if hint is not None and payload is not None:
-                self.hints.forget(name)
+                self._hints.forget(name)
             return Found(value, payload)
         metadata = value.metadata
         if metadata.tags:
-            self.note_tags(name, metadata, payload)
+            self._note_tags(name, metadata, payload)
         if hint is None or hint.scope != metadata.scope:
             known = NOTHING
-        judged = self.prompt(name, metadata, known, exact=exact)
-        return _found(value, payload, judged or await self.judgement(name, metadata, known, exact=exact, fresh=fresh))
+        judged = self._prompt(name, metadata, known, exact=exact)
+        return _found(value, payload, judged or await self._judgement(name, metadata, known, exact=exact, fresh=fresh))
 
-    async def examine(self, name: str, payload: bytes | None, *, exact: bool = True) -> Found:
-        """Return the entry called *name* whose *payload*, None for none, was read; *exact* as with `judgement`."""
-        value = MISSING if payload is None else self.entry(payload, name)
+    async def _examine(self, name: str, payload: bytes | None, *, exact: bool = True) -> Found:
+        """Return the entry called *name* whose *payload*, None for none, was read; *exact* as with `_judgement`."""
+        value = MISSING if payload is None else self._entry(payload, name)
         return await self._seen(name, value, payload, exact=exact, fresh=True)
 
     async def _seen(self, name: str, value: Any, payload: bytes | None, *, exact: bool, fresh: bool) -> Found:
@@ -173,11 +173,11 @@ class Reading(Judging):
         if type(value) is not Described:
             return Found(value, payload)
         metadata = value.metadata
-        judged = self.prompt(name, metadata, exact=exact)
-        judged = judged or await self.judgement(name, metadata, exact=exact, fresh=fresh)
+        judged = self._prompt(name, metadata, exact=exact)
+        judged = judged or await self._judgement(name, metadata, exact=exact, fresh=fresh)
         return _found(value, payload, judged)
 
-    async def read_many(
+    async def _read_many(
         self,
         named: Mapping[str, Any],
         client: Any = None,
@@ -186,14 +186,14 @@ class Reading(Judging):
         looked: dict[str, Found] | None = None,
         counted: bool = True,
     ) -> dict[Any, Any]:
-        """Return a dict from key to value, without the missing ones; *fresh* as with `read`.
+        """Return a dict from key to value, without the missing ones; *fresh* as with `_read`.
 
         *named* maps each name to its key.  The values that are not near are read in one round trip.  *looked* gets the
         entries with metadata as they were found, also those that are not fresh.  The reads are *counted* if they are a
         user's.
         """
         if client is not None:
-            self = self.through(client)
+            self = self._through(client)
         near, names = self.near, list(named)
         tally = self.tally if counted else None
         if near is None:
@@ -205,7 +205,7 @@ class Reading(Judging):
                 seen = await self._settle(found, paid, known, exact=exact, fresh=fresh)
                 for name, each in seen.items():
                     if each.metadata is not None:
-                        self.note_tags(name, each.metadata)
+                        self._note_tags(name, each.metadata)
                 if looked is not None:
                     looked.update(seen)
                 values = {named[name]: value for name, value in found.items()}
@@ -213,45 +213,45 @@ class Reading(Judging):
                 tally.read_all(names, named.values(), payloads, values)
             return values
         copies = {} if fresh else near.copies_of(names)
-        found = {name: self.served(copy, MISSING) for name, copy in copies.items()}
+        found = {name: self._served(copy, MISSING) for name, copy in copies.items()}
         if len(copies) < len(names):
             left = [name for name in names if name not in copies]
             found |= await self._fetch_many(near, left, looked, tally, fresh=fresh)
         return {key: found[name] for name, key in named.items() if found.get(name, MISSING) is not MISSING}
 
-    async def is_there(self, name: str, client: Any = None, *, fresh: bool = False, counted: bool = True) -> bool:
+    async def _is_there(self, name: str, client: Any = None, *, fresh: bool = False, counted: bool = True) -> bool:
         """Return whether there is an entry called *name*, of any kind, that is not stale.
 
-        *fresh* as with `read`; this read is *counted* if it is a user's.
+        *fresh* as with `_read`; this read is *counted* if it is a user's.
         """
         if client is not None:
-            self = self.through(client)
+            self = self._through(client)
         near = self.near
         if near is not None and not fresh and (copy := near.copy(name)) is not None:
             copy.hits += 1
             return copy.value is not PACKED or copy.payload is not None
         primary = fresh or near is not None
         exists = (c.EXISTS_NOW if primary else c.EXISTS, name)
-        found, shown = await self.ask_beside(exists, self.glimpse(name, primary=primary), False)
+        found, shown = await self._ask_beside(exists, self._glimpse(name, primary=primary), False)
         if near is not None:
-            self.overtake(name)
+            self._overtake(name)
         there = bool(found)
-        if not self.codec.is_plain(shown) and (metadata := await self.shown(name, shown, primary=primary)) is not None:
-            there = (await self.judgement(name, metadata, exact=False, fresh=fresh)).standing is Standing.FRESH
+        if not self.codec.is_plain(shown) and (metadata := await self._shown(name, shown, primary=primary)) is not None:
+            there = (await self._judgement(name, metadata, exact=False, fresh=fresh)).standing is Standing.FRESH
         if counted:
-            self.counted(name, there or MISSING, None)
+            self._counted(name, there or MISSING, None)
         return there
 
-    def glimpse(self, name: str, *, primary: bool) -> Command:
+    def _glimpse(self, name: str, *, primary: bool) -> Command:
         """Return the command that shows whether the entry called *name* has metadata, in the exchange of another one."""
         if self.codec.compresses:
             return (c.GLANCE_NOW if primary else c.GLANCE, name)
         return (c.GLIMPSE_NOW if primary else c.GLIMPSE, name, 0, GLIMPSE - 1)
 
-    async def shown(self, name: str, reply: Reply, *, primary: bool) -> Metadata | None:
+    async def _shown(self, name: str, reply: Reply, *, primary: bool) -> Metadata | None:
         """Return the metadata of the entry called *name*; None if it has none.
 
-        *reply* is that to `glimpse`: the beginning of a payload, or none of an entry of another kind or in an ignored outage.
+        *reply* is that to `_glimpse`: the beginning of a payload, or none of an entry of another kind or in an ignored outage.
         """
         if self.codec.is_plain(reply):
             return None
@@ -266,17 +266,17 @@ class Reading(Judging):
             return None if payload is None else self.codec.metadata(payload)
         return None
 
-    def overtake(self, name: str) -> None:
+    def _overtake(self, name: str) -> None:
         """Give up the copy of *name*: the caller has read past it, and may have seen a newer value."""
         if self.near is not None:
             self.near.forget((name,))
 
-    def served(self, copy: Entry, default: Any) -> Any:
+    def _served(self, copy: Entry, default: Any) -> Any:
         """Return the value of a copy that may be served, *default* if it is a copy of "missing"."""
         copy.hits += 1
         if copy.value is not PACKED:
             return copy.value
-        return self.value(copy.payload, copy.name, default)
+        return self._value(copy.payload, copy.name, default)
 
     # --- from a server ----------------------------------------------------------------------------
 
@@ -285,51 +285,51 @@ class Reading(Judging):
     ) -> Any:
         """Return the value called *name*, MISSING if there is none, or with *look* a `Found`; leave a copy for the next reader.
 
-        *fresh* and *stale* as with `read`.
+        *fresh* and *stale* as with `_read`.
         """
         name = str(name)  # a CacheKey becomes a plain text, with which the store is faster
         read = near.depart(name)
         if read is None:
             payload = await self.ask((c.GET_NOW if fresh else c.GET, name), None)
-            self.overtake(name)
-            entry = MISSING if payload is None else self.entry(payload, name)
+            self._overtake(name)
+            entry = MISSING if payload is None else self._entry(payload, name)
             seen = await self._seen(name, entry, payload, exact=look or stale, fresh=fresh)
-            return seen if look else self.counted(name, seen.served(stale=stale), payload, seen.standing)
+            return seen if look else self._counted(name, seen.served(stale=stale), payload, seen.standing)
         server = read.server or self.topology.home(name)  # always the primary: a replica may be older than a copy
         commands = ((c.GET_NOW, name), (c.PTTL_NOW, name)) if read.number else ((c.GET_NOW, name),)
         left = None  # the time to live, only if the primary itself has replied
         tally = self.tally
         began = 0.0 if tally is None else tally.asks(((server, commands),))
         try:
-            if self.runtime.blocks:  # written out, as in `ask`
+            if self._runtime.blocks:  # written out, as in `ask`
                 replies = server.exchange(commands)
             else:
-                replies = await self.runtime.exchange(server, commands)
+                replies = await self._runtime.exchange(server, commands)
             payload = replies[0]
             if type(payload) not in c.GET_NOW.answers:
-                self.check(payload, commands[0])
+                self._check_reply(payload, commands[0])
             if read.number and not isinstance(replies, Redirected) and type(replies[1]) is int:
                 left = replies[1]
             if began and tally is not None:
-                tally.answered(began, commands[0], payload, timed=not self.runtime.records)
+                tally.answered(began, commands[0], payload, timed=not self._runtime.records)
         except TROUBLE as error:
             if not is_outage(error) or self.topology.route((c.GET, name)) is server:
-                nothing = self.instead(error, Found(MISSING) if look else MISSING, ((c.GET, name),))
-                return nothing if look else self.counted(name, nothing, None)
+                nothing = self._instead(error, Found(MISSING) if look else MISSING, ((c.GET, name),))
+                return nothing if look else self._counted(name, nothing, None)
             payload = await self.ask((c.GET, name), None)  # a replica answers
         value: Any = MISSING
         if payload is not None:
             try:
                 value = self.codec.decode(payload)
             except UnreadableValue as error:
-                self.note_unreadable(error, name)
+                self._note_unreadable(error, name)
                 left = None
         if look or type(value) is Described:
             seen = await self._seen(name, value, payload, exact=look or stale, fresh=fresh)
             self._arrive(near, read, seen, left)
-            return seen if look else self.counted(name, seen.served(stale=stale), payload, seen.standing)
+            return seen if look else self._counted(name, seen.served(stale=stale), payload, seen.standing)
         near.arrive(read, value, payload, left)
-        return self.counted(name, value, payload)
+        return self._counted(name, value, payload)
 
     def _arrive(self, near: Near | Copyless, read: Read, seen: Found, left: Any) -> None:
         """Leave a copy of what *read* brought, if it may have one; *left* as with `Near.arrive`."""
@@ -344,7 +344,7 @@ class Reading(Judging):
     def _copy_life(self, near: Near | Copyless, read: Read | None, seen: Found, left: Any) -> int | None:
         """Return `_life`; None also for an entry with tags if there are not copies of all their versions."""
         life, metadata = _life(seen, left), seen.metadata
-        if life is not None and metadata is not None and metadata.tags and not self.bind(near, read, metadata):
+        if life is not None and metadata is not None and metadata.tags and not self._bind(near, read, metadata):
             return None
         return life
 
@@ -357,7 +357,7 @@ class Reading(Judging):
         *,
         fresh: bool,
     ) -> dict[str, Any]:
-        """Return the values of those *names* that have one; leave copies; *looked* as with `read_many`."""
+        """Return the values of those *names* that have one; leave copies; *looked* as with `_read_many`."""
         names = list(map(str, names))
         reads = near.depart_many(names)
         shares = [
@@ -369,12 +369,12 @@ class Reading(Judging):
             # From its primary, as in `_fetch`, unless that is away.
             asked = self.topology.route((c.GET, share[0])) if server.away else server
             times = [(c.PTTL_NOW, name) for name in share if name in reads] if reads and asked is server else []
-            plan.append((asked, [*self.batch(c.MGET_NOW, share), *times]))
+            plan.append((asked, [*self._batch(c.MGET_NOW, share), *times]))
         values: dict[str, Any] = {}
-        for (_, share), (_, commands), replies in zip(shares, plan, await self.ask_all(plan, None), strict=True):
+        for (_, share), (_, commands), replies in zip(shares, plan, await self._ask_all(plan, None), strict=True):
             timed = [command[1] for command in commands if command[0] is c.PTTL_NOW] if reads else []
             count = len(commands) - len(timed)
-            payloads = self.merged(c.MGET_NOW, replies[:count])
+            payloads = self._merged(c.MGET_NOW, replies[:count])
             if payloads is None:  # an ignored outage
                 if tally is not None:
                     tally.read_all(share, share, [None] * len(share), ())
@@ -428,11 +428,11 @@ class Reading(Judging):
     ) -> dict[str, Found]:
         """Put into *values* what the `Described` ones are worth, or take them out; return these as they were found.
 
-        *exact* and *fresh* as with `judgement`, *known* as with `judgements`.
+        *exact* and *fresh* as with `_judgement`, *known* as with `_judgements`.
         """
         described = {name: value for name, value in values.items() if type(value) is Described}
         entries = [(name, value.metadata) for name, value in described.items()]
-        judged = await self.judgements(entries, known, exact=exact, fresh=fresh)
+        judged = await self._judgements(entries, known, exact=exact, fresh=fresh)
         found = {}
         for (name, value), judgement in zip(described.items(), judged, strict=True):
             found[name] = seen = _found(value, payloads.get(name), judgement)
@@ -443,7 +443,7 @@ class Reading(Judging):
 
     async def _payloads_tagged(self, verb: Verb, names: list[str]) -> tuple[list[bytes | None], Mapping[str, Versions]]:
         """Return what `_payloads` returns, and the versions of the tags that the entries had when they were read last."""
-        known_before = self.hints
+        known_before = self._hints
         hints = [hint for name in names if (hint := known_before.of(name)) is not None] if known_before.recent else []
         if not hints:
             return await self._payloads(verb, names), NOWHERE
@@ -453,12 +453,12 @@ class Reading(Judging):
         known: dict[str, dict[str, bytes | None]] = {}
         for hint in hints:
             found = {tag: versions[name] for tag, name in zip(hint.tags, hint.names, strict=True)}
-            known.setdefault(hint.scope, {}).update(self.owing(hint, found))
+            known.setdefault(hint.scope, {}).update(self._owing(hint, found))
         return payloads[: len(names)], known
 
     async def _payloads(self, verb: Verb, names: list[str]) -> list[bytes | None]:
         """Return the payload of each of *names*, None if there is none or its server is away."""
-        answers = await self.ask_many(verb, names, None)
+        answers = await self._ask_many(verb, names, None)
         if len(answers) == 1 and len(answers[0][1] or ()) == len(names):
             payloads: list[bytes | None] = answers[0][1]
             return payloads
@@ -473,7 +473,7 @@ class Reading(Judging):
         if None in payloads:
             there = [payload is not None for payload in payloads]
             keys, names, payloads = compress(keys, there), compress(names, there), list(compress(payloads, there))
-        values = zip(keys, self.entries(payloads, names), strict=True)
+        values = zip(keys, self._entries(payloads, names), strict=True)
         return {key: value for key, value in values if value is not MISSING}
 
 

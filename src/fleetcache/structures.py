@@ -33,8 +33,8 @@ class Structure(Core):
         """Return one value, None if there is none; with *count* a list of at most *count* values."""
         name = self.name(key, version)
         if count is not None:
-            return self.decoded_all(await self.ask((verb, name, count), None, client) or (), name)
-        return self.value(await self.ask((verb, name), None, client), name)
+            return self._decoded_all(await self.ask((verb, name, count), None, client) or (), name)
+        return self._value(await self.ask((verb, name), None, client), name)
 
 
 class Hashes(Core):
@@ -70,7 +70,7 @@ class Hashes(Core):
     async def ahget(self, key: Any, field: Any, default: Any = None, version: Any = None, client: Any = None) -> Any:
         """Return the value of *field*, or *default*."""
         name = self.name(key, version)
-        return self.value(await self.ask((c.HGET, name, field), None, client), name, default)
+        return self._value(await self.ask((c.HGET, name, field), None, client), name, default)
 
     hget = blocking(ahget)
 
@@ -80,7 +80,7 @@ class Hashes(Core):
         if not fields:
             return []
         payloads = await self.ask((c.HMGET, name, *fields), [None] * len(fields), client)
-        return [self.value(payload, name) for payload in payloads]
+        return [self._value(payload, name) for payload in payloads]
 
     hmget = blocking(ahmget)
 
@@ -97,7 +97,7 @@ class Hashes(Core):
     async def ahvals(self, key: Any, version: Any = None, client: Any = None) -> list[Any]:
         """Return the values of all fields."""
         name = self.name(key, version)
-        return self.decoded_all(await self.ask((c.HVALS, name), [], client), name)
+        return self._decoded_all(await self.ask((c.HVALS, name), [], client), name)
 
     hvals = blocking(ahvals)
 
@@ -183,9 +183,9 @@ class Sets(Structure):
     sunion = blocking(asunion)
 
     async def _combine(self, verb: Verb, keys: tuple[Any, ...], version: Any, client: Any) -> Any:
-        names = self.names(keys, version)
-        self.together(names, verb.decode())
-        return {*self.decoded_all(await self.ask((verb, *names), (), client), names[0])}
+        names = self._names(keys, version)
+        self._together(names, verb.decode())
+        return {*self._decoded_all(await self.ask((verb, *names), (), client), names[0])}
 
     async def asdiffstore(
         self, dest: Any, *keys: Any, version_dest: Any = None, version_keys: Any = None, client: Any = None
@@ -210,8 +210,8 @@ class Sets(Structure):
     async def _store(
         self, verb: Verb, dest: Any, keys: tuple[Any, ...], version_dest: Any, version_keys: Any, client: Any
     ) -> int | None:
-        names = [self.name(dest, version_dest), *self.names(keys, version_keys)]
-        self.together(names, verb.decode())
+        names = [self.name(dest, version_dest), *self._names(keys, version_keys)]
+        self._together(names, verb.decode())
         return _number(await self.ask((verb, *names), None, client))
 
     async def asismember(self, key: Any, member: Any, version: Any = None, client: Any = None) -> bool:
@@ -230,8 +230,8 @@ class Sets(Structure):
 
     async def asmove(self, source: Any, destination: Any, member: Any, version: Any = None, client: Any = None) -> bool:
         """Move *member* from one set to another, and return whether it was in the first."""
-        names = self.names((source, destination), version)
-        self.together(names, "SMOVE")
+        names = self._names((source, destination), version)
+        self._together(names, "SMOVE")
         (payload,) = await self.encoded((member,))
         return bool(await self.ask((c.SMOVE, *names, payload), False, client))
 
@@ -257,7 +257,7 @@ class Sets(Structure):
 
         *match* is encoded as a member is, and then used as a glob pattern.
         """
-        await self.runtime.alone()
+        await self._runtime.alone()
         return {member async for member in self.asscan_iter(key, match, count, version, client)}
 
     sscan = blocking(asscan)
@@ -274,9 +274,9 @@ class Sets(Structure):
         cursor, pages = 0, c.Round()
         while True:
             at, payloads = await self.ask((c.SSCAN, name, cursor, *pattern, *size), (0, []), client)
-            for member in self.decoded_all(payloads, name):
+            for member in self._decoded_all(payloads, name):
                 yield member
-            if not (cursor := int(at)) or not self.goes_on(pages, cursor):
+            if not (cursor := int(at)) or not self._goes_on(pages, cursor):
                 return
 
     sscan_iter = iterating(asscan_iter)
@@ -530,14 +530,14 @@ class Lists(Structure):
     async def alrange(self, key: Any, start: int, end: int, version: Any = None, client: Any = None) -> list[Any]:
         """Return the values from *start* to *end*, both included; -1 is the last."""
         name = self.name(key, version)
-        return self.decoded_all(await self.ask((c.LRANGE, name, start, end), [], client), name)
+        return self._decoded_all(await self.ask((c.LRANGE, name, start, end), [], client), name)
 
     lrange = blocking(alrange)
 
     async def alindex(self, key: Any, index: int, version: Any = None, client: Any = None) -> Any:
         """Return the value at *index*, or None."""
         name = self.name(key, version)
-        return self.value(await self.ask((c.LINDEX, name, index), None, client), name)
+        return self._value(await self.ask((c.LINDEX, name, index), None, client), name)
 
     lindex = blocking(alindex)
 

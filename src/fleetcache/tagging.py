@@ -57,7 +57,7 @@ class Hint(NamedTuple):
     command: Command | None = None
     """Asks for the entry and the versions; None if they are on several servers or slots."""
     head: bytes = b""
-    """The metadata with which the entry was found, if that says nothing of time: with `versions` it is fresh."""
+    """The metadata with which the entry was found, if that says nothing of time: with `_versions` it is fresh."""
     begins: int = 0
     """Where the serializer reads on behind it; a pickle is read from its beginning."""
     versions: Sequence[bytes] = ()
@@ -119,41 +119,41 @@ def _shown(what: Any) -> str:
 class Tagging(Core):
     """The versions of tags: what they are now, and which a new entry gets."""
 
-    hints: Hints
+    _hints: Hints
     """The tags of entries that were read without a near cache, in all caches of this configuration."""
 
-    def tag_name(self, tag: str, version: Any = None) -> str:
+    def _tag_name(self, tag: str, version: Any = None) -> str:
         """Return the name under which the version of *tag* is stored."""
         return self.name(TAG + tag, version)
 
-    def hint(self, name: str, tags: Iterable[str], version: Any = None) -> Hint | None:
+    def _hint(self, name: str, tags: Iterable[str], version: Any = None) -> Hint | None:
         """Return the tags that the entry called *name* had when it was read last, else *tags*, which it is said to have."""
-        known = self.hints.of(name)
+        known = self._hints.of(name)
         if known is not None and not isinstance(tags, str):
             return known
         found = checked(tags)
         scope = str(self.version if version is None else version)
-        return Hint(scope, found, tuple(self.tag_name(tag, version) for tag in found)) if found else None
+        return Hint(scope, found, tuple(self._tag_name(tag, version) for tag in found)) if found else None
 
-    def owing(self, hint: Hint, versions: dict[str, bytes | None]) -> dict[str, bytes | None]:
+    def _owing(self, hint: Hint, versions: dict[str, bytes | None]) -> dict[str, bytes | None]:
         """Return *versions* of tags, without those whose invalidation the server has not received."""
         if OWED.names:
             owed = OWED.among(hint.names)
             versions.update((tag, None) for tag, name in zip(hint.tags, hint.names, strict=True) if name in owed)
         return versions
 
-    def note_tags(self, name: str, metadata: Metadata, payload: bytes | None = None) -> None:
+    def _note_tags(self, name: str, metadata: Metadata, payload: bytes | None = None) -> None:
         """Remember the tags of the entry called *name*, which was read, and of its *payload* what saves decoding it."""
-        known = self.hints.of(name)
+        known = self._hints.of(name)
         if not metadata.tags:
             if known is not None:
-                self.hints.forget(name)
+                self._hints.forget(name)
             return
         tags = tuple([tag for tag, _ in metadata.tags])
         same = known is not None and known.tags == tags and known.scope == metadata.scope
         if known is not None and same and (payload is None or (known.head and payload.startswith(known.head))):
             return
-        names = tuple([str(self.tag_name(tag, metadata.scope or None)) for tag in tags])
+        names = tuple([str(self._tag_name(tag, metadata.scope or None)) for tag in tags])
         hint = Hint(metadata.scope, tags, names)
         if not self.topology.one_by_one and self.topology.together([name, *names]):
             hint = hint._replace(command=(c.MGET, name, *names))
@@ -162,9 +162,9 @@ class Tagging(Core):
                 begins = 0 if payload[:1] in PICKLED else found[1]
                 versions = [version for _, version in metadata.tags]
                 hint = hint._replace(head=payload[: found[1]], begins=begins, versions=versions)
-        self.hints.note(name, hint)
+        self._hints.note(name, hint)
 
-    def is_tag(self, name: str | bytes) -> bool:
+    def _is_tag(self, name: str | bytes) -> bool:
         """Whether *name* is that of a tag's version: in any version of this cache, or as its KEY_FUNCTION shows it."""
         if type(name) is bytes:
             if IN_BYTES not in name:
@@ -179,7 +179,7 @@ class Tagging(Core):
         begins = f"{self.key_prefix}:"
         return name.startswith(begins) and name[len(begins) :].partition(":")[2].startswith(TAG)
 
-    async def versions(
+    async def _versions(
         self, tags: Iterable[str], version: Any = None, *, fresh: bool = False
     ) -> dict[str, bytes | None]:
         """Return the version that each of *tags* has now, None if it has none or its server is away.
@@ -187,12 +187,12 @@ class Tagging(Core):
         With *fresh* the primaries are asked, even if copies of the versions are near.
         """
         tags = list(tags)
-        names = [self.tag_name(tag, version) for tag in tags]
+        names = [self._tag_name(tag, version) for tag in tags]
         found: dict[str, bytes | None] = dict.fromkeys(names)
         if names:
             near = self.near
             if near is None:
-                for places, reply in await self.ask_many(c.MGET_NOW if fresh else c.MGET, names, None):
+                for places, reply in await self._ask_many(c.MGET_NOW if fresh else c.MGET, names, None):
                     found.update((names[place], each) for place, each in zip(places, reply or (), strict=False))
             else:
                 copies = {} if fresh else near.copies_of(names)
@@ -212,14 +212,14 @@ class Tagging(Core):
         for server, places in shares:
             share = [names[place] for place in places]
             plan.append(
-                (server, [*self.batch(c.MGET_NOW, share), *((c.PTTL_NOW, name) for name in share if name in reads)])
+                (server, [*self._batch(c.MGET_NOW, share), *((c.PTTL_NOW, name) for name in share if name in reads)])
             )
         found: dict[str, bytes | None] = {}
-        for (_, places), (_, commands), replies in zip(shares, plan, await self.ask_all(plan, None), strict=True):
+        for (_, places), (_, commands), replies in zip(shares, plan, await self._ask_all(plan, None), strict=True):
             share = [names[place] for place in places]
             timed = [command[1] for command in commands if command[0] is c.PTTL_NOW]
             count = len(commands) - len(timed)
-            versions = self.merged(c.MGET_NOW, replies[:count])
+            versions = self._merged(c.MGET_NOW, replies[:count])
             if versions is None:
                 continue  # an ignored outage
             found.update(zip(share, versions, strict=True))
@@ -229,9 +229,9 @@ class Tagging(Core):
             near.arrive_many(share, reads, there, versions, {name: lefts.get(name) for name in there})
         return found
 
-    def bind(self, near: Near | Copyless, read: Read | None, metadata: Metadata) -> bool:
+    def _bind(self, near: Near | Copyless, read: Read | None, metadata: Metadata) -> bool:
         """Let the copy that *read* leaves depend on the copies of its tags' versions; return whether all are there."""
-        wanted = [(self.tag_name(tag, metadata.scope or None), version) for tag, version in metadata.tags]
+        wanted = [(self._tag_name(tag, metadata.scope or None), version) for tag, version in metadata.tags]
         copies = near.copies_of([name for name, _ in wanted]) if read is not None and read.number else {}
         bound = tuple(copies[name] for name, version in wanted if name in copies and copies[name].value == version)
         if read is None or len(bound) < len(wanted):
@@ -239,19 +239,19 @@ class Tagging(Core):
         read.tags = bound
         return True
 
-    async def tagged(
+    async def _tagged(
         self, values: Collection[Any], tags: Iterable[str], lifetime: int | None, version: Any, client: Any
     ) -> list[bytes | int] | None:
         """Return the payloads of *values*, each with all of *tags* as they are now; None in an ignored outage."""
         tags = checked(tags)
-        await self.runtime.alone()
-        captured = await self.through(client).capture(tags, lifetime, version)
+        await self._runtime.alone()
+        captured = await self._through(client)._capture(tags, lifetime, version)
         if captured is None:
             return None
         scope = str(self.version if version is None else version)
         return await self.encoded(values, metadata=[Metadata(tags=captured, scope=scope) for _ in values])
 
-    async def capture(self, tags: Sequence[str], lifetime: int | None, version: Any = None) -> Tags | None:
+    async def _capture(self, tags: Sequence[str], lifetime: int | None, version: Any = None) -> Tags | None:
         """Return *tags* with their versions for an entry that is made from now on; None in an ignored outage.
 
         The versions are made if there are none, and live longer than the entry, which lives for *lifetime*
@@ -261,8 +261,8 @@ class Tagging(Core):
             return ()
         if monotonic() < self.stats.unscripted + MINUTE:
             return await self._capture_plainly(tags, lifetime, version)
-        plan = self.captures(tags, lifetime, version)
-        answers = await self.ask_all([(server, commands) for server, _, commands in plan], None, scripts=True)
+        plan = self._capture_plan(tags, lifetime, version)
+        answers = await self._ask_all([(server, commands) for server, _, commands in plan], None, scripts=True)
         found: dict[str, bytes] = {}
         for (_, places, commands), replies in zip(plan, answers, strict=True):
             for command, reply in zip(commands, replies, strict=True):
@@ -270,20 +270,20 @@ class Tagging(Core):
                     self.stats.unscripted = monotonic()
                     return await self._capture_plainly(tags, lifetime, version)
                 if isinstance(reply, ResponseError):
-                    self.instead(self.refusal(reply, command), None, (command,))
+                    self._instead(self._refusal(reply, command), None, (command,))
                 if type(reply) is not list:
                     return None
             found.update(zip([tags[place] for place in places], chain(*replies), strict=True))
         return tuple((tag, found[tag]) for tag in tags)
 
-    def captures(
+    def _capture_plan(
         self, tags: Sequence[str], lifetime: int | None, version: Any = None
     ) -> list[tuple[Server, list[int], list[Command]]]:
         """Return for each server the places of the *tags* that it holds, and the commands that capture their versions.
 
         The replies to the commands of one server, one after another, are the versions at those places.
         """
-        names = [self.tag_name(tag, version) for tag in tags]
+        names = [self._tag_name(tag, version) for tag in tags]
         return [
             (server, places, self._captures([names[place] for place in places], lifetime))
             for server, places in self.topology.shares(names, reads=False)
@@ -299,7 +299,7 @@ class Tagging(Core):
 
     async def _capture_plainly(self, tags: Sequence[str], lifetime: int | None, version: Any) -> Tags | None:
         """Capture without scripts, which this user may not run."""
-        names = [self.tag_name(tag, version) for tag in tags]
+        names = [self._tag_name(tag, version) for tag in tags]
         life, longer = _lives(lifetime)
         words = () if life == "" else ("PX", longer)
         shares = self.topology.shares(names, reads=False)
@@ -309,7 +309,7 @@ class Tagging(Core):
             adds = [(c.ADD, names[place], made[place], *words, "NX", "GET") for place in places]
             plan.append((server, [*adds, *((c.PTTL_NOW, names[place]) for place in places)]))
         found: list[bytes] = made
-        for (server, places), replies in zip(shares, await self.ask_all(plan, None), strict=True):
+        for (server, places), replies in zip(shares, await self._ask_all(plan, None), strict=True):
             if any(type(left) is not int for left in replies[len(places) :]):
                 return None
             for place, there, left in zip(places, replies, replies[len(places) :], strict=False):
@@ -320,7 +320,7 @@ class Tagging(Core):
                     )
                     later.append((server, (longer_life,)))
         if later:
-            await self.ask_all(later, None)
+            await self._ask_all(later, None)
         return tuple(zip(tags, found, strict=True))
 
 

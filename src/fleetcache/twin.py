@@ -29,11 +29,11 @@ class Twinned:
     finds attributes and methods faster in an instance that has its own.)
     """
 
-    own: ClassVar[frozenset[str]] = frozenset(("still", "runtime", "_faces"))
+    _own: ClassVar[frozenset[str]] = frozenset(("_still", "_runtime", "_faces"))
     """The attributes by which faces of one object differ."""
 
-    runtime: Any
-    still: Self | None
+    _runtime: Any
+    _still: Self | None
     _faces: list[Self]
     """Empty if there is one only: a reference to itself would keep it, and a client that it leads to, for the collector."""
 
@@ -41,21 +41,21 @@ class Twinned:
         self: Self = join(object.__new__(cls), object.__new__(cls))
         return self
 
-    def wait_by(self, awaiting: Any, still: Any) -> None:
+    def _wait_by(self, awaiting: Any, still: Any) -> None:
         """Give this object and its twin their runtimes; called once, by the constructor."""
-        object.__setattr__(self, "runtime", awaiting)
-        object.__setattr__(self.still, "runtime", still)
+        object.__setattr__(self, "_runtime", awaiting)
+        object.__setattr__(self._still, "_runtime", still)
 
-    def begin_with(self, **attributes: Any) -> None:
+    def _begin_with(self, **attributes: Any) -> None:
         """Give a new object these attributes, on both faces: faster than one after another."""
         vars(self).update(attributes)
-        if self.still is not None:
-            vars(self.still).update(attributes)
+        if self._still is not None:
+            vars(self._still).update(attributes)
 
-    def face(self, kind: Any = None, **own: Any) -> Self:
+    def _face(self, kind: Any = None, **own: Any) -> Self:
         """Return another face of this object as it is now: without a twin, and with the attributes in *own*."""
         face: Self = join(object.__new__(kind or type(self)))
-        vars(face).update({"runtime": self.runtime} | self._attributes() | own)
+        vars(face).update({"_runtime": self._runtime} | self._attributes() | own)
         return face
 
     def __copy__(self) -> Self:
@@ -63,7 +63,7 @@ class Twinned:
         copy = type(self).__new__(type(self))
         for name, value in self._attributes().items():
             setattr(copy, name, value)
-        copy.wait_by(self.runtime, self.runtime if self.still is None else self.still.runtime)
+        copy._wait_by(self._runtime, self._runtime if self._still is None else self._still._runtime)
         return copy
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -76,7 +76,7 @@ class Twinned:
     def _attributes(self) -> dict[str, Any]:
         """Return the attributes that a copy or a new face of this object gets."""
         kind: Any = type(self)
-        hidden, own = methods(kind), kind.own
+        hidden, own = methods(kind), kind._own
         return {name: value for name, value in vars(self).items() if name not in hidden and name not in own}
 
     def _is_method(self, name: str) -> bool:
@@ -107,7 +107,7 @@ def join(face: Any, *twin: Any) -> Any:
     faces = [face, *twin]
     for each, still in zip(faces, (*twin, None), strict=True):
         object.__setattr__(each, "_faces", faces if twin else [])
-        object.__setattr__(each, "still", still)
+        object.__setattr__(each, "_still", still)
     return face
 
 
@@ -164,7 +164,7 @@ class blocking(_Face[S, P, Coroutine[Any, Any, T]]):  # noqa: N801 - used as a f
     def face(self, method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[S, P], T]:
         def face(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
             try:
-                coroutine = method(self.still or self, *args, **kwargs)
+                coroutine = method(self._still or self, *args, **kwargs)
             except TypeError as error:  # wrong arguments: the error names the coroutine
                 text = str(error).replace(f"{method.__qualname__}()", f"{face.__qualname__}()")
                 if type(error) is not TypeError or text == str(error):
@@ -183,7 +183,7 @@ class iterating(_Face[S, P, AsyncIterator[T]]):  # noqa: N801 - as `blocking`
 
     def face(self, method: Callable[Concatenate[S, P], AsyncIterator[T]]) -> Callable[Concatenate[S, P], Iterator[T]]:
         def face(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
-            items = method(self.still or self, *args, **kwargs)
+            items = method(self._still or self, *args, **kwargs)
             with suppress(StopAsyncIteration):
                 while True:
                     yield complete(anext(items))  # type: ignore[arg-type]  # as good as a coroutine

@@ -69,8 +69,8 @@ class Values(Reading):
         its first reader in the process a round trip; the entry's own tags decide.
         """
         name = self.name(key, version)
-        hint = None if tags is None else self.hint(name, tags, version)
-        value = await self.read(name, client, fresh, stale, hint)
+        hint = None if tags is None else self._hint(name, tags, version)
+        value = await self._read(name, client, fresh, stale, hint)
         return default if value is MISSING else value
 
     def get(
@@ -85,23 +85,23 @@ class Values(Reading):
     ) -> Any:
         # Written by hand: a near hit takes less time than creating a coroutine.  See `Near.copy`.  The last three are not
         # keyword-only, as those of `aget` are: CPython looks up the default of each such argument in a dict.
-        if self.head is not None and type(key) is str and version is client is None and not fresh:
-            name = self.head + key
+        if self._head is not None and type(key) is str and version is client is None and not fresh:
+            name = self._head + key
             near: Any = self.near
             copy = near.copies.get(name)
             if copy is not None:
                 now = clock()
                 if now < copy.deadline and now < copy.epoch.until:
                     if copy.value is PACKED:
-                        return self.served(copy, default)
+                        return self._served(copy, default)
                     copy.hits += 1
                     return copy.value
-            if self.warns:
+            if self._warns:
                 self._warn(name)
         else:
             name = self.name(key, version)
-        hint = None if tags is None else self.hint(name, tags, version)
-        value = complete((self.still or self).read(name, client, fresh, stale, hint))
+        hint = None if tags is None else self._hint(name, tags, version)
+        value = complete((self._still or self)._read(name, client, fresh, stale, hint))
         return default if value is MISSING else value
 
     get.__doc__ = aget.__doc__
@@ -128,34 +128,34 @@ class Values(Reading):
         expiry = self.milliseconds(timeout)
         if expiry is not None and expiry <= 0:
             if nx:
-                return not await self.is_there(name, client, fresh=True, counted=False)
-            return self._deleted(name, await self.ask_voiding((c.DEL, name), 0, None, client))
+                return not await self._is_there(name, client, fresh=True, counted=False)
+            return self._deleted(name, await self._ask_voiding((c.DEL, name), 0, None, client))
         if tags:
-            found = await self.tagged((value,), tags, expiry, version, client)
+            found = await self._tagged((value,), tags, expiry, version, client)
             if found is None:
-                return nx and self.added_in_outage(key)
+                return nx and self._added_in_outage(key)
             (payload,) = found
-        elif self.runtime.blocks:  # written out: it saves each `set` a coroutine
+        elif self._runtime.blocks:  # written out: it saves each `set` a coroutine
             payload = self.codec.encode(value)
         else:
             (payload,) = await self.encoded((value,))
         if not (nx or xx):  # written out: every `set` comes by here
             if expiry is None:
                 stored = await self.ask((c.SET, name, payload), False, client)
-            elif expiry >= self.lease_life:
+            elif expiry >= self._lease_life:
                 stored = await self.ask((c.SET, name, payload, "PX", expiry), False, client)
             else:
-                stored = await self.ask_voiding((c.SET, name, payload, "PX", expiry), expiry, False, client)
+                stored = await self._ask_voiding((c.SET, name, payload, "PX", expiry), expiry, False, client)
             if stored and self.tally is not None:
                 self.tally.wrote(name, payload)
             return bool(stored)
         if nx and xx:
             raise DataError("nx and xx exclude each other")
         if nx:
-            return await self._set_new(name, payload, expiry, self.added_in_outage(key), client)
+            return await self._set_new(name, payload, expiry, self._added_in_outage(key), client)
         lifetime = () if expiry is None else ("PX", expiry)
         command = (c.SET_IF, name, payload, *lifetime, "XX")
-        return self._wrote(name, payload, await self.ask_voiding(command, expiry, False, client))
+        return self._wrote(name, payload, await self._ask_voiding(command, expiry, False, client))
 
     def set(
         self,
@@ -171,8 +171,8 @@ class Values(Reading):
     ) -> bool:
         # By hand: `blocking` passes on any arguments, which takes 0.4 µs longer.
         if tags:
-            return complete(Values.aset(self.still or self, key, value, timeout, version, client, nx, xx, tags=tags))
-        return complete(Values.aset(self.still or self, key, value, timeout, version, client, nx, xx))
+            return complete(Values.aset(self._still or self, key, value, timeout, version, client, nx, xx, tags=tags))
+        return complete(Values.aset(self._still or self, key, value, timeout, version, client, nx, xx))
 
     set.__doc__ = aset.__doc__  # noqa: A003 - the method is meant
 
@@ -194,15 +194,15 @@ class Values(Reading):
         Within a transaction, and on a pipeline of the caller's, any entry counts.
         """
         lifetime = () if expiry is None else ("PX", expiry)
-        if self.runtime.once or is_pipeline(client):
+        if self._runtime.once or is_pipeline(client):
             command = (c.SET_IF, name, payload, *lifetime, "NX")
-            stored = await self.ask_voiding(command, expiry, MISSING, client)
+            stored = await self._ask_voiding(command, expiry, MISSING, client)
             return instead if stored is MISSING else self._wrote(name, payload, stored)
-        self = self.through(client)
+        self = self._through(client)
         while True:
             try:
                 command = (c.ADD, name, payload, *lifetime, "NX", "GET")
-                there = await self.ask_voiding(command, expiry, MISSING)
+                there = await self._ask_voiding(command, expiry, MISSING)
             except ResponseError as error:
                 if "WRONGTYPE" not in str(error):
                     raise
@@ -210,15 +210,15 @@ class Values(Reading):
             if there is MISSING or there is None:
                 return instead if there is MISSING else self._wrote(name, payload, stored=True)
             try:
-                if (await self.examine(name, there)).served() is not MISSING:
+                if (await self._examine(name, there)).served() is not MISSING:
                     return False
             except UnreadableValue:
                 return False  # with UNREADABLE = "raise" it is there for everybody
-            stored = await self.run(c.SWAP, name, there, payload, *lifetime, instead=MISSING)
+            stored = await self._run(c.SWAP, name, there, payload, *lifetime, instead=MISSING)
             if stored:
                 return instead if stored is MISSING else self._wrote(name, payload, stored=True)
 
-    def added_in_outage(self, key: Any) -> bool:
+    def _added_in_outage(self, key: Any) -> bool:
         """Return the result of `add` in an ignored outage."""
         return False
 
@@ -240,8 +240,8 @@ class Values(Reading):
         keys = list(keys or ())
         if not keys:
             return {}
-        named = dict(zip(self.names(keys, version), keys, strict=True))
-        return await self.read_many(named, client, fresh=fresh)
+        named = dict(zip(self._names(keys, version), keys, strict=True))
+        return await self._read_many(named, client, fresh=fresh)
 
     get_many = blocking(aget_many)
 
@@ -261,14 +261,14 @@ class Values(Reading):
         if not data:
             return []
         expiry = self.milliseconds(timeout)
-        names = self.names(data, version)
+        names = self._names(data, version)
         writes: list[tuple[Any, ...]]
         payloads: list[bytes | int] | None = []
         if expiry is not None and expiry <= 0:
             writes = [(c.DEL, name) for name in names]
         else:
             payloads = await (
-                self.tagged(data.values(), tags, expiry, version, client) if tags else self.encoded(data.values())
+                self._tagged(data.values(), tags, expiry, version, client) if tags else self.encoded(data.values())
             )
             if payloads is None:
                 return list(data)
@@ -280,14 +280,14 @@ class Values(Reading):
         # A transaction cannot concern several slots; the caller's own client gets plain commands.
         whole = client is None and not self.topology.one_by_one
         first, last = (((c.MULTI,),), ((c.EXEC,),)) if whole else ((), ())
-        self = self.through(client)
+        self = self._through(client)
         shares = self.topology.shares(names, reads=False)
         plan = []
         for server, places in shares:
-            short = expiry is not None and expiry < self.lease_life
-            voids = self.voids([names[place] for place in places]) if short else ()
+            short = expiry is not None and expiry < self._lease_life
+            voids = self._voids([names[place] for place in places]) if short else ()
             plan.append((server, [*voids, *first, *[writes[place] for place in places], *last]))
-        answers = zip(shares, await self.ask_all(plan, None), strict=True)
+        answers = zip(shares, await self._ask_all(plan, None), strict=True)
         failed = {place for (_, places), replies in answers if replies[-1] is None for place in places}
         if self.tally is not None:
             self._count_writes(names, payloads or (), failed)
@@ -309,18 +309,18 @@ class Values(Reading):
     async def adelete(self, key: Any, version: Any = None, prefix: str | None = None, client: Any = None) -> bool:
         """Delete *key*, and return whether there was an entry."""
         name = self.name(key, version, prefix)
-        return self._deleted(name, await self.ask_voiding((c.DEL, name), 0, None, client))
+        return self._deleted(name, await self._ask_voiding((c.DEL, name), 0, None, client))
 
     delete = blocking(adelete)
 
     async def adelete_many(self, keys: Iterable[Any], version: Any = None, client: Any = None) -> int | None:
         """Delete *keys* and return how many entries there were; None if *keys* is empty, as in Django."""
-        names = unique(self.names(keys, version))
+        names = unique(self._names(keys, version))
         if not names:
             return None
-        self = self.through(client)
+        self = self._through(client)
         shares = self.topology.shares(names, reads=False)
-        counts = await self.unlink([(server, [names[place] for place in places]) for server, places in shares])
+        counts = await self._unlink_names([(server, [names[place] for place in places]) for server, places in shares])
         return None if None in counts else sum(count or 0 for count in counts)
 
     delete_many = blocking(adelete_many)
@@ -330,7 +330,7 @@ class Values(Reading):
 
         The value is not sent, only its beginning; with a COMPRESSOR it is, because its beginning shows nothing.
         """
-        return await self.is_there(self.name(key, version), client, fresh=fresh)
+        return await self._is_there(self.name(key, version), client, fresh=fresh)
 
     has_key = blocking(ahas_key)
 
@@ -342,19 +342,19 @@ class Values(Reading):
 
         The server is asked in any case.  With *fresh* it does not matter whether there is a copy.
         """
-        name, self = self.name(key, version), self.through(client)
+        name, self = self.name(key, version), self._through(client)
         copy = None if self.near is None or fresh else self.near.copy(name)
-        payload, left = await self.ask_several([(c.GET_NOW, name), (c.PTTL_NOW, name)], MISSING)
+        payload, left = await self._ask_several([(c.GET_NOW, name), (c.PTTL_NOW, name)], MISSING)
         if payload is MISSING:  # an ignored outage
-            value = MISSING if copy is None else self.served(copy, MISSING)
+            value = MISSING if copy is None else self._served(copy, MISSING)
             if copy is None:
-                self.counted(name, MISSING, None)
+                self._counted(name, MISSING, None)
             return Lookup() if copy is None or value is MISSING else Lookup(value, "near", left=_left(copy))
-        seen = await self.examine(name, payload)
-        self.counted(name, seen.value, payload, seen.standing)
+        seen = await self._examine(name, payload)
+        self._counted(name, seen.value, payload, seen.standing)
         near = copy is not None and self._is_copied(copy, seen)
         if not near:
-            self.overtake(name)
+            self._overtake(name)
         if seen.value is MISSING:
             return Lookup()
         state: Literal["near", "fresh", "stale"] = "stale" if seen.standing is Standing.STALE else "fresh"
@@ -379,7 +379,7 @@ class Values(Reading):
         return copy.payload == bare
 
     async def _age(self, name: str, metadata: Metadata) -> float | None:
-        now = await self.moment(self.topology.home(name))
+        now = await self._moment(self.topology.home(name))
         return None if now is None else max(now - metadata.made, 0) / 1000
 
     lookup = blocking(alookup)
@@ -416,7 +416,7 @@ class Values(Reading):
             first = ("" if default is None else default, "" if expiry is None else expiry)
             try:
                 command = (c.EVALSHA, c.INCR, 1, name, delta, *first)
-                total = await self.ask_voiding(command, None if default is None else expiry, MISSING, client)
+                total = await self._ask_voiding(command, None if default is None else expiry, MISSING, client)
             except ResponseError as error:
                 if "not an integer or out of range" not in str(error) and "overflow" not in str(error):
                     raise
@@ -432,12 +432,12 @@ class Values(Reading):
     incr = blocking(aincr)
 
     async def _add(self, name: str, delta: Any, default: Any, expiry: int | None, client: Any) -> Any:
-        await self.runtime.alone()
+        await self._runtime.alone()
         while True:
             payload = await self.ask((c.GET_NOW, name), MISSING, client)
             if payload is MISSING:
                 return None  # an ignored outage
-            seen = await self.examine(name, payload)
+            seen = await self._examine(name, payload)
             value, kept = seen.served(), seen.metadata
             missing = value is MISSING
             if missing and default is None:
@@ -452,10 +452,10 @@ class Values(Reading):
             (new,) = await self.encoded((total,), metadata=metadata)
             lifetime = () if expiry is None else ("PX", expiry)
             if payload is None:
-                stored = await self.ask_voiding((c.SET_IF, name, new, *lifetime, "NX"), expiry, MISSING, client)
+                stored = await self._ask_voiding((c.SET_IF, name, new, *lifetime, "NX"), expiry, MISSING, client)
             else:
                 words = lifetime if missing else ("KEEPTTL",)
-                stored = await self.run(c.SWAP, name, payload, new, *words, instead=MISSING, client=client)
+                stored = await self._run(c.SWAP, name, payload, new, *words, instead=MISSING, client=client)
             if stored:
                 if stored is MISSING:
                     return None

@@ -80,7 +80,7 @@ def _made(kind: Any) -> Any:
         kind.__name__, bases, {"__module__": kind.__module__, "__doc__": kind.__doc__, PLAIN: kind, **wrapped}
     )
     made.__qualname__ = kind.__qualname__
-    for name in ("shares_loads", "shares_batches"):  # computed from where operations are defined
+    for name in ("shares_loads", "_shares_batches"):  # computed from where operations are defined
         if hasattr(kind, name):
             setattr(made, name, getattr(kind, name))
     return made
@@ -121,8 +121,8 @@ def _begin(name: str, method: Any, awaited: bool) -> Begin:
 
 def _begin_pipeline(name: str, method: Any, awaited: bool) -> Begin:
     def begin(pipeline: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        parts = tuple(operation.__name__.removeprefix("a") for operation in pipeline.operations)
-        operation = Operation("pipeline", awaited, pipeline.recorder, (), args, kwargs, parts)
+        parts = tuple(operation.__name__.removeprefix("a") for operation in pipeline._collected)
+        operation = Operation("pipeline", awaited, pipeline._recorder, (), args, kwargs, parts)
         return Span(operation, _facts), args, kwargs
 
     return begin
@@ -131,7 +131,7 @@ def _begin_pipeline(name: str, method: Any, awaited: bool) -> Begin:
 def _begin_lock(name: str, method: Any, awaited: bool) -> Begin:
     def begin(lock: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operation = Operation(
-            f"lock.{name}", awaited and not lock.runtime.blocks, lock.cache, (lock.name,), args, kwargs
+            f"lock.{name}", awaited and not lock._runtime.blocks, lock.cache, (lock.name,), args, kwargs
         )
         return Span(operation, _facts), args, kwargs
 
@@ -229,60 +229,60 @@ class Noting:
             self.codec: Any = _noting(self.codec)
 
     @property
-    def head(self) -> None:
+    def _head(self) -> None:
         """None: `get` then looks for copies as every other operation does, and that is noted."""
         return
 
-    @head.setter
-    def head(self, value: Any) -> None:
+    @_head.setter
+    def _head(self, value: Any) -> None:
         return
 
-    async def read(self, *args: Any, **kwargs: Any) -> Any:
+    async def _read(self, *args: Any, **kwargs: Any) -> Any:
         up: Any = super()
-        value = await up.read(*args, **kwargs)
+        value = await up._read(*args, **kwargs)
         if (seen := noted()) is not None and value is not MISSING:
             seen.found, seen.value = True, value
         return value
 
-    async def read_many(self, *args: Any, **kwargs: Any) -> Any:
+    async def _read_many(self, *args: Any, **kwargs: Any) -> Any:
         up: Any = super()
-        values = await up.read_many(*args, **kwargs)
+        values = await up._read_many(*args, **kwargs)
         if (seen := noted()) is not None and values:
             seen.found = True
         return values
 
-    async def is_there(self, name: str, client: Any = None, *, fresh: bool = False, **more: Any) -> Any:
+    async def _is_there(self, name: str, client: Any = None, *, fresh: bool = False, **more: Any) -> Any:
         near: Any = None if client is not None or fresh else vars(self)["near"]
         if near is not None and (seen := noted()) is not None:
             seen.near = near.copy(name) is not None
         up: Any = super()
-        return await up.is_there(name, client, fresh=fresh, **more)
+        return await up._is_there(name, client, fresh=fresh, **more)
 
-    def served(self, *args: Any, **kwargs: Any) -> Any:
+    def _served(self, *args: Any, **kwargs: Any) -> Any:
         up: Any = super()
-        value = up.served(*args, **kwargs)
+        value = up._served(*args, **kwargs)
         if (seen := noted()) is not None:
             seen.near, seen.found = True, value is not MISSING
         return value
 
-    def entry(self, *args: Any, **kwargs: Any) -> Any:
+    def _entry(self, *args: Any, **kwargs: Any) -> Any:
         up: Any = super()
-        value = up.entry(*args, **kwargs)
+        value = up._entry(*args, **kwargs)
         if (seen := noted()) is not None:
             seen.found = value is not MISSING and type(value) is not Described
         return value
 
-    def prompt(self, *args: Any, **kwargs: Any) -> Any:
+    def _prompt(self, *args: Any, **kwargs: Any) -> Any:
         up: Any = super()
-        return _judged(up.prompt(*args, **kwargs))
+        return _judged(up._prompt(*args, **kwargs))
 
-    async def judgement(self, *args: Any, **kwargs: Any) -> Any:
+    async def _judgement(self, *args: Any, **kwargs: Any) -> Any:
         up: Any = super()
-        return _judged(await up.judgement(*args, **kwargs))
+        return _judged(await up._judgement(*args, **kwargs))
 
-    async def examine(self, *args: Any, **kwargs: Any) -> Any:
+    async def _examine(self, *args: Any, **kwargs: Any) -> Any:
         up: Any = super()
-        found = await up.examine(*args, **kwargs)
+        found = await up._examine(*args, **kwargs)
         if (seen := noted()) is not None:
             seen.found = found.served() is not MISSING
         return found

@@ -78,14 +78,14 @@ def fill_over_foreign_set() -> None:
 
 
 def _without_voids(*verbs: str) -> None:
-    voiding = Core.ask_voiding
+    voiding = Core._ask_voiding
 
     async def ask_voiding(self: Any, command: Any, lifetime: Any, instead: Any, client: Any = None) -> Any:
         if any(command[0] is getattr(commands, verb) for verb in verbs):
             return await self.ask(command, instead, client)
         return await voiding(self, command, lifetime, instead, client)
 
-    replace(Core, "ask_voiding", ask_voiding)
+    replace(Core, "_ask_voiding", ask_voiding)
 
 
 @mutant
@@ -127,13 +127,13 @@ def takeover_with_a_new_generation() -> None:
 def release_before_store() -> None:
     """The lease is free before the value is there."""
     rewrite("FILL", "if generation ~= ARGV[1] or failed ~= '' then", "if false then")
-    fill = Leases.fill
+    fill = Leases._fill_entry
 
     async def late_fill(self: Any, name: str, generation: Any, *rest: Any) -> Any:
         await self.ask((commands.VOID, lease_name(name)), 0)
         return await fill(self, name, generation, *rest)
 
-    replace(Leases, "fill", late_fill)
+    replace(Leases, "_fill_entry", late_fill)
 
 
 # --- flights ------------------------------------------------------------------------------------------

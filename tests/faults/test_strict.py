@@ -30,7 +30,7 @@ async def test_strict_raises(nowhere, face, caplog):
     for call in (strict.get("a", 5), strict.incr("a"), strict.lock("a").acquire(), piped(strict, "a")):
         assert isinstance(await settled(call), ConnectionError)
     assert whole.strict.near is whole.near
-    assert whole.strict.strict.failsafe is whole.strict.failsafe
+    assert whole.strict.strict._failsafe is whole.strict._failsafe
     assert await cache.get("a", 5) == 5
     assert [record.getMessage() for record in caplog.records if record.name == "fleetcache"] == [
         "Exception ignored"

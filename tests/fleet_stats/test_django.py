@@ -19,7 +19,7 @@ from django.core.cache import caches
 from fleetcache.fleet.publishing import PUBLISHING, USUAL
 
 caches["default"].get("a"), caches["other"].get("a"), caches["off"].get("a")
-print(USUAL.seconds, PUBLISHING.thread is not None, PUBLISHING.of(caches["off"].common))
+print(USUAL.seconds, PUBLISHING.thread is not None, PUBLISHING.of(caches["off"]._common))
 print(sorted(caches[alias].tally.alias for alias in caches))
 """
 

@@ -230,7 +230,7 @@ def test_this_process_is_shown_as_it_is_now(valkey):
     cache = Cache(valkey.tcp_url(3), {"KEY_PREFIX": "now", "OPTIONS": {"STATS": {"PUBLISH": 3600}}})
     users = cache.tally.group(cache.make_key("users:1"))
     users.joined = 1
-    PUBLISHING.of(cache.common).publish()
+    PUBLISHING.of(cache._common).publish()
     users.joined = 2
 
     (worker,) = gather(cache).workers

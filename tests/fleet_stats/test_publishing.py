@@ -145,7 +145,7 @@ def test_left_out_it_is_what_the_app_says(valkey, monkeypatch):
     cache = Cache(valkey.tcp_url(3), {"KEY_PREFIX": "usual"})
     cache.set("a", 1)
     monkeypatch.setattr(USUAL, "seconds", 0.05)
-    PUBLISHING.of(cache.common).due = 0
+    PUBLISHING.of(cache._common).due = 0
 
     PUBLISHING.usually(0.05)
 
@@ -157,7 +157,7 @@ def test_the_thread_keeps_no_cache_and_ends_with_the_last(calm, valkey):
     cache = cache_on(valkey, "collected")
     cache.get("a")
     assert threads()
-    gone = weakref.ref(cache.common)
+    gone = weakref.ref(cache._common)
 
     del cache
     _shared.lately.clear()
@@ -215,7 +215,7 @@ def test_a_user_without_the_right_is_told_once(valkey, caplog):
     cache = Cache(url, {"KEY_PREFIX": "mine", "OPTIONS": {"STATS": {"PUBLISH": 0.05}}})
 
     assert cache.set("a", 1)
-    publishes = PUBLISHING.of(cache.common)
+    publishes = PUBLISHING.of(cache._common)
     until(lambda: publishes.failures >= 2)
 
     assert cache.get("a") == 1

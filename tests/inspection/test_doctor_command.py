@@ -136,7 +136,7 @@ def test_fleet(empty, told):
         "import sys; from fleetcache import Cache; from fleetcache.fleet import publishing;"
         "publishing.installed = lambda: sys.argv[2];"
         "cache = Cache(sys.argv[1], {'KEY_PREFIX': 'shop', 'OPTIONS': {'STATS': {'PUBLISH': 60}}}); cache.set('a', 1);"
-        "publishing.PUBLISHING.of(cache.common).publish()"
+        "publishing.PUBLISHING.of(cache._common).publish()"
     )
     for version in ("1.0", "2.0"):
         subprocess.run([sys.executable, "-c", code, empty, version], check=True)

@@ -17,7 +17,7 @@ async def called(cache: Face, method: str, *args: Any, **kwargs: Any) -> Any:
     """Return what a coroutine without a blocking face returns, in the face of *cache*."""
     if cache.face == AWAITING:
         return await getattr(cache.whole, method)(*args, **kwargs)
-    return complete(getattr(cache.whole.still, method)(*args, **kwargs))
+    return complete(getattr(cache.whole._still, method)(*args, **kwargs))
 
 
 async def now(cache: Face, key: str) -> int:

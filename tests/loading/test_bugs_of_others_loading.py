@@ -51,7 +51,7 @@ def fails() -> Any:
 
 async def at_rest(cache: Face) -> None:
     """Wait until nothing is being loaded."""
-    await until(lambda: not cache.whole.flights.running)
+    await until(lambda: not cache.whole._flights.running)
 
 
 async def ended(task: asyncio.Task[Any]) -> None:
@@ -79,7 +79,7 @@ async def test_a_load_that_fails_after_its_callers_have_gone(make, end):
     await put(cache, "key", "old", fresh=-1000)
 
     assert await cache.get_or_set("key", load.aload, 60, stale_if_error=50, soft_timeout=0.01) == "old"
-    assert cache.whole.flights.running  # the load goes on
+    assert cache.whole._flights.running  # the load goes on
     load.gate.set()
     await at_rest(cache)
 
@@ -96,7 +96,7 @@ async def test_a_soft_timeout_of_the_first_call(make):
     await put(one, "key", "old", fresh=-1000)
 
     assert await two.get_or_set("key", load.aload, **options) == "old"
-    assert two.whole.flights.running  # the load goes on
+    assert two.whole._flights.running  # the load goes on
     without = calling(two, "get_or_set", "nothing old", load.aload, **options)
     await load.entered(2)
     load.gate.set()
@@ -248,7 +248,7 @@ async def test_the_task_that_loads_is_cancelled(make):
     callers = [calling(cache, "get_or_set", "key", load.aload) for _ in range(4)]
     await load.entered()
     await joined(cache, 3)
-    (flight,) = cache.whole.flights.running.values()
+    (flight,) = cache.whole._flights.running.values()
 
     flight.task.cancel()
     await load.entered(2)
@@ -258,7 +258,7 @@ async def test_the_task_that_loads_is_cancelled(make):
     assert isinstance(found[0], asyncio.CancelledError)
     assert found[1:] == ["made"] * 3
     assert load.calls == 2
-    assert cache.whole.flights.running == {}
+    assert cache.whole._flights.running == {}
 
 
 async def test_a_caller_who_is_cancelled_while_he_asks_for_the_lease(valkey):
@@ -266,13 +266,13 @@ async def test_a_caller_who_is_cancelled_while_he_asks_for_the_lease(valkey):
     with FaultProxy(("127.0.0.1", valkey.port)) as link:
         cache, load = Face(Cache(link.url(), {"KEY_PREFIX": own_prefix()}), AWAITING), Gated("made", opened=True)
         await cache.get_or_set("other", load.aload)  # from now on the server knows the scripts
-        opened = cache.whole.flights.open
-        cache.whole.flights.open = lambda flight: (link.hold(), opened(flight))[1]
+        opened = cache.whole._flights.open
+        cache.whole._flights.open = lambda flight: (link.hold(), opened(flight))[1]
         caller = calling(cache, "get_or_set", "key", load.aload)
-        await until(lambda: [flight for flight in cache.whole.flights.running.values() if flight.asks])
+        await until(lambda: [flight for flight in cache.whole._flights.running.values() if flight.asks])
         await ended(caller)
         await at_rest(cache)
-        cache.whole.flights.open = opened
+        cache.whole._flights.open = opened
         link.heal()
 
         assert await asyncio.wait_for(cache.get_or_set("key", load.aload, wait=60), 5) == "made"
@@ -323,7 +323,7 @@ async def test_clearing_as_a_load_ends(make):
     load.during = lambda: cache.whole.clear() if load.calls == 1 else None
 
     assert await cache.get_or_set("key", load.of(cache)) == "cleared"
-    assert cache.whole.flights.running == {}
+    assert cache.whole._flights.running == {}
     assert await cache.get_or_set("key", load.of(cache)) == "new"
     assert await cache.get("key") == "new"
 
@@ -340,12 +340,12 @@ async def test_a_superseded_load_leaves_its_successor(make, there):
     await cache.delete("key")
     second = calling(cache, "get_or_set", "key", new.of(cache), **SOFT)
     await new.entered()
-    (successor,) = cache.whole.flights.running.values()
+    (successor,) = cache.whole._flights.running.values()
 
     old.gate.set()
     await first
     await until(lambda: cache.whole.stats.fills_refused)
-    assert list(cache.whole.flights.running.values()) == [successor]
+    assert list(cache.whole._flights.running.values()) == [successor]
     third = calling(cache, "get_or_set", "key", new.of(cache), **SOFT)
     await until(lambda: len(successor.waiting) > (cache.face == AWAITING))
     new.gate.set()
@@ -361,8 +361,8 @@ async def test_who_had_joined_a_load_that_was_invalidated(make):
     callers = [calling(cache, "get_or_set", "key", load.of(cache))]
     await load.entered()
     looked = []
-    for each in (cache.whole, cache.whole.still):
-        object.__setattr__(each, "look", partial(noted, looked, each.look))
+    for each in (cache.whole, cache.whole._still):
+        object.__setattr__(each, "_look_at_lease", partial(noted, looked, each._look_at_lease))
     callers += [calling(cache, "get_or_set", "key", load.of(cache)) for _ in range(3)]
     await until(lambda: len(looked) == 3)  # each has seen that the load still stands
     await cache.delete("key")
@@ -375,7 +375,7 @@ async def test_who_had_joined_a_load_that_was_invalidated(make):
 async def test_a_name_is_free_when_its_value_can_be_seen(make):
     """otter #152: the slot is free before the value is visible, so it is loaded twice.  Store, publish, then free the name."""
     cache = make()
-    flights, seen = cache.whole.flights, []
+    flights, seen = cache.whole._flights, []
     detach = flights.detach
 
     def detached(flight: Any) -> None:
@@ -392,7 +392,7 @@ async def test_a_name_is_free_when_its_value_can_be_seen(make):
 async def test_who_looked_too_early_looks_again(make):
     """otter #152: who missed just before a value was stored loads it again.  With the lease in hand he looks once more."""
     one, two = two_processes(make)
-    flights, load = one.whole.flights, Gated("loaded again", opened=True)
+    flights, load = one.whole._flights, Gated("loaded again", opened=True)
     opened = flights.open
 
     def late(flight: Any) -> Any:
@@ -450,7 +450,7 @@ async def test_a_holder_that_dies(make):
     name, load, held = one.name("key"), Gated("made", opened=True), []
     question = ((c.GET_NOW, lease_name(name)), (c.PTTL_NOW, lease_name(name)))
     load.during = lambda: held.extend(one.topology.home(name).exchange(question))
-    dead = await called(one, "take", name, ("", b""), "dead", 0.1)
+    dead = await called(one, "_take_lease", name, ("", b""), "dead", 0.1)
     assert dead.word == "mine"
     assert 0 < one.topology.home(name).exchange(question)[1] <= 1000
 

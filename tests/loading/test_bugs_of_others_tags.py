@@ -51,7 +51,7 @@ async def test_a_tag_that_is_given_up_during_a_renewal(make, left, monkeypatch):
     monkeypatch.setattr(wishes, "drawn", lambda stamp: 1.0)
     one, two = two_processes(make)
     options = {"timeout": 60, "tags": ["x"], "stale_while_revalidate": 60, "early": 1.5}
-    versions = await called(one, "capture", ("x",), MINUTE)
+    versions = await called(one, "_capture", ("x",), MINUTE)
     await put(one, "key", "old", fresh=left, cost=4_000, early=1.5, tags=versions)
 
     load = Gated("read before", "read before")
@@ -60,7 +60,7 @@ async def test_a_tag_that_is_given_up_during_a_renewal(make, left, monkeypatch):
     await two.invalidate_tags("x")
     load.gate.set()
     await renewing
-    await until(lambda: not one.whole.flights.running)
+    await until(lambda: not one.whole._flights.running)
 
     assert one.whole.stats.early == (left > 0)
     for cache in (one, two):
@@ -73,15 +73,15 @@ async def test_a_tag_that_is_given_up_during_a_renewal(make, left, monkeypatch):
 async def test_a_tag_that_is_given_up_while_a_value_is_stored(make, monkeypatch):
     """Laravel #61328, lada-cache PR#124: a write meets a flush, and what it stores can never be flushed.  It is invalid, once and for all."""
     cache = make()
-    name = cache.whole.tag_name("x")
-    capture = type(cache.whole).capture
+    name = cache.whole._tag_name("x")
+    capture = type(cache.whole)._capture
 
     async def captured(self: Any, *args: Any) -> Any:
         found = await capture(self, *args)
         evict(cache, name)  # what an invalidation by another process does
         return found
 
-    monkeypatch.setattr(type(cache.whole), "capture", captured)
+    monkeypatch.setattr(type(cache.whole), "_capture", captured)
     await cache.set("key", "written across", tags=["x"])
     await cache.set_many({"other": "written across"}, tags=["x"])
     monkeypatch.undo()
@@ -113,7 +113,7 @@ async def test_two_invalidations_at_once(make):
     """django-cms #4101: a version is read, changed and written back, which annuls another invalidation.  Each one counts."""
     one, two = two_processes(make)
     await one.set("old", 1, tags=["x"])
-    before = await called(two, "versions", ("x",))  # who would write back what he has read would revive the entry
+    before = await called(two, "_versions", ("x",))  # who would write back what he has read would revive the entry
 
     await one.invalidate_tags("x")
     await one.set("between", 2, tags=["x"])
@@ -121,7 +121,7 @@ async def test_two_invalidations_at_once(make):
     await two.set("new", 3, tags=["x"])
     await heard(one)
 
-    assert await called(two, "versions", ("x",)) != before
+    assert await called(two, "_versions", ("x",)) != before
     assert await one.get_many(["old", "between", "new"]) == {"new": 3}
 
 
@@ -134,7 +134,7 @@ async def test_a_version_that_is_evicted(make):
     await cache.set("old", 1, tags=["x", "y"])
     assert await cache.get("old") == 1
 
-    evict(cache, cache.whole.tag_name("x"))
+    evict(cache, cache.whole._tag_name("x"))
     await heard(cache)
     assert await cache.get("old") is None
     for number in range(3):
@@ -142,7 +142,7 @@ async def test_a_version_that_is_evicted(make):
         assert await cache.get("old") is None
         assert await cache.get("old", stale=True) is None
         assert await cache.get("new") == number
-        evict(cache, cache.whole.tag_name("x"))
+        evict(cache, cache.whole._tag_name("x"))
         await heard(cache)
 
 
@@ -155,7 +155,7 @@ async def test_a_lost_marker_costs_its_own_entries_only(make):
     await cache.set("y", "value", tags=["y"])
 
     evict(cache, epoch_name(cache.whole.key_prefix))
-    evict(cache, cache.whole.tag_name("x"))
+    evict(cache, cache.whole._tag_name("x"))
     await heard(cache)
     await cache.set("more", "value", tags=["x"])
     await cache.get_or_set("another", lambda: "value", 60)

@@ -60,7 +60,7 @@ async def test_a_renewal_that_ends_too_late_is_stored(memory, clock, many):
     else:
         found = await memory.get_or_set("key", renewal.of(memory), 60, early=1.0)
     assert found == ("new" if memory.face == BLOCKING else "old")
-    await until(lambda: not memory.whole.flights.running)
+    await until(lambda: not memory.whole._flights.running)
 
     assert await memory.get("key") == "new"
     assert (renewal.calls, memory.whole.stats.fills_refused) == (1, 0)
@@ -131,9 +131,9 @@ async def test_only_renewals_that_began_are_counted(memory, clock, many):
         assert found == {"key": "old"}
     else:
         assert await other.get_or_set("key", unwanted.of(other), 60, early=1.0) == "old"
-    await until(lambda: not other.whole.flights.running)
+    await until(lambda: not other.whole._flights.running)
     renewal.gate.set()
     await renewing
-    await until(lambda: not memory.whole.flights.running)
+    await until(lambda: not memory.whole._flights.running)
 
     assert (memory.whole.stats.early, other.whole.stats.early, unwanted.calls) == (1, 0, 0)

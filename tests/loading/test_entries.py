@@ -26,7 +26,7 @@ VALUES = ["text", 5, None, {"a": [1, 2.5]}, b"12", 0.5, True]
 
 async def tag(cache: Face, *names: str):
     """Return tags with the versions that they have now."""
-    return await called(cache, "capture", names, 10 * MINUTE)
+    return await called(cache, "_capture", names, 10 * MINUTE)
 
 
 # --- reads ----------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ async def test_find(cache):
     gone = await put(cache, "gone", "old", **GIVEN_UP)
     await cache.set("plain", "plain")
 
-    found = {key: await called(cache, "find", cache.name(key)) for key in ("fresh", "stale", "gone", "plain", "none")}
+    found = {key: await called(cache, "_find", cache.name(key)) for key in ("fresh", "stale", "gone", "plain", "none")}
 
     assert (found["fresh"].value, found["fresh"].metadata) == ("text", fresh)
     assert 50 < found["fresh"].left < 60.01
@@ -92,7 +92,7 @@ async def test_find(cache):
     assert (found["plain"].value, found["plain"].left) == ("plain", float("inf"))
     assert (found["none"].value, found["none"].payload, found["none"].left) == (MISSING, None, None)
     for each in found.values():
-        again = await called(cache, "examine", cache.name("any"), each.payload)
+        again = await called(cache, "_examine", cache.name("any"), each.payload)
         assert (again.value, again.metadata, again.standing) == (each.value, each.metadata, each.standing)
 
 
@@ -238,7 +238,7 @@ async def test_another_life(make, live, options):
 
     assert await live(cache, "key", 500) is True
 
-    after = (await called(cache, "find", cache.name("key"))).metadata
+    after = (await called(cache, "_find", cache.name("key"))).metadata
     assert 498 < (after.fresh_until - await now(cache, "key")) / 1000 < 501
     assert replace(after, fresh_until=0) == replace(before, fresh_until=0)
     assert 558_000 < await whole_life(cache, "key") < 561_000
@@ -263,7 +263,7 @@ async def test_a_stale_entry_gets_no_other_life(cache, live):
     assert await live(cache, "gone", 500) is False
     assert await live(cache, "missing", 500) is False
 
-    found = await called(cache, "find", cache.name("stale"))
+    found = await called(cache, "_find", cache.name("stale"))
     assert (found.value, found.metadata) == ("text", before)
     assert 538_000 < await whole_life(cache, "stale") <= 540_010
     assert await cache.persist("stale") is False
@@ -308,7 +308,7 @@ async def test_a_change_of_life_loses_to_a_write(cache, monkeypatch, described):
     new = Metadata(fresh_until=await now(cache, "key") + 90_000) if described else None
     payload = cache.codec.describe("new", new) if described else cache.codec.encode("new")
     judging = type(cache.whole)
-    whole = judging.judgement
+    whole = judging._judgement
 
     async def judgement(self, name, metadata, *args, **kwargs):
         found = await whole(self, name, metadata, *args, **kwargs)
@@ -316,10 +316,10 @@ async def test_a_change_of_life_loses_to_a_write(cache, monkeypatch, described):
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(judging, "judgement", judgement)
+        patched.setattr(judging, "_judgement", judgement)
         assert await cache.touch("key", 5) is True
 
-    found = await called(cache, "find", cache.name("key"))
+    found = await called(cache, "_find", cache.name("key"))
     assert (found.value, found.metadata) == ("new", new)
     assert 80_000 < await whole_life(cache, "key") <= 90_000
 
@@ -383,7 +383,7 @@ async def test_counters(cache):
         assert await cache.incr(key, 2, default=100) == 104
         assert await cache.ttl(key) in (49, 50)
 
-    found = await called(cache, "find", cache.name("n"))
+    found = await called(cache, "_find", cache.name("n"))
     assert found.value == 7
     assert found.metadata.stamp != before.stamp  # what was judged before is another entry now
     assert replace(found.metadata, stamp=before.stamp) == before
@@ -402,8 +402,8 @@ async def test_another_version(cache):
 
     assert await cache.get("key", version=2) == "text"
     assert await cache.get("key") is None
-    assert (await called(cache, "find", cache.name("key", 2))).metadata == before
-    assert (await called(cache, "find", cache.name("stale", 2))).metadata == stale
+    assert (await called(cache, "_find", cache.name("key", 2))).metadata == before
+    assert (await called(cache, "_find", cache.name("stale", 2))).metadata == stale
     assert await cache.get("stale", version=2) is None
 
 

@@ -44,7 +44,7 @@ async def test_one_load(cache):
     assert values == [[1]] * TOGETHER
     assert len({id(value) for value in values}) == TOGETHER
     assert load.calls == 1
-    assert cache.whole.flights.running == {}
+    assert cache.whole._flights.running == {}
     assert await cache.get("key") == [1]
 
 
@@ -120,9 +120,9 @@ async def test_the_last_waiter_takes_the_load_along(whole):
     cache, load = Face(whole, AWAITING), Gated("made")
     caller = calling(cache, "get_or_set", "key", load.aload)
     await load.entered()
-    (flight,) = whole.flights.running.values()
+    (flight,) = whole._flights.running.values()
     seen: list[Any] = []
-    flight.abandon = lambda abandon=flight.abandon: (seen.append(dict(whole.flights.running)), abandon())
+    flight.abandon = lambda abandon=flight.abandon: (seen.append(dict(whole._flights.running)), abandon())
 
     caller.cancel()
     await asyncio.wait((caller,))
@@ -250,7 +250,7 @@ async def test_loaders_that_wait_for_each_other(memory):
 
     assert values == [await memory.get("a"), await memory.get("b")]
     assert values in (["short", ["b", "short"]], [["a", "short"], "short"])
-    assert memory.whole.flights.running == {}
+    assert memory.whole._flights.running == {}
 
 
 async def test_a_blocking_call_on_a_loops_thread(whole):
@@ -303,7 +303,7 @@ def test_a_fork_empties_the_table(whole):
         pass
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if whole.flights.running == {} else 1)
+        os._exit(0 if whole._flights.running == {} else 1)
     load.gate.set()
     thread.join()
 
@@ -358,7 +358,7 @@ def test_an_interrupt_leaves_nothing_behind(whole):
             pass
         finally:
             sys.settrace(None)
-        assert whole.flights.running == {}, at
+        assert whole._flights.running == {}, at
         at += 1
     assert at > 100
 
@@ -453,5 +453,5 @@ class Overriding(Cache):
 
 async def test_a_class_that_overrides_blocking_reads_shares_loads():
     """What get_or_set does not call does not decide how it loads."""
-    assert Counting.shares_loads and Counting.shares_batches
+    assert Counting.shares_loads and Counting._shares_batches
     assert not Overriding.shares_loads

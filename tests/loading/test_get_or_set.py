@@ -59,7 +59,7 @@ def fails() -> Any:
 
 async def settle(cache: Face) -> None:
     """Wait until nothing is being loaded."""
-    await until(lambda: not cache.whole.flights.running)
+    await until(lambda: not cache.whole._flights.running)
 
 
 # --- a stale value ----------------------------------------------------------------------------------
@@ -602,7 +602,7 @@ def test_an_interrupt_of_a_renewal(whole, clock, limit):
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert whole.stats.load_errors == 0
-    assert whole.flights.running == {}
+    assert whole._flights.running == {}
 
 
 async def test_an_interrupt_of_a_load(whole):
@@ -678,7 +678,7 @@ def test_old_values_of_a_batch_are_renewed_each_time(whole, clock):
         clock.now += 3
 
     assert seen == [0, 0, 1]
-    assert whole.flights.submitted == {}
+    assert whole._flights.submitted == {}
 
 
 def test_a_callable_that_renews_is_not_kept(whole):

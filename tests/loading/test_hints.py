@@ -155,7 +155,7 @@ async def test_what_is_owed_counts(far):
     """An invalidation that the server has not received holds for known entries too."""
     await far.set("a", 1, tags=TAGS)
     assert [await far.get("a"), await far.get("a")] == [1, 1]
-    owed = far.whole.tag_name("y")
+    owed = far.whole._tag_name("y")
     gone = []
 
     def send(names):

@@ -247,7 +247,7 @@ async def test_an_invalidation_is_sent_later(face, valkey):
             time.sleep(0.01)
 
     assert OWED.names == {}
-    assert complete(other.still.versions(["x"])) == {"x": None}
+    assert complete(other._still._versions(["x"])) == {"x": None}
     assert other.set("a", 2, tags=["x"]) is True
     assert other.get("a") == 2
 

@@ -23,7 +23,7 @@ MINUTE = 60_000
 
 async def found(cache: Face, method: str, *args, **kwargs):
     """Return what a coroutine method of the face's cache returns."""
-    whole = cache.whole if cache.face == "awaiting" else cache.whole.still
+    whole = cache.whole if cache.face == "awaiting" else cache.whole._still
     operation = getattr(whole, method)(*args, **kwargs)
     return await operation if cache.face == "awaiting" else complete(operation)
 
@@ -37,12 +37,12 @@ def shown(server) -> int:
 async def test_moment(cache):
     """The time is that of the server that holds the name, and never behind it."""
     server = cache.topology.home(cache.name("a"))
-    first = await found(cache, "moment", server)  # a cluster learns where its names are
+    first = await found(cache, "_moment", server)  # a cluster learns where its names are
     server = cache.topology.home(cache.name("a"))
 
     before = shown(server)
-    moment = await found(cache, "moment", server)
-    again = await found(cache, "moment", server)
+    moment = await found(cache, "_moment", server)
+    again = await found(cache, "_moment", server)
 
     assert before - 1 <= moment <= again + 1
     assert again <= shown(server) + 1000
@@ -55,15 +55,15 @@ async def test_the_server_is_asked_once_a_minute(valkey, monkeypatch):
     server, now = cache.topology.home(""), judging.clock()
     monkeypatch.setattr(judging, "clock", lambda: now)
     monkeypatch.setattr(judging, "_clocks", WeakKeyDictionary())
-    cache.note_time(server, 5000, now - 2)  # a reply to a script said so
+    cache._note_time(server, 5000, now - 2)  # a reply to a script said so
 
-    assert complete(cache.still.moment(server)) == 7000
+    assert complete(cache._still._moment(server)) == 7000
     now += 57
-    assert await cache.moment(server) == 64_000
+    assert await cache._moment(server) == 64_000
     now += 1
-    assert await cache.moment(server) == pytest.approx(shown(server), abs=1000)
+    assert await cache._moment(server) == pytest.approx(shown(server), abs=1000)
     now += 59
-    assert complete(cache.still.moment(server)) == pytest.approx(shown(server) + 59_000, abs=1000)
+    assert complete(cache._still._moment(server)) == pytest.approx(shown(server) + 59_000, abs=1000)
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -72,11 +72,11 @@ async def test_time_in_memory_may_stand_still(face):
     cache = Face(Cache("memory://judging"), face)
     server = cache.topology.home("")
     with freeze_time("2030-01-01") as clock:
-        first = await found(cache, "moment", server)
-        cache.note_time(server, 5, judging.clock())
-        assert await found(cache, "moment", server) == first
+        first = await found(cache, "_moment", server)
+        cache._note_time(server, 5, judging.clock())
+        assert await found(cache, "_moment", server) == first
         clock.tick(1.5)
-        assert await found(cache, "moment", server) == first + 1500
+        assert await found(cache, "_moment", server) == first + 1500
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -85,18 +85,18 @@ async def test_without_the_time_nothing_is_fresh(face):
     options = {"IGNORE_EXCEPTIONS": True, "SOCKET_CONNECT_TIMEOUT": 0.2}
     cache = Face(Cache("redis://127.0.0.1:1", {"OPTIONS": options}), face)
 
-    assert await found(cache, "moment", cache.topology.home("")) is None
-    assert await found(cache, "judge", "a", Described(1, Metadata(fresh_until=2**60))) is Standing.STALE
-    assert await found(cache, "judge", "a", Described(1, Metadata())) is Standing.FRESH
-    assert await found(cache, "judge", "a", Described(1, Metadata(tags=(("t", b"version1"),)))) is Standing.GIVEN_UP
+    assert await found(cache, "_moment", cache.topology.home("")) is None
+    assert await found(cache, "_judge", "a", Described(1, Metadata(fresh_until=2**60))) is Standing.STALE
+    assert await found(cache, "_judge", "a", Described(1, Metadata())) is Standing.FRESH
+    assert await found(cache, "_judge", "a", Described(1, Metadata(tags=(("t", b"version1"),)))) is Standing.GIVEN_UP
 
 
 async def test_standings(cache):
     """An entry is stale from the end of its fresh life on, and given up whatever its age if a tag has another version."""
     name = cache.name("a")
     await cache.get("a")
-    now = await found(cache, "moment", cache.topology.home(name))
-    (tag,) = await found(cache, "capture", ["tag"], MINUTE)
+    now = await found(cache, "_moment", cache.topology.home(name))
+    (tag,) = await found(cache, "_capture", ["tag"], MINUTE)
     other = (tag[0], b"another1")
     missing = ("missing", tag[1])
     table = [
@@ -114,25 +114,25 @@ async def test_standings(cache):
     ]
     for fresh_until, tags, standing in table:
         described = Described("value", Metadata(fresh_until=fresh_until, stale=2 * MINUTE, tags=tags))
-        assert await found(cache, "judge", name, described) is standing
+        assert await found(cache, "_judge", name, described) is standing
         # What is known is not asked for again, be it right or wrong.
         if tags:
-            assert await found(cache, "judge", name, described, dict(tags)) is not Standing.GIVEN_UP
+            assert await found(cache, "_judge", name, described, dict(tags)) is not Standing.GIVEN_UP
         forgotten = Standing.GIVEN_UP if tags else standing
-        assert await found(cache, "judge", name, described, dict.fromkeys(dict(tags))) is forgotten
+        assert await found(cache, "_judge", name, described, dict.fromkeys(dict(tags))) is forgotten
     entries = [(name, Metadata(fresh_until=fresh_until, stale=2 * MINUTE, tags=tags)) for fresh_until, tags, _ in table]
-    assert [each.standing for each in await found(cache, "judgements", entries)] == [each for *_, each in table]
-    assert await found(cache, "judgements", []) == []
+    assert [each.standing for each in await found(cache, "_judgements", entries)] == [each for *_, each in table]
+    assert await found(cache, "_judgements", []) == []
 
 
 async def test_the_scope_of_tags(cache):
     """The tags of an entry are those of the version under which it was stored, for a reader of another one too."""
-    (tag,) = await found(cache, "capture", ["tag"], MINUTE, 7)
+    (tag,) = await found(cache, "_capture", ["tag"], MINUTE, 7)
 
     for scope, standing in (("7", Standing.FRESH), ("", Standing.GIVEN_UP), ("1", Standing.GIVEN_UP)):
         described = Described("value", Metadata(tags=(tag,), scope=scope))
-        assert await found(cache, "judge", cache.name("a"), described) is standing
-    assert (cache.scope(7), cache.scope(None)) == ("7", "1")
+        assert await found(cache, "_judge", cache.name("a"), described) is standing
+    assert (cache._scope(7), cache._scope(None)) == ("7", "1")
 
 
 @pytest.mark.parametrize("serializer", [None, JSONSerializer])

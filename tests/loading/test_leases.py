@@ -324,7 +324,7 @@ async def test_nothing_is_kept_without_outage_ttl(link, face):
     cut(link)
 
     assert [await cache.get_or_set("key", load.of(cache)) for _ in range(2)] == [1, 2]
-    assert cache.whole.flights.kept == {}
+    assert cache.whole._flights.kept == {}
 
 
 async def test_a_stale_value_when_the_lease_cannot_be_had(link, face):
@@ -338,7 +338,7 @@ async def test_a_stale_value_when_the_lease_cannot_be_had(link, face):
         cut(link)
         return await ask(self, *args)
 
-    for each in (cache.whole, cache.whole.still):
+    for each in (cache.whole, cache.whole._still):
         object.__setattr__(each, "_ask_lease", partial(ask_of_nobody, each))
 
     assert await cache.get_or_set("key", lambda: "new", **options) == "old"

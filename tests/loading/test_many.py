@@ -74,7 +74,7 @@ async def test_the_missing_are_loaded_together(cache):
     assert await cache.get_many(MANY) == found
     assert 199 <= await cache.ttl("key 1") <= 200
     assert 99 <= await cache.ttl("key 3") <= 100
-    assert cache.whole.flights.running == {}
+    assert cache.whole._flights.running == {}
 
 
 async def test_nothing_is_loaded_if_all_are_there(cache):
@@ -355,7 +355,7 @@ async def test_who_joined_gets_the_error(memory):
     assert [type(await settled(caller)) for caller in callers] == [ZeroDivisionError] * 3
     assert load.calls == 1
     assert await memory.get_many(["a", "b"]) == {}
-    assert memory.whole.flights.running == {}
+    assert memory.whole._flights.running == {}
 
 
 async def test_after_a_failure_nobody_tries_for_a_while(make):
@@ -505,7 +505,7 @@ async def test_a_cancelled_caller_leaves_the_load_to_who_joined(whole):
     load.gate.set()
 
     assert await second == "made b"
-    await until(lambda: not whole.flights.running)
+    await until(lambda: not whole._flights.running)
     assert await cache.get_many(["a", "b"]) == {"a": "made a", "b": "made b"}
 
 
@@ -526,7 +526,7 @@ async def test_the_last_caller_takes_the_load_along(whole):
     await asyncio.gather(caller, return_exceptions=True)
     await until(lambda: cancelled)
 
-    assert whole.flights.running == {}
+    assert whole._flights.running == {}
     found = await asyncio.wait_for(whole.aget_or_set_many(["a", "b"], Batches("new").aload), 2)
     assert found == {"a": "new a", "b": "new b"}
 
@@ -544,7 +544,7 @@ async def test_an_interrupt_is_the_callers_own(whole):
 
     assert isinstance((await asyncio.gather(one, return_exceptions=True))[0], Deadline)
     assert await two == {"b": "second b", "c": "second c"}
-    assert whole.flights.running == {}
+    assert whole._flights.running == {}
 
 
 async def test_the_loader_runs_in_the_callers_context(memory):
@@ -557,7 +557,7 @@ async def test_the_loader_runs_in_the_callers_context(memory):
 
 async def test_without_the_right_to_run_scripts(memory, monkeypatch):
     """Simpler leases, one after another; the values are the same."""
-    monkeypatch.setattr(memory.whole.flights, "scripts", False)
+    monkeypatch.setattr(memory.whole._flights, "scripts", False)
     load = Batches(lacks=("c",))
 
     assert await memory.get_or_set_many(["a", "b", "c"], load.of(memory)) == {"a": "made a", "b": "made b"}
@@ -591,7 +591,7 @@ async def test_old_values_are_returned_at_once_in_asyncio(whole):
     for _ in range(3):
         assert await whole.aget_or_set_many(["a", "b"], load.aload, policy) == {"a": "old a", "b": "old b"}
     load.gate.set()
-    await until(lambda: not whole.flights.running)
+    await until(lambda: not whole._flights.running)
 
     assert load.asked == [["a", "b"]]
     assert await whole.aget_many(["a", "b"]) == {"a": "made a", "b": "made b"}
@@ -615,7 +615,7 @@ async def test_a_failed_renewal_is_not_an_error(memory, caplog):
     await put(memory, "a", "old a", fresh=-1000)
 
     found = await memory.get_or_set_many(["a"], lambda keys: 1 / 0, 60, stale_while_revalidate=600)
-    await until(lambda: not memory.whole.flights.running)
+    await until(lambda: not memory.whole._flights.running)
 
     assert found == {"a": "old a"}
     assert "not renewed: ZeroDivisionError: division by zero" in caplog.text
@@ -660,7 +660,7 @@ async def test_early_renewal(memory):
     await put(memory, "a", "old a", fresh=1000, cost=3_000_000, early=1.0)
 
     found = await memory.get_or_set_many(["a"], Batches().of(memory), 60, early=1.0)
-    await until(lambda: not memory.whole.flights.running)
+    await until(lambda: not memory.whole._flights.running)
 
     assert found["a"] in {"old a", "made a"}
     assert await memory.get("a") == "made a"
@@ -763,7 +763,7 @@ async def test_time_limits(whole):
     with pytest.raises(TimeoutError, match="not loaded in time"):
         await whole.aget_or_set_many(["a", "b"], load.aload, 60, soft_timeout=0.01, hard_timeout=0.05)
     load.gate.set()
-    await until(lambda: not whole.flights.running)
+    await until(lambda: not whole._flights.running)
 
     assert await whole.aget("a") == "made a"
 
@@ -774,13 +774,13 @@ async def test_a_load_that_may_end_for_the_next_caller(whole):
     await put(cache, "a", "old a", fresh=-1000)
     caller = calling(cache, "get_or_set_many", ["a", "b"], load.aload, 60, stale_if_error=600, soft_timeout=0.02)
     await load.entered()
-    (flight,) = [flight for flight in whole.flights.running.values() if flight.name.endswith(":a")]
+    (flight,) = [flight for flight in whole._flights.running.values() if flight.name.endswith(":a")]
     await until(lambda: flight.stays)
 
     caller.cancel()
     await asyncio.gather(caller, return_exceptions=True)
     load.gate.set()
-    await until(lambda: not whole.flights.running)
+    await until(lambda: not whole._flights.running)
 
     assert await whole.aget("a") == "made a"
 

@@ -48,7 +48,7 @@ async def test_a_server_that_goes_away_during_a_load(link, face, ignored):
     assert await first == {"a": "made a", "b": "made b"}
     later = await settled(cache.get_or_set_many(["a"], Batches("later").of(cache)))
     assert later == {"a": "later a"} if ignored else isinstance(later, ConnectionError)
-    assert cache.whole.flights.running == {}
+    assert cache.whole._flights.running == {}
 
 
 async def test_what_is_kept_in_an_outage(link, face):

@@ -248,7 +248,7 @@ def test_other_packages_read_it_from_a_server(valkey: EmbeddedServer, value: Any
     name = ours.make_key("key")
     for tags in ((), tuple((f"a rather long tag, number {n}", b"version8") for n in range(MAX_TAGS))):
         payload = ours.codec.describe(value, Metadata(tags=tags))
-        versions = [(c.SET, ours.tag_name(tag), version) for tag, version in tags]
+        versions = [(c.SET, ours._tag_name(tag), version) for tag, version in tags]
         ours.topology.home(name).exchange([(c.SET, name, payload), *versions])
 
         assert ours.get("key", "missing") == value

@@ -20,7 +20,7 @@ TAGS = ["x", "y", "z"]
 
 
 def tag(cache, tag: str) -> str:
-    return cache.whole.tag_name(tag)
+    return cache.whole._tag_name(tag)
 
 
 async def tagged(cache, key: str, value: object = "value", tags: list[str] = TAGS, **options: object) -> None:
@@ -228,7 +228,7 @@ async def test_a_cluster(copies, valkey_cluster):
     """The same where names move; the versions of one entry's tags are asked for on all nodes at once."""
     cache = copies(valkey_cluster.url(), live=False)
     await cache.set_many(dict.fromkeys(map(str, range(50)), 1))
-    until(lambda: complete(cache.whole.still.read_many({str(cache.make_key(str(key))): key for key in range(50)})))
+    until(lambda: complete(cache.whole._still._read_many({str(cache.make_key(str(key))): key for key in range(50)})))
     until(lambda: {each.tracking.state for each in listeners(cache.near)} == {"live"})
     other = Cache(valkey_cluster.url(), {"KEY_PREFIX": cache.key_prefix})
     tags = spread(cache)

@@ -12,13 +12,13 @@ from fleetcache.twin import complete
 async def captured(cache, *args):
     """Return what `capture` returns, by the face of *cache*."""
     whole = cache.whole
-    return await whole.capture(*args) if cache.face == AWAITING else complete(whole.still.capture(*args))
+    return await whole._capture(*args) if cache.face == AWAITING else complete(whole._still._capture(*args))
 
 
 async def versions(cache, *args):
     """Return what `versions` returns, by the face of *cache*."""
     whole = cache.whole
-    return await whole.versions(*args) if cache.face == AWAITING else complete(whole.still.versions(*args))
+    return await whole._versions(*args) if cache.face == AWAITING else complete(whole._still._versions(*args))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ async def test_a_tag_keeps_the_version_of_its_first_use(cache):
 
 async def test_a_tag_lives_twice_as_long_as_its_entry(cache):
     """It is extended only if less than the life of a new entry is left, since that is announced."""
-    name = cache.whole.tag_name("a")
+    name = cache.whole._tag_name("a")
 
     async def left():
         return await cache.pttl(cache.whole.make_key("~tag:a"))

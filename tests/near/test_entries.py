@@ -117,7 +117,7 @@ async def test_a_find_leaves_a_copy(near, asked):
     await put(near, "key", "text")
     await near.fence()
     for _ in range(50):
-        found = await called(near, "find", near.name("key"))
+        found = await called(near, "_find", near.name("key"))
         if copy(near, near.name("key")) is not None:
             break
     asked()

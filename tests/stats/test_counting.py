@@ -520,7 +520,7 @@ async def test_off(make: Make):
 async def test_work_that_is_not_counted(cache: Face):
     """A face without a tally does its work uncounted: the library's own work is done so."""
     await cache.set("a:1", 1)
-    apart = cache.whole.face(tally=None)
+    apart = cache.whole._face(tally=None)
     await apart.aget("a:1")
 
     assert figures(cache) == {"writes": 1}

@@ -387,7 +387,7 @@ async def test_shared_loads_are_still_shared(eye):
     for kind in (Quiet, Loud):
         watched = type(kind(f"memory://{own_prefix()}"))
         assert watched is not kind
-        assert (watched.shares_loads, watched.shares_batches) == (kind.shares_loads, kind.shares_batches)
+        assert (watched.shares_loads, watched._shares_batches) == (kind.shares_loads, kind._shares_batches)
     assert Quiet.shares_loads
 
 
@@ -417,7 +417,7 @@ async def test_nobody_watches(face):
     assert type(Cache(url)) is type(before.whole) is Cache
     assert type(during.whole) is not Cache
     assert during.whole.near is before.whole.near
-    assert during.whole.common is before.whole.common
+    assert during.whole._common is before.whole._common
 
 
 async def test_watched_methods_look_as_before(eye):

@@ -45,7 +45,7 @@ def run(call: Call) -> int:
 
 def _by_key(call: Call) -> int:
     arguments, cache = call.arguments, call.cache
-    still = cache.still or cache
+    still = cache._still or cache
     there = []
     for text in dict.fromkeys(arguments.keys):
         name = name_of(still, call.key(text), arguments.version)
@@ -68,7 +68,7 @@ def _by_key(call: Call) -> int:
 
 async def _exists(cache: Any, name: bytes) -> bool:
     server = await server_of(cache, name)
-    (reply,) = await cache.runtime.exchange(server, ((c.EXISTS_NOW, name),))
+    (reply,) = await cache._runtime.exchange(server, ((c.EXISTS_NOW, name),))
     if isinstance(reply, Exception):
         raise reply
     return bool(reply)

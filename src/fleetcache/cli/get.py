@@ -66,7 +66,7 @@ def _raw(call: Call, key: str | bytes) -> int:
     if call.json:
         raise WrongUse("--raw writes bytes, which --json cannot")
     cache = call.cache
-    still = cache.still or cache
+    still = cache._still or cache
     name = name_of(still, key, call.arguments.version)
     (payload,) = complete(_exchanged(still, name))
     if isinstance(payload, RedisError):
@@ -80,7 +80,7 @@ def _raw(call: Call, key: str | bytes) -> int:
 
 async def _exchanged(cache: Any, name: bytes) -> list[Any]:
     server = await server_of(cache, name)
-    found: list[Any] = await cache.runtime.exchange(server, ((c.GET_NOW, name),))
+    found: list[Any] = await cache._runtime.exchange(server, ((c.GET_NOW, name),))
     return found
 
 

@@ -39,8 +39,8 @@ class RedisCache(Cache, BaseCache):
     One object is both Django's cache and the client that ``CLIENT_CLASS`` names.
     """
 
-    default_marks = (DEFAULT_TIMEOUT, DJANGO_DEFAULT)
-    warns = True
+    _default_marks = (DEFAULT_TIMEOUT, DJANGO_DEFAULT)
+    _warns = True
     validate_key = BaseCache.validate_key
 
     # BACKEND names one class, CLIENT_CLASS another, and the object has to be of both: a client that is called by the
@@ -69,10 +69,10 @@ class RedisCache(Cache, BaseCache):
             self.__class__ = Misconfigured
 
     @classmethod
-    def shared(cls, settings: Settings) -> Shared:
+    def _shared(cls, settings: Settings) -> Shared:
         """Return what all caches of *settings* in this process share."""
         check_embedded(settings)
-        return super().shared(settings)
+        return super()._shared(settings)
 
     async def encoded(
         self, values: Collection[Any], *, integers: bool = True, metadata: Collection[Metadata] | None = None
@@ -81,10 +81,10 @@ class RedisCache(Cache, BaseCache):
         try:
             return self.codec.encode_all(values, integers=integers, metadata=metadata)
         except SynchronousOnlyOperation as error:
-            if self.runtime.blocks:
+            if self._runtime.blocks:
                 raise
             encode_all = partial(sync_to_async(self.codec.encode_all), values, integers=integers, metadata=metadata)
-            payloads: list[bytes | int] = await self.runtime.produce(encode_all, error)
+            payloads: list[bytes | int] = await self._runtime.produce(encode_all, error)
             return payloads
 
     def _client_kind(self) -> Any:
@@ -95,7 +95,7 @@ class RedisCache(Cache, BaseCache):
         milliseconds = self.milliseconds(timeout)
         return None if milliseconds is None else max(0, milliseconds // 1000)
 
-    def added_in_outage(self, key: Any) -> bool:
+    def _added_in_outage(self, key: Any) -> bool:
         """Whether an outage counts as success: for sessions, else Django would try 10,000 other keys and fail the request."""
         return str(key).startswith(SESSIONS)
 
@@ -107,15 +107,15 @@ class RedisCache(Cache, BaseCache):
 
     @property
     def _ignore_exceptions(self) -> bool:
-        return self.failsafe.ignore
+        return self._failsafe.ignore
 
     @_ignore_exceptions.setter
     def _ignore_exceptions(self, ignore: bool) -> None:
-        self.failsafe = replace(self.failsafe, ignore=ignore)
+        self._failsafe = replace(self._failsafe, ignore=ignore)
 
     @property
     def _log_ignored_exceptions(self) -> bool:
-        return self.failsafe.log is not None
+        return self._failsafe.log is not None
 
     @property
     def _default_scan_itersize(self) -> int:

@@ -60,7 +60,7 @@ class Rules:
         usual = cache.settings.options.loading, settings.CACHE_MIDDLEWARE_SECONDS
         found = self.policies.get(usual)
         if found is None:
-            found = self.policies[usual] = cache.policy_of(timeout, self.options)
+            found = self.policies[usual] = cache._policy_of(timeout, self.options)
         return found
 
     @property

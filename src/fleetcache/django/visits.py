@@ -109,7 +109,7 @@ class Visit:
         if cache is None:
             return await self._beside("fwd=bypass")
         self.began = time.time()
-        self.cache: Any = cache if self.awaits else cache.still
+        self.cache: Any = cache if self.awaits else cache._still
         self.tags_of_url = self.rules.tags_of_url(self.args, self.kwargs)
         tags = self.rules.tags_of(self.request, self.args, self.kwargs)
         self.tags = list(await tags if self.awaits and inspect.isawaitable(tags) else tags)
@@ -254,7 +254,7 @@ class Visit:
         for flight in load.flights:
             noted = flight.guards
             self.has_new_tags = noted is not None and any(
-                self.cache.tag_name(tag) not in noted for tag in self.said.tags
+                self.cache._tag_name(tag) not in noted for tag in self.said.tags
             )
 
     def _said(self, name: str = "", old: Any = MISSING) -> PageLoad:

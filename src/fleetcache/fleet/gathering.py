@@ -77,7 +77,7 @@ def gather(cache: Any, *, live: bool = True) -> Fleet:
     It never raises in an outage: `Fleet.missing` says what could not be read.  At most 1,000 processes are read.
     Not *live*: this process is shown as it has published itself, too, so that every process sees the same.
     """
-    return complete(_gather(cache.still or cache, live))
+    return complete(_gather(cache._still or cache, live))
 
 
 async def agather(cache: Any, *, live: bool = True) -> Fleet:
@@ -155,7 +155,7 @@ async def _workers(cache: Any, part: int, server: Server, names: Sequence[bytes]
 async def _replies(cache: Any, server: Server, commands: Sequence[Command]) -> list[Any]:
     """Return the replies of *server*; its error in place of each if it did not answer."""
     try:
-        replies: list[Any] = await cache.runtime.exchange(server, commands)
+        replies: list[Any] = await cache._runtime.exchange(server, commands)
     except TROUBLE as error:
         return [error] * len(commands)
     return replies
@@ -187,7 +187,7 @@ def _text(value: Any) -> str:
 
 def _with_own(cache: Any, found: list[Worker]) -> list[Worker]:
     """Return *found* with the figures of this process as they are now, whether it has published them or not."""
-    source = cache.common
+    source = cache._common
     if source.tally is None:
         return found
     snapshot = source.tally.snapshot()

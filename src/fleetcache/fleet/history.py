@@ -84,7 +84,7 @@ def history(cache: Any, hours: float = 24) -> list[Period]:
     Periods in which nothing was published are there, and empty.  The last one is not over yet.  It never raises in an
     outage: a period that could not be read says so in ``missing``.
     """
-    return complete(_history(cache.still or cache, hours))
+    return complete(_history(cache._still or cache, hours))
 
 
 async def ahistory(cache: Any, hours: float = 24) -> list[Period]:
@@ -114,7 +114,7 @@ async def _page(cache: Any, server: Server, numbers: list[int]) -> dict[int, Per
     ]
     replies: list[Any]
     try:
-        replies = await cache.runtime.exchange(server, commands)
+        replies = await cache._runtime.exchange(server, commands)
     except (RedisError, FleetcacheError) as error:
         replies = [error] * len(numbers)
     return {number: _period(number, reply) for number, reply in zip(numbers, replies, strict=True)}

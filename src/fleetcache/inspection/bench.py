@@ -182,8 +182,8 @@ def cases_of(cache: Cache, keys: _Keys, line: Socket) -> list[Case]:
         storing: Command = (c.SET, name, cache.encode(value), "PX", LIFE * 1000)
         found.append(Case("get", size, _reading(cache, key), line.ready(cache, [_get(cache, key)])))
         found.append(Case("set", size, _writing(cache, key, value), line.ready(cache, [storing])))
-    names = cache.names(keys.many)
-    together = line.ready(cache, cache.batch(c.MGET if cache.near is None else c.MGET_NOW, names))
+    names = cache._names(keys.many)
+    together = line.ready(cache, cache._batch(c.MGET if cache.near is None else c.MGET_NOW, names))
     found.append(Case(f"get_many of {MANY}", SMALL, _reading_many(cache, keys.many), together))
     return found
 

@@ -156,7 +156,7 @@ async def adescribe(
 
 async def server_of(cache: Cache, name: bytes) -> Server:
     """Return the primary that holds *name*."""
-    servers = await cache.topology.survey(cache.runtime)
+    servers = await cache.topology.survey(cache._runtime)
     text = as_text(name)
     if text is not None:
         return cache.topology.home(text)
@@ -164,14 +164,14 @@ async def server_of(cache: Cache, name: bytes) -> Server:
         home: Any = cache.topology.home
         return home(name)  # type: ignore[no-any-return]  # of a cluster, which takes bytes too; another has one server
     # Names that are no text have no place among the shards: another client has put it on any of them.
-    answers = await cache.runtime.exchange_all([(server, ((c.EXISTS_NOW, name),)) for server in servers])
+    answers = await cache._runtime.exchange_all([(server, ((c.EXISTS_NOW, name),)) for server in servers])
     there = [server for server, answer in zip(servers, answers, strict=True) if answer == [1]]
     return (there or list(servers))[0]
 
 
 async def _asked(cache: Cache, server: Server, commands: Sequence[Command]) -> list[Reply]:
     """Return the replies, refusals among them."""
-    replies: list[Reply] = await cache.runtime.exchange(server, commands)
+    replies: list[Reply] = await cache._runtime.exchange(server, commands)
     return replies
 
 
@@ -262,10 +262,10 @@ async def _about(cache: Cache, name: bytes, metadata: Metadata) -> tuple[About, 
     problems: tuple[str, ...] = ()
     tags = tuple(Tag(tag, None) for tag, _ in metadata.tags)
     try:
-        judged = await strict.judgement(text or "", metadata)
+        judged = await strict._judgement(text or "", metadata)
         standing, left = judged.standing.name.lower().replace("_", " "), judged.left
         fresh = None if left is None else left / 1000
-        now = await strict.versions([tag for tag, _ in metadata.tags], metadata.scope or None, fresh=True)
+        now = await strict._versions([tag for tag, _ in metadata.tags], metadata.scope or None, fresh=True)
         tags = tuple(Tag(tag, now[tag] == version) for tag, version in metadata.tags)
     except TROUBLE as error:
         problems = (f"The server of a tag, or the clock, cannot be asked: {error}",)

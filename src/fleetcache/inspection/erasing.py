@@ -75,11 +75,11 @@ async def adelete(cache: Cache, keys: Iterable[Any], *, version: Any = None, dig
     shares: dict[Server, list[bytes]] = {}
     for name in names:
         shares.setdefault(await server_of(strict, name), []).append(name)
-    return sum(count or 0 for count in await strict.unlink(list(shares.items())))
+    return sum(count or 0 for count in await strict._unlink_names(list(shares.items())))
 
 
 async def _asked(cache: Cache, server: Server, *commands: Any) -> list[Any]:
-    (replies,) = await cache.ask_all([(server, commands)], None)
+    (replies,) = await cache._ask_all([(server, commands)], None)
     return replies
 
 
@@ -142,7 +142,7 @@ async def adelete_pattern(
     rounds = c.Round()
     if not dry_run and cursor is None:
         try:
-            await strict.end_loads(seeks.pattern)
+            await strict._end_loads(seeks.pattern)
         except (ConnectionError, TimeoutError):
             if len(strict.topology.primaries) < 2:
                 raise  # else this server of several is away, and what the others hold is deleted all the same
@@ -153,7 +153,9 @@ async def adelete_pattern(
             matched += len(names)
             samples += names[: SAMPLES - len(samples)]
             for at in range(0, 0 if dry_run else len(names), TOGETHER):
-                deleted += sum(count or 0 for count in await strict.unlink([(server, names[at : at + TOGETHER])]))
+                deleted += sum(
+                    count or 0 for count in await strict._unlink_names([(server, names[at : at + TOGETHER])])
+                )
             if not walk.in_time:
                 break
         cursor, total = walk.cursor, max(total, walk.total)

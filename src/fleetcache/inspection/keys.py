@@ -189,7 +189,7 @@ def delete_pattern(
 
 def _still(cache: Cache) -> Cache:
     """Return the blocking face of *cache*."""
-    return cache.still or cache
+    return cache._still or cache
 
 
 # --- what stands in a row -------------------------------------------------------------------------
@@ -209,7 +209,7 @@ async def _rows(cache: Cache, found: list[tuple[Server, bytes]]) -> list[Row]:
 async def _rows_of(cache: Cache, server: Server, names: list[bytes]) -> list[Row]:
     asks = [command for name in names for command in ((c.TYPE, name), (c.PTTL, name), (c.MEMORY, "USAGE", name))]
     try:
-        replies = await cache.runtime.exchange(server, asks)
+        replies = await cache._runtime.exchange(server, asks)
     except TROUBLE as error:
         replies = [error] * len(asks)
     kinds, lefts, sizes = replies[::3], replies[1::3], replies[2::3]
@@ -238,7 +238,7 @@ async def _lengths(cache: Cache, server: Server, names: list[bytes], kinds: list
     unknown = [at for at, size in enumerate(sizes) if isinstance(size, Exception) and kinds[at] == b"string"]
     if unknown:
         try:
-            lengths = await cache.runtime.exchange(server, [(c.STRLEN, names[at]) for at in unknown])
+            lengths = await cache._runtime.exchange(server, [(c.STRLEN, names[at]) for at in unknown])
         except TROUBLE:
             return sizes
         sizes = list(sizes)

@@ -111,7 +111,7 @@ def search(
 
     The names are searched for *budget* seconds at most, not at all if that is 0.  Raise the server's error if it is away.
     """
-    still = (cache.still or cache).strict
+    still = (cache._still or cache).strict
     name = name_of(still, key, version)
     server = complete(server_of(still, name))
     plain = isinstance(key, str)
@@ -163,7 +163,7 @@ def heads(cache: Cache, pattern: str, budget: float = FOR_HEADS) -> Heads:
 
     The names are searched for *budget* seconds at most.  Raise the server's error if it is away.
     """
-    still = (cache.still or cache).strict
+    still = (cache._still or cache).strict
     matches = glob(pattern.encode(errors="surrogateescape")).fullmatch
     walk = complete(Walk.begin(still, Wanted(still, f"*{pattern}", None, library=False), None, None, budget))
     found: Counter[str] = Counter()
@@ -275,7 +275,7 @@ def _database(address: str) -> str:
 def _in_other(cache: Cache, alias: str, other: Any, key: Any, name: bytes) -> Iterator[Alike]:
     """Yield the entry of the same key in the cache *other*, if there is one."""
     with suppress(*TROUBLE, RedisError, FleetcacheError, OSError, ValueError):
-        still = (other.still or other).strict
+        still = (other._still or other).strict
         there = name_of(still, key)
         text = as_text(there)
         if text is None or (there == name and still.topology.home(text).address == cache.topology.home(text).address):
@@ -288,7 +288,7 @@ def _in_other(cache: Cache, alias: str, other: Any, key: Any, name: bytes) -> It
 
 async def _exists(cache: Cache, name: bytes) -> bool:
     server = await server_of(cache, name)
-    (found,) = await cache.runtime.exchange(server, ((c.EXISTS_NOW, name),))
+    (found,) = await cache._runtime.exchange(server, ((c.EXISTS_NOW, name),))
     return bool(found == 1)
 
 

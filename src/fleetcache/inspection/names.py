@@ -104,7 +104,7 @@ def parts(cache: Cache, name: bytes) -> tuple[str, str]:
 
 def is_library(cache: Cache, name: bytes) -> bool:
     """Whether *name* is one of the library's own: of a lease, a lock's number, an epoch, a worker, a tag or a canary."""
-    return LIBRARY.match(name) is not None or cache.is_tag(name) or CANARY.encode() in name
+    return LIBRARY.match(name) is not None or cache._is_tag(name) or CANARY.encode() in name
 
 
 @dataclass(frozen=True)

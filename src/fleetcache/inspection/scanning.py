@@ -56,7 +56,7 @@ class Walk:
         if cursor and taken is None:
             raise ValueError(f"{cursor[:40]!r} is no cursor of a page of keys")
         until = monotonic() + budget
-        walk = cls(cache, wanted, kind, await cache.topology.survey(cache.runtime))
+        walk = cls(cache, wanted, kind, await cache.topology.survey(cache._runtime))
         walk.until = until
         if taken is not None:
             mark, *numbers = taken.groups()
@@ -68,7 +68,7 @@ class Walk:
 
     async def _count(self) -> None:
         """Find how many names there are, and which servers are away."""
-        answers = await self.cache.runtime.exchange_all([(server, ((c.DBSIZE,),)) for server in self.servers])
+        answers = await self.cache._runtime.exchange_all([(server, ((c.DBSIZE,),)) for server in self.servers])
         for server, answer in zip(self.servers, answers, strict=True):
             if isinstance(answer, Exception):
                 self.away.append(server.address)
@@ -99,10 +99,10 @@ class Walk:
         if self.kind:
             command += ("TYPE", self.kind)
         try:
-            (reply,) = await self.cache.runtime.exchange(server, (command,))
+            (reply,) = await self.cache._runtime.exchange(server, (command,))
             if isinstance(reply, RedisError):
                 raise reply
-            self.cache.check(reply, command)
+            self.cache._check_reply(reply, command)
         except TROUBLE:
             if server.address not in self.away:
                 self.away.append(server.address)

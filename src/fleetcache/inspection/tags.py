@@ -66,7 +66,7 @@ def walked(
 
     With *tags* the library's own names are among them.  A name may come twice while a server grows or shrinks its table.
     """
-    still = cache.still or cache
+    still = cache._still or cache
     walk = complete(Walk.begin(still, wanted(still, pattern, version, library=tags), kind, None, inf))
     course.total, course.away = walk.total, walk.away
     while not walk.complete:
@@ -78,9 +78,9 @@ def walked(
 
 def in_use(cache: Cache, pattern: str, course: Course, version: Any = None) -> Iterator[Tag]:
     """Yield the tags that match the glob *pattern*, in *version*, by default the cache's own, or in `ALL`."""
-    still = cache.still or cache
+    still = cache._still or cache
     for server, found in walked(cache, TAG + pattern, course, version, tags=True):
-        names = [name for name in found if still.is_tag(name)]
+        names = [name for name in found if still._is_tag(name)]
         if not names:
             continue
         lefts = _asked(still, server, [(c.PTTL_NOW, name) for name in names])
@@ -92,9 +92,9 @@ def in_use(cache: Cache, pattern: str, course: Course, version: Any = None) -> I
 
 def state(cache: Cache, tag: str, version: Any = None) -> Tag | None:
     """Return what is known of *tag*; None if it is not in use.  Raise ValueError for what cannot be a tag."""
-    still = cache.still or cache
+    still = cache._still or cache
     checked([tag])
-    name = still.tag_name(tag, version)
+    name = still._tag_name(tag, version)
     (left,) = _asked(still, still.topology.home(name), [(c.PTTL_NOW, name)])
     if left == -2:
         return None
@@ -104,11 +104,11 @@ def state(cache: Cache, tag: str, version: Any = None) -> Tag | None:
 
 def entries_with(cache: Cache, tag: str, course: Course, version: Any = None) -> Iterator[Tagged]:
     """Yield the entries that have *tag*; it walks through all entries of the version, and reads the beginning of each."""
-    still = (cache.still or cache).strict
-    now = complete(still.versions([tag], version, fresh=True))[tag]
+    still = (cache._still or cache).strict
+    now = complete(still._versions([tag], version, fresh=True))[tag]
     for server, names in walked(cache, "*", course, version, tags=False, kind="string"):
         texts = [text for name in names if (text := as_text(name)) is not None]
-        shown = _asked(still, server, [still.glimpse(text, primary=True) for text in texts])
+        shown = _asked(still, server, [still._glimpse(text, primary=True) for text in texts])
         for text, beginning in zip(texts, shown, strict=True):
             metadata = _metadata(still, text, beginning)
             mine = [made for name, made in metadata.tags if name == tag] if metadata else []
@@ -121,7 +121,7 @@ def _metadata(cache: Cache, name: str, beginning: Any) -> Metadata | None:
     if cache.codec.is_plain(beginning):
         return None
     with suppress(UnreadableValue):
-        return complete(cache.shown(name, beginning, primary=True))
+        return complete(cache._shown(name, beginning, primary=True))
     return None
 
 
@@ -135,5 +135,5 @@ def _asked(cache: Cache, server: Server, commands: Sequence[Command]) -> list[An
 
 
 async def _exchange(cache: Cache, server: Server, commands: Sequence[Command]) -> list[Any]:
-    replies: list[Any] = await cache.runtime.exchange(server, commands)
+    replies: list[Any] = await cache._runtime.exchange(server, commands)
     return replies

@@ -53,7 +53,7 @@ NEAR = Metadata()
 class Loading(Joining):
     """Operations that make and store a value where there is none."""
 
-    herds = False
+    _herds = False
     """Whether stored values say when some callers are told that they are old: see `HerdClient`."""
 
     shares_loads = True
@@ -88,30 +88,30 @@ class Loading(Joining):
         """
         started = type(default) is CoroutineType  # isinstance() would evaluate a lazy object
         try:
-            if self.runtime.records or not self.shares_loads or not (started or tags or callable(default)):
-                lasting = self.policy_of(timeout, policy).timeout
+            if self._runtime.records or not self.shares_loads or not (started or tags or callable(default)):
+                lasting = self._policy_of(timeout, policy).timeout
                 return await self._simply(key, default, lasting, version, tags, refresh=refresh)
             if policy:
-                self.policy_of(timeout, policy)  # what is wrong with it is said on a hit too
+                self._policy_of(timeout, policy)  # what is wrong with it is said on a hit too
             name, began, seen = self.name(key, version), monotonic(), None
-            if not (refresh or tags or self.herds):  # written out, as in `read`: a hit takes as long as with `get`
+            if not (refresh or tags or self._herds):  # written out, as in `_read`: a hit takes as long as with `get`
                 near = self.near
                 if near is not None:
                     # A copy of "missing" serves no load, so it is not counted as hit.
                     if (copy := near.copy(name)) is not None and _holds_value(copy):
-                        value = self.served(copy, MISSING)
+                        value = self._served(copy, MISSING)
                         if value is not MISSING:
                             return value
                 elif not self._is_hasty(timeout, policy):
                     payload = await self.ask((c.GET, name), None)
-                    value = MISSING if payload is None else self.entry(payload, name)
+                    value = MISSING if payload is None else self._entry(payload, name)
                     if type(value) is not Described and value is not MISSING:
                         if self.tally is not None:
                             self.tally.known[name].read("server", payload)
                         return value
                     seen = await self._seen(name, value, payload, exact=True, fresh=False)
             make = partial(_itself, default) if started or not callable(default) else default
-            chosen, wanted = self.policy_of(timeout, policy), checked(tags) if tags else ()
+            chosen, wanted = self._policy_of(timeout, policy), checked(tags) if tags else ()
             return await self._fulfil(Wish(key, str(name), make, chosen, version, wanted, began, refresh), seen)
         finally:
             if started:
@@ -129,36 +129,36 @@ class Loading(Joining):
         **policy: Unpack[PolicyOptions],
     ) -> Any:
         # By hand, as `get`: a near hit takes less time than creating a coroutine.
-        if self.head is not None and type(key) is str and version is None and not refresh and self.shares_loads:
+        if self._head is not None and type(key) is str and version is None and not refresh and self.shares_loads:
             near: Any = self.near
-            copy = near.copies.get(self.head + key)
+            copy = near.copies.get(self._head + key)
             if copy is not None and (not tags or type(copy.epoch) is Bound):
                 now = clock()
                 if now < copy.deadline and now < copy.epoch.until and type(default) is not CoroutineType:
                     if copy.value is not PACKED:
                         copy.hits += 1
                         return copy.value
-                    if copy.payload is not None and not self.herds:
-                        value = self.served(copy, MISSING)
+                    if copy.payload is not None and not self._herds:
+                        value = self._served(copy, MISSING)
                         if value is not MISSING:
                             return value
         call = Loading.aget_or_set(
-            self.still or self, key, default, timeout, version, tags=tags, refresh=refresh, **policy
+            self._still or self, key, default, timeout, version, tags=tags, refresh=refresh, **policy
         )
         return complete(call)
 
     get_or_set.__doc__ = aget_or_set.__doc__
 
-    def policy_of(self, timeout: Timeout | Policy, options: PolicyOptions) -> Policy:
+    def _policy_of(self, timeout: Timeout | Policy, options: PolicyOptions) -> Policy:
         """Return the policy of a call with these arguments; the settings have the defaults."""
-        policies, key = self.flights.policies, (timeout, *options.items())
+        policies, key = self._flights.policies, (timeout, *options.items())
         try:
             if (known := policies.get(key)) is not None:
                 return known
         except TypeError:  # an argument cannot be hashed
             key = ()
         usual = self.settings.options.loading or ORDINARY
-        standard = type(timeout) is not Policy and any(timeout is mark for mark in self.default_marks)
+        standard = type(timeout) is not Policy and any(timeout is mark for mark in self._default_marks)
         chosen = Policy.of(DEFAULT_TIMEOUT if standard else timeout, usual, options, ARGUMENTS)
         if key and len(policies) < MOST_POLICIES and not callable(options.get("renew")):  # it may refer to anything
             policies[key] = chosen  # most calls of a program are of a few kinds, and a policy takes 10 µs to make
@@ -166,15 +166,15 @@ class Loading(Joining):
 
     def _is_hasty(self, timeout: Timeout | Policy, options: PolicyOptions) -> bool:
         """Whether a caller with these arguments waits for the server no longer than for a load; blocking code has to."""
-        if self.runtime.blocks or not (options or type(timeout) is Policy or self.settings.options.loading):
+        if self._runtime.blocks or not (options or type(timeout) is Policy or self.settings.options.loading):
             return False
-        return self.policy_of(timeout, options).hard_timeout is not None
+        return self._policy_of(timeout, options).hard_timeout is not None
 
     async def _simply(
         self, key: Any, default: Any, timeout: Timeout, version: Any, tags: Iterable[str], *, refresh: bool
     ) -> Any:
         """Read, make and add, without flights and leases: for a constant, in a pipeline, or for a client with operations of its own."""
-        await self.runtime.alone()
+        await self._runtime.alone()
         value = MISSING if refresh else await self.aget(key, MISSING, version)
         if value is not MISSING:
             return value
@@ -192,12 +192,12 @@ class Loading(Joining):
         if await adding:
             return made
         # Another caller was first, or the server is away, or the timeout is 0 or less.  This read has been counted.
-        return await (self if self.tally is None else self.face(tally=None)).aget(key, made, version, fresh=True)
+        return await (self if self.tally is None else self._face(tally=None)).aget(key, made, version, fresh=True)
 
     async def _produced(self, key: Any, make: Callable[[], Any], version: Any) -> Any:
         """Return what the loader *make* of a simple load makes, and count this load by group."""
         began = perf_counter()
-        made = await self.runtime.produce(make)
+        made = await self._runtime.produce(make)
         if self.tally is not None:
             self.tally.loaded((self.name(key, version),), perf_counter() - began)
         return made
@@ -212,7 +212,7 @@ class Loading(Joining):
             if found is None:
                 found = await self._in_time(self._look(wish, fresh=looked or wish.refresh), wish.hard_until)
             if found is None:
-                self.count(wish, "missed")
+                self._count(wish, "missed")
                 return self._spared(wish, self._late(wish))
             if found.metadata is None and found.value is not MISSING and not (wish.refresh or wish.tags):
                 self._count_found(wish, found)
@@ -224,15 +224,15 @@ class Loading(Joining):
                 case Decision.RENEW:
                     self._count_found(wish, found)
                     return await self._renewed(wish, found)
-            if self.flights.kept and (made := self._kept_in_outage(wish)) is not None:
-                self.count(wish, "near")
+            if self._flights.kept and (made := self._kept_in_outage(wish)) is not None:
+                self._count(wish, "near")
                 return self._copy(made)
             if not looked:
-                self.count(wish, "missed", found.payload)
+                self._count(wish, "missed", found.payload)
             looked = True
             here = loads_here()
-            if self.flights.is_own(here, wish.name):
-                return await self.runtime.produce(wish.make)  # within its own loader
+            if self._flights.is_own(here, wish.name):
+                return await self._runtime.produce(wish.make)  # within its own loader
             value = await self._fly(wish, here)
             if value is not MISSING:
                 return value
@@ -240,9 +240,9 @@ class Loading(Joining):
     def _count_found(self, wish: Wish, found: Seen) -> None:
         """Count the read of a caller who gets the value that was *found*: at once, or after another has loaded it."""
         if wish.counted:
-            self.count_joined(wish)
+            self._count_joined(wish)
         elif found.metadata is not NEAR:  # the copy has counted its hit
-            self.count(wish, "stale" if found.left is not None and found.left <= 0 else "server", found.payload)
+            self._count(wish, "stale" if found.left is not None and found.left <= 0 else "server", found.payload)
 
     async def _fly(self, wish: Wish, here: list[Flight]) -> Any:
         """Join the flight, or lead one; return its value, or MISSING if the caller has to look again."""
@@ -250,7 +250,7 @@ class Loading(Joining):
         if wish.impatient:
             mine.hurry()
         try:
-            flight = self.flights.open(mine)
+            flight = self._flights.open(mine)
             if flight is not mine:
                 if self._waits_for(flight, here):
                     try:
@@ -265,7 +265,7 @@ class Loading(Joining):
             return self._result(mine, wish, own=True)
         finally:
             if mine.task is None:
-                self.flights.close(mine)  # its leader was here, and is not any more
+                self._flights.close(mine)  # its leader was here, and is not any more
 
     async def _look(self, wish: Wish, *, fresh: bool) -> Seen:
         """Return what is there."""
@@ -273,11 +273,11 @@ class Loading(Joining):
         copy = None if near is None or fresh else near.copy(wish.name)
         if copy is not None and _holds_value(copy) and (not wish.tags or bound_of(copy) is not None):
             # A copy without versions of tags is known to lack them.
-            value = self._opened(self.served(copy, MISSING))
+            value = self._opened(self._served(copy, MISSING))
             if value is not MISSING:
                 return Seen(value, metadata=NEAR)
             copy.hits -= 1  # it is a copy of "missing", or to be renewed
-        return self._told(await self.find(wish.name, fresh=fresh))
+        return self._told(await self._find(wish.name, fresh=fresh))
 
     def _told(self, found: Seen) -> Seen:
         """Return what this caller is told of the entry that was *found*: with HerdClient some are told that it is old."""
@@ -288,15 +288,15 @@ class Loading(Joining):
     async def _renewed(self, wish: Wish, found: Seen) -> Any:
         """Return the old value at once, and have it renewed; or the new one, if this caller has renewed it himself."""
         self.stats.stale_served += found.left is not None and found.left <= 0
-        flights = self.flights
+        flights = self._flights
         if wish.name in flights.running or flights.is_postponed(wish.name) or flights.is_own(loads_here(), wish.name):
             return found.value
-        if self.runtime.blocks and wish.policy.renew != "caller":
+        if self._runtime.blocks and wish.policy.renew != "caller":
             self._submit(wish)
             return found.value
         match (await self._renew(wish)).outcome:
             case Made(value) | Found(value):
-                self.count(wish, "missed")  # he has waited for the new one
+                self._count(wish, "missed")  # he has waited for the new one
                 return value
             case Gone(error) if error is not None and not isinstance(error, TROUBLE):
                 raise error  # it interrupted this caller
@@ -306,22 +306,22 @@ class Loading(Joining):
         """Lead a flight that renews the value, unless there is a flight; in asyncio this only begins it."""
         mine = Flight(wish.name, frozenset(wish.tags), renews=True)
         try:
-            if self.flights.open(mine) is mine:
+            if self._flights.open(mine) is mine:
                 await self._start(mine, wish)
         finally:
             if mine.task is None:
-                self.flights.close(mine)
+                self._flights.close(mine)
         return mine
 
     def _submit(self, wish: Wish) -> None:
         """Have the value renewed by something else than this caller, unless that is under way."""
-        self.flights.postpone(wish.name, wish.policy.lease)
+        self._flights.postpone(wish.name, wish.policy.lease)
 
         def work() -> None:
             try:
                 complete(self._renew(wish))
             finally:
-                self.flights.submitted.pop(wish.name, None)
+                self._flights.submitted.pop(wish.name, None)
 
         if not submit(work, wish.policy.renew):
             work()

@@ -29,11 +29,11 @@ RENEWALS = 30
 class Guarding(Values):
     """Knows whether guards still have their versions."""
 
-    flights: Flights
+    _flights: Flights
 
-    def guards_of(self, tags: Sequence[str], version: object) -> list[str]:
+    def _guards_of(self, tags: Sequence[str], version: object) -> list[str]:
         """Return the names of what gives up an entry with *tags*: their versions, and the cache's epoch."""
-        names = [self.tag_name(tag, version) for tag in tags]
+        names = [self._tag_name(tag, version) for tag in tags]
         return [*names, self._epoch]
 
     @property
@@ -44,18 +44,18 @@ class Guarding(Values):
     async def _hold(self, guards: Guards) -> bool:
         """Whether each of *guards* has its version."""
         names = list(guards)
-        for places, reply in await self.ask_many(c.MGET_NOW, names, None):
+        for places, reply in await self._ask_many(c.MGET_NOW, names, None):
             if reply is None or any(guards[names[place]] != found for place, found in zip(places, reply, strict=False)):
                 return False
         return True
 
-    async def spared(self, ended: Mapping[str, Guards]) -> dict[str, Guards]:
+    async def _spared_guards(self, ended: Mapping[str, Guards]) -> dict[str, Guards]:
         """Return the guards of now of those entries in *ended* of which only the epoch has ended, and not because of them."""
-        if not self.flights.scripts:
+        if not self._flights.scripts:
             return {}
         epoch = self._epoch
-        command = (c.NOTES, c.NOTED, 2, epoch, gone_name(self.key_prefix), os.urandom(VERSION), self.lease_life)
-        ((reply,),) = await self.ask_all([(self.topology.home(epoch), [command])], None, scripts=True)
+        command = (c.NOTES, c.NOTED, 2, epoch, gone_name(self.key_prefix), os.urandom(VERSION), self._lease_life)
+        ((reply,),) = await self._ask_all([(self.topology.home(epoch), [command])], None, scripts=True)
         if type(reply) is not list:
             return {}  # an outage, or this user has no right to read the list
         now, *notes = reply

@@ -25,14 +25,14 @@ class Invalidation(Values):
         IGNORE_EXCEPTIONS: or else old values would be served as if nothing had happened.  With *later* the tags are
         invalid in this process at once, and everywhere as soon as the server is back.
         """
-        names = [self.tag_name(tag, version) for tag in checked(tags, most=None)]
+        names = [self._tag_name(tag, version) for tag in checked(tags, most=None)]
         if not names:
             return 0
         try:
             found = await self._give_up(names)
         except PASSING:
-            still = (self.still or self).face(failsafe=RAISE)
-            if not later or not still.runtime.blocks:  # in a pipeline: its caller can try again
+            still = (self._still or self)._face(_failsafe=RAISE)
+            if not later or not still._runtime.blocks:  # in a pipeline: its caller can try again
                 raise
             if not OWED.add(names, lambda owed: complete(still._give_up(list(owed)))):
                 raise
@@ -45,8 +45,8 @@ class Invalidation(Values):
 
     async def _give_up(self, names: Collection[str]) -> int:
         """Delete the versions under *names*, and return how many there were; no error is ignored."""
-        strict = self.face(failsafe=RAISE)
-        return sum([int(reply) for _, reply in await strict.ask_many(c.GIVE_UP, list(names), None)])
+        strict = self._face(_failsafe=RAISE)
+        return sum([int(reply) for _, reply in await strict._ask_many(c.GIVE_UP, list(names), None)])
 
     async def ainvalidate(self, key: Any, version: Any = None, *, soft: bool = False) -> bool:
         """Give up the entry of *key*, also if it is just being loaded; return whether there was one.
@@ -56,21 +56,21 @@ class Invalidation(Values):
         """
         if not soft:
             return await self.adelete(key, version)
-        await self.runtime.alone()
+        await self._runtime.alone()
         name = self.name(key, version)
         while True:
             plan = [(self.topology.home(name), ((c.GET_NOW, name), (c.TIME,)))]
-            ((payload, now),) = await self.ask_all(plan, None)
-            found = None if payload is None else self.entry(payload, name)
+            ((payload, now),) = await self._ask_all(plan, None)
+            found = None if payload is None else self._entry(payload, name)
             if now is None or type(found) is not Described or not found.metadata.stale:
                 return await self.adelete(key, version)
             # The time itself, and no guess, which may be ahead.  Clocks of readers are not behind the server's, but for
             # the two parts of a millisecond that are cut off when they are set and read.
-            ends = min(found.metadata.fresh_until, int(self.shown_by(now)) - 2)
+            ends = min(found.metadata.fresh_until, int(self._shown_by(now)) - 2)
             metadata = replace(found.metadata, fresh_until=ends, stamp=new_stamp())
             (new,) = await self.encoded((found.value,), metadata=[metadata])
             command = (c.EVALSHA, c.SWAP, 1, name, payload, new, "KEEPTTL")
-            swapped = await self.ask_voiding(command, 0, None)
+            swapped = await self._ask_voiding(command, 0, None)
             if swapped != 0:
                 return bool(swapped)
 

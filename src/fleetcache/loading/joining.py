@@ -28,7 +28,7 @@ class Joining(Leading):
 
     def _waits_for(self, flight: Flight, here: list[Flight]) -> bool:
         """Whether the caller can wait for *flight*; if so, it is noted that the loaders that he is part of do."""
-        if self.runtime.blocks and flight.loop is not None and flight.loop is running_loop():
+        if self._runtime.blocks and flight.loop is not None and flight.loop is running_loop():
             return False  # its leader runs in this thread when the caller does not
         return begin_to_wait(here, flight)
 
@@ -49,7 +49,7 @@ class Joining(Leading):
 
     async def _wait(self, flight: Flight, wish: Wish, *, own: bool) -> Any:
         """Return the value of *flight*, or the caller's old value, or MISSING if he has to look again."""
-        waker, checked = self.runtime.waker(), own
+        waker, checked = self._runtime.waker(), own
         flight.waiting.add(waker)
         try:
             while flight.outcome is None:
@@ -73,10 +73,10 @@ class Joining(Leading):
                 if not own and self._loses_patience(flight, wish):
                     return MISSING
                 if flight.lost:
-                    self.flights.close(flight)
+                    self._flights.close(flight)
                     await self._let_go(flight, wish)
         finally:
-            self.flights.leave(flight, waker)
+            self._flights.leave(flight, waker)
         if isinstance(flight.outcome, Made) and not checked and wish.began > flight.asked:
             found = await self._check(flight, wish)
             if found is not flight:
@@ -93,7 +93,7 @@ class Joining(Leading):
             flight.hurry()  # its leader waits for another process
             return False
         wish.impatient = True
-        self.flights.detach(flight)
+        self._flights.detach(flight)
         return True
 
     async def _check(self, flight: Flight, wish: Wish) -> Any:
@@ -101,19 +101,19 @@ class Joining(Leading):
 
         Otherwise let nobody else join it, and return the value that is there by now, or MISSING.
         """
-        standing = await self._in_time(self.look(wish.name, wish.judged), wish.hard_until) or UNKNOWN
+        standing = await self._in_time(self._look_at_lease(wish.name, wish.judged), wish.hard_until) or UNKNOWN
         if standing.word == "entry":
             value = await self._judged(wish, standing)
             if value is not MISSING:
-                self.count_joined(wish)
+                self._count_joined(wish)
                 return value
-        elif standing.word == "unknown" or not self.flights.leases:
+        elif standing.word == "unknown" or not self._flights.leases:
             return flight  # the server is away, or there are no leases, which would say more
         elif standing.word in {"held", "mine"} and standing.generation == flight.generation:
             if await self._guards_hold(flight):
                 return flight
             await self._let_go(flight, wish)  # what it brings will not be stored
-        self.flights.detach(flight)
+        self._flights.detach(flight)
         return MISSING
 
     async def _guards_hold(self, flight: Flight) -> bool:
@@ -122,7 +122,7 @@ class Joining(Leading):
             guards = flight.guards
             if not guards or await self._hold(guards):
                 return True
-            if not (spared := await self.spared({flight.name: guards})):
+            if not (spared := await self._spared_guards({flight.name: guards})):
                 return False
             flight.guards = spared[flight.name]
         return False
@@ -149,7 +149,7 @@ class Joining(Leading):
                 return MISSING
             case Made() | Found():
                 if not own or (flight.made is None and isinstance(outcome, Found)):
-                    self.count_joined(wish)
+                    self._count_joined(wish)
                 return outcome.value if own else self._copy(outcome)
             case _:
                 return MISSING
@@ -160,7 +160,7 @@ class Joining(Leading):
 
     def _late(self, wish: Wish) -> TimeoutError:
         """Return the error of a caller whose time is over."""
-        return TimeoutError(f"{self.masked(wish.name)}: not loaded in time")
+        return TimeoutError(f"{self._masked(wish.name)}: not loaded in time")
 
     def _spared(self, wish: Wish, error: Exception) -> Any:
         """Return the old value if the caller takes it in place of *error*; else raise that."""
@@ -168,7 +168,7 @@ class Joining(Leading):
         if value is MISSING:
             raise error
         self.stats.stale_served += 1
-        self.count(wish, "stale")
+        self._count(wish, "stale")
         return value
 
     def _copy(self, outcome: Made | Found) -> Any:

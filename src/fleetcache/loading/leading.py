@@ -59,17 +59,17 @@ def keep(task: asyncio.Task[None]) -> None:
 class Leading(Leases):
     """Leads flights."""
 
-    softens = True
+    _softens = True
     """Whether what a policy says of old values is written into the entry; HerdClient has its own way to write it."""
 
     async def _start(self, flight: Flight, wish: Wish) -> None:
         """Lead *flight*: here, or in a task of its own."""
-        if self.runtime.blocks:
+        if self._runtime.blocks:
             await self._lead(flight, wish)
             return
         flight.task = task = asyncio.get_running_loop().create_task(self._lead(flight, wish), name="fleetcache load")
         keep(task)
-        flights = self.flights
+        flights = self._flights
 
         def ended(task: asyncio.Task[None]) -> None:
             error = None if task.cancelled() else task.exception()  # retrieved, or asyncio complains
@@ -88,7 +88,7 @@ class Leading(Leases):
             if not isinstance(error, Exception):
                 raise
         finally:
-            self.flights.close(flight, outcome)
+            self._flights.close(flight, outcome)
 
     async def _led(self, flight: Flight, wish: Wish) -> Outcome:
         """Return the outcome of the load."""
@@ -101,17 +101,17 @@ class Leading(Leases):
         began = flight.loading_since = monotonic()
         try:
             CURRENT.set(load)
-            value = await self.runtime.produce(wish.make)
+            value = await self._runtime.produce(wish.make)
             value = load.stale if load.kept else value
             flight.made = Made(value, None)
             took = monotonic() - began
             payload, life = await self._packed(wish, flight, load, value, took)
-            self.count_load((wish,), took)
+            self._count_load((wish,), took)
         except Exception as error:
             if interruption(error) is not None:
                 raise  # it is this caller's own
             self.stats.load_errors += 1
-            self.count_load((wish,), monotonic() - began, failed=True)
+            self._count_load((wish,), monotonic() - began, failed=True)
             await self._let_go(flight, wish, wish.policy.retry_after)
             if flight.renews:
                 self._say_not_renewed(wish, error)
@@ -126,7 +126,7 @@ class Leading(Leases):
 
     async def _lease(self, flight: Flight, wish: Wish) -> Outcome | None:
         """Wait until this flight may load, and return None; or what was found, or why it may not."""
-        guards = self.guards_of(unique((*wish.tags, *self.flights.expected(wish.name))), wish.version)
+        guards = self._guards_of(unique((*wish.tags, *self._flights.expected(wish.name))), wish.version)
         life = self._guarded_life(wish.policy)
         until, waited = wish.began + wish.policy.patience, False
         while True:
@@ -134,7 +134,7 @@ class Leading(Leases):
             if asked >= until:
                 flight.hurry()
             flight.asks, HOLDERS[flight.holder.encode()] = True, flight
-            standing = await self.take(wish.name, wish.judged, flight.holder, wish.policy.lease, guards, life)
+            standing = await self._take_lease(wish.name, wish.judged, flight.holder, wish.policy.lease, guards, life)
             flight.asked, flight.generation, flight.guards = asked, standing.generation, standing.guards
             match standing.word:
                 case "entry":
@@ -144,15 +144,15 @@ class Leading(Leases):
                 case "gone":
                     wish.see(None)
                 case "failed":
-                    self.flights.postpone(wish.name, standing.left)
+                    self._flights.postpone(wish.name, standing.left)
                     return self._refused(wish, standing)
                 case "held" if flight.renews:
-                    self.flights.postpone(wish.name, LONGEST_PAUSE)
+                    self._flights.postpone(wish.name, LONGEST_PAUSE)
                     return Gone()  # another process renews the value
                 case "held" if flight.impatient_since is None and not self._blocks(standing.holder):
                     self.stats.waited += not waited
                     waited = True
-                    await flight.pause(self.runtime.waker(), min(pause_after(asked - wish.began), until - asked))
+                    await flight.pause(self._runtime.waker(), min(pause_after(asked - wish.began), until - asked))
                 case _:
                     return None
 
@@ -164,11 +164,11 @@ class Leading(Leases):
         flight = HOLDERS.get(holder)
         if flight is None or flight in loads_here():
             return flight is not None
-        return self.runtime.blocks and flight.loop is not None and flight.loop is running_loop()
+        return self._runtime.blocks and flight.loop is not None and flight.loop is running_loop()
 
     async def _in_time(self, look: Coroutine[Any, Any, T], until: float) -> T | None:
         """Return what *look* returns; None if it does not until that moment.  Blocking code cannot leave it."""
-        if until == inf or self.runtime.blocks:
+        if until == inf or self._runtime.blocks:
             return await look
         try:
             async with asyncio.timeout(until - monotonic()) as limit:
@@ -180,7 +180,7 @@ class Leading(Leases):
 
     async def _judged(self, wish: Wish, standing: Standing) -> Any:
         """Return the value of the entry that was found, MISSING if it may not be returned; then it is to be replaced."""
-        found = await self.examine(wish.name, standing.payload)
+        found = await self._examine(wish.name, standing.payload)
         fresh = found.standing in {None, Worth.FRESH} and self._carries(found.metadata, wish.tags)
         value = self._opened(found.value) if fresh and not wish.refresh else MISSING
         if value is MISSING and wish.weigh(found) is Decision.SERVE:
@@ -206,7 +206,7 @@ class Leading(Leases):
         """Return the failure of a load that no process shall try again yet."""
         left = standing.left
         error = LoadFailed(
-            f"{self.masked(wish.name)}: a load failed a moment ago, and is not tried again for {left:.1f} s", left
+            f"{self._masked(wish.name)}: a load failed a moment ago, and is not tried again for {left:.1f} s", left
         )
         return Failed(error, None)
 
@@ -245,13 +245,13 @@ class Leading(Leases):
         policy = wish.policy
         life = self._fresh_life(policy, load.timeout, value)
         tags = unique((*wish.tags, *load.tags))
-        self.flights.expect(wish.name, load.tags)
-        soft = self.softens and policy.soft and life is not None
+        self._flights.expect(wish.name, load.tags)
+        soft = self._softens and policy.soft and life is not None
         value, kept = self._wrapped(value, life, load.timeout)
         if not (soft or tags):
             (payload,) = await self.encoded((value,))
             return payload, kept
-        names = {tag: self.tag_name(tag, wish.version) for tag in tags}
+        names = {tag: self._tag_name(tag, wish.version) for tag in tags}
         versions, now = flight.guards or {}, await self._now(wish.name) if soft else 0
         unnoted = [tag for tag, name in names.items() if name not in versions]
         if now is None or unnoted:
@@ -265,7 +265,7 @@ class Leading(Leases):
             cost=round(cost * 1000),
             tags=tuple((tag, versions.get(name, bytes(VERSION))) for tag, name in names.items()),
             early=policy.early,
-            scope=self.scope(wish.version),
+            scope=self._scope(wish.version),
             made=now and now - round(cost * 1000),
         )
         (payload,) = await self.encoded((value,), metadata=[metadata])
@@ -283,23 +283,25 @@ class Leading(Leases):
             return
         load.lasting.update(short)
         with suppress(*TROUBLE):
-            await self.capture(short, life, wish.version)
+            await self._capture(short, life, wish.version)
 
     async def _now(self, name: str) -> int | None:
         """Return the time of the server that holds *name*, None if it is away: a value that was made is returned all the same."""
         try:
-            return await self.moment(self.topology.home(name))
+            return await self._moment(self.topology.home(name))
         except TROUBLE:
             return None
 
     async def _store_loaded(self, flight: Flight, wish: Wish, made: Made, life: int | None) -> Outcome | None:
         """Store what was made; return what another writer has stored meanwhile, if that is to be returned instead."""
-        if flight.guards is None or (flight.generation is None and self.flights.leases):
+        if flight.guards is None or (flight.generation is None and self._flights.leases):
             self._keep_in_outage(wish, made)
             return None  # the server was away when the load began, so nobody knows what has changed since
         assert made.payload is not None
         try:
-            stored = await self.fill(wish.name, flight.generation, wish.judged, made.payload, life, flight.guards)
+            stored = await self._fill_entry(
+                wish.name, flight.generation, wish.judged, made.payload, life, flight.guards
+            )
             if stored == STORED:
                 if self.tally is not None:
                     self.tally.wrote(wish.name, made.payload)
@@ -311,7 +313,7 @@ class Leading(Leases):
             await self._let_go(flight, wish)
             if overtaken(stored, wish.judged) and not wish.refresh:
                 moment = monotonic()
-                value = self._opened((await self.find(wish.name, fresh=True)).served())
+                value = self._opened((await self._find(wish.name, fresh=True)).served())
                 return None if value is MISSING else Found(value, None, moment)
         except TROUBLE as error:
             self._say_unstored(wish, error)
@@ -319,7 +321,7 @@ class Leading(Leases):
 
     # --- counting ---------------------------------------------------------------------------------
 
-    def count(self, wish: Wish, level: str, payload: bytes | None = None) -> None:
+    def _count(self, wish: Wish, level: str, payload: bytes | None = None) -> None:
         """Count the read of the caller of *wish* at *level*, in place of the level at which it was counted before."""
         if self.tally is None or wish.refresh:
             return
@@ -330,12 +332,12 @@ class Leading(Leases):
             group.read(level, payload)
         wish.counted = level
 
-    def count_joined(self, wish: Wish) -> None:
+    def _count_joined(self, wish: Wish) -> None:
         """Count that the caller of *wish* got a value that another caller, or process, has loaded meanwhile."""
         if self.tally is not None:
             self.tally.known[wish.name].joined += 1
 
-    def count_load(self, wishes: Sequence[Wish], seconds: float, *, failed: bool = False) -> None:
+    def _count_load(self, wishes: Sequence[Wish], seconds: float, *, failed: bool = False) -> None:
         """Count a call of a loader for *wishes*."""
         if self.tally is not None:
             self.tally.loaded([wish.name for wish in wishes], seconds, failed=failed)
@@ -355,25 +357,25 @@ class Leading(Leases):
     def _keep_in_outage(self, wish: Wish, made: Made) -> None:
         """Keep what was loaded for OUTAGE_TTL seconds, or until the server is back."""
         seconds = self.settings.options.outage_ttl
-        if seconds and self.failsafe.ignore and (outage := self._outage(wish.name)) is not None:
-            self.flights.keep(wish.name, made, monotonic() + seconds, outage)
+        if seconds and self._failsafe.ignore and (outage := self._outage(wish.name)) is not None:
+            self._flights.keep(wish.name, made, monotonic() + seconds, outage)
 
     def _kept_in_outage(self, wish: Wish) -> Made | None:
         """Return what was loaded in the outage that there is, if it may be returned."""
-        made, until, outage = self.flights.kept.get(wish.name, (None, 0.0, None))
-        if made is None or wish.refresh or not self.failsafe.ignore:
+        made, until, outage = self._flights.kept.get(wish.name, (None, 0.0, None))
+        if made is None or wish.refresh or not self._failsafe.ignore:
             return None
         if monotonic() < until and outage == self._outage(wish.name):
             return made
-        self.flights.drop((wish.name,))
+        self._flights.drop((wish.name,))
         return None
 
-    def instead(self, error: Exception, instead: Any, commands: Iterable[Command]) -> Any:
+    def _instead(self, error: Exception, instead: Any, commands: Iterable[Command]) -> Any:
         """As in `Core`; a write that failed gives up what was kept of its entries."""
-        if self.flights.kept:
+        if self._flights.kept:
             commands = list(commands)
-            self.flights.drop(None if any(map(_ends_epoch, commands)) else c.written(commands))
-        return super().instead(error, instead, commands)
+            self._flights.drop(None if any(map(_ends_epoch, commands)) else c.written(commands))
+        return super()._instead(error, instead, commands)
 
     # --- afterwards -------------------------------------------------------------------------------
 
@@ -387,7 +389,7 @@ class Leading(Leases):
             log.info(
                 "%s: loaded, but not stored: the loader added the tags %s, which may have been invalidated during the load. "
                 "The next load of this process notes them before it begins; name them in tags= if they are known earlier",
-                self.masked(wish.name),
+                self._masked(wish.name),
                 ", ".join(tags),
                 extra={"event": "unnoted"},
             )
@@ -400,22 +402,22 @@ class Leading(Leases):
         """Log *what* has happened to an entry because of *error*, once a minute."""
         if self.stats.said.is_new(f"{what} {wish.name}"):
             event = what.rpartition(" ")[2]
-            log.warning("%s: %s: %s", self.masked(wish.name), what, error, extra={"event": event})
+            log.warning("%s: %s: %s", self._masked(wish.name), what, error, extra={"event": event})
 
     async def _let_go(self, flight: Flight, wish: Wish, pause: float = 0.0) -> None:
         """Release the lease; if the server is away, it ends by itself."""
         if not flight.asks:
             return
         try:
-            await self.let_go(wish.name, flight.holder, pause)
+            await self._free_lease(wish.name, flight.holder, pause)
         except TROUBLE:
-            log.debug("%s: the lease was not released", self.masked(wish.name))
+            log.debug("%s: the lease was not released", self._masked(wish.name))
 
     def _release_later(self, flight: Flight, wish: Wish) -> None:
         """Release the lease of a flight whose leader was interrupted, without holding the interrupt up."""
         if not flight.asks:
             return
-        if self.runtime.blocks:
+        if self._runtime.blocks:
             quietly(lambda: complete(self._let_go(flight, wish)))
             return
         with suppress(RuntimeError):  # the loop ends

@@ -62,20 +62,20 @@ UNKNOWN = Standing("unknown")
 class Leases(Guarding):
     """Takes leases, looks at them, and stores what was loaded under them."""
 
-    async def take(
+    async def _take_lease(
         self, name: str, judged: Mark, holder: str, lease: float, guards: Sequence[str] = (), life: int | None = None
     ) -> Standing:
         """Take the lease of the entry called *name* for *lease* seconds, unless there is another entry than *judged*.
 
         In the same exchange the versions of the *guards* are captured, for an entry that lives for *life* milliseconds.
         """
-        if not self.flights.scripts:
+        if not self._flights.scripts:
             return await self._take_plainly(name, judged, holder, lease, guards, life)
         return await self._ask_lease(name, judged, holder, times_of(lease), guards, life, lease)
 
-    async def look(self, name: str, judged: Mark, holder: str = "") -> Standing:
+    async def _look_at_lease(self, name: str, judged: Mark, holder: str = "") -> Standing:
         """Return what stands about the entry called *name*, without taking the lease."""
-        if not self.flights.scripts:
+        if not self._flights.scripts:
             return await self._look_plainly(name, judged)
         return await self._ask_lease(name, judged, holder, (), (), None, 0.0)
 
@@ -92,15 +92,15 @@ class Leases(Guarding):
         command = taking(name, judged, holder, times)
         home = self.topology.route(command)
         plan, places = self._with_guards(home, command, guards, life)
-        answers = await self.ask_all(plan, None, scripts=True)
+        answers = await self._ask_all(plan, None, scripts=True)
         reply = answers[0][0]
         if any(c.refuses_scripts(each) for each in chain(*answers)):
             self._do_without_scripts(next(each for each in chain(*answers) if c.refuses_scripts(each)))
             if times:
-                return await self.take(name, judged, holder, lease, guards, life)
-            return await self.look(name, judged)
+                return await self._take_lease(name, judged, holder, lease, guards, life)
+            return await self._look_at_lease(name, judged)
         if isinstance(reply, ResponseError):
-            self.instead(self.refusal(reply, command), None, (command,))
+            self._instead(self._refusal(reply, command), None, (command,))
             return UNKNOWN
         if type(reply) is not list:
             return UNKNOWN
@@ -125,7 +125,7 @@ class Leases(Guarding):
 
     # --- the end of a load ------------------------------------------------------------------------
 
-    async def fill(
+    async def _fill_entry(
         self,
         name: str,
         generation: bytes | None,
@@ -137,7 +137,7 @@ class Leases(Guarding):
         """Store *payload* for *life* milliseconds if nothing has given it up; return what came of it, None in an outage."""
         for _ in range(RENEWALS):
             found = await self._fill(name, generation, judged, payload, life, guards)
-            if found != GUARD_CHANGED or not (spared := await self.spared({name: guards})):
+            if found != GUARD_CHANGED or not (spared := await self._spared_guards({name: guards})):
                 return found
             guards = spared[name]
         return GUARD_CHANGED
@@ -152,7 +152,7 @@ class Leases(Guarding):
         guards: Guards,
     ) -> int | None:
         """Store *payload* under *guards*, as they are now."""
-        if not self.flights.scripts or generation is None:
+        if not self._flights.scripts or generation is None:
             return await self._fill_plainly(name, generation, judged, payload, life, guards)
         near = [guard for guard in guards if self.topology.together((name, guard))]
         far = {guard: version for guard, version in guards.items() if guard not in near}
@@ -161,37 +161,37 @@ class Leases(Guarding):
         keys = (name, lease_name(name), *near)
         words = (generation, *judged, payload, "" if life is None else life, *(guards[guard] for guard in near))
         command = (c.STORE, c.FILL, len(keys), *keys, *words)
-        ((reply,),) = await self.ask_all([(self.topology.route(command), [command])], None, scripts=True)
+        ((reply,),) = await self._ask_all([(self.topology.route(command), [command])], None, scripts=True)
         if isinstance(reply, ResponseError):
             if c.refuses_scripts(reply):
                 self._do_without_scripts(reply)
                 return await self._fill(name, generation, judged, payload, life, guards)
-            raise self.refusal(reply, command)
+            raise self._refusal(reply, command)
         found: int | None = reply
-        if far and found == STORED and not await self._hold(far) and not await self.spared({name: guards}):
+        if far and found == STORED and not await self._hold(far) and not await self._spared_guards({name: guards}):
             # The epoch ended in between: what was stored is deleted, unless another value is there already.
-            await self.run(c.RELEASE, name, payload, instead=0)
+            await self._run(c.RELEASE, name, payload, instead=0)
             return GUARD_CHANGED
         return found
 
-    async def let_go(self, name: str, holder: str, pause: float = 0.0) -> None:
+    async def _free_lease(self, name: str, holder: str, pause: float = 0.0) -> None:
         """Release the lease if *holder* has it; or have nobody try for *pause* seconds, because the load failed."""
-        if not self.flights.leases:
+        if not self._flights.leases:
             return
-        if self.flights.scripts:
+        if self._flights.scripts:
             command = (c.FREE, c.LETGO, 2, name, lease_name(name), holder, round(pause * 1000))
-            await self.ask_all([(self.topology.route(command), [command])], None, scripts=True)
+            await self._ask_all([(self.topology.route(command), [command])], None, scripts=True)
             return
         at = self.topology.home(name)
-        ((held,),) = await self.ask_all([(at, [(c.GET_NOW, lease_name(name))])], None)
+        ((held,),) = await self._ask_all([(at, [(c.GET_NOW, lease_name(name))])], None)
         if held is not None and held.split(b" ")[1:2] == [holder.encode()]:
-            await self.ask_all([(at, [(c.VOID, lease_name(name))])], None)
+            await self._ask_all([(at, [(c.VOID, lease_name(name))])], None)
 
     # --- without scripts --------------------------------------------------------------------------
 
     def _do_without_scripts(self, refusal: Reply) -> None:
-        if self.flights.scripts:
-            self.flights.scripts = False
+        if self._flights.scripts:
+            self._flights.scripts = False
             log.warning(
                 "%s: this user may run no scripts (%s): loads are protected less. Allow EVALSHA, EVAL, and keys that "
                 "begin with fleetcache:",
@@ -201,8 +201,8 @@ class Leases(Guarding):
             )
 
     def _do_without_leases(self, refusal: Reply) -> None:
-        if self.flights.leases:
-            self.flights.leases = False
+        if self._flights.leases:
+            self._flights.leases = False
             log.warning(
                 "%s: this user may write no leases (%s): each process loads by itself. Allow keys that begin with fleetcache:",
                 self.topology.primaries[0].address,
@@ -214,18 +214,18 @@ class Leases(Guarding):
         self, name: str, judged: Mark, holder: str, lease: float, guards: Sequence[str], life: int | None
     ) -> Standing:
         mine = b""
-        if self.flights.leases:
+        if self._flights.leases:
             mine = os.urandom(8).hex().encode()
             words = (lease_name(name), b"%s %s 0" % (mine, holder.encode()), "PX", max(round(lease * 1000), 1), "NX")
-            ((reply,),) = await self.ask_all([(self.topology.home(name), [(c.HOLD, *words)])], None)
+            ((reply,),) = await self._ask_all([(self.topology.home(name), [(c.HOLD, *words)])], None)
             if isinstance(reply, NoPermissionError):
                 self._do_without_leases(reply)
             mine = mine if type(reply) is bytes else b""
-        guards = guards if self.flights.leases else [guard for guard in guards if guard != self._epoch]
+        guards = guards if self._flights.leases else [guard for guard in guards if guard != self._epoch]
         found = await self._capture_guards(guards, life)
         seen = replace(await self._look_plainly(name, judged), guards=found)
         if mine and seen.word in {"entry", "gone"}:
-            await self.let_go(name, holder)
+            await self._free_lease(name, holder)
             return seen
         if seen.word == "held" and seen.holder == holder.encode():
             return replace(seen, word="mine")  # a script took it before the next one was refused
@@ -253,9 +253,9 @@ class Leases(Guarding):
 
     async def _look_plainly(self, name: str, judged: Mark) -> Standing:
         commands: list[Command] = [(c.GET_NOW, name)]
-        if self.flights.leases:
+        if self._flights.leases:
             commands.append((c.GET_NOW, lease_name(name)))
-        (replies,) = await self.ask_all([(self.topology.home(name), commands)], MISSING)
+        (replies,) = await self._ask_all([(self.topology.home(name), commands)], MISSING)
         payload, held = (*replies, None)[:2]
         if payload is MISSING:
             return UNKNOWN

@@ -43,7 +43,7 @@ TagsOf: TypeAlias = Iterable[str] | Callable[[Any], Iterable[str]]
 class Batches(LeadingMany, Loading):
     """Operations that make and store many values where there are none."""
 
-    shares_batches = True
+    _shares_batches = True
     """As `shares_loads`, which a class says of both, for batches and operations on many values."""
 
     def __init_subclass__(cls) -> None:
@@ -51,7 +51,7 @@ class Batches(LeadingMany, Loading):
         owners = [next(owner for owner in cls.__mro__ if name in vars(owner)) for name in BUILT_ON]
         own = all(owner.__module__.startswith("fleetcache.") or _says_so(vars(owner)) for owner in owners)
         super().__init_subclass__()
-        cls.shares_batches = own
+        cls._shares_batches = own
 
     async def aget_or_set_many(
         self,
@@ -80,24 +80,24 @@ class Batches(LeadingMany, Loading):
                 f"load_many has to be a function that takes a list of keys and returns a mapping, not {type(load_many).__name__}"
             )
         keys = list(keys)
-        if self.runtime.records or not (self.shares_loads and self.shares_batches):
-            lasting = self.policy_of(timeout, policy).timeout
+        if self._runtime.records or not (self.shares_loads and self._shares_batches):
+            lasting = self._policy_of(timeout, policy).timeout
             return await self._simply_many(keys, load_many, lasting, version, tags, refresh=refresh)
         if not keys:
             return {}
-        began, named = monotonic(), dict(zip(self.names(keys, version), keys, strict=True))
+        began, named = monotonic(), dict(zip(self._names(keys, version), keys, strict=True))
         copies = self.near.copies_of(list(named)) if tags and self.near is not None and not refresh else {}
         looked: dict[str, Found] = {}
         if refresh:
             found: dict[Any, Any] = {}
         elif self._is_hasty(timeout, policy):
-            limit = self.policy_of(timeout, policy).hard_timeout or 0.0
+            limit = self._policy_of(timeout, policy).hard_timeout or 0.0
             found = self._opened_all(await self._read_until(began + limit, named, looked))
         else:
-            found = self._opened_all(await self.read_many(named, looked=looked))
+            found = self._opened_all(await self._read_many(named, looked=looked))
         if len(found) == len(named) and not looked and not tags:
             return found
-        batch = Batch(load_many, self.policy_of(timeout, policy), version, began, found)
+        batch = Batch(load_many, self._policy_of(timeout, policy), version, began, found)
         self._wish_all(batch, named, looked, tags, copies, refresh=refresh)
         if batch.wishes or batch.renewals:
             await self._fulfil_all(batch)
@@ -116,15 +116,15 @@ class Batches(LeadingMany, Loading):
         refresh: bool,
     ) -> dict[Any, Any]:
         """Read, load and store, without flights and leases: in a pipeline, or for a client with operations of its own."""
-        await self.runtime.alone()
+        await self._runtime.alone()
         keys = list(dict.fromkeys(keys))
         found = {} if refresh else await self.aget_many(keys, version)
         missing = [key for key in keys if key not in found]
         if missing:
             began = perf_counter()
-            made = mapped(await self.runtime.produce(partial(load_many, missing)), load_many, missing)
+            made = mapped(await self._runtime.produce(partial(load_many, missing)), load_many, missing)
             if self.tally is not None:
-                self.tally.loaded(self.names(missing, version), perf_counter() - began)
+                self.tally.loaded(self._names(missing, version), perf_counter() - began)
             new = {key: made[key] for key in missing if key in made}
             if callable(tags):
                 for key, value in new.items():
@@ -137,14 +137,14 @@ class Batches(LeadingMany, Loading):
 
     async def _read_until(self, until: float, named: Mapping[str, Any], looked: dict[str, Found]) -> dict[Any, Any]:
         """Return the values that are there; raise TimeoutError if they are not read until that moment."""
-        found = await self._in_time(self.read_many(named, looked=looked), until)
+        found = await self._in_time(self._read_many(named, looked=looked), until)
         if found is None:
-            raise TimeoutError(f"{self.masked(next(iter(named)))} and others: not loaded in time")
+            raise TimeoutError(f"{self._masked(next(iter(named)))} and others: not loaded in time")
         return found
 
     def _opened_all(self, found: dict[Any, Any]) -> dict[Any, Any]:
         """Return *found* as a caller gets it."""
-        if self.softens:
+        if self._softens:
             return found
         opened = {key: self._opened(value) for key, value in found.items()}
         return {key: value for key, value in opened.items() if value is not MISSING}
@@ -172,7 +172,7 @@ class Batches(LeadingMany, Loading):
                 continue
             make = partial(batch.load_many, [key])
             wish = Wish(key, str(name), make, batch.policy, batch.version, own, batch.began, refresh)
-            # As `read_many` has counted it.
+            # As `_read_many` has counted it.
             wish.counted = "missed" if key not in batch.found else "server" if copy is None else "near"
             decision = Decision.LOAD if seen is None else wish.weigh(seen)
             if seen is not None and decision is Decision.SERVE and self._carries(seen.metadata, own):
@@ -180,28 +180,28 @@ class Batches(LeadingMany, Loading):
             if seen is not None and decision is Decision.RENEW:
                 is_stale = seen.left is not None and seen.left <= 0
                 self.stats.stale_served += is_stale
-                self.count(wish, "stale" if is_stale else wish.counted)
+                self._count(wish, "stale" if is_stale else wish.counted)
                 batch.found[key] = self._opened(seen.value)
                 self._renew_later(batch, wish)
                 continue
             batch.found.pop(key, None)
-            if self.flights.kept and (made := self._kept_in_outage(wish)) is not None:
-                self.count(wish, "near")
+            if self._flights.kept and (made := self._kept_in_outage(wish)) is not None:
+                self._count(wish, "near")
                 batch.found[key] = self._copy(made)
             else:
-                self.count(wish, "missed")
+                self._count(wish, "missed")
                 batch.wishes[wish.name] = wish
 
     def _renew_later(self, batch: Batch, wish: Wish) -> None:
         """Note that the value of *wish* is to be renewed, unless that is under way."""
-        if wish.name not in self.flights.running and not self.flights.is_own(loads_here(), wish.name):
+        if wish.name not in self._flights.running and not self._flights.is_own(loads_here(), wish.name):
             batch.renewals[wish.name] = wish
 
     # --- one caller -------------------------------------------------------------------------------
 
     async def _fulfil_all(self, batch: Batch) -> None:
         """Find or load all that *batch* wants, and renew what is old."""
-        if batch.renewals and (not batch.wishes or (self.runtime.blocks and batch.policy.renew != "caller")):
+        if batch.renewals and (not batch.wishes or (self._runtime.blocks and batch.policy.renew != "caller")):
             await self._renew_all(batch)
         looked = False
         while batch.wishes:
@@ -209,7 +209,7 @@ class Batches(LeadingMany, Loading):
                 await self._look_again(batch)
             looked = True
             here = loads_here()
-            own = [wish for name, wish in batch.wishes.items() if self.flights.is_own(here, name)]
+            own = [wish for name, wish in batch.wishes.items() if self._flights.is_own(here, name)]
             if own:  # within their own loader
                 made = await self._made(batch, [wish.key for wish in own])
                 for wish in own:
@@ -220,9 +220,9 @@ class Batches(LeadingMany, Loading):
     async def _look_again(self, batch: Batch) -> None:
         """Answer those wishes whose values are there by now."""
         named = {name: wish.key for name, wish in batch.wishes.items() if not wish.refresh}
-        seen = self._opened_all(await self.read_many(named, fresh=True, counted=False)) if named else {}
+        seen = self._opened_all(await self._read_many(named, fresh=True, counted=False)) if named else {}
         for wish in [wish for wish in batch.wishes.values() if wish.key in seen and not wish.refresh]:
-            self.count_joined(wish)
+            self._count_joined(wish)
             batch.answer(wish, seen[wish.key])
 
     async def _fly_all(self, batch: Batch, here: list[Flight]) -> None:
@@ -231,7 +231,7 @@ class Batches(LeadingMany, Loading):
         joined: list[tuple[Flight, Wish]] = []
         try:
             self._open_all(batch, here, led, joined)
-            if self.runtime.blocks and led:
+            if self._runtime.blocks and led:
                 await self._lead_all(led, batch)
             elif led:
                 self._start_all(led, batch)
@@ -255,7 +255,7 @@ class Batches(LeadingMany, Loading):
         for name, wish in batch.renewals.items():
             new = Together(name, frozenset(wish.tags), renews=True)
             led.append(Trip(wish, new))
-            if self.flights.open(new) is not new:
+            if self._flights.open(new) is not new:
                 led.pop()  # somebody else renews it
         batch.renewals.clear()
         for name, wish in batch.wishes.items():
@@ -263,7 +263,7 @@ class Batches(LeadingMany, Loading):
             if wish.impatient:
                 new.hurry()
             led.append(Trip(wish, new))  # first, so that an interrupt leaves no open flight
-            flight = self.flights.open(new)
+            flight = self._flights.open(new)
             if flight is new:
                 continue
             if self._waits_for(flight, here):
@@ -280,11 +280,11 @@ class Batches(LeadingMany, Loading):
         """End the flights whose leader was here, and is not any more."""
         for trip in led:
             if trip.flight.task is None:
-                self.flights.close(trip.flight)
+                self._flights.close(trip.flight)
 
     async def _await_all(self, led: Sequence[Trip], batch: Batch, here: list[Flight]) -> None:
         """Wait for the task that leads the flights of *led*, those that renew excepted."""
-        waker = self.runtime.waker()
+        waker = self._runtime.waker()
         waiting = [trip for trip in led if not trip.flight.renews]
         for trip in waiting:
             trip.flight.waiting.add(waker)
@@ -303,13 +303,13 @@ class Batches(LeadingMany, Loading):
                     if trip.flight.made is not None:  # its loader may have blocked the loop
                         batch.answer(trip.wish, trip.flight.made.value)
                         continue
-                    error = TimeoutError(f"{self.masked(trip.wish.name)}: not loaded in time")
+                    error = TimeoutError(f"{self._masked(trip.wish.name)}: not loaded in time")
                     batch.answer(trip.wish, self._spared(trip.wish, error))
         finally:
             for trip in led:
                 if not trip.flight.renews:
                     waited(here, trip.flight)
-                    self.flights.leave(trip.flight, waker)
+                    self._flights.leave(trip.flight, waker)
 
     def _answer_all(self, led: Sequence[Trip], batch: Batch) -> None:
         """Answer what the flights of *led* have brought; raise their first error when all is answered."""
@@ -318,7 +318,7 @@ class Batches(LeadingMany, Loading):
             flight, wish = trip.flight, trip.wish
             if flight.renews:
                 if isinstance(flight.outcome, Made):
-                    self.count(wish, "missed")  # his caller has waited for the new one
+                    self._count(wish, "missed")  # his caller has waited for the new one
                     batch.found[wish.key] = flight.outcome.value
             elif wish.name in batch.wishes:
                 try:
@@ -335,10 +335,10 @@ class Batches(LeadingMany, Loading):
 
     async def _renew_all(self, batch: Batch) -> None:
         """Renew the old values, which were answered: here, in a task, or by something else, as the policy says."""
-        if not self.runtime.blocks or batch.policy.renew == "caller":
+        if not self._runtime.blocks or batch.policy.renew == "caller":
             await self._renew_here(batch)
             return
-        submitted, now = self.flights.submitted, monotonic()
+        submitted, now = self._flights.submitted, monotonic()
         mine = {name: wish for name, wish in batch.renewals.items() if now >= submitted.get(name, -inf)}
         batch.renewals.clear()
         if not mine:
@@ -367,7 +367,7 @@ class Batches(LeadingMany, Loading):
                 led,
                 [],
             )
-            if led and self.runtime.blocks:
+            if led and self._runtime.blocks:
                 await self._lead_all(led, batch)
                 self._answer_all(led, batch)
             elif led:
@@ -378,4 +378,4 @@ class Batches(LeadingMany, Loading):
 
 def _says_so(body: Mapping[str, Any]) -> Any:
     """Whether a class with this *body* says that its operations do not keep callers from loading together."""
-    return body.get("shares_batches", body.get("shares_loads"))
+    return body.get("_shares_batches", body.get("shares_loads"))

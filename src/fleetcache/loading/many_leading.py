@@ -83,7 +83,7 @@ class LeadingMany(LeasesOfMany, Joining):
         for trip in led:
             trip.flight.task = task
         keep(task)
-        flights = self.flights
+        flights = self._flights
 
         def ended(task: asyncio.Task[None]) -> None:
             error = None if task.cancelled() else task.exception()  # retrieved, or asyncio complains
@@ -105,7 +105,7 @@ class LeadingMany(LeasesOfMany, Joining):
                 raise
         finally:
             for trip in led:
-                self.flights.close(trip.flight, outcome)
+                self._flights.close(trip.flight, outcome)
 
     async def _led_all(self, led: Sequence[Trip], batch: Batch) -> None:
         until, waits = batch.began + batch.policy.patience, False
@@ -126,7 +126,7 @@ class LeadingMany(LeasesOfMany, Joining):
                 waits = True
                 now = monotonic()
                 pause = min(pause_after(now - batch.began), max(until - now, 0))
-                await pause_all([trip.flight for trip in held], self.runtime.waker(), pause)
+                await pause_all([trip.flight for trip in held], self._runtime.waker(), pause)
 
     async def _ask_for(self, led: Sequence[Trip], batch: Batch, granted: list[Trip], held: list[Trip]) -> list[Trip]:
         """Ask for the leases of *led*; return those that are to be asked for again, because there is another entry."""
@@ -142,11 +142,11 @@ class LeadingMany(LeasesOfMany, Joining):
         guards = {}
         for trip in led:
             trip.flight.asks, HOLDERS[trip.flight.holder.encode()] = True, trip.flight
-            tags = unique((*trip.wish.tags, *self.flights.expected(trip.wish.name)))
-            guards[trip.wish.name] = self.guards_of(tags, batch.version)
+            tags = unique((*trip.wish.tags, *self._flights.expected(trip.wish.name)))
+            guards[trip.wish.name] = self._guards_of(tags, batch.version)
         every = unique([guard for own in guards.values() for guard in own])
         claims = [trip.claim for trip in led]
-        standings = await self.take_all(claims, batch.policy.lease, every, self._guarded_life(batch.policy))
+        standings = await self._take_leases(claims, batch.policy.lease, every, self._guarded_life(batch.policy))
         for trip, standing in zip(led, standings, strict=True):
             versions = standing.guards
             trip.flight.generation = standing.generation
@@ -166,14 +166,14 @@ class LeadingMany(LeasesOfMany, Joining):
                 if value is MISSING:
                     again.append(trip)
                 else:
-                    self.flights.close(flight, Found(value, standing.payload, flight.asked))
+                    self._flights.close(flight, Found(value, standing.payload, flight.asked))
             case "gone":
                 wish.see(None)
                 again.append(trip)
             case "failed":
-                self.flights.close(flight, self._refused(wish, standing))
+                self._flights.close(flight, self._refused(wish, standing))
             case "held" if flight.renews:
-                self.flights.close(flight)  # another process renews the value
+                self._flights.close(flight)  # another process renews the value
             case "held" if flight.impatient_since is None and not self._blocks(standing.holder):
                 held.append(trip)
             case _:
@@ -199,11 +199,11 @@ class LeadingMany(LeasesOfMany, Joining):
                     trip.flight.made = Made(made[trip.wish.key], None)
             took = monotonic() - began
             packed = await self._packed_all(granted, load, made, took)
-            self.count_load([trip.wish for trip in granted], took)
+            self._count_load([trip.wish for trip in granted], took)
         except Exception as error:
             if interruption(error) is not None:
                 raise  # it is this caller's own
-            self.count_load([trip.wish for trip in granted], monotonic() - began, failed=True)
+            self._count_load([trip.wish for trip in granted], monotonic() - began, failed=True)
             await self._failed(granted, batch, error)
             return
         finally:
@@ -212,7 +212,7 @@ class LeadingMany(LeasesOfMany, Joining):
 
     async def _made(self, batch: Batch, keys: list[Any]) -> Mapping[Any, Any]:
         """Return what the loader makes for *keys*."""
-        return mapped(await self.runtime.produce(partial(batch.load_many, keys)), batch.load_many, keys)
+        return mapped(await self._runtime.produce(partial(batch.load_many, keys)), batch.load_many, keys)
 
     async def _packed_all(
         self, granted: Sequence[Trip], load: LoadOfMany, made: Mapping[Any, Any], cost: float
@@ -234,7 +234,7 @@ class LeadingMany(LeasesOfMany, Joining):
         if all(trip.flight.renews for trip in granted):
             self._say_not_renewed(granted[0].wish, error)
         for trip in granted:
-            self.flights.close(trip.flight, Failed(error, error.__traceback__))
+            self._flights.close(trip.flight, Failed(error, error.__traceback__))
 
     # --- storing ----------------------------------------------------------------------------------
 
@@ -249,20 +249,20 @@ class LeadingMany(LeasesOfMany, Joining):
         winners = await self._winners(changed) if changed else {}
         await self._let_all_go([trip for trip in granted if stored.get(trip) != STORED])
         for trip in granted:
-            self.flights.close(trip.flight, winners.get(trip, outcomes[trip]))
+            self._flights.close(trip.flight, winners.get(trip, outcomes[trip]))
 
     async def _store_all(self, packed: Sequence[Packed]) -> dict[Trip, int | None]:
         """Store the payloads, and return what came of each; whatever happens, the values were made."""
         fillings: dict[Trip, Filling] = {}
         for trip, made, life in packed:
             wish, flight = trip.wish, trip.flight
-            if flight.guards is not None and (flight.generation is not None or not self.flights.leases):
+            if flight.guards is not None and (flight.generation is not None or not self._flights.leases):
                 assert made.payload is not None
                 fillings[trip] = Filling(wish.name, flight.generation, wish.judged, made.payload, life, flight.guards)
         found: list[int | None] = []
         if fillings:
             try:
-                found = await self.fill_all(list(fillings.values()))
+                found = await self._fill_entries(list(fillings.values()))
             except TROUBLE as error:
                 self._say_unstored(next(iter(fillings)).wish, error)
                 return {}
@@ -279,7 +279,7 @@ class LeadingMany(LeasesOfMany, Joining):
         """Return what others have stored meanwhile for *trips*, which everybody gets in place of what was made here."""
         moment = monotonic()
         try:
-            found = await self.read_many({trip.wish.name: trip for trip in trips}, fresh=True, counted=False)
+            found = await self._read_many({trip.wish.name: trip for trip in trips}, fresh=True, counted=False)
         except TROUBLE:
             return {}
         opened = {trip: self._opened(value) for trip, value in found.items()}
@@ -288,11 +288,11 @@ class LeadingMany(LeasesOfMany, Joining):
     async def _let_all_go(self, trips: Iterable[Trip], pause: float = 0.0) -> None:
         """Release the leases of *trips*; if the server is away, they end by themselves."""
         with suppress(*TROUBLE):
-            await self.let_go_all([trip.claim for trip in trips if trip.flight.asks], pause)
+            await self._free_leases([trip.claim for trip in trips if trip.flight.asks], pause)
 
     def _release_all_later(self, trips: Sequence[Trip]) -> None:
         """Release the leases of a leader who was interrupted, without holding the interrupt up."""
-        if self.runtime.blocks:
+        if self._runtime.blocks:
             quietly(lambda: complete(self._let_all_go(trips)))
             return
         with suppress(RuntimeError):  # the loop ends

@@ -40,12 +40,14 @@ class Filling:
 class LeasesOfMany(Leases):
     """Takes leases of many entries, and stores what was loaded under them."""
 
-    async def take_all(
+    async def _take_leases(
         self, claims: Sequence[Claim], lease: float, guards: Sequence[str], life: int | None
     ) -> list[Standing]:
-        """Take the leases in *claims* as `take` takes one; each `Standing` has the versions of all *guards*."""
-        if not self.flights.scripts:
-            return [await self.take(claim.name, claim.judged, claim.holder, lease, guards, life) for claim in claims]
+        """Take the leases in *claims* as `_take_lease` takes one; each `Standing` has the versions of all *guards*."""
+        if not self._flights.scripts:
+            return [
+                await self._take_lease(claim.name, claim.judged, claim.holder, lease, guards, life) for claim in claims
+            ]
         times = times_of(lease)
         plan: dict[Server, list[Command]] = {}
         shares = self.topology.shares([claim.name for claim in claims], reads=False)
@@ -58,18 +60,18 @@ class LeasesOfMany(Leases):
             own = [guards[place] for place in places]
             captured.append((server, own))
             plan.setdefault(server, []).extend(self._captures(own, life))
-        answers = dict(zip(plan, await self.ask_all(list(plan.items()), None, scripts=True), strict=True))
+        answers = dict(zip(plan, await self._ask_all(list(plan.items()), None, scripts=True), strict=True))
         refused = next((reply for reply in chain(*answers.values()) if c.refuses_scripts(reply)), None)
         if refused is not None:
             self._do_without_scripts(refused)
-            return await self.take_all(claims, lease, guards, life)
+            return await self._take_leases(claims, lease, guards, life)
         counts = {server: len(places) for server, places in shares}
         versions = self._versions_of(captured, answers, counts)
         found: list[Standing] = [UNKNOWN] * len(claims)
         for server, places in shares:
             for place, reply, command in zip(places, answers[server], plan[server], strict=False):
                 if isinstance(reply, ResponseError):
-                    self.instead(self.refusal(reply, command), None, (command,))
+                    self._instead(self._refusal(reply, command), None, (command,))
                 elif type(reply) is list:
                     found[place] = _standing(reply, versions)
         return found
@@ -89,8 +91,8 @@ class LeasesOfMany(Leases):
             found.update(zip(names, chain(*lists), strict=True))
         return found
 
-    async def fill_all(self, fillings: Sequence[Filling]) -> list[int | None]:
-        """Store each of *fillings* as `fill` does; return what came of each."""
+    async def _fill_entries(self, fillings: Sequence[Filling]) -> list[int | None]:
+        """Store each of *fillings* as `_fill_entry` does; return what came of each."""
         results = await self._fill_all(fillings)
         for _ in range(RENEWALS):
             refused = {
@@ -98,7 +100,11 @@ class LeasesOfMany(Leases):
                 for place, (each, result) in enumerate(zip(fillings, results, strict=True))
                 if result == GUARD_CHANGED
             }
-            spared = await self.spared({name: fillings[at].guards for name, at in refused.items()}) if refused else {}
+            spared = (
+                await self._spared_guards({name: fillings[at].guards for name, at in refused.items()})
+                if refused
+                else {}
+            )
             if not spared:
                 break
             fillings = [replace(each, guards=spared.get(each.name, each.guards)) for each in fillings]
@@ -109,7 +115,7 @@ class LeasesOfMany(Leases):
 
     async def _fill_all(self, fillings: Sequence[Filling]) -> list[int | None]:
         """Store each of *fillings* as `_fill` does."""
-        if not self.flights.scripts or any(each.generation is None for each in fillings):
+        if not self._flights.scripts or any(each.generation is None for each in fillings):
             return [
                 await self._fill(each.name, each.generation, each.judged, each.payload, each.life, each.guards)
                 for each in fillings
@@ -124,14 +130,14 @@ class LeasesOfMany(Leases):
         asked = [place for place, result in enumerate(results) if result is None]
         shares = self.topology.shares([fillings[place].name for place in asked], reads=False)
         plan = [(server, [commands[asked[place]] for place in places]) for server, places in shares]
-        for (_, places), replies in zip(shares, await self.ask_all(plan, None, scripts=True), strict=True):
+        for (_, places), replies in zip(shares, await self._ask_all(plan, None, scripts=True), strict=True):
             for place, reply in zip(places, replies, strict=True):
                 at = asked[place]
                 if c.refuses_scripts(reply):
                     self._do_without_scripts(reply)
                     return await self._fill_all(fillings)
                 if isinstance(reply, ResponseError):
-                    raise self.refusal(reply, commands[at])
+                    raise self._refusal(reply, commands[at])
                 results[at] = reply
         ended = await self._changed([away for away, result in zip(far, results, strict=True) if result == STORED])
         late = {
@@ -139,11 +145,11 @@ class LeasesOfMany(Leases):
             for each, away, result in zip(fillings, far, results, strict=True)
             if result == STORED and not ended.isdisjoint(away)
         }
-        spared = await self.spared(late) if late else {}
+        spared = await self._spared_guards(late) if late else {}
         for place, each in enumerate(fillings):
             if each.name in late and each.name not in spared:
-                # As in `fill`: what was stored is deleted, unless another value is there already.
-                await self.run(c.RELEASE, each.name, each.payload, instead=0)
+                # As in `_fill_entry`: what was stored is deleted, unless another value is there already.
+                await self._run(c.RELEASE, each.name, each.payload, instead=0)
                 results[place] = GUARD_CHANGED
         return results
 
@@ -160,19 +166,19 @@ class LeasesOfMany(Leases):
         if not wanted:
             return set()
         names, changed = list(wanted), set(wanted)
-        for places, reply in await self.ask_many(c.MGET_NOW, names, None):
+        for places, reply in await self._ask_many(c.MGET_NOW, names, None):
             for place, version in zip(places, reply or (), strict=False):
                 if wanted[names[place]] == version:
                     changed.discard(names[place])
         return changed
 
-    async def let_go_all(self, claims: Sequence[Claim], pause: float = 0.0) -> None:
-        """Release the leases in *claims* as `let_go` releases one."""
-        if not claims or not self.flights.leases:
+    async def _free_leases(self, claims: Sequence[Claim], pause: float = 0.0) -> None:
+        """Release the leases in *claims* as `_free_lease` releases one."""
+        if not claims or not self._flights.leases:
             return
-        if not self.flights.scripts:
+        if not self._flights.scripts:
             for claim in claims:
-                await self.let_go(claim.name, claim.holder, pause)
+                await self._free_lease(claim.name, claim.holder, pause)
             return
         milliseconds = round(pause * 1000)
         plan = [
@@ -185,4 +191,4 @@ class LeasesOfMany(Leases):
             )
             for server, places in self.topology.shares([claim.name for claim in claims], reads=False)
         ]
-        await self.ask_all(plan, None, scripts=True)
+        await self._ask_all(plan, None, scripts=True)

@@ -55,7 +55,7 @@ class Recipe:
         usual = cache.settings.options.loading
         known = self.policies.get(id(usual))
         if known is None:
-            known = self.policies[id(usual)] = usual, cache.policy_of(self.timeout, self.options)
+            known = self.policies[id(usual)] = usual, cache._policy_of(self.timeout, self.options)
         return known[1]
 
 

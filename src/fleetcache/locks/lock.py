@@ -102,7 +102,7 @@ class Leaving:
     def __get__(self, lock: Any, owner: Any = None) -> Any:
         if lock is None:
             return self
-        guard = self._guard(lock if self.awaited else lock.still or lock)
+        guard = self._guard(lock if self.awaited else lock._still or lock)
         next(guard)
         return partial(self._aleave if self.awaited else self._leave, lock, guard)
 
@@ -122,7 +122,7 @@ class Leaving:
         try:
             yield
         except GeneratorExit as end:
-            lock.let_go(end)
+            lock._let_go(end)
 
 
 class Lock(Twinned):
@@ -140,7 +140,7 @@ class Lock(Twinned):
     cache: Core
     name: str
     timeout: Any
-    lifetime: int | None
+    _lifetime: int | None
     """The timeout in milliseconds."""
     renew: bool
     sleep: float
@@ -171,11 +171,11 @@ class Lock(Twinned):
                 "lock(…, renew=True) needs a timeout: the lock is renewed whenever a third of it has passed, and is free "
                 "that long after its process died. Give a timeout of some seconds, or leave renew out"
             )
-        self.begin_with(
+        self._begin_with(
             cache=cache,
             name=name,
             timeout=timeout,
-            lifetime=lifetime,
+            _lifetime=lifetime,
             renew=renew,
             sleep=sleep,
             blocking=blocking,
@@ -184,11 +184,11 @@ class Lock(Twinned):
             thread_local=thread_local,
             local=threading.local() if thread_local else SimpleNamespace(),
         )
-        self.wait_by(AWAITING, BLOCKING)
+        self._wait_by(AWAITING, BLOCKING)
 
-    def _cache(self) -> Core:
+    def _waiting(self) -> Core:
         """Return the face of the cache that waits as this face of the lock does."""
-        return self.cache if self.still is not None else self.cache.still or self.cache
+        return self.cache if self._still is not None else self.cache._still or self.cache
 
     @property
     def token(self) -> bytes | None:
@@ -231,17 +231,17 @@ class Lock(Twinned):
         renewal = holder.renewal = self._renewing(token, since)
         renewal.holder = weakref.ref(holder, renewal.abandon)  # it ends with the thread, and with the lock object
         self.local.holder, self.local.token = holder, token
-        renew(renewal, self._cache().through(self.client).topology.home(self.name).address)
+        renew(renewal, self._waiting()._through(self.client).topology.home(self.name).address)
 
     def _renewing(self, token: bytes, since: float) -> Renewal:
         """Return what renews the lock with *token*."""
-        cache = self.cache.still or self.cache
-        name, client, lifetime = self.name, self.client, self.lifetime or 0
+        cache = self.cache._still or self.cache
+        name, client, lifetime = self.name, self.client, self._lifetime or 0
 
         def extend() -> Any:
-            return complete(cache.strict.run(c.EXTEND, name, token, lifetime, 2, instead=None, client=client))
+            return complete(cache.strict._run(c.EXTEND, name, token, lifetime, 2, instead=None, client=client))
 
-        return Renewal(extend, lifetime / 1000, since, cache.masked(name))
+        return Renewal(extend, lifetime / 1000, since, cache._masked(name))
 
     def _drop(self) -> None:
         """Note that the caller holds the lock no more."""
@@ -273,14 +273,14 @@ class Lock(Twinned):
         try:
             while True:
                 asked, since = True, monotonic()
-                taken = await take(self._cache(), self.name, mine, end, self.lifetime, self.client)
+                taken = await take(self._waiting(), self.name, mine, end, self._lifetime, self.client)
                 if taken is not None:
                     self._hold(taken, since)
                     return True
                 asked = False
                 if not blocking or (give_up is not None and monotonic() + sleep > give_up):
                     return False
-                await self.runtime.sleep(sleep)
+                await self._runtime.sleep(sleep)
         except BaseException as error:
             if asked and not isinstance(error, NEVER_RAN):
                 if mine is not None:
@@ -288,7 +288,7 @@ class Lock(Twinned):
                 else:
                     await self._give_back(end.encode(), error, c.RELEASE_ENDING)
             if isinstance(error, TROUBLE):
-                return bool(self._cache().instead(error, False, ((c.ACQUIRE, self.name),)))
+                return bool(self._waiting()._instead(error, False, ((c.ACQUIRE, self.name),)))
             raise
 
     def acquire(
@@ -300,9 +300,9 @@ class Lock(Twinned):
     ) -> bool:
         held = self.token
         try:
-            return complete((self.still or self).aacquire(sleep, blocking, blocking_timeout, token))
+            return complete((self._still or self).aacquire(sleep, blocking, blocking_timeout, token))
         except BaseException as error:
-            (self.still or self).let_go(error, but=held)  # the interrupt may have come after the reply
+            (self._still or self)._let_go(error, but=held)  # the interrupt may have come after the reply
             raise
 
     acquire.__doc__ = aacquire.__doc__
@@ -318,13 +318,13 @@ class Lock(Twinned):
         lost = self.renew and self.lost
         try:
             self._drop()
-            released = await self._cache().strict.run(c.RELEASE, self.name, token, instead=None, client=self.client)
+            released = await self._waiting().strict._run(c.RELEASE, self.name, token, instead=None, client=self.client)
         except BaseException as error:
             await self._give_back(token, error)
             if isinstance(error, TROUBLE):
                 if lost:
                     raise LockNotOwnedError("Cannot release a lock that's no longer owned", self.name) from error
-                self._cache().instead(error, None, ((c.ACQUIRE, self.name),))
+                self._waiting()._instead(error, None, ((c.ACQUIRE, self.name),))
                 return
             raise
         if lost or not released:
@@ -332,9 +332,9 @@ class Lock(Twinned):
 
     def release(self) -> None:
         try:
-            complete((self.still or self).arelease())
+            complete((self._still or self).arelease())
         except BaseException as error:
-            (self.still or self).let_go(error)
+            (self._still or self)._let_go(error)
             raise
 
     release.__doc__ = arelease.__doc__
@@ -344,20 +344,20 @@ class Lock(Twinned):
         held = getattr(self.local, "token", None)
         if held is not None and (held == token or (script is c.RELEASE_ENDING and held.endswith(token))):
             self._drop()
-        if self.runtime.blocks or isinstance(error, (GeneratorExit, RedisError)):
+        if self._runtime.blocks or isinstance(error, (GeneratorExit, RedisError)):
             self._entrust(token, error, script)
             return
         released = False
         try:
             async with asyncio.timeout(MOMENT):  # sent after the `SET … NX`, on the same connection
-                released = await self._cache().strict.run(script, self.name, token, instead=None, client=self.client)
+                released = await self._waiting().strict._run(script, self.name, token, instead=None, client=self.client)
         except (RedisError, TimeoutError):
             pass
         finally:
             if not released:
                 self._entrust(token, error, script)
 
-    def let_go(self, error: BaseException, but: bytes | None = None) -> None:
+    def _let_go(self, error: BaseException, but: bytes | None = None) -> None:
         """Release the token that the caller holds, unless it is *but*; *error* ended the caller's call."""
         token = self.token
         if token is not None and token != but:
@@ -366,15 +366,15 @@ class Lock(Twinned):
 
     def _entrust(self, token: bytes, error: BaseException, script: Script = c.RELEASE) -> None:
         """Have *token* released by the thread of `LEFTOVERS`; after an interrupt wait a moment for that."""
-        cache = self.cache.still or self.cache
+        cache = self.cache._still or self.cache
         name, client = self.name, self.client  # not the lock itself: the thread that it belongs to may end
 
         def release() -> Any:
-            return complete(cache.strict.run(script, name, token, instead=None, client=client))
+            return complete(cache.strict._run(script, name, token, instead=None, client=client))
 
-        leftover = Leftover(token, release, self.lifetime and self.lifetime / 1000)
+        leftover = Leftover(token, release, self._lifetime and self._lifetime / 1000)
         LEFTOVERS.add(leftover)
-        if self.runtime.blocks and not isinstance(error, RedisError):
+        if self._runtime.blocks and not isinstance(error, RedisError):
             leftover.tried.wait(MOMENT)
 
     async def aextend(self, additional_time: Any, replace_ttl: bool = False) -> bool:
@@ -388,17 +388,17 @@ class Lock(Twinned):
 
     async def areacquire(self) -> bool:
         """Start the timeout again."""
-        return await self._extend("reacquire", self.lifetime, replace=True)
+        return await self._extend("reacquire", self._lifetime, replace=True)
 
     reacquire = twin.blocking(areacquire)
 
     async def _extend(self, what: str, milliseconds: int | None, replace: bool) -> bool:
         if self.token is None:
             raise LockError(f"Cannot {what} an unlocked lock", self.name)
-        if self.lifetime is None:
+        if self._lifetime is None:
             raise LockError(f"Cannot {what} a lock with no timeout", self.name)
         arguments, since = (self.token, milliseconds, int(replace)), monotonic()
-        if not await self._cache().run(c.EXTEND, self.name, *arguments, instead=0, client=self.client):
+        if not await self._waiting()._run(c.EXTEND, self.name, *arguments, instead=0, client=self.client):
             raise LockNotOwnedError(f"Cannot {what} a lock that's no longer owned", self.name)
         renewal = self._renewal()
         if renewal is not None and milliseconds is not None:
@@ -406,7 +406,7 @@ class Lock(Twinned):
         return True
 
     async def _held_by(self) -> Reply:
-        return await self._cache().ask((c.GET_NOW, self.name), None, self.client)
+        return await self._waiting().ask((c.GET_NOW, self.name), None, self.client)
 
     async def alocked(self) -> bool:
         """Return whether the lock is held, by any caller."""

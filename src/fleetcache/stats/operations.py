@@ -206,7 +206,7 @@ def around(plain: Any, begin: Begin) -> Any:
 
 def _is_reported(of: Any) -> bool:
     """Whether a call on *of* is an operation: there are watchers, it is no part of another one, and not of a pipeline."""
-    return bool(_watching) and _current.get() is None and not of.runtime.records
+    return bool(_watching) and _current.get() is None and not of._runtime.records
 
 
 def _called(plain: Any, begin: Begin) -> Any:

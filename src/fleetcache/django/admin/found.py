@@ -60,7 +60,7 @@ def look(
     """
     found: Found[T] = Found()
     try:
-        walk = complete(Walk.begin(cache.still or cache, wanted, kind, cursor, seconds))
+        walk = complete(Walk.begin(cache._still or cache, wanted, kind, cursor, seconds))
     except ValueError as error:
         found.trouble = str(error)
         return found

@@ -91,7 +91,7 @@ def _commands(name: bytes) -> Sequence[Command]:
 
 def _row(cache: Any, name: bytes, replies: Sequence[Reply]) -> Tag | None:
     value, left = replies
-    if not cache.is_tag(name) or type(value) is not bytes:
+    if not cache._is_tag(name) or type(value) is not bytes:
         return None
     before, _, tag = shown(name).partition(TAG)
     version = before.removeprefix(f"{cache.key_prefix}:").rstrip(":") if cache.key_func is default_key_function else ""

@@ -63,7 +63,7 @@ def sample(examination: Examination) -> Sample:
                 _look(
                     line,
                     found,
-                    [name for name in names if not (CANARY in name or examination.cache.is_tag(name))][:LOOKED_AT],
+                    [name for name in names if not (CANARY in name or examination.cache._is_tag(name))][:LOOKED_AT],
                 )
         except TROUBLE as error:
             found.trouble = error
