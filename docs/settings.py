@@ -65,7 +65,9 @@ CONNECTION = {
 HEAD = """\
 # Settings
 
-Written by `make docs` from `fleetcache.settings`. Change the texts there.
+Every setting and option of a cache: its name, its default, its meaning, and where it is written.
+
+<!-- Written by `make docs` from `fleetcache.settings`: change the texts there. -->
 
 One entry of Django's `CACHES`, or of the mapping passed to `fleetcache.configure`, describes a cache:
 
