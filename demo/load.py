@@ -2,7 +2,8 @@
 
 A visitor has a session cookie and a memory.  A character page must show the true facts, exactly
 this visitor's last characters, a note that the visitor before left there, and a count of visits
-that ``stage.py`` adds up in the end.  Runs as a process of its own; prints its `Report` as JSON.
+that ``stage.py`` adds up in the end.  Runs as a process of its own; prints a line when
+it begins, and in the end its `Report` as JSON.
 """
 
 import argparse
@@ -44,6 +45,8 @@ class Report:
     began: float = 0.0
     """On the machine's monotonic clock."""
     seconds: float = 0.0
+    cpu: float = 0.0
+    """The CPU seconds of the visitors themselves."""
     latencies: list[float] = field(default_factory=list)
     moments: list[float] = field(default_factory=list)
     """When each of these requests began, on the machine's monotonic clock."""
@@ -197,6 +200,7 @@ def main() -> None:
         )
         for number in range(options.visitors)
     ]
+    print("begun", flush=True)
     report = Report(began=started)
     for visitor in visitors:
         visitor.start()
@@ -204,6 +208,7 @@ def main() -> None:
         visitor.join()
         report.add(visitor.report)
     report.seconds = time.monotonic() - started
+    report.cpu = time.process_time()
     print(json.dumps(vars(report)))
 
 

@@ -14,7 +14,8 @@ class Claim:
     """A sentence with figures, and whether the figures bear it out."""
 
     text: str
-    holds: bool
+    holds: bool | None
+    """None: it cannot be judged on so busy a machine."""
 
 
 @dataclass
@@ -43,8 +44,8 @@ class Outcome:
 
     @property
     def holds(self) -> bool:
-        """Whether every claim holds, and nothing happened that must not happen."""
-        return not self.faults and all(claim.holds for claim in self.claims)
+        """Whether every claim holds that can be judged, and nothing happened that must not happen."""
+        return not self.faults and not any(claim.holds is False for claim in self.claims)
 
 
 def claimed(text: str, instead: str, holds: bool) -> Claim:

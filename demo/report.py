@@ -12,6 +12,9 @@ REPORT = Path(__file__).parent.parent / "build" / "demo" / "report.html"
 WIDE = ("outage",)
 """Scenes whose plot needs the whole width."""
 
+KINDS = {True: "ok", False: "not", None: "unjudged"}
+"""Whether a claim holds -> its class."""
+
 STYLE = """
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #1b2330; --soft: #667085; --rule: #e3e7ee;
   --old: #c2703d; --new: #2563c9; --third: #158a6b; --band: #f3e3e0; --bandtext: #a4412c; --code: #f3f5f8; --bad: #b42318; }
@@ -34,6 +37,7 @@ h2 b { color: var(--ink); font-weight: 600; }
 .claims li { padding-left: 22px; position: relative; }
 .claims li::before { content: "✓"; position: absolute; left: 2px; color: var(--third); font-weight: 700; }
 .claims li.not::before { content: "✗"; color: var(--bad); }
+.claims li.unjudged { color: var(--soft); } .claims li.unjudged::before { content: "–"; color: var(--soft); }
 .fault { color: var(--bad); overflow-wrap: anywhere; }
 svg { display: block; width: 100%; height: auto; margin: 4px 0; font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 svg text { fill: var(--ink); } svg .tick, svg .axis { fill: var(--soft); } svg .middle { text-anchor: middle; }
@@ -78,9 +82,7 @@ def page(outcomes: Sequence[Outcome], environment: Sequence[str], errors: Sequen
 
 def card(place: int, outcome: Outcome) -> str:
     """Return what a scene found."""
-    claims = "".join(
-        f'<li class="{"ok" if claim.holds else "not"}">{escape(claim.text)}</li>' for claim in outcome.claims
-    )
+    claims = "".join(f'<li class="{KINDS[claim.holds]}">{escape(claim.text)}</li>' for claim in outcome.claims)
     faults = "".join(f'<p class="fault">{escape(fault)}</p>' for fault in outcome.faults[:8])
     notes = "".join(f"<p>{escape(note)}</p>" for note in outcome.notes)
     return (

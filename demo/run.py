@@ -24,6 +24,8 @@ from sites import WORKERS, DemoError
 from stage import Stage
 
 SCENES = {scene.NAME: scene for scene in (switch, near, outage, stampede, rollback)}
+SIGNS = {True: "ok  ", False: "NOT ", None: "–   "}
+"""Whether a claim holds -> what stands before it."""
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -86,7 +88,7 @@ class Demo:
         """Print what a scene found."""
         lines = [columns(outcome.table), "", *(f"   {line}" for line in outcome.chart), ""]
         for claim in outcome.claims:
-            lines += wrapped(("ok  " if claim.holds else "NOT ") + claim.text)
+            lines += wrapped(SIGNS[claim.holds] + claim.text)
         for fault in outcome.faults[:8]:
             lines += wrapped(f"FAULT {fault}")
         self.screen.line("\n".join(lines))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from socket import create_server
 from typing import Any
@@ -18,8 +19,6 @@ from load import WrongPageError, fetch
 HERE = Path(__file__).parent
 PROC = Path("/proc")
 WORKERS = 2
-PATIENCE = 5
-"""Seconds that a site has to end."""
 
 BEFORE, AFTER = "django_redis.cache.RedisCache", "fleetcache.django.RedisCache"
 
@@ -87,17 +86,11 @@ class Site:
             return math.nan
         return sum(_cpu(PROC / worker) for worker in self.workers())
 
-    def signal(self) -> None:
-        """Tell the site to end, and do not wait for that."""
-        self.master.send_signal(signal.SIGINT)
-
-    def wait(self) -> None:
-        """Wait until the site has ended, and end it by force if that takes long."""
-        try:
-            self.master.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
+    def stop(self) -> None:
+        """End the master and its workers, which have nothing to save: by force, since they may be waiting for a server."""
+        with suppress(ProcessLookupError):
             os.killpg(self.master.pid, signal.SIGKILL)
-            self.master.wait()
+        self.master.wait()
 
 
 def _cpu(process: Path) -> float:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, Self
 
 import redis
@@ -53,7 +56,10 @@ class Round:
 
     report: Report
     cpu: float
+    """Seconds of CPU that the workers used."""
     commands: int
+    others: float
+    """The share of the machine's CPU that other programs used, the server among them."""
 
     @property
     def pages(self) -> int:
@@ -100,6 +106,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.rounds)
 
+    @property
+    def others(self) -> float:
+        """The share of the machine's CPU that other programs used, the server among them."""
+        return median(turn.others for pair in self.rounds for turn in pair)
+
     def of(self, figure: str) -> list[tuple[float, float]]:
         """Return a figure of both sites in every pair: a property of `Round`."""
         return [(float(getattr(one, figure)), float(getattr(other, figure))) for one, other in self.rounds]
@@ -141,9 +152,7 @@ class Stage:
 
     def _close(self) -> None:
         for site in self._sites.values():
-            site.signal()
-        for site in self._sites.values():
-            site.wait()
+            site.stop()
 
     def start(self, plans: Iterable[Plan]) -> None:
         """Start sites, all at once, and wait until each has answered or has not started."""
@@ -190,20 +199,24 @@ class Stage:
         order.write_text(json.dumps(pages))
         command = [sys.executable, HERE / "load.py", order, *(str(site.port) for site in sites)]
         command += [f"--{name}={value}" for name, value in options.items()]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) as load:
+        # Without a buffer, so that the first line can be read alone.
+        with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0, bufsize=0) as load:
             try:
+                load.stdout.readline()
                 yield load
             finally:
                 load.kill()
 
     def visit(self, sites: list[Site], pages: Pages, **options: Any) -> Round:
         """Send visitors to *sites* in turns; without *seconds*, they want each page once."""
-        cpu, commands = sum(site.cpu() for site in sites), self.commands()
+        cpu, commands, others = sum(site.cpu() for site in sites), self.commands(), machine()
+        started = time.monotonic()
         with self.visiting(sites, pages, **options) as load:
             report = report_of(load, options.get("seconds", 0))
         cpu, commands = sum(site.cpu() for site in sites) - cpu, self.commands() - commands
         self.total.add(report)
-        return Round(report, cpu, commands)
+        others = (machine() - others - cpu - report.cpu) / (time.monotonic() - started) / (os.cpu_count() or 1)
+        return Round(report, cpu, commands, max(0, others))
 
     def take_turns(self, one: Site, other: Site, pages: Pages, seconds: float, **options: Any) -> Pairs:
         """Load two sites in turns with the same walks."""
@@ -257,6 +270,15 @@ def report_of(load: subprocess.Popen[bytes], seconds: float) -> Report:
     if load.returncode:
         raise DemoError(f"the visitors ended with exit code {load.returncode}")
     return Report(**json.loads(output))
+
+
+def machine() -> float:
+    """Return the CPU seconds that all programs of the machine have used, as far as Linux tells; else NaN."""
+    try:
+        user, nice, system, _idle, _waiting, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    except (OSError, ValueError):
+        return math.nan
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def turns(seconds: float) -> tuple[int, float]:

@@ -82,7 +82,7 @@ def play(stage: Stage, seconds: float) -> Outcome:
 
 def fall_silent(server: EmbeddedServer, seconds: float) -> Silence:
     """Freeze the server's process for a part of the time: connections stay open, and no command is answered."""
-    time.sleep(0.3 + BEFORE * seconds)  # the visitors have to start
+    time.sleep(BEFORE * seconds)
     start = time.monotonic()
     server.pause()
     try:
