@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from math import ceil, floor, log10
-from statistics import median
 
 Points = Sequence[tuple[float, float]]
 
@@ -47,9 +46,16 @@ class Canvas:
     """A rectangle with two axes from zero, on which points are drawn."""
 
     def __init__(
-        self, label: str, size: tuple[int, int], most: tuple[float, float], axes: tuple[str, str], *, right: int = RIGHT
+        self,
+        label: str,
+        size: tuple[int, int],
+        most: tuple[float, float],
+        axes: tuple[str, str],
+        *,
+        right: int = RIGHT,
+        top: int = TOP,
     ) -> None:
-        self.label, (self.width, self.height), self.right = label, size, right
+        self.label, (self.width, self.height), self.right, self.top = label, size, right, top
         self.parts: list[str] = []
         self.xs, self.ys = ticks(most[0], 6 if self.width > 700 else 5), ticks(most[1])
         self.most = most[0], self.ys[-1]
@@ -61,7 +67,7 @@ class Canvas:
 
     def y(self, value: float) -> float:
         """Return where *value* is on the vertical axis."""
-        return self.height - BOTTOM - (self.height - TOP - BOTTOM) * min(1, value / (self.most[1] or 1))
+        return self.height - BOTTOM - (self.height - self.top - BOTTOM) * min(1, value / (self.most[1] or 1))
 
     def _axes(self, across: str, up: str) -> None:
         for value in self.ys:
@@ -71,7 +77,7 @@ class Canvas:
         for value in self.xs:
             if value <= self.most[0] * 1.001:
                 self.text(self.x(value), self.height - BOTTOM + 17, number(value), "tick middle")
-        self.text(LEFT - 36, 13, up, "axis")
+        self.text(LEFT - 40, 13, up, "axis")
         self.text(self.width - self.right, self.height - 5, across, "axis end")
 
     def text(self, x: float, y: float, text: str, kind: str = "") -> None:
@@ -113,22 +119,25 @@ def _picture(label: str, width: float, height: float, inside: str) -> str:
     )
 
 
-def paired(label: str, series: Sequence[Series], up: str) -> str:
-    """Return a plot of rounds: a dot for each round of a site; beside it, its median."""
+def paired(label: str, series: Sequence[Series], chosen: int, up: str) -> str:
+    """Return a plot of rounds: a dot for each round of a site; those of the *chosen* pair are ringed, and named."""
     count = max(len(one.points) for one in series)
     most = max(y for one in series for _, y in one.points)
-    canvas = Canvas(label, (520, 220), (count, most * 1.02), ("pairs of rounds", up), right=112)
+    canvas = Canvas(label, (520, 200), (count, most * 1.02), ("pairs of rounds", up), right=126)
     canvas.parts = [part for part in canvas.parts if 'class="tick middle"' not in part]
     for place in range(count):
         canvas.text(canvas.x(place + 0.5), canvas.height - BOTTOM + 17, str(place + 1), "tick middle")
-    levels = [median(y for _, y in one.points) for one in series]
+    levels = [one.points[chosen][1] for one in series]
     for one in series:
         canvas.line(one.points, one.kind)
-        canvas.dots(one.points, one.kind)
+        canvas.dots(one.points, one.kind, 3)
+        canvas.dots([one.points[chosen]], f"{one.kind} ring", 5.5)
     places = apart([canvas.y(level) for level in levels], 34, TOP + 6, canvas.height - BOTTOM - 16)
     for one, level, y in zip(series, levels, places, strict=True):
         canvas.text(canvas.x(count) + 8, y, one.name, f"label {one.kind}")
-        canvas.text(canvas.x(count) + 8, y + 15, f"{level:,.0f} (median)", f"value {one.kind}")
+        canvas.text(
+            canvas.x(count) + 8, y + 15, f"{level:,.0f}" if level >= 100 else f"{level:.2f}", f"value {one.kind}"
+        )
     return canvas.svg()
 
 
@@ -143,37 +152,52 @@ def apart(places: Sequence[float], gap: float, least: float, most: float) -> lis
 
 
 def timeline(label: str, series: Sequence[Series], band: tuple[float, float, str], seconds: float, up: str) -> str:
-    """Return a plot over time, with a stretch of it shaded."""
+    """Return a plot over time, with a stretch of it shaded, in which each series has its label."""
     most = max(y for one in series for _, y in one.points)
-    canvas = Canvas(label, (1060, 240), (seconds, most * 1.02), ("seconds", up))
+    canvas = Canvas(label, (1060, 230), (seconds, most * 1.05), ("seconds", up))
     canvas.band(*band)
     for one in series:
         canvas.line(one.points, one.kind, filled=True)
+    end = canvas.x(band[1]) - 10
+    places = []
     for one in series:
-        inside = [y for x, y in one.points if band[0] + 0.6 * (band[1] - band[0]) <= x <= band[1]] or [0]
-        level = sum(inside) / len(inside)
-        at = canvas.y(level) - 8 if level < most / 3 else canvas.y(level) + 20
-        canvas.text(canvas.x(band[1]) - 8, at, one.name, f"label end {one.kind}")
+        under = [y for x, y in one.points if end - TEXT * 0.65 * len(one.name) <= canvas.x(x) <= end + 10]
+        places.append(canvas.y(max(under, default=0)) - 9)
+    for one, y in zip(series, apart(places, 18, TOP + 14, canvas.y(0) - 7), strict=True):
+        canvas.text(end, y, one.name, f"label end halo {one.kind}")
     return canvas.svg()
 
 
-def waits(label: str, panels: Sequence[tuple[Series, Sequence[float]]], seconds: float) -> str:
-    """Return a panel for each site: a dot for each visit, and below it a stroke for each run of the slow function."""
-    most = max(y for one, _ in panels for _, y in one.points)
-    wide = 560 // len(panels)
+@dataclass
+class Panel:
+    """The visits of one site, and when its slow function ran."""
+
+    visits: Series
+    runs: Sequence[float]
+    summary: str
+
+
+def waits(label: str, panels: Sequence[Panel], seconds: float) -> str:
+    """Return a panel for each site: a dot for each visit, and below the axis a stroke for each run of the slow function."""
+    most = max(y for panel in panels for _, y in panel.visits.points)
+    wide, tall, over = 560 // len(panels), 220, 26
     parts = []
-    for place, (one, runs) in enumerate(panels):
-        canvas = Canvas(one.name, (wide, 230), (seconds, most * 1.02), ("seconds" if place else "", ""), right=6)
-        for run in runs:
-            x = canvas.x(run)
-            canvas.parts.append(f'<path class="run {one.kind}" d="M{x:.1f} {canvas.y(0) + 1:.1f}v-9"/>')
-        canvas.dots(one.points, f"{one.kind} faint", 2.2)
-        canvas.text(LEFT, 13, one.name, f"label {one.kind}")
+    for place, panel in enumerate(panels):
+        last = place == len(panels) - 1
+        axes = ("seconds" if last else "", "")
+        canvas = Canvas(panel.visits.name, (wide, tall), (seconds, most * 1.02), axes, right=6, top=TOP + 14)
+        kind = panel.visits.kind
+        canvas.dots(panel.visits.points, f"{kind} faint", 2.2)
+        for run in panel.runs:
+            canvas.parts.append(f'<path class="run {kind}" d="M{canvas.x(run):.1f} {canvas.y(0) + 1:.1f}v5"/>')
+        canvas.text(LEFT, 13, panel.visits.name, f"label {kind}")
+        canvas.text(LEFT, 28, panel.summary, f"value {kind}")
         if place:  # the same scale as at the left
             canvas.parts = [part for part in canvas.parts if 'class="tick end"' not in part]
-        parts.append(f'<g transform="translate({place * (wide - 26)} 0)">{"".join(canvas.parts)}</g>')
-    width = (wide - 26) * (len(panels) - 1) + wide
-    return _picture(label, width, 230, "".join(parts))
+        else:
+            canvas.text(0, 28, "ms", "axis")
+        parts.append(f'<g transform="translate({place * (wide - over)} 0)">{"".join(canvas.parts)}</g>')
+    return _picture(label, (wide - over) * (len(panels) - 1) + wide, tall, "".join(parts))
 
 
 def shares(label: str, rows: Sequence[tuple[str, Sequence[tuple[str, str, float]]]]) -> str:

@@ -27,7 +27,8 @@ main { max-width: 1160px; margin: 0 auto; padding: 26px 24px 40px; }
 h1 { font-size: 25px; line-height: 1.25; margin: 0 0 4px; letter-spacing: -.01em; }
 .under { color: var(--soft); margin: 0 0 20px; }
 .cards { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
-article { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 16px 20px 14px; min-width: 0; }
+article { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 15px 20px 12px; min-width: 0;
+  display: flex; flex-direction: column; }
 article.wide { grid-column: 1 / -1; }
 h2 { font-size: 15px; font-weight: 600; margin: 0; color: var(--soft); }
 h2 b { color: var(--ink); font-weight: 600; }
@@ -42,13 +43,14 @@ h2 b { color: var(--ink); font-weight: 600; }
 svg { display: block; width: 100%; height: auto; margin: 4px 0; font: 12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 svg text { fill: var(--ink); } svg .tick, svg .axis { fill: var(--soft); } svg .middle { text-anchor: middle; }
 svg .end { text-anchor: end; } svg .label { font-weight: 600; font-size: 13px; } svg .value { font-size: 12px; }
+svg .halo { paint-order: stroke; stroke: var(--card); stroke-width: 4px; stroke-linejoin: round; }
 svg .grid { stroke: var(--rule); fill: none; } svg .band { fill: var(--band); } svg text.bandtext { fill: var(--bandtext); font-weight: 600; }
 .old { --kind: var(--old); } .new { --kind: var(--new); } .third { --kind: var(--third); }
 svg .line { stroke: var(--kind); fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg .line.thin { stroke-width: 1; stroke-dasharray: 3 3; } svg .area { fill: var(--kind); opacity: .14; }
-svg .dot { fill: var(--kind); } svg .dot.faint { opacity: .55; } svg .run { stroke: var(--kind); stroke-width: 2; }
+svg .dot { fill: var(--kind); } svg .dot.ring { fill: none; stroke: var(--kind); stroke-width: 1.5; } svg .dot.faint { opacity: .55; } svg .run { stroke: var(--kind); stroke-width: 2; }
 svg .fill { fill: var(--kind); } svg text.label, svg text.value { fill: var(--kind); } svg text.inside { fill: var(--card); font-weight: 600; }
-details { border-top: 1px solid var(--rule); margin-top: 10px; padding-top: 8px; }
+details { border-top: 1px solid var(--rule); margin-top: auto; padding-top: 8px; }
 summary { cursor: pointer; color: var(--soft); font-size: 13px; }
 table { border-collapse: collapse; width: 100%; margin: 10px 0; font-variant-numeric: tabular-nums; font-size: 14px; }
 th, td { text-align: right; padding: 3px 0 3px 14px; border-bottom: 1px solid var(--rule); font-weight: normal; }

@@ -16,7 +16,6 @@ import traceback
 from importlib.metadata import version
 
 import report
-from atlas import characters
 from outcome import Outcome
 from scenes import near, outage, rollback, stampede, switch
 from screen import WIDTH, Screen, columns
@@ -62,7 +61,6 @@ class Demo:
             f"Valkey {info.get('valkey_version', '?')}",
             f"gunicorn with {WORKERS} workers",
             f"{os.cpu_count()} CPUs",
-            f"{len(characters.NAMES):,} characters",
         ]
 
     def scene(self, stage: Stage, name: str) -> None:

@@ -120,9 +120,13 @@ class Pairs:
 
         Rounds that followed each other had the machine in the most alike state, and so figures and ratio agree.
         """
-        pairs = sorted((other / one if one else 1.0, one, other) for one, other in self.of(figure))
-        ratio, one, other = pairs[len(pairs) // 2]
-        return one, other, ratio
+        one, other = self.of(figure)[self.chosen(figure)]
+        return one, other, other / one if one else 1.0
+
+    def chosen(self, figure: str) -> int:
+        """Return the place of that pair."""
+        ratios = [other / one if one else 1.0 for one, other in self.of(figure)]
+        return sorted(range(len(ratios)), key=ratios.__getitem__)[len(ratios) // 2]
 
 
 class Stage:

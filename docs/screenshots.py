@@ -56,11 +56,11 @@ def demo() -> None:
     if not REPORT.exists():
         raise SystemExit(f"{REPORT} is not there; run `make demo` first")
     path = PICTURES / "demo.png"
-    with browser.chromium((1180, 1000)) as driver:
+    with browser.chromium((1120, 1000)) as driver:
         browser.dark(driver, False)
         driver.get(REPORT.as_uri())
         tall = driver.execute_script("return Math.ceil(document.querySelector('main').getBoundingClientRect().bottom)")
-        shape = {"width": 1180, "height": tall, "deviceScaleFactor": 1, "mobile": False}
+        shape = {"width": 1120, "height": tall, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
         browser.picture(driver, path)
     written(path, LARGEST_REPORT)

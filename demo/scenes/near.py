@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from math import ceil
 from statistics import median
 
-import plots
 from load import VISITORS, WrongPageError, fetch
 from outcome import NEW, THIRD, Claim, Outcome, claimed
 from sites import WORKERS, DemoError, Site
@@ -20,7 +19,7 @@ from stage import NEW_NAME, Plan, Stage, shelves
 from scenes import switch
 
 NAME = "near"
-QUESTION = "What does the near cache bring to a page that reads 40 keys?"
+QUESTION = "What does the near cache save on a page of 40 keys?"
 SHARE = 0.15
 NEAR_NAME = "fleetcache near"
 
@@ -69,7 +68,7 @@ def play(stage: Stage, seconds: float) -> Outcome:
         edits = Edits(near)
         edits.play()
 
-    number, meaning, claims = switch.judged(
+    verdict = switch.judged(
         pairs,
         "With NEAR the site serves",
         "",
@@ -82,12 +81,12 @@ def play(stage: Stage, seconds: float) -> Outcome:
     return Outcome(
         NAME,
         QUESTION,
-        number=number,
-        meaning=f"{meaning}, by one option",
-        claims=[*claims, edits.claim],
+        number=verdict.number,
+        meaning=f"{verdict.meaning}, by one option",
+        claims=[*verdict.claims, edits.claim],
         table=table,
-        plot=plots.paired("Pages per second in each round", switch.series(pairs, names), "pages per second"),
-        chart=switch.chart(pairs, (NEW_NAME, NEAR_NAME)),
+        plot=switch.plot(pairs, verdict.figure, names),
+        chart=switch.chart(pairs, verdict.figure, (NEW_NAME, NEAR_NAME)),
         setup=SETUP,
         notes=[
             "The page reads a session, 11 flags one by one, 4 fragments of templates, and 24 entries by get_many. "

@@ -113,13 +113,13 @@ def outcome(silence: Silence, reports: list[Report]) -> Outcome:
         meaning=f"pages answered while the server is silent for {silent:.1f} s",
         claims=[
             claimed(
-                f"In {silent:.1f} s of silence {NEW_NAME} answered {answered[1]:,} pages, {OLD_NAME} {answered[0]:,}.",
-                f"In {silent:.1f} s of silence {NEW_NAME} answered no more pages in this run: {answered[1]:,}, {OLD_NAME} {answered[0]:,}.",
+                f"{NEW_NAME} answers {answered[1]:,} pages in the silence, {OLD_NAME} {answered[0]:,}.",
+                f"{NEW_NAME} did not answer more pages in this run: {answered[1]:,}, {OLD_NAME} {answered[0]:,}.",
                 answered[1] > answered[0],
             ),
             claimed(
-                f"The slowest page took {slowest[1]:.1f} s, with {OLD_NAME} {slowest[0]:.1f} s.",
-                f"The slowest page took no less time in this run: {slowest[1]:.1f} s, with {OLD_NAME} {slowest[0]:.1f} s.",
+                f"Its slowest page takes {slowest[1]:.1f} s, with {OLD_NAME} {slowest[0]:.1f} s.",
+                f"Its slowest page did not take less time in this run: {slowest[1]:.1f} s, with {OLD_NAME} {slowest[0]:.1f} s.",
                 slowest[1] < slowest[0],
             ),
         ],

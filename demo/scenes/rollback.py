@@ -12,7 +12,7 @@ from screen import bar
 from stage import NEW_NAME, OLD_NAME, PLAIN, Stage
 
 NAME = "rollback"
-QUESTION = "Can old and new workers share the keys, and can you go back?"
+QUESTION = "Can old and new share the keys, and can I go back?"
 SHARE = 0.09
 SITES = PLAIN
 
@@ -76,11 +76,11 @@ def outcome(mixed: Report, back: Report, misses: int, faults: list[str]) -> Outc
         NAME,
         QUESTION,
         number=f"{misses} misses",
-        meaning=f"and {len(faults)} errors in {whole:,} reads of the other side's entries",
+        meaning=f"in {whole:,} reads of the other side's entries",
         claims=[
             claimed(
-                f"{whole:,} reads found what the other side had written: {misses} misses, {len(faults)} errors.",
-                f"{whole:,} reads found what the other side had written, with {misses} misses and {len(faults)} errors.",
+                f"Side by side, {forth + over:,} reads found what the other side had written: {misses} misses, {len(faults)} errors.",
+                f"Side by side, {forth + over:,} reads found what the other side had written, with {misses} misses and {len(faults)} errors.",
                 not misses and not faults and all((forth, over, home)),
             ),
             claimed(

@@ -11,7 +11,7 @@ import plots
 from atlas import characters
 from load import Pages, Report, fetch
 from outcome import NEW, OLD, THIRD, Outcome, claimed
-from plots import Series
+from plots import Panel, Series
 from screen import bar
 from sites import Site
 from stage import NEW_NAME, OLD_NAME, Plan, Stage
@@ -105,7 +105,10 @@ def outcome(found: list[Seen]) -> Outcome:
     series = [
         Series(name, kind, seen.points()) for name, kind, seen in zip(names, (OLD, NEW, THIRD), found, strict=True)
     ]
-    panels = [(one, seen.runs) for one, seen in zip(series, found, strict=True)]
+    panels = [
+        Panel(one, seen.runs, f"{len(seen.runs)} runs, {seen.slowest:,.0f} ms")
+        for one, seen in zip(series, found, strict=True)
+    ]
     seconds = max(seen.report.seconds for seen in found)
     return Outcome(
         NAME,
@@ -114,12 +117,12 @@ def outcome(found: list[Seen]) -> Outcome:
         meaning=f"runs of the slow function in {new.seconds:.1f} s",
         claims=[
             claimed(
-                f"{NEW_NAME} ran the slow function {runs[1]} times, once for each expiry; {OLD_NAME} {runs[0]} times.",
-                f"{NEW_NAME} ran the slow function {runs[1]} times in this run, for at most {new.needed} expiries; {OLD_NAME} {runs[0]} times.",
+                f"{NEW_NAME} runs the function once for each expiry: {runs[1]} times; {OLD_NAME} {runs[0]} times.",
+                f"{NEW_NAME} ran the function {runs[1]} times in this run, for at most {new.needed} expiries; {OLD_NAME} {runs[0]} times.",
                 runs[1] <= new.needed and runs[1] < runs[0],
             ),
             claimed(
-                f"The slowest visitor waited {slowest[1]:,.0f} ms, with {OLD_NAME} {slowest[0]:,.0f} ms.",
+                f"The slowest visitor waits {slowest[1]:,.0f} ms, with {OLD_NAME} {slowest[0]:,.0f} ms.",
                 f"The slowest visitor waited no less in this run: {slowest[1]:,.0f} ms, with {OLD_NAME} {slowest[0]:,.0f} ms.",
                 slowest[1] < slowest[0],
             ),
@@ -140,7 +143,7 @@ def outcome(found: list[Seen]) -> Outcome:
         notes=[
             f"{VISITORS} visitors reload a page that a database takes a while to work out, and that is kept for {KEPT} s. "
             "Two workers of 12 threads answer.",
-            "A dot is a visit; a stroke below is a run of the slow function.",
+            "A dot is a visit: when it began, and how long it took. A stroke below the axis is a run of the slow function.",
             f"With STALE_WHILE_REVALIDATE the function ran {runs[2]} times, and the slowest visitor waited {slowest[2]:,.0f} ms.",
         ],
         faults=[error for seen in found for error in seen.report.errors],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import plots
 from outcome import NEW, OLD, Claim, Outcome, claimed
 from plots import Series
@@ -14,6 +16,7 @@ QUESTION = "What changes when one line of the settings changes?"
 SHARE = 0.20
 SITES = PLAIN
 
+UNITS = {"rate": "pages per second", "cost": "worker CPU per page, ms"}
 BUSY = 0.5
 """The share of the CPU for other programs from which pages per second say little."""
 
@@ -37,18 +40,16 @@ def play(stage: Stage, seconds: float) -> Outcome:
     """Let both sites take turns on the same warm keys."""
     before, after = stage.atlas()
     pairs = stage.take_turns(before, after, stage.old_pages, seconds)
-    number, meaning, claims = judged(pairs, f"{NEW_NAME} serves", f"of {OLD_NAME}", f"A page of {NEW_NAME} costs")
+    verdict = judged(pairs, f"{NEW_NAME} serves", f"of {OLD_NAME}", f"A page of {NEW_NAME} costs")
     return Outcome(
         NAME,
         QUESTION,
-        number=number,
-        meaning=meaning,
-        claims=claims,
+        number=verdict.number,
+        meaning=verdict.meaning,
+        claims=verdict.claims,
         table=table(pairs, (OLD_NAME, NEW_NAME), ROWS),
-        plot=plots.paired(
-            "Pages per second in each round", series(pairs, ((OLD_NAME, OLD), (NEW_NAME, NEW))), "pages per second"
-        ),
-        chart=chart(pairs, (OLD_NAME, NEW_NAME)),
+        plot=plot(pairs, verdict.figure, ((OLD_NAME, OLD), (NEW_NAME, NEW))),
+        chart=chart(pairs, verdict.figure, (OLD_NAME, NEW_NAME)),
         setup=SETUP,
         notes=[
             measured(pairs),
@@ -58,8 +59,18 @@ def play(stage: Stage, seconds: float) -> Outcome:
     )
 
 
-def judged(pairs: Pairs, serves: str, whose: str, costs: str, reason: str = "") -> tuple[str, str, list[Claim]]:
-    """Return the number to remember, what it is, and the claims.
+@dataclass
+class Verdict:
+    """What pairs of rounds say: the figure to look at, the number to remember, and the claims."""
+
+    figure: str
+    number: str
+    meaning: str
+    claims: list[Claim]
+
+
+def judged(pairs: Pairs, serves: str, whose: str, costs: str, reason: str = "") -> Verdict:
+    """Return what pairs of rounds say.
 
     While other programs use most of the CPU, the clock says how busy the machine is; the time of the CPU still says
     what a page costs.
@@ -71,17 +82,18 @@ def judged(pairs: Pairs, serves: str, whose: str, costs: str, reason: str = "") 
     )
     claims = [Claim(cpu, cost < 1)]
     if pairs.others > BUSY:
-        busy = f"{pages}, while other programs used {100 * pairs.others:.0f} % of the CPU: the clock says little."
-        return f"{100 * (1 - cost):.0f} %", "less CPU for a page", [*claims, Claim(busy, None)]
+        busy = f"Other programs used {100 * pairs.others:.0f} % of the CPU, so the clock says little: {rate:.2f} times the pages per second."
+        return Verdict("cost", f"{100 * (1 - cost):.0f} %", "less CPU for a page", [*claims, Claim(busy, None)])
     instead = f"{pages}: not faster in this run{reason}. Other programs used {100 * pairs.others:.0f} % of the CPU."
-    return f"{rate:.2f}×", f"the pages per second {whose}".strip(), [claimed(f"{pages}.", instead, rate > 1), *claims]
+    claims.insert(0, claimed(f"{pages}.", instead, rate > 1))
+    return Verdict("rate", f"{rate:.2f}×", f"the pages per second {whose}".strip(), claims)
 
 
 def measured(pairs: Pairs) -> str:
     """Return how the figures of pairs were made."""
     return (
         f"The sites take turns, {len(pairs)} times each, with the same visits. "
-        "Each row shows the pair of rounds whose ratio is the median of all pairs. "
+        "Each row, and the number, is of the pair of rounds whose ratio is the median of all pairs; in the plot it is ringed. "
         f"Other programs used {100 * pairs.others:.0f} % of the CPU meanwhile."
     )
 
@@ -95,20 +107,20 @@ def table(pairs: Pairs, names: tuple[str, str], rows: dict[str, tuple[str, str]]
     return found
 
 
-def series(pairs: Pairs, names: tuple[tuple[str, str], tuple[str, str]]) -> list[Series]:
-    """Return the pages per second of each round."""
-    return [
-        Series(name, kind, [(place + 0.5, pair[side]) for place, pair in enumerate(pairs.of("rate"))])
+def plot(pairs: Pairs, figure: str, names: tuple[tuple[str, str], tuple[str, str]]) -> str:
+    """Return a figure of each round, as SVG."""
+    series = [
+        Series(name, kind, [(place + 0.5, pair[side]) for place, pair in enumerate(pairs.of(figure))])
         for side, (name, kind) in enumerate(names)
     ]
+    return plots.paired(f"{UNITS[figure].capitalize()}, in each round", series, pairs.chosen(figure), UNITS[figure])
 
 
-def chart(pairs: Pairs, names: tuple[str, str]) -> list[str]:
-    """Return the pages per second of each round, in blocks."""
-    rates = pairs.of("rate")
-    most = max(map(max, rates))
-    wide = max(map(len, names))
+def chart(pairs: Pairs, figure: str, names: tuple[str, str]) -> list[str]:
+    """Return a figure of each round, in blocks."""
+    found = pairs.of(figure)
+    most, wide = max(map(max, found)), max(map(len, names))
     return [
-        f"{'pages per second, by round' if not side else '':28}{name:{wide}}  {spark([pair[side] for pair in rates], most)}"
+        f"{UNITS[figure] if not side else '':28}{name:{wide}}  {spark([pair[side] for pair in found], most)}"
         for side, name in enumerate(names)
     ]
