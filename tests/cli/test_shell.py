@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from tests.cli.conftest import SECRET, environment
+from tests.cli.conftest import SECRET, environment, unused_port
 from tests.waiting import until
 
 from fleetcache import Cache, cli
@@ -417,3 +417,70 @@ def test_table():
         "name     n\na        1\n\x1b[1mbcdef\x1b[0m  100"
     )
     assert table(("", ""), [], left=2) == ""
+
+
+# --- what is no URL -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ("notaurl", "no URL was given, but a word of 7 characters without ://. Give redis://HOST:6379/0, or --alias"),
+        (SECRET, "no URL was given, but a word of 6 characters"),
+        (f"{SECRET} word", "no URL was given, but a text of 11 characters"),
+        (f"user:{SECRET}@host", "'***@host' is no URL: redis:// is missing before it"),
+        (f"user:{SECRET}", "no URL was given, but a text of 11 characters"),
+        ("localhost:6379", "'localhost:6379' is no URL. Give redis://localhost:6379"),
+        ("/run/valkey.sock", "'/run/valkey.sock' is no URL. Give unix:///run/valkey.sock"),
+        ("pages", "'pages' is no URL, but the name of a cache: give --alias pages"),
+    ],
+)
+@pytest.mark.parametrize("command", [["doctor"], ["stats"], ["get", "a", "--url"]])
+def test_what_is_no_url(say, monkeypatch, command, given, said):
+    """It is said what was given instead, in one line; a word that may be a password is not repeated."""
+    monkeypatch.setenv("FLEETCACHE_URL_PAGES", "redis://127.0.0.1:1/0")
+
+    found = say(*command, given)
+
+    assert (found.code, found.out, found.err.count("\n")) == (2, "", 1)
+    assert said in found.err
+    assert SECRET not in found.err
+
+
+# --- a server that is away ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["get", "a"],
+        ["keys"],
+        ["ttl", "a", "5"],
+        ["delete", "a", "--yes"],
+        ["tags", "list"],
+        ["stats"],
+        ["top", "--once"],
+    ],
+    ids=" ".join,
+)
+def test_a_server_that_is_away_is_said_once(shell, words):
+    """The log line about the same outage does not stand beside the error."""
+    port = unused_port()
+
+    ran = shell(*words, "--url", f"redis://127.0.0.1:{port}/0")
+
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert "Connection refused" in ran.stderr
+    assert "lost" not in ran.stderr
+
+
+def test_an_outage_of_code_of_the_site_is_logged(shell, tmp_path):
+    """`warm` runs code that may ignore outages; then only the log tells."""
+    text = "from fleetcache import cache\ndef load():\n    return cache.get('a')\n"
+    (tmp_path / "loads.py").write_text(text)
+    url = f"redis://127.0.0.1:{unused_port()}/0?ignore_exceptions=true"
+
+    ran = shell("warm", "loads:load", "--url", url)
+
+    assert ran.returncode == 0
+    assert "lost: " in ran.stderr

@@ -19,6 +19,7 @@ from tests.cli.conftest import SECRET, Site, environment, unused_port
 from tests.fleet_stats.sources import Source, group, latency, publisher, snapshot
 
 from fleetcache import Cache
+from fleetcache.cli import top
 from fleetcache.cli.calls import Call
 from fleetcache.cli.stats import age
 from fleetcache.cli.top import lines
@@ -236,6 +237,19 @@ def test_rates_of_a_process_seen_once():
     assert pace.since_start == 1
 
 
+def test_rates_on_one_basis():
+    """All processes by their averages, or only those that were seen twice."""
+    rates = Rates()
+    old = worker("2", 10, since=0.0, groups={"g": group(near=1000)})
+    rates.pace(fleet(worker("1", 10, since=0.0, groups={"g": group(near=100)}), old))
+    both = fleet(worker("1", 20, since=0.0, groups={"g": group(near=150)}), old)
+
+    now, start = rates.pace(both, "now"), rates.pace(both, "start")
+
+    assert (now.totals["near"], now.since_start, now.left_out) == (5, 0, 1)
+    assert (start.totals["near"], start.since_start, start.left_out) == (7.5 + 100, 2, 0)
+
+
 def test_rates_of_counters_that_began_anew():
     """A process that counts less than before has begun anew; no rate is negative."""
     rates = Rates()
@@ -288,8 +302,50 @@ def test_top_once(say, site):
     assert re.search(r"^users +\S+/s +90.0 %", said.out, re.MULTILINE)
     assert "\x1b" not in said.out
     assert found.keys() == {
-        *("at", "processes", "since_start", "totals", "groups", "commands", "errors", "workers", "missing")
+        *("at", "processes", "since_start", "totals", "groups", "commands", "errors", "workers", "missing"),
+        *("basis", "left_out"),
     }
+    assert (found["basis"], found["since_start"], found["left_out"]) == ("start", 1, 0)
+    assert "all rates are averages since each process began" in said.out
+
+
+def test_top_once_says_one_thing(say, site, monkeypatch):
+    """Rates of the moment are not mixed with averages of all time: it waits for publications, and leaves out who sends none."""
+    began = time.time() - 1000
+    one = publisher(Source(site.cache, snapshot(groups={"users": group(near=1_000_000)}, since=began)))
+    silent = publisher(Source(site.cache, snapshot(groups={"users": group(near=9_000_000)}, since=began)))
+    one.publish()
+    silent.publish()
+    slept = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            one.source().figures["groups"]["users"]["near"] += 5
+            one.publish()
+        monkeypatch.setattr(top.time, "monotonic", lambda now=time.monotonic() + 1000 * (len(slept) > 5): now)
+
+    monkeypatch.setattr(top.time, "sleep", sleep)
+
+    found = say(*site.run("top", "--json")).document
+
+    assert (found["basis"], found["processes"], found["since_start"], found["left_out"]) == ("now", 2, 0, 1)
+    assert 0 < found["totals"]["near"] < 10_000  # an average would be 1,000 and more by the other process alone
+    assert len(found["workers"]) == 1
+    assert len(slept) == 6
+
+
+def test_top_once_ends_when_all_have_published(say, site, monkeypatch):
+    """It does not wait for longer than necessary, and says nothing of averages."""
+    one = publisher(Source(site.cache, snapshot(groups={"users": group(near=100)})))
+    one.publish()
+    slept = []
+    monkeypatch.setattr(top.time, "sleep", lambda seconds: (slept.append(seconds), one.publish()))
+
+    said = say(*site.run("top", "--once"))
+
+    assert len(slept) == 1
+    assert "average" not in said.out and "not counted" not in said.out
 
 
 @pytest.mark.parametrize("by", ["group", "command", "worker"])

@@ -15,7 +15,9 @@ from tests.inspection.doctors import cache_at, findings
 from fleetcache import Cache
 from fleetcache.codec.metadata import Metadata, head
 from fleetcache.inspection.doctor import entries, formats
+from fleetcache.inspection.doctor.asking import Examination
 from fleetcache.inspection.doctor.formats import format_of
+from fleetcache.inspection.doctor.sampling import sample
 
 
 def put(url: str, cache: Cache, *payloads: bytes) -> None:
@@ -102,6 +104,20 @@ def test_pickles_where_none_should_be(empty):
 
     assert about_entries(cache) == {"pickles-found": "warning"}
     assert "2 of 3" in findings(cache)["pickles-found"].found
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "json", "msgpack"])
+def test_locks_that_are_held_are_no_entries(empty, serializer):
+    """They are not unreadable, and a lock without an end is no entry without a timeout."""
+    cache = cache_at(empty, SERIALIZER=serializer)
+    cache.set("a", {"b": 1})
+    held = [cache.lock(f"lock:{number}", timeout=None if number % 2 else 60) for number in range(30)]
+    assert all(lock.acquire() for lock in held)
+    redis.Redis.from_url(empty).lock(cache.make_key("of redis-py")).acquire()
+
+    assert about_entries(cache) == {}
+    found = sample(Examination(cache, "", {}, None, probes=False))
+    assert (found.looked_at, found.locks, found.lasting) == (1, 31, 0)
 
 
 class Trap:

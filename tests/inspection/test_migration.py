@@ -179,6 +179,14 @@ def test_done():
     assert checked(NEW, OPTIONS={"NEER": True}).problems
 
 
+def test_a_server_that_is_corrected_no_more_is_nothing_to_do(redis_debian):
+    """Redis 7.0 is named, but fleetcache runs on it as the old backend did."""
+    report = check({"CACHES": {"default": {"BACKEND": NEW, "LOCATION": redis_debian.tcp_url(9)}}})
+
+    assert "Redis 7.0, which its makers have not corrected since" in texts(report.caches[0])
+    assert not report.todo
+
+
 def test_backend_of_the_site(monkeypatch, tmp_path):
     """A class of the site that is derived from a known backend is told how to be derived anew."""
     (tmp_path / "ownbackend.py").write_text(

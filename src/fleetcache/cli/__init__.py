@@ -41,9 +41,12 @@ Its modules:
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from typing import TextIO
 
@@ -105,7 +108,8 @@ def run(arguments: argparse.Namespace, out: TextIO | None = None, err: TextIO | 
     """
     call = Call(arguments, out, err)
     try:
-        code: int = arguments.run(call)
+        with quiet(getattr(arguments, "command", "")):
+            code: int = arguments.run(call)
         call.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -115,6 +119,29 @@ def run(arguments: argparse.Namespace, out: TextIO | None = None, err: TextIO | 
     except (WrongUse, FleetcacheError, RedisError, OSError, UnicodeError) as error:  # a name may be no text
         return call.complain(error)
     return code
+
+
+@contextmanager
+def quiet(command: str) -> Iterator[None]:
+    """Let this thread not log meanwhile that a server is lost: the *command* says so itself.
+
+    ``warm`` runs code of the site, which may ignore outages, so that the log alone tells of them.
+    """
+    mine: ContextVar[bool] = ContextVar("mine", default=False)
+    mine.set(True)
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return getattr(record, "event", "") != "outage" or not mine.get()
+
+    if command == "warm":
+        yield
+        return
+    log = logging.getLogger("fleetcache.server")
+    log.addFilter(is_news)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_news)
 
 
 def _forget(out: TextIO) -> None:

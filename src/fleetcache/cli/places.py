@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from importlib import import_module
@@ -16,6 +18,7 @@ from fleetcache.cache import Cache
 from fleetcache.caches import DEFAULT_ALIAS, VARIABLE, CacheHandler, caches, from_environment
 from fleetcache.cli.calls import WrongUse
 from fleetcache.errors import SettingsError
+from fleetcache.masking import masked_url
 from fleetcache.settings import Options, from_url, spellings
 
 DJANGO = "DJANGO_SETTINGS_MODULE"
@@ -82,7 +85,40 @@ def url_in(arguments: argparse.Namespace) -> str | None:
     if one and other:
         raise WrongUse("give the URL once, as an argument or as --url")
     found: str | None = one or other
+    if found and "://" not in found:
+        raise WrongUse(_no_url(found, arguments))
     return found
+
+
+def _no_url(text: str, arguments: argparse.Namespace) -> str:
+    """Return the complaint about *text*, which was given in place of a URL; a word that may be a password is not in it."""
+    if text in _aliases(arguments):
+        return f"{text!r} is no URL, but the name of a cache: give --alias {text}"
+    shown = masked_url(text)
+    if "@" in text:
+        return f"{shown!r} is no URL: redis:// is missing before it, as in redis://USER:PASSWORD@HOST:6379/0"
+    if shown == text:
+        return f"{text!r} is no URL. Give {'unix' if text.startswith('/') else 'redis'}://{text}"
+    what = "a word" if re.fullmatch(r"[\w.-]+", text) else "a text"
+    known = "redis://HOST:6379/0, or --alias and --settings for a cache of a settings module"
+    return f"no URL was given, but {what} of {len(text)} characters without ://. Give {known}"
+
+
+def _aliases(arguments: argparse.Namespace) -> Collection[str]:
+    """Return the names of the caches that could have been meant."""
+    known = [*from_environment(os.environ)]
+    with suppress(Exception):  # settings that cannot be imported; whoever needs them says so
+        module = getattr(arguments, "settings", None) or os.environ.get(DJANGO)
+        if module:
+            entries = caches_in(module)
+            known += _of_django_aliases() if entries is None else entries
+    return known
+
+
+def _of_django_aliases() -> Collection[str]:
+    from fleetcache.django.backend import entries
+
+    return [alias for alias, _, _ in entries()]
 
 
 def importable() -> None:

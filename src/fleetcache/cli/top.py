@@ -13,10 +13,12 @@ from fleetcache.cli.showing import count, cut, duration, share, size, table, vis
 from fleetcache.cli.stats import NOBODY
 from fleetcache.cli.terminal import Screen
 from fleetcache.fleet import Fleet, gather
-from fleetcache.inspection.rates import FOUND, READS, Pace, Rates
+from fleetcache.inspection.rates import FOUND, READS, Basis, Pace, Rates
 
 KEYS = {"g": "group", "c": "command", "w": "worker"}
 INTERVAL = 2.0
+STEP, LONGEST = 0.5, 61.5
+"""With ``--once``: how often it looks, and how long it waits at most."""
 
 
 def add(commands: Table) -> None:
@@ -27,18 +29,16 @@ def add(commands: Table) -> None:
         help="what does the fleet do at the moment?",
         description="Show reads, loads, errors and latencies of all processes that use the cache, again and again, until q or Ctrl-C. "
         "g, c and w show groups, commands and workers. Rates are those between the two latest publications of each process that top has seen; until it has seen two, which takes 10 seconds, a "
-        "process counts with its average since it began. Exits with 0, "
+        "process counts with its average since it began. With --once it waits until each process has published anew, and shows what happened between; a "
+        "process that has not is left out, and named in the count. Exits with 0, "
         "with --once also with 1 if no process has published anything, 2 if no server answers.",
     )
-    command.add_argument(
-        "--once", action="store_true", help="show it once, after --interval, for scripts; --json implies it"
-    )
+    command.add_argument("--once", action="store_true", help="show it once, for scripts; --json implies it")
     command.add_argument(
         "--interval",
         type=span,
-        default=INTERVAL,
         metavar="SECONDS",
-        help="between two screens, by default 2; with --once give 11, so that each process publishes meanwhile",
+        help="between two screens, by default 2; with --once how long it waits at most, by default until each process should have published anew",
     )
     command.add_argument(
         "--by",
@@ -64,7 +64,7 @@ def _watch(call: Call, rates: Rates, screen: Screen) -> None:
     while True:
         fleet = gather(cache)
         pace = rates.pace(fleet)
-        until = time.monotonic() + call.arguments.interval
+        until = time.monotonic() + (call.arguments.interval or INTERVAL)
         while (left := until - time.monotonic()) > 0:
             screen.draw(lines(call, fleet, pace, view, screen.rows))
             key = screen.key(left)
@@ -80,15 +80,21 @@ def _once(call: Call, rates: Rates) -> int:
             return call.complain("; ".join(dict.fromkeys(fleet.missing)))
         if not call.json:
             call.note(f"fleetcache: {NOBODY}")
-    else:
-        rates.pace(fleet)
-        time.sleep(call.arguments.interval)
-        fleet = gather(call.cache)
     pace = rates.pace(fleet)
+    until = time.monotonic() + (call.arguments.interval or _patience(fleet))
+    while pace.since_start and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, STEP))
+        fleet = gather(call.cache)
+        pace = rates.pace(fleet)
+    # Averages of all time and rates of the moment do not add up: one or the other.
+    basis: Basis = "now" if pace.since_start < len(fleet.workers) else "start"
+    pace = rates.pace(fleet, basis)
     document = {
         "at": fleet.at,
         "processes": len(fleet.workers),
+        "basis": basis,
         "since_start": pace.since_start,
+        "left_out": pace.left_out,
         "totals": pace.totals,
         "groups": pace.groups,
         "commands": pace.commands,
@@ -96,14 +102,19 @@ def _once(call: Call, rates: Rates) -> int:
         "workers": pace.workers,
         "missing": fleet.missing,
     }
-    text = "\n".join(lines(call, fleet, pace, call.arguments.by, None))
+    text = "\n".join(lines(call, fleet, pace, call.arguments.by, None, once=True))
     if call.json or fleet.workers:
         call.answer(document, text)
     return FINE if fleet.workers else FINDING
 
 
-def lines(call: Call, fleet: Fleet, pace: Pace, view: str, rows: int | None) -> list[str]:
-    """Return the lines of a screen, *rows* at most."""
+def _patience(fleet: Fleet) -> float:
+    """Return for how many seconds to wait until each process of *fleet* should have published once more."""
+    return min(max((worker.interval for worker in fleet.workers), default=0.0) + 1.5, LONGEST) if fleet.workers else 0.0
+
+
+def lines(call: Call, fleet: Fleet, pace: Pace, view: str, rows: int | None, *, once: bool = False) -> list[str]:
+    """Return the lines of a screen, *rows* at most; *once* if no other screen follows."""
     totals = pace.totals
     when = time.strftime("%H:%M:%S", time.localtime(fleet.at))
     processes = f"{count(len(fleet.workers))} process{'' if len(fleet.workers) == 1 else 'es'}"
@@ -118,18 +129,24 @@ def lines(call: Call, fleet: Fleet, pace: Pace, view: str, rows: int | None) -> 
         f"writes {rate(totals.get('writes', 0))}   bytes {size(totals.get('bytes_read', 0))}/s read, {size(totals.get('bytes_written', 0))}/s written   "
         + call.painted(f"errors {rate(errors)}", good=False if errors else None),
     ]
-    if pace.since_start:
-        found.append(
-            call.painted(
-                f"{count(pace.since_start)} of {processes}: average since they began, until they publish again",
-                faint=True,
-            )
-        )
+    if notice := _basis(pace, processes, once=once):
+        found.append(call.painted(notice, faint=True))
     found += [call.painted(f"not complete: {visible(each)}", good=False) for each in fleet.missing[:3]]
     found += [NOBODY] if not fleet.workers and not fleet.missing else []
     body = TABLES[view](pace).splitlines()
     room = len(body) if rows is None else max(rows - len(found) - 1, 0)
     return [*found, "", *body[:room]]
+
+
+def _basis(pace: Pace, processes: str, *, once: bool) -> str:
+    """Return what the rates are of, if they are not those of the moment in all processes."""
+    if pace.left_out:
+        return f"{count(pace.left_out)} of {processes} not counted: no second publication was seen"
+    if pace.since_start and once:
+        return "all rates are averages since each process began: none has published anew meanwhile"
+    if pace.since_start:
+        return f"{count(pace.since_start)} of {processes}: average since they began, until they publish again"
+    return ""
 
 
 def place(call: Call) -> str:

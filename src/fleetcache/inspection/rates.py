@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from fleetcache.fleet import Fleet, Worker
 from fleetcache.fleet.figures import SEEN, quantile
 
 READS = ("near", "server", "stale", "missed")
 FOUND = ("near", "server", "stale")
+
+Basis: TypeAlias = Literal["latest", "now", "start"]
+"""``latest``: each process counts with the best that is known of it.  ``now``: only those that were seen with two publications
+count.  ``start``: all count with their averages since they began."""
 
 
 @dataclass
@@ -33,6 +37,8 @@ class Pace:
     """By worker the sums of all its groups."""
     since_start: int = 0
     """How many processes count with their average since they began."""
+    left_out: int = 0
+    """How many processes do not count, because they were seen with one publication only."""
 
     @property
     def totals(self) -> dict[str, float]:
@@ -64,8 +70,8 @@ class Rates:
     def __init__(self) -> None:
         self._seen: dict[tuple[str, int, str], _Seen] = {}
 
-    def pace(self, fleet: Fleet) -> Pace:
-        """Take note of *fleet*, and return its pace."""
+    def pace(self, fleet: Fleet, basis: Basis = "latest") -> Pace:
+        """Take note of *fleet*, and return its pace on this *basis*."""
         seen: dict[tuple[str, int, str], _Seen] = {}
         for worker in fleet.workers:
             key = (worker.host, worker.pid, worker.name)
@@ -79,7 +85,11 @@ class Rates:
         self._seen = seen
         found = Pace()
         buckets: dict[str, dict[float, float]] = {}
-        for (host, pid, _), each in seen.items():
+        for (host, pid, _), known in seen.items():
+            each = _Seen(known.worker) if basis == "start" else known
+            if each.before is None and basis == "now":
+                found.left_out += 1
+                continue
             found.since_start += each.before is None
             _add(found, buckets, f"{host}:{pid}", each)
         for name, counts in buckets.items():

@@ -9,7 +9,7 @@ from typing import Any
 
 from fleetcache.errors import SettingsError
 from fleetcache.inspection.doctor.asking import TROUBLE, Examination, Line, line_to
-from fleetcache.inspection.doctor.formats import SAMPLE, Format, format_of
+from fleetcache.inspection.doctor.formats import SAMPLE, TOKEN, Format, format_of
 from fleetcache.near.near import CANARY as CANARY_TEXT
 from fleetcache.patterns import pattern_of_all
 from fleetcache.servers.arguments import glob
@@ -39,6 +39,8 @@ class Sample:
     """How many belong to no known cache, by their beginnings."""
     looked_at: int = 0
     """How many entries of this cache were looked at."""
+    locks: int = 0
+    """How many names were locks that are held: they are no entries, and only locks read them."""
     lasting: int = 0
     """How many of these have no timeout."""
     formats: Counter[Format] = field(default_factory=Counter)
@@ -138,7 +140,16 @@ def _look(line: Line, found: Sample, names: list[bytes]) -> None:
     for left, length, start in zip(replies[::3], replies[1::3], replies[2::3], strict=True):
         if isinstance(left, Exception) or left == -2:  # it has expired meanwhile
             continue
+        # A hash, list or set has no beginning.
+        form = (
+            format_of(start, length if isinstance(length, int) else None)
+            if isinstance(start, bytes) and start
+            else None
+        )
+        if form is not None and form.body == TOKEN:
+            found.locks += 1
+            continue
         found.looked_at += 1
         found.lasting += left == -1
-        if isinstance(start, bytes) and start:  # no hash, list or set
-            found.formats[format_of(start, length if isinstance(length, int) else None)] += 1
+        if form is not None:
+            found.formats[form] += 1
