@@ -24,9 +24,9 @@ from benchmarks.loading.tags import OURS as INVALIDATE
 from benchmarks.near.caches import LOCMEM
 from benchmarks.near.hits import BLOCKING_LOCMEM, kept
 from benchmarks.near.misses import LIMITS, NEAR_OFF, ON
+from benchmarks.plots import PAGE, SECTION, draw
 from fleetcache.testing.servers import EmbeddedServer
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 DISTRIBUTIONS = (
     "fleetcache", "django", "django-redis", "django-valkey", "django-vcache",
     "django-cachex", "dogpile.cache", "cashews", "aiocache", "redis", "valkey", "hiredis", "libvalkey",
@@ -227,11 +227,12 @@ def main() -> None:
     )
     command = "make bench" if pace == FULL else "make bench ARGS=--quick"
     page = INTRODUCTION.format(command=command, rounds=pace.rounds, circumstances=about)
-    page = "\n".join([page, *(f"{table}\n" for table in tables)])
+    page = "\n".join([page, SECTION, *(f"{table}\n" for table in tables)])
     sys.stdout.write(page)
     if pace == FULL:
         plot(loaded.hot)
         PAGE.write_text(page, encoding="utf-8")
+        draw()
 
 
 if __name__ == "__main__":

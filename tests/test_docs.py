@@ -21,6 +21,7 @@ from typing import Any
 
 import docs.settings
 import pytest
+from benchmarks import plots
 from django.test import override_settings
 from studies.scaling.constants import Constants
 from studies.scaling.page import MARK, written
@@ -336,6 +337,19 @@ def test_scaling_page_is_up_to_date() -> None:
     page = (HOME / "docs/scaling.md").read_text()
 
     assert page.partition(MARK)[2] == written(Constants.load())
+
+
+def test_plots_show_the_tables() -> None:
+    """The plots of docs/performance.md bear the figures that its tables have; ``python -m benchmarks.plots`` draws them again."""
+    page = plots.PAGE.read_text()
+    drawn = {
+        text
+        for plot in plots.PAGE.parent.glob("performance-*.svg")
+        for text in re.findall(r">([^<>]+)</text>", plot.read_text())
+    }
+
+    assert plots.SECTION in page
+    assert plots.labels(plots.tables(page)) <= drawn
 
 
 def test_connection_options_exist() -> None:

@@ -7,6 +7,7 @@ from itertools import accumulate
 from math import nan
 from pathlib import Path
 
+from benchmarks.drawing import pyplot, save
 from benchmarks.loading.hot import TIMEOUT, Hot, Turn
 from benchmarks.loading.peers import AWAITING, BLOCKING
 
@@ -40,12 +41,7 @@ def ticks(turn: Turn) -> tuple[list[float], list[float]]:
 
 def plot(found: Hot, path: Path = PLOT) -> None:
     """Draw one panel for each contender: callers who wait above zero, loads below."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "fleetcache", "font.size": 9, "path.simplify": True})
+    plt = pyplot()
     names = [name for name in (*BLOCKING, *AWAITING) if name in found.turns]
     rows = (len(names) + 1) // 2
     figure, grid = plt.subplots(
@@ -66,4 +62,4 @@ def plot(found: Hot, path: Path = PLOT) -> None:
         axes.grid(alpha=0.3)
     figure.supylabel("loads begun (blue, down), callers waiting of 40 (red, up)", fontsize=9)
     figure.supxlabel("seconds", fontsize=9)
-    figure.savefig(path, metadata={"Date": None, "Creator": None} if path.suffix == ".svg" else None)
+    save(figure, path)

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.contest import Table, micros, times
+from benchmarks.drawing import pyplot, save
 
 from studies.scaling.constants import CROWD, LEASE, SET, Constants, ServerCosts
 from studies.scaling.model import (
@@ -218,12 +219,7 @@ def _rate(writes: float) -> str:
 
 def plot(costs: ServerCosts) -> None:
     """Draw what announcements and a fleet cost the servers."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib import pyplot as plt
-
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "fleetcache", "font.size": 9, "path.simplify": True})
+    plt = pyplot()
     rates = [10 ** (power / 4) for power in range(17)]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for color, size in zip(("tab:green", "tab:blue", "tab:red"), WORKERS, strict=True):
@@ -244,7 +240,7 @@ def plot(costs: ServerCosts) -> None:
         axes.grid(alpha=0.3)
         axes.minorticks_off()
     left.legend(frameon=False)
-    figure.savefig(PLOT, metadata={"Date": None, "Creator": None})
+    save(figure, PLOT)
 
 
 def written(constants: Constants) -> str:
