@@ -360,6 +360,8 @@ class Core(Twinned):
             near.wrote(names)  # as in `ask`
 
     async def _exchange_all(self, plan: Plan, instead: Any, *, scripts: bool) -> list[list[Reply]]:
+        if not plan:
+            return []
         answers: list[list[Reply] | Exception]
         tally = self.tally
         began = 0.0 if tally is None else tally.asks(plan)

@@ -18,6 +18,7 @@ from fleetcache.client import HerdClient
 from fleetcache.errors import LoadFailed
 from fleetcache.loading.load import current_load
 from fleetcache.policy import Policy
+from fleetcache.stats import tally
 
 MANY = [f"key {number}" for number in range(20)]
 
@@ -413,6 +414,20 @@ async def test_delete_pattern_gives_up_what_it_is_about(make):
 
     assert await caller == {key: f"made {key}" for key in ("a", "b", "ab", "c")}
     assert await there.get_many(["a", "b", "ab", "c"]) == {"b": "made b", "c": "made c"}
+
+
+async def test_a_batch_of_which_nothing_is_left_to_store(make, monkeypatch):
+    """Where the tags of all values were invalidated meanwhile nothing is sent, also if that exchange was to be timed."""
+    monkeypatch.setattr(tally, "GAP", 0)  # every exchange is
+    here, there = two_processes(make)
+    load = Batches(opened=False)
+    caller = calling(here, "get_or_set_many", ["a", "b"], load.of(here), tags=["common"])
+    await load.entered()
+    await there.invalidate_tags("common")
+    load.gate.set()
+
+    assert await caller == {"a": "made a", "b": "made b"}
+    assert await there.get_many(["a", "b"]) == {}
 
 
 async def test_clear_gives_up_the_whole_batch(make):
