@@ -449,7 +449,7 @@ class _Key:
                 if call.returned - call.invoked < self.terms.hard_timeout - slack:
                     yield Violation("error", call)
             case "error":
-                if led is not None and led.outcome == DONE:
+                if led is not None and led.outcome == DONE and not call.batch:  # another key may have no value
                     yield Violation("lost", call, led)
                 elif call.returned < self.rules.failing_since:
                     yield Violation("error", call)

@@ -303,6 +303,16 @@ async def test_what_is_kept_in_an_outage(valkey, link, face):
     assert await cache.get_or_set("key", load.of(cache)) == [5]
 
 
+async def test_what_is_kept_in_an_outage_ages_from_when_it_was_made(link, face):
+    """The wait for a silent server, which is longer than OUTAGE_TTL here, is part of that time."""
+    cache = distant(link, face, IGNORE_EXCEPTIONS=True, OUTAGE_TTL=0.3)
+    load = Gated([1], [2], opened=True)
+    load.during = link.hold
+
+    assert await cache.get_or_set("key", load.of(cache)) == [1]
+    assert await cache.get_or_set("key", load.of(cache)) == [2]
+
+
 @pytest.mark.parametrize(("operation", "arguments"), [("clear", ()), ("delete_pattern", ("k*",))])
 async def test_what_is_kept_in_an_outage_is_given_up_by_a_pattern(link, face, operation, arguments):
     """Operations that find names at the server give up what was kept as well, although they find none."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 from types import TracebackType
@@ -49,6 +49,8 @@ class Made:
     value: Any
     payload: bytes | int | None
     """What was stored, or should have been; None if nothing can be."""
+    moment: float = field(default_factory=monotonic)
+    """When it was made."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

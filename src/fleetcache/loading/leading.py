@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from time import monotonic
 from traceback import format_exception_only
@@ -103,8 +104,8 @@ class Leading(Leases):
             CURRENT.set(load)
             value = await self._runtime.produce(wish.make)
             value = load.stale if load.kept else value
-            flight.made = Made(value, None)
-            took = monotonic() - began
+            flight.made = made = Made(value, None)
+            took = made.moment - began
             payload, life = await self._packed(wish, flight, load, value, took)
             self._count_load((wish,), took)
         except Exception as error:
@@ -120,8 +121,8 @@ class Leading(Leases):
             CURRENT.set(load.outer)
         if load.skipped or (life is not None and life <= 0):
             await self._let_go(flight, wish)
-            return Made(value, payload)
-        flight.made = made = Made(value, payload)
+            return replace(made, payload=payload)
+        flight.made = made = replace(made, payload=payload)
         return await self._store_loaded(flight, wish, made, life) or made
 
     async def _lease(self, flight: Flight, wish: Wish) -> Outcome | None:
@@ -355,10 +356,10 @@ class Leading(Leases):
         return remote, remote.breaker.era
 
     def _keep_in_outage(self, wish: Wish, made: Made) -> None:
-        """Keep what was loaded for OUTAGE_TTL seconds, or until the server is back."""
+        """Keep what was loaded for OUTAGE_TTL seconds from when it was made, or until the server is back."""
         seconds = self.settings.options.outage_ttl
         if seconds and self._failsafe.ignore and (outage := self._outage(wish.name)) is not None:
-            self._flights.keep(wish.name, made, monotonic() + seconds, outage)
+            self._flights.keep(wish.name, made, made.moment + seconds, outage)
 
     def _kept_in_outage(self, wish: Wish) -> Made | None:
         """Return what was loaded in the outage that there is, if it may be returned."""

@@ -198,7 +198,7 @@ class LeadingMany(LeasesOfMany, Joining):
                 if trip.wish.key in made:
                     trip.flight.made = Made(made[trip.wish.key], None)
             took = monotonic() - began
-            packed = await self._packed_all(granted, load, made, took)
+            packed = await self._packed_all(granted, load, made, began, took)
             self._count_load([trip.wish for trip in granted], took)
         except Exception as error:
             if interruption(error) is not None:
@@ -215,16 +215,16 @@ class LeadingMany(LeasesOfMany, Joining):
         return mapped(await self._runtime.produce(partial(batch.load_many, keys)), batch.load_many, keys)
 
     async def _packed_all(
-        self, granted: Sequence[Trip], load: LoadOfMany, made: Mapping[Any, Any], cost: float
+        self, granted: Sequence[Trip], load: LoadOfMany, made: Mapping[Any, Any], began: float, cost: float
     ) -> list[Packed]:
-        """Return the payloads of the values that were *made*."""
+        """Return the payloads of the values that were *made* by a load that *began* then and took *cost* seconds."""
         packed: list[Packed] = []
         for trip in granted:
             key = trip.wish.key
             if key in made:
                 payload, life = await self._packed(trip.wish, trip.flight, load, made[key], cost)
-                trip.flight.made = Made(made[key], payload)
-                packed.append((trip, trip.flight.made, life))
+                trip.flight.made = own = Made(made[key], payload, began + cost)
+                packed.append((trip, own, life))
         return packed
 
     async def _failed(self, granted: Sequence[Trip], batch: Batch, error: Exception) -> None:
