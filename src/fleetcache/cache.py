@@ -28,7 +28,7 @@ from fleetcache.core import LEASES, MARK, Core, Timeout
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
 from fleetcache.fleet.publishing import PUBLISHING
-from fleetcache.keys import TAG, CacheKey, default_key_function, key_within
+from fleetcache.keys import TAG, CacheKey, Key, Version, default_key_function, key_within
 from fleetcache.keyspace import Keyspace
 from fleetcache.loading.flights import PROTECTION, Flights
 from fleetcache.loading.invalidation import Invalidation
@@ -244,8 +244,8 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
 
     def lock(
         self,
-        key: Any,
-        version: Any = None,
+        key: Key,
+        version: Version = None,
         timeout: Timeout = None,
         sleep: float = 0.1,
         blocking: bool = True,
@@ -300,7 +300,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
 
     # --- underneath -------------------------------------------------------------------------------
 
-    def make_key(self, key: Any, version: Any = None, prefix: str | None = None) -> CacheKey:
+    def make_key(self, key: Key, version: Version = None, prefix: str | None = None) -> CacheKey:
         """Return the name of *key* on the server; methods accept it in place of a key, unchanged."""
         return CacheKey(self.name(key, version, prefix))
 

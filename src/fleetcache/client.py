@@ -16,6 +16,7 @@ from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import SettingsError
 from fleetcache.forks import chance
 from fleetcache.judging import Standing
+from fleetcache.keys import K, Key, Version
 from fleetcache.policy import Policy, PolicyOptions
 from fleetcache.reading import Found
 from fleetcache.servers.observed import observed
@@ -68,12 +69,12 @@ class ShardClient(DefaultClient):
         urls = (location.url for location in settings.location)  # by which django-redis places keys
         return Shards(dict(zip(urls, open_servers(settings.location, settings.options), strict=True)))
 
-    def get_server_name(self, key: Any) -> str:
+    def get_server_name(self, key: Key) -> str:
         """Return which of LOCATION's servers holds the name *key*."""
         assert isinstance(self.topology, Shards)
         return self.topology.place(str(key))
 
-    def get_server(self, key: Any) -> Any:
+    def get_server(self, key: Key) -> Any:
         """Return a raw client to the server that holds the name *key*."""
         return self.topology.home(str(key)).client()
 
@@ -175,9 +176,9 @@ class HerdClient(DefaultClient):
 
     async def aget(
         self,
-        key: Any,
+        key: Key,
         default: Any = None,
-        version: Any = None,
+        version: Version = None,
         client: Any = None,
         *,
         fresh: bool = False,
@@ -188,18 +189,18 @@ class HerdClient(DefaultClient):
             await super().aget(key, default, version, client, fresh=fresh, stale=stale, tags=tags), default
         )
 
-    get = blocking(aget)  # type: ignore[assignment]  # that of `Values` takes its last arguments without names too
+    get = blocking(aget)  # type: ignore[assignment]  # mypy compares it with one overload only
 
-    async def aget_with_ttl(self, key: Any, default: Any = None, version: Any = None) -> tuple[Any, float | None]:
+    async def aget_with_ttl(self, key: Key, default: Any = None, version: Version = None) -> tuple[Any, float | None]:
         """Return the value of *key* and its seconds to live, without HERD_TIMEOUT."""
         value, left = await super().aget_with_ttl(key, default, version)
         if type(value) is Herded and left is not None:
             left = max(0.0, left - self.settings.options.herd_timeout)
         return self._fresh(value, default), left
 
-    get_with_ttl = blocking(aget_with_ttl)
+    get_with_ttl = blocking(aget_with_ttl)  # type: ignore[assignment]  # as `get`
 
-    async def alookup(self, key: Any, version: Any = None, client: Any = None, *, fresh: bool = False) -> Lookup:
+    async def alookup(self, key: Key, version: Version = None, client: Any = None, *, fresh: bool = False) -> Lookup:
         """Return what is known of *key*, whether or not this caller should renew it."""
         found = await super().alookup(key, version, client, fresh=fresh)
         return replace(found, value=found.value.value) if type(found.value) is Herded else found
@@ -207,8 +208,8 @@ class HerdClient(DefaultClient):
     lookup = blocking(alookup)
 
     async def aget_many(
-        self, keys: Iterable[Any], version: Any = None, client: Any = None, *, fresh: bool = False
-    ) -> dict[Any, Any]:
+        self, keys: Iterable[K], version: Version = None, client: Any = None, *, fresh: bool = False
+    ) -> dict[K, Any]:
         """Return the values of those *keys* that have one, None for those this caller should renew."""
         found = await super().aget_many(keys, version, client, fresh=fresh)
         return {key: self._fresh(value, None) for key, value in found.items()}
@@ -217,10 +218,10 @@ class HerdClient(DefaultClient):
 
     async def aset(
         self,
-        key: Any,
+        key: Key,
         value: Any,
         timeout: Timeout = DEFAULT_TIMEOUT,
-        version: Any = None,
+        version: Version = None,
         client: Any = None,
         nx: bool = False,
         xx: bool = False,
@@ -234,18 +235,18 @@ class HerdClient(DefaultClient):
 
     async def aset_many(
         self,
-        data: Mapping[Any, Any],
+        data: Mapping[K, Any],
         timeout: Timeout = DEFAULT_TIMEOUT,
-        version: Any = None,
+        version: Version = None,
         client: Any = None,
         herd: bool = True,
         *,
         tags: Iterable[str] = (),
-    ) -> list[Any]:
+    ) -> list[K]:
         """Store all of *data*; without *herd* for the plain timeout, as plain values."""
         if herd:
             lifetime = timeout
-            packed = {}
+            packed: dict[K, Any] = {}
             for key, value in data.items():
                 packed[key], lifetime = self._herded(value, timeout)
             data, timeout = packed, lifetime
@@ -258,10 +259,10 @@ class HerdClient(DefaultClient):
         raise NotImplementedError("HerdClient cannot count")
 
     adecr = aincr
-    incr = decr = blocking(aincr)
+    incr = decr = blocking(aincr)  # type: ignore[assignment]  # it takes anything, and refuses
 
     async def atouch(
-        self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
+        self, key: Key, timeout: Timeout = DEFAULT_TIMEOUT, version: Version = None, client: Any = None
     ) -> bool:
         """Store the value again, for *timeout* seconds; return whether there was one."""
         await self._runtime.alone()

@@ -6,15 +6,28 @@ import re
 from binascii import crc_hqx
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import date
+from decimal import Decimal
+from enum import Enum
 from functools import cache
 from hashlib import blake2b
-from typing import Any, TypeAlias
+from pathlib import PurePath
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
 
 from redis.exceptions import DataError
 
 from fleetcache.errors import InvalidKey
 
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
+
+Key: TypeAlias = str | float | Decimal | UUID | date | PurePath | Enum
+"""What type checkers accept as a key: objects whose text is a useful name.  Of any other, such as a lazy string, pass ``str(key)``."""
+
+K = TypeVar("K", bound=Key)
+
+Version: TypeAlias = int | str | None
+"""The version of an entry; None for that of the cache."""
 
 MAX_LENGTH = 250  # memcached's limit, so Django warns of longer names
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from numbers import Integral
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from redis.exceptions import ResponseError
 
@@ -17,7 +17,7 @@ from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.exchange.contract import Command, Server, Verb
 from fleetcache.failsafe import TROUBLE
 from fleetcache.judging import Standing
-from fleetcache.keys import CacheKey, default_key_function, epoch_name, gone_name, unique
+from fleetcache.keys import CacheKey, Key, Version, default_key_function, epoch_name, gone_name, unique
 from fleetcache.near.near import CANARY
 from fleetcache.patterns import pattern_of, pattern_of_all
 from fleetcache.reading import Reading
@@ -25,6 +25,8 @@ from fleetcache.servers.borrowed import is_pipeline
 from fleetcache.stats.payloads import MINUTE
 from fleetcache.times import moment
 from fleetcache.twin import blocking, iterating
+
+D = TypeVar("D")
 
 LONGEST_GLOB = 500
 """A longer glob is noted as one that matches everything."""
@@ -36,7 +38,7 @@ class Keyspace(Reading):
     # --- lifetimes --------------------------------------------------------------------------------
 
     async def atouch(
-        self, key: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
+        self, key: Key, timeout: Timeout = DEFAULT_TIMEOUT, version: Version = None, client: Any = None
     ) -> bool:
         """Give *key* a new timeout, and return whether it exists (for None: and had a timeout).
 
@@ -47,7 +49,13 @@ class Keyspace(Reading):
 
     touch = blocking(atouch)
 
-    async def aget_with_ttl(self, key: Any, default: Any = None, version: Any = None) -> tuple[Any, float | None]:
+    @overload
+    async def aget_with_ttl(
+        self, key: Key, default: None = None, version: Version = None
+    ) -> tuple[Any | None, float | None]: ...
+    @overload
+    async def aget_with_ttl(self, key: Key, default: D, version: Version = None) -> tuple[Any | D, float | None]: ...
+    async def aget_with_ttl(self, key: Key, default: Any = None, version: Version = None) -> tuple[Any, float | None]:
         """Return the value of *key* and its seconds to live: None for ever, 0 with *default* if missing.
 
         Only the fresh life counts, not the stale one.
@@ -65,7 +73,7 @@ class Keyspace(Reading):
 
     get_with_ttl = blocking(aget_with_ttl)
 
-    async def attl(self, key: Any, version: Any = None, client: Any = None) -> int | None:
+    async def attl(self, key: Key, version: Version = None, client: Any = None) -> int | None:
         """Return the seconds *key* has to live: None for ever, 0 if it is missing.
 
         Only the fresh life counts, not the stale one.
@@ -74,7 +82,7 @@ class Keyspace(Reading):
 
     ttl = blocking(attl)
 
-    async def apttl(self, key: Any, version: Any = None, client: Any = None) -> int | None:
+    async def apttl(self, key: Key, version: Version = None, client: Any = None) -> int | None:
         """Return the milliseconds *key* has to live: None for ever, 0 if it is missing.
 
         Only the fresh life counts, not the stale one.
@@ -93,19 +101,19 @@ class Keyspace(Reading):
             left = _shorter(left, fresh if fresh is None or verb is c.PTTL else (fresh + 500) // 1000)
         return None if left == -1 else max(left, 0)
 
-    async def apersist(self, key: Any, version: Any = None, client: Any = None) -> bool:
+    async def apersist(self, key: Key, version: Version = None, client: Any = None) -> bool:
         """Let *key* live, and be fresh, for ever; return whether it had a timeout."""
         return await self._expire(key, None, version, client)
 
     persist = blocking(apersist)
 
-    async def aexpire(self, key: Any, timeout: Timeout, version: Any = None, client: Any = None) -> bool:
+    async def aexpire(self, key: Key, timeout: Timeout, version: Version = None, client: Any = None) -> bool:
         """Let *key* live for *timeout* seconds; return whether it exists.  See `touch`."""
         return await self._expire(key, self.milliseconds(timeout), version, client)
 
     expire = blocking(aexpire)
 
-    async def apexpire(self, key: Any, timeout: Timeout, version: Any = None, client: Any = None) -> bool:
+    async def apexpire(self, key: Key, timeout: Timeout, version: Version = None, client: Any = None) -> bool:
         """Let *key* live for *timeout* milliseconds; return whether it exists.  See `touch`."""
         return await self._expire(key, self.milliseconds(timeout, unit=1), version, client)
 
@@ -117,13 +125,13 @@ class Keyspace(Reading):
             return await self._live((c.PERSIST, name), None, client)
         return await self._live((c.PEXPIRE, name, milliseconds), milliseconds, client)
 
-    async def aexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
+    async def aexpire_at(self, key: Key, when: datetime | float, version: Version = None, client: Any = None) -> bool:
         """Let *key* live until *when*, a datetime or seconds since 1970; return whether it exists.  See `touch`."""
         return await self._live((c.EXPIREAT, self.name(key, version), moment(when)), 0, client)
 
     expire_at = blocking(aexpire_at)
 
-    async def apexpire_at(self, key: Any, when: datetime | int, version: Any = None, client: Any = None) -> bool:
+    async def apexpire_at(self, key: Key, when: datetime | float, version: Version = None, client: Any = None) -> bool:
         """Let *key* live until *when*, a datetime or milliseconds since 1970; return whether it exists.  See `touch`."""
         return await self._live((c.PEXPIREAT, self.name(key, version), moment(when, unit=1000)), 0, client)
 
@@ -184,7 +192,9 @@ class Keyspace(Reading):
 
     # --- versions -----------------------------------------------------------------------------------
 
-    async def aincr_version(self, key: Any, delta: int = 1, version: Any = None, client: Any = None) -> Any:
+    async def aincr_version(
+        self, key: Key, delta: int = 1, version: int | None = None, client: Any = None
+    ) -> int | Any:
         """Move the value of *key*, with its time to live, to a version higher by *delta*; return that version.
 
         The entry keeps what it says of itself, also if it is stale: its fresh life, and its tags, those of the version
@@ -228,7 +238,9 @@ class Keyspace(Reading):
         await self._ask_voiding((c.DEL, old), 0, 0)
         return True
 
-    async def adecr_version(self, key: Any, delta: int = 1, version: Any = None, client: Any = None) -> Any:
+    async def adecr_version(
+        self, key: Key, delta: int = 1, version: int | None = None, client: Any = None
+    ) -> int | Any:
         """Move the value of *key* to a version lower by *delta*; return that version."""
         return await self.aincr_version(key, -delta, version, client)
 
@@ -237,7 +249,12 @@ class Keyspace(Reading):
     # --- scanning ---------------------------------------------------------------------------------
 
     async def ascan(
-        self, cursor: int = 0, search: str = "*", itersize: int | None = None, version: Any = None, client: Any = None
+        self,
+        cursor: int = 0,
+        search: str = "*",
+        itersize: int | None = None,
+        version: Version = None,
+        client: Any = None,
     ) -> tuple[int, list[str]]:
         """Return the next cursor, 0 at the end, and a page of keys that match the glob *search*.
 
@@ -288,7 +305,7 @@ class Keyspace(Reading):
         """Return the key within *name*, in the cache's own prefix and version."""
         return self._reversed(name, self.name(""))
 
-    async def akeys(self, search: str, version: Any = None, client: Any = None) -> list[str]:
+    async def akeys(self, search: str, version: Version = None, client: Any = None) -> list[str]:
         """Return all keys that match the glob *search*, each once."""
         await self._runtime.alone()
         return unique([key async for key in self.aiter_keys(search, None, client, version)])
@@ -296,7 +313,7 @@ class Keyspace(Reading):
     keys = blocking(akeys)
 
     async def aiter_keys(
-        self, search: str, itersize: int | None = None, client: Any = None, version: Any = None
+        self, search: str, itersize: int | None = None, client: Any = None, version: Version = None
     ) -> AsyncIterator[str]:
         """Yield the keys that match the glob *search*, page by page; a key may come twice."""
         cursor, pages = 0, c.Round()
@@ -309,7 +326,7 @@ class Keyspace(Reading):
 
     iter_keys = iterating(aiter_keys)
 
-    def make_pattern(self, pattern: str, version: Any = None, prefix: str | None = None) -> CacheKey:
+    def make_pattern(self, pattern: str, version: Version = None, prefix: str | None = None) -> CacheKey:
         """Return a glob for the server; special characters in prefix and version are quoted."""
         if isinstance(pattern, CacheKey):
             return pattern
@@ -322,7 +339,7 @@ class Keyspace(Reading):
     async def adelete_pattern(
         self,
         pattern: str,
-        version: Any = None,
+        version: Version = None,
         prefix: str | None = None,
         client: Any = None,
         itersize: int | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 from enum import Enum
 from typing import Final, Literal, TypeAlias
 
@@ -19,4 +20,5 @@ class Mark(Enum):
 
 DEFAULT_TIMEOUT: Final = Mark.DEFAULT_TIMEOUT
 MISSING: Final = Mark.MISSING
-Timeout: TypeAlias = float | timedelta | Literal[Mark.DEFAULT_TIMEOUT] | object | None
+Timeout: TypeAlias = float | Decimal | timedelta | Literal[Mark.DEFAULT_TIMEOUT] | None
+"""For how long an entry lives: seconds, a ``timedelta``, None for ever, or the cache's own timeout."""

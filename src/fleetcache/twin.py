@@ -13,7 +13,7 @@ import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
 from functools import cache, update_wrapper
-from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="Twinned")
@@ -158,7 +158,7 @@ class _Face(Generic[S, P, T]):
         setattr(owner, name, face)
 
 
-class blocking(_Face[S, P, Coroutine[Any, Any, T]]):  # noqa: N801 - used as a function, a class for the type checkers
+class Blocking(_Face[S, P, Coroutine[Any, Any, T]]):
     """The blocking face of a coroutine method: ``get = blocking(aget)``."""
 
     def face(self, method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[S, P], T]:
@@ -174,11 +174,8 @@ class blocking(_Face[S, P, Coroutine[Any, Any, T]]):  # noqa: N801 - used as a f
 
         return face
 
-    def __get__(self, instance: S, owner: type[S] | None = None) -> Callable[P, T]:
-        raise AssertionError("replaced by a plain function when the class is made")
 
-
-class iterating(_Face[S, P, AsyncIterator[T]]):  # noqa: N801 - as `blocking`
+class Iterating(_Face[S, P, AsyncIterator[T]]):
     """The blocking face of an asynchronous generator method: ``iter_keys = iterating(aiter_keys)``."""
 
     def face(self, method: Callable[Concatenate[S, P], AsyncIterator[T]]) -> Callable[Concatenate[S, P], Iterator[T]]:
@@ -190,5 +187,18 @@ class iterating(_Face[S, P, AsyncIterator[T]]):  # noqa: N801 - as `blocking`
 
         return face
 
-    def __get__(self, instance: S, owner: type[S] | None = None) -> Callable[P, Iterator[T]]:
-        raise AssertionError("replaced by a plain function when the class is made")
+
+if TYPE_CHECKING:
+    # For type checkers these are functions: both keep overloads and type variables of a method then, as no descriptor does.
+
+    def blocking(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Any, P], T]:
+        """Return the blocking face of *method*, a coroutine method."""
+        raise NotImplementedError
+
+    def iterating(
+        method: Callable[Concatenate[Any, P], AsyncIterator[T]],
+    ) -> Callable[Concatenate[Any, P], Iterator[T]]:
+        """Return the blocking face of *method*, an asynchronous generator method."""
+        raise NotImplementedError
+else:
+    blocking, iterating = Blocking, Iterating

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from numbers import Number
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 from redis.exceptions import DataError, ResponseError
 
@@ -19,12 +20,14 @@ from fleetcache.codec.metadata import Metadata, new_stamp
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import UnreadableValue
 from fleetcache.judging import Standing
-from fleetcache.keys import unique
+from fleetcache.keys import K, Key, Version, unique
 from fleetcache.near.near import PACKED, clock
 from fleetcache.near.store import Entry
 from fleetcache.reading import Found, Reading
 from fleetcache.servers.borrowed import is_pipeline
 from fleetcache.twin import blocking, complete
+
+D = TypeVar("D")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,37 @@ class Lookup:
 class Values(Reading):
     """Operations on plain values."""
 
+    # For type checkers a value is Any, since nobody knows what is stored; what is returned if there is none is added to it.
+
+    @overload
     async def aget(
         self,
-        key: Any,
+        key: Key,
+        default: None = None,
+        version: Version = None,
+        client: Any = None,
+        *,
+        fresh: bool = False,
+        stale: bool = False,
+        tags: Iterable[str] | None = None,
+    ) -> Any | None: ...
+    @overload
+    async def aget(
+        self,
+        key: Key,
+        default: D,
+        version: Version = None,
+        client: Any = None,
+        *,
+        fresh: bool = False,
+        stale: bool = False,
+        tags: Iterable[str] | None = None,
+    ) -> Any | D: ...
+    async def aget(
+        self,
+        key: Key,
         default: Any = None,
-        version: Any = None,
+        version: Version = None,
         client: Any = None,
         *,
         fresh: bool = False,
@@ -73,11 +102,35 @@ class Values(Reading):
         value = await self._read(name, client, fresh, stale, hint)
         return default if value is MISSING else value
 
+    @overload
     def get(
         self,
-        key: Any,
+        key: Key,
+        default: None = None,
+        version: Version = None,
+        client: Any = None,
+        *,
+        fresh: bool = False,
+        stale: bool = False,
+        tags: Iterable[str] | None = None,
+    ) -> Any | None: ...
+    @overload
+    def get(
+        self,
+        key: Key,
+        default: D,
+        version: Version = None,
+        client: Any = None,
+        *,
+        fresh: bool = False,
+        stale: bool = False,
+        tags: Iterable[str] | None = None,
+    ) -> Any | D: ...
+    def get(
+        self,
+        key: Key,
         default: Any = None,
-        version: Any = None,
+        version: Version = None,
         client: Any = None,
         fresh: bool = False,
         stale: bool = False,
@@ -108,10 +161,10 @@ class Values(Reading):
 
     async def aset(
         self,
-        key: Any,
+        key: Key,
         value: Any,
         timeout: Timeout = DEFAULT_TIMEOUT,
-        version: Any = None,
+        version: Version = None,
         client: Any = None,
         nx: bool = False,
         xx: bool = False,
@@ -159,10 +212,10 @@ class Values(Reading):
 
     def set(
         self,
-        key: Any,
+        key: Key,
         value: Any,
         timeout: Timeout = DEFAULT_TIMEOUT,
-        version: Any = None,
+        version: Version = None,
         client: Any = None,
         nx: bool = False,
         xx: bool = False,
@@ -223,7 +276,7 @@ class Values(Reading):
         return False
 
     async def aadd(
-        self, key: Any, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Any = None, client: Any = None
+        self, key: Key, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Version = None, client: Any = None
     ) -> bool:
         """Store *value* if there is none, or none that can be read and is not stale; return whether it was stored.
 
@@ -234,8 +287,8 @@ class Values(Reading):
     add = blocking(aadd)
 
     async def aget_many(
-        self, keys: Iterable[Any], version: Any = None, client: Any = None, *, fresh: bool = False
-    ) -> dict[Any, Any]:
+        self, keys: Iterable[K], version: Version = None, client: Any = None, *, fresh: bool = False
+    ) -> dict[K, Any]:
         """Return the values of those *keys* that have one, in one round trip; *fresh* as with `aget`."""
         keys = list(keys or ())
         if not keys:
@@ -247,13 +300,13 @@ class Values(Reading):
 
     async def aset_many(
         self,
-        data: Mapping[Any, Any],
+        data: Mapping[K, Any],
         timeout: Timeout = DEFAULT_TIMEOUT,
-        version: Any = None,
+        version: Version = None,
         client: Any = None,
         *,
         tags: Iterable[str] = (),
-    ) -> list[Any]:
+    ) -> list[K]:
         """Store all of *data*, in one transaction for each server, not on a cluster; return the keys that failed.
 
         Each gets all of *tags*.
@@ -306,14 +359,14 @@ class Values(Reading):
         else:
             self.tally.deleted(names)
 
-    async def adelete(self, key: Any, version: Any = None, prefix: str | None = None, client: Any = None) -> bool:
+    async def adelete(self, key: Key, version: Version = None, prefix: str | None = None, client: Any = None) -> bool:
         """Delete *key*, and return whether there was an entry."""
         name = self.name(key, version, prefix)
         return self._deleted(name, await self._ask_voiding((c.DEL, name), 0, None, client))
 
     delete = blocking(adelete)
 
-    async def adelete_many(self, keys: Iterable[Any], version: Any = None, client: Any = None) -> int | None:
+    async def adelete_many(self, keys: Iterable[Key], version: Version = None, client: Any = None) -> int | None:
         """Delete *keys* and return how many entries there were; None if *keys* is empty, as in Django."""
         names = unique(self._names(keys, version))
         if not names:
@@ -325,7 +378,7 @@ class Values(Reading):
 
     delete_many = blocking(adelete_many)
 
-    async def ahas_key(self, key: Any, version: Any = None, client: Any = None, *, fresh: bool = False) -> bool:
+    async def ahas_key(self, key: Key, version: Version = None, client: Any = None, *, fresh: bool = False) -> bool:
         """Return whether there is an entry for *key* that is not stale; *fresh* as with `aget`.
 
         The value is not sent, only its beginning; with a COMPRESSOR it is, because its beginning shows nothing.
@@ -337,7 +390,7 @@ class Values(Reading):
     def __contains__(self, key: Any) -> bool:
         return self.has_key(key)
 
-    async def alookup(self, key: Any, version: Any = None, client: Any = None, *, fresh: bool = False) -> Lookup:
+    async def alookup(self, key: Key, version: Version = None, client: Any = None, *, fresh: bool = False) -> Lookup:
         """Return what is known of *key*: its value, whether it is near, fresh, stale or missing, and for how long.
 
         The server is asked in any case.  With *fresh* it does not matter whether there is a copy.
@@ -388,15 +441,15 @@ class Values(Reading):
 
     async def aincr(
         self,
-        key: Any,
-        delta: Any = 1,
-        version: Any = None,
+        key: Key,
+        delta: float | Decimal = 1,
+        version: Version = None,
         client: Any = None,
         ignore_key_check: bool = False,
         *,
-        default: int | None = None,
+        default: float | Decimal | None = None,
         timeout: Timeout = None,
-    ) -> Any:
+    ) -> int | Any:
         """Add *delta* to the number under *key*, and return the sum; its timeout stays as it is.
 
         If there is no number, *default* is stored first, for *timeout* seconds, in the same
@@ -462,7 +515,9 @@ class Values(Reading):
                 self._wrote(name, new, stored=True)
                 return total
 
-    async def adecr(self, key: Any, delta: Any = 1, version: Any = None, client: Any = None) -> Any:
+    async def adecr(
+        self, key: Key, delta: float | Decimal = 1, version: Version = None, client: Any = None
+    ) -> int | Any:
         """Subtract *delta* from the number under *key*, and return the difference."""
         return await self.aincr(key, -_number("delta", delta), version, client)
 

@@ -11,16 +11,17 @@ lease and his code blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from time import monotonic, perf_counter
 from types import CoroutineType
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack, overload
 
 from fleetcache import commands as c
 from fleetcache.codec.metadata import Described, Metadata
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.failsafe import TROUBLE
+from fleetcache.keys import Key, Version
 from fleetcache.loading.flights import Flight, Found, Gone, Made, waited
 from fleetcache.loading.joining import Joining
 from fleetcache.loading.leading import keep, pause_after
@@ -35,6 +36,8 @@ from fleetcache.tagging import checked
 from fleetcache.twin import complete
 
 __all__ = ["Loading", "Wish", "keep", "pause_after"]
+
+T = TypeVar("T")
 
 BUILT_ON = ("aget", "aset", "aadd")
 """Operations that a client class of a site may override.  Both faces are built on them; on `get` neither is."""
@@ -67,12 +70,60 @@ class Loading(Joining):
             owner.__module__.startswith("fleetcache.") or vars(owner).get("shares_loads") for owner in owners
         )
 
+    @overload
     async def aget_or_set(
         self,
-        key: Any,
+        key: Key,
+        default: Coroutine[Any, Any, T],
+        timeout: Timeout | Policy = DEFAULT_TIMEOUT,
+        version: Version = None,
+        *,
+        tags: Iterable[str] = (),
+        refresh: bool = False,
+        **policy: Unpack[PolicyOptions],
+    ) -> T: ...
+    @overload
+    async def aget_or_set(
+        self,
+        key: Key,
+        default: Callable[[], Awaitable[T]],
+        timeout: Timeout | Policy = DEFAULT_TIMEOUT,
+        version: Version = None,
+        *,
+        tags: Iterable[str] = (),
+        refresh: bool = False,
+        **policy: Unpack[PolicyOptions],
+    ) -> T: ...
+    @overload
+    async def aget_or_set(
+        self,
+        key: Key,
+        default: Callable[[], T],
+        timeout: Timeout | Policy = DEFAULT_TIMEOUT,
+        version: Version = None,
+        *,
+        tags: Iterable[str] = (),
+        refresh: bool = False,
+        **policy: Unpack[PolicyOptions],
+    ) -> T: ...
+    @overload
+    async def aget_or_set(
+        self,
+        key: Key,
+        default: T,
+        timeout: Timeout | Policy = DEFAULT_TIMEOUT,
+        version: Version = None,
+        *,
+        tags: Iterable[str] = (),
+        refresh: bool = False,
+        **policy: Unpack[PolicyOptions],
+    ) -> T: ...
+    async def aget_or_set(
+        self,
+        key: Key,
         default: Any,
         timeout: Timeout | Policy = DEFAULT_TIMEOUT,
-        version: Any = None,
+        version: Version = None,
         *,
         tags: Iterable[str] = (),
         refresh: bool = False,
@@ -117,12 +168,36 @@ class Loading(Joining):
             if started:
                 default.close()  # or Python warns that it was never awaited
 
+    @overload
     def get_or_set(
         self,
-        key: Any,
+        key: Key,
+        default: Callable[[], T],
+        timeout: Timeout | Policy = DEFAULT_TIMEOUT,
+        version: Version = None,
+        *,
+        tags: Iterable[str] = (),
+        refresh: bool = False,
+        **policy: Unpack[PolicyOptions],
+    ) -> T: ...
+    @overload
+    def get_or_set(
+        self,
+        key: Key,
+        default: T,
+        timeout: Timeout | Policy = DEFAULT_TIMEOUT,
+        version: Version = None,
+        *,
+        tags: Iterable[str] = (),
+        refresh: bool = False,
+        **policy: Unpack[PolicyOptions],
+    ) -> T: ...
+    def get_or_set(
+        self,
+        key: Key,
         default: Any,
         timeout: Timeout | Policy = DEFAULT_TIMEOUT,
-        version: Any = None,
+        version: Version = None,
         *,
         tags: Iterable[str] = (),
         refresh: bool = False,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
 from fleetcache import commands as c
 from fleetcache.codec.metadata import Described, new_stamp
 from fleetcache.failsafe import RAISE
+from fleetcache.keys import Key, Version
 from fleetcache.owed import OWED, PASSING
 from fleetcache.tagging import checked
 from fleetcache.twin import blocking, complete
@@ -18,7 +18,7 @@ from fleetcache.values import Values
 class Invalidation(Values):
     """Operations that give up entries before their time."""
 
-    async def ainvalidate_tags(self, *tags: str, version: Any = None, later: bool = False) -> int:
+    async def ainvalidate_tags(self, *tags: str, version: Version = None, later: bool = False) -> int:
         """Give up every entry that has one of *tags*, stored or being loaded; return how many of the tags were in use.
 
         It takes as long for a million entries as for one.  If a server does not get it, this raises, also with
@@ -48,7 +48,7 @@ class Invalidation(Values):
         strict = self._face(_failsafe=RAISE)
         return sum([int(reply) for _, reply in await strict._ask_many(c.GIVE_UP, list(names), None)])
 
-    async def ainvalidate(self, key: Any, version: Any = None, *, soft: bool = False) -> bool:
+    async def ainvalidate(self, key: Key, version: Version = None, *, soft: bool = False) -> bool:
         """Give up the entry of *key*, also if it is just being loaded; return whether there was one.
 
         With *soft* it only becomes stale: loading calls with `stale_while_revalidate` or `stale_if_error` may still

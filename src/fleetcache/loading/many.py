@@ -11,13 +11,14 @@ Old values that he may return are renewed by the same call of the loader, if the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf
 from time import monotonic, perf_counter
-from typing import Any, TypeAlias, Unpack
+from typing import Any, TypeAlias, TypeVar, Unpack
 
 from fleetcache.core import MISSING
+from fleetcache.keys import K, Version
 from fleetcache.loading.flights import Flight, Made, Together, begin_to_wait, waited
 from fleetcache.loading.get_or_set import Loading
 from fleetcache.loading.load import loads_here
@@ -32,6 +33,8 @@ from fleetcache.tagging import checked
 from fleetcache.twin import blocking, complete
 
 __all__ = ["Batches", "TagsOf", "mapped"]
+
+T = TypeVar("T")
 
 BUILT_ON = ("aget_many", "aset_many")
 """Operations that a client class of a site may override."""
@@ -56,15 +59,15 @@ class Batches(LeadingMany, Loading):
     async def aget_or_set_many(
         self,
         /,
-        keys: Iterable[Any],
-        load_many: LoadMany,
+        keys: Iterable[K],
+        load_many: Callable[[list[K]], Mapping[K, T] | Awaitable[Mapping[K, T]]],
         timeout: Timeout | Policy = DEFAULT_TIMEOUT,
-        version: Any = None,
+        version: Version = None,
         *,
         tags: TagsOf = (),
         refresh: bool = False,
         **policy: Unpack[PolicyOptions],
-    ) -> dict[Any, Any]:
+    ) -> dict[K, T]:
         """Return the values of *keys*; those that are missing are loaded by one call of *load_many*, and stored.
 
         *load_many* gets a list of keys, and returns a mapping.  A key that is not in it has no value, and is not in the
