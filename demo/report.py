@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from outcome import Outcome
+from findings import Outcome
 
 REPORT = Path(__file__).parent.parent / "build" / "demo" / "report.html"
 WIDE = ("outage",)

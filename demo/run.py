@@ -14,9 +14,10 @@ import sys
 import time
 import traceback
 from importlib.metadata import version
+from pathlib import Path
 
 import report
-from outcome import Outcome
+from findings import Outcome
 from scenes import near, outage, rollback, stampede, switch
 from screen import WIDTH, Screen, columns
 from sites import WORKERS, DemoError
@@ -31,8 +32,8 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Demo:
     """Plays scenes, prints what they found, and writes the report."""
 
-    def __init__(self, screen: Screen, seconds: float) -> None:
-        self.screen, self.seconds = screen, seconds
+    def __init__(self, screen: Screen, seconds: float, path: Path = report.REPORT) -> None:
+        self.screen, self.seconds, self.path = screen, seconds, path
         self.outcomes: list[Outcome] = []
         self.errors: list[tuple[str, str]] = []
 
@@ -46,8 +47,8 @@ class Demo:
             stage.start(plan for name in names for plan in SCENES[name].SITES)
             for name in names:
                 self.scene(stage, name)
-        path = report.write(report.page(self.outcomes, environment, self.errors))
-        return self.end(path, time.monotonic() - began)
+        report.write(report.page(self.outcomes, environment, self.errors), self.path)
+        return self.end(time.monotonic() - began)
 
     def environment(self, stage: Stage) -> list[str]:
         """Return where it is measured."""
@@ -91,7 +92,7 @@ class Demo:
             lines += wrapped(f"FAULT {fault}")
         self.screen.line("\n".join(lines))
 
-    def end(self, path: object, seconds: float) -> int:
+    def end(self, seconds: float) -> int:
         """Print the numbers of all scenes, and where the report is; return the exit code."""
         rows = [
             [outcome.scene, f"{outcome.number} {outcome.meaning}", "" if outcome.holds else "does not hold"]
@@ -103,7 +104,7 @@ class Demo:
             self.screen.line(f"   {scene:9} {text:{wide}}  {doubt}".rstrip())
         for scene, _ in self.errors:
             self.screen.line(f"   {scene:9} ended with an error")
-        self.screen.line(f"\n   {seconds:.0f} s.  The report, with plots: {path}")
+        self.screen.line(f"\n   {seconds:.0f} s.  The report, with plots: {self.path}")
         return 1 if self.errors or any(outcome.faults for outcome in self.outcomes) else 0
 
 
@@ -129,11 +130,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20, help="of load, in all scenes together, about; at least 8")
     parser.add_argument("--scene", choices=SCENES, action="append", help="play this scene only; may be repeated")
+    parser.add_argument("--report", type=Path, default=report.REPORT, help="where to write the report")
     options = parser.parse_args()
     for each in STOPS:
         signal.signal(each, stop)
     names = [name for name in SCENES if name in (options.scene or SCENES)]
-    return Demo(Screen(), max(8, options.seconds)).play(names)
+    return Demo(Screen(), max(8, options.seconds), options.report).play(names)
 
 
 if __name__ == "__main__":

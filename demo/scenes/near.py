@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from statistics import median
 
+from findings import NEW, THIRD, Claim, Outcome, claimed
 from load import VISITORS, WrongPageError, fetch
-from outcome import NEW, THIRD, Claim, Outcome, claimed
 from sites import WORKERS, DemoError, Site
 from stage import NEW_NAME, Plan, Stage, shelves
 

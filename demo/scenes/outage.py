@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 import plots
+from findings import NEW, OLD, Outcome, claimed
 from load import Report
-from outcome import NEW, OLD, Outcome, claimed
 from plots import Series
 from screen import spark
 from stage import NEW_NAME, OLD_NAME, Plan, Stage, report_of, shelves

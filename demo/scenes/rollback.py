@@ -6,8 +6,8 @@ import random
 from collections import Counter
 
 import plots
+from findings import NEW, OLD, Outcome, claimed
 from load import Pages, Report
-from outcome import NEW, OLD, Outcome, claimed
 from screen import bar
 from stage import NEW_NAME, OLD_NAME, PLAIN, Stage
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import plots
 from atlas import characters
+from findings import NEW, OLD, THIRD, Outcome, claimed
 from load import Pages, Report, fetch
-from outcome import NEW, OLD, THIRD, Outcome, claimed
 from plots import Panel, Series
 from screen import bar
 from sites import Site

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import plots
-from outcome import NEW, OLD, Claim, Outcome, claimed
+from findings import NEW, OLD, Claim, Outcome, claimed
 from plots import Series
 from screen import spark
 from sites import AFTER, BEFORE
