@@ -220,6 +220,19 @@ def test_a_wrong_hit_is_shown_with_what_had_happened(valkey: Any) -> None:
         assert ["users:4711" in text for text in texts] == [False, True]
 
 
+def test_the_fleet_has_advice(valkey: Any) -> None:
+    """The workers' advice on MAX_BYTES is shown as one mean, and how many workers stand behind it."""
+    with site({"default": of(valkey.url(12))}):
+        from django.core.cache import caches
+
+        publish(caches["default"], 3)
+
+        text = see(client("view_cache"), "workers")
+
+    assert re.search(r"At 128 MB the hit ratio would be \d\d %, .*The mean of 3 workers\.", text)
+    assert re.search(r"16 MB \d\d\.\d % 0\.8 %", text)
+
+
 def test_the_own_process_has_a_page(valkey: Any) -> None:
     """The figures of the process that answers are those of now, with advice for its near cache."""
     with site({"default": of(valkey.url(13), NEAR=True)}):

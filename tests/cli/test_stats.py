@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from tests.cli.conftest import SECRET, Site, environment, unused_port
-from tests.fleet_stats.sources import Source, group, latency, publisher, snapshot
+from tests.fleet_stats.sources import RISING, Source, group, latency, publisher, snapshot
 
 from fleetcache import Cache
 from fleetcache.cli import top
@@ -63,7 +63,7 @@ def test_the_shape(say, site):
 
     assert found.keys() == {
         *("at", "since", "totals", "groups", "commands", "loads", "errors", "servers", "near", "top", "audit"),
-        *("workers", "missing"),
+        *("advice", "workers", "missing"),
     }
     assert {
         "host",
@@ -82,7 +82,7 @@ def test_the_shape(say, site):
 
 def test_for_people(say, site):
     """What the cache is worth in a few lines, and a table of groups."""
-    publish(site, servers=[{"address": "127.0.0.1:6379/0", "away": True}])
+    publish(site, servers=[{"address": "127.0.0.1:6379/0", "away": True}], advice=RISING)
 
     said = say(*site.run("stats"))
 
@@ -95,6 +95,7 @@ def test_for_people(say, site):
         r"errors +1 ServerGone",
         r"near caches +1 live",
         r"servers away +127.0.0.1:6379/0 \(for 1\)",
+        r"near size +At 128 MB the hit ratio would be 80 %, at 32 MB 60 %; now, at 64 MB, it is 70 %\.",
         r"audit +10 compared, 0 violations",
     ):
         assert re.search(rf"^ +{row}$", said.out, re.MULTILINE), row
@@ -290,7 +291,7 @@ def test_latencies_of_the_moment():
 
 def test_top_once(say, site):
     """``--once`` writes one screen, for scripts."""
-    publish(site)
+    publish(site, advice=RISING)
 
     said = say(*site.run("top", "--once", "--interval", "0.1"))
     found = say(*site.run("top", "--json", "--interval", "0.1")).document
@@ -300,9 +301,10 @@ def test_top_once(say, site):
         f"fleetcache top   {site.cache.key_prefix} at 127.0.0.1:{site.server.port}/12   1 process   "
     )
     assert re.search(r"^users +\S+/s +90.0 %", said.out, re.MULTILINE)
+    assert re.search(r"^near size: At 128 MB the hit ratio would be 80 %", said.out, re.MULTILINE)
     assert "\x1b" not in said.out
     assert found.keys() == {
-        *("at", "processes", "since_start", "totals", "groups", "commands", "errors", "workers", "missing"),
+        *("at", "processes", "since_start", "totals", "groups", "commands", "errors", "advice", "workers", "missing"),
         *("basis", "left_out"),
     }
     assert (found["basis"], found["since_start"], found["left_out"]) == ("start", 1, 0)

@@ -10,6 +10,7 @@ from tests.caches import params
 from fleetcache import Cache
 from fleetcache.client import ShardClient
 from fleetcache.fleet.publishing import Publisher
+from fleetcache.near.advice import FACTORS
 from fleetcache.stats.latency import Latency
 
 PLACES = ("valkey", "cluster", "sentinel", "shards", "memory")
@@ -82,3 +83,15 @@ def snapshot(**parts: Any) -> dict[str, Any]:
         "audit": {"compared": 10, "violations": 0, "events": []},
         **parts,
     }
+
+
+def advice(*ratios: float, reads: int = 100, max_bytes: int = 64, error: float = 0.004) -> dict[str, Any]:
+    """Return the advice of a process with these hit ratios at five sizes."""
+    sizes = [
+        {"max_bytes": int(max_bytes * 1_000_000 * factor), "hit_ratio": ratio, "error": error}
+        for factor, ratio in zip(FACTORS, ratios, strict=True)
+    ]
+    return {"rate": 0.25, "reads": reads, "now": ratios[2], "sizes": sizes, "enough": True, "text": "A sentence."}
+
+
+RISING = advice(0.5, 0.6, 0.7, 0.8, 0.9)

@@ -96,6 +96,7 @@ def document(call: Call, fleet: Fleet) -> dict[str, Any]:
         "servers": totals.get("servers") or [],
         "near": totals.get("near"),
         "top": {what: [[_key(call, key), n] for key, n in keys] for what, keys in (totals.get("top") or {}).items()},
+        "advice": totals.get("advice"),
         "audit": totals.get("audit"),
         "workers": [_worker_document(worker) for worker in fleet.workers],
         "missing": fleet.missing,
@@ -191,6 +192,8 @@ def _state(call: Call, totals: Mapping[str, Any]) -> list[tuple[str, str]]:
         if each.get("away")
     ]
     rows += [("servers away", call.painted(", ".join(away), good=False))] if away else []
+    if advice := totals.get("advice"):
+        rows.append(("near size", advice["text"]))
     if audit := totals.get("audit"):
         rows.append(
             ("audit", f"{count(audit.get('compared', 0))} compared, {count(audit.get('violations', 0))} violations")

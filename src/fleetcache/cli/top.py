@@ -99,6 +99,7 @@ def _once(call: Call, rates: Rates) -> int:
         "groups": pace.groups,
         "commands": pace.commands,
         "errors": pace.errors,
+        "advice": fleet.totals.get("advice"),
         "workers": pace.workers,
         "missing": fleet.missing,
     }
@@ -129,6 +130,8 @@ def lines(call: Call, fleet: Fleet, pace: Pace, view: str, rows: int | None, *, 
         f"writes {rate(totals.get('writes', 0))}   bytes {size(totals.get('bytes_read', 0))}/s read, {size(totals.get('bytes_written', 0))}/s written   "
         + call.painted(f"errors {rate(errors)}", good=False if errors else None),
     ]
+    if advice := fleet.totals.get("advice"):
+        found.append(f"near size: {advice['text']}")
     if notice := _basis(pace, processes, once=once):
         found.append(call.painted(notice, faint=True))
     found += [call.painted(f"not complete: {visible(each)}", good=False) for each in fleet.missing[:3]]

@@ -8,6 +8,7 @@ Its modules:
     gathering   `gather` reads the entries of all processes, and adds their figures
     history     `history` returns what the fleet did in each five minutes of the last day
     figures     sums of snapshots, and differences between two of them
+    capacity    the advice on MAX_BYTES of several processes, as one
     entries     the entry of a process: written small enough, and read without trust
     places      the names of what is stored, and the parts of a cluster where it lies
 """

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from fleetcache.fleet import capacity
 from fleetcache.stats.groups import OTHER
-from fleetcache.stats.latency import Latency
+from fleetcache.stats.latency import parsed, written
 
 STATES = ("live", "armed", "connecting", "asleep", "suspect", "aside", "dead", "off")
 """The states of near caches; of several the last one counts, but `off` only if there is no other."""
@@ -46,7 +47,7 @@ def total(snapshots: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the sum of *snapshots*, in their shape; `{}` if there are none.
 
     Buckets of latencies are added, and their quantiles taken from the sum.  ``saved`` is the number of reads that needed no
-    loader, times the mean time of a load in the whole fleet.  ``advice`` is None: it is about one process.
+    loader, times the mean time of a load in the whole fleet.  ``advice`` is the mean, see `capacity.mean`.
     """
     found = [each for each in snapshots if each]
     if not found:
@@ -71,7 +72,7 @@ def total(snapshots: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         "near": _near([_mapping(each.get("near")) for each in found]),
         "loading": _loading([_mapping(each.get("loading")) for each in found]),
         "servers": _servers(each.get("servers") for each in found),
-        "advice": None,
+        "advice": capacity.mean(each.get("advice") for each in found),
         "audit": _audit([audit for each in found if (audit := _mapping(each.get("audit")))]),
     }
 
@@ -108,11 +109,14 @@ def added(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def latency(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the sum of latencies, bucket by bucket; those that are none are left out."""
-    found = Latency()
+    seconds, counts = 0.0, dict[int, int]()
     for each in several:
         with suppress(ValueError, OverflowError):
-            found.add(Latency.read(each))
-    return found.figures()
+            more, buckets = parsed(each)
+            seconds += more
+            for place, count in buckets:
+                counts[place] = counts.get(place, 0) + count
+    return written(seconds, [(place, counts[place]) for place in sorted(counts) if counts[place]])
 
 
 def quantile(buckets: Iterable[Iterable[float]], share: float) -> float | None:
@@ -132,16 +136,35 @@ def restored(snapshot: Any) -> dict[str, Any]:
 
     It may have been written by another version, or by something else.
     """
-    found = total([_mapping(snapshot)])
-    if not found:
+    given = _mapping(snapshot)
+    if not given:
         return {}
-    for name, group in found["groups"].items():
-        found["groups"][name] = ZEROS | {figure: count for figure, count in group.items() if _is_number(count)}
-    near = found["near"]
-    near.pop("states", None)
-    for server in found["servers"]:
-        server.pop("away_for", None)
-    return {**found, "advice": _mapping(snapshot).get("advice")}
+    near = _near([_mapping(given.get("near"))])
+    del near["states"]
+    return {
+        "since": given["since"] if _is_number(given.get("since")) else 0.0,
+        "groups": fewer({name: _group(figures) for name, figures in _mapping(given.get("groups")).items()}, GROUPS),
+        "commands": _commands([_mapping(given.get("commands"))]),
+        "loads": {"latency": latency([_mapping(_mapping(given.get("loads")).get("latency"))])},
+        "errors": _numbers(_mapping(given.get("errors"))),
+        "top": _top([_mapping(given.get("top"))]),
+        "near": near,
+        "loading": _loading([_mapping(given.get("loading"))]),
+        "servers": [_without(server, "away_for") for server in _servers([given.get("servers")])],
+        "advice": capacity.clean(given.get("advice")),
+        "audit": _audit([audit] if (audit := _mapping(given.get("audit"))) else []),
+    }
+
+
+def _group(figures: Any) -> dict[str, Any]:
+    """Return the *figures* of a group, as it was published, with all their names."""
+    found = ZEROS | {figure: count for figure, count in _mapping(figures).items() if _is_number(count)}
+    found["saved"] = saved(found)
+    return found
+
+
+def _without(figures: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {each: figure for each, figure in figures.items() if each != name}
 
 
 def gained(after: Any, before: Any) -> Any:

@@ -49,33 +49,63 @@ class Latency:
 
     def percentile(self, percent: float) -> float:
         """Return the seconds that *percent* of the measured times did not exceed; 0 if none was measured."""
-        counts = list(self.counts)
-        wanted = sum(counts) * percent / 100
-        for place, count in enumerate(counts):
-            if count and count >= wanted:
-                # As if the times within a bucket were spread evenly, on the scale of the buckets.
-                return float(SHORTEST * 2 ** ((place + max(wanted, 0) / count) / PARTS))
-            wanted -= count
-        return 0.0
+        return _percentile(self._known(), percent)
 
     def figures(self) -> dict[str, Any]:
         """Return the distribution in a form for JSON: `count`, `sum`, percentiles in seconds, and the buckets that are not empty."""
-        return {
-            "count": self.count,
-            "sum": self.sum,
-            **{f"p{percent}": self.percentile(percent) for percent in PERCENTILES},
-            "buckets": [[limit, count] for limit, count in zip(LIMITS, self.counts, strict=True) if count],
-        }
+        return written(self.sum, self._known())
+
+    def _known(self) -> list[tuple[int, int]]:
+        return [(place, count) for place, count in enumerate(self.counts) if count]
 
     @classmethod
     def read(cls, figures: Mapping[str, Any]) -> Latency:
         """Return the distribution that `figures` of this or another process returned; raise ValueError if it is none."""
         found = cls()
-        try:
-            found.sum = float(figures.get("sum", 0.0))
-            for limit, count in figures["buckets"]:
-                place = round(log2(limit / SHORTEST) * PARTS) - 1
-                found.counts[min(max(place, 0), BUCKETS - 1)] += int(count)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"no distribution of times: {error!r}") from error
+        found.sum, buckets = parsed(figures)
+        for place, count in buckets:
+            found.counts[place] += count
         return found
+
+
+def parsed(figures: Mapping[str, Any]) -> tuple[float, list[tuple[int, int]]]:
+    """Return the seconds, and the counts with the numbers of their buckets, in what `Latency.figures` returned.
+
+    Raise ValueError if it is no distribution.
+    """
+    try:
+        buckets = [
+            (PLACES[limit] if limit in PLACES else _place(limit), int(count)) for limit, count in figures["buckets"]
+        ]
+        return float(figures.get("sum", 0.0)), buckets
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"no distribution of times: {error!r}") from error
+
+
+def written(seconds: float, buckets: list[tuple[int, int]]) -> dict[str, Any]:
+    """Return what `Latency.figures` returns for times of so many *seconds* together; *buckets* are in order, and none is empty."""
+    return {
+        "count": sum(count for _, count in buckets),
+        "sum": seconds,
+        **{f"p{percent}": _percentile(buckets, percent) for percent in PERCENTILES},
+        "buckets": [[LIMITS[place], count] for place, count in buckets],
+    }
+
+
+def _percentile(buckets: list[tuple[int, int]], percent: float) -> float:
+    wanted = sum([count for _, count in buckets]) * percent / 100
+    for place, count in buckets:
+        if count >= wanted:
+            # As if the times within a bucket were spread evenly, on the scale of the buckets.
+            return float(SHORTEST * 2 ** ((place + max(wanted, 0) / count) / PARTS))
+        wanted -= count
+    return 0.0
+
+
+def _place(limit: float) -> int:
+    """Return the number of the bucket with this upper *limit*, or of one near it: another version may have other limits."""
+    return min(max(round(log2(limit / SHORTEST) * PARTS) - 1, 0), BUCKETS - 1)
+
+
+PLACES: Final = {limit: place for place, limit in enumerate(LIMITS)}
+"""The numbers of the buckets by their limits."""

@@ -41,6 +41,8 @@ class Workers(Page):
             "table": table(request, self._columns(alias, fleet.workers), workers, sort="host"),
             "hosts": [_host(name, self.url(cache=alias, host=name), fleet.workers) for name in _hosts(fleet.workers)],
             "mixed": mixed(fleet.workers),
+            "advice": fleet.totals.get("advice"),
+            "sizes": _advice(fleet.totals.get("advice")),
             "audit": _audit(worker.snapshot.get("audit") for worker in fleet.workers),
         }
 
