@@ -56,6 +56,8 @@ python_use_unqualified_type_names = True
 
 html_theme = "furo"
 html_title = "fleetcache"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 html_show_sourcelink = html_copy_source = False
 html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
