@@ -157,7 +157,8 @@ class Tagging(Core):
         hint = Hint(metadata.scope, tags, names)
         if not self.topology.one_by_one and self.topology.together([name, *names]):
             hint = hint._replace(command=(c.MGET, name, *names))
-            found = None if payload is None or metadata.fresh_until else opened(payload)
+            bare = payload is not None and not metadata.fresh_until and not self.codec.may_be_compressed(payload)
+            found = opened(payload) if payload is not None and bare else None
             if payload is not None and found is not None:
                 begins = 0 if payload[:1] in PICKLED else found[1]
                 versions = [version for _, version in metadata.tags]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+
 import pytest
 from tests.caches import params
 from tests.faces import Face
@@ -10,12 +12,25 @@ from tests.near.conftest import trips
 from fleetcache import Cache
 from fleetcache import tagging as tagging_module
 from fleetcache.client import ShardClient
+from fleetcache.codec.compressors import BaseCompressor
 from fleetcache.owed import OWED
 from fleetcache.tagging import Hints
 
 __all__ = ["trips"]  # a fixture of the near cache's tests
 
 TAGS = ["x", "y", "z"]
+
+
+class LikeMetadata(BaseCompressor):
+    """A compressor of a site, whose signature, BZh, begins with the B of metadata."""
+
+    magic = (b"BZh",)
+
+    def compress(self, value: bytes) -> bytes:
+        return bz2.compress(value)
+
+    def decompress(self, value: bytes) -> bytes:
+        return bz2.decompress(value)
 
 
 @pytest.fixture
@@ -119,8 +134,9 @@ async def test_fresh_asks_the_primary(far):
         {"COMPRESSOR": "fleetcache.codec.compressors.ZlibCompressor", "COMPRESS_MIN_LENGTH": 1},
         {"SERIALIZER": "fleetcache.codec.serializers.JSONSerializer"},
         {"SERIALIZER": "fleetcache.codec.serializers.MSGPackSerializer"},
+        {"COMPRESSOR": "tests.loading.test_hints.LikeMetadata"},
     ],
-    ids=["zlib", "json", "msgpack"],
+    ids=["zlib", "json", "msgpack", "like metadata"],
 )
 async def test_other_payloads(valkey, face, trips, options):
     """Metadata within a compressed payload, or in the envelope of another serializer."""

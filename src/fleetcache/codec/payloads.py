@@ -182,6 +182,10 @@ class Codec:
         """Whether the beginning of a payload may show nothing of its metadata, because it is compressed."""
         return self._compress is not None
 
+    def may_be_compressed(self, payload: bytes) -> bool:
+        """Whether *payload* may begin with bytes of the configured compressor, which may look like metadata."""
+        return self._compress is not None and (self._magic is None or payload.startswith(self._magic))
+
     def may_have_metadata(self, unpacked: bytes) -> bool:
         """Whether the first byte of *unpacked*, a payload that is not compressed, is one with which metadata begins."""
         return unpacked[:1] in self._heads
