@@ -284,6 +284,7 @@ LOGGERS = {
     "fleetcache.server",
     "fleetcache.codec",
     "fleetcache.near",
+    "fleetcache.tags",
     "fleetcache.E001",
     "fleetcache.E002",
     "fleetcache.W001",

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.newest
 
 PAGES = sorted(path for path in RECIPES.glob("*.md") if path.name != "README.md")
 DATABASE = 11
-LONGEST = 60
+LONGEST = 75
 """Lines of an example."""
 
 PATIENCE = 180
@@ -32,8 +32,8 @@ PATIENCE = 180
 
 python_block = re.compile(r"^```python\n(.*)$", re.MULTILINE)
 session = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SERVER, PORT = "redis://127.0.0.1:6379/0", "8000"
-"""What stands in the text for the server and the port that a run gets."""
+SERVER, PORTS = "redis://127.0.0.1:6379/0", ("8000", "8001")
+"""What stands in the text for the server and the ports that a run gets."""
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
@@ -97,8 +97,8 @@ class Shell:
             line = self.process.stdout.readline()
             assert line, f"the shell ended: {printed}"
             printed += line
-        if background and (port := re.search(r"--(?:port |bind :)(\d+)", command)):
-            self.wait_for(int(port[1]))
+        if background and (port := re.search(r"--port (\d+)|127\.0\.0\.1:(\d+)", command)):
+            self.wait_for(int(port[1] or port[2]))
         return printed[:-2]
 
     def wait_for(self, port: int) -> None:
@@ -145,7 +145,7 @@ def test_a_recipe_does_what_it_says(page, valkey, tmp_path):
         pytest.skip(f"{absent} is not installed")
     url = valkey.tcp_url(DATABASE)
     Cache(url).clear()
-    put = {SERVER: url, PORT: free_port()}
+    put = {SERVER: url, **{port: free_port() for port in PORTS}}
 
     def here(text: str) -> str:
         return re.sub("|".join(put), lambda found: put[found[0]], text)
