@@ -204,7 +204,7 @@ def test_capital_names_exist(page: Path) -> None:
 @cache
 def known_capitals() -> set[str]:
     """Return the words in capitals that the sources have, and the names of settings."""
-    places = [*(HOME / "src").rglob("*.py"), *(HOME / "standin").rglob("*.py")]
+    places = [*(HOME / "src").rglob("*.py"), *(HOME / "standin").rglob("*.py"), *(HOME / "examples").glob("*.py")]
     words = {word for place in places for word in re.findall(r"[A-Z][A-Z\d]*(?:_[A-Z\d]+)+", place.read_text())}
     return words | OLD_OPTIONS | {name for kind in SETTINGS for name in by_name(kind)}
 
@@ -266,6 +266,8 @@ OF_OTHERS = {
     "LANGUAGE_CODE",
     "NUM_PROXIES",
     "Q_CLUSTER",
+    "SESSION_CACHE_ALIAS",
+    "SESSION_ENGINE",
     "USE_REDIS_CACHE",
     # variables of the environment
     "DD_DJANGO_INSTRUMENT_CACHES",
