@@ -23,6 +23,7 @@ check: .venv/check ## Lint, check types and the direction of imports.
 	$(BIN)/ruff format --check src standin tests benchmarks demo docs examples studies
 	$(BIN)/ruff check src standin tests benchmarks demo docs examples studies
 	$(BIN)/mypy
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/python -m docs.settings --check
 	$(BIN)/python -m docs.cli --check

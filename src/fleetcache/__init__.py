@@ -20,7 +20,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
     pipeline      many operations in one round trip
     values        get, set, add, delete, incr, of one key or many
     keyspace      lifetimes, versions, scanning, clearing
-    structures/  hashes, sets, sorted sets, lists
+    structures/   hashes, sets, sorted sets, lists
     reading       a read: from a copy in this process, or from a server, whose reply may leave a copy
     judging       entries with metadata: fresh, stale or given up
     tagging       tags: which versions they have now, and which a new entry gets

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from types import GenericAlias, MappingProxyType
 from typing import Any, Self
@@ -247,9 +248,9 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         key: Key,
         version: Version = None,
         timeout: Timeout = None,
-        sleep: float = 0.1,
+        sleep: float | timedelta = 0.1,
         blocking: bool = True,
-        blocking_timeout: float | None = None,
+        blocking_timeout: float | timedelta | None = None,
         client: Any = None,
         thread_local: bool = True,
         *,
@@ -264,9 +265,21 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         kind = alike(Lock, self)
         return kind(self, name, timeout, sleep, blocking, blocking_timeout, client, thread_local, renew)
 
-    async def alock(self, *args: Any, **kwargs: Any) -> Lock:
+    async def alock(
+        self,
+        key: Key,
+        version: Version = None,
+        timeout: Timeout = None,
+        sleep: float | timedelta = 0.1,
+        blocking: bool = True,
+        blocking_timeout: float | timedelta | None = None,
+        client: Any = None,
+        thread_local: bool = True,
+        *,
+        renew: bool = False,
+    ) -> Lock:
         """Return a `Lock`: the same as `lock`, for code that awaits every method."""
-        return self.lock(*args, **kwargs)
+        return self.lock(key, version, timeout, sleep, blocking, blocking_timeout, client, thread_local, renew=renew)
 
     # --- the near cache ---------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ object; one that starts earlier makes its own.  The objects are light; connectio
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -93,7 +93,7 @@ class CacheHandler:
     def __contains__(self, alias: str) -> bool:
         return alias in self.settings
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self.settings)
 
     def all(self, initialized_only: bool = False) -> list[Cache]:
@@ -121,6 +121,6 @@ class CacheProxy:
         return key in caches[DEFAULT_ALIAS]
 
 
-cache = CacheProxy()
+cache: Cache = CacheProxy()  # type: ignore[assignment]  # what it stands for
 configure = caches.configure
 cached = Caching(caches.__getitem__).cached

@@ -57,16 +57,28 @@ class Core(Twinned):
     """The methods that operations use; the operations themselves are in its subclasses."""
 
     settings: Settings
+    """The settings, as they were read; ``settings.options`` has those of ``OPTIONS``."""
     topology: Topology
+    """The servers, and which of them is asked."""
     codec: Codec
+    """Turns values into bytes and back: ``codec.serializer``, ``codec.compressor``."""
     _failsafe: Failsafe
     key_prefix: str
+    """KEY_PREFIX; may be set."""
     version: Any
+    """VERSION; may be set."""
     key_func: KeyFunction
+    """KEY_FUNCTION: makes the name of an entry of key, prefix and version; may be set."""
     default_timeout: float | None
+    """TIMEOUT: the seconds that entries live without a timeout of their own, None for ever; may be set."""
+    logger: logging.Logger | None
+    """Where each ignored error is logged; None without LOG_IGNORED_EXCEPTIONS."""
     stats: Stats
+    """The counters of this configuration in this process that `info` shows, and ``stats.unreadable``."""
     tally: Tally | None = None
+    """What `snapshot` shows; None if ``OPTIONS["STATS"]`` is off."""
     near: Near | Copyless | None = None
+    """The near cache, with ``near.stats()``, ``near.advice()`` and ``near.audit()``; None without ``OPTIONS["NEAR"]``."""
 
     _plain_head: str | None = None
     """The text before the key in this cache's names, in its own prefix and version; None with a KEY_FUNCTION."""

@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, Self, TypeAlias
 
 from redis.exceptions import RedisError
 
@@ -112,7 +112,115 @@ class Results(list[Any]):
         self.errors: dict[int, Exception] = {}
 
 
-class Pipeline(Twinned):
+if (
+    TYPE_CHECKING
+):  # `Pipeline.__getattr__` is all that runs; type checkers and editors see each operation with its arguments
+    from fleetcache.keyspace import Keyspace
+    from fleetcache.loading.get_or_set import Loading
+    from fleetcache.loading.invalidation import Invalidation
+    from fleetcache.loading.many import Batches
+    from fleetcache.structures import Hashes, Lists, Sets, SortedSets
+    from fleetcache.values import Values
+
+    P = ParamSpec("P")
+
+    def piped(
+        method: Callable[Concatenate[Any, P], Coroutine[Any, Any, Any]],
+    ) -> Callable[Concatenate[Any, P], Pipeline]:
+        """Return the operation *method* of a pipeline, which returns the pipeline."""
+        raise NotImplementedError
+
+    class Operations(Twinned):
+        """The operations of a pipeline."""
+
+        get = piped(Values.aget)
+        set = piped(Values.aset)
+        add = piped(Values.aadd)
+        get_many = piped(Values.aget_many)
+        set_many = piped(Values.aset_many)
+        delete = piped(Values.adelete)
+        delete_many = piped(Values.adelete_many)
+        has_key = piped(Values.ahas_key)
+        get_or_set = piped(Loading.aget_or_set)
+        get_or_set_many = piped(Batches.aget_or_set_many)
+        get_with_ttl = piped(Keyspace.aget_with_ttl)
+        lookup = piped(Values.alookup)
+        incr = piped(Values.aincr)
+        decr = piped(Values.adecr)
+        incr_version = piped(Keyspace.aincr_version)
+        decr_version = piped(Keyspace.adecr_version)
+        invalidate_tags = piped(Invalidation.ainvalidate_tags)
+        invalidate = piped(Invalidation.ainvalidate)
+        touch = piped(Keyspace.atouch)
+        ttl = piped(Keyspace.attl)
+        pttl = piped(Keyspace.apttl)
+        persist = piped(Keyspace.apersist)
+        expire = piped(Keyspace.aexpire)
+        pexpire = piped(Keyspace.apexpire)
+        expire_at = piped(Keyspace.aexpire_at)
+        pexpire_at = piped(Keyspace.apexpire_at)
+        scan = piped(Keyspace.ascan)
+        keys = piped(Keyspace.akeys)
+        delete_pattern = piped(Keyspace.adelete_pattern)
+        clear = piped(Keyspace.aclear)
+        hset = piped(Hashes.ahset)
+        hsetnx = piped(Hashes.ahsetnx)
+        hget = piped(Hashes.ahget)
+        hmget = piped(Hashes.ahmget)
+        hgetall = piped(Hashes.ahgetall)
+        hvals = piped(Hashes.ahvals)
+        hkeys = piped(Hashes.ahkeys)
+        hlen = piped(Hashes.ahlen)
+        hexists = piped(Hashes.ahexists)
+        hdel = piped(Hashes.ahdel)
+        hincrby = piped(Hashes.ahincrby)
+        sadd = piped(Sets.asadd)
+        srem = piped(Sets.asrem)
+        scard = piped(Sets.ascard)
+        smembers = piped(Sets.asmembers)
+        sdiff = piped(Sets.asdiff)
+        sinter = piped(Sets.asinter)
+        sunion = piped(Sets.asunion)
+        sdiffstore = piped(Sets.asdiffstore)
+        sinterstore = piped(Sets.asinterstore)
+        sunionstore = piped(Sets.asunionstore)
+        sismember = piped(Sets.asismember)
+        smismember = piped(Sets.asmismember)
+        smove = piped(Sets.asmove)
+        spop = piped(Sets.aspop)
+        srandmember = piped(Sets.asrandmember)
+        sscan = piped(Sets.asscan)
+        zadd = piped(SortedSets.azadd)
+        zcard = piped(SortedSets.azcard)
+        zcount = piped(SortedSets.azcount)
+        zincrby = piped(SortedSets.azincrby)
+        zpopmax = piped(SortedSets.azpopmax)
+        zpopmin = piped(SortedSets.azpopmin)
+        zrange = piped(SortedSets.azrange)
+        zrevrange = piped(SortedSets.azrevrange)
+        zrangebyscore = piped(SortedSets.azrangebyscore)
+        zrevrangebyscore = piped(SortedSets.azrevrangebyscore)
+        zrank = piped(SortedSets.azrank)
+        zrevrank = piped(SortedSets.azrevrank)
+        zrem = piped(SortedSets.azrem)
+        zremrangebyscore = piped(SortedSets.azremrangebyscore)
+        zremrangebyrank = piped(SortedSets.azremrangebyrank)
+        zscore = piped(SortedSets.azscore)
+        lpush = piped(Lists.alpush)
+        rpush = piped(Lists.arpush)
+        lpop = piped(Lists.alpop)
+        rpop = piped(Lists.arpop)
+        llen = piped(Lists.allen)
+        lrange = piped(Lists.alrange)
+        lindex = piped(Lists.alindex)
+        lset = piped(Lists.alset)
+        lrem = piped(Lists.alrem)
+        ltrim = piped(Lists.altrim)
+else:
+    Operations = Twinned
+
+
+class Pipeline(Operations):
     """Collects operations, each called as on the cache, and runs them together.
 
     ::
@@ -128,6 +236,9 @@ class Pipeline(Twinned):
     and all must ask the same server, or be about one slot of a cluster.
     """
 
+    transaction: bool
+    """Whether no other client's command runs in between."""
+
     def __init__(self, of: Core, *, transaction: bool) -> None:
         # A pipeline does not tell which server has answered.
         near = of.near and Copyless(of.near)
@@ -136,7 +247,16 @@ class Pipeline(Twinned):
         self._collected: list[Coroutine[Any, Any, Any]] = []
         self._wait_by(AWAITING, BLOCKING)
 
-    def __getattr__(self, name: str) -> Callable[..., Pipeline]:
+    if not TYPE_CHECKING:  # else every name would be an operation
+
+        def __getattr__(self, name: str) -> Callable[..., Pipeline]:
+            return self._collecting(name)
+
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *self._recorder.operations]
+
+    def _collecting(self, name: str) -> Callable[..., Pipeline]:
+        """Return the method *name*, which collects an operation."""
         recorder = self.__dict__.get("_recorder")
         if recorder is None or name not in recorder.operations:
             known = recorder is not None and not name.startswith("_") and hasattr(recorder, name)

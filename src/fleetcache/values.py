@@ -105,6 +105,7 @@ class Values(Reading):
     @overload
     def get(
         self,
+        /,
         key: Key,
         default: None = None,
         version: Version = None,
@@ -117,6 +118,7 @@ class Values(Reading):
     @overload
     def get(
         self,
+        /,
         key: Key,
         default: D,
         version: Version = None,
@@ -128,6 +130,7 @@ class Values(Reading):
     ) -> Any | D: ...
     def get(
         self,
+        /,
         key: Key,
         default: Any = None,
         version: Version = None,
@@ -212,6 +215,7 @@ class Values(Reading):
 
     def set(
         self,
+        /,
         key: Key,
         value: Any,
         timeout: Timeout = DEFAULT_TIMEOUT,

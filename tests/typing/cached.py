@@ -93,8 +93,8 @@ assert_type(Cart().total("EUR"), int)
 assert_type(Cart().total.key("EUR"), str)
 assert_type(Cart.total(Cart(), "EUR"), int)
 Cart.count(5)  # type: ignore[call-arg,arg-type]  # pyright: ignore[reportCallIssue]  # write @cached above @classmethod
-Cart.best(5)  # type: ignore[call-arg,arg-type]  # mypy does not tell class methods from functions
-Cart.best.refresh("5")  # type: ignore[call-arg,arg-type]  # pyright: ignore[reportArgumentType]
+Cart.best(5)  # type: ignore[call-arg,arg-type]  # mypy does not tell class methods from functions  # pyright: ignore[reportCallIssue]
+Cart.best.refresh("5")  # type: ignore[call-arg,arg-type]  # pyright: ignore[reportCallIssue]
 assert_type(Cart.rate("EUR"), float)
 assert_type(Cart.rate.invalidate("EUR"), bool)
 assert_type(Cart().weight, int)
@@ -106,4 +106,4 @@ cached(300, stale_while_revalidat=5)  # type: ignore[call-arg]  # pyright: ignor
 async def more() -> None:
     assert_type(await Cart().items(), list[str])
     assert_type(await Cart().items.refresh(), list[str])
-    await Cart.worst(5)  # type: ignore[call-arg,arg-type]
+    await Cart.worst(5)  # type: ignore[call-arg,arg-type]  # pyright: ignore[reportCallIssue]

@@ -18,6 +18,7 @@ Its modules:
     models       the permissions of the admin's pages
     admin        the admin's pages
     toolbar      a panel for django-debug-toolbar
+    handles      `cache` and `caches`, Django's own, with our types
     standin      whether fleetcache-django-redis is installed beside django-redis
 """
 
@@ -28,6 +29,7 @@ from typing import Any
 from fleetcache.django.afterwards import take_part
 from fleetcache.django.backend import RedisCache
 from fleetcache.django.fragments import fragment_key
+from fleetcache.django.handles import cache, caches
 from fleetcache.django.middleware import FenceMiddleware
 from fleetcache.django.pages import cache_page
 from fleetcache.errors import InvalidCacheBackendError
@@ -37,8 +39,10 @@ from fleetcache.loading.cached import Caching
 __all__ = [
     "FenceMiddleware",
     "RedisCache",
+    "cache",
     "cache_page",
     "cached",
+    "caches",
     "fragment_key",
     "get_redis_connection",
     "omit_exception",

@@ -171,6 +171,7 @@ class Loading(Joining):
     @overload
     def get_or_set(
         self,
+        /,
         key: Key,
         default: Callable[[], T],
         timeout: Timeout | Policy = DEFAULT_TIMEOUT,
@@ -183,6 +184,7 @@ class Loading(Joining):
     @overload
     def get_or_set(
         self,
+        /,
         key: Key,
         default: T,
         timeout: Timeout | Policy = DEFAULT_TIMEOUT,
@@ -194,6 +196,7 @@ class Loading(Joining):
     ) -> T: ...
     def get_or_set(
         self,
+        /,
         key: Key,
         default: Any,
         timeout: Timeout | Policy = DEFAULT_TIMEOUT,

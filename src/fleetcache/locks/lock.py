@@ -14,16 +14,17 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from time import monotonic
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from redis.exceptions import DataError, LockError, LockNotOwnedError, RedisError, ResponseError
 
 from fleetcache import commands as c
 from fleetcache import twin
-from fleetcache.core import Core
+from fleetcache.core import Core, Timeout
 from fleetcache.errors import (
     AccessDenied,
     CircuitOpen,
@@ -40,6 +41,8 @@ from fleetcache.locks.renewing import Renewal, renew
 from fleetcache.locks.tokens import end_of_token, take
 from fleetcache.times import seconds
 from fleetcache.twin import Twinned, complete
+
+T = TypeVar("T")
 
 NEVER_RAN = (ResponseError, DataError, NeverSent, CircuitOpen, TooManyConnections, AccessDenied, UnsupportedServer)
 """Errors after which the server cannot have stored a token."""
@@ -88,23 +91,24 @@ def running_task() -> asyncio.Task[Any] | None:
         return None
 
 
-class Leaving:
+class Leaving(Generic[T]):
     """A method that ends a ``with`` block, and releases the lock even if an interrupt comes before its first line.
 
     An exception between the call of *leave* and its first line would leave the lock held for ever.  Python then
     drops this bound method, and with it a guard: a generator that is closed as it is dropped, and releases the lock.
     """
 
-    def __init__(self, leave: Callable[..., Any]) -> None:
-        self.leave = leave
+    def __init__(self, leave: Callable[..., T]) -> None:
+        self.leave: Callable[..., Any] = leave
         self.awaited = inspect.iscoroutinefunction(leave)
 
-    def __get__(self, lock: Any, owner: Any = None) -> Any:
+    def __get__(self, lock: Any, owner: Any = None) -> Callable[..., T]:
         if lock is None:
             return self
         guard = self._guard(lock if self.awaited else lock._still or lock)
         next(guard)
-        return partial(self._aleave if self.awaited else self._leave, lock, guard)
+        leave: Callable[..., Any] = self._aleave if self.awaited else self._leave
+        return partial(leave, lock, guard)
 
     def __call__(self, lock: Any, *exception: object) -> Any:
         return self.leave(lock, *exception)
@@ -138,27 +142,36 @@ class Lock(Twinned):
     """
 
     cache: Core
+    """The cache that made this lock."""
     name: str
-    timeout: Any
+    """The name of its entry on the server."""
+    timeout: Timeout
+    """For how long it lives after it was acquired."""
     _lifetime: int | None
     """The timeout in milliseconds."""
     renew: bool
-    sleep: float
+    """Whether it renews itself while it is held."""
+    sleep: float | timedelta
+    """How long, in seconds, `acquire` waits before it asks again."""
     blocking: bool
-    blocking_timeout: float | None
+    """Whether `acquire` waits at all."""
+    blocking_timeout: float | timedelta | None
+    """For how long, in seconds, `acquire` waits; None for ever."""
     client: Any
+    """The redis-py client that is asked, if one was given; else None."""
     thread_local: bool
+    """Whether each thread that uses this object holds the lock for itself."""
     local: Any
-    """Has the token of the caller's thread as ``token``."""
+    """Has the token of the caller's thread as ``token``, as in redis-py."""
 
     def __init__(
         self,
         cache: Core,
         name: str,
-        timeout: Any,
-        sleep: float,
+        timeout: Timeout,
+        sleep: float | timedelta,
         blocking: bool,
-        blocking_timeout: float | None,
+        blocking_timeout: float | timedelta | None,
         client: Any,
         thread_local: bool,
         renew: bool = False,
@@ -251,9 +264,9 @@ class Lock(Twinned):
 
     async def aacquire(
         self,
-        sleep: float | None = None,
+        sleep: float | timedelta | None = None,
         blocking: bool | None = None,
-        blocking_timeout: float | None = None,
+        blocking_timeout: float | timedelta | None = None,
         token: str | bytes | None = None,
     ) -> bool:
         """Acquire the lock, and return whether it is held now; arguments left out are those of the constructor.
@@ -293,9 +306,9 @@ class Lock(Twinned):
 
     def acquire(
         self,
-        sleep: float | None = None,
+        sleep: float | timedelta | None = None,
         blocking: bool | None = None,
-        blocking_timeout: float | None = None,
+        blocking_timeout: float | timedelta | None = None,
         token: str | bytes | None = None,
     ) -> bool:
         held = self.token
@@ -377,7 +390,7 @@ class Lock(Twinned):
         if self._runtime.blocks and not isinstance(error, RedisError):
             leftover.tried.wait(MOMENT)
 
-    async def aextend(self, additional_time: Any, replace_ttl: bool = False) -> bool:
+    async def aextend(self, additional_time: float | timedelta, replace_ttl: bool = False) -> bool:
         """Hold the lock *additional_time* seconds longer; with *replace_ttl* for that long from now on."""
         milliseconds = self.cache.milliseconds(additional_time)
         if milliseconds is None:

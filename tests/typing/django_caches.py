@@ -1,0 +1,23 @@
+"""What type checkers know of Django's caches by fleetcache's handles; mypy and pyright read this file, nothing runs it."""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+from fleetcache.django import RedisCache, cache, caches
+
+assert_type(cache, RedisCache)
+assert_type(caches["sessions"], RedisCache)
+assert_type(cache.get("key", 0), Any | int)
+assert_type(cache.set("key", 1, tags=["a"]), bool)
+assert_type(cache.ttl("key"), int | None)
+assert_type(cache.get_or_set("key", lambda: [1]), list[int])
+assert_type(caches["sessions"].keys("*"), list[str])
+cache.set("key", 1, "60")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+cache.get(b"key")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
+async def use() -> None:
+    assert_type(await cache.aget_many(["key"]), dict[str, Any])
+    async with cache.lock("key", timeout=5):
+        assert_type(await cache.aincr("hits", default=0), int | Any)
