@@ -23,6 +23,7 @@ from fleetcache import commands as c
 from fleetcache.client import HerdClient, ShardClient
 from fleetcache.keys import lease_name
 from fleetcache.loading import leading
+from fleetcache.owed import OWED
 from fleetcache.policy import Policy
 from fleetcache.testing.proxy import FaultProxy
 
@@ -301,6 +302,27 @@ async def test_what_is_kept_in_an_outage(valkey, link, face):
     cut(link)
     load.values.append([5])
     assert await cache.get_or_set("key", load.of(cache)) == [5]
+
+
+@pytest.mark.parametrize("wish", [{"tags": ["x"]}, {"stale_while_revalidate": 60}, {"tags": ["x"], "early": 1.0}])
+async def test_what_is_kept_in_an_outage_may_have_tags_and_a_stale_life(valkey, link, face, wish):
+    """It is given up with its tags, also by an invalidation that is owed; nothing of it is stored afterwards."""
+    cache = distant(link, face, IGNORE_EXCEPTIONS=True, OUTAGE_TTL=30)
+    await cache.set("other", 1)
+    load = Gated([1], [2], [3], opened=True)
+    cut(link)
+
+    assert [await cache.get_or_set("key", load.of(cache), 60, **wish) for _ in range(3)] == [[1]] * 3
+    if "tags" in wish:
+        await cache.invalidate_tags("x", later=True)
+        assert [await cache.get_or_set("key", load.of(cache), 60, **wish) for _ in range(3)] == [[2]] * 3
+
+    link.repoint(("127.0.0.1", valkey.port))
+    await until(lambda: cache.whole.get("other") == 1 and not OWED.names)
+    assert await cache.get("key") is None
+    made = await cache.get_or_set("key", load.of(cache), 60, **wish)
+    assert made == ([3] if "tags" in wish else [2])
+    assert await cache.get("key") == made
 
 
 async def test_what_is_kept_in_an_outage_ages_from_when_it_was_made(link, face):

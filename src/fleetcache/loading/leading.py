@@ -255,9 +255,12 @@ class Leading(Leases):
         names = {tag: self._tag_name(tag, wish.version) for tag in tags}
         versions, now = flight.guards or {}, await self._now(wish.name) if soft else 0
         unnoted = [tag for tag, name in names.items() if name not in versions]
-        if now is None or unnoted:
+        away = self._began_away(flight)
+        if away:
+            now = 0  # it is not stored, but may be kept in the process
+        elif now is None or unnoted:
             now, life = 0, 0  # nobody knows how long it would be fresh, or whether that tag was invalidated meanwhile
-        if unnoted and flight.guards is not None and not load.skipped:
+        if unnoted and not away and not load.skipped:
             self.stats.fills_refused += 1
             self._say_unnoted(wish, unnoted)
         metadata = Metadata(
@@ -295,10 +298,10 @@ class Leading(Leases):
 
     async def _store_loaded(self, flight: Flight, wish: Wish, made: Made, life: int | None) -> Outcome | None:
         """Store what was made; return what another writer has stored meanwhile, if that is to be returned instead."""
-        if flight.guards is None or (flight.generation is None and self._flights.leases):
+        if self._began_away(flight):
             self._keep_in_outage(wish, made)
-            return None  # the server was away when the load began, so nobody knows what has changed since
-        assert made.payload is not None
+            return None
+        assert made.payload is not None and flight.guards is not None
         try:
             stored = await self._fill_entry(
                 wish.name, flight.generation, wish.judged, made.payload, life, flight.guards
@@ -354,6 +357,10 @@ class Leading(Leases):
         if remote is None or not remote.breaker.failed:
             return None
         return remote, remote.breaker.era
+
+    def _began_away(self, flight: Flight) -> bool:
+        """Whether the server was away when the load began, so that nobody knows what has changed since."""
+        return flight.guards is None or (flight.generation is None and self._flights.leases)
 
     def _keep_in_outage(self, wish: Wish, made: Made) -> None:
         """Keep what was loaded for OUTAGE_TTL seconds from when it was made, or until the server is back."""

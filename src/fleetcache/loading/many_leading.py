@@ -256,8 +256,8 @@ class LeadingMany(LeasesOfMany, Joining):
         fillings: dict[Trip, Filling] = {}
         for trip, made, life in packed:
             wish, flight = trip.wish, trip.flight
-            if flight.guards is not None and (flight.generation is not None or not self._flights.leases):
-                assert made.payload is not None
+            if not self._began_away(flight):
+                assert made.payload is not None and flight.guards is not None
                 fillings[trip] = Filling(wish.name, flight.generation, wish.judged, made.payload, life, flight.guards)
         found: list[int | None] = []
         if fillings:
