@@ -184,6 +184,13 @@ def test_every_example_is_in_a_recipe_and_short():
     assert {name: text.count("\n") for name, text in here.items() if text.count("\n") > LONGEST} == {}
 
 
+def test_the_alert_is_one_of_the_rules():
+    """The recipe shows the first of the rules that Grafana's directory has."""
+    rule = (EXAMPLES / "alert.yml").read_text().partition("rules:\n")[2].strip()
+
+    assert rule in (HOME / "docs/grafana/alerts.yml").read_text()
+
+
 def test_the_list_has_every_recipe():
     """README.md of docs/recipes links each page."""
     listed = (RECIPES / "README.md").read_text()
