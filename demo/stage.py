@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
@@ -59,7 +59,7 @@ class Round:
     """Seconds of CPU that the workers used."""
     commands: int
     others: float
-    """The share of the machine's CPU that other programs used, the server among them."""
+    """The share of the machine's CPU that other programs used than the sites, the server and the visitors."""
 
     @property
     def pages(self) -> int:
@@ -108,7 +108,7 @@ class Pairs:
 
     @property
     def others(self) -> float:
-        """The share of the machine's CPU that other programs used, the server among them."""
+        """The share of the machine's CPU that other programs used than the sites, the server and the visitors."""
         return median(turn.others for pair in self.rounds for turn in pair)
 
     def of(self, figure: str) -> list[tuple[float, float]]:
@@ -213,14 +213,14 @@ class Stage:
 
     def visit(self, sites: list[Site], pages: Pages, **options: Any) -> Round:
         """Send visitors to *sites* in turns; without *seconds*, they want each page once."""
-        cpu, commands, others = sum(site.cpu() for site in sites), self.commands(), machine()
-        started = time.monotonic()
+        before = Meter.read(sites, self.server)
         with self.visiting(sites, pages, **options) as load:
             report = report_of(load, options.get("seconds", 0))
-        cpu, commands = sum(site.cpu() for site in sites) - cpu, self.commands() - commands
+        used = Meter.read(sites, self.server) - before
         self.total.add(report)
-        others = (machine() - others - cpu - report.cpu) / (time.monotonic() - started) / (os.cpu_count() or 1)
-        return Round(report, cpu, commands, max(0, others))
+        others = used.machine - used.workers - used.server - report.cpu
+        share = max(0, others / used.time / (os.cpu_count() or 1))
+        return Round(report, used.workers, used.commands, share)
 
     def take_turns(self, one: Site, other: Site, pages: Pages, seconds: float, **options: Any) -> Pairs:
         """Load two sites in turns with the same walks."""
@@ -236,10 +236,6 @@ class Stage:
                 rounds.append((found[one], found[other]))
                 step.done((pair + 1) / count)
         return Pairs(rounds)
-
-    def commands(self) -> int:
-        """Return how many commands the server has carried out."""
-        return int(self.server.info("stats")["total_commands_processed"])
 
     def session(self, site: Site) -> str:
         """Return the cookie of a new session."""
@@ -274,6 +270,32 @@ def report_of(load: subprocess.Popen[bytes], seconds: float) -> Report:
     if load.returncode:
         raise DemoError(f"the visitors ended with exit code {load.returncode}")
     return Report(**json.loads(output))
+
+
+@dataclass
+class Meter:
+    """Seconds of time, and of CPU: of the workers, the server, all programs; and the server's commands."""
+
+    time: float
+    workers: float
+    server: float
+    machine: float
+    commands: int
+
+    @classmethod
+    def read(cls, sites: Iterable[Site], server: redis.Redis) -> Self:
+        """Return how much there has been so far."""
+        info = server.info()
+        return cls(
+            time.monotonic(),
+            sum(site.cpu() for site in sites),
+            info["used_cpu_sys"] + info["used_cpu_user"],
+            machine(),
+            info["total_commands_processed"],
+        )
+
+    def __sub__(self, before: Self) -> Self:
+        return type(self)(*(getattr(self, each.name) - getattr(before, each.name) for each in fields(self)))
 
 
 def machine() -> float:

@@ -31,7 +31,10 @@ SETUP = f"""\
 CACHES = {{"default": {{
     "BACKEND": "fleetcache.django.RedisCache",
     "LOCATION": …, "KEY_PREFIX": "atlas", "TIMEOUT": 3600,
-+   "OPTIONS": {{"NEAR": {{"PREFIXES": {OPTIONS["NEAR"]["PREFIXES"]}}}}},
++   "OPTIONS": {{"NEAR": {{"PREFIXES": [
++       {", ".join(f'"{prefix}"' for prefix in OPTIONS["NEAR"]["PREFIXES"][:2])},
++       {", ".join(f'"{prefix}"' for prefix in OPTIONS["NEAR"]["PREFIXES"][2:])},
++   ]}}}},
 }}}}"""
 
 SITES = (Plan(NEW_NAME), Plan(NEAR_NAME, OPTIONS))

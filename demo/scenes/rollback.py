@@ -20,9 +20,10 @@ LEAST = 100
 """Pages of each part, at least, besides each page once."""
 
 SETUP = """\
-# 1  one site on django-redis, one on fleetcache: same server, same KEY_PREFIX;
-#    a visitor meets the other site with every click
-# 2  back: django-redis alone, on what both have stored"""
+# 1  both sites, one server, the same KEY_PREFIX;
+#    visitors change sides with every click
+# 2  back: django-redis alone,
+#    on what both have stored"""
 
 
 def play(stage: Stage, seconds: float) -> Outcome:
@@ -95,8 +96,12 @@ def outcome(mixed: Report, back: Report, misses: int, faults: list[str]) -> Outc
         ],
         plot=plots.shares("Who reads whose entries", bars),
         chart=[
-            f"{title + ' the other' if not place else title:42}{bar(figure, max(forth, over, home), 28)} {figure:,}"
-            for place, (title, figure) in enumerate(zip([row[0] for row in rows], (forth, over, home), strict=True))
+            f"{title:42}{bar(figure, max(forth, over, home), 28)} {figure:,}"
+            for title, figure in (
+                (f"{NEW_NAME} reads what {OLD_NAME} wrote", forth),
+                (f"{OLD_NAME} reads what {NEW_NAME} wrote", over),
+                ("the same, rolled back", home),
+            )
         ],
         setup=SETUP,
         notes=[

@@ -36,10 +36,14 @@ LEAST = 1.0
 """Seconds of load on each site, at least."""
 
 SETUP = f"""\
-cache.get_or_set("census", take_census, timeout={KEPT})  # the same on all sites
+# on all sites
+cache.get_or_set("census", take_census, timeout={KEPT})
 
-# {STALE_NAME}: visitors get the old page while a thread makes the new one
-"OPTIONS": {{"LOADING": {{"STALE_WHILE_REVALIDATE": 5, "RENEW": "thread"}}}}"""
+# {STALE_NAME}: visitors get the old page
+# while a thread makes the new one
+"OPTIONS": {{"LOADING": {{
+    "STALE_WHILE_REVALIDATE": 5, "RENEW": "thread",
+}}}}"""
 
 
 @dataclass
