@@ -19,6 +19,8 @@ FORKS: dict[str, Callable[[], int]] = {
 
 def in_child(work: Callable[[], object], by: str = "python") -> int:
     """Fork, run *work* in the child, and return the child's pid; what went wrong is its exit code."""
+    if by != "python":
+        _let_threads_finish()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = FORKS[by]()
@@ -32,6 +34,19 @@ def in_child(work: Callable[[], object], by: str = "python") -> int:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _let_threads_finish(most: float = 1.0) -> None:
+    """Wait until no other thread wants the GIL, for *most* seconds.
+
+    A thread that holds the GIL as C code forks, or waits for it, is not in the child, which would wait for the GIL for
+    ever.  A thread that wants the GIL gets it while this one sleeps, and this one then wakes up late.
+    """
+    began = time.monotonic()
+    while (asleep := time.monotonic()) - began < most:
+        time.sleep(0.001)
+        if time.monotonic() - asleep < 0.0015:
+            return
 
 
 def ended_well(pid: int, seconds: float = 10.0) -> bool:

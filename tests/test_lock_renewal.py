@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 
 import pytest
 from redis.exceptions import LockNotOwnedError
+from tests import nearby
 from tests.forks import FORKS, ended_well, in_child
 from tests.renewals import awaited, passed, renewals
 from tests.waiting import eventually, until
@@ -153,7 +153,7 @@ async def test_a_task_that_only_acquires_is_not_the_holder():
 
 
 @pytest.mark.parametrize("by", FORKS)
-def test_a_forked_child_renews_nothing(valkey, by):
+def test_a_forked_child_renews_nothing(valkey, by, monkeypatch):
     """A child does not keep alive what its parent holds; its own locks it renews."""
     cache = Cache(valkey.tcp_url(), {"KEY_PREFIX": f"renewal-{by}"})
     lock = cache.lock("lock", timeout=5, renew=True)
@@ -161,12 +161,15 @@ def test_a_forked_child_renews_nothing(valkey, by):
     def child() -> None:
         assert lock.token is None
         assert lock.lost is False
-        with cache.lock("own", timeout=SHORT, renew=True) as own:
-            time.sleep(2 * SHORT)
+        monkeypatch.setattr(renewing, "SHARE", 50)
+        with cache.lock("own", timeout=5, renew=True) as own:
+            (renewal,) = renewals()
+            granted = renewal.until
+            until(lambda: renewal.until > granted)
             assert own.owned()
             assert [renewal.lock for renewal in renewals()] == [cache._masked(own.name)]
 
-    with lock:
+    with nearby.at_rest(), lock:
         assert ended_well(in_child(child, by))
         assert lock.owned() is True
         assert len(renewals()) == 1

@@ -12,6 +12,7 @@ import types
 import weakref
 
 import pytest
+from tests import nearby
 from tests.fleet_stats.sources import Source, cache_at, publisher
 from tests.forks import FORKS, ended_well, in_child
 from tests.waiting import until
@@ -276,7 +277,8 @@ def test_the_workers_of_uwsgi_publish_and_the_process_that_forks_them_does_not(b
         cache.get("a")
         until(lambda: published(cache))
 
-    assert ended_well(in_child(child, by))
+    with nearby.at_rest():
+        assert ended_well(in_child(child, by))
 
 
 def test_the_interpreter_ends_at_once(valkey):
