@@ -14,7 +14,7 @@ test: ## Run every test on the newest Python found, with few combinations of val
 	@$(PYTHON) tests/matrix.py
 
 test-all: ## Run everything, on the oldest and the newest Python found with their Django: some 30 minutes.
-	@$(PYTHON) tests/matrix.py --all
+	@$(PYTHON) tests/matrix.py --all $(if $(AFTER),--after-$(AFTER))
 
 test-one: ## Run pytest with ARGS, such as ARGS="tests/test_cache.py -k touch", on the newest Python found.
 	@$(PYTHON) tests/matrix.py $(ARGS)

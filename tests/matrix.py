@@ -1,16 +1,18 @@
 """Run the tests, each Python in an environment of its own under .venvs, with the Django that goes with it.
 
     python tests/matrix.py              every test on the newest Python here, with few combinations of values
-    python tests/matrix.py --all        everything, on the oldest and the newest Python; what CI runs
+    python tests/matrix.py --all        everything, on the oldest and the newest Python
+    python tests/matrix.py --all --after-test    the same without the cases that the first form has just passed; for CI
     python tests/matrix.py ARGUMENTS    one run of pytest with these arguments, on the newest Python
 
 The tests say by their marks what they need: `alone`, `few`, `newest`, `also` (pyproject.toml describes them).
-What could not be run is listed at the end; with FLEETCACHE_REQUIRE_ALL=1 it is a failure.  Needs nothing but the standard
-library.
+What could not be run is listed at the end; with FLEETCACHE_REQUIRE_ALL=1 it is a failure.  The end also says how long each
+part took.  Needs nothing but the standard library.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -19,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parent.parent
@@ -59,12 +61,30 @@ def interpreters() -> dict[str, str]:
     return dict(sorted(pythons.items(), key=lambda item: [int(part) for part in re.findall(r"\d+", item[0])]))
 
 
+BESIDE = 3
+"""How many workers run tests side by side.  Most tests wait for servers, so that two processors have time for three."""
+
+APART = 2
+"""How many workers run the tests that measure time, which run again if they fail."""
+
+USUAL = {"PYTHONMALLOC": "default"}
+"""Without the checks of the allocator, which take a third of the time; the other checks of Python's development mode stay."""
+
+PASSED = HOME / ".cache" / "passed-test"
+"""Holds the `state` of the tree in which the sample last passed."""
+
+MADE = {"__pycache__", "build", "dist"}
+"""Directories that are not the tree's."""
+
+
 @dataclass
 class Environment:
     """An environment of a Python of this *version*."""
 
     version: str
     place: Path
+    times: list[tuple[str, float]] = field(default_factory=list)
+    """What has been run here, and for how many seconds."""
 
     @classmethod
     def make(cls, version: str, python: str) -> Environment:
@@ -94,50 +114,91 @@ class Environment:
         ran = subprocess.run(command, cwd=HOME, env={**os.environ, "COLUMNS": "120", **variables}, check=False)
         return ran.returncode in {0, NO_TEST}
 
-    def passes_side_by_side(self, marks: str, *arguments: str, workers: int = 2, **variables: str) -> bool:
-        """Run the tests that have these *marks* in some workers; a test that fails beside others runs once more, and is named."""
+    def part(self, marks: str, *arguments: str, workers: int = BESIDE, mark: str = "", **variables: str) -> bool:
+        """Run the tests that have these *marks* in some workers; a test that fails beside others runs once more, and is named.
+
+        Only files in which *mark* is written are looked into.
+        """
+        began = time.monotonic()
         # The option -n would start workers without -X dev.
         worker = f"{workers}*popen//python={shlex.quote(str(self.python))} -X dev"
-        return self.passes("-m", marks, "--dist", "worksteal", "--tx", worker, "--reruns=1", *arguments, **variables)
+        beside = ("--dist", "worksteal", "--tx", worker, "--reruns=1")
+        passed = self.passes("-m", marks, *arguments, *beside, *files(mark), **{**USUAL, **variables})
+        self.times.append(
+            (
+                " ".join([marks, *arguments, *(f"{name}={value}" for name, value in variables.items())]),
+                time.monotonic() - began,
+            )
+        )
+        return passed
 
 
-BESIDE = 3
-"""How many workers run tests side by side.  Most tests wait for servers, so that two processors have time for three."""
-
-USUAL = {"PYTHONMALLOC": "default"}
-"""Without the checks of the allocator, which take a third of the time; the other checks of Python's development mode stay."""
+def files(mark: str) -> list[str]:
+    """Return the test files in which this *mark* is written; to read all of them takes pytest 20 s."""
+    if not mark:
+        return []
+    found = (path for path in sorted((HOME / "tests").rglob("test_*.py")) if f"pytest.mark.{mark}" in path.read_text())
+    return [str(path.relative_to(HOME)) for path in found]
 
 
 def sample(python: Environment) -> bool:
-    """Run every test, but not with every combination of values."""
-    return all(
+    """Run every test, but not with every combination of values, and note it if all is well."""
+    PASSED.unlink(missing_ok=True)
+    before = state(python)
+    passed = all(
         [
-            python.passes_side_by_side("not alone", "--sample", "-q", workers=BESIDE, **USUAL),
-            # Those that measure time get two workers, for the same reason; a test that fails there runs again.
-            python.passes_side_by_side("alone", "--sample", "-q", **USUAL),
+            python.part("not alone", "--sample", "-q"),
+            python.part("alone", "--sample", "-q", workers=APART, mark="alone"),
         ]
     )
+    if passed and before == state(python):
+        PASSED.parent.mkdir(exist_ok=True)
+        PASSED.write_text(before)
+    return passed
 
 
-def everything(python: Environment, *, newest: bool) -> bool:
+def everything(python: Environment, *, newest: bool, after_test: bool) -> bool:
     """Run all tests, on the newest Python also those that find the same on every one, whatever fails.
 
-    The newest Python runs them with every combination of values, the others with few.
+    The newest Python runs them with every combination of values, the others with few.  With *after_test* it leaves out
+    what `sample` has passed in this very tree.
     """
-    here, few = ("", ()) if newest else (" and not newest", ("--sample",))
+    if not newest:
+        here, cases = " and not newest", ["--thin"]
+    elif after_test and PASSED.exists() and PASSED.read_text() == state(python):
+        here, cases = "", ["--rest"]
+        print("\n-- `make test` has passed in this tree: its cases are left out on the newest Python", flush=True)
+    else:
+        here, cases = "", []
     runs = [
-        python.passes_side_by_side(f"not alone{here}", *few, workers=BESIDE, **USUAL),
-        python.passes("-m", f"alone{here}", *few, **USUAL),
+        python.part(f"not alone{here}", *cases),
+        python.part(f"alone{here}", *cases, workers=APART, mark="alone"),
     ]
     if newest:
-        again = {"workers": BESIDE, **USUAL}
-        runs.append(python.passes_side_by_side("also(near=True)", FLEETCACHE_NEAR="1", **again))
+        runs.append(python.part("also(near=True)", mark="also(near", FLEETCACHE_NEAR="1"))
         for place in ("cluster", "sentinel"):
-            runs.append(python.passes_side_by_side(f"also(on='{place}')", FLEETCACHE_ON=place, **again))
+            runs.append(python.part(f"also(on='{place}')", mark=f'also(on="{place}"', FLEETCACHE_ON=place))
         if oldest := shutil.which("redis-server"):
             there = ("-k", "cluster or sentinel")
-            runs.append(python.passes_side_by_side("also(server='oldest')", *there, FLEETCACHE_SERVER=oldest, **again))
+            runs.append(python.part("also(server='oldest')", *there, mark="also(server", FLEETCACHE_SERVER=oldest))
     return all(runs)
+
+
+def state(python: Environment) -> str:
+    """Return a digest of all that decides what tests find: the tree, the environment and its variables."""
+    found = hashlib.sha256(f"{python.version} {DJANGO[python.version]}".encode())
+    for name in sorted(name for name in os.environ if name.startswith("FLEETCACHE_")):
+        found.update(f"{name}={os.environ[name]}\n".encode())
+    for directory, below, names in os.walk(HOME):
+        below[:] = sorted(
+            name for name in below if not name.startswith(".") and name not in MADE and not name.endswith(".egg-info")
+        )
+        for name in sorted(names):
+            path = Path(directory, name)
+            if path.is_file() and path.suffix not in {".pyc", ".so"}:
+                found.update(f"{path.relative_to(HOME)} {path.stat().st_size}\n".encode())
+                found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def main() -> int:
@@ -148,17 +209,25 @@ def main() -> int:
         print(f"No Python of {', '.join(DJANGO)} was found.")
         return 1
     newest = list(pythons)[-1]
-    if arguments != ["--all"]:
-        environment = Environment.make(newest, pythons[newest])
-        passed = environment.passes(*arguments) if arguments else sample(environment)
-        outcomes = {newest: "passed" if passed else "FAILED"}
-    else:
-        outcomes = {}
-        chosen = [version for version in REQUIRED if version in pythons] or [newest]
-        for version in chosen:
-            passed = everything(Environment.make(version, pythons[version]), newest=version == chosen[-1])
-            outcomes[version] = "passed" if passed else "FAILED"
-        outcomes |= {each: f"not run, there is no python{each} here" for each in REQUIRED if each not in chosen}
+    whole = "--all" in arguments
+    chosen = [version for version in REQUIRED if version in pythons] if whole else []
+    environments = []
+    outcomes = {}
+    for version in chosen or [newest]:
+        environment = Environment.make(version, pythons[version])
+        environments.append(environment)
+        if whole:
+            last = version == (chosen or [newest])[-1]
+            passed = everything(environment, newest=last, after_test="--after-test" in arguments)
+        else:
+            passed = environment.passes(*arguments) if arguments else sample(environment)
+        outcomes[version] = "passed" if passed else "FAILED"
+    if whole:
+        outcomes |= {each: f"not run, there is no python{each} here" for each in REQUIRED if each not in outcomes}
+    print()
+    for environment in environments:
+        for what, seconds in environment.times:
+            print(f"-- {seconds:5.0f} s  Python {environment.version}  {what}")
     for version, outcome in outcomes.items():
         print(f"-- Python {version}, Django {DJANGO[version]}: {outcome}")
     print(f"-- {time.monotonic() - began:.0f} s")
