@@ -18,19 +18,25 @@ from fleetcache.errors import InvalidTimeout
 from fleetcache.locks import renewing
 
 SHORT = 0.3
-"""The timeout of a lock, in seconds: a test waits for several of them."""
+"""The timeout, in seconds, of a lock that a test lets expire."""
+
+KEPT = 1.0
+"""The timeout, in seconds, of a lock that must not expire, though a busy machine may let its thread wait."""
+
+LONGER = 1.3 * KEPT
+"""A time, in seconds, that such a lock lives through only if it is renewed."""
 
 
 @pytest.mark.also(server="oldest")
 async def test_a_renewed_lock_outlives_its_timeout(cache):
     """It is held for as long as its holder likes, and free as soon as that releases it."""
-    async with cache.lock("lock", timeout=SHORT, renew=True) as lock:
-        await passed(4 * SHORT)
+    async with cache.lock("lock", timeout=KEPT, renew=True) as lock:
+        await passed(LONGER)
 
         assert await lock.owned() is True
         assert lock.lost is False
         assert await cache.lock("lock", timeout=10).acquire(blocking=False) is False
-        assert 0 < await cache.pttl("lock") <= 1000 * SHORT
+        assert 0 < await cache.pttl("lock") <= 1000 * KEPT
 
     assert await lock.locked() is False
     assert lock.lost is False
@@ -69,24 +75,24 @@ async def test_a_lost_lock_is_noticed(cache, taken):
 
 async def test_a_renewal_shortens_nothing(cache):
     """What the holder extends the lock by is its own; a lock that it shortened is renewed in time."""
-    async with cache.lock("long", timeout=SHORT, renew=True) as long:
+    async with cache.lock("long", timeout=KEPT, renew=True) as long:
         await long.extend(60)
-        await passed(2 * SHORT)
+        await passed(KEPT / 2)
         assert 50 < await cache.ttl("long") <= 61
 
     async with cache.lock("short", timeout=60, renew=True) as short:
-        await short.extend(SHORT, replace_ttl=True)
-        await passed(2 * SHORT)
+        await short.extend(KEPT, replace_ttl=True)
+        await passed(LONGER)
         assert await short.owned() is True
         assert short.lost is False
 
 
 async def test_several_locks_are_renewed_by_one_thread(cache):
     """A crowd of holders costs one thread for each server, however different their timeouts are."""
-    locks = [cache.lock(f"lock{number}", timeout=SHORT * (1 + number % 3), renew=True) for number in range(12)]
+    locks = [cache.lock(f"lock{number}", timeout=KEPT * (1 + number % 3), renew=True) for number in range(12)]
     for lock in locks:
         await lock.acquire()
-    await passed(4 * SHORT)
+    await passed(LONGER)
 
     busy = [chores for chores in renewing._renewed.values() if chores.all]
     assert len(busy) <= len(cache.topology.primaries)
@@ -142,10 +148,10 @@ async def test_it_ends_with_its_task():
 async def test_a_task_that_only_acquires_is_not_the_holder():
     """``asyncio.wait_for`` and ``gather`` may run `aacquire` in tasks of their own, which end at once."""
     cache = Cache("memory://renewal-passing")
-    first, second = (cache.lock(name, timeout=SHORT, renew=True) for name in ("first", "second"))
+    first, second = (cache.lock(name, timeout=KEPT, renew=True) for name in ("first", "second"))
 
     await asyncio.gather(first.aacquire(), asyncio.create_task(second.__aenter__()))
-    await passed(4 * SHORT)
+    await passed(LONGER)
 
     for lock in (first, second):
         assert await lock.aowned() is True
