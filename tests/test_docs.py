@@ -25,7 +25,7 @@ from benchmarks import plots
 from django.test import override_settings
 from studies.scaling.constants import Constants
 from studies.scaling.page import MARK, written
-from tests import django_settings
+from tests import dist, django_settings
 from tests.coherence.scenarios import SCENARIOS
 
 from fleetcache import Cache, caches, cli
@@ -319,6 +319,27 @@ def test_versions() -> None:
     assert f"redis-py {oldest} to {int(below) - 1}" in said
     for extra in PROJECT["optional-dependencies"]:
         assert f"`{extra}`" in said
+
+
+EXTRAS = {*PROJECT["optional-dependencies"]}
+
+
+@each_page
+def test_extras_exist(page: Path) -> None:
+    """Each extra that a page installs is one of pyproject.toml's, and `make dist` uses it."""
+    named = re.findall(r"(?:fleetcache|['\"]\.)\[([\w,]+)\]|extra `(\w+)`", page.read_text())
+
+    assert {extra for pair in named for text in pair if text for extra in text.split(",")} <= EXTRAS
+    assert {*dist.EXTRAS} == EXTRAS
+
+
+def test_messages_name_extras() -> None:
+    """So is each that a message names."""
+    texts = [path.read_text() for path in (HOME / "src").rglob("*.py")]
+    named = {extra for text in texts for extra in re.findall(r"'\.\[(\w+)\]'", text)}
+
+    assert named
+    assert named <= EXTRAS
 
 
 def test_readme_is_short() -> None:
