@@ -40,7 +40,7 @@ dist: .venv/dist ## Build the wheel and the sdist, and use each in an empty envi
 docs: .venv/docs ## Write the pages that are made from the code, and build the site: build/site/docs/README.html.
 	$(BIN)/python -m docs.settings
 	$(BIN)/python -m docs.cli
-	$(BIN)/sphinx-build -q -W --keep-going -c docs/site -d build/doctrees . build/site
+	$(BIN)/sphinx-build -q -E -W --keep-going -c docs/site -d build/doctrees . build/site
 
 clean: ## Remove everything that make has made.
 	rm -rf .venv .venvs build dist .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
