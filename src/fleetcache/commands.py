@@ -165,6 +165,7 @@ TYPE, STRLEN = (Verb(name, harmless=True, writes=0) for name in ("TYPE", "STRLEN
 DBSIZE = Verb("DBSIZE", harmless=True, key=0)
 MEMORY, OBJECT = (Verb(name, harmless=True, key=2, writes=0) for name in ("MEMORY", "OBJECT"))
 HSCAN, XLEN, XRANGE = (Verb(name, harmless=True, writes=0) for name in ("HSCAN", "XLEN", "XRANGE"))
+HSTRLEN, HRANDFIELD = (Verb(name, harmless=True, writes=0) for name in ("HSTRLEN", "HRANDFIELD"))
 FLUSHDB = Verb("FLUSHDB", TEXT, harmless=True, key=0, writes=EVERYTHING)
 # As harmless as the commands between them.
 MULTI, EXEC = Verb("MULTI", harmless=True, key=0), Verb("EXEC", frozenset((list, NoneType)), harmless=True, key=0)

@@ -232,7 +232,70 @@ def test_members_that_are_too_large_are_not_read(valkey):
 
     found = keys.describe(cache, "large")
 
-    assert found.members == () and "too large" in found.problems[0]
+    assert found.members == () and "Its members are not read" in found.problems[0]
+
+
+LARGE, SMALL = bytes(8_000_000), [b"small %d" % number for number in range(10_000)]
+UNEVEN = {
+    "hash": lambda raw, name: (raw.hset(name, mapping=dict.fromkeys(SMALL[:500], 1)), raw.hset(name, "large", LARGE)),
+    "hash-few": lambda raw, name: raw.hset(name, mapping={"large": LARGE, "other": b'"x"'}),
+    "list-first": lambda raw, name: (raw.rpush(name, LARGE), raw.rpush(name, *SMALL)),
+    "list-tenth": lambda raw, name: (raw.rpush(name, *SMALL[:10], LARGE), raw.rpush(name, *SMALL)),
+    "list-few": lambda raw, name: raw.rpush(name, "a", LARGE, "b"),
+    "set": lambda raw, name: (raw.sadd(name, LARGE), raw.sadd(name, *SMALL[:500])),
+    "zset": lambda raw, name: (raw.zadd(name, {LARGE: -1}), raw.zadd(name, dict.fromkeys(SMALL, 1))),
+    "stream": lambda raw, name: (raw.xadd(name, {"f": LARGE}), [raw.xadd(name, {"f": "x"}) for _ in range(300)]),
+}
+EVEN = {
+    "hash": lambda raw, name: raw.hset(name, mapping=dict.fromkeys(SMALL, bytes(100))),
+    "list": lambda raw, name: raw.rpush(name, *(each * 60 for each in SMALL)),
+    "set": lambda raw, name: raw.sadd(name, *(each * 60 for each in SMALL)),
+    "zset": lambda raw, name: (raw.zadd(name, {each * 60: 1 for each in SMALL}), raw.zadd(name, {bytes(5_000_000): 9})),
+    "stream": lambda raw, name: [raw.xadd(name, {"f": bytes(9000)}) for _ in range(600)],
+}
+
+
+@pytest.mark.parametrize("place", ["valkey", "redis_debian"])
+@pytest.mark.parametrize("kind", UNEVEN)
+def test_one_large_member_among_small_ones_is_not_read(request, place, kind):
+    """The server sends little, and the page says what is not shown; of a hash the other fields are shown."""
+    server = request.getfixturevalue(place)
+    cache = Cache(server.tcp_url(), {"KEY_PREFIX": own_prefix()})
+    raw, name = cache.get_client(), cache.make_key("uneven")
+    UNEVEN[kind](raw, name)
+    cache.get("nothing")
+    before = raw.info("stats")["total_net_output_bytes"]
+
+    found = keys.describe(cache, "uneven")
+    again = keys.describe(cache, "uneven")
+    sent = raw.info("stats")["total_net_output_bytes"] - before
+    raw.delete(name)
+
+    assert sent < 1_000_000
+    assert found.digest == again.digest
+    if kind == "hash-few":
+        shown = {member.name: member.value.text for member in found.members}
+        assert shown["large"] == "8,000,000 bytes, not read"
+        assert "x" in shown["other"]
+    elif kind == "hash":
+        assert len(found.members) == 20
+    else:
+        assert found.members == ()
+        assert "Its members are not read" in found.problems[0]
+
+
+@pytest.mark.parametrize("kind", EVEN)
+def test_the_first_of_many_megabytes_are_shown(valkey, kind):
+    """A collection is large because it has many members, or a large one at the end: the first are shown."""
+    cache = Cache(valkey.tcp_url(), {"KEY_PREFIX": own_prefix()})
+    raw, name = cache.get_client(), cache.make_key("even")
+    EVEN[kind](raw, name)
+
+    found = keys.describe(cache, "even")
+    raw.delete(name)
+
+    assert found.problems == ()
+    assert len(found.members) == 20
 
 
 def test_a_stream_is_shown(valkey):

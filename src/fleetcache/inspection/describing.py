@@ -30,8 +30,11 @@ LONGEST_UNPICKLED = 1024 * 1024
 MEMBERS = 20
 """How many members of a hash, list, set, sorted set or stream are shown."""
 
-LARGEST_MEMBER = 1024 * 1024
+LARGEST_MEMBER = 256_000
 """Members are not read if one takes more bytes than this on average."""
+
+LARGE = 4_000_000
+"""What takes fewer bytes than this may have members of any size."""
 
 LENGTHS = {"string": c.STRLEN, "hash": c.HLEN, "list": c.LLEN, "set": c.SCARD, "zset": c.ZCARD, "stream": c.XLEN}
 
@@ -303,14 +306,74 @@ MEMBERS_OF: dict[str, Any] = {
 """The command that returns the first members, at the same price however many there are."""
 
 
+COMPACT = frozenset(("listpack", "ziplist", "intset", "listpackex", ""))
+"""Encodings in which no member is large; "" is that of a server in this process."""
+
+
 async def _members(cache: Cache, server: Server, found: Description) -> Description:
-    if found.size and found.length and found.size / found.length > LARGEST_MEMBER:
-        return replace(found, problems=("Its members are too large to be read here.",))
+    if found.encoding not in COMPACT:
+        if found.kind == "hash":
+            return await _fields(cache, server, found)
+        if await _may_be_large(cache, server, found):
+            problem = (
+                f"Its members are not read: the first {MEMBERS} may have more than {LARGEST_MEMBER // 1000} kB each."
+            )
+            return replace(found, problems=(problem,))
     (reply,) = await _asked(cache, server, (MEMBERS_OF[found.kind](found.name),))
     if isinstance(reply, RedisError):
         return replace(found, problems=(str(reply),))
     members = _shown_members(cache, found.kind, reply)
     return replace(found, members=tuple(members[:MEMBERS]), digest=digest_of(found.kind, found.length, reply))
+
+
+async def _may_be_large(cache: Cache, server: Server, found: Description) -> bool:
+    """Whether the first members may be large: there is no command for the length of one.
+
+    MEMORY USAGE takes the mean of the first so many members, or of parts of a list, for that of all.  So a large one among
+    the first shows in a mean of a few, and one among many small ones in the difference of two means.
+    """
+    asks = [(c.MEMORY, "USAGE", found.name, "SAMPLES", samples) for samples in (1, MEMBERS, 1000)]
+    sizes = [reply for reply in await _asked(cache, server, asks) if type(reply) is int]
+    if len(sizes) < len(asks) or not found.length:
+        return False  # this user may not ask
+    one, few, many = sizes
+    if (few if found.kind == "zset" else max(few, many)) / found.length > LARGEST_MEMBER:
+        return True
+    if found.kind == "set":  # SCAN and the samples take them in different orders
+        return many > LARGE and many > 2 * few
+    return found.kind != "zset" and max(one, few) > max(LARGE, 2 * min(sizes))
+
+
+async def _fields(cache: Cache, server: Server, found: Description) -> Description:
+    """Return *found* with fields of a hash whose values may be large: those that are too large are only named."""
+    names, again = await _names_of_fields(cache, server, found)
+    if isinstance(names, RedisError):
+        return replace(found, problems=(str(names),))
+    lengths = await _asked(cache, server, [(c.HSTRLEN, found.name, name) for name in names])
+    small = [name for name, length in zip(names, lengths, strict=True) if type(length) is int and length <= LIMIT]
+    values = dict(zip(small, await _asked(cache, server, [(c.HGET, found.name, name) for name in small]), strict=True))
+    members = []
+    for name, length in zip(names, lengths, strict=True):
+        value = values.get(name)
+        if isinstance(value, bytes):
+            members.append(Member(shown(name), _value(cache, value)))
+        elif type(length) is int and length > LIMIT:
+            members.append(Member(shown(name), Preview("bytes", f"{length:,} bytes, not read", whole=False)))
+    shown_of = sorted(zip(names, lengths, map(values.get, names), strict=True), key=repr) if again else found.size
+    digest = digest_of("hash", found.length, shown_of)
+    return replace(found, members=tuple(members), digest=digest)
+
+
+async def _names_of_fields(cache: Cache, server: Server, found: Description) -> tuple[Any, bool]:
+    """Return the names of `MEMBERS` fields, without their values, or the refusal; and whether they are the same the next time."""
+    if (found.length or 0) <= MEMBERS:
+        (names,) = await _asked(cache, server, ((c.HKEYS, found.name),))
+        return list(names) if isinstance(names, (list, set)) else names, True
+    (reply,) = await _asked(cache, server, ((c.HSCAN, found.name, 0, "COUNT", MEMBERS, "NOVALUES"),))
+    if not isinstance(reply, RedisError):
+        return reply[1][:MEMBERS], True
+    (names,) = await _asked(cache, server, ((c.HRANDFIELD, found.name, MEMBERS),))  # before Redis 7.4 and Valkey 8
+    return names, False
 
 
 def _shown_members(cache: Cache, kind: str, reply: Any) -> list[Member]:
