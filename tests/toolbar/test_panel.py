@@ -15,6 +15,7 @@ from tests.toolbar.site import PANEL, gates, site
 
 from fleetcache.django import toolbar as panels
 from fleetcache.stats import exchanges, operations
+from fleetcache.telemetry import tracing
 from fleetcache.watching import PLAIN
 
 
@@ -291,3 +292,41 @@ def test_page_and_totals(valkey):
         assert "await get_or_set" in page
         assert "<td>prices</td>" in page
         assert "FleetcachePanel_total_time" in Client().get("/plain").headers["Server-Timing"]
+
+
+# --- the toolbar's own Cache panel ----------------------------------------------------------------
+
+
+@pytest.fixture
+def noticed(monkeypatch):
+    """The toolbar is noticed when a cache is made, which tests switch off."""
+    monkeypatch.setattr(tracing, "_allowed", tracing.allowed("toolbar"))
+
+
+CACHE_PANEL = "debug_toolbar.panels.cache.CachePanel"
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_the_own_panel_watches_only_while_it_records(valkey, view, noticed, made_before):
+    """Its page has the calls of both faces; before and after, no cache of the process is watched, nor are its methods replaced."""
+    with site(valkey.tcp_url(), panels=[CACHE_PANEL]) as made:
+        if made_before:
+            Client().get("/hidden")
+        for number in (1, 2):
+            Client().get(f"/{view}")
+
+            counted = made[number - 1].get_panel_by_id("CachePanel").calls
+            assert [call["name"] for call in counted][:3] == ["set", "get", "get"]
+            assert not operations.is_watched()
+            assert PLAIN not in vars(type(caches["default"]))
+            assert "get" not in vars(caches["default"])
+
+
+def test_a_request_without_the_toolbar_is_not_watched(valkey, noticed):
+    """The process has the toolbar, but this request does not show it."""
+    with site(valkey.tcp_url(), panels=[CACHE_PANEL]):
+        Client().get("/plain")
+        Client().get("/hidden")
+
+        assert not operations.is_watched()
+        assert PLAIN not in vars(type(caches["default"]))
