@@ -355,3 +355,78 @@ def test_a_process_without_tools_is_left_alone():
     assert not is_heard()
     assert not is_watched()
     assert len(NOTICES) == 4
+
+
+HOOKS = """
+import redis
+from opentelemetry.instrumentation.redis import RedisInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+exporter, provider, asked = InMemorySpanExporter(), TracerProvider(), []
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+def on_request(span, instance, args, kwargs):
+    asked.append((instance is None, args, kwargs))
+    span.set_attribute("seen.request", args[0])
+
+def on_response(span, instance, response):
+    span.set_attribute("seen.response", repr(response))
+    if response == b"broken":
+        raise RuntimeError(response)
+
+RedisInstrumentor().instrument(tracer_provider=provider, request_hook=on_request, response_hook=on_response)
+from fleetcache import Cache
+cache = Cache(URL, {"KEY_PREFIX": PREFIX})
+cache.set("a", 5)
+cache.get("a")
+cache.hset("h", "f", 1)
+try:
+    cache.get("h")
+except Exception as error:
+    print(type(error).__name__)
+pipeline = cache.pipeline(); pipeline.get("a"); pipeline.get("b"); pipeline.execute()
+for span in exporter.get_finished_spans():
+    print(span.name, span.attributes.get("seen.request"), span.attributes.get("seen.response"), span.attributes.get("server.address"))
+print(asked[1])
+"""
+
+
+def test_hooks_of_the_redis_instrumentation(valkey):
+    """They are called as for django-redis, with the span, the command and the reply; there is no redis-py client to give them."""
+    prefix = own_prefix()
+    lines = run(f"PREFIX = {prefix!r}\n{HOOKS}", valkey.tcp_url(3)).splitlines()
+
+    assert lines[1:] == [  # the first one is the error of `get`, which the program got
+        "SET SET b'OK' 127.0.0.1",
+        "GET GET b'5' 127.0.0.1",
+        "HSET HSET 1 127.0.0.1",
+        "GET GET None 127.0.0.1",
+        "GET GET None [b'5', None] 127.0.0.1",
+        f"(True, ('GET', '{prefix}:1:a'), {{}})",
+    ]
+
+
+SERVICE = """
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from fleetcache import Cache
+from fleetcache.telemetry import otel_spans
+
+exporter, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+otel_spans.install(tracer_provider=provider, operations=True)
+Cache(URL).get("a")
+for span in exporter.get_finished_spans():
+    print(span.name, span.attributes["server.address"], span.attributes.get("net.peer.name"), span.attributes.get("server.port"))
+"""
+
+
+def test_a_server_that_sentinels_know_is_named_by_its_service(watched_servers):
+    """Its address may change with each connection; the name under which it is asked for is the host of the span."""
+    found = run(SERVICE, watched_servers.url(3)).splitlines()
+
+    service = watched_servers.url(3).split("?")[0].rstrip("/").split("/")[-2]
+    assert found == [f"GET {service} {service} None", f"cache.get {service} None None"]

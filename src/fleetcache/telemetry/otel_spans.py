@@ -7,6 +7,7 @@ Nothing has to be called where opentelemetry-instrumentation-redis is at work, o
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -15,10 +16,12 @@ from importlib import import_module
 from inspect import getclosurevars
 from time import time_ns
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
+from fleetcache.interrupts import let_pass
 from fleetcache.stats.exchanges import Exchange
 from fleetcache.stats.operations import Facts, Finish, Operation
+from fleetcache.stats.payloads import Said
 from fleetcache.telemetry.tracing import End, Sent, Tool, masked, outcomes, place_of, place_of_cache, sent, text
 
 REDIS = "opentelemetry.instrumentation.redis"
@@ -26,18 +29,32 @@ OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
 LONGEST = 1000
 """How many characters of a statement are told."""
 
-chosen = SimpleNamespace(tracer=None, keys=False, operations=False)
-"""The tracer, and what `install` was asked for."""
+chosen = SimpleNamespace(tracer=None, keys=False, operations=False, request_hook=None, response_hook=None)
+"""The tracer, what `install` was asked for, and the hooks of the program."""
+
+Hook: TypeAlias = Callable[..., Any]
+
+log = logging.getLogger("fleetcache.telemetry")
+_said = Said()
 
 
-def install(*, tracer_provider: Any = None, operations: bool = False, keys: bool = False) -> End:
+def install(
+    *,
+    tracer_provider: Any = None,
+    operations: bool = False,
+    keys: bool = False,
+    request_hook: Hook | None = None,
+    response_hook: Hook | None = None,
+) -> End:
     """Make spans for the caches that are created from now on; return a function that ends this.
 
     With *operations* each operation of a cache has a span ``cache.get`` and so on, and those of its exchanges are
     within it.  With *keys* the text of a command shows its key, ``SET user:5 ?``; else ``SET ? ?``, and a span of an
-    operation does not show its keys.
+    operation does not show its keys.  The hooks are those of `RedisInstrumentor`: ``request_hook(span, None, command, {})``
+    for a single command, and ``response_hook(span, None, reply)``, with a list of replies for several commands.
     """
     chosen.tracer, chosen.keys, chosen.operations = _tracer(tracer_provider), keys, operations
+    chosen.request_hook, chosen.response_hook = request_hook, response_hook
     TOOL.hear()
     if operations:
         TOOL.watch()
@@ -47,6 +64,7 @@ def install(*, tracer_provider: Any = None, operations: bool = False, keys: bool
 def uninstall() -> None:
     """Make no more spans."""
     chosen.tracer, chosen.keys, chosen.operations = None, False, False
+    chosen.request_hook = chosen.response_hook = None
     TOOL.end()
 
 
@@ -56,7 +74,9 @@ def notice() -> None:
         return
     instrumentor = sys.modules[REDIS].RedisInstrumentor()
     if instrumentor.is_instrumented_by_opentelemetry:
-        chosen.tracer = _tracer_of_redis() or _tracer(None)
+        found = _given_to_redis()
+        chosen.tracer = found.get("tracer") or _tracer(None)
+        chosen.request_hook, chosen.response_hook = found.get("request_hook"), found.get("response_hook")
         TOOL.hear()
 
 
@@ -64,13 +84,13 @@ def _tracer(provider: Any) -> Any:
     return import_module("opentelemetry.trace").get_tracer("fleetcache", tracer_provider=provider)
 
 
-def _tracer_of_redis() -> Any:
-    """Return the tracer that redis-py was instrumented with, which may have a provider of its own; None if it is hidden."""
+def _given_to_redis() -> Mapping[str, Any]:
+    """Return the tracer and the hooks with which redis-py was instrumented; nothing if they are hidden."""
     try:
         wrapper = import_module("redis").Redis.execute_command._self_wrapper
-        return getclosurevars(wrapper).nonlocals.get("tracer")
+        return getclosurevars(wrapper).nonlocals
     except (AttributeError, TypeError):
-        return None
+        return {}
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -119,7 +139,7 @@ def _attributes(exchange: Exchange, commands: Sent, old: bool) -> dict[str, Any]
     if commands.is_single and names[0] in {"EVALSHA", "EVAL"}:
         attributes["db.stored_procedure.name"] = str(getattr(commands.commands[0][1], "name", "script"))
     attributes["network.transport"] = "unix" if place.path else "tcp"
-    if (address := place.host or place.path) is not None:
+    if (address := place.host or place.path or place.service) is not None:
         attributes["server.address"] = address
     if place.port is not None:
         attributes["server.port"] = place.port
@@ -154,11 +174,34 @@ def hear(exchange: Exchange) -> None:
         attributes=_attributes(exchange, commands, old),
         start_time=now - int(exchange.seconds * 1e9),
     )
+    _call_hooks(span, exchange, commands)
     if span.is_recording() and (error := next(outcomes(exchange), None)) is not None:
         _fail(span, error, trace)
         if error is not exchange.error:
             span.set_attribute("db.response.status_code", _status_code(error))
     span.end(now)
+
+
+def _call_hooks(span: Any, exchange: Exchange, commands: Sent) -> None:
+    """Call the hooks of the program as `RedisInstrumentor` does: after the reply, and with None for the redis-py client."""
+    if chosen.request_hook is not None and commands.is_single:
+        verb, *rest = commands.commands[0]
+        _call_hook(chosen.request_hook, span, (verb.decode(), *rest), {})
+    if chosen.response_hook is None or exchange.replies is None:
+        return
+    if not commands.is_single:
+        _call_hook(chosen.response_hook, span, list(exchange.replies))
+    elif not isinstance(exchange.replies[0], Exception):
+        _call_hook(chosen.response_hook, span, exchange.replies[0])
+
+
+def _call_hook(hook: Hook, span: Any, *what: Any) -> None:
+    try:
+        hook(span, None, *what)
+    except Exception as error:
+        let_pass(error)
+        if _said.is_new(repr(hook)):
+            log.exception("the hook %r failed; there is no redis-py client, so it gets None for it", hook)
 
 
 def _fail(span: Any, error: BaseException, trace: Any) -> None:
@@ -206,7 +249,7 @@ def watch(operation: Operation) -> Finish | None:
     context = import_module("opentelemetry.context")
     attributes: dict[str, Any] = {"cache.operation": operation.name, "cache.awaited": operation.awaited}
     place = place_of_cache(operation.cache)
-    if (address := place.host or place.path) is not None:
+    if (address := place.host or place.path or place.service) is not None:
         attributes["server.address"] = address
     if operation.keys:
         attributes["cache.key.count"] = len(operation.keys)
@@ -257,7 +300,7 @@ def _instrumentor() -> Any:
             return ()
 
         def _instrument(self, **kwargs: Any) -> None:
-            known = ("tracer_provider", "operations", "keys")
+            known = ("tracer_provider", "operations", "keys", "request_hook", "response_hook")
             install(**{name: kwargs[name] for name in known if kwargs.get(name) is not None})
 
         def _uninstrument(self, **kwargs: Any) -> None:

@@ -78,7 +78,7 @@ def _renew_caches() -> None:
     caches = import_module("django.core.cache").caches
     for alias in caches:
         made = getattr(caches._connections, alias, None)
-        if hasattr(made, "topology"):  # one of ours
+        if made is not None and hasattr(made, "topology"):  # one of ours
             made.close()
             del caches[alias]
 

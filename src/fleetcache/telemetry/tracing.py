@@ -118,12 +118,14 @@ class Place(NamedTuple):
     database: int | None = None
     remote: bool = True
     """Whether it is no server in this process."""
+    service: str | None = None
+    """The name that Sentinels know it by; which server that is may change with each connection."""
 
 
 FORMS = (
     re.compile(r"(?P<path>/.*)/(?P<database>\d+)"),
     re.compile(r"\[?(?P<host>[^\s\[\]/]+?)\]?:(?P<port>\d+)/(?P<database>\d+)"),
-    re.compile(r".* \((?:primary|replica)\)/(?P<database>\d+)"),  # Sentinels know where that is
+    re.compile(r"(?P<service>.*) \((?:primary|replica)\)/(?P<database>\d+)"),
 )
 
 
@@ -136,7 +138,8 @@ def place_of(address: str) -> Place:
         if found := form.fullmatch(address):
             parts = found.groupdict()
             port = int(parts["port"]) if "port" in parts else None
-            return Place(parts.get("host"), port, parts.get("path"), int(parts["database"]))
+            place = Place(parts.get("host"), port, parts.get("path"), int(parts["database"]))
+            return place._replace(service=parts.get("service"))
     return Place()
 
 
