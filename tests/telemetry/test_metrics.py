@@ -10,6 +10,7 @@ import subprocess
 import sys
 import weakref
 from collections import defaultdict
+from types import SimpleNamespace
 
 import pytest
 import statsd as statsd_package
@@ -19,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from tests.caches import own_prefix, params
-from tests.fleet_stats.sources import snapshot
+from tests.fleet_stats.sources import group, latency, snapshot
 from tests.forks import ended_well, in_child
 from tests.waiting import until
 
@@ -175,6 +176,48 @@ def test_groups_are_bounded_and_stay_the_same(used):
 
     assert {labels["group"] for labels, _ in before + after} == {"users", "other"}
     assert only(after, group="other", result="miss") == 151
+
+
+def test_a_large_fleet_makes_a_small_scrape(used, monkeypatch):
+    """Beyond a number of processes groups are added up, zeros are left out, and buckets are fewer; sums stay the same."""
+    workers = []
+    monkeypatch.setattr(metrics.Fleets, "gather", lambda cache, live: SimpleNamespace(workers=workers))
+    registry = CollectorRegistry(auto_describe=True)
+    prometheus.install(registry, fleet=used, crowd=3)
+
+    def grow(number):
+        groups = {f"g{place}": group(near=place + 1, writes=2) for place in range(20)}
+        commands = {"GET": {"calls": 8, "errors": 0, "latency": latency((0.001, 100), (0.5, 1))}}
+        figures = snapshot(groups=groups, commands=commands)
+        workers.append(SimpleNamespace(host="web", pid=number, name=str(number), snapshot=figures))
+        return scraped(registry)
+
+    def near(found):
+        return sum(value for labels, value in found["fleetcache_requests_total"] if labels["level"] == "near")
+
+    small = [grow(number) for number in range(3)][-1]
+    large = grow(3)
+    larger = grow(4)
+
+    assert near(small) == 3 * 210 and near(large) == 4 * 210 and near(larger) == 5 * 210
+    assert {labels["group"] for labels, _ in small["fleetcache_writes_total"]} == {f"g{place}" for place in range(20)}
+    assert {labels["group"] for labels, _ in large["fleetcache_writes_total"]} == {"all"}
+    assert small["fleetcache_deletes_total"] and not large["fleetcache_deletes_total"]
+    bounds = {labels["le"] for labels, _ in large["fleetcache_operation_duration_seconds_bucket"]}
+    assert bounds < {labels["le"] for labels, _ in small["fleetcache_operation_duration_seconds_bucket"]}
+    assert "+Inf" in bounds and len(bounds) == 7
+    assert only(large["fleetcache_operation_duration_seconds_count"], worker="web:3", command="GET") == 101
+    workers.clear()
+    back = grow(9)
+    assert near(back) == 210 and len(back["fleetcache_writes_total"]) == 20
+
+
+def test_a_process_alone_is_no_crowd(used):
+    """The caches of one process are told apart by groups, however many they are."""
+    registry = CollectorRegistry(auto_describe=True)
+    prometheus.install(registry, crowd=0)
+
+    assert only(scraped(registry)["fleetcache_loads_total"], group="users") == 1
 
 
 def test_a_counter_never_falls(used):

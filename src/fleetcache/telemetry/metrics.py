@@ -29,6 +29,12 @@ log = logging.getLogger("fleetcache.telemetry")
 GROUPS = 50
 """How many groups are told apart by default; the others are added to the group ``other``."""
 
+CROWD = 200
+"""With more processes in a fleet than this, the groups of each are added to one, `ALL`."""
+
+ALL = "all"
+"""The label of all groups together.  A name of its own: a known series that jumps would look like a burst of reads."""
+
 BOUNDS = LIMITS[PARTS - 1 :: PARTS][3:24]
 """The upper limits of exported buckets, in seconds, from 16 µs to 17 s: every fourth of those that are counted."""
 
@@ -248,9 +254,11 @@ Seen: TypeAlias = "tuple[Labels, dict[str, Points]]"
 class Collector:
     """Reads all metrics; each exporter of a process has one."""
 
-    def __init__(self, read: Callable[[], Iterable[Reading]], groups: int) -> None:
+    def __init__(self, read: Callable[[], Iterable[Reading]], groups: int, crowd: int = CROWD) -> None:
         self.read = read
         self.groups = groups
+        self.crowd = crowd
+        self.crowded = False
         self.guard = Guard()
         self._start_afresh()
         in_children(self._start_afresh)
@@ -274,8 +282,10 @@ class Collector:
         """Return the values of each metric by its name, each by its labels."""
         with self.guard.lock:
             found: dict[str, Points] = {metric.name: {} for metric in METRICS}
-            before, self.seen = self.seen, {}
-            for reading in self.read():
+            readings = list(self.read())
+            crowded, self.crowded = self.crowded, len(readings) > self.crowd
+            before, self.seen = self.seen if crowded == self.crowded else {}, {}
+            for reading in readings:
                 values = self._values(reading, before.get(reading.key, ((), {}))[1])
                 for metric in METRICS:
                     _merge(found[metric.name], _labelled(reading.labels, values[metric.name]), largest=metric.largest)
@@ -288,7 +298,7 @@ class Collector:
 
     def _values(self, reading: Reading, before: Mapping[str, Points]) -> dict[str, Points]:
         values: dict[str, Points] = {}
-        snapshot = bounded(reading.snapshot, self.groups)
+        snapshot = together(reading.snapshot) if self.crowded else bounded(reading.snapshot, self.groups)
         for metric in METRICS:
             points = values[metric.name] = {}
             try:
@@ -321,6 +331,15 @@ def bounded(snapshot: Snapshot, most: int) -> Snapshot:
             for figure, count in figures.items():
                 rest[figure] = rest.get(figure, 0) + count
     return {**snapshot, "groups": {**{name: groups[name] for name in kept}, OTHER: rest}}
+
+
+def together(snapshot: Snapshot) -> Snapshot:
+    """Return *snapshot* with one group, `ALL`."""
+    sums: dict[str, float] = {}
+    for figures in snapshot["groups"].values():
+        for figure, count in figures.items():
+            sums[figure] = sums.get(figure, 0) + count
+    return {**snapshot, "groups": {ALL: sums} if sums else {}}
 
 
 def buckets(latency: Latency) -> list[tuple[float, int]]:

@@ -7,6 +7,7 @@ were last published.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
-from fleetcache.telemetry.metrics import GROUPS, METRICS, Collector, Metric, Points, buckets, of_fleet, own
+from fleetcache.telemetry.metrics import CROWD, GROUPS, METRICS, Collector, Metric, Points, buckets, of_fleet, own
 
 LABELS = {
     "cache.name": "cache",
@@ -28,19 +29,28 @@ LABELS = {
 }
 """The names of labels in Prometheus; others stay as they are."""
 
+COARSE = 4
+"""In a crowd every fourth bucket is reported."""
+
 UNITS = {"s": "_seconds", "By": "_bytes"}
 
 
 def install(
-    registry: CollectorRegistry = REGISTRY, *, groups: int = GROUPS, fleet: Any = None, django_names: bool = False
+    registry: CollectorRegistry = REGISTRY,
+    *,
+    groups: int = GROUPS,
+    fleet: Any = None,
+    crowd: int = CROWD,
+    django_names: bool = False,
 ) -> FleetcacheCollector:
     """Register all caches of this process, also those made later; return the collector, for ``registry.unregister``.
 
     The first *groups* groups of keys that are used have series of their own; all others are added to the group ``other``.
     *fleet* is a cache: then all processes that publish its figures are reported, each with a label ``worker``, and nothing
-    else.  With *django_names* there are also the metrics of django-prometheus, for dashboards made for it.
+    else.  If they are more than *crowd*, a scrape is made smaller: the groups of each process are added to one, ``all``, what a
+    process has not counted yet is left out, and histograms have a quarter of their buckets.  With *django_names* there are also the metrics of django-prometheus, for dashboards made for it.
     """
-    collector = FleetcacheCollector(groups=groups, fleet=fleet, django_names=django_names)
+    collector = FleetcacheCollector(groups=groups, fleet=fleet, crowd=crowd, django_names=django_names)
     registry.register(collector)
     return collector
 
@@ -48,8 +58,11 @@ def install(
 class FleetcacheCollector:
     """A custom collector of prometheus_client."""
 
-    def __init__(self, *, groups: int = GROUPS, fleet: Any = None, django_names: bool = False) -> None:
-        self.collector = Collector(own if fleet is None else partial(of_fleet, fleet), groups)
+    def __init__(
+        self, *, groups: int = GROUPS, fleet: Any = None, crowd: int = CROWD, django_names: bool = False
+    ) -> None:
+        read, most = (own, sys.maxsize) if fleet is None else (partial(of_fleet, fleet), crowd)
+        self.collector = Collector(read, groups, most)
         self.first = ("cache.name",) if fleet is None else ("cache.name", "worker")
         self.django_names = django_names
 
@@ -59,12 +72,14 @@ class FleetcacheCollector:
 
     def collect(self) -> Iterator[Family]:
         """Return the families with their values of now."""
-        found = self.collector.collect()
+        found, crowded = self.collector.collect(), self.collector.crowded
         for metric in METRICS:
             family = self._family(metric)
             for labels, value in found[metric.name].items():
+                if crowded and metric.kind != "gauge" and not (value.count if metric.kind == "histogram" else value):
+                    continue
                 if metric.kind == "histogram":
-                    bounds = [(f"{bound:g}", count) for bound, count in buckets(value)]
+                    bounds = [(f"{bound:g}", count) for bound, count in buckets(value)[:: COARSE if crowded else 1]]
                     family.add_metric(labels, [*bounds, ("+Inf", value.count)], value.sum)
                 else:
                     family.add_metric(labels, value)
