@@ -40,7 +40,7 @@ def exchange(*commands: Any, replies: Any = None, error: Any = None) -> Exchange
         ("[::1]:6379/0", Place("::1", 6379, None, 0)),
         ("cache.example:7000/0", Place("cache.example", 7000, None, 0)),
         ("/run/valkey.sock/2", Place(path="/run/valkey.sock", database=2)),
-        ("mymaster (primary)/3", Place(database=3)),
+        ("mymaster (primary)/3", Place(database=3, service="mymaster")),
         ("memory://x", Place(remote=False)),
         ("what else", Place()),
     ],
