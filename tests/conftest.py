@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -32,6 +33,11 @@ from fleetcache.testing import (
 from fleetcache.testing.servers import EmbeddedServer
 
 pytest_plugins = ("tests.selection",)
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # of a shell's background job; programs that tests start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 tracing._allowed = ()  # a tool that one test imports must not watch the caches of the others
 listener.IDLE = 0.0  # near caches of tests sleep after MAX_TTL, which tests make short

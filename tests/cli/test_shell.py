@@ -166,6 +166,7 @@ def test_manage(project, site):
     assert managed(project, "--version").stdout == f"{cli.own_version()}\n"
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "words, fault",
     [

@@ -114,6 +114,7 @@ def errors_of(trace: str) -> list[float]:
 
 
 @pytest.mark.newest
+@pytest.mark.few(1)
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("trace", ["zipf and scans", "loop"])
 def test_simulation_of_all_names_is_the_store(trace: str, monkeypatch: pytest.MonkeyPatch) -> None:
