@@ -48,6 +48,12 @@ class Outcome:
         return not self.faults and not any(claim.holds is False for claim in self.claims)
 
 
+def many(count: int, what: str) -> str:
+    """Return a number of things: ``1 page``, ``2 pages``, ``2 misses``."""
+    ending = "" if count == 1 else "es" if what.endswith("s") else "s"
+    return f"{count:,} {what}{ending}"
+
+
 def claimed(text: str, instead: str, holds: bool) -> Claim:
     """Return the claim *text*, or the sentence *instead*, which says plainly that it does not hold."""
     return Claim(text if holds else instead, holds)

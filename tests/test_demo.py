@@ -199,6 +199,12 @@ def test_labels_keep_their_distance(demo: Any) -> None:
     assert demo.plots.apart([10, 90], 20, 0, 100) == [10, 90]
 
 
+@pytest.mark.parametrize(("count", "said"), [(0, "0 misses"), (1, "1 miss"), (1200, "1,200 misses")])
+def test_counts_agree_with_their_nouns(demo: Any, count: int, said: str) -> None:
+    """One thing is in the singular."""
+    assert demo.findings.many(count, "miss") == said
+
+
 def test_blocks(demo: Any) -> None:
     """The longest bar has the whole width, and the highest column is full."""
     assert demo.screen.bar(1, 2, 4) == "██"

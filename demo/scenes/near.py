@@ -239,9 +239,7 @@ class Edits:
             return claimed(
                 f"None of {len(self.edits)} edits was read in the old version after it was acknowledged.", "", True
             )
-        text = (
-            f"{old} of {len(self.edits)} edits were read in the old version, for {ceil(10 * worst) / 10:.1f} ms at most"
-        )
+        text = f"{old} of {len(self.edits)} edits {'was' if old == 1 else 'were'} read in the old version, for {ceil(10 * worst) / 10:.1f} ms at most"
         return claimed(f"{text} (the bound is {BOUND:.0f} ms).", f"{text}: longer than {BOUND:.0f} ms.", worst <= BOUND)
 
     @property

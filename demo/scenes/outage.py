@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 import plots
-from findings import NEW, OLD, Outcome, claimed
+from findings import NEW, OLD, Outcome, claimed, many
 from load import Report
 from plots import Series
 from screen import spark
@@ -102,7 +102,7 @@ def outcome(silence: Silence, reports: list[Report]) -> Outcome:
     began = min(report.began for report in reports)
     whole = max(end for report in reports for end in ends(report)) - began
     series = [
-        Series(f"{name}: {count:,} pages", kind, rates(report, began, whole))
+        Series(f"{name}: {many(count, 'page')}", kind, rates(report, began, whole))
         for name, kind, count, report in zip((OLD_NAME, NEW_NAME), (OLD, NEW), answered, reports, strict=True)
     ]
     band = silence.start - began, silence.end - began, f"server silent, {silent:.1f} s"
@@ -113,7 +113,7 @@ def outcome(silence: Silence, reports: list[Report]) -> Outcome:
         meaning=f"pages answered while the server is silent for {silent:.1f} s",
         claims=[
             claimed(
-                f"{NEW_NAME} answers {answered[1]:,} pages in the silence, {OLD_NAME} {answered[0]:,}.",
+                f"{NEW_NAME} answers {many(answered[1], 'page')} in the silence, {OLD_NAME} {answered[0]:,}.",
                 f"{NEW_NAME} did not answer more pages in this run: {answered[1]:,}, {OLD_NAME} {answered[0]:,}.",
                 answered[1] > answered[0],
             ),

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import plots
-from findings import NEW, OLD, Outcome, claimed
+from findings import NEW, OLD, Outcome, claimed, many
 from load import Pages, Report
 from screen import bar
 from stage import NEW_NAME, OLD_NAME, PLAIN, Stage
@@ -76,12 +76,12 @@ def outcome(mixed: Report, back: Report, misses: int, faults: list[str]) -> Outc
     return Outcome(
         NAME,
         QUESTION,
-        number=f"{misses} misses",
+        number=many(misses, "miss"),
         meaning=f"in {whole:,} reads of the other side's entries",
         claims=[
             claimed(
-                f"Side by side, {forth + over:,} reads found what the other side had written: {misses} misses, {len(faults)} errors.",
-                f"Side by side, {forth + over:,} reads found what the other side had written, with {misses} misses and {len(faults)} errors.",
+                f"Side by side, {forth + over:,} reads found what the other side had written: {many(misses, 'miss')}, {many(len(faults), 'error')}.",
+                f"Side by side, {forth + over:,} reads found what the other side had written, with {many(misses, 'miss')} and {many(len(faults), 'error')}.",
                 not misses and not faults and all((forth, over, home)),
             ),
             claimed(

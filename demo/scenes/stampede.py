@@ -9,7 +9,7 @@ from pathlib import Path
 
 import plots
 from atlas import characters
-from findings import NEW, OLD, THIRD, Outcome, claimed
+from findings import NEW, OLD, THIRD, Outcome, claimed, many
 from load import Pages, Report, fetch
 from plots import Panel, Series
 from screen import bar
@@ -110,7 +110,7 @@ def outcome(found: list[Seen]) -> Outcome:
         Series(name, kind, seen.points()) for name, kind, seen in zip(names, (OLD, NEW, THIRD), found, strict=True)
     ]
     panels = [
-        Panel(one, seen.runs, f"{len(seen.runs)} runs, {seen.slowest:,.0f} ms")
+        Panel(one, seen.runs, f"{many(len(seen.runs), 'run')}, {seen.slowest:,.0f} ms")
         for one, seen in zip(series, found, strict=True)
     ]
     seconds = max(seen.report.seconds for seen in found)
@@ -121,7 +121,7 @@ def outcome(found: list[Seen]) -> Outcome:
         meaning=f"runs of the slow function in {new.seconds:.1f} s",
         claims=[
             claimed(
-                f"{NEW_NAME} runs the function once for each expiry: {runs[1]} times; {OLD_NAME} {runs[0]} times.",
+                f"{NEW_NAME} runs the function once for each expiry: {many(runs[1], 'time')}; {OLD_NAME} {many(runs[0], 'time')}.",
                 f"{NEW_NAME} ran the function {runs[1]} times in this run, for at most {new.needed} expiries; {OLD_NAME} {runs[0]} times.",
                 runs[1] <= new.needed and runs[1] < runs[0],
             ),
