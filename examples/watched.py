@@ -9,10 +9,11 @@ from fleetcache import Cache
 from fleetcache.telemetry.prometheus import install
 from fleetcache.testing import FaultProxy, valkey_server
 
+FORMAT = "%(levelname)s %(name)s %(event)s"
 logging.config.dictConfig(
     {
         "version": 1,
-        "formatters": {"short": {"format": "%(levelname)s %(name)s %(event)s", "defaults": {"event": "-"}}},
+        "formatters": {"short": {"()": "logging.Formatter", "fmt": FORMAT, "defaults": {"event": "-"}}},
         "handlers": {"page": {"class": "logging.StreamHandler", "formatter": "short", "stream": "ext://sys.stdout"}},
         "loggers": {"fleetcache": {"handlers": ["page"], "level": "INFO"}},
     }
