@@ -10,18 +10,21 @@ from itertools import islice
 from math import inf
 from multiprocessing import get_context
 from statistics import fmean
+from time import process_time
 from typing import Any
 
 import pytest
 from benchmarks.eviction import NAMES, PAYLOAD, TRACES, size_of, weigh
 
 from fleetcache.near import advice
-from fleetcache.near.advice import FACTORS, Advisor, estimate
+from fleetcache.near.advice import FACTORS, Advisor, estimate, share_of
 from fleetcache.near.counts import Counts
 from fleetcache.near.door import Doorkeeper
+from fleetcache.near.minisim import limit_of
 from fleetcache.near.store import PACKED, Epoch, Store, Watched
 
 READS = 150_000
+RANKED = 5_000
 SHARE = 0.1
 """The store's part of what all names take."""
 
@@ -60,8 +63,10 @@ class Bench:
 
     def ratio(self, reads: Sequence[str]) -> float:
         """Return the hit ratio of *reads*."""
-        for name in reads:
+        for number, name in enumerate(reads):
             self.read(name)
+            if self.advisor is not None and number % RANKED == 0:
+                self.advisor.rank()  # as the listener's thread does now and then
         return self.store.hits / len(reads)
 
 
@@ -84,7 +89,7 @@ def advised(trace: str, shift: int | None = None) -> dict[str, Any]:
 
 
 PROCESSES = 6
-"""Each process samples other names, by the salt of its hashes; a test needs a few, or one unlucky sample decides."""
+"""Each process samples other names, by the salt of its hashes."""
 
 
 @pytest.mark.newest
@@ -92,23 +97,20 @@ PROCESSES = 6
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("trace", STEADY)
 def test_figures_are_those_of_real_stores(trace: str) -> None:
-    """With the rate that the advisor chooses, at four sizes on five traces: the mean of six processes within two points.
-
-    One process may be wrong by up to three times as much, if its sample is unlucky.
-    """
+    """With the rate that the advisor chooses, at four sizes on five traces: each of six processes within two points."""
     with ProcessPoolExecutor(2, get_context("spawn"), max_tasks_per_child=1) as apart:
         found = list(apart.map(errors_of, [trace] * PROCESSES))
 
     for at, factor in enumerate(FACTORS[at] for at in OTHERS):
         wrong = [errors[at] for errors in found]
-        assert abs(fmean(wrong)) < 0.02, (factor, wrong)
-        assert max(map(abs, wrong)) < 0.06, (factor, wrong)
+        assert abs(fmean(wrong)) < 0.01, (factor, wrong)
+        assert max(map(abs, wrong)) < 0.02, (factor, wrong)
 
 
 def errors_of(trace: str) -> list[float]:
     """Return by how much each figure is wrong in this process."""
     found = advised(trace)
-    assert found["rate"] == 1 / 4
+    assert found["rate"] <= 1 / 2
     assert found["now"] == pytest.approx(measured(trace)[FACTORS.index(1)], abs=0.01)
     return [found["sizes"][at]["hit_ratio"] - measured(trace)[at] for at in OTHERS]
 
@@ -131,13 +133,13 @@ def test_simulation_of_all_names_is_the_store(trace: str, monkeypatch: pytest.Mo
 
 @pytest.mark.newest
 @pytest.mark.timeout(120)
-def test_loop_shows_its_error() -> None:
-    """Of names read in turn, more than fit, a sample says little; the figures say so, or are right."""
+def test_loop_is_judged_roughly() -> None:
+    """Names read in turn, more than fit, are the worst case: right at larger sizes, up to a tenth too low at smaller ones."""
     found = advised("loop")
 
     for at in OTHERS:
         wrong = abs(found["sizes"][at]["hit_ratio"] - measured("loop")[at])
-        assert wrong < max(0.02, 3 * found["sizes"][at]["error"]), found
+        assert wrong < (0.15 if FACTORS[at] < 1 else 0.04), found
 
 
 @pytest.mark.newest
@@ -179,13 +181,12 @@ def test_number_of_simulated_copies_is_bounded(monkeypatch: pytest.MonkeyPatch) 
     bench = Bench(2_000_000, advised=True)
     assert bench.advisor is not None
     monkeypatch.setattr(advice, "MOST", 100)
-    first = bench.advisor.shift
 
     for number in range(24_000):
         bench.read(f"n{number // 6 * 3 + number % 3}")  # each name twice, and soon
 
     advisor = bench.advisor
-    assert advisor.shift > first
+    assert advisor.shift > 1
     assert advisor.held <= 100 + advice.TIMED * len(FACTORS)
     assert all(hash(name) < mini.limit for mini in advisor.minis for name in mini.copies)
     assert advisor.known.keys() == {name for mini in advisor.minis for name in mini.copies}
@@ -222,12 +223,13 @@ def full() -> Bench:
 
 
 def test_rate_is_halved_when_it_costs_too_much(full: Bench) -> None:
-    """What was spent is compared with the time of the reads; then half of the names are simulated."""
+    """What was spent is compared with the time of the process; then half of the names are simulated."""
     advisor = full.advisor
     assert advisor is not None
     first, held, now = advisor.shift, advisor.held, advisor.looked
+    advisor.used = process_time()
 
-    advisor.spent = 0.02
+    advisor.spent = 0.015
     advisor.turn(now + advice.PAUSE)
     assert (advisor.shift, advisor.spent) == (first + 1, 0.0)
     assert advisor.held < held
@@ -237,11 +239,77 @@ def test_rate_is_halved_when_it_costs_too_much(full: Bench) -> None:
     assert advisor.shift == first + 1
 
 
+def test_rate_may_cost_a_part_of_what_the_process_does(full: Bench) -> None:
+    """A process that renders pages besides its reads is not noticeably slower by a larger sample."""
+    advisor = full.advisor
+    assert advisor is not None
+    first = advisor.shift
+    advisor.used = process_time() - 10
+
+    advisor.spent = 0.09
+    advisor.turn(advisor.looked + advice.PAUSE)
+
+    assert advisor.shift == first
+
+
+def test_hottest_copies_show_the_room_of_a_smaller_store(full: Bench) -> None:
+    """If the sample happens to have all the hot copies, which fill a quarter of the store, its quarter-sized store gets more."""
+    advisor = full.advisor
+    assert advisor is not None
+    while not advisor.shift:
+        advisor._lower()
+    hot = [entry for entry in full.store.copies.values() if hash(entry.name) < advisor.limit]
+    for entry in hot[: len(hot) // 2]:
+        entry.hits += 1000
+
+    advisor.rank()
+
+    quarter, half, same, *_ = advisor.minis
+    whole = same.real / full.store.held
+    assert quarter.max_bytes == pytest.approx(quarter.size * 1.0, rel=0.05)
+    assert half.max_bytes == pytest.approx(half.size * whole * half.skew, rel=0.05)
+    assert half.skew > 1
+    assert same.max_bytes == pytest.approx(same.size * whole, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("part", "share"),
+    [
+        (0.1, 1.0),  # the hottest tenth is ours
+        (0.2, 0.75),  # then half of what is left is
+        (0.5, 0.4),
+        (1.0, 0.2),
+    ],
+)
+def test_share_of_the_hottest(part: float, share: float) -> None:
+    """Copies with as many hits as others count by the part of them that fits."""
+    every = {9: 100, 5: 200, 0: 700}
+    ours = {9: 100, 5: 100}
+
+    assert share_of(every, ours, part) == pytest.approx(share)
+
+
+def test_doorkeeper_of_half_the_sample_knows_its_names() -> None:
+    """When the rate is halved, the names that stay in the sample are known as before, and the others are forgotten."""
+    door, limit = Doorkeeper(1_000_000), limit_of(1)
+    names = [f"page:{number}" for number in range(2_000)]
+    for name in names:
+        door.knows(name)
+
+    half = door.half(500_000, limit)
+
+    mine = [name for name in names if hash(name) < limit]
+    assert half.bytes == door.bytes // 2
+    assert sum(map(half.knows, mine)) > 0.6 * sum(map(door.knows, mine))  # two cells become one
+    assert half.knows("page:new") is False
+
+
 def test_rate_is_doubled_when_the_sample_is_small(full: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the end of a window; not in an idle process, nor after the rate has been too high."""
     monkeypatch.setattr(advice, "GROWS", 1)
     advisor = full.advisor
     assert advisor is not None
+    advisor._lower()
     first, now = advisor.shift, advisor.looked
 
     advisor.spent = 0.0

@@ -6,7 +6,8 @@ chooses the sample, brings every read of it to the simulations, and turns their 
 *The sample* are the names whose hash is below a limit.  It is Python's own hash, whose secret differs between
 processes: each process has another sample, so the mean over a fleet is better than each part.  A hash that is the same
 in all processes would be needed only to join their streams.  The high bits decide, because the low bits select the cells of
-ghosts and doorkeepers.
+ghosts and doorkeepers.  All names are the sample at first; when the simulations have `MOST` copies, or when they cost more than
+`SHARE` of the process's time, half of the sample is left out.
 
 *Reads.*  A hit is counted by its copy, as ever.  The simulations read that counter when they inspect a copy, so the hits on a name
 that has a copy in every simulated store need no report.  If a store lacks the name, its real copy is watched: the next hit takes
@@ -17,6 +18,12 @@ sample pay nothing.
 The hottest names, of which the sample has too many or too few, are hits in both and cancel out, and so do misses with
 reasons that no size changes, such as writes.
 
+*Sizes.*  The less a simulated store holds, the more chance decides whether its sample has the large and hot entries.  The bytes
+of a simulation are therefore not the rate's part of its size, but the part that the sample has of the hottest copies of the real
+store that would fill this size, see `Advisor.rank`: as in stratified sampling, what is known of all names corrects what is known of some.
+(SHARDS-adj corrects the number of reads in the same way: Waldspurger, Park, Garthwaite, Ahmad: "Efficient MRC Construction with
+SHARDS", FAST 2015.)
+
 Events wait in a queue, and the thread that gets the lock works them off; nobody waits for it.
 """
 
@@ -26,9 +33,9 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, hypot, inf, log2, sqrt
+from math import hypot, inf, sqrt
 from statistics import stdev
-from time import thread_time
+from time import process_time, thread_time
 from typing import Any, Final
 
 from fleetcache.forks import Guard
@@ -41,10 +48,10 @@ from fleetcache.near.store import Entry, Payload, Store, watch
 FACTORS: Final = (1 / 4, 1 / 2, 1, 2, 4)
 """The simulated sizes, as multiples of MAX_BYTES."""
 
-COARSER: Final = (0, 0, 1, 1, 2)
-"""How often the rate is halved for each of these sizes: a larger store is simulated with as many copies by fewer names.
+COARSER: Final = (0, 0, 0, 1, 1)
+"""How often the rate is halved for each of these sizes: a large store is simulated with as many copies by fewer names.
 
-The fewer copies a simulation has, the more it errs; below 100 by several points.
+The fewer copies a simulation has, the more it errs; below 50 by several points.
 """
 
 LEAST: Final = SHIFTS - COARSER[-1]
@@ -53,14 +60,8 @@ LEAST: Final = SHIFTS - COARSER[-1]
 MOST: Final = 4096
 """How many simulated copies there are at most, in all sizes together; about 300 bytes each."""
 
-TYPICAL: Final = 1000
-"""The bytes of a copy, from which the first rate is guessed."""
-
 SHARE: Final = 0.01
-"""The part of the time of near reads that may be spent here; if it is more, the rate is halved."""
-
-MISS, HIT = 30e-6, 150e-9
-"""The seconds of a read from a server, and from a copy, at least."""
+"""The part of the CPU time of the process that may be spent here; if it is more, the rate is halved."""
 
 TIMED: Final = 16
 """One event in so many is timed."""
@@ -68,8 +69,11 @@ TIMED: Final = 16
 WINDOW: Final = 600.0
 """The figures are those of the last one to two windows, in seconds."""
 
-PAUSE: Final = 30.0
+PAUSE: Final = 10.0
 """The seconds between two looks at the cost."""
+
+RANKED: Final = 1000
+"""How many times as long as it took to rank the copies, it is not done again."""
 
 GROWS: Final = 8
 """At the end of a window the rate is doubled if this many times as many names would still be few and cheap enough."""
@@ -117,13 +121,13 @@ class Advisor:
     def __init__(self, store: Store, counts: Counts, max_ttl: float, shift: int | None = None) -> None:
         self.store = store
         self.counts = counts
-        self.max_bytes = max_bytes = store.max_bytes
+        self.max_bytes = store.max_bytes
         self.max_ttl = max_ttl
         self.door = store.door is not None
         store.watcher = self
         self.fixed = shift is not None
         """Whether the rate stays as it is."""
-        self.first = shift if shift is not None else first_shift(max_bytes)
+        self.first = shift or 0
         self.least = 0
         self.guard = Guard()
         self.known: dict[str, Sampled] = {}
@@ -138,7 +142,9 @@ class Advisor:
         self.number = 0
         self.spent = 0.0
         """The seconds that were spent here since the cost was last looked at."""
-        self.turned = self.looked = self.rotated = clock()
+        self.used = process_time()
+        """The seconds of the process when the cost was last looked at."""
+        self.turned = self.looked = self.rotated = self.ranked = clock()
         self.begin(self.first, (0, 0))
 
     def counted(self) -> tuple[int, int]:
@@ -151,11 +157,10 @@ class Advisor:
         self.limit = limit_of(shift)
         self.known.clear()
         self.minis = [
-            Mini(int(self.max_bytes * factor), shift + coarser, at, self._gone, door=self.door)
+            Mini(self.max_bytes, factor, shift + coarser, at, self._gone, door=self.door)
             for at, (factor, coarser) in enumerate(zip(FACTORS, COARSER, strict=True))
         ]
         self._weigh_all()
-        self.checked = counted
         self.spans = [Span(*counted)]
 
     # --- what happens to the real store; each may be called by any thread -------------------------
@@ -335,13 +340,37 @@ class Advisor:
     # --- the listener's thread --------------------------------------------------------------------
 
     def turn(self, now: float) -> None:
-        """Do what is due: remove expired copies, look at the cost, begin a new window."""
+        """Do what is due: remove expired copies, rank those of the store, look at the cost, begin a new window."""
         if now < self.turned + TURN:
             return
         self.turned = now
-        looks = now >= self.looked + PAUSE
-        counted = self.counted() if looks else (0, 0)  # before the lock: it reads every copy
-        self._alone(self._turn, now, counted if looks else None)
+        # Both read every copy, so they are done before the lock is taken.
+        counted = self.counted() if now >= self.looked + PAUSE else None
+        if now >= self.ranked:
+            self.rank()
+        self._alone(self._turn, now, counted)
+
+    def rank(self) -> None:
+        """Find out which part of the hottest copies the sample has: of as many bytes as each of the smaller sizes."""
+        began, limit = thread_time(), self.limit
+        every, ours = dict[int, int](), dict[int, int]()
+        for entry in list(self.store.copies.values()):
+            hits, weight = entry.hits, entry.weight
+            every[hits] = every.get(hits, 0) + weight
+            if hash(entry.name) < limit:
+                ours[hits] = ours.get(hits, 0) + weight
+        whole = sum(ours.values()) / max(sum(every.values()), 1)
+        if whole:
+            self._alone(self._skew, limit, [share_of(every, ours, factor) / whole for factor in FACTORS if factor < 1])
+        took = thread_time() - began
+        self.spent += took
+        self.ranked = self.turned + RANKED * took
+
+    def _skew(self, limit: int, skews: Sequence[float]) -> None:
+        if limit == self.limit:
+            for mini, skew in zip(self.minis, skews, strict=False):
+                mini.skew = skew
+            self._suit()
 
     def _turn(self, now: float, counted: tuple[int, int] | None) -> None:
         for mini in self.minis:
@@ -351,10 +380,9 @@ class Advisor:
             self._look(now, counted)
 
     def _look(self, now: float, counted: tuple[int, int]) -> None:
-        hits, misses = (new - old for new, old in zip(counted, self.checked, strict=True))
         spent, self.spent = self.spent, 0.0
-        self.checked = counted
-        allowed = SHARE * (hits * HIT + misses * MISS)
+        used, self.used = self.used, process_time()
+        allowed = SHARE * (self.used - used)
         ends = now >= self.rotated + WINDOW
         if ends:
             self.rotated = now
@@ -363,8 +391,8 @@ class Advisor:
             return
         if spent > max(allowed, LITTLE):
             if self.shift < LEAST:
-                self.least = self.shift + 1
                 self._lower()
+                self.least = self.shift
         elif ends and self.held * GROWS <= MOST and spent * GROWS < allowed and self.shift > self.least:
             self.begin(self.shift - 1, counted)
 
@@ -430,7 +458,16 @@ def estimate(misses: int, there: Sequence[float], here: Sequence[float]) -> tupl
     return all_there + part * (misses - all_here), error
 
 
-def first_shift(max_bytes: int) -> int:
-    """Return a rate, as a shift, with which stores of *max_bytes* and its multiples need less than `MOST` copies."""
-    copies = sum(max_bytes * factor / TYPICAL / 2**coarser for factor, coarser in zip(FACTORS, COARSER, strict=True))
-    return min(ceil(log2(max(copies / MOST, 1))), LEAST)
+def share_of(every: Mapping[int, int], ours: Mapping[int, int], part: float) -> float:
+    """Return our share of the hottest copies that take this *part* of all bytes.
+
+    *every* has the bytes of all copies by their hits, *ours* those of our copies.
+    """
+    room = wanted = part * sum(every.values())
+    found = 0.0
+    for hits in sorted(every, reverse=True):
+        if every[hits] >= room:
+            return (found + ours.get(hits, 0) * room / every[hits]) / wanted
+        room -= every[hits]
+        found += ours.get(hits, 0)
+    return 0.0

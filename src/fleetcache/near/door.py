@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import zip_longest
 from random import Random
 from typing import Final, TypeAlias
 
@@ -105,6 +106,21 @@ class Doorkeeper:
             else:
                 lefts[at] = tag
         return found
+
+    def half(self, max_bytes: int, limit: int) -> Doorkeeper:
+        """Return a doorkeeper for *max_bytes*, half as many, that knows the names whose hash is less than *limit*."""
+        made, most = Doorkeeper(max_bytes, 1), limit >> TAG
+
+        def kept(cells: array[int]) -> array[int]:
+            traces = [trace if trace < most else 0 for trace in cells]
+            middle = len(traces) // 2 or 1
+            return array(
+                "i", [one or other for one, other in zip_longest(traces[:middle], traces[middle:], fillvalue=0)]
+            )
+
+        lefts, rights, _, _ = self._table
+        made._table = made._of(kept(lefts), kept(rights))
+        return made
 
     def _of(self, lefts: array[int], rights: array[int]) -> Table:
         """Return the table of these cells."""

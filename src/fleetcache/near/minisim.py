@@ -115,13 +115,16 @@ class Simulated(Entry):
 
 
 class Mini(Store):
-    """A store of *size* bytes for all names, simulated with 2 ** -*shift* of them.
+    """A store of *factor* times *max_bytes* for all names, simulated with 2 ** -*shift* of them; the real store has *max_bytes*.
 
     *at* is its number in `Sampled.copies`; *gone* is called with a sampled name that it has evicted.
     """
 
-    def __init__(self, size: int, shift: int, at: int, gone: Callable[[Sampled], object], *, door: bool) -> None:
-        self.size = size
+    def __init__(
+        self, max_bytes: int, factor: float, shift: int, at: int, gone: Callable[[Sampled], object], *, door: bool
+    ) -> None:
+        self.size = size = int(max_bytes * factor)
+        self.factor = factor
         self.at = at
         self.shift = shift
         self.limit = limit_of(shift)
@@ -129,6 +132,8 @@ class Mini(Store):
         self.gone = gone
         self.real = 0
         """The bytes of the real store's copies of the sampled names."""
+        self.skew = 1.0
+        """How much larger the sample's part is of the hottest copies, of as many bytes as this size, than of all copies."""
         self.has_door = door
         super().__init__(size >> shift, self._new_door())
         self._scale(self.max_bytes)
@@ -148,15 +153,18 @@ class Mini(Store):
         return SCALED[self.shift]
 
     def suit(self, held: int) -> None:
-        """Take the part of *size* that the sampled names have of the *held* bytes of the real store.
+        """Take the part of *size* that the sampled names would have in a store of this size; the real store has *held* bytes.
 
         It differs by chance from the rate: the more of a large or often evicted entry's kind are in the sample, the more
-        room it needs.  So a simulation of the real size keeps as many bytes as the real store keeps of the sampled names.
+        room it needs.  So a simulation of the real size keeps as many bytes as the real store keeps of the sampled names,
+        and one of a smaller size as many as the hottest copies have of them.  What a larger store holds besides is not known.
         """
-        rate = 2.0**-self.shift
+        rate = share = 2.0**-self.shift
         if held and len(self.copies) >= TRUSTED:
-            rate = min(max(self.real / held, rate / 2), rate * 2)
-        self._scale(int(self.size * rate))
+            known = self.real / held
+            share = known * self.skew if self.factor <= 1 else (known + rate * (self.factor - 1)) / self.factor
+            share = min(max(share, rate / 2), rate * 2)
+        self._scale(int(self.size * share))
 
     def _scale(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -172,7 +180,9 @@ class Mini(Store):
         self.shift += 1
         self.limit = limit_of(self.shift)
         self._held += OWN >> self.shift
-        self.door = self._new_door()
+        self.skew = 1.0
+        if self.door is not None:
+            self.door = self.door.half(self.size >> self.shift, self.limit)
         self._scale(self.max_bytes // 2)
         for name in list(self.copies):
             if hash(name) >= self.limit:
