@@ -170,11 +170,14 @@ INTRODUCTION = """\
 What fleetcache costs next to its peers and to the *floor*: a bare socket with hiredis and pickle, which is the least
 that could do the work from Python (for `aget`, the same on one connection that all tasks share).
 
-Written by `{command}`.  Everything was measured in one run, in {rounds} rounds of short turns in random order.
-A ratio is the median over the rounds of two turns of the same round, which survives a noisy machine; the microseconds
-are this machine's.  "CPU" is what the whole client process spent, its own threads included.  Every contender gave back
-the right values first.  `fleetcache` is the Django backend, `fleetcache.Cache` the same without Django.  In the tables
-whose names begin with "Near" all caches answer from process memory, and the floor is a dict, a clock and pickle.
+Written by `{command}`: everything was measured in one run, in {rounds} rounds of short turns in random order.
+[Outages](outages.md#what-an-outage-costs) has the table of `make bench ONLY=outage`.
+
+- A *ratio* is the median over the rounds of two turns of the same round, so it survives a noisy machine. The microseconds are this machine's.
+- *CPU* is what the whole client process spent, its own threads included.
+- Every contender had to give back the right values first.
+- `fleetcache` is the Django backend, `fleetcache.Cache` the same without Django.
+- In the tables whose names begin with "Near" all caches answer from the memory of the process, and the floor is a dict, a clock and pickle.
 
 {circumstances}
 """
