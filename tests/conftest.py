@@ -34,9 +34,8 @@ from fleetcache.testing.servers import EmbeddedServer
 
 pytest_plugins = ("tests.selection",)
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # of a shell's background job; programs that tests start would inherit it
+# A shell's background job ignores SIGINT, and so would the programs that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 tracing._allowed = ()  # a tool that one test imports must not watch the caches of the others
