@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import fleetcache
 from fleetcache import Cache
 from fleetcache.client import HerdClient, SentinelClient, ShardClient
 from fleetcache.locks.lock import Lock
@@ -85,6 +86,11 @@ def test_names_of_a_cache(kind):
     names = public(kind("memory://"))
 
     assert names - two_faced(names) == ATTRIBUTES | METHODS | FOR_CLIENTS
+
+
+def test_names_of_the_default_cache():
+    """``fleetcache.cache`` shows the operations of the cache that it stands for, configured or not."""
+    assert two_faced(public(fleetcache.cache)) == two_faced(public(Cache))
 
 
 def test_names_of_clients():

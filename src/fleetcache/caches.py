@@ -117,6 +117,9 @@ class CacheProxy:
     def __getattr__(self, name: str) -> Any:
         return getattr(caches[DEFAULT_ALIAS], name)
 
+    def __dir__(self) -> list[str]:
+        return dir(Cache)
+
     def __contains__(self, key: Any) -> bool:
         return key in caches[DEFAULT_ALIAS]
 

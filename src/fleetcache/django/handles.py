@@ -32,6 +32,7 @@ class Caches(Protocol):
 _found: Any = (_cache, _caches)
 
 cache: RedisCache
+"""``django.core.cache.cache``, typed: the default cache of the current thread or task."""
 caches: Caches
+"""``django.core.cache.caches``, typed: the caches of the current thread or task, by their aliases."""
 cache, caches = _found
-"""Django's own objects: they stand for the caches of the current thread or task."""
