@@ -342,6 +342,14 @@ def test_messages_name_extras() -> None:
     assert named <= EXTRAS
 
 
+def test_the_newest_release_is_in_the_changelog() -> None:
+    """The first release that CHANGELOG.md describes is that of pyproject.toml, with a date, below what is not released."""
+    titles = re.findall(r"^## (.+)$", (HOME / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert titles[0] == "Unreleased"
+    assert re.fullmatch(rf"{re.escape(PROJECT['version'])} - \d{{4}}-\d\d-\d\d", titles[1])
+
+
 def test_readme_is_short() -> None:
     """README leads a newcomer to two commands, within 150 lines."""
     lines = (HOME / "README.md").read_text().splitlines()

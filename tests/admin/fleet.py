@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.metadata import version
 from random import Random
 from typing import Any
 
@@ -138,7 +139,7 @@ def publish(
         facts = {
             "host": host,
             "pid": pid,
-            "version": "0.0.9" if mixed and place % 50 == 49 else "0.1.0",
+            "version": "0.0.9" if mixed and place % 50 == 49 else version("fleetcache"),
             "digest": "77aa01c2d3e4" if mixed and place % 40 == 39 else "4be19f0a6c55",
             "started": now - seconds,
             "at": now - random.uniform(0, 9),

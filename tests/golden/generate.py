@@ -181,7 +181,7 @@ def django() -> Iterator[Entry | None]:
 
 def fleetcache() -> Iterator[Entry | None]:
     """What this checkout writes."""
-    codecs = import_module("fleetcache.codec")
+    codecs = import_module("fleetcache.codec.payloads")
     serializers = import_module("fleetcache.codec.serializers")
     compressors = import_module("fleetcache.codec.compressors")
     ours = [*SERIALIZERS, "MsgspecSerializer", "MsgspecJSONSerializer"]
