@@ -109,11 +109,12 @@ def hot(found: Mapping[str, Rows]) -> list[Panel]:
 TASKS = "Awaiting: thousand aget per second"
 
 
-def labels(found: Mapping[str, Rows]) -> set[str]:
-    """Return what is written at the bars and lines of all plots."""
-    bars = {bar.label for drawn in BARS.values() for shown in drawn.panels(found) for bar in shown.bars}
-    return bars | {
-        f"{name} {list(row.values())[-1]}" for name, row in found[TASKS].items() if name != "fleetcache.Cache"
+def labels(found: Mapping[str, Rows]) -> dict[str, list[str]]:
+    """Return what is written at the bars or lines of each plot."""
+    ends = {name: list(row.values())[-1] for name, row in found[TASKS].items() if name != "fleetcache.Cache"}
+    return {
+        "performance-aget": [f"{name} {end}" for name, end in ends.items()],
+        **{name: [bar.label for shown in plot.panels(found) for bar in shown.bars] for name, plot in BARS.items()},
     }
 
 
