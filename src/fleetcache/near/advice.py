@@ -6,8 +6,8 @@ chooses the sample, brings every read of it to the simulations, and turns their 
 *The sample* are the names whose hash is below a limit.  It is Python's own hash, whose secret differs between
 processes: each process has another sample, so the mean over a fleet is better than each part.  A hash that is the same
 in all processes would be needed only to join their streams.  The high bits decide, because the low bits select the cells of
-ghosts and doorkeepers.  All names are the sample at first; when the simulations have `MOST` copies, or when they cost more than
-`SHARE` of the process's time, half of the sample is left out.
+ghosts and doorkeepers.  When the simulations have `MOST` copies, or when they cost more than `SHARE` of the process's time,
+half of the sample is left out.
 
 *Reads.*  A hit is counted by its copy, as ever.  The simulations read that counter when they inspect a copy, so the hits on a name
 that has a copy in every simulated store need no report.  If a store lacks the name, its real copy is watched: the next hit takes
@@ -33,7 +33,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import hypot, inf, sqrt
+from math import ceil, hypot, inf, log2, sqrt
 from statistics import stdev
 from time import process_time, thread_time
 from typing import Any, Final
@@ -59,6 +59,9 @@ LEAST: Final = SHIFTS - COARSER[-1]
 
 MOST: Final = 4096
 """How many simulated copies there are at most, in all sizes together; about 300 bytes each."""
+
+TYPICAL: Final = 1000
+"""The bytes of a copy, from which the first rate is guessed."""
 
 SHARE: Final = 0.01
 """The part of the CPU time of the process that may be spent here; if it is more, the rate is halved."""
@@ -127,7 +130,7 @@ class Advisor:
         store.watcher = self
         self.fixed = shift is not None
         """Whether the rate stays as it is."""
-        self.first = shift or 0
+        self.first = shift if shift is not None else first_shift(self.max_bytes)
         self.least = 0
         self.guard = Guard()
         self.known: dict[str, Sampled] = {}
@@ -362,9 +365,8 @@ class Advisor:
         whole = sum(ours.values()) / max(sum(every.values()), 1)
         if whole:
             self._alone(self._skew, limit, [share_of(every, ours, factor) / whole for factor in FACTORS if factor < 1])
-        took = thread_time() - began
-        self.spent += took
-        self.ranked = self.turned + RANKED * took
+        # It takes a part of the time that no rate would lower, so it is not added to what was spent.
+        self.ranked = self.turned + RANKED * (thread_time() - began)
 
     def _skew(self, limit: int, skews: Sequence[float]) -> None:
         if limit == self.limit:
@@ -456,6 +458,12 @@ def estimate(misses: int, there: Sequence[float], here: Sequence[float]) -> tupl
     # The groups differ by chance alone, so their differences show how far the sum may be off.
     error = stdev([one - part * other for one, other in zip(there, here, strict=True)]) * sqrt(len(there))
     return all_there + part * (misses - all_here), error
+
+
+def first_shift(max_bytes: int) -> int:
+    """Return a rate, as a shift, with which stores of *max_bytes* and its multiples need less than `MOST` copies."""
+    copies = sum(max_bytes * factor / TYPICAL / 2**coarser for factor, coarser in zip(FACTORS, COARSER, strict=True))
+    return min(ceil(log2(max(copies / MOST, 1))), LEAST)
 
 
 def share_of(every: Mapping[int, int], ours: Mapping[int, int], part: float) -> float:
