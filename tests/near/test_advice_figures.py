@@ -215,7 +215,7 @@ def test_misses_are_estimated_as_a_difference(
 @pytest.fixture
 def full() -> Bench:
     """A store with room for all of 500 names, which are read again and again."""
-    bench = Bench(10_000_000, advised=True)
+    bench = Bench(3_000_000, advised=True)
     for _ in range(40):
         for number in range(500):
             bench.read(f"page:{number}")

@@ -60,8 +60,8 @@ LEAST: Final = SHIFTS - COARSER[-1]
 MOST: Final = 4096
 """How many simulated copies there are at most, in all sizes together; about 300 bytes each."""
 
-TYPICAL: Final = 1000
-"""The bytes of a copy, from which the first rate is guessed."""
+LARGE: Final = 4000
+"""The bytes of a copy, from which the first rate is guessed: more than usual, because a rate is sooner lowered than raised."""
 
 SHARE: Final = 0.01
 """The part of the CPU time of the process that may be spent here; if it is more, the rate is halved."""
@@ -461,8 +461,8 @@ def estimate(misses: int, there: Sequence[float], here: Sequence[float]) -> tupl
 
 
 def first_shift(max_bytes: int) -> int:
-    """Return a rate, as a shift, with which stores of *max_bytes* and its multiples need less than `MOST` copies."""
-    copies = sum(max_bytes * factor / TYPICAL / 2**coarser for factor, coarser in zip(FACTORS, COARSER, strict=True))
+    """Return a rate, as a shift, with which stores of *max_bytes* and its multiples need less than `MOST` large copies."""
+    copies = sum(max_bytes * factor / LARGE / 2**coarser for factor, coarser in zip(FACTORS, COARSER, strict=True))
     return min(ceil(log2(max(copies / MOST, 1))), LEAST)
 
 
