@@ -6,8 +6,10 @@ import inspect
 import logging
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from redis.exceptions import LockError
 from tests.faces import Face, settled
 from tests.operations import ABSENT, PAGES
 
@@ -99,6 +101,9 @@ async def test_pipelines_and_locks(nowhere, face):
     assert await lock.acquire() is False
     assert await lock.locked() is False
     assert await lock.owned() is False
+    with pytest.raises(LockError, match=f"the server is away or refused: .*{urlsplit(nowhere).port}"):
+        async with lock:
+            pass
 
 
 async def test_the_whole_table_in_a_stopped_server(face, mortal):

@@ -282,7 +282,7 @@ class Lock(Twinned):
         end = end_of_token()
         if mine is not None:
             LEFTOVERS.forget(mine)
-        asked = False
+        asked, self.local.trouble = False, ""
         try:
             while True:
                 asked, since = True, monotonic()
@@ -301,7 +301,9 @@ class Lock(Twinned):
                 else:
                     await self._give_back(end.encode(), error, c.RELEASE_ENDING)
             if isinstance(error, TROUBLE):
-                return bool(self._waiting()._instead(error, False, ((c.ACQUIRE, self.name),)))
+                ignored = bool(self._waiting()._instead(error, False, ((c.ACQUIRE, self.name),)))
+                self.local.trouble = str(error)
+                return ignored
             raise
 
     def acquire(
@@ -433,10 +435,17 @@ class Lock(Twinned):
 
     owned = twin.blocking(aowned)
 
+    def _not_acquired(self) -> LockError:
+        """Return the error of a ``with`` whose lock is not held: another caller has it, or the server is away."""
+        trouble: str = getattr(self.local, "trouble", "")
+        if trouble:
+            return LockError(f"The lock is not held, because the server is away or refused: {trouble}", self.name)
+        return LockError("Unable to acquire lock within the time specified", self.name)
+
     def __enter__(self) -> Self:
         if self.acquire():
             return self
-        raise LockError("Unable to acquire lock within the time specified", self.name)
+        raise self._not_acquired()
 
     @Leaving
     def __exit__(self, *_: object) -> None:
@@ -446,7 +455,7 @@ class Lock(Twinned):
     async def __aenter__(self) -> Self:
         if await self.aacquire():
             return self
-        raise LockError("Unable to acquire lock within the time specified", self.name)
+        raise self._not_acquired()
 
     @Leaving
     async def __aexit__(self, *_: object) -> None:
