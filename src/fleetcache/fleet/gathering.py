@@ -119,7 +119,8 @@ async def _parts(cache: Any, prefix: str, missing: list[str]) -> dict[int, tuple
             else:
                 failed.setdefault(_why(reply), []).append(part + 1)
         missing += [
-            f"the processes in {_named(numbers)}, on {server.address}: {why}" for why, numbers in failed.items()
+            f"the processes in {_named(numbers)}, on {places.named_once(server.address, why)}"
+            for why, numbers in failed.items()
         ]
     return found
 
@@ -137,8 +138,10 @@ async def _workers(cache: Any, part: int, server: Server, names: Sequence[bytes]
         page = names[begin : begin + PAGE]
         (reply,) = await _replies(cache, server, [(places.READ, *page)])
         if not isinstance(reply, list) or len(reply) != len(page):
-            where = f"part {part + 1} of {places.PARTS}, on {server.address}"
-            missing.append(f"{len(names) - begin} processes in {where}: {_why(reply)}")
+            where = f"part {part + 1} of {places.PARTS}"
+            missing.append(
+                f"{len(names) - begin} processes in {where}, on {places.named_once(server.address, _why(reply))}"
+            )
             break
         for name, data in zip(page, reply, strict=True):
             if data is None:

@@ -117,13 +117,13 @@ async def _page(cache: Any, server: Server, numbers: list[int]) -> dict[int, Per
         replies = await cache._runtime.exchange(server, commands)
     except (RedisError, FleetcacheError) as error:
         replies = [error] * len(numbers)
-    return {number: _period(number, reply) for number, reply in zip(numbers, replies, strict=True)}
+    return {number: _period(server, number, reply) for number, reply in zip(numbers, replies, strict=True)}
 
 
-def _period(number: int, reply: Any) -> Period:
+def _period(server: Server, number: int, reply: Any) -> Period:
     at = number * places.PERIOD
     if isinstance(reply, Exception):
-        return Period(at=at, missing=str(reply))
+        return Period(at=at, missing=places.named_once(server.address, str(reply)))
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=False)
     groups: dict[str, dict[str, float]] = {}
     errors = 0

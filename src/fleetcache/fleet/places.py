@@ -61,3 +61,10 @@ def all_fit(replies: Sequence[Any]) -> None:
     """Raise the first refusal among *replies*."""
     for reply in replies:
         fits(reply, object)
+
+
+def named_once(address: str, why: str) -> str:
+    """Return the *address* of a server and the text of its error, *why*, which may name the address itself, even twice."""
+    place = address.partition("/")[0]
+    why = why.removeprefix(f"{address}: ")
+    return f"{address}: {why.replace(f' connecting to {place}.', ' connecting.') if place else why}"
