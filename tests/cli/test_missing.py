@@ -197,8 +197,12 @@ def test_nothing_is_there(say, site, key):
 
     assert "No similar name was found." in said.out
     assert "an entry lives for 300 s (TIMEOUT)" in said.out
-    assert "evicted no entry since it started" in said.out
-    assert "It was deleted, or clear() was called, or nobody has stored it yet." in said.out
+    fact, guesses = said.out.split("\nPerhaps:\n")
+    assert fact.endswith("The server has evicted no entry since it started.\n")
+    assert all(" may " in guess or "perhaps" in guess for guess in guesses.splitlines())
+    assert "It may have expired: " in guesses
+    assert "evicted" not in guesses
+    assert "It may have been deleted, also by clear(), or was perhaps never stored." in guesses
     assert f"no name there begins with '{site.cache.key_prefix}:1:'" in said.out
     assert "no name there begins with 'nobody:1:'. The database is empty." in empty.out
     assert "an entry lives for 77 s" in empty.out

@@ -64,6 +64,7 @@ def _document(found: Search) -> dict[str, Any]:
             "refused": found.refused,
         },
         "perhaps": found.perhaps,
+        "facts": found.facts,
     }
 
 
@@ -91,5 +92,6 @@ def _text(call: Call, found: Search) -> str:
     elif call.arguments.search and not found.complete:
         part = f"{count(found.scanned)} of {count(found.total)} names were looked through"
         lines.append(f"The search is not complete: {part}. Give --search 60 to search for a minute.")
-    lines += ["", "Otherwise:" if found.alike else "Perhaps:", *(f"  {reason}" for reason in found.perhaps)]
+    lines += [visible(fact) for fact in found.facts]
+    lines += ["", "Otherwise, perhaps:" if found.alike else "Perhaps:", *(f"  {reason}" for reason in found.perhaps)]
     return "\n".join(lines)

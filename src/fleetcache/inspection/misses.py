@@ -78,6 +78,8 @@ class Search:
     """Why the user may not search."""
     perhaps: list[str] = field(default_factory=list)
     """What else may be the cause, each a sentence."""
+    facts: list[str] = field(default_factory=list)
+    """What is known and rules a cause out, each a sentence."""
 
 
 # --- an entry that is there -----------------------------------------------------------------------
@@ -130,7 +132,7 @@ def search(
     except ResponseError as error:
         found.refused, found.complete = str(error), False
     found.alike = list({each.name + each.how: each for each in found.alike}.values())[:ENOUGH]
-    found.perhaps += _perhaps(still, server)
+    _add_causes(found, still, server)
     return found
 
 
@@ -140,7 +142,7 @@ def _own(cache: Cache, found: Search) -> Iterator[str]:
     mine = f"{found.prefix}:{found.version}:"
     if begins.complete and mine not in begins.counts:
         others = f"Names there begin with {begins}." if begins.counts else "The database is empty."
-        yield f"KEY_PREFIX, VERSION or the database is another one: no name there begins with {mine!r}. {others}"
+        yield f"KEY_PREFIX, VERSION or the database may be another one: no name there begins with {mine!r}. {others}"
 
 
 @dataclass
@@ -292,22 +294,27 @@ async def _exists(cache: Cache, name: bytes) -> bool:
     return bool(found == 1)
 
 
-def _perhaps(cache: Cache, server: Any) -> Iterator[str]:
-    """Yield what else may have happened to an entry that nobody finds."""
+def _add_causes(found: Search, cache: Cache, server: Any) -> None:
+    """Add what else may have happened to an entry that nobody finds, and what has not."""
     timeout = cache.settings.timeout
     if timeout is not None:
-        yield f"It has expired: an entry lives for {timeout:g} s (TIMEOUT) unless its writer says otherwise."
+        found.perhaps.append(
+            f"It may have expired: an entry lives for {timeout:g} s (TIMEOUT) unless its writer says otherwise."
+        )
     if getattr(server, "remote", None) is not None:
         with suppress(*TROUBLE, RedisError, FleetcacheError, OSError), line_to(server.remote) as line:
             stats, memory = line.ask(("INFO", "stats"), ("INFO", "memory"))
             if not isinstance(stats, Exception) and not isinstance(memory, Exception):
-                yield _evictions(facts_in(stats), facts_in(memory))
-    yield "It was deleted, or clear() was called, or nobody has stored it yet."
+                _add_evictions(found, facts_in(stats), facts_in(memory))
+    found.perhaps.append("It may have been deleted, also by clear(), or was perhaps never stored.")
 
 
-def _evictions(stats: Mapping[str, str], memory: Mapping[str, str]) -> str:
+def _add_evictions(found: Search, stats: Mapping[str, str], memory: Mapping[str, str]) -> None:
     evicted = int(stats.get("evicted_keys", "0") or 0)
     if not evicted:
-        return "The server did not evict it: it has evicted no entry since it started."
+        found.facts.append("The server has evicted no entry since it started.")
+        return
     policy = memory.get("maxmemory_policy", "")
-    return f"The server evicted it: it has evicted {evicted:,} entries since it started, because maxmemory is reached ({policy})."
+    found.perhaps.append(
+        f"It may have been evicted: the server has evicted {evicted:,} entries since it started, because maxmemory is reached ({policy})."
+    )
