@@ -40,7 +40,10 @@ def _shared(examination: Examination, found: Sample) -> Iterator[Finding]:
         return
     count = found.foreign.total()
     names = ", ".join(name for name, _ in found.foreign.most_common(5))
-    what = f"{count} of {found.seen} names do not belong to a cache of these settings, such as {names}"
+    what = (
+        f"{count} of {found.seen} names are not this cache's, such as {names}: "
+        "another program's, or the site's own, written with get_redis_connection"
+    )
     if clears_all(examination):
         advice = (
             "clear() removes these entries too. Set a KEY_PREFIX, or CLEAR = 'prefix', or use a database of its own."

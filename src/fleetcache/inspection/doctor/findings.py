@@ -120,7 +120,7 @@ KINDS: Mapping[str, Kind] = {
     "clear-removes-all": Kind("warning", "`clear()` of one of these caches removes the entries of all."),
     "names-shared": Kind("warning", "The same key names the same entry in both caches."),
     # entries
-    "database-shared": Kind("info", "Other programs use this database."),
+    "database-shared": Kind("info", "The database has names that are not this cache's."),
     "timeout-missing": Kind("info", "Entries without a timeout stay until they are evicted or deleted."),
     "pickles-found": Kind(
         "warning",
