@@ -49,6 +49,31 @@ def test_page_renders(address: str, driver: Any, page: str) -> None:
     assert driver.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def test_wide_tables_fit_or_scroll(address: str, driver: Any) -> None:
+    """In a window of 1200 pixels the table of groups is as wide as the page; what is wider scrolls by itself."""
+    from django.core.cache import caches
+
+    for number in range(3):
+        caches["other"].get_or_set(f"products:{number % 2}", lambda: "a" * 2000)
+    driver.get(f"{address}/admin/fleetcache/groups/?cache=other")
+    usual = driver.execute_script(ROOM)
+    assert usual["wide"] <= usual["room"], usual
+
+    driver.get(f"{address}/admin/fleetcache/groups/?cache=default")
+    driver.execute_script("document.querySelector('.fc-scroll td').textContent = 'g'.repeat(300)")
+    large = driver.execute_script(ROOM)
+    assert large["wide"] > large["room"]
+    assert large["moved"] == large["wide"] - large["room"]
+
+
+ROOM = """
+const box = document.querySelector(".fc-scroll");
+box.style.width = "806px";  // what the sidebar leaves of 1200
+box.scrollLeft = 1e6;
+return {wide: box.scrollWidth, room: box.clientWidth, moved: box.scrollLeft};
+"""
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_page_is_dark(address: str, driver: Any, page: str) -> None:
     """Where the browser prefers dark pages, all text stands out from what is behind it, and so it does in light ones."""

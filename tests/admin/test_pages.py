@@ -139,6 +139,33 @@ def test_history_is_drawn(valkey: Any) -> None:
             assert re.search(r'aria-label="\d\d\.\d % of [\d,]+ reads found a value: \d', content)
 
 
+def test_a_history_that_has_just_begun(valkey: Any) -> None:
+    """An empty chart of hit ratios says why; a site with one worker has no sums of "workers"."""
+    with site({"default": of(valkey.url(10), STATS={"PUBLISH": 60})}):
+        from django.core.cache import caches
+
+        caches["default"].get("users:1")
+        browser = client("view_cache")
+        assert "The first point comes after five minutes of reads." in see(browser, "overview")
+        assert "Sums of the one worker that runs now, since it began." in see(browser, "groups")
+
+        tell_history(caches["default"], 6)
+        publish(caches["default"], 2)
+        assert "The first point" not in see(browser, "overview")
+        assert "Sums of the 3 workers that run now, each since it began." in see(browser, "groups")
+
+
+def test_groups_have_a_hit_ratio(valkey: Any) -> None:
+    """Near, server and stale reads together are the hits, by which groups can be sorted."""
+    with site({"default": of(valkey.url(11))}):
+        from django.core.cache import caches
+
+        publish(caches["default"], 3, mixed=False)
+
+        assert re.search(r"missed 60\.\d % 20\.\d % 38\.\d % 2\.\d % 40\.\d %", see(client("view_cache"), "groups"))
+        assert _groups("found")[0] == "search"
+
+
 def test_leases_and_locks_are_found(valkey: Any) -> None:
     """A load that runs and a lock that is held are shown with the time that is left; entries that look alike are not."""
     with site({"default": of(valkey.url(10)), "other": of(valkey.url(10))}):

@@ -34,6 +34,11 @@ class Group(NamedTuple):
         return sum(self.get(level) for level in charts.LEVELS)
 
     @property
+    def found(self) -> float:
+        """Reads that found a value."""
+        return self.reads - self.get("missed")
+
+    @property
     def cost(self) -> float | None:
         """The mean time of a load in seconds, None if nothing was loaded."""
         return self.get("load_seconds") / self.get("loads") if self.get("loads") else None
@@ -64,13 +69,15 @@ def _bar(group: Group) -> Any:
     if not group.reads:
         return ""
     label = ", ".join(f"{showing.percent(group.get(level), group.reads)} {level}" for level in charts.LEVELS)
-    return charts.bar(group.sums, label, width=100)
+    return charts.bar(group.sums, label, width=60)
 
 
 COLUMNS = (
     Column("group", "Group", lambda group: group.name, lambda group: group.name),
     Column("reads", "Reads", lambda group: showing.number(int(group.reads)), lambda group: group.reads, figure=True),
     Column("split", "", _bar),
+    Column("found", "Hits", lambda group: showing.percent(group.found, group.reads), lambda group: group.found / group.reads if group.reads else None,
+           "Reads that found a value: near, server and stale", figure=True),
     _level("near", "Near", "Reads that a copy in the process answered"),
     _level("server", "Server", "Reads that a server answered"),
     _level("stale", "Stale", "Reads that returned an old value"),

@@ -97,8 +97,19 @@ def _reads(fleet: Fleet, periods: Sequence[Period], hours: int) -> dict[str, Any
         "columns": charts.columns(
             past, f"Reads in each five minutes of the last {hours} h, by where they found a value"
         ),
+        "soon": _soon(fleet, periods),
         "line": charts.line([period.hit_ratio for period in periods], f"Hit ratio over the last {hours} h", most=1.0),
     }
+
+
+def _soon(fleet: Fleet, periods: Sequence[Period]) -> str:
+    """Return why there is no line of hit ratios yet; "" if there is one."""
+    # The last period is not over: alone it is a single point at the edge of the picture.
+    if any(period.hit_ratio is not None for period in periods[:-1]):
+        return ""
+    if not any(worker.interval for worker in fleet.workers):
+        return "There is no history: no process publishes its figures."
+    return "The first point comes after five minutes of reads."
 
 
 def _figures(fleet: Fleet, periods: Sequence[Period]) -> dict[str, Any]:
