@@ -28,6 +28,7 @@ from fleetcache.fleet.figures import total
 from fleetcache.inspection.keys import masked_key
 from fleetcache.inspection.rates import Rates
 from fleetcache.testing import cluster
+from fleetcache.testing.servers import free_ports
 
 
 def publish(site: Site, **parts) -> None:
@@ -100,6 +101,47 @@ def test_for_people(say, site):
     ):
         assert re.search(rf"^ +{row}$", said.out, re.MULTILINE), row
     assert re.search(r"^users +10 +90.0 % +60.0 % ", said.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "figures, saved",
+    [
+        ({"missed": 3, "loads": 3, "load_seconds": 0.606}, "0 s: no loaded value was read again yet"),
+        ({"missed": 3}, "not known: nothing was loaded by get_or_set or @cached"),
+    ],
+    ids=["loaded", "not loaded"],
+)
+def test_why_nothing_is_saved(say, site, figures, saved):
+    """Values that were loaded, but not read again, are not called unknown."""
+    publish(site, groups={"users": group(**figures)})
+
+    assert re.search(rf"^ +saved +{saved}$", say(*site.run("stats")).out, re.MULTILINE)
+
+
+def test_times_have_a_zone(say, site, monkeypatch):
+    """Each time says its zone: its abbreviation, or its offset where it has none."""
+    publish(site)
+    for zone, shown in (("EST5", "EST"), ("<+03>-3", "[+]03")):
+        with monkeypatch.context() as patched:
+            patched.setenv("TZ", zone)
+            time.tzset()
+            said, rates = say(*site.run("stats")), say(*site.run("top", "--once", "--interval", "0.1"))
+        time.tzset()
+
+        assert re.search(rf"counted since [\d-]+ [\d:]+ {shown}, for", said.out)
+        assert re.search(rf"1 process   [\d:]+ {shown}$", rates.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("words", [("stats",), ("stats", "--since", "1h"), ("top", "--once")], ids=" ".join)
+def test_a_server_that_is_away_is_named_once(say, words):
+    """The error of a server names its address, and the line about it does not repeat that."""
+    (port,) = free_ports(1)
+
+    said = say(*words, "--url", f"redis://127.0.0.1:{port}/3")
+
+    assert said.code == 2
+    assert said.err.count(f"127.0.0.1:{port}") == 1
+    assert f"127.0.0.1:{port}/3: Error 111 connecting. Connection refused." in said.err
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,16 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(at: float) -> str:
-    """Return seconds since 1970 as a date and a time of this machine's zone."""
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """Return seconds since 1970 as a date, a time and the zone: that of Django's TIME_ZONE, else of this machine."""
+    return f"{datetime.fromtimestamp(at).astimezone():%Y-%m-%d} {time_of_day(at)}"
+
+
+def time_of_day(at: float) -> str:
+    """Return the time and the zone of `moment`, without the date."""
+    then = datetime.fromtimestamp(at).astimezone()
+    name = then.tzname() or ""
+    # Windows has no abbreviations: its names are whole phrases.
+    return f"{then:%H:%M:%S} {name if name and ' ' not in name else f'{then:%z}'}"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, indent: str = "") -> str:

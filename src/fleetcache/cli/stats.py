@@ -165,15 +165,19 @@ def _reads(groups: Any) -> list[tuple[str, str]]:
             "loads",
             f"{count(loads)}{mean}; {count(sums.get('load_errors', 0))} failed, {count(sums.get('joined', 0))} waited for another's",
         ),
-        (
-            "saved",
-            f"{duration(sums.get('saved', 0))} of loading"
-            if sums.get("saved")
-            else "not known: nothing was loaded by get_or_set or @cached",
-        ),
+        ("saved", _saved(sums)),
         ("writes", f"{count(sums.get('writes', 0))}, {count(sums.get('deletes', 0))} deletes"),
         ("bytes", f"{size(sums.get('bytes_read', 0))} read, {size(sums.get('bytes_written', 0))} written"),
     ]
+
+
+def _saved(sums: Mapping[str, Any]) -> str:
+    """Return how many seconds of loading *sums* saved, or why none."""
+    if sums.get("saved"):
+        return f"{duration(sums['saved'])} of loading"
+    if sums.get("loads"):
+        return "0 s: no loaded value was read again yet"
+    return "not known: nothing was loaded by get_or_set or @cached"
 
 
 def _state(call: Call, totals: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -232,7 +236,7 @@ def group_rows(groups: Mapping[str, Mapping[str, float]]) -> str:
                 count(loads),
                 duration(sums.get("load_seconds", 0) / loads) if loads else "-",
                 count(sums.get("load_errors", 0)),
-                duration(sums.get("saved", 0)) if sums.get("saved") else "-",
+                duration(sums.get("saved", 0)) if loads or sums.get("saved") else "-",
                 size(sums["bytes_read"]) if "bytes_read" in sums else "-",
                 size(sums["bytes_written"]) if "bytes_written" in sums else "-",
             )

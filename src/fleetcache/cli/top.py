@@ -9,7 +9,7 @@ from typing import Any
 
 from fleetcache.cli.calls import FINDING, FINE, Call
 from fleetcache.cli.parsing import Table, span
-from fleetcache.cli.showing import count, cut, duration, share, size, table, visible
+from fleetcache.cli.showing import count, cut, duration, share, size, table, time_of_day, visible
 from fleetcache.cli.stats import NOBODY
 from fleetcache.cli.terminal import Screen
 from fleetcache.fleet import Fleet, gather
@@ -117,7 +117,7 @@ def _patience(fleet: Fleet) -> float:
 def lines(call: Call, fleet: Fleet, pace: Pace, view: str, rows: int | None, *, once: bool = False) -> list[str]:
     """Return the lines of a screen, *rows* at most; *once* if no other screen follows."""
     totals = pace.totals
-    when = time.strftime("%H:%M:%S", time.localtime(fleet.at))
+    when = time_of_day(fleet.at)
     processes = f"{count(len(fleet.workers))} process{'' if len(fleet.workers) == 1 else 'es'}"
     found = [call.painted(f"fleetcache top   {place(call)}   {processes}   {when}", strong=True)]
     reads = totals.get("reads", 0.0)
