@@ -149,6 +149,85 @@ def test_an_unknown_setting():
     )
 
 
+SETTINGS = ["TIMEOUT", "VERSION", "KEY_PREFIX", "KEY_FUNCTION", "REVERSE_KEY_FUNCTION", "LOCATION", "BACKEND"]
+
+
+@pytest.mark.parametrize("spelt", [str.upper, str.lower, str.title])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_among_the_options(name, spelt):
+    """However it is spelt, the error says that it stands beside OPTIONS, and proposes no option that looks like it."""
+    message = refusal("memory://", OPTIONS={spelt(name): 2})
+
+    assert message == (
+        f"CACHES['pages']['OPTIONS']: unknown option '{spelt(name)}'. {name} stands beside OPTIONS, not in it: "
+        f"{{'{name}': …, 'OPTIONS': {{…}}}}. `fleetcache docs settings` lists all options"
+    )
+
+
+@pytest.mark.parametrize(
+    "params, advice",
+    [
+        ({"OPTIONS": {"OPTIONS": {}}}, "'OPTIONS'. Write its options into the outer OPTIONS."),
+        ({"OPTIONS": {"max_entries": 9}}, "'max_entries'. fleetcache has nothing to cull. Leave MAX_ENTRIES out."),
+        ({"MAX_ENTRIES": 9}, "'MAX_ENTRIES'. fleetcache has nothing to cull. Leave MAX_ENTRIES out."),
+        ({"cull_frequency": 9}, "'cull_frequency'. fleetcache has nothing to cull. Leave CULL_FREQUENCY out."),
+        ({"ignore_exceptions": 1}, "'ignore_exceptions'. It is an option: {'OPTIONS': {'IGNORE_EXCEPTIONS': …}}"),
+        ({"serializer": "json"}, "'serializer'. It is an option: {'OPTIONS': {'serializer': …}}"),
+        ({"db": 1}, "'db'. It is an option: {'OPTIONS': {'db': …}}"),
+        ({"backend": "x"}, "'backend'. Did you mean 'BACKEND'?"),
+    ],
+    ids=repr,
+)
+def test_a_name_in_a_wrong_place(params, advice):
+    """Options beside OPTIONS, and what Django's own caches read, have advice of their own."""
+    assert advice in refusal("memory://", **params)
+
+
+@pytest.mark.parametrize("spelt", [str.upper, str.lower])
+@pytest.mark.parametrize(
+    "name, place",
+    [
+        *((name, f"a setting, which stands beside LOCATION: {{'{name}': …}}") for name in SETTINGS[:5]),
+        *(
+            (name, f"an option, which stands in OPTIONS: {{'OPTIONS': {{'{name}': …}}}}")
+            for name in ("IGNORE_EXCEPTIONS", "NEAR", "SERIALIZER")
+        ),
+    ],
+)
+def test_a_setting_in_the_url_of_a_location(name, place, spelt):
+    """The error says where it stands, and who reads it from a URL; that one does read it."""
+    url = f"redis://:{SECRET}@host/1?{spelt(name)}=5"
+    with pytest.raises(SettingsError) as caught:
+        Cache(url)
+
+    advice = (
+        f"unknown parameter '{spelt(name)}'. {name} is {place}; or use Cache.from_url, which reads all settings from"
+    )
+    assert advice in str(caught.value)
+    assert SECRET not in str(caught.value)
+    location, params = from_url(url.replace(name, name.lower()))
+    read = {setting.upper(): value for setting, value in (params | params["OPTIONS"]).items()}
+    assert (location, str(read[name])) == (f"redis://:{SECRET}@host/1", "5")
+
+
+@pytest.mark.parametrize(
+    "parameter, advice",
+    [
+        ("TIMEOUT=5", "'TIMEOUT'. Did you mean 'timeout'?"),
+        ("location=x", "'location'. The URL itself is the LOCATION."),
+        ("OPTIONS=x", "'OPTIONS'. Write each option as a parameter: ignore_exceptions=yes."),
+        ("backend=x", "'backend'. A URL has no BACKEND. Leave it out."),
+        ("MAX_ENTRIES=9", "'MAX_ENTRIES'. A URL has no MAX_ENTRIES. Leave it out."),
+    ],
+)
+def test_what_a_url_does_not_have(parameter, advice):
+    """The parts of an entry of CACHES that are no parameters of a URL."""
+    with pytest.raises(SettingsError) as caught:
+        Cache.from_url(f"redis://host/1?{parameter}")
+
+    assert str(caught.value).endswith(f"unknown parameter {advice}")
+
+
 def test_an_option_of_the_near_cache_in_a_wrong_place():
     """Beside OPTIONS, and as a parameter of a URL, the error says where it belongs."""
     where = "It is an option of NEAR: {'OPTIONS': {'NEAR': {'MAX_BYTES': …}}}."

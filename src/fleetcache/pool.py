@@ -22,7 +22,7 @@ from fleetcache.exchange.wire import PACKER
 from fleetcache.kinds import flag, imported
 from fleetcache.masking import masked_url, quoted, shown, without_frames
 from fleetcache.servers.credentials import Credentials
-from fleetcache.settings import Options, passed_on, unknown_parameter
+from fleetcache.settings import Options, passed_on, unknown_in_location
 from fleetcache.sharing import frozen
 from fleetcache.signatures import DEADLINE, connection_options, parameters
 from fleetcache.urls import Location
@@ -53,10 +53,7 @@ def check_query(url: str) -> None:
     location = Location.of(url)
     for name, value in location.parameters.items():
         if value and name not in known:
-            raise SettingsError(
-                f"LOCATION {location.masked!r}: {unknown_parameter(location.query, name, known)} "
-                f"Options that are no connection options belong in OPTIONS"
-            )
+            raise SettingsError(f"LOCATION {location.masked!r}: {unknown_in_location(location.query, name, known)}")
         if value and name == "max_connections":
             passed_on(f"LOCATION {location.masked!r}", {name: value})
 

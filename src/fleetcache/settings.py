@@ -269,7 +269,7 @@ class Options:
             elif name in connection_options():
                 connection[name] = given[name] = value
             elif name not in IGNORED:
-                near = hint(name) or kinds.nearest(str(name), [*known, *connection_options()])
+                near = beside(name) or hint(name) or kinds.nearest(str(name), [*known, *connection_options()])
                 raise SettingsError(
                     f"{where}: unknown option {quoted(name)}.{near} `fleetcache docs settings` lists all options"
                 )
@@ -319,6 +319,27 @@ def hint(name: Any) -> str:
     return HINTS.get(str(name).lower(), "")
 
 
+def beside(name: Any) -> str:
+    """Return where *name* belongs, a setting that was written in OPTIONS; "" if it is no setting."""
+    meant = str(name).upper()
+    if meant == "OPTIONS":
+        return " Write its options into the outer OPTIONS."
+    if meant in by_name(Settings) or meant in APART:
+        return f" {meant} stands beside OPTIONS, not in it: {{{meant!r}: …, 'OPTIONS': {{…}}}}."
+    return f" fleetcache has nothing to cull. Leave {meant} out." if meant in IGNORED else ""
+
+
+def within(name: Any) -> str:
+    """Return where *name* belongs, an option that was written beside OPTIONS; "" if it is no option."""
+    known, meant = by_name(Options), str(name).upper()
+    option = name if name in known or name in connection_options() else meant
+    if option in known or option in connection_options():
+        return f" It is an option: {{'OPTIONS': {{{option!r}: …}}}}"
+    return f" fleetcache has nothing to cull. Leave {meant} out." if meant in IGNORED else ""
+
+
+APART = ("LOCATION", "OPTIONS", "BACKEND")
+"""The names in an entry of ``CACHES`` that no field of `Settings` reads."""
 IGNORED = {"MAX_ENTRIES", "CULL_FREQUENCY"}  # Django's, for caches that have to be culled
 IMPORTED = {"client_class", "serializer", "compressor", "redis_client_class"}
 FOR_CODECS = {"compress_level", "compress_min_length", "max_value_bytes", "pickle_version", "msgspec_type"}
@@ -415,14 +436,13 @@ class Settings:
         where = f"CACHES[{alias!r}]" if alias else "cache settings"
         if not isinstance(params, Mapping):
             raise SettingsError(f"{where}: a dict is expected, not {shown('KWARGS', params)}")
-        known, apart = by_name(cls), ("LOCATION", "OPTIONS")
+        known = by_name(cls)
         found: dict[str, Any] = {}
         for name, value in params.items():
             if (setting := known.get(str(name).upper())) is not None:
                 found |= read_setting(where, setting.name.upper(), setting, value)
-            elif str(name).upper() not in apart and name != "BACKEND":
-                is_option = f" It is an option: {{'OPTIONS': {{{name!r}: …}}}}" if name in by_name(Options) else ""
-                near = is_option or hint(name) or kinds.nearest(str(name), [*known, *apart])
+            elif str(name).upper() not in APART[:2] and name != "BACKEND":
+                near = within(name) or hint(name) or kinds.nearest(str(name), [*known, *APART])
                 raise SettingsError(f"{where}: unknown setting {quoted(name)}.{near}")
         options = next((value for name, value in params.items() if str(name).upper() == "OPTIONS"), None)
         if not isinstance(options or {}, Mapping):
@@ -479,4 +499,30 @@ def unknown_parameter(query: str, name: str, known: Iterable[str]) -> str:
         return f"a password ends at a '?'; {ESCAPES}"
     if f"{name}=" not in query:
         return "a parameter without a value."
-    return f"unknown parameter {quoted(name)}.{hint(name) or kinds.nearest(name, known)}"
+    return f"unknown parameter {quoted(name)}.{in_url(name) or hint(name) or kinds.nearest(name, known)}"
+
+
+def in_url(name: str) -> str:
+    """Return what to do with a parameter that names a part of an entry of ``CACHES`` which a URL does not have."""
+    match name.upper():
+        case "LOCATION":
+            return " The URL itself is the LOCATION."
+        case "OPTIONS":
+            return " Write each option as a parameter: ignore_exceptions=yes."
+        case "BACKEND" | "MAX_ENTRIES" | "CULL_FREQUENCY" as meant:
+            return f" A URL has no {meant}. Leave it out."
+    return ""
+
+
+def unknown_in_location(query: str, name: str, known: Iterable[str]) -> str:
+    """Return what is wrong with the parameter *name* of a LOCATION with this *query*, which may hold only connection options."""
+    meant = name.upper()
+    is_setting = meant in by_name(Settings)
+    if "@" in query or not (is_setting or meant in by_name(Options)):
+        return unknown_parameter(query, name, known)
+    place = f"{{{meant!r}: …}}" if is_setting else f"{{'OPTIONS': {{{meant!r}: …}}}}"
+    which = "setting, which stands beside LOCATION" if is_setting else "option, which stands in OPTIONS"
+    return (
+        f"unknown parameter {quoted(name)}. {meant} is a{'n' * (not is_setting)} {which}: {place}; or use Cache.from_url, "
+        f"which reads all settings from the URL"
+    )
