@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -39,6 +42,43 @@ def test_an_alias_that_does_not_exist(caches):
         caches["defualt"]
     with pytest.raises(InvalidCacheBackendError, match=r"none: call configure\(\), or set FLEETCACHE_URL"):
         CacheHandler({})["default"]
+
+
+USES = """
+import sys
+import fleetcache
+{before}
+for use in (lambda: fleetcache.caches["default"], lambda: fleetcache.cache.get("a"), fleetcache.cached(5, key="a")(lambda: 1)):
+    try:
+        use()
+    except fleetcache.InvalidCacheBackendError as error:
+        print(error)
+print("django" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    "before, ending, django",
+    [
+        ("", "", False),
+        ("import django.conf", "", True),
+        (
+            "import django.conf; django.conf.settings.configure()",
+            ". Under Django: from fleetcache.django import cached (caches, cache)",
+            True,
+        ),
+    ],
+    ids=["no Django", "Django without settings", "a Django project"],
+)
+def test_the_caches_of_a_django_project_are_elsewhere(before, ending, django):
+    """Who takes `cached` from fleetcache in a project reads where that of Django is; elsewhere Django is not imported."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("FLEETCACHE_", "DJANGO_"))}
+    ran = subprocess.run(
+        [sys.executable, "-c", USES.format(before=before)], env=environment, capture_output=True, text=True, check=True
+    )
+
+    message = f"There is no cache 'default'. Configured are none: call configure(), or set FLEETCACHE_URL{ending}"
+    assert ran.stdout.splitlines() == [message] * 3 + [str(django)]
 
 
 def test_iteration_and_membership(caches):

@@ -7,6 +7,7 @@ object; one that starts earlier makes its own.  The objects are light; connectio
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -27,6 +28,14 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, str]:
         for name, url in environment.items()
         if name == VARIABLE or name.startswith(f"{VARIABLE}_")
     }
+
+
+def _of_django() -> str:
+    """Return where the caches of a Django project are; "" in other programs.  Django is not imported."""
+    django = sys.modules.get("django.conf")
+    if django is None or not django.settings.configured:
+        return ""
+    return ". Under Django: from fleetcache.django import cached (caches, cache)"
 
 
 class CacheHandler:
@@ -72,7 +81,8 @@ class CacheHandler:
 
     def _make(self, alias: str) -> Cache:
         if alias not in self.settings:
-            known = ", ".join(map(repr, self.settings)) or f"none: call configure(), or set {VARIABLE}"
+            nothing = f"none: call configure(), or set {VARIABLE}{_of_django()}"
+            known = ", ".join(map(repr, self.settings)) or nothing
             raise InvalidCacheBackendError(f"There is no cache {alias!r}. Configured are {known}")
         try:
             return self._open(alias, self.settings[alias])
