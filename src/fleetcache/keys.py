@@ -66,10 +66,10 @@ def check(key: Any) -> None:
     kind: Any = type(key)
     nameless = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
     if key is None or nameless or isinstance(key, (bytes, bytearray, memoryview, Mapping, AbstractSet, list)):
-        raise InvalidKey(
-            f"a key must be a string, not {type(key).__name__}: {_shown(key)}. "
-            f"Use str(key), or bytes.decode() for bytes"
-        )
+        advice = "Use str(key), or bytes.decode() for bytes"
+        if key is None:
+            advice = "A key of None is nearly always a missing value: look where it comes from"
+        raise InvalidKey(f"a key must be a string, not {kind.__name__}: {_shown(key)}. {advice}")
 
 
 def in_utf8(name: str) -> bytes:
