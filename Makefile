@@ -7,7 +7,7 @@ BIN := .venv/bin
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-demo: .venv/demo ## Run a Django site on django-redis and on fleetcache, in five scenes, and write a report (SECONDS=20 of load; some 20 s more).
+demo: .venv/demo ## Run a Django site on django-redis and on fleetcache, in five scenes, and write a report (SECONDS=20 of load and a minute; at first it also installs).
 	@$(BIN)/python demo/run.py --seconds $(SECONDS)
 
 test: ## Run every test on the newest Python found, with few combinations of values: some nine minutes.
@@ -37,10 +37,11 @@ soak: .venv/soak ## Let faults loose on near caches and check every read (SECOND
 dist: .venv/dist ## Build the wheel and the sdist, and use each in an empty environment.
 	$(BIN)/python -m tests.dist
 
-docs: .venv/docs ## Write the pages that are made from the code, and build the site: build/site/docs/README.html.
+docs: .venv/docs ## Write the pages that are made from the code, and build the site: build/site/index.html.
 	$(BIN)/python -m docs.settings
 	$(BIN)/python -m docs.cli
 	$(BIN)/sphinx-build -q -E -W --keep-going -c docs/site -d build/doctrees . build/site
+	@echo "The site: $(CURDIR)/build/site/index.html"
 
 clean: ## Remove everything that make has made.
 	rm -rf .venv .venvs build dist .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

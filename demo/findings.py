@@ -15,7 +15,7 @@ class Claim:
 
     text: str
     holds: bool | None
-    """None: it cannot be judged on so busy a machine."""
+    """None: it cannot be judged, on so busy a machine or by rounds that disagree."""
 
 
 @dataclass
@@ -33,6 +33,8 @@ class Outcome:
     """Rows of cells; the first row has the names of the columns."""
     plot: str
     """SVG."""
+    caption: str
+    """A sentence below the plot; empty if the plot explains itself."""
     chart: list[str]
     """The same for a terminal: lines."""
     setup: str
@@ -49,9 +51,12 @@ class Outcome:
 
 
 def many(count: int, what: str) -> str:
-    """Return a number of things: ``1 page``, ``2 pages``, ``2 misses``."""
-    ending = "" if count == 1 else "es" if what.endswith("s") else "s"
-    return f"{count:,} {what}{ending}"
+    """Return a number of things: ``1 page``, ``2 pages``, ``2 misses``, ``2 expiries``."""
+    if count == 1:
+        return f"1 {what}"
+    if what.endswith("y"):
+        return f"{count:,} {what[:-1]}ies"
+    return f"{count:,} {what}{'es' if what.endswith('s') else 's'}"
 
 
 def claimed(text: str, instead: str, holds: bool) -> Claim:

@@ -50,6 +50,7 @@ svg .line { stroke: var(--kind); fill: none; stroke-width: 2; stroke-linejoin: r
 svg .line.thin { stroke-width: 1; stroke-dasharray: 3 3; } svg .area { fill: var(--kind); opacity: .14; }
 svg .dot { fill: var(--kind); } svg .dot.ring { fill: none; stroke: var(--kind); stroke-width: 1.5; } svg .dot.faint { opacity: .55; } svg .run { stroke: var(--kind); stroke-width: 2; }
 svg .fill { fill: var(--kind); } svg text.label, svg text.value { fill: var(--kind); } svg text.inside { fill: var(--card); font-weight: 600; }
+.caption { color: var(--soft); font-size: 13px; margin: 0 0 8px; }
 details { border-top: 1px solid var(--rule); margin-top: auto; padding-top: 8px; }
 summary { cursor: pointer; color: var(--soft); font-size: 13px; }
 table { border-collapse: collapse; width: 100%; margin: 10px 0; font-variant-numeric: tabular-nums; font-size: 14px; }
@@ -86,12 +87,13 @@ def card(place: int, outcome: Outcome) -> str:
     """Return what a scene found."""
     claims = "".join(f'<li class="{KINDS[claim.holds]}">{escape(claim.text)}</li>' for claim in outcome.claims)
     faults = "".join(f'<p class="fault">{escape(fault)}</p>' for fault in outcome.faults[:8])
+    caption = f'<p class="caption">{escape(outcome.caption)}</p>\n' * bool(outcome.caption)
     notes = "".join(f"<p>{escape(note)}</p>" for note in outcome.notes)
     return (
         f'<article id="{outcome.scene}" class="{"wide" if outcome.scene in WIDE else "one"}">\n'
         f"<h2>{place}. {escape(outcome.question)}</h2>\n"
         f'<p class="figure"><span class="number">{escape(outcome.number)}</span>{escape(outcome.meaning)}</p>\n'
-        f'<ul class="claims">{claims}</ul>{faults}\n{outcome.plot}\n'
+        f'<ul class="claims">{claims}</ul>{faults}\n{outcome.plot}\n{caption}'
         f"<details><summary>Figures, settings, how it was measured</summary>\n{_table(outcome.table)}\n"
         f"<pre>{escape(outcome.setup)}</pre>\n{notes}</details>\n</article>\n"
     )

@@ -123,6 +123,11 @@ class Pairs:
         one, other = self.of(figure)[self.chosen(figure)]
         return one, other, other / one if one else 1.0
 
+    def agreeing(self, figure: str) -> int:
+        """Return in how many pairs the site that has more is the one that has more in the pair of the median."""
+        _, _, ratio = self.median(figure)
+        return sum((other - one) * (ratio - 1) > 0 for one, other in self.of(figure))
+
     def chosen(self, figure: str) -> int:
         """Return the place of that pair."""
         ratios = [other / one if one else 1.0 for one, other in self.of(figure)]
@@ -218,9 +223,7 @@ class Stage:
             report = report_of(load, options.get("seconds", 0))
         used = Meter.read(sites, self.server) - before
         self.total.add(report)
-        others = used.machine - used.workers - used.server - report.cpu
-        share = max(0, others / used.time / (os.cpu_count() or 1))
-        return Round(report, used.workers, used.commands, share)
+        return Round(report, used.workers, used.commands, used.others(report.cpu))
 
     def take_turns(self, one: Site, other: Site, pages: Pages, seconds: float, **options: Any) -> Pairs:
         """Load two sites in turns with the same walks."""
@@ -296,6 +299,11 @@ class Meter:
 
     def __sub__(self, before: Self) -> Self:
         return type(self)(*(getattr(self, each.name) - getattr(before, each.name) for each in fields(self)))
+
+    def others(self, visitors: float) -> float:
+        """Return the share of the machine's CPU that other programs used; *visitors*: the seconds of the load itself."""
+        used = self.machine - self.workers - self.server - visitors
+        return max(0, used / self.time / (os.cpu_count() or 1))
 
 
 def machine() -> float:

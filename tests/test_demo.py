@@ -58,6 +58,7 @@ def outcome(demo: Any, **changes: Any) -> Any:
         "claims": [demo.findings.Claim("It is faster.", True)],
         "table": [["", "one", "other"], ["pages", "100", "150"]],
         "plot": demo.switch.plot(pairs, "rate", (("one", "old"), ("other", "new"))),
+        "caption": "Ringed: <one>.",
         "chart": ["▁▂"],
         "setup": "BACKEND",
     }
@@ -129,6 +130,23 @@ def test_a_slower_site_is_said_to_be_slower(demo: Any) -> None:
     assert "1.11 times the CPU" in verdict.claims[1].text
 
 
+def test_rounds_that_disagree_are_not_judged(demo: Any) -> None:
+    """The claim and the headline say in how many rounds it was so."""
+    better, worse = (turn(demo, 100, 0.2), turn(demo, 130, 0.2)), (turn(demo, 100, 0.2), turn(demo, 90, 0.2))
+    mixed = demo.switch.judged(demo.stage.Pairs([better, worse, better]), "It serves", "", "A page costs")
+    losing = demo.switch.judged(demo.stage.Pairs([worse, better, worse]), "It serves", "", "A page costs")
+
+    for pair in (better, worse):
+        pair[0].others = pair[1].others = 0.9
+    busy = demo.switch.judged(demo.stage.Pairs([better, worse, better]), "It serves", "", "A page costs")
+
+    assert mixed.meaning == "the pages per second in 2 of 3 rounds"
+    assert busy.meaning == "less CPU for a page in 2 of 3 rounds"
+    for verdict in (mixed, losing, busy):
+        assert [claim.holds for claim in verdict.claims] == [None, None]
+    assert all("in 2 of 3 rounds" in claim.text for claim in (*mixed.claims, *losing.claims, busy.claims[0]))
+
+
 def test_outage_counts_pages_that_arrive_in_the_silence(demo: Any) -> None:
     """Pages before and after do not count; the slowest may have begun before, or ended after."""
     silence = demo.outage.Silence(10.0, 14.0)
@@ -136,6 +154,7 @@ def test_outage_counts_pages_that_arrive_in_the_silence(demo: Any) -> None:
 
     assert silence.answered(report) == 2
     assert silence.slowest(report) == pytest.approx(4.0)
+    assert silence.slowest_later(report) == pytest.approx(4.0)
 
 
 def test_outage_tells_both_counts(demo: Any) -> None:
@@ -144,14 +163,24 @@ def test_outage_tells_both_counts(demo: Any) -> None:
     blocked = report_of(demo, [(9.0, 0.1), (9.9, 4.5)])
     serving = report_of(demo, [(9.0, 0.1), (9.9, 0.6), *((10.5 + 0.1 * n, 0.1) for n in range(20))])
 
-    found = demo.outage.outcome(silence, [blocked, serving])
-    same = demo.outage.outcome(silence, [blocked, blocked])
+    found = demo.outage.outcome(silence, [blocked, serving], 0.3)
+    same = demo.outage.outcome(silence, [blocked, blocked], 0.3)
 
-    assert found.number == "21 to 0"
+    assert found.number == "21 pages instead of 0"
     assert found.holds
     assert found.table[1][1:] == ["0", "21"]
     assert found.table[2][1:] == ["4.5", "0.6"]
     assert [claim.holds for claim in same.claims] == [False, False]
+
+
+@pytest.mark.parametrize(("later", "waited"), [(0.12, False), (0.5, True)])
+def test_outage_explains_its_dips(demo: Any, later: float, waited: bool) -> None:
+    """Only if no later page took as long as a time-out, none is said to have waited for the server."""
+    caption = demo.outage.caption(later, 0.55)
+
+    assert ("none waited" in caption) is not waited
+    assert f"{1000 * later:.0f} ms" in caption
+    assert "55 % of the CPU" in caption
 
 
 def test_stampede_compares_runs_with_expiries(demo: Any) -> None:
@@ -160,11 +189,15 @@ def test_stampede_compares_runs_with_expiries(demo: Any) -> None:
     quick = report_of(demo, [(5.0, 0.2), (5.5, 0.1)])
     many = demo.stampede.Seen(visits, 1.0, [0.1 * n for n in range(9)])
     once = demo.stampede.Seen(quick, 1.0, [0.1, 0.6])
-    often = demo.stampede.Seen(quick, 1.0, [0.1, 0.2, 0.5, 0.9])
+    often = demo.stampede.Seen(quick, 1.0, [0.1, 0.2, 0.3, 0.9])
 
     assert once.needed == 3
     assert demo.stampede.outcome([many, once, once]).holds
-    assert demo.stampede.outcome([many, once, once]).number == "2 to 9"
+    assert demo.stampede.outcome([many, once, once]).number == "1 instead of 9"
+    assert (many.expiries, once.expiries, often.expiries) == (1, 2, 2)
+    assert "2 times for 2 expiries; django-redis: 9 times for 1 expiry" in (
+        demo.stampede.outcome([many, once, once]).claims[0].text
+    )
     assert [claim.holds for claim in demo.stampede.outcome([many, often, once]).claims] == [False, True]
 
 
@@ -202,6 +235,7 @@ def test_labels_keep_their_distance(demo: Any) -> None:
 @pytest.mark.parametrize(("count", "said"), [(0, "0 misses"), (1, "1 miss"), (1200, "1,200 misses")])
 def test_counts_agree_with_their_nouns(demo: Any, count: int, said: str) -> None:
     """One thing is in the singular."""
+    assert demo.findings.many(2, "expiry") == "2 expiries"
     assert demo.findings.many(count, "miss") == said
 
 
@@ -241,6 +275,7 @@ def test_report_needs_nothing_else(demo: Any) -> None:
     assert "Is 1 &lt; 2 &amp; why?" in text
     assert '<li class="not">It is &lt;not&gt; faster.' in text
     assert "it broke" in text
+    assert '<p class="caption">Ringed: &lt;one&gt;.</p>' in text
     assert "prefers-color-scheme: dark" in text
 
 

@@ -89,6 +89,7 @@ def play(stage: Stage, seconds: float) -> Outcome:
         claims=[*verdict.claims, edits.claim],
         table=table,
         plot=switch.plot(pairs, verdict.figure, names),
+        caption=switch.RINGED,
         chart=switch.chart(pairs, verdict.figure, (NEW_NAME, NEAR_NAME)),
         setup=SETUP,
         notes=[

@@ -6,11 +6,12 @@ import time
 from dataclasses import dataclass
 
 import plots
+import redis
 from findings import NEW, OLD, Outcome, claimed, many
 from load import Report
 from plots import Series
 from screen import spark
-from stage import NEW_NAME, OLD_NAME, Plan, Stage, report_of, shelves
+from stage import NEW_NAME, OLD_NAME, Meter, Plan, Stage, report_of, shelves
 
 from fleetcache.testing.servers import EmbeddedServer
 
@@ -20,7 +21,8 @@ SHARE = 0.30
 
 BEFORE, AFTER = 0.15, 0.2
 """The shares of the time before the server falls silent, and after it is back."""
-OPTIONS = {"IGNORE_EXCEPTIONS": True, "SOCKET_TIMEOUT": 0.5, "SOCKET_CONNECT_TIMEOUT": 0.5}
+TIMEOUT = 0.5
+OPTIONS = {"IGNORE_EXCEPTIONS": True, "SOCKET_TIMEOUT": TIMEOUT, "SOCKET_CONNECT_TIMEOUT": TIMEOUT}
 SITES = tuple(Plan(f"{name} outage", OPTIONS, frail=True) for name in (OLD_NAME, NEW_NAME))
 SHELVES = 6
 BIN = 0.2
@@ -53,6 +55,11 @@ class Silence:
         visits = zip(report.moments, ends(report), strict=True)
         return max((end - began for began, end in visits if end > self.start and began < self.end), default=0.0)
 
+    def slowest_later(self, report: Report) -> float:
+        """Return the seconds of the slowest page that began when the first requests had had two time-outs of time."""
+        visits = zip(report.moments, report.latencies, strict=True)
+        return max((taken for began, taken in visits if self.start + 2 * TIMEOUT <= began < self.end), default=0.0)
+
 
 def ends(report: Report) -> list[float]:
     """Return when each page arrived."""
@@ -70,14 +77,17 @@ def play(stage: Stage, seconds: float) -> Outcome:
     options = {"seconds": seconds, "cookie": cookie}
     silent = seconds * (1 - BEFORE - AFTER)
     text = f"both sites are visited for {seconds:.1f} s; the server is silent for {silent:.1f} s"
-    with (
-        stage.screen.step(text, seconds),
-        stage.visiting(sites[:1], pages, **options) as one,
-        stage.visiting(sites[1:], pages, **options) as other,
-    ):
-        silence = fall_silent(stage.frail, seconds)
-        reports = [report_of(one, seconds), report_of(other, seconds)]
-    return outcome(silence, reports)
+    with redis.Redis.from_url(stage.frail.url(1)) as server:
+        before = Meter.read(sites, server)
+        with (
+            stage.screen.step(text, seconds),
+            stage.visiting(sites[:1], pages, **options) as one,
+            stage.visiting(sites[1:], pages, **options) as other,
+        ):
+            silence = fall_silent(stage.frail, seconds)
+            reports = [report_of(one, seconds), report_of(other, seconds)]
+        used = Meter.read(sites, server) - before
+    return outcome(silence, reports, used.others(sum(report.cpu for report in reports)))
 
 
 def fall_silent(server: EmbeddedServer, seconds: float) -> Silence:
@@ -93,8 +103,8 @@ def fall_silent(server: EmbeddedServer, seconds: float) -> Silence:
     return Silence(start, end)
 
 
-def outcome(silence: Silence, reports: list[Report]) -> Outcome:
-    """Return what was seen."""
+def outcome(silence: Silence, reports: list[Report], others: float) -> Outcome:
+    """Return what was seen; *others* is the share of the CPU that other programs used."""
     silent = silence.end - silence.start
     answered = [silence.answered(report) for report in reports]
     slowest = [silence.slowest(report) for report in reports]
@@ -109,8 +119,8 @@ def outcome(silence: Silence, reports: list[Report]) -> Outcome:
     return Outcome(
         NAME,
         QUESTION,
-        number=f"{answered[1]:,} to {answered[0]:,}",
-        meaning=f"pages answered while the server is silent for {silent:.1f} s",
+        number=f"{many(answered[1], 'page')} instead of {answered[0]:,}",
+        meaning=f"while the server is silent for {silent:.1f} s",
         claims=[
             claimed(
                 f"{NEW_NAME} answers {many(answered[1], 'page')} in the silence, {OLD_NAME} {answered[0]:,}.",
@@ -130,6 +140,7 @@ def outcome(silence: Silence, reports: list[Report]) -> Outcome:
             ["pages that failed", *map(str, failed)],
         ],
         plot=plots.timeline("Pages answered per second", series, band, whole, "pages per second"),
+        caption=caption(silence.slowest_later(reports[1]), others),
         chart=chart(series, band),
         setup=SETUP,
         notes=[
@@ -139,6 +150,16 @@ def outcome(silence: Silence, reports: list[Report]) -> Outcome:
         ],
         faults=reports[1].errors,
     )
+
+
+def caption(later: float, others: float) -> str:
+    """Return why the curve of fleetcache has dips; *later* are the seconds of the slowest page after the beginning."""
+    first = f"The first requests of {NEW_NAME} wait for one time-out, {TIMEOUT} s."
+    busy = f"other programs used {100 * others:.0f} % of the CPU."
+    slowest = f"From {2 * TIMEOUT:.0f} s on, the slowest page took {1000 * later:,.0f} ms"
+    if later >= TIMEOUT:
+        return f"{first} {slowest}; {busy}"
+    return f"{first} {slowest}, so none waited for the server: later dips are those of a shared machine, where {busy}"
 
 
 def rates(report: Report, began: float, whole: float) -> list[tuple[float, float]]:

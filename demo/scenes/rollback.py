@@ -95,6 +95,7 @@ def outcome(mixed: Report, back: Report, misses: int, faults: list[str]) -> Outc
             *([title, *(f"{figure:,.0f}" for _, _, figure in parts)] for title, parts in bars),
         ],
         plot=plots.shares("Who reads whose entries", bars),
+        caption="",
         chart=[
             f"{title:42}{bar(figure, max(forth, over, home), 28)} {figure:,}"
             for title, figure in (

@@ -20,6 +20,8 @@ UNITS = {"rate": "pages per second", "cost": "worker CPU per page, ms"}
 BUSY = 0.5
 """The share of the CPU for other programs from which pages per second say little."""
 
+RINGED = "Ringed: the pair of rounds with the median ratio, from which the headline comes."
+
 SETUP = f"""\
 CACHES = {{"default": {{
 -   "BACKEND": "{BEFORE}",
@@ -49,6 +51,7 @@ def play(stage: Stage, seconds: float) -> Outcome:
         claims=verdict.claims,
         table=table(pairs, (OLD_NAME, NEW_NAME), ROWS),
         plot=plot(pairs, verdict.figure, ((OLD_NAME, OLD), (NEW_NAME, NEW))),
+        caption=RINGED,
         chart=chart(pairs, verdict.figure, (OLD_NAME, NEW_NAME)),
         setup=SETUP,
         notes=[
@@ -77,23 +80,41 @@ def judged(pairs: Pairs, serves: str, whose: str, costs: str, reason: str = "") 
     """
     rate, cost = pairs.median("rate")[2], pairs.median("cost")[2]
     pages = f"{serves} {rate:.2f} times the pages per second {whose}".strip()
-    cpu = (
-        f"{costs} {100 * (1 - cost):.0f} % less CPU." if cost < 1 else f"{costs} {cost:.2f} times the CPU in this run."
-    )
-    claims = [Claim(cpu, cost < 1)]
+    less = f"{100 * (1 - cost):.0f} %" if cost < 1 else f"{cost:.2f}×"
+    claims = [
+        agreed(
+            pairs,
+            "cost",
+            claimed(f"{costs} {less} less CPU.", f"{costs} {cost:.2f} times the CPU in this run.", cost < 1),
+        )
+    ]
     if pairs.others > BUSY:
         busy = f"Other programs used {100 * pairs.others:.0f} % of the CPU, so the clock says little: {rate:.2f} times the pages per second."
-        return Verdict("cost", f"{100 * (1 - cost):.0f} %", "less CPU for a page", [*claims, Claim(busy, None)])
+        meaning = f"{'less' if cost < 1 else 'the'} CPU for a page"
+        return Verdict("cost", less, meaning + most(pairs, "cost"), [*claims, Claim(busy, None)])
     instead = f"{pages}: not faster in this run{reason}. Other programs used {100 * pairs.others:.0f} % of the CPU."
-    claims.insert(0, claimed(f"{pages}.", instead, rate > 1))
-    return Verdict("rate", f"{rate:.2f}×", f"the pages per second {whose}".strip(), claims)
+    claims.insert(0, agreed(pairs, "rate", claimed(f"{pages}.", instead, rate > 1)))
+    return Verdict("rate", f"{rate:.2f}×", f"the pages per second {whose}".strip() + most(pairs, "rate"), claims)
+
+
+def agreed(pairs: Pairs, figure: str, claim: Claim) -> Claim:
+    """Return *claim*, or, if some rounds say the contrary, what most of them say, without a judgement."""
+    if rounds := most(pairs, figure):
+        return Claim(f"{claim.text.removesuffix('.')}: so it was{rounds}, and the others say the contrary.", None)
+    return claim
+
+
+def most(pairs: Pairs, figure: str) -> str:
+    """Return in how many rounds the figure speaks for the same site as the median; nothing if in all."""
+    count = pairs.agreeing(figure)
+    return "" if count == len(pairs) else f" in {count} of {len(pairs)} rounds"
 
 
 def measured(pairs: Pairs) -> str:
     """Return how the figures of pairs were made."""
     return (
         f"The sites take turns, {len(pairs)} times each, with the same visits. "
-        "Each row, and the number, is of the pair of rounds whose ratio is the median of all pairs; in the plot it is ringed. "
+        "Each row, and the number, is of the pair of rounds whose ratio is the median of all pairs. "
         f"Other programs used {100 * pairs.others:.0f} % of the CPU meanwhile."
     )
 

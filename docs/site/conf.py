@@ -57,6 +57,8 @@ python_use_unqualified_type_names = True
 html_theme = "furo"
 html_title = "fleetcache"
 html_static_path = ["static"]
+templates_path = ["templates"]
+html_additional_pages = {"index": "first.html"}
 html_css_files = ["site.css"]
 html_show_sphinx = False
 html_show_sourcelink = html_copy_source = False
