@@ -181,6 +181,7 @@ def test_outage_explains_its_dips(demo: Any, later: float, waited: bool) -> None
     assert ("none waited" in caption) is not waited
     assert f"{1000 * later:.0f} ms" in caption
     assert "55 % of the CPU" in caption
+    assert "dips" not in demo.outage.caption(later, 0.05)
 
 
 def test_stampede_compares_runs_with_expiries(demo: Any) -> None:

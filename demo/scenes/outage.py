@@ -25,6 +25,8 @@ TIMEOUT = 0.5
 OPTIONS = {"IGNORE_EXCEPTIONS": True, "SOCKET_TIMEOUT": TIMEOUT, "SOCKET_CONNECT_TIMEOUT": TIMEOUT}
 SITES = tuple(Plan(f"{name} outage", OPTIONS, frail=True) for name in (OLD_NAME, NEW_NAME))
 SHELVES = 6
+BUSY = 0.2
+"""The share of the CPU for other programs from which they make dips that can be seen."""
 BIN = 0.2
 """Seconds of a point in the plot."""
 
@@ -159,7 +161,8 @@ def caption(later: float, others: float) -> str:
     slowest = f"From {2 * TIMEOUT:.0f} s on, the slowest page took {1000 * later:,.0f} ms"
     if later >= TIMEOUT:
         return f"{first} {slowest}; {busy}"
-    return f"{first} {slowest}, so none waited for the server: later dips are those of a shared machine, where {busy}"
+    why = "Later dips are those of a busy machine: " if others > BUSY else "Meanwhile "
+    return f"{first} {slowest}, so none waited for the server. {why}{busy}"
 
 
 def rates(report: Report, began: float, whole: float) -> list[tuple[float, float]]:
