@@ -100,7 +100,9 @@ def judged(pairs: Pairs, serves: str, whose: str, costs: str, reason: str = "") 
 def agreed(pairs: Pairs, figure: str, claim: Claim) -> Claim:
     """Return *claim*, or, if some rounds say the contrary, what most of them say, without a judgement."""
     if rounds := most(pairs, figure):
-        return Claim(f"{claim.text.removesuffix('.')}{rounds}; the other rounds say the contrary, so this is not judged.", None)
+        return Claim(
+            f"{claim.text.removesuffix('.')}{rounds}; the other rounds say the contrary, so this is not judged.", None
+        )
     return claim
 
 
