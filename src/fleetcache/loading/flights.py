@@ -22,7 +22,6 @@ from weakref import WeakValueDictionary
 
 from fleetcache.exchange.wakers import Waker, running_loop
 from fleetcache.forks import Guard, in_children
-from fleetcache.keys import TAG
 from fleetcache.policy import LEASE, PATIENCE, Policy
 from fleetcache.stats.figures import Figures
 
@@ -111,6 +110,10 @@ class Flight:
         self.made: Made | None = None
         """What was made, while it is being stored."""
         self.detached = False
+        self.given_up = False
+        """Whether this process has given up its value, by a write that no server received."""
+        self.outage: Any = None
+        """The outage in which its loader was called."""
         self.loop = running_loop()
         """The loop on which the leader runs; its thread must not wait for it."""
         self.task: Any = None
@@ -256,12 +259,21 @@ class Flights:
         self.kept[name] = (made, until, outage)
 
     def drop(self, names: Iterable[str] | None) -> None:
-        """Give up what was kept of *names*, None for all; with the version of a tag everything that may have the tag."""
-        if names is None or any(TAG in name for name in names):
+        """Forget what was kept of *names*, None for all."""
+        if names is None:
             self.kept.clear()
             return
         for name in names:
             self.kept.pop(name, None)
+
+    def give_up(self, names: Iterable[str] | None) -> None:
+        """Give up what was kept, and what is being loaded, of *names*, None for all."""
+        self.drop(names)
+        running = self.running
+        for flight in list(running.values()) if names is None else list(map(running.get, names)):
+            if flight is not None:
+                flight.given_up = True
+                self.detach(flight)
 
     @property
     def protection(self) -> str:

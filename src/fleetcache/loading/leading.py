@@ -99,6 +99,7 @@ class Leading(Leases):
         self.stats.loads += 1
         self.stats.early += wish.early
         load = Load(wish.key, wish.policy.timeout, wish.old, flight)
+        self._note_outage(flight)
         began = flight.loading_since = monotonic()
         try:
             CURRENT.set(load)
@@ -299,7 +300,7 @@ class Leading(Leases):
     async def _store_loaded(self, flight: Flight, wish: Wish, made: Made, life: int | None) -> Outcome | None:
         """Store what was made; return what another writer has stored meanwhile, if that is to be returned instead."""
         if self._began_away(flight):
-            self._keep_in_outage(wish, made)
+            self._keep_in_outage(flight, made)
             return None
         assert made.payload is not None and flight.guards is not None
         try:
@@ -311,7 +312,7 @@ class Leading(Leases):
                     self.tally.wrote(wish.name, made.payload)
                 return None
             if stored is None:
-                self._keep_in_outage(wish, made)
+                self._keep_in_outage(flight, made)
                 return None
             self.stats.fills_refused += 1
             await self._let_go(flight, wish)
@@ -362,11 +363,19 @@ class Leading(Leases):
         """Whether the server was away when the load began, so that nobody knows what has changed since."""
         return flight.guards is None or (flight.generation is None and self._flights.leases)
 
-    def _keep_in_outage(self, wish: Wish, made: Made) -> None:
-        """Keep what was loaded for OUTAGE_TTL seconds from when it was made, or until the server is back."""
-        seconds = self.settings.options.outage_ttl
-        if seconds and self._failsafe.ignore and (outage := self._outage(wish.name)) is not None:
-            self._flights.keep(wish.name, made, made.moment + seconds, outage)
+    def _note_outage(self, flight: Flight) -> None:
+        """Note in which outage the loader of *flight* is called, if what it makes may be kept."""
+        if self.settings.options.outage_ttl and self._failsafe.ignore:
+            flight.outage = self._outage(flight.name)
+
+    def _keep_in_outage(self, flight: Flight, made: Made) -> None:
+        """Keep what was loaded for OUTAGE_TTL seconds from when it was made, or until the server is back.
+
+        It must have been loaded within this outage: only a server knows of writes before it.
+        """
+        outage = flight.outage
+        if outage is not None and not flight.given_up and outage == self._outage(flight.name):
+            self._flights.keep(flight.name, made, made.moment + self.settings.options.outage_ttl, outage)
 
     def _kept_in_outage(self, wish: Wish) -> Made | None:
         """Return what was loaded in the outage that there is, if it may be returned."""
@@ -379,10 +388,12 @@ class Leading(Leases):
         return None
 
     def _instead(self, error: Exception, instead: Any, commands: Iterable[Command]) -> Any:
-        """As in `Core`; a write that failed gives up what was kept of its entries."""
-        if self._flights.kept:
+        """As in `Core`; a write that failed gives up what was kept of its entries, or is being loaded."""
+        flights = self._flights
+        if flights.kept or flights.running:
             commands = list(commands)
-            self._flights.drop(None if any(map(_ends_epoch, commands)) else c.written(commands))
+            writes = [command for command in commands if command[0] is not c.STORE]  # a load's own
+            flights.give_up(None if any(map(_gives_up_many, commands)) else c.written(writes))
         return super()._instead(error, instead, commands)
 
     # --- afterwards -------------------------------------------------------------------------------
@@ -432,6 +443,8 @@ class Leading(Leases):
             keep(asyncio.get_running_loop().create_task(self._let_go(flight, wish)))
 
 
-def _ends_epoch(command: Command) -> bool:
-    """Whether *command* gives up entries that it does not name, as `clear` and `delete_pattern` do."""
+def _gives_up_many(command: Command) -> bool:
+    """Whether *command* gives up entries that it does not name, as those of tags, `clear` and `delete_pattern` do."""
+    if command[0] is c.GIVE_UP:
+        return True
     return command[1] == c.ENDING if command[0] is c.FREE else command[0] is c.VOID and command[1].startswith(EPOCH)

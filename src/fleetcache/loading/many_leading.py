@@ -190,6 +190,7 @@ class LeadingMany(LeasesOfMany, Joining):
         load = LoadOfMany(keys, batch.policy.timeout, old, [trip.flight for trip in granted])
         began = monotonic()
         for trip in granted:
+            self._note_outage(trip.flight)
             trip.flight.loading_since = began
         try:
             CURRENT.set(load)
@@ -272,7 +273,7 @@ class LeadingMany(LeasesOfMany, Joining):
             if self.tally is not None and stored.get(trip) == STORED:
                 self.tally.wrote(trip.wish.name, made.payload)
             if stored.get(trip) is None:  # its server is away, or was when the load began
-                self._keep_in_outage(trip.wish, made)
+                self._keep_in_outage(trip.flight, made)
         return stored
 
     async def _winners(self, trips: Sequence[Trip]) -> dict[Trip, Outcome]:
