@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
+from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -336,6 +337,17 @@ def within(name: Any) -> str:
     if option in known or option in connection_options():
         return f" It is an option: {{'OPTIONS': {{{option!r}: …}}}}"
     return f" fleetcache has nothing to cull. Leave {meant} out." if meant in IGNORED else ""
+
+
+STAND_INS = tuple(dict.fromkeys(name for each in fields(Options) if (name := each.metadata.get("setting"))))
+"""The project's settings that stand in for absent OPTIONS, such as DJANGO_REDIS_LOGGER."""
+
+
+def stand_in_meant(name: str) -> str:
+    """Return the question "Did you mean …?" with the one among STAND_INS that is most like *name*; "" if none is like it."""
+    ends = {each.removeprefix("DJANGO_REDIS_"): each for each in STAND_INS}
+    close = get_close_matches(name.removeprefix("DJANGO_REDIS_"), ends, 1)
+    return f"Did you mean {ends[close[0]]}?" if close else ""
 
 
 APART = ("LOCATION", "OPTIONS", "BACKEND")

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import redis
+from django.test import override_settings
 from tests.caches import own_prefix
 from tests.test_docs import anchors
 
 from fleetcache import Cache, cli
+from fleetcache.django.checks import check_caches
 from fleetcache.errors import SettingsError
 from fleetcache.inspection.migration import AliasReport, check
 from fleetcache.inspection.migration.entries import read_entry
@@ -199,6 +201,26 @@ def test_backend_of_the_site(monkeypatch, tmp_path):
     assert (report.origin, report.state) == ("Django", "moves")
     assert "Derive it from fleetcache.django.RedisCache" in texts(report)
     assert "cannot be imported" in texts(checked("no.such.Backend"))
+
+
+@pytest.mark.parametrize(
+    "name, advice",
+    [
+        ("DJANGO_REDIS_IGNORE_EXCEPTION", "Did you mean DJANGO_REDIS_IGNORE_EXCEPTIONS?"),
+        ("DJANGO_VALKEY_LOGER", "Did you mean DJANGO_REDIS_LOGGER?"),
+        ("DJANGO_REDIS_NONSENSE", "Leave it out."),
+    ],
+)
+def test_a_misspelt_project_setting(name, advice):
+    """The report and the system check ask the same question."""
+    site = {"default": {"BACKEND": NEW, "LOCATION": "redis://127.0.0.1:1/0"}}
+    (note,) = check({"CACHES": site, name: True}, servers=False).settings
+    assert (note.text, note.todo) == (f"{name} is not read. {advice}", True)
+
+    if name.startswith("DJANGO_REDIS_"):
+        with override_settings(CACHES=site, **{name: True}):
+            hints = [found.hint for found in check_caches() if found.id == "fleetcache.W001"]
+        assert hints == [advice] * advice.startswith("Did")
 
 
 # --- settings and differences ---------------------------------------------------------------------

@@ -25,10 +25,7 @@ from fleetcache.cache import Cache, Shared
 from fleetcache.codec.metadata import Metadata
 from fleetcache.core import DEFAULT_TIMEOUT
 from fleetcache.errors import SettingsError
-from fleetcache.settings import Options, Settings, by_name, located
-
-STAND_INS = [setting for described in by_name(Options).values() if (setting := described.metadata["setting"])]
-"""The project's settings that stand in for absent OPTIONS, such as DJANGO_REDIS_LOGGER."""
+from fleetcache.settings import STAND_INS, Settings, located
 
 SESSIONS = "django.contrib.sessions."
 

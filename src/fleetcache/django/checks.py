@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 
-from fleetcache.django.backend import STAND_INS, RedisCache, check_embedded, entries, settings_of, with_client
+from fleetcache.django.backend import RedisCache, check_embedded, entries, settings_of, with_client
 from fleetcache.django.standin import BOTH, both_installed
 from fleetcache.errors import SettingsError
 from fleetcache.keys import default_key_function
 from fleetcache.near.near import announced
-from fleetcache.settings import Settings, located
+from fleetcache.settings import STAND_INS, Settings, located, stand_in_meant
 
 
 def check_caches(**kwargs: Any) -> list[CheckMessage]:
@@ -60,7 +59,7 @@ def _nested(places: Mapping[str, tuple[Settings, set[str]]]) -> list[CheckMessag
 def _misspelled() -> list[CheckMessage]:
     """Warn of settings that look like django-redis' settings, and are unknown."""
     return [
-        Warning(f"The setting {name} is unknown.", hint=f"Did you mean {close[0]}?", id="fleetcache.W001")
+        Warning(f"The setting {name} is unknown.", hint=question, id="fleetcache.W001")
         for name in dir(settings)
-        if name.startswith("DJANGO_REDIS_") and name not in STAND_INS and (close := get_close_matches(name, STAND_INS))
+        if name.startswith("DJANGO_REDIS_") and name not in STAND_INS and (question := stand_in_meant(name))
     ]

@@ -10,10 +10,8 @@ from fleetcache.inspection.migration.entries import read_entry
 from fleetcache.inspection.migration.packages import is_installed, packages
 from fleetcache.inspection.migration.report import Note, Report
 from fleetcache.inspection.migration.tools import tools
-from fleetcache.settings import Options, by_name
+from fleetcache.settings import STAND_INS, stand_in_meant
 
-STAND_INS = frozenset(setting for each in by_name(Options).values() if (setting := each.metadata["setting"]))
-"""The project's settings that fleetcache reads in place of absent OPTIONS."""
 OPTIONS = "docs/migration.md#options"
 
 
@@ -41,7 +39,7 @@ def check(
 
 def _stand_ins(names: Mapping[str, Any]) -> tuple[dict[str, Any], list[Note]]:
     """Return the settings that fleetcache reads in place of absent OPTIONS, and what has to be known of all of them."""
-    known = {name: names[name] for name in STAND_INS & names.keys()}
+    known = {name: names[name] for name in STAND_INS if name in names}
     notes = [Note(text=f"{name} is read.", docs=OPTIONS) for name in sorted(known)]
     for name in sorted(names):
         if not name.startswith(("DJANGO_VALKEY_", "DJANGO_REDIS_")) or name in known:
@@ -53,5 +51,6 @@ def _stand_ins(names: Mapping[str, Any]) -> tuple[dict[str, Any], list[Note]]:
                 Note(text=f"Rename {name} to {renamed}, or set the option of each cache.", docs=OPTIONS, todo=True)
             )
         else:
-            notes.append(Note(text=f"{name} is not read. Leave it out.", docs=OPTIONS, todo=True))
+            advice = stand_in_meant(renamed) or "Leave it out."
+            notes.append(Note(text=f"{name} is not read. {advice}", docs=OPTIONS, todo=True))
     return known, notes
