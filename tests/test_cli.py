@@ -315,8 +315,13 @@ def test_nobody_there(told, guarded, as_json):
 def test_no_url(told, monkeypatch):
     """Without a URL it says how to give one."""
     monkeypatch.delenv("FLEETCACHE_URL", raising=False)
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
 
-    assert told("probe") == (2, "", "fleetcache: give the URL of a server, or set FLEETCACHE_URL\n")
+    assert told("probe") == (
+        2,
+        "",
+        "fleetcache: give the URL of a server or --settings MODULE, or set FLEETCACHE_URL or DJANGO_SETTINGS_MODULE\n",
+    )
 
 
 def test_a_server_that_keeps_silent(told, valkey):

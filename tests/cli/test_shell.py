@@ -59,6 +59,7 @@ def project(site, module, tmp_path):
     module("manage", MANAGE % names)
     module("plain_settings", f"CACHES = {{'default': {{'LOCATION': {url!r}, 'KEY_PREFIX': {prefix!r}}}}}")
     module("leaving_settings", "raise SystemExit(0)")
+    module("needing_settings", "import nonsense")
     module("single", f"CACHES = {site.url!r}")
     return tmp_path
 
@@ -97,9 +98,18 @@ def test_by_settings(shell, project, site):
 @pytest.mark.parametrize(
     "words, fault",
     [
-        ([], "give the URL of a server, or set FLEETCACHE_URL"),
-        (["--alias", "other"], "give the URL of a server, or set FLEETCACHE_URL_OTHER"),
-        (["--settings", "nonsense"], "nonsense cannot be imported: ModuleNotFoundError"),
+        ([], "give the URL of a server or --settings MODULE, or set FLEETCACHE_URL or DJANGO_SETTINGS_MODULE"),
+        (
+            ["--alias", "other"],
+            "give the URL of a server or --settings MODULE, or set FLEETCACHE_URL_OTHER or DJANGO_SETTINGS_MODULE",
+        ),
+        (
+            ["--settings", "nonsense"],
+            "nonsense cannot be imported: ModuleNotFoundError: No module named 'nonsense'. "
+            "Run the command in the directory of manage.py, or set PYTHONPATH\n",
+        ),
+        (["--settings", "nonsense.settings"], "'nonsense'. Run the command in the directory of manage.py"),
+        (["--settings", "needing_settings"], "ModuleNotFoundError: No module named 'nonsense'\n"),
         (["--settings", "leaving_settings"], "leaving_settings cannot be imported: SystemExit: 0"),
         (["--settings", "json"], "json has no CACHES"),
         (
@@ -446,6 +456,28 @@ def test_what_is_no_url(say, monkeypatch, command, given, said):
     assert (found.code, found.out, found.err.count("\n")) == (2, "", 1)
     assert said in found.err
     assert SECRET not in found.err
+
+
+@pytest.mark.parametrize(
+    "url, fault",
+    [
+        ("http://x", "unknown URL scheme 'http'."),
+        (f"redis://:{SECRET}@host:port", "LOCATION 'redis://"),
+        (f"redis://:{SECRET}@host/1?key_prefx=a", "redis://:***@host/1?key_prefx=***: unknown parameter 'key_prefx'."),
+        ("redis://host/1?socket_timeout=soon", "LOCATION 'redis://host/1?socket_timeout=soon': "),
+        ("redis://host/1?clear=x", "CLEAR cannot be 'x': "),
+    ],
+)
+def test_a_wrong_url(say, monkeypatch, url, fault):
+    """The place where it was written is blamed, and no CACHES, of which there are none."""
+    given = say("stats", url)
+    monkeypatch.setenv("FLEETCACHE_URL_PAGES", url)
+    found = say("stats", "--alias", "pages")
+
+    assert (given.code, found.code, given.out + found.out) == (2, 2, "")
+    assert given.err.startswith(f"fleetcache: the URL that was given: {fault}")
+    assert found.err.startswith(f"fleetcache: FLEETCACHE_URL_PAGES: {fault}")
+    assert SECRET not in given.err + found.err
 
 
 # --- a server that is away ------------------------------------------------------------------------

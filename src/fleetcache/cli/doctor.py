@@ -84,7 +84,7 @@ def opened(call: Call) -> Mapping[str, Cache | SettingsError]:
     if arguments.settings or not entries:
         module = arguments.settings or os.environ.get(DJANGO)
         if not module:
-            raise WrongUse(f"give the URL of a server or --settings, or set {VARIABLE}")
+            raise WrongUse(f"give the URL of a server or --settings MODULE, or set {VARIABLE} or {DJANGO}")
         entries = caches_in(module)
     return of_django() if entries is None else of_entries(entries)
 

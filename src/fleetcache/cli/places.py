@@ -43,23 +43,28 @@ def opened(arguments: argparse.Namespace, *, for_tools: bool, options: Mapping[s
     if url and (alias or (module and not in_django)):
         raise WrongUse("give either a URL or --alias and --settings, not both")
     if url:
-        return _of(url, DEFAULT_ALIAS, own)
+        return _of_url(url, "the URL that was given", DEFAULT_ALIAS, own)
     alias = alias or DEFAULT_ALIAS
     if in_django:
         return _of_django(alias, own)
     urls = from_environment(os.environ)
     if not module and alias in urls:
-        return _of(urls[alias], alias, own)
+        return _of_url(urls[alias], _variable(alias), alias, own)
     module = module or os.environ.get(DJANGO)
     if not module:
-        name = VARIABLE if alias == DEFAULT_ALIAS else f"{VARIABLE}_{alias.upper()}"
-        raise WrongUse(f"give the URL of a server, or set {name}")
+        name = _variable(alias)
+        raise WrongUse(f"give the URL of a server or --settings MODULE, or set {name} or {DJANGO}")
     entries = caches_in(module)
     if entries is None:
         return _of_django(alias, own)
     if alias not in entries:
         raise WrongUse(f"{module} has no cache {alias!r}. Its CACHES are {', '.join(map(repr, entries)) or 'empty'}")
     return _of(entries[alias], alias, own)
+
+
+def _variable(alias: str) -> str:
+    """Return the name of the variable that holds the URL of *alias*."""
+    return VARIABLE if alias == DEFAULT_ALIAS else f"{VARIABLE}_{alias.upper()}"
 
 
 def ready(arguments: argparse.Namespace) -> None:
@@ -134,7 +139,10 @@ def imported(module: str) -> Any:
     try:
         return import_module(module)
     except (Exception, SystemExit) as error:  # a module that ends the process would end it with a code of its own
-        raise WrongUse(f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+        where = ""
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            where = ". Run the command in the directory of manage.py, or set PYTHONPATH"
+        raise WrongUse(f"{module} cannot be imported: {type(error).__name__}: {error}{where}") from error
 
 
 def caches_in(module: str) -> Mapping[str, Any] | None:
@@ -164,6 +172,15 @@ def replaced(written: Mapping[str, Any] | None, options: Mapping[str, Any]) -> d
         name: value for name, value in (written or {}).items() if str(name).upper() not in gone and name not in gone
     }
     return {**kept, **options}
+
+
+def _of_url(url: str, source: str, alias: str, options: Mapping[str, Any]) -> Cache:
+    """Return the cache of *url*; an error names *source*, where the URL was written, and no ``CACHES``."""
+    try:
+        return _of(url, alias, options)
+    except SettingsError as error:
+        fault = str(error).removeprefix(f"CACHES[{alias!r}]").removeprefix("['OPTIONS']").removeprefix(": ")
+        raise SettingsError(f"{source}: {fault.removeprefix('LOCATION: ')}") from error
 
 
 def _of(entry: Any, alias: str, options: Mapping[str, Any]) -> Cache:
