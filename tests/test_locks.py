@@ -220,6 +220,8 @@ async def test_alock_is_lock(cache):
 
     async with lock:
         assert lock.owned() is True
+    async with await cache.whole.alock("lock", timeout=5) as again, cache.whole.lock("other", timeout=5) as other:
+        assert (await again.aowned(), await other.aowned()) == (True, True)
 
 
 async def test_lifetimes(cache, make):
