@@ -7,6 +7,7 @@ The exit code is 0 if every scene was played and every page was right; which sit
 """
 
 import argparse
+import math
 import os
 import platform
 import signal
@@ -125,10 +126,19 @@ def stop(number: int, _frame: object) -> None:
     sys.exit(128 + number)
 
 
+def seconds(text: str) -> float:
+    """Return the seconds in *text*; for ``type=`` of an argument."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError
+    return value
+
+
 def main() -> int:
     """Read the arguments, and play."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20, help="of load, in all scenes together, about; at least 8")
+    parser.add_argument(
+        "--seconds", type=seconds, default=20, help="of load, in all scenes together, about; at least 8"
+    )
     parser.add_argument("--scene", choices=SCENES, action="append", help="play this scene only; may be repeated")
     parser.add_argument("--report", type=Path, default=report.REPORT, help="where to write the report")
     options = parser.parse_args()
