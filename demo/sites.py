@@ -55,10 +55,11 @@ class Site:
                     *("--bind", f"fd://{listener.fileno()}", "--workers", str(WORKERS)),
                     *(("--threads", str(threads), "--keep-alive", "0") if threads else ()),
                     *("--chdir", HERE, "--preload", "--log-level", "warning", "--no-control-socket"),
+                    *("--config", HERE / "lifeline.py"),
                 ],
                 env=os.environ | settings,
                 pass_fds=[listener.fileno()],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # see lifeline
                 stdout=log,
                 stderr=log,
                 process_group=0,  # Ctrl-C is for this process, which then stops the others
@@ -90,7 +91,7 @@ class Site:
         """End the master and its workers, which have nothing to save: by force, since they may be waiting for a server."""
         with suppress(ProcessLookupError):
             os.killpg(self.master.pid, signal.SIGKILL)
-        self.master.wait()
+        self.master.communicate()
 
 
 def _cpu(process: Path) -> float:

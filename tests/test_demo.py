@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
+import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +19,7 @@ from typing import Any
 
 import pytest
 from tests.admin import browser
+from tests.waiting import until
 
 from fleetcache.errors import ServerNotFound
 
@@ -372,3 +376,29 @@ def test_one_scene_runs_for_real(tmp_path: Path) -> None:
     assert str(path) in run.stdout
     assert "\x1b" not in run.stdout
     assert "<svg" in path.read_text()
+
+
+def test_sites_end_with_a_demo_that_was_killed(tmp_path: Path) -> None:
+    """A process that is killed stops nothing: its sites see the end of the pipe that it held."""
+    program = """
+import sys
+from pathlib import Path
+from sites import AFTER, Site
+site = Site("atlas", AFTER, "memory://", Path(sys.argv[1]), {})
+site.wait_until_ready()
+print(site.port, flush=True)
+sys.stdin.read()
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HOME), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    killed = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    with killed:
+        assert killed.stdout
+        port = int(killed.stdout.readline())
+        killed.kill()
+
+    def refused() -> bool:
+        with socket.socket() as visitor:
+            return visitor.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+    until(refused)
