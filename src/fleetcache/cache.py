@@ -13,6 +13,7 @@ A client class of a site's own overrides the coroutine of an operation, and its 
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -313,8 +314,17 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
 
     # --- underneath -------------------------------------------------------------------------------
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.make_key is not Cache.make_key and cls.name is Cache.name:
+            text = f"{cls.__qualname__}.make_key() names no entry: override name(key, version, prefix), or set KEY_FUNCTION"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+
     def make_key(self, key: Key, version: Version = None, prefix: str | None = None) -> CacheKey:
-        """Return the name of *key* on the server; methods accept it in place of a key, unchanged."""
+        """Return the name of *key* on the server; methods accept it in place of a key, unchanged.
+
+        To give entries other names, override `name` or set KEY_FUNCTION: operations do not call this method.
+        """
         return CacheKey(self.name(key, version, prefix))
 
     def encode(self, value: Any, *, allow_int: bool = True) -> bytes | int:
