@@ -132,7 +132,7 @@ async def test_impatient_callers_of_one_process(make):
     slow, other = Gated("slow"), Gated("impatient")
     first = calling(cache, "get_or_set", "key", slow.of(cache))
     await slow.entered()
-    others = [calling(cache, "get_or_set", "key", other.of(cache), wait=0.1) for _ in range(5)]
+    others = [calling(cache, "get_or_set", "key", other.of(cache), wait=0.5) for _ in range(5)]
     await other.entered()
     await joined(cache, 9)
     other.gate.set()
