@@ -155,3 +155,13 @@ def test_reading_and_writing_clients(valkey, redis_debian):
         for alias in ("memory", "local"):
             with pytest.raises(NotImplementedError):
                 get_redis_connection(alias)
+
+
+def test_a_client_of_a_cluster_that_was_closed(valkey_cluster):
+    """Who asks for a raw client later gets another one: a closed `redis.RedisCluster` knows no nodes any more."""
+    cache = Cache(valkey_cluster.url())
+    with cache.get_client() as raw:
+        raw.set("closed", 1)
+
+    assert cache.get_client().get("closed") == b"1"
+    assert cache.get_client() is cache.get_client()
