@@ -16,7 +16,7 @@ configure()
 from django.core.management import call_command
 from django.test import Client, override_settings
 
-from fleetcache.fleet.publishing import USUAL
+from fleetcache.fleet.publishing import PUBLISHING, USUAL
 
 SETTINGS: dict[str, Any] = {
     "INSTALLED_APPS": [
@@ -58,13 +58,16 @@ SETTINGS: dict[str, Any] = {
 @contextmanager
 def site(caches: dict[str, Any], **settings: Any) -> Iterator[None]:
     """Make the process a site with an admin and these *caches*."""
-    usual = USUAL.seconds
+    usual, before = USUAL.seconds, {*PUBLISHING.publishers}
     try:
         with override_settings(**{**SETTINGS, "CACHES": caches, **settings}):
             _migrate()
             yield
     finally:
         USUAL.seconds = usual  # the app has set it for the process
+        for source in {*PUBLISHING.publishers} - before:
+            del PUBLISHING.publishers[source]
+        PUBLISHING.wake.ring()
 
 
 @memoized

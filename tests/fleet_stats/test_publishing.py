@@ -39,11 +39,12 @@ def published(cache):
 
 @pytest.fixture
 def calm():
-    """No cache of an earlier test is left that publishes."""
+    """No cache of an earlier test publishes, also if something refers to it still."""
     _shared.lately.clear()
     gc.collect()
+    PUBLISHING.publishers.clear()
     PUBLISHING.wake.ring()
-    until(lambda: not threads())
+    until(lambda: not threads(), 20)  # it may wait for a server of an earlier test
 
 
 def threads():

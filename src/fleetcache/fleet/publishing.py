@@ -240,6 +240,8 @@ class Publishing:
         USUAL.seconds = seconds
         if PROCESS.connects:
             self.begin()
+        if self.thread is not None:
+            self.wake.ring()
 
     def of(self, source: Any) -> Publisher | None:
         """Return the publisher of *source*; None if it never publishes."""
