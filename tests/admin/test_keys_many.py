@@ -15,7 +15,18 @@ HOME = "/admin/fleetcache/keys/"
 ALL = ("view_cache", "view_keys", "change_key", "delete_key", "clear_cache")
 
 ASKED = {
-    *("hget", "hstrlen", "scan", "dbsize", "type", "pttl", "memory|usage", "object|encoding", "object|idletime", "exists"),
+    *(
+        "hget",
+        "hstrlen",
+        "scan",
+        "dbsize",
+        "type",
+        "pttl",
+        "memory|usage",
+        "object|encoding",
+        "object|idletime",
+        "exists",
+    ),
     *("strlen", "hlen", "llen", "scard", "zcard", "getrange", "hscan", "sscan", "lrange", "zrange"),
     *("unlink", "del", "evalsha", "eval", "get", "lpush", "ltrim", "pexpire", "persist", "time", "mget"),
 }

@@ -308,7 +308,9 @@ class Cluster(Topology):
 
     def client(self) -> Any:
         """Return a raw ``redis.RedisCluster``, which learns its own map when it is made."""
-        if self.raw is None or self.raw.get_default_node() is None:  # a RedisCluster that was closed is of no use any more
+        if (
+            self.raw is None or self.raw.get_default_node() is None
+        ):  # a RedisCluster that was closed is of no use any more
             self.raw = self.make_client()
         return self.raw
 
