@@ -13,6 +13,7 @@ part took.  Needs nothing but the standard library.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -67,6 +68,9 @@ BESIDE = 3
 APART = 2
 """How many workers run the tests that measure time, which run again if they fail."""
 
+FEW = 5
+"""So many tests of a part may fail beside others and pass by themselves."""
+
 USUAL = {"PYTHONMALLOC": "default"}
 """Without the checks of the allocator, which take a third of the time; the other checks of Python's development mode stay."""
 
@@ -85,6 +89,8 @@ class Environment:
     place: Path
     times: list[tuple[str, float]] = field(default_factory=list)
     """What has been run here, and for how many seconds."""
+    apart: list[str] = field(default_factory=list)
+    """The tests that passed only by themselves."""
 
     @classmethod
     def make(cls, version: str, python: str) -> Environment:
@@ -103,6 +109,11 @@ class Environment:
         return made
 
     @property
+    def cache(self) -> Path:
+        """Where pytest notes which tests failed."""
+        return HOME / ".cache" / f"pytest-{self.version}"
+
+    @property
     def python(self) -> Path:
         return self.place / "bin" / "python"
 
@@ -117,20 +128,36 @@ class Environment:
     def part(self, marks: str, *arguments: str, workers: int = BESIDE, mark: str = "", **variables: str) -> bool:
         """Run the tests that have these *marks* in some workers; a test that fails beside others runs once more, and is named.
 
-        Only files in which *mark* is written are looked into.
+        If it fails again, it has a last chance when all others are done, see `alone`.  Only files in which *mark* is
+        written are looked into.
         """
         began = time.monotonic()
         # The option -n would start workers without -X dev.
         worker = f"{workers}*popen//python={shlex.quote(str(self.python))} -X dev"
         beside = ("--dist", "worksteal", "--tx", worker, "--reruns=1")
-        passed = self.passes("-m", marks, *arguments, *beside, *files(mark), **{**USUAL, **variables})
-        self.times.append(
-            (
-                " ".join([marks, *arguments, *(f"{name}={value}" for name, value in variables.items())]),
-                time.monotonic() - began,
-            )
-        )
+        cache = f"cache_dir={self.cache}"
+        chosen, variables = ("-m", marks, *arguments, "-o", cache, *files(mark)), {**USUAL, **variables}
+        passed = self.passes(*chosen, "--cache-clear", *beside, **variables) or self.alone(*chosen, **variables)
+        unusual = (f"{name}={value}" for name, value in variables.items() if name not in USUAL)
+        self.times.append((" ".join([marks, *arguments, *unusual]), time.monotonic() - began))
         return passed
+
+    def alone(self, *chosen: str, **variables: str) -> bool:
+        """Run the tests that failed last of those *chosen* with nothing beside them; return whether all pass.
+
+        A machine that was too slow for a moment fails single tests; more than `FEW` have another cause.
+        """
+        last = self.cache / "v" / "cache" / "lastfailed"
+        failed = json.loads(last.read_text()) if last.exists() else {}
+        if not 0 < len(failed) <= FEW:
+            return False
+        if not self.passes(*chosen, "--last-failed", "--last-failed-no-failures", "none", **variables):
+            return False
+        # A test that was not found was not run, and has failed still.
+        if json.loads(last.read_text()) if last.exists() else {}:
+            return False
+        self.apart += failed
+        return True
 
 
 def files(mark: str) -> list[str]:
@@ -228,6 +255,8 @@ def main() -> int:
     for environment in environments:
         for what, seconds in environment.times:
             print(f"-- {seconds:5.0f} s  Python {environment.version}  {what}")
+        for name in environment.apart:
+            print(f"-- passed only by itself, on Python {environment.version}: {name}")
     for version, outcome in outcomes.items():
         print(f"-- Python {version}, Django {DJANGO[version]}: {outcome}")
     print(f"-- {time.monotonic() - began:.0f} s")
