@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
 from typing import Any, TypeAlias
@@ -199,7 +199,7 @@ class LeadingMany(LeasesOfMany, Joining):
                 if trip.wish.key in made:
                     trip.flight.made = Made(made[trip.wish.key], None)
             took = monotonic() - began
-            packed = await self._packed_all(granted, load, made, began, took)
+            packed = await self._packed_all(granted, load, took)
             self._count_load([trip.wish for trip in granted], took)
         except Exception as error:
             if interruption(error) is not None:
@@ -215,17 +215,15 @@ class LeadingMany(LeasesOfMany, Joining):
         """Return what the loader makes for *keys*."""
         return mapped(await self._runtime.produce(partial(batch.load_many, keys)), batch.load_many, keys)
 
-    async def _packed_all(
-        self, granted: Sequence[Trip], load: LoadOfMany, made: Mapping[Any, Any], began: float, cost: float
-    ) -> list[Packed]:
-        """Return the payloads of the values that were *made* by a load that *began* then and took *cost* seconds."""
+    async def _packed_all(self, granted: Sequence[Trip], load: LoadOfMany, cost: float) -> list[Packed]:
+        """Return the payloads of the values that *load* has made, in *cost* seconds."""
         packed: list[Packed] = []
         for trip in granted:
-            key = trip.wish.key
-            if key in made:
-                payload, life = await self._packed(trip.wish, trip.flight, load, made[key], cost)
-                trip.flight.made = own = Made(made[key], payload, began + cost)
-                packed.append((trip, own, life))
+            made = trip.flight.made
+            if made is not None:
+                payload, life = await self._packed(trip.wish, trip.flight, load, made.value, cost)
+                trip.flight.made = made = replace(made, payload=payload)
+                packed.append((trip, made, life))
         return packed
 
     async def _failed(self, granted: Sequence[Trip], batch: Batch, error: Exception) -> None:
