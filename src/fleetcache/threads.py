@@ -12,14 +12,16 @@ from __future__ import annotations
 import atexit
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from fleetcache.forks import in_children, own
 from fleetcache.interrupts import let_pass
+
+T = TypeVar("T")
 
 FAREWELL = 0.3
 """How long, in seconds, the end of an interpreter waits for its threads; one may hang while it connects."""
@@ -72,6 +74,18 @@ def begun(name: str, work: Callable[..., object], *arguments: object) -> threadi
     except RuntimeError:  # the interpreter is shutting down, or the machine allows no more
         return None
     return thread
+
+
+def living(known: Iterable[T]) -> list[T]:
+    """Return what is in *known*, a weak set, or the keys of a weak dict; other threads may add to it meanwhile.
+
+    Before Python 3.14 an iteration over it raises then, so it is begun anew.
+    """
+    while True:
+        try:
+            return list(known)
+        except RuntimeError as error:
+            let_pass(error)
 
 
 def loads_for_uwsgi() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _weakrefset
 import gc
 import logging
 import os
@@ -10,6 +11,7 @@ import sys
 import threading
 import types
 import weakref
+from contextlib import contextmanager
 
 import pytest
 from tests import nearby
@@ -25,6 +27,8 @@ from fleetcache.fleet.publishing import PUBLISHING, USUAL, Publishing, digest
 from fleetcache.settings import Settings
 from fleetcache.stats import listen
 from fleetcache.stats.beginnings import PROCESS
+from fleetcache.stats.tally import Tally
+from fleetcache.telemetry.metrics import own
 
 
 def cache_on(valkey, prefix, **stats):
@@ -39,8 +43,12 @@ def published(cache):
 
 @pytest.fixture
 def calm():
-    """No cache of an earlier test publishes, also if something refers to it still."""
+    """No cache of an earlier test publishes, also if something refers to it still, and a cache of this test shares nothing with it.
+
+    Something does if a test fails and runs again: the traceback.
+    """
     _shared.lately.clear()
+    _shared.known.clear()
     gc.collect()
     PUBLISHING.publishers.clear()
     PUBLISHING.wake.ring()
@@ -280,6 +288,50 @@ def test_the_workers_of_uwsgi_publish_and_the_process_that_forks_them_does_not(b
 
     with nearby.at_rest():
         assert ended_well(in_child(child, by))
+
+
+def test_caches_are_made_while_the_thread_looks_for_what_is_due():
+    """A thread that looks at all publishers, or reads the metrics of all caches, goes on while other threads add some."""
+    publishing = Publishing()
+    sources = [Source(cache_at("memory", None)) for _ in range(10)]
+    made, tallies = iter(sources), []
+
+    def another():
+        source = next(made)
+        publishing.publishers[source] = publisher(source)
+        tallies.append(Tally(None))
+
+    another()
+    another()
+
+    with while_iterating(another):
+        due = publishing.next_due()
+    with while_iterating(another):
+        read = list(own())
+
+    assert due is not None
+    assert read
+    assert len(publishing.publishers) > 3
+
+
+@contextmanager
+def while_iterating(add, times=3):
+    """Call *add* some times in the middle of an iteration over a weak dict or set, as another thread might."""
+    left = iter(range(times))
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename not in {weakref.__file__, _weakrefset.__file__}:
+            return None
+        if event == "line" and frame.f_code.co_name in {"keys", "values", "__iter__"} and next(left, None) is not None:
+            add()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 def test_the_interpreter_ends_at_once(valkey):

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from fleetcache.forks import own
-from fleetcache.threads import Bell, begun
+from fleetcache.threads import Bell, begun, living
 
 if TYPE_CHECKING:
     from fleetcache.exchange.breaker import Breaker
@@ -116,7 +116,7 @@ PROBERS: weakref.WeakSet[Prober] = weakref.WeakSet()
 
 def _at_exit() -> None:
     own()
-    for prober in list(PROBERS):
+    for prober in living(PROBERS):
         with suppress(RuntimeError):
             prober.stop()
 

@@ -34,7 +34,7 @@ from fleetcache.settings import Settings
 from fleetcache.sharing import tidy
 from fleetcache.stats.beginnings import BEGINNINGS, PROCESS
 from fleetcache.stats.exchanges import unheard
-from fleetcache.threads import Bell, begun
+from fleetcache.threads import Bell, begun, living
 from fleetcache.topology.contract import Topology
 from fleetcache.urls import Location
 
@@ -266,7 +266,8 @@ class Publishing:
         return min((each.due for each in self._active()), default=None)
 
     def _active(self) -> list[Publisher]:
-        return [each for each in list(self.publishers.values()) if each.interval and each.source() is not None]
+        found = [self.publishers.get(source) for source in living(self.publishers)]
+        return [each for each in found if each is not None and each.interval and each.source() is not None]
 
     def _run(self) -> None:
         while True:

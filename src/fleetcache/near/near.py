@@ -34,7 +34,7 @@ from fleetcache.near.tracking import CANARY
 from fleetcache.settings import NearOptions, Settings, StatsOptions
 from fleetcache.stats.figures import Figures
 from fleetcache.stats.groups import Groups
-from fleetcache.threads import Bell
+from fleetcache.threads import Bell, living
 from fleetcache.topology.contract import Topology
 
 __all__ = ["CANARY", "PACKED", "Near", "announced", "clock", "open_near"]
@@ -485,7 +485,7 @@ NEARS: weakref.WeakSet[Near] = weakref.WeakSet()
 
 def _at_exit() -> None:
     """Stop listening, so that the threads end; `threads` waits for them."""
-    for near in list(NEARS):
+    for near in living(NEARS):
         near.close()
 
 

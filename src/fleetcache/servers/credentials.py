@@ -12,6 +12,7 @@ from redis.credentials import CredentialProvider
 
 from fleetcache.errors import AccessDenied
 from fleetcache.servers.remote import SERVERS
+from fleetcache.threads import living
 
 log = logging.getLogger("fleetcache.server")
 
@@ -64,7 +65,7 @@ class Credentials(CredentialProvider):
 
     def _announced(self, token: Any) -> Done:
         del token  # the next connections ask the provider
-        for server in list(SERVERS):
+        for server in living(SERVERS):
             if server.pool.connection_kwargs.get("credential_provider") is self:
                 server.replace_connections()
                 server.pool.disconnect(inuse_connections=False)  # the idle connections of raw clients

@@ -23,6 +23,7 @@ from fleetcache.stats.groups import OTHER, SUMS
 from fleetcache.stats.latency import LIMITS, PARTS, Latency
 from fleetcache.stats.payloads import Said
 from fleetcache.stats.tally import TALLIES
+from fleetcache.threads import living
 
 log = logging.getLogger("fleetcache.telemetry")
 
@@ -220,7 +221,7 @@ def name_of(alias: str, snapshot: Snapshot) -> str:
 
 def own() -> Iterator[Reading]:
     """Return the readings of all caches of this process."""
-    for tally in list(TALLIES):
+    for tally in living(TALLIES):
         try:
             snapshot = tally.snapshot()
         except Exception as error:  # noqa: BLE001 - the other caches are shown all the same
