@@ -150,21 +150,3 @@ def test_names_that_a_class_computes(valkey, part, near):
     )
     tenant[0] = f"{near} second"
     assert (cache.get("secret"), cache.get_many(["secret"]), "secret" in cache) == (None, {}, False)
-
-
-def test_an_override_of_make_key_that_names_nothing_is_warned_of():
-    """Operations call `name`, so a class that overrides only the other would share the keys that it means to part."""
-    with pytest.warns(RuntimeWarning, match=r"Tenants\.make_key\(\) names no entry: override name\("):
-
-        class Tenants(Cache):
-            def make_key(self, key, version=None, prefix=None):
-                return CacheKey(f"tenant:{key}")
-
-    class Named(Cache):
-        def name(self, key, version=None, prefix=None):
-            return f"tenant:{key}"
-
-        def make_key(self, key, version=None, prefix=None):
-            return CacheKey(self.name(key))
-
-    assert Named("memory://").make_key("a") == "tenant:a"

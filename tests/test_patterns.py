@@ -129,7 +129,9 @@ async def test_patterns_are_found_or_refused(name, face):
         assert await shop.get_many(["user:1", "x"]) == {"x": 3}
     else:
         for refused in (shop.keys("user:*"), shop.delete_pattern("user:*"), shop.scan(search="u?er:1")):
-            with pytest.raises(SettingsError, match="KEY_FUNCTION does not leave the special characters"):
+            with pytest.raises(
+                SettingsError, match=r"KEY_FUNCTION, or make_key\(\), does not leave the special characters"
+            ):
                 await refused
         with pytest.raises(SettingsError, match="KEY_FUNCTION"):
             async for _ in shop.iter_keys("*"):

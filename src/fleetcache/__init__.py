@@ -25,6 +25,7 @@ A map of the package, in the order in which a call passes.  A module imports onl
     judging       entries with metadata: fresh, stale or given up
     tagging       tags: which versions they have now, and which a new entry gets
     core          the steps of every operation: name, encode, ask, decode
+    naming        the name of an entry: by the settings, or by a method of a site's class
 
     What an operation passes through
     near/         copies of values in this process: their store, and the protocol that keeps them current

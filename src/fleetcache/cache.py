@@ -26,16 +26,17 @@ from fleetcache import commands as c
 from fleetcache.codec.metadata import alone
 from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import BaseSerializer
-from fleetcache.core import LEASES, MARK, Core, Timeout
+from fleetcache.core import LEASES, Core, Timeout
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
 from fleetcache.fleet.publishing import PUBLISHING
-from fleetcache.keys import TAG, CacheKey, Key, Version, default_key_function, key_within
+from fleetcache.keys import TAG, CacheKey, Key, KeyFunction, Version, default_key_function, frame, key_within
 from fleetcache.keyspace import Keyspace
 from fleetcache.loading.flights import PROTECTION, Flights
 from fleetcache.loading.invalidation import Invalidation
 from fleetcache.loading.many import Batches
 from fleetcache.locks.lock import Lock
+from fleetcache.naming import MADE, Following, Naming, adopt, following, named_by_make_key
 from fleetcache.near.near import Near, announced, open_near
 from fleetcache.owed import OWED, OWING
 from fleetcache.pipeline import OPERATIONS, Pipeline
@@ -55,7 +56,7 @@ from fleetcache.topology.opening import open_topology
 from fleetcache.twin import join
 from fleetcache.watching import alike, plain, watched_if
 
-FOLLOWED = frozenset(Core.__annotations__) - {"_failsafe"}
+FOLLOWED = frozenset({**Naming.__annotations__, **Core.__annotations__}) - {"_failsafe"}
 """Attributes that, set on a cache, are set on its client as well."""
 
 
@@ -103,31 +104,33 @@ def info_of(parts: Any, flights: Flights) -> dict[str, Any]:
     }
 
 
-def tally_of(settings: Settings) -> Tally | None:
-    """Return a new tally for the caches of *settings*; None if these say that nothing is counted."""
+def tally_of(settings: Settings, namer: KeyFunction) -> Tally | None:
+    """Return a new tally for the caches of *settings*, named by *namer*; None if these say that nothing is counted."""
     options = settings.options.stats
     if options is None:
         return None
     return Tally(
-        Grouping(key_reader(settings), group_by(options.groups), partial(is_own, settings.key_prefix)), options
+        Grouping(key_reader(settings, namer), group_by(options.groups), partial(is_own, settings.key_prefix)), options
     )
 
 
-def key_reader(settings: Settings) -> Callable[[str], str]:
+def key_reader(settings: Settings, namer: KeyFunction) -> Callable[[str], str]:
     """Return the function that returns the key within a name; of a name that does not show the key, the name itself."""
-    prefix, version, function = settings.key_prefix, settings.version, settings.key_function
+    prefix, version = settings.key_prefix, settings.version
     if settings.reverse_key_function is not None:
         return settings.reverse_key_function
-    if function is default_key_function:
+    if namer is default_key_function:
         begins = f"{prefix}:{version}:"
         at = len(begins)
         # Nearly all names; the others have another version.
         return lambda name: name[at:] if name.startswith(begins) else key_within(name, prefix, version)
-    try:
-        head, _, tail = str(function(MARK, prefix, version)).partition(MARK)
-    except Exception:  # noqa: BLE001 - a site's function, which is reported where a name is needed
-        return str
+    head, tail = frame(namer, prefix, version) or ("", "")
     return lambda name: name.removeprefix(head).removesuffix(tail)
+
+
+def named_by(face: Any, kind: Any) -> dict[str, Any]:
+    """Return the attributes by which a client of the class *kind* takes its names from *face*; none if it has its own."""
+    return {"_named_by": face} if issubclass(kind, Following) else {}
 
 
 def is_own(prefix: str, name: str, key: str) -> bool:
@@ -205,9 +208,10 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         if found is None:
             # No lock is held while a site's classes are called: see `Settings.shared`.
             topology, codec = cls.make_topology(settings), cls.make_codec(settings)
-            tally = tally_of(settings)
+            namer = cls._namer_of(settings)
+            tally = tally_of(settings, namer)
             groups = None if tally is None else tally.known
-            near = open_near(settings, announced(settings), topology, cls._warns, groups, codec)
+            near = open_near(settings, announced(settings, namer), topology, cls._warns, groups, codec)
             found = _shared.put(key, Shared(settings, topology, codec, Stats(), near, tally))
             PUBLISHING.enlist(found)
         return found
@@ -221,6 +225,23 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
     def make_topology(cls, settings: Settings) -> Topology:
         """Return the servers of *settings*, not yet connected; client classes override this."""
         return open_topology(settings.location, settings.options)
+
+    @classmethod
+    def _namer_of(cls, settings: Settings) -> KeyFunction:
+        """Return what names entries of *settings*, before there is a cache: of a class that does it, an object with nothing else."""
+        if not cls._names_itself:
+            return settings.key_function
+        bare = join(object.__new__(cls))
+        bare._begin_with(
+            settings=settings,
+            key_prefix=settings.key_prefix,
+            version=settings.version,
+            key_func=settings.key_function,
+            default_timeout=settings.timeout,
+            _runtime=BLOCKING,
+        )
+        namer: KeyFunction = bare._name_as
+        return namer
 
     @classmethod
     def make_codec(cls, settings: Settings) -> Codec:
@@ -316,16 +337,31 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if cls.make_key is not Cache.make_key and cls.name is Cache.name:
-            text = f"{cls.__qualname__}.make_key() names no entry: override name(key, version, prefix), or set KEY_FUNCTION"
+        adopt(cls, "make_key", Cache.make_key, named_by_make_key)
+        own = vars(cls)
+        text = ""
+        if "make_key" in own and "name" not in own and cls.name not in MADE:
+            text = (
+                f"{cls.__qualname__}.make_key() names no entry, because {cls.name.__qualname__}() does. Override that"
+            )
+        for method in ("encode", "decode"):
+            if any(
+                method in vars(each) for each in (cls, *cls.__bases__) if each is cls or not issubclass(each, Cache)
+            ):
+                text = (
+                    f"{cls.__qualname__}.{method}() changes no payload. Name a SERIALIZER or a COMPRESSOR of your own, or "
+                    f"override make_codec(settings)"
+                )
+        if text:
             warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     def make_key(self, key: Key, version: Version = None, prefix: str | None = None) -> CacheKey:
         """Return the name of *key* on the server; methods accept it in place of a key, unchanged.
 
-        To give entries other names, override `name` or set KEY_FUNCTION: operations do not call this method.
+        A class that overrides this method names its entries by it.  KEY_FUNCTION does so without a class.
         """
-        return CacheKey(self.name(key, version, prefix))
+        name = self._keyed(key, version, prefix) if self._makes_keys else self.name(key, version, prefix)
+        return name if type(name) is CacheKey else CacheKey(name)
 
     def encode(self, value: Any, *, allow_int: bool = True) -> bytes | int:
         """Return the payload of *value*."""
@@ -344,7 +380,10 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         """
         if "client" in self._raising:
             return self._raising["client"]
-        kind = alike(self._client_kind(), self)
+        kind = self._client_kind()
+        if self._names_itself:
+            kind = following(kind, plain(type(self)))
+        kind = alike(kind, self)
         if self._failsafe is RAISE and type(self) is kind:
             raise AttributeError(
                 "a client has no client: it raises by itself. Call its own methods, or those of super()"
@@ -368,7 +407,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
     def _raise_as(self, what: str, kind: Any) -> Any:
         """Make both faces of `client` or `strict`, of the class *kind*; return that of this face."""
         faces = self._sharers("_failsafe")
-        made = [face._face(kind, _failsafe=RAISE) for face in faces]
+        made = [face._face(kind, _failsafe=RAISE, **named_by(face, kind)) for face in faces]
         join(*made)
         for face, raising in zip(faces, made, strict=True):
             object.__setattr__(face, "_raising", {**face._raising, what: raising})

@@ -20,17 +20,15 @@ from fleetcache.exchange.repeating import elsewhere
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe
 from fleetcache.keys import (
-    MAX_LENGTH,
-    CacheKey,
-    KeyFunction,
-    check,
+    MARK,
     default_key_function,
-    doubtful,
+    frame,
     key_within,
     lease_name,
     masked,
 )
 from fleetcache.marks import DEFAULT_TIMEOUT, MISSING, Timeout
+from fleetcache.naming import Naming
 from fleetcache.near.near import Bypassed, Copyless, Near
 from fleetcache.policy import LEASE
 from fleetcache.servers.borrowed import TAKEN, CallersPipeline, server_of
@@ -40,20 +38,16 @@ from fleetcache.stats.tally import Tally
 from fleetcache.times import LARGEST, milliseconds
 from fleetcache.topology.contract import Topology
 from fleetcache.topology.standalone import Standalone
-from fleetcache.twin import Twinned
 
 __all__ = ["DEFAULT_TIMEOUT", "MISSING", "Core", "Timeout"]
 
 log = logging.getLogger("fleetcache.codec")
 
-MARK = "\ue000"
-"""A key to try a KEY_FUNCTION with: where it appears in the name, keys stand, if the function leaves it unchanged."""
-
 LEASES = 10
 """How many times the permission to load an entry outlives the time for which the fleet waits for that load."""
 
 
-class Core(Twinned):
+class Core(Naming):
     """The methods that operations use; the operations themselves are in its subclasses."""
 
     settings: Settings
@@ -63,12 +57,6 @@ class Core(Twinned):
     codec: Codec
     """Turns values into bytes and back: ``codec.serializer``, ``codec.compressor``."""
     _failsafe: Failsafe
-    key_prefix: str
-    """KEY_PREFIX; may be set."""
-    version: Any
-    """VERSION; may be set."""
-    key_func: KeyFunction
-    """KEY_FUNCTION: makes the name of an entry of key, prefix and version; may be set."""
     default_timeout: float | None
     """TIMEOUT: the seconds that entries live without a timeout of their own, None for ever; may be set."""
     logger: logging.Logger | None
@@ -80,12 +68,6 @@ class Core(Twinned):
     near: Near | Copyless | None = None
     """The near cache, with ``near.stats()``, ``near.advice()`` and ``near.audit()``; None without ``OPTIONS["NEAR"]``."""
 
-    _plain_head: str | None = None
-    """The text before the key in this cache's names, in its own prefix and version; None with a KEY_FUNCTION."""
-
-    _head: str | None = None
-    """The same if there may be copies near, else None: `get` looks for copies by it."""
-
     operations: frozenset[str] = frozenset()
     """The methods that a pipeline accepts; a class with operations of its own adds their names."""
 
@@ -94,9 +76,6 @@ class Core(Twinned):
 
     It is how long a lease is there at most, of the length in the settings.
     """
-
-    _warns = False
-    """Whether names that memcached would refuse are passed to `validate_key`."""
 
     _default_marks: tuple[object, ...] = (DEFAULT_TIMEOUT,)
     """Objects that stand for the cache's own timeout; Django has another one."""
@@ -115,54 +94,7 @@ class Core(Twinned):
         """Return a separate object on the same connections."""
         return self.__copy__()
 
-    # --- names and times --------------------------------------------------------------------------
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name in {"key_prefix", "version", "key_func", "near"} and "key_func" in vars(self):
-            plain = self.key_func is default_key_function and not self._computes_names()
-            self._plain_head = f"{self.key_prefix}:{self.version}:" if plain else None
-            self._head = None if self.near is None else self._plain_head
-
-    def _computes_names(self) -> bool:
-        """Whether the prefix or the version may differ from one call to the next, as the property of a class does."""
-        return any(
-            hasattr(type(self), part) or type(vars(self).get(part)) not in {str, int}
-            for part in ("key_prefix", "version")
-        )
-
-    def name(self, key: Any, version: Any = None, prefix: str | None = None) -> str:
-        """Return the name of *key*'s entry on the server."""
-        if version is None and prefix is None and type(key) is str and self._plain_head is not None:
-            name = self._plain_head + key  # written out: every operation begins here
-        else:
-            if type(key) is not str:
-                if isinstance(key, CacheKey):
-                    return key
-                check(key)
-            prefix = self.key_prefix if prefix is None else prefix
-            name = self.key_func(key, prefix, self.version if version is None else version)
-        if self._warns:
-            self._warn(name)
-        return name
-
-    def _warn(self, name: str) -> None:
-        if len(name) > MAX_LENGTH or doubtful(name):
-            self.validate_key(name)
-
-    def validate_key(self, key: str) -> None:
-        """Warn of a name that memcached would refuse; overridden under Django."""
-
-    def _names(self, keys: Iterable[Any], version: Any = None) -> list[str]:
-        """Return the names of *keys*."""
-        if self.key_func is not default_key_function:
-            return [self.name(key, version) for key in keys]
-        head = f"{self.key_prefix}:{self.version if version is None else version}:"
-        names = [head + key if type(key) is str else self.name(key, version) for key in keys]
-        if self._warns and (doubtful("".join(names)) or max(map(len, names), default=0) > MAX_LENGTH):
-            for name in names:
-                self._warn(name)
-        return names
+    # --- times ------------------------------------------------------------------------------------
 
     def milliseconds(self, timeout: Timeout, unit: int = 1000) -> int | None:
         """Return *timeout* in milliseconds, None for ever; numbers count *unit* milliseconds each."""
@@ -216,7 +148,7 @@ class Core(Twinned):
 
     def _masked(self, name: str) -> str:
         """Return *name* for a message."""
-        return masked(name, self.key_prefix if self.key_func is default_key_function else None)
+        return masked(name, self.key_prefix if self._namer is default_key_function else None)
 
     def _value(self, payload: bytes | None, name: str, default: Any = None) -> Any:
         """Return the value in *payload*, or *default* if there is none."""
@@ -494,13 +426,13 @@ class Core(Twinned):
                 yield self._key_of(name if isinstance(name, str) else name.decode(errors="replace"))
 
     def _key_of(self, name: str) -> str | None:
-        """Return the key in *name*, of any version; None if KEY_FUNCTION hides it."""
+        """Return the key in *name*, of any version; None if the names do not show it."""
         if self.settings.reverse_key_function is not None:
             return self.settings.reverse_key_function(name)
-        if self.key_func is default_key_function:
+        if self._namer is default_key_function:
             return key_within(name, self.key_prefix, self.version)
-        head, found, tail = self.key_func(MARK, self.key_prefix, self.version).partition(MARK)
-        if not found or MARK in tail or not (name.startswith(head) and name.endswith(tail)):
+        head, tail = frame(self._namer, self.key_prefix, self.version) or (name, MARK)
+        if not (name.startswith(head) and name.endswith(tail)):
             return None
         return name[len(head) : len(name) - len(tail)]
 

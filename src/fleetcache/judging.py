@@ -122,7 +122,7 @@ class Judging(Tagging):
         found = verdict(metadata, now, known, exact=exact)
         if found is None:
             unknown = [tag for tag, _ in metadata.tags if tag not in known]
-            known = {**known, **await self._versions(unknown, metadata.scope or None, fresh=fresh)}
+            known = {**known, **await self._versions(unknown, self._version_in(metadata.scope), fresh=fresh)}
             found = verdict(metadata, now, known, exact=exact)
             assert found is not None
             if self._doubts(found, metadata, fresh=fresh):
@@ -167,7 +167,7 @@ class Judging(Tagging):
                 if unknown:
                     wanted.setdefault(metadata.scope, {}).update(dict.fromkeys(unknown))
         for scope, tags in wanted.items():
-            versions[scope] |= await self._versions(tags, scope or None, fresh=fresh)
+            versions[scope] |= await self._versions(tags, self._version_in(scope), fresh=fresh)
         judged = []
         for name, metadata in entries:
             found = versions.get(metadata.scope, NOTHING)

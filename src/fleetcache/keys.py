@@ -26,6 +26,9 @@ Key: TypeAlias = str | float | Decimal | UUID | date | PurePath | Enum
 
 K = TypeVar("K", bound=Key)
 
+MARK = "\ue000"
+"""A key to try a key function with: where it appears in the name, keys stand, if the function leaves it unchanged."""
+
 Version: TypeAlias = int | str | None
 """The version of an entry; None for that of the cache."""
 
@@ -100,6 +103,16 @@ def masked(name: str | bytes, prefix: str | None = None) -> str:
 def default_reverse(name: str) -> str:
     """Return the key within *name*, whose prefix holds no colon."""
     return name.split(":", 2)[2]
+
+
+def frame(function: KeyFunction, prefix: str, version: Any) -> tuple[str, str] | None:
+    """Return what *function* puts before and after each key; None if its names do not show the key."""
+    try:
+        name = function(MARK, prefix, version)
+    except Exception:  # noqa: BLE001 - a site's function, which is reported where a name is needed
+        return None
+    head, found, tail = name.partition(MARK) if isinstance(name, str) else ("", "", "")
+    return (head, tail) if found and MARK not in tail else None
 
 
 def key_within(name: str, prefix: str, version: Any) -> str:

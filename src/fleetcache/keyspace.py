@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from numbers import Integral
@@ -17,7 +17,7 @@ from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.exchange.contract import Command, Server, Verb
 from fleetcache.failsafe import TROUBLE
 from fleetcache.judging import Standing
-from fleetcache.keys import CacheKey, Key, Version, default_key_function, epoch_name, gone_name, unique
+from fleetcache.keys import CacheKey, Key, Version, default_key_function, epoch_name, frame, gone_name, unique
 from fleetcache.near.near import CANARY
 from fleetcache.patterns import pattern_of, pattern_of_all
 from fleetcache.reading import Reading
@@ -173,7 +173,7 @@ class Keyspace(Reading):
             if now is None:
                 return  # an outage
             life = _end(command, now) - now + metadata.stale
-        await self._capture([tag for tag, _ in metadata.tags], life, metadata.scope or None)
+        await self._capture([tag for tag, _ in metadata.tags], life, self._version_in(metadata.scope))
 
     async def _relive(self, name: str, metadata: Metadata, command: Command | None) -> None:
         """Let the entry with *metadata* be fresh for as long as *command* says, or as before if that is None."""
@@ -203,7 +203,7 @@ class Keyspace(Reading):
         version = self.version if version is None else version
         old = self.name(key, version)
         if isinstance(key, CacheKey):
-            key = self._reversed(key, self.name("", version))  # a complete name would not change with the version
+            key = self._reverser(version)(key)  # a complete name would not change with the version
         new = self.name(key, version + delta)
         self = self._through(client)
         if not self.topology.together((old, new)):
@@ -263,13 +263,13 @@ class Keyspace(Reading):
         if not isinstance(cursor, Integral):
             raise TypeError(f"scan: the cursor has to be a whole number, 0 at the start, not {type(cursor).__name__}")
         self = self._through(client)
-        head = self.name("", version)
+        reverse = self._reverser(version)
         cursor, names = await self._page(cursor, self.make_pattern(search, version), itersize)
         # Other clients may have stored names that are no text.
         found = [name.decode(errors="replace") for name in names or ()]
-        if self.key_func is not default_key_function:
+        if self._namer is not default_key_function:
             found = [name for name in found if CANARY not in name]  # otherwise no pattern finds them
-        return cursor, [self._reversed(name, head) for name in found if not self._is_tag(name)]
+        return cursor, [reverse(name) for name in found if not self._is_tag(name)]
 
     scan = blocking(ascan)
 
@@ -294,16 +294,26 @@ class Keyspace(Reading):
         except TROUBLE as error:  # without the primaries, the topology's own server raises the same
             return self._failsafe.instead(error, self.topology.servers[:1], tuple)
 
-    def _reversed(self, name: str, head: str) -> str:
-        """Return the key within *name*, which begins with *head* unless a KEY_FUNCTION made it."""
-        reverse = self.settings.reverse_key_function
-        if reverse is not None:
-            return reverse(name)
-        return name.removeprefix(head)
+    def _reverser(self, version: Version = None) -> Callable[[str], str]:
+        """Return the function that returns the key within a name of *version*."""
+        kind: Any = type(self)
+        if kind.reverse_key is not Keyspace.reverse_key:
+            return self.reverse_key
+        return self._own_reverser(version)
+
+    def _own_reverser(self, version: Version = None) -> Callable[[str], str]:
+        """Return the same function as it is without a site's `reverse_key`."""
+        if self.settings.reverse_key_function is not None:
+            return self.settings.reverse_key_function
+        found = None
+        if self._namer is not default_key_function:
+            found = frame(self._namer, self.key_prefix, self.version if version is None else version)
+        head, tail = found or (self.name("", version), "")
+        return lambda name: name.removeprefix(head).removesuffix(tail)
 
     def reverse_key(self, name: str) -> str:
         """Return the key within *name*, in the cache's own prefix and version."""
-        return self._reversed(name, self.name(""))
+        return self._own_reverser()(name)
 
     async def akeys(self, search: str, version: Version = None, client: Any = None) -> list[str]:
         """Return all keys that match the glob *search*, each once."""
@@ -332,7 +342,7 @@ class Keyspace(Reading):
             return pattern
         prefix = self.key_prefix if prefix is None else prefix
         version = self.version if version is None else version
-        return CacheKey(pattern_of(self.key_func, pattern, prefix, version))
+        return CacheKey(pattern_of(self._namer, pattern, prefix, version))
 
     # --- many at once -----------------------------------------------------------------------------
 
@@ -400,7 +410,7 @@ class Keyspace(Reading):
         self = self._through(client)
         scope = self.settings.options.clear
         if scope == "prefix" or (scope == "auto" and self.key_prefix):
-            pattern = pattern_of_all(self.key_func, self.key_prefix)
+            pattern = pattern_of_all(self._namer, self.key_prefix)
             await self._end_epoch(self.key_prefix, pattern)
             await self._unlink(pattern, tags=True)
             if self.near is not None:

@@ -38,7 +38,7 @@ def pattern_of(function: KeyFunction, pattern: str, prefix: str, version: Any) -
         special.findall(fixed)
     ):
         raise SettingsError(
-            f"KEY_FUNCTION does not leave the special characters of the pattern {pattern!r}, or of the KEY_PREFIX, as they are, so "
+            f"KEY_FUNCTION, or make_key(), does not leave the special characters of the pattern {pattern!r}, or of the KEY_PREFIX, as they are, so "
             f"no glob for the server can be made of it. Pass the glob of names itself, as a fleetcache.keys.CacheKey"
         )
     return found
@@ -62,7 +62,7 @@ def pattern_of_all(function: KeyFunction, prefix: str) -> str:
         if all(matches(name.encode()) for name in own) and not any(matches(name.encode()) for name in others):
             return found
     raise SettingsError(
-        f"clear: KEY_FUNCTION makes names by which the entries under the KEY_PREFIX {prefix!r} cannot be told from others, so "
+        f"clear: KEY_FUNCTION, or make_key(), makes names by which the entries under the KEY_PREFIX {prefix!r} cannot be told from others, so "
         f"nothing was removed. Set OPTIONS['CLEAR'] = 'database' to empty the whole database instead, or let all names begin with the prefix"
     )
 

@@ -126,6 +126,15 @@ class Tagging(Core):
         """Return the name under which the version of *tag* is stored."""
         return self.name(TAG + tag, version)
 
+    def _version_in(self, scope: str) -> Any:
+        """Return the version that the text *scope* of an entry means: None for the cache's own, else a number if it is one.
+
+        A key function may format versions as numbers.
+        """
+        if not scope or scope == str(self.version):
+            return None
+        return int(scope) if scope.isdecimal() and scope == str(int(scope)) else scope
+
     def _hint(self, name: str, tags: Iterable[str], version: Any = None) -> Hint | None:
         """Return the tags that the entry called *name* had when it was read last, else *tags*, which it is said to have."""
         known = self._hints.of(name)
@@ -153,7 +162,7 @@ class Tagging(Core):
         same = known is not None and known.tags == tags and known.scope == metadata.scope
         if known is not None and same and (payload is None or (known.head and payload.startswith(known.head))):
             return
-        names = tuple([str(self._tag_name(tag, metadata.scope or None)) for tag in tags])
+        names = tuple([str(self._tag_name(tag, self._version_in(metadata.scope))) for tag in tags])
         hint = Hint(metadata.scope, tags, names)
         if not self.topology.one_by_one and self.topology.together([name, *names]):
             hint = hint._replace(command=(c.MGET, name, *names))
@@ -174,7 +183,7 @@ class Tagging(Core):
         name = str(name)
         if TAG not in name:
             return False
-        if self.key_func is not default_key_function:
+        if self._namer is not default_key_function:
             key = self._key_of(name)
             return key is None or key.startswith(TAG)
         begins = f"{self.key_prefix}:"
@@ -232,7 +241,7 @@ class Tagging(Core):
 
     def _bind(self, near: Near | Copyless, read: Read | None, metadata: Metadata) -> bool:
         """Let the copy that *read* leaves depend on the copies of its tags' versions; return whether all are there."""
-        wanted = [(self._tag_name(tag, metadata.scope or None), version) for tag, version in metadata.tags]
+        wanted = [(self._tag_name(tag, self._version_in(metadata.scope)), version) for tag, version in metadata.tags]
         copies = near.copies_of([name for name, _ in wanted]) if read is not None and read.number else {}
         bound = tuple(copies[name] for name, version in wanted if name in copies and copies[name].value == version)
         if read is None or len(bound) < len(wanted):

@@ -25,6 +25,7 @@ from fleetcache.cache import Cache, Shared
 from fleetcache.codec.metadata import Metadata
 from fleetcache.core import DEFAULT_TIMEOUT
 from fleetcache.errors import SettingsError
+from fleetcache.naming import adopt, named_and_validated
 from fleetcache.settings import STAND_INS, Settings, located
 
 SESSIONS = "django.contrib.sessions."
@@ -51,6 +52,13 @@ class RedisCache(Cache, BaseCache):
     _default_marks = (DEFAULT_TIMEOUT, DJANGO_DEFAULT)
     _warns = True
     validate_key = BaseCache.validate_key
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        kind: Any = cls
+        if kind.validate_key is not BaseCache.validate_key:
+            kind._validates, kind._warn = True, kind._validate
+        adopt(cls, "make_and_validate_key", BaseCache.make_and_validate_key, named_and_validated)
 
     if TYPE_CHECKING:
         # pyright prefers declared types: for it, those of BaseCache hide faces that are assigned, and their arguments.

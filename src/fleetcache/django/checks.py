@@ -32,16 +32,17 @@ def _check(
         check_embedded(read)
         kind = with_client(backend, read)
         kind.make_codec(read)
-        places[alias] = read, {server.address for server in kind.make_topology(read).servers}
-        announced(read)
+        addresses = {server.address for server in kind.make_topology(read).servers}
+        if kind._namer_of(read) is default_key_function:
+            places[alias] = read, addresses
+        announced(read, kind._namer_of(read))
     except SettingsError as error:
         return [Error(str(located(error, f"CACHES[{alias!r}]")), obj=f"CACHES[{alias!r}]", id="fleetcache.E001")]
     return []
 
 
 def _nested(places: Mapping[str, tuple[Settings, set[str]]]) -> list[CheckMessage]:
-    """Warn of caches in one database if the prefix of one lies within that of another."""
-    plain = {alias: found for alias, found in places.items() if found[0].key_function is default_key_function}
+    """Warn of caches in one database, whose names begin with their prefixes, if one prefix lies within another."""
     return [
         Warning(
             f"CACHES[{inner!r}]: the KEY_PREFIX {within.key_prefix!r} lies within that of CACHES[{outer!r}], {around.key_prefix!r}, "
@@ -50,8 +51,8 @@ def _nested(places: Mapping[str, tuple[Settings, set[str]]]) -> list[CheckMessag
             obj=f"CACHES[{inner!r}]",
             id="fleetcache.W002",
         )
-        for outer, (around, here) in plain.items()
-        for inner, (within, there) in plain.items()
+        for outer, (around, here) in places.items()
+        for inner, (within, there) in places.items()
         if around.key_prefix and within.key_prefix.startswith(f"{around.key_prefix}:") and here & there
     ]
 

@@ -285,7 +285,7 @@ def group_of(cache: Any, key: Any) -> str:
         return ""
     with suppress(Exception):  # a key that the operation is about to refuse, or a function of the site's
         # Not `cache.name`, which warns of keys.
-        name = key if isinstance(key, CacheKey) else cache.key_func(key, cache.key_prefix, cache.version)
+        name = key if isinstance(key, CacheKey) else cache._namer(key, cache.key_prefix, cache.version)
         return tally.group(name).name
     return OTHER
 

@@ -268,7 +268,7 @@ async def _about(cache: Cache, name: bytes, metadata: Metadata) -> tuple[About, 
         judged = await strict._judgement(text or "", metadata)
         standing, left = judged.standing.name.lower().replace("_", " "), judged.left
         fresh = None if left is None else left / 1000
-        now = await strict._versions([tag for tag, _ in metadata.tags], metadata.scope or None, fresh=True)
+        now = await strict._versions([tag for tag, _ in metadata.tags], strict._version_in(metadata.scope), fresh=True)
         tags = tuple(Tag(tag, now[tag] == version) for tag, version in metadata.tags)
     except TROUBLE as error:
         problems = (f"The server of a tag, or the clock, cannot be asked: {error}",)

@@ -127,7 +127,7 @@ def search(
     try:
         if budget:
             _scan(still, found, key, name, budget)
-            if plain and not found.alike and still.key_func is default_key_function:
+            if plain and not found.alike and still._namer is default_key_function:
                 found.perhaps += _own(still, found)
     except ResponseError as error:
         found.refused, found.complete = str(error), False
@@ -227,7 +227,7 @@ def _compared(cache: Cache, found: Search, name: bytes, tail: bytes) -> Alike:
         return Alike(text, f"without prefix and version{capitals}: another program wrote it", by_name)
     prefix, colon, version = begins[:-1].rpartition(":")
     own = cache.key_prefix
-    if found.version is None and cache.key_func is default_key_function and prefix == own:
+    if found.version is None and cache._namer is default_key_function and prefix == own:
         return Alike(text, f"a key of the cache{capitals}, not a whole name: leave out --name", by_key)
     if colon and (prefix, version) == (own, found.version):
         return Alike(text, "with other capitals", by_key)

@@ -92,11 +92,11 @@ def masked_key(key: str | bytes) -> str:
 def parts(cache: Cache, name: bytes) -> tuple[str, str]:
     """Return the version and the key in *name*, as text; "" and the whole name if it is none of the cache's entries."""
     begins = f"{cache.key_prefix}:".encode()
-    if cache.key_func is default_key_function and name.startswith(begins):
+    if cache._namer is default_key_function and name.startswith(begins):
         version, colon, key = name[len(begins) :].partition(b":")
         if colon:
             return shown(version), shown(key)
-    elif cache.key_func is not default_key_function and (text := as_text(name)) is not None:
+    elif cache._namer is not default_key_function and (text := as_text(name)) is not None:
         with suppress(Exception):  # a function of the site, given a name that is not of its making
             return "", shown(cache.reverse_key(text))
     return "", shown(name)
@@ -142,10 +142,10 @@ def wanted(cache: Cache, pattern: str, version: Any = None, *, library: bool = F
         return Wanted(cache, pattern, None, library)
     if version is not ALL:
         return Wanted(cache, cache.make_pattern(pattern, version), None, library)
-    if cache.key_func is not default_key_function:
+    if cache._namer is not default_key_function:
         if pattern != "*":
             raise ValueError("with a KEY_FUNCTION, a pattern finds the entries of one version only")
-        return Wanted(cache, pattern_of_all(cache.key_func, cache.key_prefix), None, library)
+        return Wanted(cache, pattern_of_all(cache._namer, cache.key_prefix), None, library)
     begins, ends = escaped(f"{cache.key_prefix}:"), f":{pattern}"
     # The star for the version may match a part of the key too.
     exactly = glob(begins.encode()).pattern + b"[^:]*" + glob(ends.encode(errors="surrogatepass")).pattern
@@ -162,6 +162,6 @@ def belongs(cache: Cache, name: bytes) -> bool:
     prefix = cache.key_prefix.encode()
     if LIBRARY.match(name) is not None:
         return re.search(rb"(?<![\w-])%s(?![\w-])" % re.escape(prefix), name) is not None
-    if cache.key_func is default_key_function:
+    if cache._namer is default_key_function:
         return name.startswith(prefix + b":") and b":" in name[len(prefix) + 1 :]
-    return glob(pattern_of_all(cache.key_func, cache.key_prefix).encode()).fullmatch(name) is not None
+    return glob(pattern_of_all(cache._namer, cache.key_prefix).encode()).fullmatch(name) is not None

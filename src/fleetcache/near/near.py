@@ -20,7 +20,7 @@ from fleetcache.codec.payloads import Codec
 from fleetcache.errors import SettingsError
 from fleetcache.exchange.contract import Server
 from fleetcache.forks import in_children
-from fleetcache.keys import default_key_function
+from fleetcache.keys import KeyFunction, default_key_function
 from fleetcache.near.advice import Advisor
 from fleetcache.near.audit import auditor_of
 from fleetcache.near.clock import clock
@@ -451,18 +451,26 @@ def open_near(
     return Near(options, prefixes, topology, warns=warns, groups=groups, stats=settings.options.stats, codec=codec)
 
 
-def announced(settings: Settings) -> tuple[str, ...]:
-    """Return the prefixes of the near cache: PREFIXES, or the common beginning of all names of the cache.
+def announced(settings: Settings, namer: KeyFunction) -> tuple[str, ...]:
+    """Return the prefixes of the near cache: PREFIXES, or the common beginning of all names that *namer* makes.
 
     There are none if *settings* ask for no near cache, or need none.
     """
     options = settings.options.near
     if options is None or all(location.kind == "memory" for location in settings.location):
         return ()
-    names = [settings.key_function(key, settings.key_prefix, settings.version) for key in SAMPLES]
+    try:
+        names = [namer(key, settings.key_prefix, settings.version) for key in SAMPLES]
+    except Exception as error:
+        if options.prefixes:
+            return options.prefixes
+        raise SettingsError(
+            f"NEAR: no sample of a name could be made: {type(error).__name__}: {error}. Name what all names begin with: "
+            f"OPTIONS['NEAR'] = {{'PREFIXES': ['shop:']}}"
+        ) from error
     if not all(isinstance(name, str) for name in names):
         raise SettingsError("NEAR: KEY_FUNCTION has to return text; the server announces changes by text")
-    plain = settings.key_function is default_key_function
+    plain = namer is default_key_function
     beginning = f"{settings.key_prefix}:" if plain else commonprefix(names)  # noqa: RUF071 - of strings
     if options.prefixes:
         if plain and not any(part.startswith(beginning) or beginning.startswith(part) for part in options.prefixes):
@@ -473,7 +481,7 @@ def announced(settings: Settings) -> tuple[str, ...]:
         return options.prefixes
     if not beginning:
         raise SettingsError(
-            "NEAR: the names that KEY_FUNCTION makes have no common beginning, by which the server could tell which "
+            "NEAR: the names that KEY_FUNCTION, or make_key(), makes have no common beginning, by which the server could tell which "
             "changes to announce. Name some: OPTIONS['NEAR'] = {'PREFIXES': ['shop:']}"
         )
     return (beginning,)

@@ -133,4 +133,4 @@ def _lock(cache: Any, shown: Callable[[str], str], name: bytes, replies: Sequenc
 
 def _is_own(cache: Any, entry: bytes) -> bool:
     """Whether *entry* is this cache's, as far as its name tells."""
-    return cache.key_func is not default_key_function or entry.startswith(f"{cache.key_prefix}:".encode())
+    return cache._namer is not default_key_function or entry.startswith(f"{cache.key_prefix}:".encode())

@@ -61,7 +61,7 @@ class Tags(Page):
     def _pattern(self, cache: Any, part: str) -> CacheKey:
         """Return the glob of the names of tags that contain *part*."""
         key = f"{TAG}*{escaped(part)}*" if part else f"{TAG}*"
-        if cache.key_func is default_key_function:
+        if cache._namer is default_key_function:
             return CacheKey(f"{escaped(cache.key_prefix)}:*:{key}")
         return CacheKey(cache.make_pattern(key))
 
@@ -94,6 +94,6 @@ def _row(cache: Any, name: bytes, replies: Sequence[Reply]) -> Tag | None:
     if not cache._is_tag(name) or type(value) is not bytes:
         return None
     before, _, tag = shown(name).partition(TAG)
-    version = before.removeprefix(f"{cache.key_prefix}:").rstrip(":") if cache.key_func is default_key_function else ""
+    version = before.removeprefix(f"{cache.key_prefix}:").rstrip(":") if cache._namer is default_key_function else ""
     life = "for ever" if left == -1 else showing.seconds(left / 1000) if type(left) is int else showing.NONE
     return Tag(tag, version, value.hex(), life)

@@ -21,7 +21,7 @@ def check_aliases(examination: Examination) -> Iterator[Finding]:
 def _of_two(examination: Examination, alias: str, other: Any) -> Iterator[Finding]:
     cache, subject = examination.cache, examination.subject
     own, its = cache.settings.key_prefix, other.settings.key_prefix
-    plain = cache.key_func is default_key_function and other.key_func is default_key_function
+    plain = cache._namer is default_key_function and other._namer is default_key_function
     scope = examination.options.clear
     if scope == "database" or (scope == "auto" and not own):
         found = f"clear() empties the database, in which CACHES[{alias!r}] is too"
@@ -31,7 +31,7 @@ def _of_two(examination: Examination, alias: str, other: Any) -> Iterator[Findin
         found = f"the KEY_PREFIX {its!r} of CACHES[{alias!r}] lies within {own!r}, in the same database"
         advice = "Give one of the two another prefix, such as one without a colon, or another database."
         yield finding("prefixes-nested", subject, found, advice)
-    if own == its and cache.settings.version == other.settings.version and cache.key_func is other.key_func:
+    if own == its and cache.settings.version == other.settings.version and _named_alike(cache, other):
         kinds = [type(each.codec.serializer).__name__ for each in (cache, other)]
         differ = kinds[0] != kinds[1]
         found = (
@@ -40,3 +40,9 @@ def _of_two(examination: Examination, alias: str, other: Any) -> Iterator[Findin
         )
         advice = "Give each a KEY_PREFIX of its own, unless both shall see the same entries."
         yield finding("names-shared", subject, found, advice, None if differ else "info")
+
+
+def _named_alike(cache: Any, other: Any) -> bool:
+    """Whether the same function or method names the entries of both."""
+    kind, its = type(cache), type(other)
+    return cache.key_func is other.key_func and kind.name is its.name and kind.make_key is its.make_key

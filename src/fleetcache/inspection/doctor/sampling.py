@@ -75,7 +75,7 @@ def sample(examination: Examination) -> Sample:
 def owned(cache: Any) -> tuple[Callable[[bytes], Any], str]:
     """Return a function that tells whether a name belongs to *cache*, and the glob of such names."""
     try:
-        pattern = str(pattern_of_all(cache.key_func, cache.key_prefix))
+        pattern = str(pattern_of_all(cache._namer, cache.key_prefix))
     except SettingsError:  # a KEY_FUNCTION whose names cannot be told from others
         return bool, "*"
     return glob(pattern.encode()).fullmatch, pattern
