@@ -246,6 +246,15 @@ def time_to_connect(pool: Any) -> float | None:
     return connecting + replying if connecting and replying else None
 
 
+def _made(way: Way) -> Any:
+    """Return a connection that is not connected yet.  Its arguments hold the password: no frame that stays may hold them."""
+    pool = way.pool
+    given = arguments(pool, pool.connection_class)
+    if way.of_sentinel:  # without redis-py's own retries, which take seconds: another Sentinel is asked at once
+        given.pop("retry", None)
+    return hurried(pool.connection_class)(**given)
+
+
 def connect(way: Way, place: Place | None = None, until: float = inf) -> Any:
     """Return a connected, authenticated ``redis.Connection`` along *way*, or to *place*, which a Sentinel named.
 
@@ -253,10 +262,7 @@ def connect(way: Way, place: Place | None = None, until: float = inf) -> Any:
     """
     pool, connection = way.pool, None
     try:
-        kwargs = arguments(pool, pool.connection_class)
-        if way.of_sentinel:  # without redis-py's own retries, which take seconds: another Sentinel is asked at once
-            kwargs.pop("retry", None)
-        connection = hurried(pool.connection_class)(**kwargs)
+        connection = _made(way)
         connection.begin(until, proved=way.proved)
         connect = connection.connect if place is None else partial(connection.connect_to, place)
         try:

@@ -123,8 +123,8 @@ def open_cluster(locations: Sequence[Location], options: Options) -> Cluster:
         assert isinstance(server, RemoteServer)
         return server
 
-    def client() -> Any:
-        params = factory.make_connection_params(nodes[0].url)
+    def params_of_client() -> dict[str, Any]:
+        params: dict[str, Any] = factory.make_connection_params(nodes[0].url)
         # RedisCluster would silently leave these out, so they are passed to the pools of its nodes.
         if told := {
             name: params.pop(name) for name in list(params) if name.startswith("ssl_") and name not in OF_CLUSTERS
@@ -132,8 +132,11 @@ def open_cluster(locations: Sequence[Location], options: Options) -> Cluster:
             params["connection_pool_class"] = partial(redis.ConnectionPool, **told)
         if options.address_remap is not None:
             params["address_remap"] = options.address_remap
+        return params
+
+    def client() -> Any:
         try:
-            return redis.RedisCluster.from_url(**params)
+            return redis.RedisCluster.from_url(**params_of_client())  # a local variable would show the password
         except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
             raise without_frames(error)  # noqa: B904 - the same error
 
