@@ -42,7 +42,7 @@ from fleetcache.owed import OWED, OWING
 from fleetcache.pipeline import OPERATIONS, Pipeline
 from fleetcache.policy import LEASE
 from fleetcache.servers.arguments import glob
-from fleetcache.settings import Settings, from_url
+from fleetcache.settings import Settings, argument_meant, from_url
 from fleetcache.sharing import Sharing
 from fleetcache.stats.exchanges import is_heard
 from fleetcache.stats.groups import Grouping
@@ -58,6 +58,10 @@ from fleetcache.watching import alike, plain, watched_if
 
 FOLLOWED = frozenset({**Naming.__annotations__, **Core.__annotations__}) - {"_failsafe"}
 """Attributes that, set on a cache, are set on its client as well."""
+
+
+ARGUMENTS = frozenset(("location", "params", "alias", "defaults", "near"))
+"""The names of the arguments of `Cache`."""
 
 
 @dataclass(eq=False)
@@ -168,6 +172,8 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
     """`client` and `strict` of this face, once they were asked for."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        if kwargs and cls.__init__ is Cache.__init__ and (wrong := kwargs.keys() - ARGUMENTS):
+            raise TypeError(f"{cls.__name__}() takes no argument {min(wrong)!r}.{argument_meant(min(wrong))}")
         notice()
         return super().__new__(watched_if(cls))
 

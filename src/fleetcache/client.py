@@ -16,7 +16,7 @@ from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import SettingsError
 from fleetcache.forks import chance
 from fleetcache.judging import Standing
-from fleetcache.keys import K, Key, Version
+from fleetcache.keys import K, Key, Version, check_mapping
 from fleetcache.policy import Policy, PolicyOptions
 from fleetcache.reading import Found
 from fleetcache.servers.observed import observed
@@ -244,7 +244,8 @@ class HerdClient(DefaultClient):
         tags: Iterable[str] = (),
     ) -> list[K]:
         """Store all of *data*; without *herd* for the plain timeout, as plain values."""
-        if herd:
+        if herd and data:
+            check_mapping(data, "set_many", "keys and their values")
             lifetime = timeout
             packed: dict[K, Any] = {}
             for key, value in data.items():

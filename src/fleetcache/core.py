@@ -28,6 +28,7 @@ from fleetcache.keys import (
     masked,
 )
 from fleetcache.marks import DEFAULT_TIMEOUT, MISSING, Timeout
+from fleetcache.masking import with_article
 from fleetcache.naming import Naming
 from fleetcache.near.near import Bypassed, Copyless, Near
 from fleetcache.policy import LEASE
@@ -393,7 +394,7 @@ class Core(Naming):
         suits = type(reply) in verb.answers or (verb.suits(reply, command) if verb.suits else not verb.answers)
         if not suits and reply is not TAKEN:  # a pipeline of redis-py has no reply yet
             raise ServerGone(
-                f"the server replied to {verb.decode()} with a {type(reply).__name__}, which is no valid reply to it"
+                f"the server replied to {verb.decode()} with {with_article(type(reply).__name__)}, which is no valid reply to it"
             )
 
     def _goes_on(self, pages: c.Round, cursor: int) -> bool:

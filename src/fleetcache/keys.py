@@ -18,6 +18,7 @@ from uuid import UUID
 from redis.exceptions import DataError
 
 from fleetcache.errors import InvalidKey
+from fleetcache.masking import with_article
 
 KeyFunction: TypeAlias = Callable[[Any, str, Any], str]
 
@@ -73,6 +74,12 @@ def check(key: Any) -> None:
         if key is None:
             advice = "A key of None is nearly always a missing value: look where it comes from"
         raise InvalidKey(f"a key must be a string, not {kind.__name__}: {_shown(key)}. {advice}")
+
+
+def check_mapping(data: Any, method: str, what: str) -> None:
+    """Refuse *data*, from which *method* takes *what*, if it is no mapping."""
+    if not isinstance(data, Mapping) and not (hasattr(data, "keys") and hasattr(data, "values")):
+        raise TypeError(f"{method} takes a mapping of {what}, not {with_article(type(data).__name__)}")
 
 
 def in_utf8(name: str) -> bytes:

@@ -102,7 +102,12 @@ def shown(name: str, value: Any) -> str:
             return repr(masked_url(value) if re.search("@|://", value) else value)
         if _is_plain(value) and not re.search("@|://", text := repr(value)):
             return text
-    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}" if value is not None else "None"
+    return with_article(kind) if value is not None else "None"
+
+
+def with_article(kind: str) -> str:
+    """Return the name of a class with its article: a list, an int, a UUID."""
+    return f"{'an' if kind[0] in 'aeioAEIO' else 'a'} {kind}"
 
 
 def _is_plain(value: Any) -> bool:

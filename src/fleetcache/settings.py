@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode
 from fleetcache import kinds
 from fleetcache.errors import SettingsError
 from fleetcache.keys import KeyFunction, default_key_function
-from fleetcache.masking import masked_url, quoted, shown
+from fleetcache.masking import masked_url, quoted, shown, with_article
 from fleetcache.policy import FIELDS, Policy
 from fleetcache.sharing import Sharing, frozen
 from fleetcache.signatures import DEADLINE, connection_options, says_none
@@ -339,6 +339,20 @@ def within(name: Any) -> str:
     return f" fleetcache has nothing to cull. Leave {meant} out." if meant in IGNORED else ""
 
 
+def argument_meant(name: str) -> str:
+    """Return where *name* belongs, which was given to a cache as an argument of its own; "" if it is no setting."""
+    meant = name.upper()
+    if meant == "OPTIONS" or meant in by_name(Settings):
+        place = f"{{{meant!r}: …}}"
+    elif (option := name if name in connection_options() else meant) in by_name(Options).keys() | connection_options():
+        place = f"{{'OPTIONS': {{{option!r}: …}}}}"
+    else:
+        return hint(name)
+    return (
+        f" Settings are the second argument, a dict: Cache(url, {place}), or parameters of a URL: Cache.from_url(url)"
+    )
+
+
 STAND_INS = tuple(dict.fromkeys(name for each in fields(Options) if (name := each.metadata.get("setting"))))
 """The project's settings that stand in for absent OPTIONS, such as DJANGO_REDIS_LOGGER."""
 
@@ -458,7 +472,7 @@ class Settings:
                 raise SettingsError(f"{where}: unknown setting {quoted(name)}.{near}")
         options = next((value for name, value in params.items() if str(name).upper() == "OPTIONS"), None)
         if not isinstance(options or {}, Mapping):
-            raise SettingsError(f"{where}: OPTIONS must be a dict, not a {type(options).__name__}")
+            raise SettingsError(f"{where}: OPTIONS must be a dict, not {with_article(type(options).__name__)}")
         return cls(
             location=locations(where, location),
             options=Options.read(f"{where}['OPTIONS']", options or {}, defaults or {}),

@@ -20,7 +20,7 @@ from fleetcache.codec.metadata import Metadata, new_stamp
 from fleetcache.core import DEFAULT_TIMEOUT, MISSING, Timeout
 from fleetcache.errors import UnreadableValue
 from fleetcache.judging import Standing
-from fleetcache.keys import K, Key, Version, unique
+from fleetcache.keys import K, Key, Version, check_mapping, unique
 from fleetcache.near.near import PACKED, clock
 from fleetcache.near.store import Entry
 from fleetcache.reading import Found, Reading
@@ -317,6 +317,8 @@ class Values(Reading):
         """
         if not data:
             return []
+        if type(data) is not dict:
+            check_mapping(data, "set_many", "keys and their values")
         expiry = self.milliseconds(timeout)
         names = self._names(data, version)
         writes: list[tuple[Any, ...]]

@@ -190,7 +190,7 @@ def test_herd_values() -> None:
 
 def test_what_cannot_be_stored() -> None:
     """The error names the type, as without metadata."""
-    with pytest.raises(UnstorableValue, match="cannot store a object"):
+    with pytest.raises(UnstorableValue, match="cannot store an object"):
         Codec(JSONSerializer).describe(object(), FRESH)
 
 

@@ -42,6 +42,7 @@ from fleetcache.codec.metadata import (
 from fleetcache.codec.serializers import PickleSerializer, Serializer
 from fleetcache.errors import FleetcacheError, SettingsError, UnreadableValue, UnstorableValue
 from fleetcache.interrupts import is_stated, let_pass
+from fleetcache.masking import with_article
 from fleetcache.settings import Options
 
 __all__ = ["Codec", "Compressor", "Serializer"]
@@ -131,7 +132,7 @@ class Codec:
     def _unstorable(self, value: Any, error: Exception) -> UnstorableValue:
         let_pass(error)
         return UnstorableValue(
-            f"{type(self.serializer).__name__} cannot store a {type(value).__qualname__}: "
+            f"{type(self.serializer).__name__} cannot store {with_article(type(value).__qualname__)}: "
             f"{error}. Cache plain data, or configure a SERIALIZER that knows this type."
         )
 
@@ -319,7 +320,7 @@ class Codec:
 
     def _complaint(self, payload: bytes, error: Exception) -> str:
         if not isinstance(payload, bytes):
-            return f"a {type(payload).__name__} is no payload; the server replied to something else"
+            return f"{with_article(type(payload).__name__)} is no payload; the server replied to something else"
         # The text of a foreign exception may quote the value, so only its class is named.
         reason = str(error) if isinstance(error, FleetcacheError) else type(error).__name__
         return (

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleetcache.fleet import figures
+from fleetcache.masking import with_article
 from fleetcache.stats.groups import OTHER
 
 LARGEST = 16_000
@@ -50,7 +51,7 @@ def packed(facts: Mapping[str, Any], snapshot: Mapping[str, Any]) -> bytes:
 def unpacked(data: Any) -> dict[str, Any]:
     """Return what `packed` wrote as *data*, or raise `Unreadable`."""
     if not isinstance(data, bytes):
-        raise Unreadable(f"it is no text, but a {type(data).__name__}")
+        raise Unreadable(f"it is no text, but {with_article(type(data).__name__)}")
     try:
         unpacking = zlib.decompressobj()
         text = unpacking.decompress(data, UNPACKED)

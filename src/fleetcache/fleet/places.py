@@ -13,6 +13,7 @@ from typing import Any
 
 from fleetcache import commands as c
 from fleetcache.exchange.contract import Verb
+from fleetcache.masking import with_article
 
 PARTS = 8
 """In how many parts the list of a fleet's processes is divided."""
@@ -53,7 +54,7 @@ def fits(reply: Any, kinds: type | tuple[type, ...]) -> Any:
     if isinstance(reply, Exception):
         raise reply
     if not isinstance(reply, kinds):
-        raise TypeError(f"the server replied with a {type(reply).__name__}")
+        raise TypeError(f"the server replied with {with_article(type(reply).__name__)}")
     return reply
 
 

@@ -37,6 +37,7 @@ from redis.exceptions import AskError, MovedError, NoPermissionError, ReadOnlyEr
 
 from fleetcache.exchange.contract import Command
 from fleetcache.exchange.wire import NEED_DATA, Push, facts_in, new_parser, pack
+from fleetcache.masking import with_article
 from fleetcache.near.audience import Audience
 from fleetcache.near.counts import Events
 from fleetcache.near.journal import Journal
@@ -381,11 +382,11 @@ class Tracking:
             self.flushed()
             return
         if not isinstance(names, list):
-            raise ConnectionError(f"the server announced a {type(names).__name__} in place of names")
+            raise ConnectionError(f"the server announced {with_article(type(names).__name__)} in place of names")
         self.counts.pushes += len(names)
         for name in names:
             if type(name) is not str:
-                raise ConnectionError(f"the server announced a {type(name).__name__} in place of a name")
+                raise ConnectionError(f"the server announced {with_article(type(name).__name__)} in place of a name")
             if self.knows(name):
                 self.invalidated(name)
             if CANARY in name:

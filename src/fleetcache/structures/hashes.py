@@ -9,7 +9,7 @@ from redis.exceptions import DataError
 
 from fleetcache import commands as c
 from fleetcache.core import MISSING, Core
-from fleetcache.keys import Key, Version
+from fleetcache.keys import Key, Version, check_mapping
 from fleetcache.structures.steps import number, pairs
 from fleetcache.twin import blocking
 
@@ -33,7 +33,11 @@ class Hashes(Core):
     ) -> int:
         """Set *field*, or all fields of *mapping*; return how many are new."""
         fields = {} if field is None else {field: value}
-        fields.update(mapping or {})
+        try:
+            fields.update(mapping or {})
+        except (TypeError, ValueError):
+            check_mapping(mapping, "hset", "fields and their values")
+            raise
         if not fields:
             raise DataError("hset needs a field and its value, or a mapping of some")
         payloads = await self.encoded(fields.values())

@@ -10,7 +10,7 @@ from redis.exceptions import DataError
 from fleetcache import commands as c
 from fleetcache.core import MISSING, Core
 from fleetcache.exchange.contract import Command, Reply, Verb
-from fleetcache.keys import Key, Version
+from fleetcache.keys import Key, Version, check_mapping
 from fleetcache.structures.steps import number, pairs, score
 from fleetcache.twin import blocking
 
@@ -85,6 +85,8 @@ class SortedSets(Core):
         """
         if not mapping:
             raise DataError("zadd needs at least one member with its score")
+        if type(mapping) is not dict:
+            check_mapping(mapping, "zadd", "members and their scores")
         if nx and (xx or gt or lt):
             raise DataError("zadd allows 'nx' with none of 'xx', 'gt', 'lt'")
         if gt and lt:
