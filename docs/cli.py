@@ -148,6 +148,7 @@ def ran(command: str, where: dict[str, Any]) -> str:
         words, cwd=where["cwd"], env=where["env"], capture_output=True, text=True, check=False, timeout=60
     )
     text = (done.stdout + done.stderr).replace(f":{where['port']}", ":6379")
+    text = text.replace(f"{Path(sys.executable).name} -m fleetcache", "fleetcache")
     return text + (f"exit code {done.returncode}\n" if done.returncode else "")
 
 

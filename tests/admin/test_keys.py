@@ -245,7 +245,9 @@ def test_an_entry_is_deleted(cache):
     answer = user.post(ENTRY, {**form, "act": "delete"}, follow=True)
 
     assert told(answer) == ["Deleted a."] and cache.get("a") is None
-    assert "There is no such entry" in text(user.get(entry_url(cache, "a")))
+    gone = text(user.get(entry_url(cache, "a")))
+    assert "There is no such entry" in gone
+    assert f"<code>python manage.py fleetcache get {name_of(cache, 'a')} --name --alias default</code>" in gone
     assert len(log()) == 1
 
 

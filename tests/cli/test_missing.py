@@ -76,11 +76,11 @@ def test_nearly_the_same_key(say, site, raw, key):
 
     found = {name: (how, advice) for name, how, advice in alike(say, site, key)}
 
-    head = f"{site.cache.key_prefix}:1:"
+    head, url = f"{site.cache.key_prefix}:1:", f" --url '{site.url}'"
     assert found == {
-        f"{head}{key.upper()}": ("with other capitals", f"fleetcache get {key.upper()}"),
-        f"{head}v2:{key}": ("a longer key", f"fleetcache get v2:{key}"),
-        key: ("without prefix and version: another program wrote it", f"fleetcache get {key} --name"),
+        f"{head}{key.upper()}": ("with other capitals", f"fleetcache get {key.upper()}{url}"),
+        f"{head}v2:{key}": ("a longer key", f"fleetcache get v2:{key}{url}"),
+        key: ("without prefix and version: another program wrote it", f"fleetcache get {key} --name{url}"),
     }
 
 
@@ -94,7 +94,7 @@ def test_a_whole_name_for_a_key_and_a_key_for_a_whole_name(say, site, key):
 
     assert as_key.code == as_name.code == 1
     assert f"what you gave is a whole name, not a key.\n    fleetcache get {name} --name" in as_key.out
-    assert f"leave out --name.\n    fleetcache get {key}\n" in as_name.out
+    assert f"leave out --name.\n    fleetcache get {key} --url '{site.url}'\n" in as_name.out
 
 
 def test_in_another_database(say, site, key):
@@ -104,7 +104,11 @@ def test_in_another_database(say, site, key):
         other.set(name, b"1", ex=60)
 
     assert alike(say, site, key) == [
-        (name, "in database 13 of the same server", "end LOCATION in /13 if the value belongs to this cache")
+        (
+            name,
+            "in database 13 of the same server",
+            "let the server's URL (LOCATION) end in /13 if the value belongs to this cache",
+        )
     ]
 
 
@@ -123,7 +127,7 @@ def test_in_another_cache_of_the_settings(say, site, module, valkey, key):
     said = say("get", key, "--settings", "shop_caches")
 
     assert said.code == 1
-    assert "in CACHES['pages'].\n    use caches['pages']; fleetcache get" in said.out
+    assert "in the cache 'pages'.\n    use caches['pages']; fleetcache get" in said.out
     assert said.err == ""
 
 

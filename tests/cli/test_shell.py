@@ -462,9 +462,9 @@ def test_what_is_no_url(say, monkeypatch, command, given, said):
     "url, fault",
     [
         ("http://x", "unknown URL scheme 'http'."),
-        (f"redis://:{SECRET}@host:port", "LOCATION 'redis://"),
+        (f"redis://:{SECRET}@host:port", "'redis://"),
         (f"redis://:{SECRET}@host/1?key_prefx=a", "redis://:***@host/1?key_prefx=***: unknown parameter 'key_prefx'."),
-        ("redis://host/1?socket_timeout=soon", "LOCATION 'redis://host/1?socket_timeout=soon': "),
+        ("redis://host/1?socket_timeout=soon", "'redis://host/1?socket_timeout=soon': "),
         ("redis://host/1?clear=x", "CLEAR cannot be 'x': "),
     ],
 )

@@ -55,6 +55,8 @@ from redis.exceptions import RedisError
 from fleetcache.cli.calls import FINDING, FINE, INTERRUPTED, UNREACHABLE, Call, Enough, WrongUse
 from fleetcache.cli.parsing import Parser, Table, own_version, refuse
 from fleetcache.errors import FleetcacheError
+from fleetcache.inspection.blame import told
+from fleetcache.interrupts import let_pass
 
 COMMANDS = (
     "stats",
@@ -118,12 +120,17 @@ def run(arguments: argparse.Namespace, out: TextIO | None = None, err: TextIO | 
         return FINE
     except (WrongUse, FleetcacheError, RedisError, OSError, UnicodeError) as error:  # a name may be no text
         return call.complain(error)
+    except Exception as error:
+        let_pass(error)
+        if not told(error):
+            raise  # an error of fleetcache, whose traceback is needed
+        return call.complain(error)
     return code
 
 
 @contextmanager
 def quiet(command: str) -> Iterator[None]:
-    """Let this thread not log meanwhile that a server is lost: the *command* says so itself.
+    """Let this thread not log meanwhile that a server is lost, or refuses the user: the *command* says so itself.
 
     ``warm`` runs code of the site, which may ignore outages, so that the log alone tells of them.
     """
@@ -131,7 +138,7 @@ def quiet(command: str) -> Iterator[None]:
     mine.set(True)
 
     def is_news(record: logging.LogRecord) -> bool:
-        return getattr(record, "event", "") != "outage" or not mine.get()
+        return getattr(record, "event", "") not in {"outage", "refused"} or not mine.get()
 
     if command == "warm":
         yield

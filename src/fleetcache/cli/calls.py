@@ -6,7 +6,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import cached_property
 from typing import Any, TextIO
 
@@ -15,6 +15,8 @@ from fleetcache.cli.listing import Listing
 from fleetcache.cli.progress import Progress
 from fleetcache.cli.showing import as_json, visible
 from fleetcache.errors import is_outage
+from fleetcache.inspection.advice import Commands, right_lacking
+from fleetcache.inspection.blame import told
 from fleetcache.inspection.names import meant, shown
 
 FINE, FINDING, UNREACHABLE = 0, 1, 2
@@ -72,6 +74,13 @@ class Call:
         from fleetcache.cli.places import opened
 
         return opened(self.arguments, for_tools=False)
+
+    @cached_property
+    def commands(self) -> Commands:
+        """How a command is written that is about the same cache."""
+        from fleetcache.cli.places import commands_about
+
+        return commands_about(self.arguments)
 
     def key(self, text: str) -> str | bytes:
         """Return the key that *text* means: a key of the cache, or with ``--name`` a whole name on the server, as bytes."""
@@ -143,7 +152,12 @@ class Call:
 
     def complain(self, error: Exception | str, **facts: Any) -> int:
         """Say why the command could not be run; return the exit code for that.  *facts* are added to the JSON document."""
-        text = " ".join(str(error).split()) or type(error).__name__
+        raised = told(error, vars(self).get("cache")) if isinstance(error, Exception) else ""
+        text = " ".join((raised or str(error)).split()) or type(error).__name__
+        whole = text
+        if advice := self.right_lacking(text):
+            facts["advice"] = advice
+            whole = f"{text.rstrip('.')}. {advice}"
         if self.json:
             kind = type(error).__name__ if isinstance(error, Exception) else "WrongUse"
             away = isinstance(error, Exception) and is_outage(error)
@@ -153,8 +167,22 @@ class Call:
             else:
                 self.say(as_json(document))
         else:
-            self.note(f"fleetcache: {visible(text)}")
+            self.note(f"fleetcache: {visible(whole)}")
         return UNREACHABLE
+
+    def right_lacking(self, refusals: str) -> str:
+        """Return which right the servers' *refusals* ask for, "" if they ask for none."""
+        cache = vars(self).get("cache") or vars(self).get("configured")
+        if cache is None:
+            return right_lacking(refusals, "")
+        user = cache.settings.options.username or cache.settings.location[0].login.rpartition("@")[0].partition(":")[0]
+        return right_lacking(refusals, cache.settings.key_prefix, user)
+
+    def note_rights(self, refusals: Iterable[str]) -> None:
+        """Say which rights the servers' *refusals* ask for, each once."""
+        for advice in dict.fromkeys(filter(None, map(self.right_lacking, refusals))):
+            if not self.json:
+                self.note(f"fleetcache: {visible(advice)}")
 
     def progress(self, what: str, total: int | None = None) -> Progress:
         """Return a bar on the terminal, for ``with``, that appears after a second; *total* is None if nobody knows it."""

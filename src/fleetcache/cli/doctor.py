@@ -6,17 +6,19 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from fleetcache.cache import Cache
 from fleetcache.caches import DEFAULT_ALIAS, VARIABLE, CacheHandler, from_environment
 from fleetcache.cli.calls import FINDING, FINE, UNREACHABLE, Call, WrongUse
 from fleetcache.cli.parsing import Table
-from fleetcache.cli.places import DJANGO, caches_in, replaced, url_in
+from fleetcache.cli.places import DJANGO, GIVEN, caches_in, fault_in_url, replaced, url_in, variable
 from fleetcache.cli.showing import visible
 from fleetcache.errors import SettingsError
 from fleetcache.fleet import Fleet, gather
+from fleetcache.inspection.blame import told
 from fleetcache.inspection.doctor import KINDS, Finding, answers, examine, refused
+from fleetcache.interrupts import let_pass
 from fleetcache.settings import from_url
 
 GONE = frozenset(("server-away", "server-refuses"))
@@ -44,7 +46,8 @@ def run(call: Call) -> int:
     ignored: list[str] = call.arguments.ignore
     if unknown := [name for name in ignored if name not in KINDS]:
         raise WrongUse(f"there is no finding {unknown[0]!r}. `fleetcache docs doctor` lists them")
-    made = opened(call)
+    site = opened(call)
+    made = site.caches
     caches = {alias: cache for alias, cache in made.items() if isinstance(cache, Cache)}
     wanted = [call.arguments.alias] if call.arguments.alias else list(made)
     found: dict[str, list[Finding]] = {}
@@ -56,37 +59,65 @@ def run(call: Call) -> int:
             )
         cache = made[alias]
         if isinstance(cache, SettingsError):
-            findings = [refused(alias, cache)]
+            findings = [refused(alias, cache, site.urls.get(alias, ""))]
         else:
             findings = examine(
-                cache, alias=alias, others=caches, fleet=fleet_of(cache), probes=not call.arguments.no_probe
+                cache,
+                alias=alias,
+                others=caches,
+                fleet=fleet_of(cache),
+                probes=not call.arguments.no_probe,
+                url=site.urls.get(alias, ""),
+                commands=call.commands if len(made) == 1 else call.commands.of(alias),
             )
             gone = {each.subject for each in findings if each.id in GONE}
             unreachable |= gone.issuperset({server.address for server in cache.topology.servers})
         found[alias] = [each for each in findings if each.id not in ignored]
-    call.answer(document(found), text(call, found))
+    call.answer(document(found), text(call, site, found))
     if unreachable:
         return UNREACHABLE
     return FINDING if counts(found)["error"] or counts(found)["warning"] else FINE
 
 
-def opened(call: Call) -> Mapping[str, Cache | SettingsError]:
-    """Return the caches of the site by alias, or why one cannot be made.
+class Site(NamedTuple):
+    """The caches of a site by alias, or why one cannot be made."""
+
+    caches: Mapping[str, Cache | SettingsError]
+    urls: Mapping[str, str] = {}
+    """The name of the place where a cache's URL is written, by alias; empty if the caches are those of CACHES."""
+
+    def subject(self, alias: str) -> str:
+        """Return the place where the settings of *alias* are written."""
+        return self.urls.get(alias) or f"CACHES[{alias!r}]"
+
+
+def opened(call: Call) -> Site:
+    """Return the caches of the site.
 
     They are as its workers have them, but count nothing: this process is no worker, and publishes no figures.
     """
     arguments = call.arguments
     if url := url_in(arguments):
-        return of_entries({DEFAULT_ALIAS: url})
+        if arguments.alias or (arguments.settings and not getattr(arguments, "in_django", False)):
+            raise WrongUse("give either a URL or --alias and --settings, not both")
+        return of_urls({DEFAULT_ALIAS: url}, {DEFAULT_ALIAS: GIVEN})
     if getattr(arguments, "in_django", False):
-        return of_django()
-    entries: Mapping[str, Any] | None = from_environment(os.environ)
-    if arguments.settings or not entries:
-        module = arguments.settings or os.environ.get(DJANGO)
-        if not module:
-            raise WrongUse(f"give the URL of a server or --settings MODULE, or set {VARIABLE} or {DJANGO}")
-        entries = caches_in(module)
-    return of_django() if entries is None else of_entries(entries)
+        return Site(of_django())
+    urls = from_environment(os.environ)
+    if urls and not arguments.settings:
+        return of_urls(urls, {alias: variable(alias) for alias in urls})
+    module = arguments.settings or os.environ.get(DJANGO)
+    if not module:
+        raise WrongUse(f"give the URL of a server or --settings MODULE, or set {VARIABLE} or {DJANGO}")
+    entries = caches_in(module)
+    return Site(of_django() if entries is None else of_entries(entries))
+
+
+def of_urls(urls: Mapping[str, str], places: Mapping[str, str]) -> Site:
+    """Return the caches of *urls*, each of which is written at one of *places*."""
+    made = of_entries(urls)
+    wrong = {alias: each for alias, each in made.items() if isinstance(each, SettingsError)}
+    return Site({**made, **{alias: SettingsError(fault_in_url(each, alias)) for alias, each in wrong.items()}}, places)
 
 
 def of_entries(entries: Mapping[str, Any]) -> dict[str, Cache | SettingsError]:
@@ -116,12 +147,13 @@ def attempted(make: Callable[..., Cache], *arguments: Any) -> Cache | SettingsEr
         return make(*arguments)
     except SettingsError as error:
         return error
-    except ValueError as error:
-        return SettingsError(str(error))
-    except Exception as error:  # Django's ImproperlyConfigured, which cannot be named here
-        if type(error).__name__ != "ImproperlyConfigured":
+    except Exception as error:
+        let_pass(error)
+        of_site = told(error)
+        # Django's ImproperlyConfigured cannot be named here.
+        if not of_site and not isinstance(error, ValueError) and type(error).__name__ != "ImproperlyConfigured":
             raise
-        return SettingsError(str(error))
+        return SettingsError(of_site or str(error))
 
 
 def fleet_of(cache: Cache) -> Fleet | None:
@@ -146,11 +178,11 @@ def document(found: Mapping[str, list[Finding]]) -> dict[str, Any]:
     }
 
 
-def text(call: Call, found: Mapping[str, list[Finding]]) -> str:
+def text(call: Call, site: Site, found: Mapping[str, list[Finding]]) -> str:
     """Return the findings for people."""
     lines: list[str] = []
     for alias, findings in found.items():
-        lines += [call.painted(f"CACHES[{alias!r}]", strong=True), ""] if len(found) > 1 else []
+        lines += [call.painted(site.subject(alias), strong=True), ""] if len(found) > 1 else []
         for each in findings:
             mark = call.painted(NAMES[each.severity], good=False if each.severity == "error" else None, strong=True)
             lines += [f"{mark} {each.id}: {visible(each.subject)}", f"    {visible(each.found).rstrip('.')}."]

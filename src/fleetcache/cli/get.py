@@ -18,10 +18,6 @@ from fleetcache.inspection.misses import why
 from fleetcache.inspection.names import name_of
 from fleetcache.twin import complete
 
-NEAR = (
-    "each process has its own; `fleetcache stats` counts what they answer, `fleetcache docs cli` says why one may not"
-)
-
 
 def add(commands: Table) -> None:
     """Add the command."""
@@ -56,8 +52,9 @@ def run(call: Call) -> int:
     if not found.exists:
         return missing(call, key, {})
     reason = why(call.cache, found)
-    near = call.configured.settings.options.near is not None
+    near = _near(call) if call.configured.settings.options.near is not None else ""
     call.answer({**document(found), "returned": not reason, "why_not": reason}, shown(found, reason, near=near))
+    call.note_rights(found.problems)
     return FINE
 
 
@@ -94,10 +91,16 @@ def document(found: Description) -> dict[str, Any]:
     return facts
 
 
-def shown(found: Description, reason: str, *, near: bool) -> str:
-    """Return *found* for people; *reason* says why the cache does not return it, *near* whether processes keep copies."""
+def _near(call: Call) -> str:
+    """Return what is to be said of the copies that processes keep."""
+    stats = f"each process has its own; `{call.commands('stats')}` counts what they answer"
+    return " ".join(filter(None, (f"{stats}, `fleetcache docs cli` says why one may not.", call.commands.note)))
+
+
+def shown(found: Description, reason: str, *, near: str) -> str:
+    """Return *found* for people; *reason* says why the cache does not return it, *near* tells of the copies of processes."""
     rows = [("name", found.shown), ("server", found.server), ("answer", visible(reason) or "a hit")]
-    rows += [("near copies", NEAR)] if near else []
+    rows += [("near copies", near)] if near else []
     rows.append(("type", found.kind))
     rows.append(("lives", "for ever" if found.ttl is None else f"for {duration(found.ttl)}"))
     rows += [("takes", size(found.size))] if found.size is not None else []

@@ -32,9 +32,17 @@ def seconds(text: str) -> float:
 def missing(call: Call, key: str | bytes, document: dict[str, Any]) -> int:
     """Say that there is no entry of *key*, and where it may be; *document* begins the JSON document.  Return the exit code."""
     arguments = call.arguments
-    found = search(call.cache, key, version=arguments.version, others=_others(call), budget=arguments.search)
+    found = search(
+        call.cache,
+        key,
+        version=arguments.version,
+        others=_others(call),
+        budget=arguments.search,
+        commands=call.commands,
+    )
     call.answer({"key": arguments.key, "there": False, **document, **_document(found)}, _text(call, found))
     call.away(found.away)
+    call.note_rights([found.refused])
     return FINDING
 
 
@@ -47,7 +55,8 @@ def _others(call: Call) -> dict[str, Any]:
         return {}
     mine = call.arguments.alias or "default"
     with suppress(FleetcacheError):
-        return {alias: each for alias, each in opened(call).items() if alias != mine and hasattr(each, "topology")}
+        caches = opened(call).caches
+        return {alias: each for alias, each in caches.items() if alias != mine and hasattr(each, "topology")}
     return {}
 
 
@@ -85,6 +94,8 @@ def _text(call: Call, found: Search) -> str:
         lines += [table(("", ""), rows, left=2), ""]
     for each in found.alike:
         lines += [f"There is {visible(each.name)}: {visible(each.how)}.", f"    {visible(each.advice)}"]
+    if found.alike and call.commands.note:
+        lines.append(call.commands.note)
     if not found.alike:
         lines.append("No similar name was found." if call.arguments.search else "No similar name was looked for.")
     if found.refused:

@@ -18,12 +18,15 @@ from fleetcache.cache import Cache
 from fleetcache.caches import DEFAULT_ALIAS, VARIABLE, CacheHandler, caches, from_environment
 from fleetcache.cli.calls import WrongUse
 from fleetcache.errors import SettingsError
+from fleetcache.inspection.advice import Commands
 from fleetcache.masking import masked_url
 from fleetcache.settings import Options, from_url, spellings
 
 DJANGO = "DJANGO_SETTINGS_MODULE"
 FOR_TOOLS = {"NEAR": None, "IGNORE_EXCEPTIONS": False, "STATS": False}
 """The OPTIONS of a cache that a tool uses: an outage is an error, and a tool is no worker of the site."""
+GIVEN = "the URL that was given"
+"""How messages name a URL that stands on the command line."""
 DJANGOS_OWN = ("INSTALLED_APPS", "DATABASES", "SECRET_KEY", "ROOT_URLCONF", "MIDDLEWARE")
 """A module with any of these is the settings of a Django project."""
 
@@ -43,16 +46,16 @@ def opened(arguments: argparse.Namespace, *, for_tools: bool, options: Mapping[s
     if url and (alias or (module and not in_django)):
         raise WrongUse("give either a URL or --alias and --settings, not both")
     if url:
-        return _of_url(url, "the URL that was given", DEFAULT_ALIAS, own)
+        return _of_url(url, GIVEN, DEFAULT_ALIAS, own)
     alias = alias or DEFAULT_ALIAS
     if in_django:
         return _of_django(alias, own)
     urls = from_environment(os.environ)
     if not module and alias in urls:
-        return _of_url(urls[alias], _variable(alias), alias, own)
+        return _of_url(urls[alias], variable(alias), alias, own)
     module = module or os.environ.get(DJANGO)
     if not module:
-        name = _variable(alias)
+        name = variable(alias)
         raise WrongUse(f"give the URL of a server or --settings MODULE, or set {name} or {DJANGO}")
     entries = caches_in(module)
     if entries is None:
@@ -62,7 +65,7 @@ def opened(arguments: argparse.Namespace, *, for_tools: bool, options: Mapping[s
     return _of(entries[alias], alias, own)
 
 
-def _variable(alias: str) -> str:
+def variable(alias: str) -> str:
     """Return the name of the variable that holds the URL of *alias*."""
     return VARIABLE if alias == DEFAULT_ALIAS else f"{VARIABLE}_{alias.upper()}"
 
@@ -126,6 +129,33 @@ def _of_django_aliases() -> Collection[str]:
     return [alias for alias, _, _ in entries()]
 
 
+def commands_about(arguments: argparse.Namespace) -> Commands:
+    """Return how commands are written that are about the cache that *arguments* name."""
+    in_django = getattr(arguments, "in_django", False)
+    one, other = getattr(arguments, "place", None), getattr(arguments, "url", None)
+    return Commands(
+        _program(in_django=in_django),
+        url=one or other or "",
+        settings=getattr(arguments, "settings", None) or "",
+        alias=getattr(arguments, "alias", None) or "",
+        reads_variable=not in_django,
+    )
+
+
+def _program(*, in_django: bool) -> str:
+    """Return how this process was called, as far as that can be told; else the usual name."""
+    started, python = Path(sys.argv[0] if sys.argv else ""), Path(sys.executable or "python").name
+    if started.name == "__main__.py" and started.parent.name == ("django" if in_django else "fleetcache"):
+        return f"{python} -m django fleetcache" if in_django else f"{python} -m fleetcache"
+    if not in_django:
+        return "fleetcache"
+    if started.name.startswith("django-admin"):
+        return "django-admin fleetcache"
+    return (
+        f"{python} {started if started.suffix == '.py' and started.name != '__main__.py' else 'manage.py'} fleetcache"
+    )
+
+
 def importable() -> None:
     """Let modules in the current directory be imported, as ``python -m`` does."""
     here = str(Path.cwd())
@@ -179,8 +209,13 @@ def _of_url(url: str, source: str, alias: str, options: Mapping[str, Any]) -> Ca
     try:
         return _of(url, alias, options)
     except SettingsError as error:
-        fault = str(error).removeprefix(f"CACHES[{alias!r}]").removeprefix("['OPTIONS']").removeprefix(": ")
-        raise SettingsError(f"{source}: {fault.removeprefix('LOCATION: ')}") from error
+        raise SettingsError(f"{source}: {fault_in_url(error, alias)}") from error
+
+
+def fault_in_url(error: Exception, alias: str) -> str:
+    """Return what *error* says of the cache *alias*, without the parts of ``CACHES`` that nobody has written."""
+    fault = str(error).removeprefix(f"CACHES[{alias!r}]").removeprefix("['OPTIONS']").removeprefix(": ")
+    return re.sub(r"^LOCATION(: | (?='))", "", fault)
 
 
 def _of(entry: Any, alias: str, options: Mapping[str, Any]) -> Cache:

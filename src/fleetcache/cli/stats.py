@@ -76,6 +76,7 @@ def _say_missing(call: Call, missing: Sequence[str]) -> None:
     if not call.json:
         for each in missing:
             call.note(f"fleetcache: not complete: {visible(each)}")
+        call.note_rights(missing)
 
 
 # --- as JSON --------------------------------------------------------------------------------------

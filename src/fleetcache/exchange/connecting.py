@@ -172,7 +172,7 @@ def _refused(error: Exception, address: str, greeting: Any) -> Exception:
     if mode_in(greeting) == "sentinel":
         return a_sentinel(address)
     if "DB index" in text or "SELECT is not allowed" in text:
-        fix = "Choose another number in LOCATION"
+        fix = "Choose another number at the end of the URL"
         if mode_in(greeting) == "cluster":
             fix = "It is a node of a cluster: write redis+cluster:// in LOCATION, without a number"
         return errors.NoSuchDatabase(f"{address}: the server has no such database ({text}). {fix}")

@@ -11,6 +11,8 @@ Its modules:
     pickles     what a pickle holds, told from its opcodes
     scanning    a walk through all names, in steps of bounded work
     names       names as text that can be read back, which names a pattern means, and names masked
+    advice      commands that work when they are pasted, and rights that a user lacks
+    blame       whose function raised an error: the site's, or the library's
     rates       what a fleet does at the moment
     tags        the tags that are in use, and the entries that have one
     bench       measures a cache against a bare socket

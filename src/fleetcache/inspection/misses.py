@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from shlex import quote
 from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
@@ -22,6 +21,7 @@ from fleetcache.cache import Cache
 from fleetcache.errors import FleetcacheError
 from fleetcache.exchange.wire import facts_in
 from fleetcache.failsafe import TROUBLE
+from fleetcache.inspection.advice import Commands
 from fleetcache.inspection.describing import Description, server_of
 from fleetcache.inspection.doctor.asking import line_to
 from fleetcache.inspection.names import Wanted, as_text, is_library, meant, name_of, parts, shown
@@ -107,13 +107,21 @@ def why(cache: Cache, found: Description) -> str:
 
 
 def search(
-    cache: Cache, key: Any, *, version: Any = None, others: Mapping[str, Any] | None = None, budget: float = BUDGET
+    cache: Cache,
+    key: Any,
+    *,
+    version: Any = None,
+    others: Mapping[str, Any] | None = None,
+    budget: float = BUDGET,
+    commands: Commands | None = None,
 ) -> Search:
     """Return where *key* is instead, a key of the cache, or a whole name as bytes; *others* are more caches, by alias.
 
+    The advice names commands, which *commands* writes.
+
     The names are searched for *budget* seconds at most, not at all if that is 0.  Raise the server's error if it is away.
     """
-    still = (cache._still or cache).strict
+    still, commands = (cache._still or cache).strict, commands or Commands()
     name = name_of(still, key, version)
     server = complete(server_of(still, name))
     plain = isinstance(key, str)
@@ -123,10 +131,10 @@ def search(
         found.prefix, found.version = still.key_prefix, str(still.version if version is None else version)
     found.alike += _in_databases(still, name, server)
     for alias, other in (others or {}).items():
-        found.alike += _in_other(still, alias, other, key, name)
+        found.alike += _in_other(still, alias, other, key, name, commands)
     try:
         if budget:
-            _scan(still, found, key, name, budget)
+            _scan(still, found, key, name, budget, commands)
             if plain and not found.alike and still._namer is default_key_function:
                 found.perhaps += _own(still, found)
     except ResponseError as error:
@@ -186,7 +194,7 @@ HEAD = re.compile(rb"(.*?:\d+:|:\d+:)(.*)", re.DOTALL)
 """A name in its prefix and version, and its key."""
 
 
-def _scan(cache: Cache, found: Search, key: Any, name: bytes, budget: float) -> None:
+def _scan(cache: Cache, found: Search, key: Any, name: bytes, budget: float, commands: Commands) -> None:
     """Walk through the names on all servers, and note those that end in the key."""
     tail = key.encode() if isinstance(key, str) else meant(parts(cache, name)[1])
     text = as_text(tail)
@@ -203,7 +211,8 @@ def _scan(cache: Cache, found: Search, key: Any, name: bytes, budget: float) -> 
     found.total, found.away = walk.total, list(walk.away)
     found.scanned = walk.total if walk.complete and not walk.away else min(walk.scanned, walk.total)
     found.complete = walk.complete and not walk.away
-    found.alike += [_compared(cache, found, each, tail) for each in sorted(names, key=lambda each: (len(each), each))]
+    inorder = sorted(names, key=lambda each: (len(each), each))
+    found.alike += [_compared(cache, found, each, tail, commands) for each in inorder]
 
 
 def _any_case(text: str) -> str:
@@ -216,11 +225,18 @@ def _any_case(text: str) -> str:
     )
 
 
-def _compared(cache: Cache, found: Search, name: bytes, tail: bytes) -> Alike:
+def _compared(cache: Cache, found: Search, name: bytes, tail: bytes, commands: Commands) -> Alike:
     """Return in what *name*, which ends in the key *tail*, differs from the name that was asked for."""
     begins, text, ends = shown(name[: -len(tail)]), shown(name), name[-len(tail) :]
     capitals = "" if ends == tail else " and with other capitals"
-    by_name, by_key = f"fleetcache get {quote(text)} --name", f"fleetcache get {quote(shown(ends))}"
+    by_name = commands("get", text, options=["--name"])
+
+    def by_key(key: bytes, version: str, *, usual: str = str(cache.version)) -> str:
+        typed = as_text(key)
+        if typed is None or shown(key) != typed:
+            return by_name  # nobody can type such a key
+        return commands("get", typed, options=["--version", version] if version != usual else [])
+
     if not begins and found.prefix and text.startswith(f"{found.prefix}:"):
         return Alike(text, "what you gave is a whole name, not a key", by_name)
     if not begins:
@@ -228,16 +244,15 @@ def _compared(cache: Cache, found: Search, name: bytes, tail: bytes) -> Alike:
     prefix, colon, version = begins[:-1].rpartition(":")
     own = cache.key_prefix
     if found.version is None and cache._namer is default_key_function and prefix == own:
-        return Alike(text, f"a key of the cache{capitals}, not a whole name: leave out --name", by_key)
+        return Alike(text, f"a key of the cache{capitals}, not a whole name: leave out --name", by_key(ends, version))
     if colon and (prefix, version) == (own, found.version):
-        return Alike(text, "with other capitals", by_key)
+        return Alike(text, "with other capitals", by_key(ends, version))
     if colon and prefix == own:
-        advice = f"read it with version={version}, or change VERSION; {by_key} --version {version}"
+        advice = f"read it with version={version}, or change VERSION; {by_key(ends, version, usual='')}"
         return Alike(text, f"in version {version}{capitals}", advice)
     if begins.startswith(f"{own}:{found.version}:"):
-        return Alike(
-            text, f"a longer key{capitals}", f"fleetcache get {quote(text.removeprefix(f'{own}:{found.version}:'))}"
-        )
+        longer = name.removeprefix(f"{own}:{found.version}:".encode())
+        return Alike(text, f"a longer key{capitals}", by_key(longer, str(found.version)))
     if colon and version.isdigit():
         differs = "" if version == found.version or found.version is None else f" and in version {version}"
         return Alike(
@@ -264,7 +279,7 @@ def _in_databases(cache: Cache, name: bytes, server: Any) -> Iterator[Alike]:
                 continue
             chosen, there = line.ask(("SELECT", number), ("EXISTS", name))
             if not isinstance(chosen, Exception) and there == 1:
-                advice = f"end LOCATION in /{number} if the value belongs to this cache"
+                advice = f"let the server's URL (LOCATION) end in /{number} if the value belongs to this cache"
                 yield Alike(shown(name), f"in database {number} of the same server", advice)
 
 
@@ -274,18 +289,19 @@ def _database(address: str) -> str:
     return number if slash and number.isdigit() else "0"
 
 
-def _in_other(cache: Cache, alias: str, other: Any, key: Any, name: bytes) -> Iterator[Alike]:
+def _in_other(cache: Cache, alias: str, other: Any, key: Any, name: bytes, commands: Commands) -> Iterator[Alike]:
     """Yield the entry of the same key in the cache *other*, if there is one."""
-    with suppress(*TROUBLE, RedisError, FleetcacheError, OSError, ValueError):
+    with suppress(Exception):  # whatever is wrong with the other cache, such as a KEY_FUNCTION that raises
         still = (other._still or other).strict
         there = name_of(still, key)
         text = as_text(there)
         if text is None or (there == name and still.topology.home(text).address == cache.topology.home(text).address):
             return
         if complete(_exists(still, there)):
-            yield Alike(
-                shown(there), f"in CACHES[{alias!r}]", f"use caches[{alias!r}]; fleetcache get KEY --alias {alias}"
-            )
+            same = commands.of(alias)
+            whole = isinstance(key, bytes)
+            command = same("get", shown(there), options=["--name"]) if whole else same("get", str(key))
+            yield Alike(shown(there), f"in the cache {alias!r}", f"use caches[{alias!r}]; {command}")
 
 
 async def _exists(cache: Cache, name: bytes) -> bool:

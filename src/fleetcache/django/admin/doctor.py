@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fleetcache.django.admin.site import VIEW, Page, opened
+from fleetcache.django.admin.site import VIEW, Page, commands, opened
 from fleetcache.django.backend import entries
 from fleetcache.fleet import gather
 from fleetcache.inspection.doctor import examine
@@ -20,14 +20,19 @@ class Doctor(Page):
 
     def context(self, request: Any, alias: str, cache: Any) -> dict[str, Any]:
         """Return the findings about *cache*; nothing is written."""
-        return {"findings": _findings(alias, cache, probes=False), "probed": False}
+        return {
+            "findings": _findings(alias, cache, probes=False),
+            "probed": False,
+            "command": commands(alias)("doctor"),
+        }
 
     def act_probe(self, request: Any, alias: str, cache: Any) -> Any:
         """Show the findings, those of a probe too, which writes one small entry that expires."""
-        found = {"alias": alias, "findings": _findings(alias, cache, probes=True), "probed": True}
-        return self.render(request, self.template, found)
+        found = {"findings": _findings(alias, cache, probes=True), "probed": True, "command": commands(alias)("doctor")}
+        return self.render(request, self.template, {"alias": alias, **found})
 
 
 def _findings(alias: str, cache: Any, *, probes: bool) -> list[Any]:
     others = {name: other for name, *_ in entries() if name != alias and (other := opened(name)[0]) is not None}
-    return examine(cache, alias=alias, others=others, fleet=gather(cache), probes=probes)
+    fleet = gather(cache)
+    return examine(cache, alias=alias, others=others, fleet=fleet, probes=probes, commands=commands(alias))

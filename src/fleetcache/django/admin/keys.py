@@ -12,7 +12,7 @@ from django.http import Http404, HttpResponseNotAllowed, HttpResponseRedirect
 from fleetcache.django.admin import showing
 from fleetcache.django.admin.asking import TROUBLE
 from fleetcache.django.admin.erasing import Erasing
-from fleetcache.django.admin.site import CHANGE, DELETE, KEYS, UNPICKLE, allowed, hidden, hides, require
+from fleetcache.django.admin.site import CHANGE, DELETE, KEYS, UNPICKLE, allowed, commands, hidden, hides, require
 from fleetcache.errors import SettingsError
 from fleetcache.inspection import keys
 from fleetcache.inspection.names import belongs, is_library, library_pattern, parts
@@ -160,6 +160,7 @@ class Keys(Erasing):
             "offers_unpickling": _is_pickled(found) and unpickles() and allowed(request, UNPICKLE) and not unpickle,
             "seconds": "" if found is None or found.ttl is None else f"{found.ttl:.0f}",
             "list": self.url(cache=alias),
+            "search": commands(alias)("get", keys.shown(name), options=["--name"]),
         }
         return self.render(request, "admin/fleetcache/key.html", context)
 

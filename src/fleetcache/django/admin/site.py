@@ -24,6 +24,7 @@ from django.utils.http import urlencode
 
 from fleetcache.django.backend import SESSIONS, RedisCache, entries
 from fleetcache.django.models import permitted
+from fleetcache.inspection.advice import Commands
 from fleetcache.inspection.names import masked_key
 from fleetcache.inspection.previews import printable
 
@@ -38,6 +39,11 @@ UNCOUNTED = "Nothing is counted: OPTIONS['STATS'] is off."
 
 APART = Apps()
 """The registry of the pages' models."""
+
+
+def commands(alias: str) -> Commands:
+    """Return how commands about the cache *alias* are written."""
+    return Commands("python manage.py fleetcache", alias=alias)
 
 
 def allowed(request: Any, permission: str) -> bool:

@@ -137,7 +137,7 @@ def check_way(examination: Examination) -> Iterator[Finding]:
         host = _host(asked)
         if is_loopback(host):
             continue
-        advice = "Use TLS: write rediss:// in LOCATION, and set tls-port on the server. Or use a network that nobody else is in."
+        advice = f"Use TLS: write rediss:// in {examination.location}, and set tls-port on the server. Or use a network that nobody else is in."
         if given.get("password") or given.get("credential_provider"):
             yield finding("password-in-clear", asked.address, f"a password is sent to {host} without TLS", advice)
         if pickles:

@@ -20,22 +20,23 @@ def check_aliases(examination: Examination) -> Iterator[Finding]:
 
 def _of_two(examination: Examination, alias: str, other: Any) -> Iterator[Finding]:
     cache, subject = examination.cache, examination.subject
+    second = f"the cache {alias!r}" if examination.url else f"CACHES[{alias!r}]"
     own, its = cache.settings.key_prefix, other.settings.key_prefix
     plain = cache._namer is default_key_function and other._namer is default_key_function
     scope = examination.options.clear
     if scope == "database" or (scope == "auto" and not own):
-        found = f"clear() empties the database, in which CACHES[{alias!r}] is too"
+        found = f"clear() empties the database, in which {second} is too"
         advice = "Give each cache a KEY_PREFIX, or a database of its own."
         yield finding("clear-removes-all", subject, found, advice)
     elif plain and own and its.startswith(f"{own}:"):
-        found = f"the KEY_PREFIX {its!r} of CACHES[{alias!r}] lies within {own!r}, in the same database"
+        found = f"the KEY_PREFIX {its!r} of {second} lies within {own!r}, in the same database"
         advice = "Give one of the two another prefix, such as one without a colon, or another database."
         yield finding("prefixes-nested", subject, found, advice)
     if own == its and cache.settings.version == other.settings.version and _named_alike(cache, other):
         kinds = [type(each.codec.serializer).__name__ for each in (cache, other)]
         differ = kinds[0] != kinds[1]
         found = (
-            f"CACHES[{alias!r}] has the same database, KEY_PREFIX and VERSION"
+            f"{second} has the same database, KEY_PREFIX and VERSION"
             + f", and writes by {kinds[1]}, not {kinds[0]}" * differ
         )
         advice = "Give each a KEY_PREFIX of its own, unless both shall see the same entries."

@@ -17,6 +17,7 @@ from fleetcache.exchange.contract import Reply, Server
 from fleetcache.exchange.runtime import BLOCKING
 from fleetcache.exchange.wire import facts_in, pack
 from fleetcache.fleet import Fleet
+from fleetcache.inspection.advice import Commands
 from fleetcache.twin import complete
 
 PATIENCE = 5.0
@@ -169,10 +170,20 @@ class Examination:
     """One cache that is examined: what its servers say, asked when a check first needs it."""
 
     def __init__(
-        self, cache: Any, alias: str, others: Mapping[str, Any], fleet: Fleet | None, *, probes: bool = True
+        self,
+        cache: Any,
+        alias: str,
+        others: Mapping[str, Any],
+        fleet: Fleet | None,
+        *,
+        probes: bool = True,
+        url: str = "",
+        commands: Commands | None = None,
     ) -> None:
         self.cache = cache
         self.alias = alias
+        self.url = url
+        self.commands = commands or Commands()
         self.others = others
         self.fleet: Fleet | None = fleet
         self.probes = probes
@@ -188,11 +199,16 @@ class Examination:
     @property
     def subject(self) -> str:
         """The cache, as findings about its settings name it."""
-        return f"CACHES[{self.alias!r}]" if self.alias else "the cache"
+        return self.url or (f"CACHES[{self.alias!r}]" if self.alias else "the cache")
+
+    @property
+    def location(self) -> str:
+        """The place where the servers are written, as advice names it."""
+        return self.url or "LOCATION"
 
     def option(self, name: str) -> str:
         """Return the place of an option, as findings name it."""
-        return f"{self.subject}: OPTIONS[{name!r}]"
+        return f"{self.url}: {name.lower()}" if self.url else f"{self.subject}: OPTIONS[{name!r}]"
 
     @property
     def is_cluster(self) -> bool:

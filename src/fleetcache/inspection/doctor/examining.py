@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fleetcache.fleet import Fleet
+from fleetcache.inspection.advice import Commands
+from fleetcache.inspection.blame import told
 from fleetcache.inspection.doctor.access import check_rights, check_way
 from fleetcache.inspection.doctor.aliases import check_aliases
 from fleetcache.inspection.doctor.asking import Examination
@@ -53,16 +55,20 @@ def examine(
     others: Mapping[str, Any] | None = None,
     fleet: Fleet | None = None,
     probes: bool = True,
+    url: str = "",
+    commands: Commands | None = None,
 ) -> list[Finding]:
     """Return what is wrong with *cache*, its servers and its settings, the worst first.
 
     *others* are the caches of the same site by alias, *alias* this one's; *fleet* is the result of ``fleet.gather``.
     With *probes* the near cache is probed, which writes one small entry that expires; nothing else is written.
+    *url* names the place where a URL is written that is all there is of the settings, such as ``FLEETCACHE_URL``; else the
+    cache is one of ``CACHES``.  *commands* writes the commands that the advice names.
 
     A server that is away, or refuses a command, is a finding and no error.  All servers are asked over connections of
     their own, with 5 seconds for each exchange; after 30 seconds no further check begins.
     """
-    examination = Examination(cache, alias, others or {}, fleet, probes=probes)
+    examination = Examination(cache, alias, others or {}, fleet, probes=probes, url=url, commands=commands)
     found: list[Finding] = []
     for check in CHECKS:
         what = (check.__doc__ or "").splitlines()[0].rstrip(".")
@@ -73,11 +79,16 @@ def examine(
             found += check(examination)
         except Exception as error:  # noqa: BLE001 - whatever a check met, the others go on
             let_pass(error)
-            text = f"{what}: {type(error).__name__}: {error}"
-            found.append(
-                finding("not-checked", examination.subject, text, "This is an error of fleetcache: report it.")
-            )
-    return by_severity(found)
+            found.append(_stopped(examination, what, error))
+    return by_severity(list(dict.fromkeys(found)))
+
+
+def _stopped(examination: Examination, what: str, error: Exception) -> Finding:
+    """Return the finding about a check that raised *error*."""
+    if of_site := told(error, examination.cache):
+        return finding("settings-refused", examination.subject, of_site, "Correct this function.")
+    text = f"{what}: {type(error).__name__}: {error}"
+    return finding("not-checked", examination.subject, text, "This is an error of fleetcache: report it.")
 
 
 def answers(cache: Any) -> bool:
@@ -85,6 +96,6 @@ def answers(cache: Any) -> bool:
     return all(asked.trouble is None for asked in Examination(cache, "", {}, None).servers)
 
 
-def refused(alias: str, error: Exception) -> Finding:
-    """Return the finding for a cache whose settings are wrong, or need a library that is not installed."""
-    return finding("settings-refused", f"CACHES[{alias!r}]", str(error), "Do what the message says.")
+def refused(alias: str, error: Exception, url: str = "") -> Finding:
+    """Return the finding for a cache whose settings are wrong, or need a library; *url* is that of `examine`."""
+    return finding("settings-refused", url or f"CACHES[{alias!r}]", str(error), "Do what the message says.")

@@ -30,14 +30,17 @@ def check_near(examination: Examination) -> Iterator[Finding]:
         report = probe(examination.settings)
     except TROUBLE as error:
         found = f"whether the near cache works: {error}"
-        yield finding("not-checked", examination.subject, found, "Run fleetcache probe with the URL of a server.")
+        yield finding(
+            "not-checked", examination.subject, found, f"This command may tell more: {examination.commands('probe')}"
+        )
         return
     if report.works and not wanted:
         found = f"{report.server} at {report.address} offers what the near cache needs"
-        yield finding(
-            "near-possible", examination.subject, found, "Set OPTIONS['NEAR'] = True if values are read often."
-        )
+        how = "Add near=true to the URL" if examination.url else "Set OPTIONS['NEAR'] = True"
+        yield finding("near-possible", examination.subject, found, f"{how} if values are read often.")
     elif wanted and not report.works:
         missing = report.missing[0] if report.missing else None
         found = f"{missing.name}: {missing.found}" if missing else "no check was made"
-        yield finding("near-refused", report.address, found, missing.remedy if missing else "Run fleetcache probe.")
+        yield finding(
+            "near-refused", report.address, found, missing.remedy if missing else f"See {examination.commands('probe')}"
+        )

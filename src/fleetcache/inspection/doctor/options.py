@@ -23,7 +23,7 @@ def check_effect(examination: Examination) -> Iterator[Finding]:
 
 def idle(examination: Examination) -> Iterator[tuple[str, str, str]]:
     """Yield the name of each option without effect, why it has none, and what to do."""
-    settings, options = examination.settings, examination.options
+    settings, options, where = examination.settings, examination.options, examination.location
     herds = any(kind.__name__ == "HerdClient" for kind in options.client_class.__mro__)
     in_memory = settings.location[0].kind == "memory"
     if not options.ignore_exceptions:
@@ -49,9 +49,9 @@ def idle(examination: Examination) -> Iterator[tuple[str, str, str]]:
         yield "NEAR", 'with "protocol": 2 a server cannot announce changes', "Leave out the option protocol."
     replicas = len(settings.location) > 1 or settings.location[0].kind in {"cluster", "service"}
     if options.read_from in {"replica", "nearest"} and not replicas and not _asks_sentinels(examination):
-        yield "READ_FROM", "LOCATION names no replica", "Name the replicas in LOCATION, after the primary."
+        yield "READ_FROM", f"{where} names no replica", f"Name the replicas in {where}, after the primary."
     if not options.replica_read_only and len(settings.location) < 2:
-        yield "REPLICA_READ_ONLY", "LOCATION names no other server", "Leave it out."
+        yield "REPLICA_READ_ONLY", f"{where} names no other server", "Leave it out."
     if "PICKLE_VERSION" in options.given and not getattr(examination.cache.codec.serializer, "pickles", False):
         yield "PICKLE_VERSION", "the SERIALIZER does not pickle", "Leave it out."
     compresses = type(examination.cache.codec.compressor).__name__ != "IdentityCompressor"

@@ -46,7 +46,7 @@ def check_replicas(examination: Examination) -> Iterator[Finding]:
             if asked.address in primaries and not examination.is_cluster:
                 of = f"{asked.info.get('master_host')}:{asked.info.get('master_port')}"
                 found = f"it is a replica, of {of}"
-                advice = "Name the primary first in LOCATION, or ask Sentinels: redis+sentinel://."
+                advice = f"Name the primary first in {examination.location}, or ask Sentinels: redis+sentinel://."
                 yield finding("not-primary", asked.address, found, advice)
             yield from _of_replica(asked)
             continue
@@ -86,10 +86,10 @@ def check_sentinels(examination: Examination) -> Iterator[Finding]:
         sentinels = getattr(asked.remote, "sentinels", None)
         if sentinels is not None and id(sentinels) not in seen:
             seen.add(id(sentinels))
-            yield from _of_service(sentinels)
+            yield from _of_service(sentinels, examination.location)
 
 
-def _of_service(sentinels: Any) -> Iterator[Finding]:
+def _of_service(sentinels: Any, where: str) -> Iterator[Finding]:
     answered, unsure = 0, ""
     for sentinel in sentinels.known:
         address = sentinel.server.address
@@ -97,7 +97,7 @@ def _of_service(sentinels: Any) -> Iterator[Finding]:
             with line_to(sentinel.server, MOMENT) as line:
                 (reply,) = line.ask(("SENTINEL", "CKQUORUM", sentinels.service))
         except TROUBLE as error:
-            yield finding("sentinel-away", address, str(error), "Start it, or take it out of LOCATION.")
+            yield finding("sentinel-away", address, str(error), f"Start it, or take it out of {where}.")
             continue
         answered += 1
         if not permitted(reply) or "unknown command" in str(reply).lower():
@@ -108,8 +108,8 @@ def _of_service(sentinels: Any) -> Iterator[Finding]:
     if unsure:
         yield finding("not-checked", sentinels.service, unsure, "Allow it: ACL SETUSER USER +sentinel|ckquorum")
     if len(sentinels.known) < SENTINELS:
-        found = f"LOCATION names {len(sentinels.known)} of the Sentinels of {sentinels.service!r}"
-        advice = "Run three or more Sentinels on different machines, and name all in LOCATION."
+        found = f"{where} names {len(sentinels.known)} of the Sentinels of {sentinels.service!r}"
+        advice = f"Run three or more Sentinels on different machines, and name all in {where}."
         yield finding("sentinels-few", sentinels.service, found, advice)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from fleetcache.errors import SettingsError
 from fleetcache.inspection.doctor.asking import TROUBLE, Examination, Line, line_to
 from fleetcache.inspection.doctor.formats import SAMPLE, TOKEN, Format, format_of
+from fleetcache.interrupts import let_pass
 from fleetcache.near.near import CANARY as CANARY_TEXT
 from fleetcache.patterns import pattern_of_all
 from fleetcache.servers.arguments import glob
@@ -55,7 +56,7 @@ def sample(examination: Examination) -> Sample:
     """Return a sample of the entries on the primaries."""
     found = Sample()
     is_ours, pattern = owned(examination.cache)
-    others = [owned(other)[0] for other in examination.others.values() if other is not examination.cache]
+    others = [_owned_by_other(other) for other in examination.others.values() if other is not examination.cache]
     for asked in examination.primaries[:MOST_PRIMARIES]:
         if examination.late:
             break
@@ -79,6 +80,15 @@ def owned(cache: Any) -> tuple[Callable[[bytes], Any], str]:
     except SettingsError:  # a KEY_FUNCTION whose names cannot be told from others
         return bool, "*"
     return glob(pattern.encode()).fullmatch, pattern
+
+
+def _owned_by_other(cache: Any) -> Callable[[bytes], Any]:
+    """Return a function that tells whether a name belongs to *cache*, another one of the site."""
+    try:
+        return owned(cache)[0]
+    except Exception as error:  # noqa: BLE001 - its KEY_FUNCTION raises, which is a finding about that cache
+        let_pass(error)
+        return bool
 
 
 def _names(

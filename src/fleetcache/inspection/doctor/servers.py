@@ -38,7 +38,7 @@ def check_answers(examination: Examination) -> Iterator[Finding]:
             )
             yield finding("server-refuses", asked.address, why, advice)
         elif asked.trouble is not None:
-            advice = "Start the server, or correct LOCATION; see also what stands between here and the server."
+            advice = f"Start the server, or correct {examination.location}; see also what stands between here and the server."
             yield finding("server-away", asked.address, why, advice)
         if "INFO" in asked.refused:
             found = f"the server says to INFO: {asked.refused['INFO']}"
