@@ -374,6 +374,28 @@ def test_a_page_that_shows_its_visitor_is_kept_for_him(site):
     assert "Cookie" in site.get(**ada).headers["Vary"]
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda session: session.session_key,
+        lambda session: session.load(),
+        lambda session: session.is_empty() or session.session_key,
+        lambda session: session.get("name"),
+        lambda session: dict(session.items()),
+    ],
+    ids=["key", "load", "is_empty", "get", "items"],
+)
+def test_whatever_is_read_of_a_session(read, site):
+    """Its key tells of the visitor too, as a cart's does, though Django notes no access."""
+    site.view(lambda request, call: HttpResponse(f"{read(request.session)} {call}"))
+    ada, bob = ({"session": session(name)} for name in ("ada", "bob"))
+
+    shown = [site.text(**who) for who in (ada, bob, ada)]
+
+    assert shown[0] == shown[2] != shown[1]
+    assert "Cookie" in site.get(**bob).headers["Vary"]
+
+
 def session(name: str) -> str:
     """Return the cookie of a session."""
     from django.contrib.sessions.backends.signed_cookies import SessionStore

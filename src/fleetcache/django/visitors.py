@@ -20,6 +20,9 @@ from django.utils.functional import SimpleLazyObject
 CSRF = "CSRF_COOKIE_NEEDS_UPDATE"
 """What Django's ``get_token`` sets in ``request.META``."""
 
+OUTSIDE = {"accessed", "modified"}
+"""What may be read of a session without being told anything of its visitor."""
+
 
 class Watched:
     """A copy of a request, for the view: it notes whether the view used the session, the user, messages or a CSRF token.
@@ -43,10 +46,12 @@ class Watched:
         self._accessed = getattr(self._session, "accessed", False)
         self._modified = getattr(self._session, "modified", False)
         if self._session is not None:
-            request.session = copy(self._session)
-            request.session.accessed = False
-            if "_session_cache" in vars(request.session):
-                request.session._session_cache = dict(request.session._session_cache)
+            session = copy(self._session)
+            if "_session_cache" in vars(session):
+                session._session_cache = dict(session._session_cache)
+            session.accessed = False
+            session.__class__ = noting_reads(session.__class__)
+            request.session = session
 
     def _give_user(self) -> Any:
         self._asked_for_user = True
@@ -92,7 +97,7 @@ class Watched:
         if state.get("auser") == self._agive_user:
             state.pop("auser")
         vars(self.original).update(state)
-        if session is not None and self._session is not None and type(session) is type(self._session):
+        if session is not None and self._session is not None and type(session) is noting_reads(self._session.__class__):
             accessed = session.accessed or self._session.accessed
             vars(self._session).update(vars(session), accessed=accessed)
         elif session is not None:
@@ -161,6 +166,19 @@ def noting(kind: Any) -> Any:
         return property(read, inherited.fset)
 
     return type(kind.__name__, (kind,), {"user": noted("user"), "auth": noted("auth"), "__module__": kind.__module__})
+
+
+@cache
+def noting_reads(kind: Any) -> Any:
+    """Return the class of sessions *kind*, which notes as an access whatever is read: Django leaves out the session's key."""
+
+    def read(self: Any, name: str) -> Any:
+        if name not in OUTSIDE and not name.startswith("__"):
+            self.accessed = True
+        return kind.__getattribute__(self, name)
+
+    names = {"__getattribute__": read, "__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return type(kind.__name__, (kind,), names)
 
 
 def watched(request: Any) -> Watched:
