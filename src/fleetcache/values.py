@@ -290,9 +290,17 @@ class Values(Reading):
 
     add = blocking(aadd)
 
+    @overload
     async def aget_many(
         self, keys: Iterable[K], version: Version = None, client: Any = None, *, fresh: bool = False
-    ) -> dict[K, Any]:
+    ) -> dict[K, Any]: ...
+    @overload
+    async def aget_many(  # type: ignore[overload-cannot-match]  # it does: mypy joins the kinds of keys in a list to object
+        self, keys: Iterable[Key], version: Version = None, client: Any = None, *, fresh: bool = False
+    ) -> dict[Key, Any]: ...
+    async def aget_many(
+        self, keys: Iterable[Any], version: Version = None, client: Any = None, *, fresh: bool = False
+    ) -> dict[Any, Any]:
         """Return the values of those *keys* that have one, in one round trip; *fresh* as with `aget`."""
         keys = list(keys or ())
         if not keys:

@@ -83,18 +83,39 @@ class Cart:
     def rate(currency: str) -> float:
         return 0.0
 
+    @staticmethod
+    @cached()
+    def kind(kind: type[int]) -> str:
+        return ""
+
     @property
     @cached(key="cart:{self.pk}:weight")
     def weight(self) -> int:
         return 0
 
 
+class Derived(Cart): ...
+
+
+@cached()
+def of_kind(kind: type[int], number: int) -> str:
+    return ""
+
+
 assert_type(Cart().total("EUR"), int)
 assert_type(Cart().total.key("EUR"), str)
 assert_type(Cart.total(Cart(), "EUR"), int)
-Cart.count(5)  # type: ignore[call-arg,arg-type]  # pyright: ignore[reportCallIssue]  # write @cached above @classmethod
-Cart.best(5)  # type: ignore[call-arg,arg-type]  # mypy does not tell class methods from functions  # pyright: ignore[reportCallIssue]
-Cart.best.refresh("5")  # type: ignore[call-arg,arg-type]  # pyright: ignore[reportCallIssue]
+assert_type(Cart.count(5), int)
+assert_type(Derived.count(5), int)
+assert_type(Cart().count(5), int)
+Cart.count("5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+assert_type(Cart.best(5), float)
+assert_type(Derived.best.refresh(5), float)
+assert_type(Cart().best.key(5), str)
+Cart.best.refresh("5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+assert_type(Cart.kind(int), str)
+assert_type(of_kind(int, 5), str)
+assert_type(of_kind.refresh(int, 5), str)
 assert_type(Cart.rate("EUR"), float)
 assert_type(Cart.rate.invalidate("EUR"), bool)
 assert_type(Cart().weight, int)
@@ -106,4 +127,5 @@ cached(300, stale_while_revalidat=5)  # type: ignore[call-arg]  # pyright: ignor
 async def more() -> None:
     assert_type(await Cart().items(), list[str])
     assert_type(await Cart().items.refresh(), list[str])
-    await Cart.worst(5)  # type: ignore[call-arg,arg-type]  # pyright: ignore[reportCallIssue]
+    assert_type(await Cart.worst(5), float)
+    assert_type(await Cart.worst.refresh(5), float)

@@ -20,6 +20,8 @@ assert_type(cache.decr("hits", 2, client=None), int | Any)
 assert_type(cache.add("key", 1, 60, client=None), bool)
 assert_type(cache.set_many({"a": 1}, 60, tags=["a"]), list[str])
 assert_type(cache.get_many([1, 2], client=None), dict[int, Any])
+cache.get_many(["a", 1])
+cache.get_many([b"key"])  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportCallIssue]
 assert_type(cache.delete_many(["a", 5]), int | None)
 assert_type(cache.delete("key", client=None), bool)
 assert_type(cache.has_key("key", client=None), bool)

@@ -57,6 +57,9 @@ def values() -> None:
     assert_type(cache.set("key", "value", DEFAULT_TIMEOUT, xx=True), bool)
     assert_type(cache.add("key", 1, 0.5), bool)
     assert_type(cache.get_many(["a", "b"]), dict[str, Any])
+    cache.get_many(["a", 1])
+    numbered: dict[str | int, Any] = {"a": 1, 5: 2}
+    cache.set_many(numbered)
     assert_type(cache.set_many({"a": 1, "b": "text"}, 60, tags=("x",)), list[str])
     assert_type(cache.delete("key"), bool)
     assert_type(cache.delete_many(["a", 5]), int | None)

@@ -26,7 +26,7 @@ cache.set(["key"], 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumen
 cache.touch("key", "60")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 cache.expire("key", [60])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 cache.expire_at("key", "tomorrow")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-cache.get_many([b"key"])  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+cache.get_many([b"key"])  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportCallIssue]
 cache.set_many({b"key": 1})  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
 cache.delete("key", version=b"2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 cache.get("key", fres=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]

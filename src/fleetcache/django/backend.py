@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache as memoized
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
@@ -25,6 +25,7 @@ from fleetcache.cache import Cache, Shared
 from fleetcache.codec.metadata import Metadata
 from fleetcache.core import DEFAULT_TIMEOUT
 from fleetcache.errors import SettingsError
+from fleetcache.keys import K, Key, Version
 from fleetcache.naming import adopt, named_and_validated
 from fleetcache.settings import STAND_INS, Settings, located
 
@@ -80,8 +81,15 @@ class RedisCache(Cache, BaseCache):
         @_declared(Cache.adelete_many)
         def delete_many(self) -> Any: ...
 
-        @_declared(Cache.aget_many)
-        def get_many(self) -> Any: ...
+        @overload
+        def get_many(
+            self, keys: Iterable[K], version: Version = None, client: Any = None, *, fresh: bool = False
+        ) -> dict[K, Any]: ...
+        @overload
+        def get_many(  # type: ignore[overload-cannot-match]  # as in Cache
+            self, keys: Iterable[Key], version: Version = None, client: Any = None, *, fresh: bool = False
+        ) -> dict[Key, Any]: ...
+        def get_many(self, *args: Any, **kwargs: Any) -> Any: ...
 
         @_declared(Cache.ahas_key)
         def has_key(self) -> Any: ...

@@ -42,6 +42,7 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 T = TypeVar("T")
 K = TypeVar("K")
+C = TypeVar("C", bound=type[Any])
 S = TypeVar("S")
 Method_co = TypeVar("Method_co", covariant=True)
 LoadMany = TypeVar("LoadMany", bound=Callable[..., Any])
@@ -266,6 +267,28 @@ class OfClass(Protocol[Method_co]):
     def __get__(self, instance: Any, owner: Any = None) -> Method_co: ...
 
 
+class TakesClass(CachedFunction[Concatenate[C, P], T], Generic[C, P, T]):
+    """A function whose first argument is a class, as type checkers see it: a class method, if it is reached through that."""
+
+    @overload  # type: ignore[override]  # the owner, and not the instance, decides
+    def __get__(self, instance: Any, owner: C) -> CachedFunction[P, T]: ...
+    @overload
+    def __get__(self, instance: Any, owner: Any = None) -> CachedFunction[Concatenate[C, P], T]: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        raise NotImplementedError
+
+
+class AwaitedTakesClass(CachedCoroutine[Concatenate[C, P], T], Generic[C, P, T]):
+    """The same of a coroutine function."""
+
+    @overload  # type: ignore[override]  # the owner, and not the instance, decides
+    def __get__(self, instance: Any, owner: C) -> CachedCoroutine[P, T]: ...
+    @overload
+    def __get__(self, instance: Any, owner: Any = None) -> CachedCoroutine[Concatenate[C, P], T]: ...
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        raise NotImplementedError
+
+
 class Decorator(Protocol):
     """What ``@cached(…)`` returns: makes a `CachedFunction` of a function, a `CachedCoroutine` of a coroutine function."""
 
@@ -275,6 +298,12 @@ class Decorator(Protocol):
     ) -> OfClass[CachedCoroutine[P, T]]: ...
     @overload
     def __call__(self, function: classmethod[S, P, T], /) -> OfClass[CachedFunction[P, T]]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant
+        self, function: Callable[Concatenate[C, P], Coroutine[Any, Any, T]], /
+    ) -> AwaitedTakesClass[C, P, T]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[C, P], T], /) -> TakesClass[C, P, T]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]  # the first that fits is meant
         self, function: Callable[P, Coroutine[Any, Any, T]], /
