@@ -15,7 +15,7 @@ class Claim:
 
     text: str
     holds: bool | None
-    """None: it cannot be judged, on so busy a machine or by rounds that disagree."""
+    """None: too few rounds agree to judge it."""
 
 
 @dataclass
@@ -48,6 +48,13 @@ class Outcome:
     def holds(self) -> bool:
         """Whether every claim holds that can be judged, and nothing happened that must not happen."""
         return not self.faults and not any(claim.holds is False for claim in self.claims)
+
+    @property
+    def doubt(self) -> str:
+        """What has to stand beside the number; empty if every claim holds."""
+        if not self.holds:
+            return "does not hold"
+        return "not all judged" if any(claim.holds is None for claim in self.claims) else ""
 
 
 def many(count: int, what: str) -> str:

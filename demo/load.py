@@ -3,7 +3,8 @@
 A visitor has a session cookie and a memory.  A character page must show the true facts, exactly
 this visitor's last characters, a note that the visitor before left there, and a count of visits
 that ``stage.py`` adds up in the end.  Runs as a process of its own; prints a line when
-it begins, and in the end its `Report` as JSON.
+it begins, and in the end its `Report` as JSON.  With ``--rounds`` it compares sites: before each
+round it waits for a line, and after it prints a list of reports, one of each site.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import random
 import re
 import socket
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -27,6 +29,9 @@ PATIENCE = 4
 
 Pages = dict[str, list[str]]
 """Path -> what the page must contain; the most popular path first."""
+Page = tuple[str, list[str]]
+Step = tuple[int, Page]
+"""The port from which a visitor wants a page."""
 
 LENGTH = re.compile(rb"(?i)^content-length: (\d+)", re.MULTILINE)
 SERVER = re.compile(rb"(?i)^x-served-by: ([\w-]+)", re.MULTILINE)
@@ -66,6 +71,9 @@ class Report:
 
     def add(self, other: "Report") -> None:
         """Take in what *other* saw, after or beside this one's own."""
+        self.began = self.began or other.began
+        self.seconds = max(self.seconds, other.seconds)
+        self.cpu += other.cpu
         self.latencies += other.latencies
         self.moments += other.moments
         self.errors += other.errors
@@ -94,45 +102,42 @@ def fetch(port: int, path: str, cookie: str = "") -> tuple[bytes, str]:
     return head, body.decode()
 
 
-class Visitor(threading.Thread):
-    """Asks for the pages of a walk one after another, from each of *ports* in turn."""
+class Visitor:
+    """Asks for one page after another, and remembers what was seen."""
 
-    def __init__(
-        self, ports: list[int], walk: Iterable[tuple[str, list[str]]], *, cookie: str = "", pause: float = 0
-    ) -> None:
-        super().__init__(daemon=True)
-        self.ports = cycle(ports)
-        self.walk = walk
-        self.report = Report()
+    def __init__(self, *, cookie: str = "", pause: float = 0) -> None:
+        self.reports: dict[int, Report] = defaultdict(Report)
+        """Port -> what the pages from there were like."""
         self.cookie = cookie
         self.pause = pause
         self.seen: list[str] = []
 
-    def run(self) -> None:
+    def walk(self, steps: Iterable[Step]) -> None:
         """Walk to the end; a wrong page is noted and does not end the walk."""
-        for path, facts in self.walk:
+        for port, (path, facts) in steps:
+            report = self.reports[port]
             started = time.monotonic()
             try:
-                head, body = fetch(next(self.ports), path, self.cookie)
-                self.report.latencies.append(time.monotonic() - started)
-                self.report.moments.append(started)
-                self.check(path, facts, head, body)
+                head, body = fetch(port, path, self.cookie)
+                report.latencies.append(time.monotonic() - started)
+                report.moments.append(started)
+                self.check(report, path, facts, head, body)
             except (OSError, ValueError, WrongPageError) as error:
-                self.report.errors.append(f"{path}: {type(error).__name__}: {error}")
+                report.errors.append(f"{path}: {type(error).__name__}: {error}")
             if self.pause:
                 time.sleep(self.pause)
 
-    def check(self, path: str, facts: list[str], head: bytes, body: str) -> None:
+    def check(self, report: Report, path: str, facts: list[str], head: bytes, body: str) -> None:
         """Compare a page with the facts."""
         missing = [fact for fact in facts if fact not in body]
         if cookie := COOKIE.search(head):
             self.cookie = cookie[1].decode()
         if path.startswith("/character/"):
-            self.compare(path.split("/")[2], head, body)
+            self.compare(report, path.split("/")[2], head, body)
         if missing:
             raise WrongPageError(f"{len(missing)} facts are missing, one is {missing[0]!r}")
 
-    def compare(self, code: str, head: bytes, body: str) -> None:
+    def compare(self, report: Report, code: str, head: bytes, body: str) -> None:
         """Compare a character page with what this visitor remembers, and remember it."""
         server, personal = SERVER.search(head), PERSONAL.search(body)
         if not server or not personal:
@@ -140,9 +145,9 @@ class Visitor(threading.Thread):
         reader = server[1].decode()
         visits, made, last_by, last_code, seen = personal.groups()
 
-        self.report.visits[code].append(int(visits))
-        self.report.makings[code] = sorted({*self.report.makings[code], made})
-        self.report.readings.update(f"{reader} {writer}" for writer in (made.split("@")[0], last_by) if writer)
+        report.visits[code].append(int(visits))
+        report.makings[code] = sorted({*report.makings[code], made})
+        report.readings.update(f"{reader} {writer}" for writer in (made.split("@")[0], last_by) if writer)
         expected, self.seen = (
             self.seen,
             [code, *(other for other in self.seen if other != code)][:8],
@@ -154,7 +159,7 @@ class Visitor(threading.Thread):
             raise WrongPageError(f"the note of the visitor before says {last_code!r}")
 
 
-def stroll(pages: Pages, seed: int, until: float, least: float) -> Iterator[tuple[str, list[str]]]:
+def stroll(pages: Pages, seed: int, until: float, least: float) -> Iterator[Page]:
     """Yield pages by Zipf's law until the clock says *until*; the same ones for the same *seed*.
 
     On a busy machine it goes on until there were *least* pages, but not for long.
@@ -169,12 +174,22 @@ def stroll(pages: Pages, seed: int, until: float, least: float) -> Iterator[tupl
         yield choice.choices(wanted, cum_weights=weights)[0]
 
 
+def side_by_side(ports: list[int], pages: Iterable[Page], first: int) -> Iterator[Step]:
+    """Yield each page from every port, at once one after another; the ports come first in turns."""
+    for number, page in enumerate(pages, first):
+        for port in ports[:: -1 if number % 2 else 1]:
+            yield port, page
+
+
 def main() -> None:
-    """Send the visitors, wait for all of them and print what they saw."""
+    """Send the visitors, and print what they saw."""
     parser = argparse.ArgumentParser(description="Load the demo site on loopback.")
     parser.add_argument("pages", type=Path, help="JSON: path -> what the page must contain")
     parser.add_argument("ports", type=int, nargs="+")
     parser.add_argument("--seconds", type=float, help="without it, each page is asked for once")
+    parser.add_argument(
+        "--rounds", type=int, help="of so many seconds, in which every port is asked for the same pages"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--least", type=int, default=0, help="pages that are to be seen, if it takes a little longer")
     parser.add_argument("--visitors", type=int, default=VISITORS)
@@ -182,34 +197,44 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0, help="seconds between two requests of a visitor")
     options = parser.parse_args()
 
+    visitors = [Visitor(cookie=options.cookie, pause=options.pause) for _ in range(options.visitors)]
     pages: Pages = json.loads(options.pages.read_text())
-    started = time.monotonic()
-    visitors = [
-        Visitor(
-            options.ports,
-            stroll(
-                pages,
-                options.visitors * options.seed + number,
-                started + options.seconds,
-                options.least / options.visitors,
-            )
-            if options.seconds
-            else list(pages.items())[number :: options.visitors],
-            cookie=options.cookie,
-            pause=options.pause,
-        )
-        for number in range(options.visitors)
-    ]
     print("begun", flush=True)
-    report = Report(began=started)
-    for visitor in visitors:
-        visitor.start()
-    for visitor in visitors:
-        visitor.join()
-        report.add(visitor.report)
-    report.seconds = time.monotonic() - started
-    report.cpu = time.process_time()
-    print(json.dumps(vars(report)))
+    if not options.rounds:
+        total = Report()
+        for report in send(visitors, options, pages, options.seed):
+            total.add(report)
+        print(json.dumps(vars(total)))
+    for number in range(options.rounds or 0):
+        if not sys.stdin.readline():  # the demo has ended
+            return
+        print(json.dumps([vars(report) for report in send(visitors, options, pages, number)]), flush=True)
+
+
+def send(visitors: list[Visitor], options: argparse.Namespace, pages: Pages, seed: int) -> list[Report]:
+    """Send the visitors, wait for all of them, and return what they saw at each port."""
+    started, cpu = time.monotonic(), time.process_time()
+    threads = []
+    for number, visitor in enumerate(visitors):
+        visitor.reports.clear()
+        walk: Iterable[Page] = list(pages.items())[number :: len(visitors)]
+        if options.seconds:
+            until, least = started + options.seconds, options.least / len(visitors)
+            walk = stroll(pages, len(visitors) * seed + number, until, least)
+        steps = side_by_side(options.ports, walk, number + seed) if options.rounds else zip(cycle(options.ports), walk)
+        threads.append(threading.Thread(target=visitor.walk, args=(steps,), daemon=True))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ended, used = time.monotonic(), time.process_time() - cpu
+    found = []
+    for port in options.ports:
+        report = Report(began=started, seconds=ended - started, cpu=used / len(options.ports))
+        for visitor in visitors:
+            report.add(visitor.reports[port])
+        found.append(report)
+    return found
 
 
 if __name__ == "__main__":

@@ -95,10 +95,7 @@ class Demo:
 
     def end(self, seconds: float) -> int:
         """Print the numbers of all scenes, and where the report is; return the exit code."""
-        rows = [
-            [outcome.scene, f"{outcome.number} {outcome.meaning}", "" if outcome.holds else "does not hold"]
-            for outcome in self.outcomes
-        ]
+        rows = [[outcome.scene, f"{outcome.number} {outcome.meaning}", outcome.doubt] for outcome in self.outcomes]
         wide = max((len(row[1]) for row in rows), default=0)
         self.screen.line("\n" + "─" * WIDTH)
         for scene, text, doubt in rows:

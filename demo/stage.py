@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
+from io import BufferedReader
 from pathlib import Path
-from statistics import median
 from typing import Any, Self
 
 import redis
 from atlas import characters
 from load import COOKIE, Pages, Report, fetch
+from pairs import Pairs, Round
 from screen import Screen
 from sites import AFTER, BEFORE, HERE, DemoError, Site
 
@@ -28,10 +29,10 @@ from fleetcache.testing.servers import EmbeddedServer
 CHARACTERS = 36
 NEW = 8
 """The last pages, which nobody asks for until both sites are there."""
-TURNS = 0.55
-"""Seconds of two turns, about."""
-LEAST = 60
-"""Pages of a turn, at least, so that a busy machine does not make the figures meaningless."""
+ROUNDS = 21
+"""Rounds of two sites side by side: an odd number, so that one has the median ratio."""
+LEAST = 24
+"""Pages of each site in a round, at least, so that a busy machine does not make the figures meaningless."""
 OLD_NAME, NEW_NAME = "django-redis", "fleetcache"
 
 
@@ -48,90 +49,6 @@ class Plan:
 
 
 PLAIN = (Plan(OLD_NAME), Plan(NEW_NAME))
-
-
-@dataclass
-class Round:
-    """One stretch of load and what it cost."""
-
-    report: Report
-    cpu: float
-    """Seconds of CPU that the workers used."""
-    commands: int
-    others: float
-    """The share of the machine's CPU that other programs used than the sites, the server and the visitors."""
-
-    @property
-    def pages(self) -> int:
-        """How many pages were answered."""
-        return len(self.report.latencies)
-
-    @property
-    def rate(self) -> float:
-        """Pages per second."""
-        return self.pages / self.report.seconds
-
-    @property
-    def cost(self) -> float:
-        """The workers' CPU milliseconds for each page."""
-        return 1000 * self.cpu / (self.pages or 1)
-
-    @property
-    def worth(self) -> float:
-        """Pages for each second of the workers' CPU."""
-        return self.pages / (self.cpu or math.nan)
-
-    @property
-    def middle(self) -> float:
-        """The milliseconds of half of the pages."""
-        return self.report.percentile(0.5)
-
-    @property
-    def late(self) -> float:
-        """The milliseconds that one page of a hundred exceeded."""
-        return self.report.percentile(0.99)
-
-    @property
-    def asked(self) -> float:
-        """The server's commands for each page."""
-        return self.commands / (self.pages or 1)
-
-
-class Pairs:
-    """Rounds of two sites that took turns; their number is odd."""
-
-    def __init__(self, rounds: list[tuple[Round, Round]]) -> None:
-        self.rounds = rounds
-
-    def __len__(self) -> int:
-        return len(self.rounds)
-
-    @property
-    def others(self) -> float:
-        """The share of the machine's CPU that other programs used than the sites, the server and the visitors."""
-        return median(turn.others for pair in self.rounds for turn in pair)
-
-    def of(self, figure: str) -> list[tuple[float, float]]:
-        """Return a figure of both sites in every pair: a property of `Round`."""
-        return [(float(getattr(one, figure)), float(getattr(other, figure))) for one, other in self.rounds]
-
-    def median(self, figure: str) -> tuple[float, float, float]:
-        """Return a figure of both sites, and its ratio, in the pair of rounds that has the median ratio.
-
-        Rounds that followed each other had the machine in the most alike state, and so figures and ratio agree.
-        """
-        one, other = self.of(figure)[self.chosen(figure)]
-        return one, other, other / one if one else 1.0
-
-    def agreeing(self, figure: str) -> int:
-        """Return in how many pairs the site that has more is the one that has more in the pair of the median."""
-        _, _, ratio = self.median(figure)
-        return sum((other - one) * (ratio - 1) > 0 for one, other in self.of(figure))
-
-    def chosen(self, figure: str) -> int:
-        """Return the place of that pair."""
-        ratios = [other / one if one else 1.0 for one, other in self.of(figure)]
-        return sorted(range(len(ratios)), key=ratios.__getitem__)[len(ratios) // 2]
 
 
 class Stage:
@@ -209,7 +126,9 @@ class Stage:
         command = [sys.executable, HERE / "load.py", order, *(str(site.port) for site in sites)]
         command += [f"--{name}={value}" for name, value in options.items()]
         # Without a buffer, so that the first line can be read alone.
-        with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0, bufsize=0) as load:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0, bufsize=0
+        ) as load:
             try:
                 load.stdout.readline()
                 yield load
@@ -225,20 +144,34 @@ class Stage:
         self.total.add(report)
         return Round(report, used.workers, used.commands, used.others(report.cpu))
 
-    def take_turns(self, one: Site, other: Site, pages: Pages, seconds: float, **options: Any) -> Pairs:
-        """Load two sites in turns with the same walks."""
-        count, span = turns(seconds)
-        rounds: list[tuple[Round, Round]] = []
-        with self.screen.step(f"{count} pairs of rounds, {span:.2f} s each", count * 2 * (span + 0.3)) as step:
-            for pair in range(count):
-                # The order changes too, in case the machine becomes slower.
-                sites = [one, other][:: -1 if pair % 2 else 1]
-                found = {
-                    site: self.visit([site], pages, seconds=span, least=LEAST, seed=pair, **options) for site in sites
-                }
-                rounds.append((found[one], found[other]))
-                step.done((pair + 1) / count)
-        return Pairs(rounds)
+    def compare(self, one: Site, other: Site, pages: Pages, seconds: float, **options: Any) -> Pairs:
+        """Load two sites side by side, in rounds; the first round warms up, and does not count."""
+        sites, span = [one, other], seconds / ROUNDS
+        with self.screen.step(f"{ROUNDS} rounds of {span:.2f} s, both sites in each", seconds + 2) as step:
+            alone = self.visit([one], pages, **options), self.visit([other], pages, **options)
+            rounds = []
+            with self.visiting(sites, pages, rounds=ROUNDS + 1, seconds=span, least=LEAST, **options) as load:
+                lines = BufferedReader(load.stdout)
+                for number in range(ROUNDS + 1):
+                    rounds.append(self.round(load, lines, sites))
+                    step.done(number / ROUNDS)
+        return Pairs(rounds[1:], alone)
+
+    def round(self, load: subprocess.Popen[bytes], lines: BufferedReader, sites: Sequence[Site]) -> tuple[Round, Round]:
+        """Let the visitors go through a round; return what it was on each site."""
+        before, cpus = Meter.read(sites, self.server), [site.cpu() for site in sites]
+        load.stdin.write(b"\n")
+        load.stdin.flush()
+        line = lines.readline()
+        cpus = [site.cpu() - cpu for site, cpu in zip(sites, cpus, strict=True)]
+        if not line:
+            raise DemoError(f"the visitors ended with exit code {load.wait()}")
+        reports = [Report(**report) for report in json.loads(line)]
+        others = (Meter.read(sites, self.server) - before).others(sum(report.cpu for report in reports))
+        for report in reports:
+            self.total.add(report)
+        one, other = (Round(report, cpu, 0, others) for report, cpu in zip(reports, cpus, strict=True))
+        return one, other
 
     def session(self, site: Site) -> str:
         """Return the cookie of a new session."""
@@ -313,12 +246,6 @@ def machine() -> float:
     except (OSError, ValueError):
         return math.nan
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-
-
-def turns(seconds: float) -> tuple[int, float]:
-    """Return how many pairs of turns fit into *seconds*, an odd number, and how long each turn is."""
-    pairs = max(3, min(15, round(seconds / TURNS))) // 2 * 2 + 1
-    return pairs, seconds / pairs / 2
 
 
 def catalogue() -> Pages:
