@@ -186,7 +186,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Load the demo site on loopback.")
     parser.add_argument("pages", type=Path, help="JSON: path -> what the page must contain")
     parser.add_argument("ports", type=int, nargs="+")
-    parser.add_argument("--seconds", type=float, help="without it, each page is asked for once")
+    parser.add_argument("--seconds", type=float, help="without it, each page is asked for *times* times")
+    parser.add_argument("--times", type=int, default=1)
     parser.add_argument(
         "--rounds", type=int, help="of so many seconds, in which every port is asked for the same pages"
     )
@@ -217,7 +218,7 @@ def send(visitors: list[Visitor], options: argparse.Namespace, pages: Pages, see
     threads = []
     for number, visitor in enumerate(visitors):
         visitor.reports.clear()
-        walk: Iterable[Page] = list(pages.items())[number :: len(visitors)]
+        walk: Iterable[Page] = list(pages.items())[number :: len(visitors)] * options.times
         if options.seconds:
             until, least = started + options.seconds, options.least / len(visitors)
             walk = stroll(pages, len(visitors) * seed + number, until, least)

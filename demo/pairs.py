@@ -1,8 +1,9 @@
 """Rounds in which two sites get the same pages in the same seconds, and what they prove.
 
-A machine is now quicker, now slower, and both sites feel it alike, so each round compares the two with each other only.
-Of two equal sites either wins a round as a coin falls (sign test): a difference counts if one site wins so many rounds
-that one of two equal sites would win as many in fewer than one of 200 runs.
+A machine is now quicker, now slower, and both sites feel it alike, so only figures of the same moment are compared: the CPU
+for a page in each round, and the times of a page that a visitor opened on both sites, one right after the other.  Of two
+equal sites, either is the better one as a coin falls.  So a difference counts if a site is better so often that one of two
+equal sites would be in fewer than 1 of 200 runs (a sign test).
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Self
 
 from load import Report
 
 CHANCE = 0.005
-"""The probability with which one of two equal sites may win as many rounds as a claim needs."""
+"""The probability with which one of two equal sites may be better as often as a claim needs."""
+MARGIN = 0.03
+"""The part by which a figure has to be less to be better: the CPU of two sites that are the same differs by 1 %, all the time."""
 
 
 @dataclass
@@ -60,16 +64,39 @@ def compared(one: float, other: float) -> Figures:
     return one, other, other / one if one else 1.0
 
 
-def needed(rounds: int) -> int:
-    """Return how many of some rounds a site has to win; more than there are if they are too few."""
-    wins, chance = rounds + 1, 0.0
-    while (chance := chance + math.comb(rounds, wins - 1) / 2**rounds) <= CHANCE:
+def needed(count: int) -> int:
+    """Return how many of some comparisons a site has to win; more than there are if they are too few."""
+    wins, chance = count + 1, 0.0
+    while (chance := chance + math.comb(count, wins - 1) / 2**count) <= CHANCE:
         wins -= 1
     return wins
 
 
+@dataclass
+class Score:
+    """How often the other site was better than the one, and how often worse."""
+
+    won: int
+    lost: int
+    count: int
+    """Of comparisons; some may be ties."""
+
+    @classmethod
+    def of(cls, found: Sequence[tuple[float, float]]) -> Self:
+        """Compare figures of both sites; less is better."""
+        won = sum(other < one * (1 - MARGIN) for one, other in found)
+        lost = sum(one < other * (1 - MARGIN) for one, other in found)
+        return cls(won, lost, len(found))
+
+    @property
+    def better(self) -> bool | None:
+        """Whether the other site is better; None if too few comparisons agree."""
+        enough = needed(self.count)
+        return True if self.won >= enough else False if self.lost >= enough else None
+
+
 class Pairs:
-    """Rounds of two sites side by side; their number is odd.  Less is better in all their figures."""
+    """Rounds of two sites side by side; their number is odd."""
 
     def __init__(self, rounds: Sequence[tuple[Round, Round]], alone: tuple[Round, Round]) -> None:
         self.rounds = rounds
@@ -111,13 +138,18 @@ class Pairs:
         one, other = self.alone
         return compared(one.asked, other.asked)
 
-    def wins(self, figure: str) -> tuple[int, int]:
-        """Return in how many rounds the one site had less, and in how many the other."""
-        found = self.of(figure)
-        return sum(one < other for one, other in found), sum(other < one for one, other in found)
+    @property
+    def cost(self) -> Score:
+        """In how many rounds a page took less CPU."""
+        return Score.of(self.of("cost"))
 
-    def better(self, figure: str) -> bool | None:
-        """Return whether the other site has less than the one; None if too few rounds agree."""
-        lost, won = self.wins(figure)
-        enough = needed(len(self))
-        return True if won >= enough else False if lost >= enough else None
+    @property
+    def time(self) -> Score:
+        """How many pages came sooner, of those that a visitor opened on both sites."""
+        return Score.of(
+            [
+                times
+                for one, other in self.rounds
+                for times in zip(one.report.latencies, other.report.latencies, strict=False)
+            ]
+        )

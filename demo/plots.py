@@ -120,12 +120,12 @@ def _picture(label: str, width: float, height: float, inside: str) -> str:
 
 
 def paired(label: str, series: Sequence[Series], chosen: int, up: str) -> str:
-    """Return a plot of rounds: a dot for each round of a site; those of the *chosen* pair are ringed, and named."""
+    """Return a plot of rounds: a dot for each round of a site; those of the *chosen* round are ringed, and named."""
     count = max(len(one.points) for one in series)
     most = max(y for one in series for _, y in one.points)
-    canvas = Canvas(label, (520, 200), (count, most * 1.02), ("pairs of rounds", up), right=126)
+    canvas = Canvas(label, (520, 200), (count, most * 1.02), ("rounds", up), right=126)
     canvas.parts = [part for part in canvas.parts if 'class="tick middle"' not in part]
-    for place in range(count):
+    for place in range(0, count, 1 if count < 12 else 2):
         canvas.text(canvas.x(place + 0.5), canvas.height - BOTTOM + 17, str(place + 1), "tick middle")
     levels = [one.points[chosen][1] for one in series]
     for one in series:

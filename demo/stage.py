@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from io import BufferedReader
+from math import ceil
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +34,8 @@ ROUNDS = 21
 """Rounds of two sites side by side: an odd number, so that one has the median ratio."""
 LEAST = 24
 """Pages of each site in a round, at least, so that a busy machine does not make the figures meaningless."""
+ALONE = 60
+"""Pages of each site, at least, for which the server's commands are counted."""
 OLD_NAME, NEW_NAME = "django-redis", "fleetcache"
 
 
@@ -110,7 +113,7 @@ class Stage:
             self._warm.add("atlas")
             with self.screen.step(f"{OLD_NAME} works out {len(self.old_pages)} pages; each takes a while", 3):
                 self.visit(found[:1], self.old_pages)
-            self.visit(found[1:], self.old_pages)
+                self.visit(found[1:], self.old_pages)
         return found
 
     @property
@@ -136,7 +139,7 @@ class Stage:
                 load.kill()
 
     def visit(self, sites: list[Site], pages: Pages, **options: Any) -> Round:
-        """Send visitors to *sites* in turns; without *seconds*, they want each page once."""
+        """Send visitors to *sites* in turns; without *seconds*, they want each page once, or *times* times."""
         before = Meter.read(sites, self.server)
         with self.visiting(sites, pages, **options) as load:
             report = report_of(load, options.get("seconds", 0))
@@ -148,13 +151,14 @@ class Stage:
         """Load two sites side by side, in rounds; the first round warms up, and does not count."""
         sites, span = [one, other], seconds / ROUNDS
         with self.screen.step(f"{ROUNDS} rounds of {span:.2f} s, both sites in each", seconds + 2) as step:
-            alone = self.visit([one], pages, **options), self.visit([other], pages, **options)
+            times = ceil(ALONE / len(pages))
+            alone = self.visit([one], pages, times=times, **options), self.visit([other], pages, times=times, **options)
             rounds = []
             with self.visiting(sites, pages, rounds=ROUNDS + 1, seconds=span, least=LEAST, **options) as load:
                 lines = BufferedReader(load.stdout)
                 for number in range(ROUNDS + 1):
                     rounds.append(self.round(load, lines, sites))
-                    step.done(number / ROUNDS)
+                    step.done((number + 1) / (ROUNDS + 1))
         return Pairs(rounds[1:], alone)
 
     def round(self, load: subprocess.Popen[bytes], lines: BufferedReader, sites: Sequence[Site]) -> tuple[Round, Round]:

@@ -53,8 +53,8 @@ def play(stage: Stage, seconds: float) -> Outcome:
     plain, near = stage.sites(SITES)
     pages = shelves(SHELVES, "Visitor</h1>")
     cookie = stage.session(plain)
-    stage.visit([plain], pages, cookie=cookie)
     with stage.screen.step("the workers read what they are to keep", 2):
+        stage.visit([plain], pages, cookie=cookie)
         warm_up(stage, near, cookie)
 
     before = counts(near)
@@ -82,7 +82,7 @@ def play(stage: Stage, seconds: float) -> Outcome:
         claims=[*verdict.claims, commands, edits.claim],
         table=table,
         plot=switch.plot(pairs, verdict.figure, names),
-        caption=switch.RINGED,
+        caption=verdict.caption,
         chart=switch.chart(pairs, verdict.figure, (NEW_NAME, NEAR_NAME)),
         setup=SETUP,
         notes=[

@@ -73,8 +73,9 @@ def play(stage: Stage, seconds: float) -> Outcome:
     sites = stage.sites(SITES)
     pages = shelves(SHELVES)
     cookie = stage.session(sites[0])
-    for site in sites:
-        stage.visit([site], pages, cookie=cookie)
+    with stage.screen.step("both sites work out their pages", 0.8):
+        for site in sites:
+            stage.visit([site], pages, cookie=cookie)
 
     options = {"seconds": seconds, "cookie": cookie}
     silent = seconds * (1 - BEFORE - AFTER)

@@ -92,7 +92,8 @@ def play(stage: Stage, seconds: float) -> Outcome:
     """Let visitors reload the page of each site in turn."""
     database = stage.folder / "names.sqlite3"
     if not database.exists():
-        characters.make_database(database)
+        with stage.screen.step("the names go into a database", 0.4):
+            characters.make_database(database)
     sites = stage.sites(SITES)
     pages = {"/census/": [json.dumps(characters.census_by_hand())]}
     span = max(LEAST, seconds / len(sites))

@@ -7,7 +7,7 @@ from math import isnan
 
 import plots
 from findings import NEW, OLD, Claim, Outcome
-from pairs import CHANCE, Pairs, needed
+from pairs import CHANCE, MARGIN, Pairs, Score, needed
 from plots import Series
 from screen import spark
 from sites import AFTER, BEFORE
@@ -38,11 +38,11 @@ def play(stage: Stage, seconds: float) -> Outcome:
         NAME,
         QUESTION,
         number=verdict.number,
-        meaning=verdict.meaning,
+        meaning=f"{verdict.meaning}, compared with {OLD_NAME}",
         claims=verdict.claims,
         table=table(pairs, (OLD_NAME, NEW_NAME)),
         plot=plot(pairs, verdict.figure, ((OLD_NAME, OLD), (NEW_NAME, NEW))),
-        caption=RINGED,
+        caption=verdict.caption,
         chart=chart(pairs, verdict.figure, (OLD_NAME, NEW_NAME)),
         setup=SETUP,
         notes=[
@@ -62,21 +62,20 @@ class Verdict:
     meaning: str
     claims: list[Claim]
 
+    @property
+    def caption(self) -> str:
+        """What stands below the plot."""
+        return RINGED if self.figure == "cost" else ""
+
 
 def judged(pairs: Pairs, page: str, median_page: str) -> Verdict:
     """Return what rounds say of the CPU and of the time that a page takes."""
-    claims = {
-        "cost": claim(pairs, "cost", f"{page} costs", "CPU"),
-        "middle": claim(pairs, "middle", f"{median_page} takes", "time"),
-    }
-    if isnan(pairs.median("cost")[2]):  # not Linux
-        del claims["cost"]
-    figure = next(iter(claims))
-    number, comparison = change(pairs.median(figure)[2])
-    meaning = f"{comparison} {'CPU for a page' if figure == 'cost' else 'time for the median page'}"
-    if claims[figure].holds is None:
-        meaning += f" in {most(pairs, figure)}"
-    return Verdict(figure, number, meaning, list(claims.values()))
+    cost, time = pairs.median("cost")[2], pairs.percentile(0.5)[2]
+    of_time = claim(f"{median_page} takes", time, "time", pairs.time, "visits")
+    if isnan(cost):  # not Linux
+        return Verdict("middle", *headline(time, "time for the median page", pairs.time, "visits"), [of_time])
+    of_cost = claim(f"{page} costs", cost, "CPU", pairs.cost, "rounds")
+    return Verdict("cost", *headline(cost, "CPU for a page", pairs.cost, "rounds"), [of_cost, of_time])
 
 
 def change(ratio: float) -> tuple[str, str]:
@@ -84,29 +83,40 @@ def change(ratio: float) -> tuple[str, str]:
     return (f"{100 * (1 - ratio):.0f} %", "less") if ratio < 1 else (f"{ratio:.2f}×", "the")
 
 
-def claim(pairs: Pairs, figure: str, beginning: str, what: str) -> Claim:
-    """Return what most rounds say of a figure, and whether they are enough."""
-    holds = pairs.better(figure)
-    text = f"{beginning} {' '.join(change(pairs.median(figure)[2]))} {what}, in {most(pairs, figure)}"
-    if holds is None:
-        return Claim(f"{text}: fewer than {needed(len(pairs))} agree, so this is not judged.", None)
-    return Claim(f"{text}." if holds else f"{text}: not less in this run.", holds)
+def agreed(ratio: float, score: Score) -> bool | None:
+    """Return whether there is less, if the ratio and enough comparisons agree; else None."""
+    return score.better if score.better is (ratio < 1) else None
 
 
-def most(pairs: Pairs, figure: str) -> str:
-    """Return in how many rounds the figure speaks for the same site as the median."""
-    lost, won = pairs.wins(figure)
-    return f"{won if pairs.median(figure)[2] < 1 else lost} of {len(pairs)} rounds"
+def headline(ratio: float, what: str, score: Score, comparisons: str) -> tuple[str, str]:
+    """Return the number, and what it is."""
+    number, comparison = change(ratio)
+    doubt = f" in {most(ratio, score, comparisons)}" if agreed(ratio, score) is None else ""
+    return number, f"{comparison} {what}{doubt}"
+
+
+def claim(beginning: str, ratio: float, what: str, score: Score, comparisons: str) -> Claim:
+    """Return a sentence with the ratio, and whether enough comparisons agree with it."""
+    holds = agreed(ratio, score)
+    doubt = f"; {needed(score.count)} are needed, so this is not judged" if holds is None else ""
+    text = f"{beginning} {' '.join(change(ratio))} {what} ({most(ratio, score, comparisons)}{doubt})."
+    return Claim(text, holds)
+
+
+def most(ratio: float, score: Score, comparisons: str) -> str:
+    """Return how many comparisons agree with the ratio."""
+    return f"{score.won if ratio < 1 else score.lost:,} of {score.count:,} {comparisons}"
 
 
 def measured(pairs: Pairs) -> list[str]:
     """Return how the figures of rounds were made."""
     return [
-        f"Visitors open each page on both sites, one right after the other, in {len(pairs)} rounds. "
-        "The number, and the rows of CPU and of the median page, are each of the round whose ratio is the median of all rounds; "
-        "the 99th percentile is of all pages. The server's commands are counted while each site is visited alone.",
-        f"A claim needs {needed(len(pairs))} of the {len(pairs)} rounds: one of two equal sites would win as many "
-        f"in fewer than 1 of {1 / CHANCE:.0f} runs. A round before them warms up and does not count. "
+        f"Visitors open each page on both sites, one right after the other, in {len(pairs)} rounds; a round before them warms up "
+        "and does not count. The CPU is of the round whose ratio is the median of all rounds, the times are of all pages. "
+        "The server's commands are counted while each site is visited alone.",
+        f"A difference of less than {100 * MARGIN:.0f} % counts for neither site. A claim needs {needed(len(pairs))} of "
+        f"{len(pairs)} rounds, or {needed(pairs.time.count):,} of {pairs.time.count:,} visits: one of two equal sites would "
+        f"be better as often in fewer than 1 of {1 / CHANCE:.0f} runs. "
         f"Other programs used {100 * pairs.others:.0f} % of the CPU meanwhile.",
     ]
 
@@ -115,7 +125,7 @@ def table(pairs: Pairs, names: tuple[str, str]) -> list[list[str]]:
     """Return the figures of two sites, and their ratio."""
     rows = [
         ("worker CPU per page, ms", "{:.2f}", pairs.median("cost")),
-        ("page, median, ms", "{:.1f}", pairs.median("middle")),
+        ("page, median, ms", "{:.1f}", pairs.percentile(0.5)),
         ("page, 99th percentile, ms", "{:.1f}", pairs.percentile(0.99)),
         ("server commands per page", "{:.1f}", pairs.asked),
     ]
