@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import io
+import json
 import os
 import re
 import socket
@@ -13,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -183,6 +185,48 @@ def test_visitors_open_each_page_on_both_sites(demo: Any) -> None:
 
     assert steps == [(1, "/a"), (2, "/a"), (2, "/b"), (1, "/b"), (1, "/c"), (2, "/c")]
     assert next(demo.load.side_by_side([1, 2], pages, 1))[0] == 2
+
+
+class Page(BaseHTTPRequestHandler):
+    """A site with one page."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer, and close the connection."""
+        self.send_response(200)
+        self.send_header("Content-Length", "4")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(b"page")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_visitors_wait_between_rounds(tmp_path: Path) -> None:
+    """A round begins with a line and ends with a report of each site, of the same pages; visitors end with the demo."""
+    pages = tmp_path / "pages.json"
+    pages.write_text('{"/": ["page"]}')
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as one, ThreadingHTTPServer(("127.0.0.1", 0), Page) as other:
+        for server in (one, other):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        ports = [str(server.server_address[1]) for server in (one, other)]
+        command = [sys.executable, str(HOME / "load.py"), str(pages), *ports]
+        command += ["--rounds=3", "--seconds=0.01", "--least=8"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as load:
+            assert load.stdin
+            assert load.stdout
+            assert load.stdout.readline() == "begun\n"
+            for _ in range(2):
+                load.stdin.write("\n")
+                here, there = json.loads(load.stdout.readline())
+                assert len(here["latencies"]) == len(there["latencies"]) >= 8
+                assert here["errors"] == there["errors"] == []
+            load.stdin.close()
+            assert load.wait(20) == 0
+        for server in (one, other):
+            server.shutdown()
 
 
 def test_outage_counts_pages_that_arrive_in_the_silence(demo: Any) -> None:
