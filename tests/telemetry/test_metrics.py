@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import weakref
 from collections import defaultdict
 from types import SimpleNamespace
@@ -467,6 +468,27 @@ def test_a_client_that_raises_loses_nothing(used, caplog, monkeypatch):
     assert ("fleetcache.requests", "c", 3, hits) in sent
 
 
+def test_ended_it_sends_nothing_more():
+    """A push that has begun ends first, and none begins afterwards."""
+    began, goes_on, sent = threading.Event(), threading.Event(), []
+
+    class Slow:
+        def push(self):
+            began.set()
+            goes_on.wait(15)
+            sent.append("a push")
+
+    pushing = statsd.Pushing(Slow(), 0.01)
+    pushing.begin()
+    assert began.wait(15)
+    threading.Timer(0.05, goes_on.set).start()
+    pushing.end()
+    before = [*sent]
+    pushing.thread.join(15)
+
+    assert before == sent == ["a push"]
+
+
 def test_started_it_pushes_from_the_first_connection_on(valkey, caplog):
     """In a thread of the process, and in that of a forked child, until it is ended; bad arguments are refused."""
     caplog.set_level(logging.ERROR)
@@ -482,7 +504,7 @@ assert threading.active_count() == 1
 def reads():
     return sum(value for name, kind, value, tags in sent if name == "fleetcache.requests")
 def wait(wanted):
-    until = time.monotonic() + 5
+    until = time.monotonic() + 15
     while reads() != wanted:
         assert time.monotonic() < until, sent
         time.sleep(0.01)
@@ -501,7 +523,7 @@ time.sleep(0.2)
 assert reads() == 1
 """
     ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, env={**os.environ}
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env={**os.environ}
     )
     assert (ran.returncode, ran.stderr) == (0, "")
 

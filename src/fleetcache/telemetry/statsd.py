@@ -24,6 +24,9 @@ Send: TypeAlias = Callable[[str, str, float, Tags], object]
 
 QUANTILES = (50, 95, 99)
 
+FAREWELL = 0.3
+"""How long, in seconds, the end of the pushes waits for one that has begun."""
+
 
 def tagged(client: Any) -> Send:
     """Return a function that sends by *client*, one with tags, such as DogStatsD: ``increment`` and ``gauge``."""
@@ -135,16 +138,20 @@ class Pushing:
         due = monotonic() + self.seconds
         while not self.ended:
             self.wake.wait(due - monotonic())
-            if monotonic() >= due:
-                self.statsd.push()
-                due = monotonic() + self.seconds
+            with self.guard.lock:  # for `end`
+                if monotonic() >= due and not self.ended:
+                    self.statsd.push()
+                    due = monotonic() + self.seconds
 
     def end(self) -> None:
-        """Push no more."""
+        """Push no more; wait a moment for a push that has begun."""
         self.ended = True
         if self.begin in BEGINNINGS:
             BEGINNINGS.remove(self.begin)
         self.wake.ring()
+        lock = self.guard.lock
+        if lock.acquire(timeout=FAREWELL):
+            lock.release()
 
 
 def _since(now: Latency, before: Latency | None) -> Latency | None:
