@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.waiting import PATIENCE
+
 from fleetcache import Cache
 from fleetcache.django import RedisCache
 from fleetcache.near.near import NEARS, Near
@@ -77,7 +79,7 @@ class NearRedisCache(ReadTwice, RedisCache):
     """Django's, with a near cache."""
 
 
-def wait_until_live(near: Near, patience: float = 5.0) -> None:
+def wait_until_live(near: Near, patience: float = PATIENCE) -> None:
     """Return when copies are kept and may be served, or if there is nobody to say so."""
     deadline = time.monotonic() + patience
     for reads in list(near.reads.values()):

@@ -7,17 +7,25 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+PATIENCE = 15.0
+"""How long a test waits, in seconds, for what takes milliseconds on an idle machine: others may be busy for long."""
 
-def until(condition: Callable[[], Any], patience: float = 5.0, *, why: Callable[[], object] | None = None) -> Any:
+LOOKS = 20
+"""How often it looks at least: the process itself may have stood still for all this time."""
+
+
+def until(condition: Callable[[], Any], patience: float = PATIENCE, *, why: Callable[[], object] | None = None) -> Any:
     """Return what *condition* returns as soon as that is true; after *patience* seconds fail, and say *why*."""
-    deadline = time.monotonic() + patience
+    deadline, looks = time.monotonic() + patience, 0
     while not (found := condition()):
-        assert time.monotonic() < deadline, inspect.getsource(condition) if why is None else why()
+        looks += 1
+        late = time.monotonic() > deadline and looks > LOOKS
+        assert not late, inspect.getsource(condition) if why is None else why()
         time.sleep(0.0005)
     return found
 
 
-async def eventually(read: Callable[[], Any], expected: Any, patience: float = 5.0) -> None:
+async def eventually(read: Callable[[], Any], expected: Any, patience: float = PATIENCE) -> None:
     """Return as soon as *read* returns what is *expected*."""
     deadline = time.monotonic() + patience
     while (found := await read()) != expected:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from tests.admin import browser
 from tests.admin.fleet import publish, tell_history
 from tests.admin.test_pages import PAGES, of
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.newest
 
@@ -119,16 +121,23 @@ IS_WITHIN = "return !!arguments[0].closest('#content-main')"
 
 
 def tab_to(driver: Any, wanted: str) -> Any:
-    """Press the tab key until the element of the page with this name has the focus, and return it."""
+    """Press the tab key until the element of the page with this name has the focus, and return it.
+
+    The page before may still be shown, for as long as a busy machine takes to load this one.
+    """
+    from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
-    for _ in range(120):
+    presses, deadline = 0, time.monotonic() + PATIENCE
+    while presses < 120 or time.monotonic() < deadline:
+        presses += 1
         ActionChains(driver).send_keys(Keys.TAB).perform()
-        focused = driver.switch_to.active_element
-        name = focused.get_attribute("aria-label") or focused.text
-        if name.strip().lower() == wanted.lower() and driver.execute_script(IS_WITHIN, focused):
-            return focused
+        with suppress(StaleElementReferenceException):
+            focused = driver.switch_to.active_element
+            name = focused.get_attribute("aria-label") or focused.text
+            if name.strip().lower() == wanted.lower() and driver.execute_script(IS_WITHIN, focused):
+                return focused
     raise AssertionError(f"the tab key does not reach {wanted!r}")
 
 

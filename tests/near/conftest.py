@@ -12,7 +12,7 @@ import redis
 from tests.caches import own_prefix, params
 from tests.faces import BLOCKING, Face
 from tests.nearby import wait_until_live
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 from fleetcache import Cache
 from fleetcache.near.listener import Listener
@@ -127,7 +127,7 @@ async def copied(cache: Face, key: Any, version: Any = None, *, deaf: bool = Fal
     if not deaf:
         await cache.fence()  # the announcement of what was written last would end the copy
 
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while True:
         value = await cache.get(key, version=version)
         if copy(cache, name) is not None:

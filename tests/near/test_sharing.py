@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 import redis
+from tests import nearby
 from tests.nearby import wait_until_live
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 from fleetcache import Cache, sharing
 from fleetcache.cache import _shared
@@ -23,8 +25,18 @@ from fleetcache.testing import valkey_server
 
 from .conftest import copied, copy, listeners, one_face
 
-# What other tests have left over ends meanwhile, and is counted with it.
-pytestmark = [pytest.mark.timeout(60), pytest.mark.flaky(reruns=2)]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.flaky(reruns=2)]
+
+PATIENT = {"T_LIVE": 10}
+"""Copies are served although the thread that listens waits for the processor for seconds."""
+
+
+@pytest.fixture(autouse=True)
+def _nobody_else_listens() -> Iterator[None]:
+    """What other tests have left over has ended, so that it is not counted."""
+    with nearby.at_rest():
+        until(lambda: not near_threads())
+        yield
 
 
 def near_threads() -> list[threading.Thread]:
@@ -40,14 +52,23 @@ async def coherent(cache: Any, raw: Any) -> None:
     """See to it that *cache* serves copies, and none of before a write of another program."""
     await cache.set("key", 0)
     await copied(cache, "key")
-    misses = cache.near.counts.misses
-    assert await cache.get("key") == 0
-    assert cache.near.counts.misses == misses
+    await served(cache, "key", 0)
     for number in range(1, 4):
         raw.set(cache.make_key("key"), number)
         await cache.fence()
         assert await cache.get("key") == number
         await copied(cache, "key")
+
+
+async def served(cache: Any, key: str, value: Any) -> None:
+    """Read *key*, which has a copy with this *value*, until a copy is served: the server may not have vouched for it yet."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        misses = cache.near.counts.misses
+        assert await cache.get(key) == value
+        if cache.near.counts.misses == misses:
+            return
+        assert time.monotonic() < deadline, cache.near.stats()
 
 
 @pytest.mark.parametrize("server", ["valkey", "redis_debian"])
@@ -56,9 +77,10 @@ async def test_one_listener_for_many_prefixes(copies, request, server):
     """Sixty configurations on a server have one connection and one thread, and each hears of its own entries."""
     url = request.getfixturevalue(server).url(8)
     with redis.Redis.from_url(url) as raw:
+        until(lambda: not told(raw))  # a connection may end after its listener
         before, threads = told(raw), len(near_threads())
 
-        made = [copies(url, TIMEOUT=300 + number) for number in range(60)]
+        made = [copies(url, PATIENT, TIMEOUT=300 + number) for number in range(60)]
 
         for cache in made:
             await coherent(cache, raw)
@@ -202,8 +224,8 @@ async def test_the_strictest_interval_counts(copies):
 @one_face
 async def test_who_is_not_read_leaves(copies, raw):
     """Others go on; the next read joins them again, and finds what was written meanwhile."""
-    busy = copies(near={"MAX_TTL": 60})
-    idle = copies(near={"MAX_TTL": 0.2})
+    busy = copies(near={**PATIENT, "MAX_TTL": 60})
+    idle = copies(near={**PATIENT, "MAX_TTL": 0.2})
     (listener,) = listeners(busy.near)
     await busy.set("key", 1)
     await idle.set("key", 1)
@@ -212,7 +234,7 @@ async def test_who_is_not_read_leaves(copies, raw):
 
     until(lambda: len(listener.tracking.readers) == 1)
 
-    assert not idle.near.copies
+    until(lambda: not idle.near.copies)
     assert busy.near.state == "live"
     raw.set(idle.make_key("key"), 2)
     assert await idle.get("key") == 2
@@ -246,6 +268,7 @@ def test_configurations_that_come_and_go_leave_nothing(valkey, raw, monkeypatch)
     """What no cache has any more ends: near caches, their connection, their thread, and what was known of their settings."""
     monkeypatch.setattr(sharing, "LATELY", 1000)
     url = valkey.url(7)
+    until(lambda: not told(raw))
     before, known, shared = told(raw), len(NEARS), len(_shared.known)
     keeper = [Cache(url, {"KEY_PREFIX": "keeper", "OPTIONS": {"NEAR": True}})]
     wait_until_live(keeper[0].near)
@@ -302,4 +325,4 @@ def test_a_near_cache_that_is_collected_anywhere(valkey):
     began = time.monotonic()
     caches[0].near.close()
     until(lambda: listener.thread is None)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4  # less than the server's time limit, 5 seconds
