@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from functools import partial
 from typing import Any
 
 import pytest
 from tests.caches import own_prefix
 from tests.faces import Face
 
-from fleetcache import Cache
+from fleetcache import Cache, CacheHandler
 from fleetcache.client import DefaultClient, HerdClient
+from fleetcache.codec.compressors import BaseCompressor
 from fleetcache.codec.payloads import Codec
-from fleetcache.codec.serializers import JSONSerializer
-from fleetcache.errors import UnstorableValue
+from fleetcache.codec.serializers import BaseSerializer, JSONSerializer
+from fleetcache.errors import SettingsError, UnstorableValue
 
 
 @pytest.fixture
@@ -95,3 +99,219 @@ def test_a_value_has_its_article(value, kind):
     text = f"cannot store {kind}:"
     with pytest.raises(UnstorableValue, match=text):
         Codec(JSONSerializer).encode(value)
+
+
+class Own:
+    """A serializer of a site's own: JSON."""
+
+    def __init__(self, options: Any) -> None:
+        pass
+
+    def dumps(self, value: Any) -> Any:
+        return json.dumps(value).encode()
+
+    def loads(self, payload: bytes) -> Any:
+        return json.loads(payload)
+
+
+class OfText(Own):
+    def dumps(self, value: Any) -> Any:
+        return json.dumps(value)
+
+
+class WithoutInit:
+    dumps, loads = Own.dumps, Own.loads
+
+
+class WithoutLoads:
+    __init__, dumps = Own.__init__, Own.dumps
+
+
+class AbstractLoads(BaseSerializer):
+    dumps = Own.dumps
+
+
+class Broken(Own):
+    def __init__(self, options: Any) -> None:
+        raise LookupError("LEVEL")
+
+
+class Packing:
+    """A compressor of a site's own, which leaves all as it is."""
+
+    def __init__(self, options: Any) -> None:
+        pass
+
+    def compress(self, value: Any) -> Any:
+        return value
+
+    def decompress(self, value: bytes) -> bytes:
+        return value
+
+
+class PackingText(Packing):
+    def compress(self, value: Any) -> Any:
+        return value.decode("latin-1")
+
+
+class PackingWithoutInit:
+    compress, decompress = Packing.compress, Packing.decompress
+
+
+class OnlyPacking:
+    __init__, compress = Packing.__init__, Packing.compress
+
+
+class AbstractUnpacking(BaseCompressor):
+    compress = Packing.compress
+
+
+class Refusing(Packing):
+    def compress(self, value: Any) -> Any:
+        raise LookupError("no dictionary")
+
+
+WRONG_PARTS: dict[type, str] = {
+    WithoutLoads: "SERIALIZER '{}' has no loads(payload). It needs dumps and loads",
+    AbstractLoads: "SERIALIZER '{}' has no loads(payload). It needs dumps and loads",
+    WithoutInit: "SERIALIZER '{}': WithoutInit() takes no arguments. It is called with one argument, the OPTIONS: __init__(self, options)",
+    OnlyPacking: "COMPRESSOR '{}' has no decompress(value). It needs compress and decompress",
+    AbstractUnpacking: "COMPRESSOR '{}' has no decompress(value). It needs compress and decompress",
+    PackingWithoutInit: "COMPRESSOR '{}': PackingWithoutInit() takes no arguments. It is called with one argument, the OPTIONS: "
+    "__init__(self, options)",
+    PackingText: "COMPRESSOR '{}': compress() returned a str. It has to return bytes",
+}
+
+
+@pytest.mark.parametrize(("part", "text"), WRONG_PARTS.items(), ids=lambda each: getattr(each, "__name__", ""))
+def test_a_wrong_serializer_or_compressor_is_refused(part, text):
+    """When a cache is made, the error names its alias, the option, the class, and what is missing."""
+    option, path = text[:10], f"{__name__}.{part.__name__}"
+    for value in (part, path):
+        with pytest.raises(SettingsError) as caught:
+            CacheHandler({"pages": {"LOCATION": "memory://messages", "OPTIONS": {option: value}}})["pages"]
+
+        assert str(caught.value) == f"CACHES['pages']['OPTIONS']: {text.format(path)}"
+
+
+def test_a_serializer_in_the_dialect_of_django_is_called_without_arguments():
+    """A class that needs the options is refused with the spelling that was used."""
+    with pytest.raises(
+        SettingsError,
+        match=r"^cache settings\['OPTIONS'\]: serializer '.*Own': .*'options'. It is called with no argument$",
+    ):
+        Cache("memory://messages", {"OPTIONS": {"serializer": Own}})
+
+
+def test_an_error_of_a_sites_own_class_keeps_its_class():
+    """What its constructor raises is the site's; a note says when."""
+    with pytest.raises(LookupError, match="LEVEL") as caught:
+        Cache("memory://messages", {"OPTIONS": {"SERIALIZER": Broken}})
+
+    assert caught.value.__notes__ == [f"cache settings['OPTIONS']: SERIALIZER '{__name__}.Broken' was called"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"COMPRESSOR": "zlib", "COMPRESS_MIN_LENGTH": 0}, {"COMPRESSOR": Packing}, {}], ids=str
+)
+async def test_a_serializer_that_returns_text(face, options):
+    """As with django-redis it does where the text is sent as it is; elsewhere the error says what is wrong, and nothing is stored."""
+    cache = Face(
+        Cache("memory://messages", {"KEY_PREFIX": own_prefix(), "OPTIONS": {"SERIALIZER": OfText, **options}}), face
+    )
+    wrong = f"^SERIALIZER '{__name__}.OfText': dumps\\(\\) returned a str. It has to return bytes$"
+
+    with pytest.raises(UnstorableValue, match=wrong):
+        await cache.set("a", [1], tags=["t"])
+    if options.get("COMPRESSOR") == "zlib":
+        with pytest.raises(UnstorableValue, match=wrong):
+            await cache.set("a", [1])
+        assert await cache.get("a") is None
+    else:
+        await cache.set("a", [1])
+        assert await cache.get("a") == [1]
+
+
+def test_a_compressor_that_raises_is_named():
+    """Its error keeps its class, and a note names the option."""
+    cache = Cache("memory://messages", {"OPTIONS": {"COMPRESSOR": Refusing}})
+
+    with pytest.raises(LookupError, match="no dictionary") as caught:
+        cache.set("a", [1])
+
+    assert caught.value.__notes__[0].startswith(f"COMPRESSOR '{__name__}.Refusing' was given ")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"COMPRESSOR": "zlib", "COMPRESS_LEVEL": 99}, "['OPTIONS']: COMPRESSOR 'zlib': COMPRESS_LEVEL 99: "),
+        ({"PICKLE_VERSION": 99}, "['OPTIONS']: SERIALIZER 'pickle': PICKLE_VERSION is 99"),
+        ({"SERIALIZER": "msgspec", "MSGSPEC_TYPE": 5}, "['OPTIONS']: SERIALIZER 'msgspec': MSGSPEC_TYPE: "),
+    ],
+)
+def test_an_option_of_a_serializer_or_compressor(options, text):
+    """The error names the alias, and the option in which the class is named that takes it."""
+    with pytest.raises(SettingsError) as caught:
+        CacheHandler({"pages": {"LOCATION": "memory://messages", "OPTIONS": options}})["pages"]
+    with pytest.raises(SettingsError) as alone:
+        Cache("memory://messages", {"OPTIONS": options})
+
+    assert str(caught.value).startswith(f"CACHES['pages']{text}")
+    assert str(alone.value).startswith(f"cache settings{text}")
+
+
+def test_a_missing_package_is_told_with_its_option(monkeypatch):
+    """The error names the option for whose sake the package is needed."""
+    monkeypatch.setitem(sys.modules, "lz4.frame", None)
+
+    with pytest.raises(
+        SettingsError, match=r"^cache settings\['OPTIONS'\]: COMPRESSOR 'lz4': lz4.frame is not installed"
+    ):
+        Cache("memory://messages", {"OPTIONS": {"COMPRESSOR": "lz4"}})
+
+
+def test_an_error_in_a_location_says_which_setting():
+    """Also without an alias the error begins with where the settings are."""
+    with pytest.raises(
+        SettingsError, match=r"^cache settings: LOCATION 'redis://h:1/0\?foo=\*\*\*': unknown parameter"
+    ):
+        Cache("redis://h:1/0?foo=1")
+
+
+# --- functions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "text"),
+    [
+        (
+            {"KEY_FUNCTION": lambda key, version: key},
+            "KEY_FUNCTION cannot be .*: it has to take (key, prefix, version)",
+        ),
+        (
+            {"REVERSE_KEY_FUNCTION": lambda: ""},
+            "REVERSE_KEY_FUNCTION cannot be .*: it has to take (name)",
+        ),
+        (
+            {"OPTIONS": {"ADDRESS_REMAP": lambda host, port: (host, port)}},
+            "ADDRESS_REMAP cannot be .*: it has to take (address)",
+        ),
+        ({"KEY_FUNCTION": lambda *_: None}, "KEY_FUNCTION has to return text, not NoneType"),
+        ({"KEY_FUNCTION": lambda *_: b"a"}, "KEY_FUNCTION has to return text, not bytes"),
+    ],
+)
+def test_a_function_that_cannot_be_called(params, text):
+    """The signature of a site's function, and the kind of its result, are looked at when a cache is made."""
+    with pytest.raises(SettingsError, match=text.replace("(", r"\(").replace(")", r"\)")):
+        Cache("memory://messages", params)
+
+
+def test_a_function_of_any_arguments():
+    """A class, a partial and a function in C are taken as they are."""
+    for function in (
+        "{1}:{2}:{0}".format,
+        lambda *parts: ":".join(map(str, parts)),
+        partial(lambda sep, *parts: sep, "a"),
+    ):
+        Cache("memory://messages", {"KEY_FUNCTION": function}).set("a", 1)

@@ -17,7 +17,7 @@ from tests.faces import FACES, Face
 from fleetcache import Cache
 from fleetcache.errors import SettingsError
 from fleetcache.keys import CacheKey
-from fleetcache.patterns import may_match
+from fleetcache.patterns import KEY, may_match
 from fleetcache.servers.arguments import glob
 
 configure()
@@ -169,9 +169,14 @@ def test_prefixes_that_contain_each_other_are_warned_of(outer, inner, warned):
         assert "pw" not in found[0].msg
 
 
+def bytes_for_some(key: Any, _prefix: str, _version: Any) -> Any:
+    """Name by text only the key that is tried when a cache is made."""
+    return key if key == KEY else str(key).encode()
+
+
 def test_a_key_function_that_returns_no_text_is_named():
     """Where a glob has to be made of what it returns, the error says what is wrong with it."""
-    cache = Cache("memory://bytes", {"KEY_PREFIX": "shop", "KEY_FUNCTION": lambda key, *_: str(key).encode()})
+    cache = Cache("memory://bytes", {"KEY_PREFIX": "shop", "KEY_FUNCTION": bytes_for_some})
     for operation in (cache.clear, lambda: cache.keys("*"), lambda: cache.delete_pattern("a")):
         with pytest.raises(SettingsError, match="KEY_FUNCTION has to return text, not bytes"):
             operation()

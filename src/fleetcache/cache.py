@@ -23,10 +23,12 @@ from typing import Any, Self
 from weakref import WeakMethod
 
 from fleetcache import commands as c
+from fleetcache import kinds
 from fleetcache.codec.metadata import alone
 from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import BaseSerializer
 from fleetcache.core import LEASES, Core, Timeout
+from fleetcache.errors import SettingsError
 from fleetcache.exchange.runtime import AWAITING, BLOCKING
 from fleetcache.failsafe import RAISE, Failsafe
 from fleetcache.fleet.publishing import PUBLISHING
@@ -39,10 +41,11 @@ from fleetcache.locks.lock import Lock
 from fleetcache.naming import MADE, Following, Naming, adopt, following, named_by_make_key
 from fleetcache.near.near import Near, announced, open_near
 from fleetcache.owed import OWED, OWING
+from fleetcache.patterns import try_function
 from fleetcache.pipeline import OPERATIONS, Pipeline
 from fleetcache.policy import LEASE
 from fleetcache.servers.arguments import glob
-from fleetcache.settings import Settings, argument_meant, from_url
+from fleetcache.settings import Settings, argument_meant, from_url, located
 from fleetcache.sharing import Sharing
 from fleetcache.stats.exchanges import is_heard
 from fleetcache.stats.groups import Grouping
@@ -213,7 +216,12 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         found = _shared.get(key)
         if found is None:
             # No lock is held while a site's classes are called: see `Settings.shared`.
-            topology, codec = cls.make_topology(settings), cls.make_codec(settings)
+            try:
+                if settings.key_function is not default_key_function:
+                    try_function(settings.key_function, settings.key_prefix, settings.version)
+                topology, codec = cls.make_topology(settings), cls.make_codec(settings)
+            except SettingsError as error:
+                raise located(error, "cache settings") from error
             namer = cls._namer_of(settings)
             tally = tally_of(settings, namer)
             groups = None if tally is None else tally.known
@@ -256,7 +264,7 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
         serializer = options.serializer
         takes_options = isinstance(serializer, type) and issubclass(serializer, BaseSerializer)
         if "serializer" in options.given and callable(serializer) and not takes_options:
-            serializer = serializer()  # Django's dialect: a class or a function
+            serializer = kinds.made("serializer", serializer)  # Django's dialect: a class or a function
         return Codec(serializer, options.compressor, options)
 
     def __repr__(self) -> str:

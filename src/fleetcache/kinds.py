@@ -7,6 +7,7 @@ was found, and its place.
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import re
 import sys
@@ -17,6 +18,7 @@ from itertools import pairwise
 from typing import Any
 
 from fleetcache.errors import SettingsError
+from fleetcache.interrupts import let_pass
 from fleetcache.masking import quoted
 
 SERIALIZERS = {
@@ -114,13 +116,15 @@ def imported(path: Any) -> Any:
         raise SettingsError(f"{path!r} cannot be imported{'.' + near if near else f': {error}'}") from error
 
 
-def made_by(what: str, method: str = "__call__") -> Callable[[Any], Any]:
-    """Return a function that reads *what*: a class or function with *method*, or its dotted path."""
+def made_by(what: str, method: str = "__call__", takes: tuple[str, ...] = ()) -> Callable[[Any], Any]:
+    """Return a function that reads *what*: a class or function with *method* that *takes* these arguments, or its dotted path."""
 
     def read(value: Any) -> Any:
         found = imported(value)
         if not (callable(found) and callable(getattr(found, method, None))):
             raise TypeError(f"{what}, or its dotted path, is expected")
+        if takes and not can_take(found, *takes):
+            raise TypeError(f"it has to take ({', '.join(takes)})")
         return found
 
     return read
@@ -147,6 +151,53 @@ def built_in(names: Mapping[str, str], *methods: str) -> Callable[[Any], Any]:
         return found
 
     return read
+
+
+def can_take(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether *function* can be called with *arguments*, as far as its signature tells."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of some functions in C it is not known
+        return True
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+def short_name(kind: Any) -> str:
+    """Return by what name a setting would name the class or object *kind*: its short name, or its dotted path."""
+    named = kind if hasattr(kind, "__qualname__") else type(kind)
+    path = f"{named.__module__}.{named.__qualname__}"
+    return next((short for short, known in {**SERIALIZERS, **COMPRESSORS}.items() if known == path), path)
+
+
+def made(setting: str, kind: Any, *arguments: Any) -> Any:
+    """Return what *kind*, the value of the option *setting*, makes of *arguments*; an error names the option."""
+    place = f"cache settings['OPTIONS']: {setting} {short_name(kind)!r}"
+    try:
+        return kind(*arguments)
+    except SettingsError as error:
+        raise SettingsError(f"{place}: {error}") from error
+    except Exception as error:
+        let_pass(error)
+        if isinstance(error, TypeError) and not can_take(kind, *arguments):
+            wanted = "one argument, the OPTIONS: __init__(self, options)" if arguments else "no argument"
+            raise SettingsError(f"{place}: {error}. It is called with {wanted}") from error
+        error.add_note(f"{place} was called")  # its class stays as it is: the site raised it
+        raise
+
+
+def check_methods(setting: str, found: Any, abstract: type, **methods: str) -> None:
+    """Refuse *found*, of the option *setting*, if it has not all *methods* (given with their arguments), or only those of *abstract*."""
+    for method, argument in methods.items():
+        own = getattr(found, method, None)
+        if not callable(own) or getattr(type(found), method, None) is getattr(abstract, method):
+            raise SettingsError(
+                f"cache settings['OPTIONS']: {setting} {short_name(found)!r} has no {method}({argument}). "
+                f"It needs {' and '.join(methods)}"
+            )
 
 
 def client_kind(value: Any) -> Any:

@@ -15,6 +15,7 @@ from os.path import commonprefix
 from typing import Any
 
 from fleetcache.errors import SettingsError
+from fleetcache.interrupts import let_pass
 from fleetcache.keys import KeyFunction, default_key_function, escaped, special
 from fleetcache.servers.arguments import glob
 
@@ -49,6 +50,16 @@ def _text(name: Any) -> str:
     if not isinstance(name, str):
         raise SettingsError(f"KEY_FUNCTION has to return text, not {type(name).__name__}")
     return name
+
+
+def try_function(function: KeyFunction, prefix: str, version: Any) -> None:
+    """Refuse a KEY_FUNCTION that returns no text; if it raises, that is for the callers of operations to see."""
+    try:
+        name = function(KEY, prefix, version)
+    except Exception as error:  # noqa: BLE001 - see above
+        let_pass(error)
+    else:
+        _text(name)
 
 
 def pattern_of_all(function: KeyFunction, prefix: str) -> str:

@@ -215,7 +215,7 @@ class Options:
     ask no Sentinel refuse this setting."""
     sentinel_kwargs: Mapping[str, Any] | None = option(None, kinds.mapping, "sentinel_kwargs", secret=True)
     """Arguments of the connections to the Sentinels."""
-    address_remap: Any = option(None, kinds.made_by("a function"), "address_remap")
+    address_remap: Any = option(None, kinds.made_by("a function", takes=("address",)), "address_remap")
     """For a cluster, or a service under Sentinels, whose servers announce other addresses than those at which they can be
     reached: a function, or its dotted path, that takes `(host, port)` and returns the `(host, port)` to connect to. Raw
     clients of a service do not use it."""
@@ -250,9 +250,12 @@ class Options:
                 found |= read_setting("", name, known[name], value)
         return cls(**found, given=options)
 
-    def make(self, kind: Any) -> Any:
-        """Return an object of the class *kind*: our classes take these options, a site's class the mapping, as in django-redis."""
-        return kind(self if str(kind.__module__).startswith("fleetcache.") else self.given)
+    def make(self, setting: str, kind: Any) -> Any:
+        """Return an object of the class *kind*, which the option *setting* names.
+
+        Our classes take these options, a site's class the mapping, as in django-redis.
+        """
+        return kinds.made(setting, kind, self if str(kind.__module__).startswith("fleetcache.") else self.given)
 
     @classmethod
     def read(cls, where: str, written: Mapping[str, Any], defaults: Mapping[str, Any]) -> Options:
@@ -428,11 +431,12 @@ class Settings:
     version: Any = option(1, kinds.version, none=True)
     """The default version of keys."""
     key_function: KeyFunction = option(
-        default_key_function, lambda path: kinds.made_by("a function")(path or default_key_function)
+        default_key_function,
+        lambda path: kinds.made_by("a function", takes=("key", "prefix", "version"))(path or default_key_function),
     )
     """Makes the name on the server from (key, prefix, version): a function, or its dotted path."""
     reverse_key_function: Callable[[str], str] | None = option(
-        None, lambda path: kinds.made_by("a function")(path) if path else None
+        None, lambda path: kinds.made_by("a function", takes=("name",))(path) if path else None
     )
     """Makes the key from the name on the server, for `keys()`: a function, or its dotted path."""
     options: Options

@@ -27,7 +27,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, NoReturn
 
-from fleetcache.codec.compressors import KNOWN, MAX_VALUE_BYTES, Compressor, IdentityCompressor, LibraryCompressor
+from fleetcache.codec.compressors import (
+    KNOWN,
+    MAX_VALUE_BYTES,
+    BaseCompressor,
+    Compressor,
+    IdentityCompressor,
+    LibraryCompressor,
+)
 from fleetcache.codec.metadata import (
     ENVELOPE,
     LONG,
@@ -39,9 +46,10 @@ from fleetcache.codec.metadata import (
     head,
     opened,
 )
-from fleetcache.codec.serializers import PickleSerializer, Serializer
+from fleetcache.codec.serializers import BaseSerializer, PickleSerializer, Serializer
 from fleetcache.errors import FleetcacheError, SettingsError, UnreadableValue, UnstorableValue
 from fleetcache.interrupts import is_stated, let_pass
+from fleetcache.kinds import check_methods, short_name
 from fleetcache.masking import with_article
 from fleetcache.settings import Options
 
@@ -73,8 +81,12 @@ class Codec:
         options: Options | Mapping[str, Any] | None = None,
     ) -> None:
         options = Options.of(options or {})
-        self.serializer: Serializer = options.make(serializer) if isinstance(serializer, type) else serializer
-        self.compressor: Compressor = options.make(compressor) if isinstance(compressor, type) else compressor
+        self.serializer: Serializer = _part(
+            "SERIALIZER", serializer, options, BaseSerializer, dumps="value", loads="payload"
+        )
+        self.compressor: Compressor = _part(
+            "COMPRESSOR", compressor, options, BaseCompressor, compress="value", decompress="value"
+        )
         self._dumps: Callable[[Any], bytes] = self.serializer.dumps
         if type(self.serializer) is PickleSerializer and self.serializer.protocol == pickle.DEFAULT_PROTOCOL:
             self._dumps = pickle.dumps  # saves a call for each value; `partial` would take as long as pickle itself
@@ -86,8 +98,8 @@ class Codec:
         self._pickles = self._distinct and bool(getattr(self.serializer, "pickles", False))
         self._heads = frozenset((SHORT, LONG, ENVELOPE[:1]) if self._pickles else (ENVELOPE[:1],))
         self._limit = options.max_value_bytes or MAX_VALUE_BYTES
-        if self._magic and self._compress is not None:
-            _check_signature(self.compressor, self._magic)
+        if self._compress is not None:
+            _check_output(self.compressor, self._magic)
         self._readers = self._table()
         self._plain = (self._loads, int)
         """The decoders of payloads that can have no metadata."""
@@ -103,7 +115,7 @@ class Codec:
             payload = self._dumps(value)
         except REFUSALS as error:
             raise self._unstorable(value, error) from error
-        return payload if self._compress is None else self._compress(payload)
+        return payload if self._compress is None else self._packed(payload)
 
     def describe(self, value: Any, metadata: Metadata) -> bytes:
         """Return the payload of *value* with its *metadata*; an integer is serialised, so that `INCR` refuses it."""
@@ -111,7 +123,7 @@ class Codec:
             payload = self._headed(metadata, self._dumps(value))
         except REFUSALS as error:
             raise self._unstorable(value, error) from error
-        return payload if self._compress is None else self._compress(payload)
+        return payload if self._compress is None else self._packed(payload)
 
     def redescribe(self, payload: bytes, metadata: Metadata) -> bytes:
         """Return *payload*, which has metadata, with *metadata* in its place; raise UnreadableValue if it has none."""
@@ -120,17 +132,38 @@ class Codec:
         if found is None:
             raise UnreadableValue("an entry without metadata")
         whole = self._headed(metadata, unpacked[found[1] :])
-        return whole if self._compress is None else self._compress(whole)
+        return whole if self._compress is None else self._packed(whole)
 
     def _headed(self, metadata: Metadata, body: bytes) -> bytes:
         """Return *body*, the serializer's bytes, after its metadata."""
         begins = head(metadata, pickled=self._pickles)
         if begins.startswith(self._magic or ()):
             begins = head(metadata, pickled=False)  # what the compressor leaves as it is must not look compressed
-        return begins + body
+        try:
+            return begins + body
+        except TypeError as error:
+            self._check_bytes(body, error)
+            raise
+
+    def _packed(self, payload: bytes) -> bytes:
+        """Return *payload*, compressed."""
+        try:
+            return self.compressor.compress(payload)
+        except Exception as error:
+            let_pass(error)
+            self._check_bytes(payload, error)
+            error.add_note(f"COMPRESSOR {short_name(self.compressor)!r} was given {len(payload)} bytes")
+            raise
+
+    def _check_bytes(self, payload: Any, error: Exception) -> None:
+        """Refuse *payload*, the serializer's, which led to *error*, if it is no bytes."""
+        if not isinstance(payload, (bytes, bytearray, memoryview)):
+            raise UnstorableValue(_no_bytes("SERIALIZER", self.serializer, "dumps", payload)) from error
 
     def _unstorable(self, value: Any, error: Exception) -> UnstorableValue:
         let_pass(error)
+        if isinstance(error, UnstorableValue):
+            return error  # explained already
         return UnstorableValue(
             f"{type(self.serializer).__name__} cannot store {with_article(type(value).__qualname__)}: "
             f"{error}. Cache plain data, or configure a SERIALIZER that knows this type."
@@ -328,15 +361,36 @@ class Codec:
         )
 
 
-def _check_signature(compressor: Any, magic: tuple[bytes, ...]) -> None:
-    """Refuse a compressor whose output does not start with its *magic*: no payload of it could be read."""
+def _part(setting: str, kind: Any, options: Options, base: type, **methods: str) -> Any:
+    """Return the object that *kind* is, or makes; refuse one without *methods*, each given with its argument."""
+    found = options.make(setting, kind) if isinstance(kind, type) else kind
+    if not type(found).__module__.startswith("fleetcache."):
+        check_methods(setting, found, base, **methods)
+    return found
+
+
+def _check_output(compressor: Any, magic: tuple[bytes, ...] | None) -> None:
+    """Refuse a compressor whose output is no bytes, or does not start with its *magic*: no payload of it could be read."""
     sample = bytes(4096)
-    packed = getattr(compressor, "pack", compressor.compress)(sample)
-    if packed != sample and not packed.startswith(magic):
+    try:
+        packed = getattr(compressor, "pack", compressor.compress)(sample)
+    except Exception as error:
+        let_pass(error)
+        if magic:
+            raise
+        return  # it may refuse the sample
+    if not isinstance(packed, bytes):
+        raise SettingsError(f"cache settings['OPTIONS']: {_no_bytes('COMPRESSOR', compressor, 'compress', packed)}")
+    if magic and packed != sample and not packed.startswith(magic):
         raise SettingsError(
-            f"{type(compressor).__name__} writes bytes that start {_start(packed)}, but its magic says "
+            f"cache settings['OPTIONS']: COMPRESSOR {type(compressor).__name__} writes bytes that start {_start(packed)}, but its magic says "
             f"{' or '.join(each.hex(' ') for each in magic)}. Set magic to the first bytes of all its output, or to None if they vary"
         )
+
+
+def _no_bytes(setting: str, part: Any, method: str, found: Any) -> str:
+    """Return what is wrong with *found*, which *method* of *part* returned in place of bytes."""
+    return f"{setting} {short_name(part)!r}: {method}() returned {with_article(type(found).__name__)}. It has to return bytes"
 
 
 @cache

@@ -87,7 +87,7 @@ def standalone(servers: Sequence[Server], options: Options) -> Standalone:
 
 def open_servers(locations: Sequence[Location], options: Options) -> list[Server]:
     """Return the server at each location."""
-    factory = options.make(options.connection_factory or ConnectionFactory)
+    factory = options.make("CONNECTION_FACTORY", options.connection_factory or ConnectionFactory)
     return [observed(_open(location, options, factory)) for location in locations]
 
 
@@ -98,7 +98,9 @@ def service_client(location: Location, options: Options) -> Any:
         options, location = replace(options, sentinels=location.sentinels, given=given), location.of_service
     elif location.kind == "cluster":
         _refuse_cluster(location)
-    raw = options.make(options.connection_factory or SentinelConnectionFactory).connect(location.url)
+    raw = options.make("CONNECTION_FACTORY", options.connection_factory or SentinelConnectionFactory).connect(
+        location.url
+    )
     if not hasattr(raw.connection_pool, "sentinel_manager"):
         raise SettingsError(
             "A service is found by pools that ask Sentinels. Leave CONNECTION_FACTORY and CONNECTION_POOL_CLASS out, "
@@ -109,7 +111,7 @@ def service_client(location: Location, options: Options) -> Any:
 
 def open_cluster(locations: Sequence[Location], options: Options) -> Cluster:
     """Return the cluster that the nodes at *locations* belong to."""
-    factory = options.make(options.connection_factory or ConnectionFactory)
+    factory = options.make("CONNECTION_FACTORY", options.connection_factory or ConnectionFactory)
     nodes = [location.plain if location.kind == "cluster" else location for location in locations]
     starts = [_open(node, options, factory) for node in nodes]
     for start, location in zip(starts, locations, strict=True):
