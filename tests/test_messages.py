@@ -16,7 +16,7 @@ from fleetcache.client import DefaultClient, HerdClient
 from fleetcache.codec.compressors import BaseCompressor
 from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import BaseSerializer, JSONSerializer
-from fleetcache.errors import SettingsError, UnstorableValue
+from fleetcache.errors import NeverSent, SettingsError, UnstorableValue
 
 
 @pytest.fixture
@@ -315,3 +315,40 @@ def test_a_function_of_any_arguments():
         partial(lambda sep, *parts: sep, "a"),
     ):
         Cache("memory://messages", {"KEY_FUNCTION": function}).set("a", 1)
+
+
+# --- the way to the server ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "shown", "text"),
+    [
+        (
+            "redis://127.0.0.1:1/2",
+            "127.0.0.1:1/2",
+            "Connection refused. Nothing listens there: start the server, or correct LOCATION",
+        ),
+        ("redis://[::1]:1/2", "[::1]:1/2", "Nothing listens there|Cannot assign|No address|not supported"),
+        (
+            "unix:///nowhere/a.sock?db=1",
+            "/nowhere/a.sock/1",
+            "There is no such socket: start the server, or correct LOCATION",
+        ),
+        (
+            "redis://nowhere.invalid/0",
+            "nowhere.invalid:6379/0",
+            "No such host is known: correct LOCATION, or look to the name server",
+        ),
+    ],
+)
+async def test_a_server_that_cannot_be_reached(face, caplog, place, shown, text):
+    """The error and the log line say what to do, and name the address once."""
+    cache = Face(Cache(place, {"OPTIONS": {"BREAKER_FAILURES": 9, "client_name": own_prefix()}}), face)
+
+    with pytest.raises(NeverSent, match=text) as caught:
+        await cache.get("a")
+
+    assert str(caught.value).startswith(f"{shown}: Error ")
+    assert str(caught.value).count(shown.rpartition("/")[0]) == 1
+    (line,) = [record.getMessage() for record in caplog.records if "lost" in record.getMessage()]
+    assert line == str(caught.value).replace(f"{shown}: ", f"{shown}: lost: ", 1)

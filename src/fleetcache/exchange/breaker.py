@@ -60,6 +60,7 @@ class Breaker:
 
     def failure(self, error: BaseException, era: int) -> None:
         """Note that a call of *era* failed; the first failure of an outage is logged."""
+        text = str(error).removeprefix(f"{self.address}: ")
         if not self.failed:
             if era != self.era:
                 return
@@ -67,9 +68,9 @@ class Breaker:
             self.failed = True
             self.era += 1
             self.away_since = monotonic()
-            log.warning("%s: lost: %s", self.address, error, extra={"event": "outage"})
+            log.warning("%s: lost: %s", self.address, text, extra={"event": "outage"})
         self.last_error = (
-            f"{type(error).__name__}: {error}"  # only the text: the error's traceback would keep its frames
+            f"{type(error).__name__}: {text}"  # only the text: the error's traceback would keep its frames
         )
         # A broken connection says nothing about the next one, and many tasks can be on it.  And a server
         # that has become a replica is well: the next call may find the primary.

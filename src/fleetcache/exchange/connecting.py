@@ -105,6 +105,21 @@ class TooLate(Exception):
 TIMED_OUT = (exceptions.TimeoutError, TimeoutError, TooLate)
 
 
+NOT_KNOWN = " No such host is known: correct LOCATION, or look to the name server"
+ADVICE = {
+    "Connection refused": " Nothing listens there: start the server, or correct LOCATION",
+    "No such file": " There is no such socket: start the server, or correct LOCATION",
+    "Permission denied": " This user may not use the socket: change its group, or the server's unixsocketperm",
+    "Name or service not known": NOT_KNOWN,
+    "nodename nor servname": NOT_KNOWN,
+    "No address associated": NOT_KNOWN,
+    "name resolution": NOT_KNOWN,
+    "unreachable": " Correct LOCATION, or look to the network",
+    "No route to host": " Correct LOCATION, or look to the network",
+}
+"""What to do about the operating system's reasons for no connection."""
+
+
 def explained(error: Exception, way: Way, connection: Any = None, place: Place | None = None) -> Exception:
     """Return *error*, which occurred while connecting, as one that names the address and what to do."""
     pool = way.pool
@@ -134,9 +149,12 @@ def explained(error: Exception, way: Way, connection: Any = None, place: Place |
     if isinstance(error, TIMED_OUT):
         return errors.ServerTimeout(f"{address}: no answer while connecting")
     if isinstance(error, (exceptions.ConnectionError, OSError)):
+        # The server's own address stands in front; that of a server which it names, such as a Sentinel's primary, stays.
         host, port = place or place_of(pool)
         text = text.replace(f"{host}:{port}", f"{bracketed(host)}:{port}")
-        return errors.NeverSent(f"{address}: {text or type(error).__name__}")
+        text = re.sub(rf" to (unix socket: )?{re.escape(address.rpartition('/')[0])}(?=\.)", "", text)
+        advice = next((advice for part, advice in ADVICE.items() if part in text), "")
+        return errors.NeverSent(f"{address}: {text or type(error).__name__}{advice}")
     if isinstance(error, AttributeError):  # of redis-py, when the reply to HELLO is not a map
         return errors.UnsupportedServer(f"{address}: the server answers HELLO 3, but not in RESP3 ({text})")
     return error
