@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
+import redis
+from redis.exceptions import (
+    ExecAbortError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
 from tests.caches import own_prefix
 from tests.faces import Face
 
@@ -16,7 +26,10 @@ from fleetcache.client import DefaultClient, HerdClient
 from fleetcache.codec.compressors import BaseCompressor
 from fleetcache.codec.payloads import Codec
 from fleetcache.codec.serializers import BaseSerializer, JSONSerializer
-from fleetcache.errors import NeverSent, SettingsError, UnstorableValue
+from fleetcache.errors import AccessDenied, NeverSent, SettingsError, UnstorableValue
+from fleetcache.failsafe import explained
+from fleetcache.keys import CacheKey
+from fleetcache.testing.servers import EmbeddedServer
 
 
 @pytest.fixture
@@ -352,3 +365,99 @@ async def test_a_server_that_cannot_be_reached(face, caplog, place, shown, text)
     assert str(caught.value).count(shown.rpartition("/")[0]) == 1
     (line,) = [record.getMessage() for record in caplog.records if "lost" in record.getMessage()]
     assert line == str(caught.value).replace(f"{shown}: ", f"{shown}: lost: ", 1)
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[EmbeddedServer]:
+    """A server that these tests set up as they need it."""
+    one = EmbeddedServer(port=True)
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def told(server, face) -> Iterator[Callable[..., Any]]:
+    """A function that sends a command to the server beside the cache; the server is as before at the end."""
+    with redis.Redis(port=server.port) as raw:
+        raw.execute_command("ACL", "SETUSER", "few", "reset", "on", ">pw", "~own:*", "+@read", "+@connection")
+        yield raw.execute_command
+        for name, value in {"maxmemory": "0", "min-replicas-to-write": "0", "replica-serve-stale-data": "yes"}.items():
+            raw.config_set(name, value)
+        raw.slaveof("NO", "ONE")
+
+
+async def test_a_refusal_for_want_of_rights_says_who_asked_what(server, told, face):
+    """It names the entry, masked, the server and the user, and the page with the rights; its class and its beginning stay."""
+    cache = Face(Cache(f"redis://few:pw@127.0.0.1:{server.port}/0", {"KEY_PREFIX": "own"}), face)
+    place = rf"at 127\.0\.0\.1:{server.port}/0 as user 'few'\)\. `fleetcache docs managed` lists the rights that a user needs$"
+
+    for asked, call in {
+        "SET of own:1:sec…#[0-9a-f]+": cache.set("secret", 1.5),
+        "DEL of own:1:sec…#[0-9a-f]+": cache.delete("secret"),
+        "ZADD of own:1:sec…#[0-9a-f]+": cache.zadd("secret", {"a": 1}),
+        "MULTI": cache.set_many({"secret": 1, "b": 2}),
+        "SET of own:1:loc…#[0-9a-f]+": cache.lock("lock").acquire(),
+        "GET of oth…#[0-9a-f]+": cache.get(CacheKey("other:1:secret")),
+    }.items():
+        with pytest.raises(NoPermissionError, match=rf"^NOPERM .* \({asked} {place}"):
+            await call
+
+
+@pytest.mark.parametrize(
+    ("commands", "kind", "begins", "advice"),
+    [
+        (
+            [("CONFIG", "SET", "maxmemory", "1")],
+            OutOfMemoryError,
+            "OOM",
+            "raise its maxmemory, shorten timeouts, or let it evict",
+        ),
+        ([("CONFIG", "SET", "min-replicas-to-write", "1")], ResponseError, "NOREPLICAS", "min-replicas-to-write"),
+        ([("REPLICAOF", "127.0.0.1", "1")], ReadOnlyError, "READONLY", "name the primary first in LOCATION"),
+        (
+            [("REPLICAOF", "127.0.0.1", "1"), ("CONFIG", "SET", "replica-serve-stale-data", "no")],
+            MasterDownError,
+            "MASTERDOWN",
+            "look to the primary",
+        ),
+    ],
+)
+async def test_a_refusal_says_what_to_do(server, told, face, commands, kind, begins, advice):
+    """Its class and its beginning stay."""
+    cache = Face(Cache(f"redis://127.0.0.1:{server.port}/0", {"KEY_PREFIX": "own"}), face)
+    for command in commands:
+        told(*command)
+
+    operation = cache.get("secret") if kind is MasterDownError else cache.set("secret", 1.5)
+    with pytest.raises(
+        kind,
+        match=rf"^{begins} .* \([SG]ET of own:1:sec…#\w+ at 127\.0\.0\.1:{server.port}/0 as user 'default'\)\. .*{advice}",
+    ):
+        await operation
+
+
+def test_refusals_that_cannot_be_had_at_will():
+    """A server that cannot save its data; a transaction in which a command is forbidden; one that needs no advice."""
+    stuck = ResponseError(
+        "MISCONF Valkey is configured to save RDB snapshots, but it's currently unable to persist to disk."
+    )
+    forbidden = ExecAbortError("EXECABORT Transaction discarded because of: NOPERM User few has no permissions")
+    other = ResponseError("ERR value is not an integer")
+
+    assert str(explained(stuck, "SET", None)).endswith("set stop-writes-on-bgsave-error to no")
+    assert type(explained(forbidden, "EXEC", None)) is ExecAbortError
+    assert "docs managed" in str(explained(forbidden, "EXEC", None))
+    assert explained(other, "INCR", None) is other
+
+
+async def test_a_refused_password_may_hold_a_percent_sign(server, told, face):
+    """In a URL this has to be escaped, which is easily forgotten."""
+    cache = Face(Cache(f"redis://few:100%41@127.0.0.1:{server.port}/0"), face)
+
+    with pytest.raises(
+        AccessDenied, match="refused the password of user 'few'.* In a URL a % of the password is written %25$"
+    ):
+        await cache.get("a")

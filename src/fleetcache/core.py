@@ -14,11 +14,11 @@ from redis.exceptions import ConnectionError, NoPermissionError, NoScriptError, 
 from fleetcache import commands as c
 from fleetcache.codec.metadata import Described, Metadata, alone
 from fleetcache.codec.payloads import Codec
-from fleetcache.errors import CrossServer, ServerGone, UnreadableValue
+from fleetcache.errors import CrossServer, FleetcacheError, ServerGone, UnreadableValue
 from fleetcache.exchange.contract import Command, Redirected, Reply, Script, Server, Verb
 from fleetcache.exchange.repeating import elsewhere
 from fleetcache.exchange.runtime import Plan
-from fleetcache.failsafe import TROUBLE, Failsafe
+from fleetcache.failsafe import TROUBLE, Failsafe, explained
 from fleetcache.keys import (
     MARK,
     default_key_function,
@@ -406,12 +406,17 @@ class Core(Naming):
         return True
 
     def _refusal(self, reply: RedisError, command: Command) -> RedisError:
-        """Return the refusal of *command*; a WRONGTYPE error names the entry, which servers do not."""
-        if not str(reply).startswith("WRONGTYPE") or not c.named(command):
+        """Return the refusal of *command* with what servers do not say: the entry, the server, and what to do."""
+        asked = command[1].name if len(command) > 1 and isinstance(command[1], Script) else command[0].decode()
+        if named := c.named(command)[:3]:
+            asked += f" of {', '.join(self._masked(str(name)) for name in named)}"
+        elif str(reply).startswith("WRONGTYPE"):
             return reply
-        asked = command[1].name if isinstance(command[1], Script) else command[0].decode()
-        names = ", ".join(self._masked(str(name)) for name in c.named(command)[:3])
-        return type(reply)(f"{reply} ({asked} of {names})")
+        try:
+            server = self.topology.route(command)
+        except (FleetcacheError, RedisError):  # it is known no more where the entry is
+            server = None
+        return explained(reply, asked, server)
 
     def _instead(self, error: Exception, instead: Any, commands: Iterable[Command]) -> Any:
         """Return *instead*, the result of *commands*, if *error* may be ignored; else raise *error*."""

@@ -9,7 +9,17 @@ from fnmatch import fnmatchcase
 from functools import partial, wraps
 from typing import Any, TypeVar
 
-from redis.exceptions import ConnectionError, ResponseError, TimeoutError
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
 
 from fleetcache.errors import ConnectionInterrupted
 
@@ -17,6 +27,42 @@ T = TypeVar("T")
 
 TROUBLE = (ConnectionError, TimeoutError, ResponseError)
 """Errors that may be ignored: the server is away, or refuses a command."""
+
+
+ADVICE = {
+    "NOPERM": "`fleetcache docs managed` lists the rights that a user needs",
+    "NOAUTH": "Check OPTIONS['PASSWORD'], OPTIONS['USERNAME'] or the URL",
+    "OOM": "The memory of the server is full: raise its maxmemory, shorten timeouts, or let it evict (maxmemory-policy allkeys-lfu)",
+    "READONLY": "The server is a replica: name the primary first in LOCATION, or Sentinels, which know it",
+    "MISCONF": "The server could not save its data, often because its disk is full; its log says why. "
+    "For a cache that is not saved, set stop-writes-on-bgsave-error to no",
+    "NOREPLICAS": "The primary has fewer replicas than its min-replicas-to-write: look to the replicas, or lower that number",
+    "MASTERDOWN": "A replica has lost its primary: look to the primary, or set replica-serve-stale-data to yes",
+}
+"""What to do about refusals, by their codes."""
+
+CODES = {
+    NoPermissionError: "NOPERM",
+    AuthenticationError: "NOAUTH",
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+    MasterDownError: "MASTERDOWN",
+}
+"""The codes of refusals that have classes of their own; where redis-py has read a reply, its text has lost the code."""
+
+
+def explained(refusal: RedisError, asked: str, server: Any) -> RedisError:
+    """Return *refusal* with what was *asked*, and, if something can be done about it, with the *server*, its user and what to do."""
+    text = str(refusal)
+    code = CODES.get(type(refusal)) or ("NOPERM" if "NOPERM " in text else text.partition(" ")[0])
+    if code == "WRONGTYPE":
+        return type(refusal)(f"{text} ({asked})")
+    if code not in ADVICE:
+        return refusal
+    kwargs = getattr(getattr(server, "pool", None), "connection_kwargs", {})
+    user = "" if kwargs.get("credential_provider") else f" as user {kwargs.get('username') or 'default'!r}"
+    place = getattr(server, "address", "")
+    return type(refusal)(f"{text.rstrip('.')} ({asked}{place and f' at {place}'}{user}). {ADVICE[code]}")
 
 
 @dataclass(frozen=True)

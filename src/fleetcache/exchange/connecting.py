@@ -178,8 +178,11 @@ def _denied(way: Way, address: str) -> errors.AccessDenied:
             f"{address}: the server wants a password, but there is only a user name. If that is the "
             f"password, write redis://:password@host, with a colon. Check {where}"
         )
-    given = "refused the password" if kwargs.get("password") else "wants a password"
-    return errors.AccessDenied(f"{address}: the server {given} of user {user!r}. Check {where}")
+    if not kwargs.get("password"):
+        return errors.AccessDenied(f"{address}: the server wants a password of user {user!r}. Check {where}")
+    return errors.AccessDenied(
+        f"{address}: the server refused the password of user {user!r}. Check {where}. In a URL a % of the password is written %25"
+    )
 
 
 def _refused(error: Exception, address: str, greeting: Any) -> Exception:
