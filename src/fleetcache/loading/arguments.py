@@ -8,8 +8,10 @@ The text is the same for the same arguments, in every process, and it differs if
 from __future__ import annotations
 
 import inspect
+import re
+import sys
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
@@ -37,6 +39,11 @@ HINTS = {
 """What to pass in place of an object that cannot be part of a key, by its type."""
 
 
+SIMPLE = re.compile(r"[\w-]+\Z")
+COMPOSED = re.compile(r"[\w|-]+\Z")
+"""Names of members of enumerations that need no quotes; of flags that are made of others."""
+
+
 def shortened(key: str) -> str:
     """Return *key*, or if it is long its beginning and a digest of all of it.
 
@@ -56,14 +63,13 @@ def written(value: Any, what: str) -> str:
         return write(value)
     # `issubclass`, because `isinstance` would evaluate a lazy object, such as ``request.user``.
     if issubclass(kind, Enum):
-        name = value._name_
-        return f"{_path(kind, what)}.{name}" if name else f"{_path(kind, what)}({written(value._value_, what)})"
+        return _member(value, what)
     if kind is tuple:
         return _members(value, what)
     if kind is frozenset:
         return f"frozenset({','.join(sorted(written(each, what) for each in value))})"
-    if kind is datetime or kind is time:
-        return _moment(value, what)
+    if (moment := MOMENTS.get(kind) or FROZEN.get((kind.__module__, kind.__name__))) is not None:
+        return _dated(value) if moment == "date" else _moment(moment, value, what)
     if issubclass(kind, type):
         return _path(value, what)
     for base in (str, int, float, bytes, tuple):
@@ -111,12 +117,36 @@ def _members(value: tuple[Any, ...], what: str) -> str:
     return f"({','.join(written(each, what) for each in tuple.__iter__(value))})"
 
 
-def _moment(value: datetime | time, what: str) -> str:
-    zone = value.tzinfo
-    if zone is not None and type(zone).__str__ is object.__str__ and type(zone).__repr__ is object.__repr__:
-        refuse(zone, f"the time zone of {what}")
-    # The offset alone would not do: what a function makes of two zones with one offset may differ.
-    return f"{type(value).__name__}({value.isoformat()}{'' if zone is None else _text(str(zone))})"
+def _member(value: Enum, what: str) -> str:
+    kind, name = type(value), value._name_
+    members = kind.__members__
+    if name is None or members.get(name) is not value:  # a flag that is made of others, ``A|B``
+        if name and COMPOSED.match(name) and all(map(str.isidentifier, members)):
+            return f"{_path(kind, what)}.{name}"
+        return f"{_path(kind, what)}({written(value._value_, what)})"
+    # Any text may be a name: Enum("E", {"a,b": 1}).
+    return f"{_path(kind, what)}.{name}" if SIMPLE.match(name) else f"{_path(kind, what)}[{_text(name)}]"
+
+
+def _dated(value: date) -> str:
+    return f"date({_text(str(value))})"
+
+
+def _moment(name: str, value: datetime | time, what: str) -> str:
+    # Of the hour that a clock passes twice, an offset tells which one is meant; without an offset only `fold` does.
+    fold = value.fold and value.utcoffset() == value.replace(fold=0).utcoffset()
+    zone = "" if value.tzinfo is None else _zone(value.tzinfo, what)
+    return f"{name}({value.isoformat()}{zone}{',fold=1' if fold else ''})"
+
+
+def _zone(zone: tzinfo, what: str) -> str:
+    """Return the text of a time zone: the offset alone would not do, since two zones with one offset may differ later."""
+    kind = type(zone)
+    text = str(zone)
+    if (kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__) or " at 0x" in text:
+        refuse(zone, f"the time zone of {what}")  # its text is its address
+    named = kind is timezone and not text.startswith(("UTC", "+", "-"))  # as it may be that of a place
+    return f"{'timezone' if named else ''}{_text(text)}"
 
 
 def _path(kind: type, what: str) -> str:
@@ -125,27 +155,52 @@ def _path(kind: type, what: str) -> str:
             f"{what}: the class {kind.__qualname__} was made inside a function, so its name may be that of another class "
             f"too, and cannot be part of a key"
         )
-    return f"{kind.__module__}.{kind.__qualname__}"
+    path = f"{kind.__module__}.{kind.__qualname__}"
+    if not is_found(kind):
+        raise InvalidKey(
+            f"{what}: the class {path} is not what has this name in its module, so the name may be that of another class "
+            f"too, and cannot be part of a key: give the class the name by which it can be imported"
+        )
+    return path
+
+
+def is_found(named: Any) -> bool:
+    """Whether *named*, a class or a function, is what its module has under its name."""
+    found: Any = sys.modules.get(getattr(named, "__module__", None) or "")
+    for part in str(getattr(named, "__qualname__", "")).split("."):
+        found = getattr(found, part, None)
+    return found is named
 
 
 def _has_state(value: Any) -> bool:
     """Whether an object of a subclass of a plain type may hold more than a plain one."""
-    return bool(getattr(value, "__dict__", None)) or any(vars(kind).get("__slots__") for kind in type(value).__mro__)
+    kind = type(value)
+    if bool(getattr(value, "__dict__", None)) or any(vars(each).get("__slots__") for each in kind.__mro__):
+        return True
+    # The result of ``os.stat``, for example, is a tuple with more fields than members.
+    return getattr(kind, "n_fields", 0) != getattr(kind, "n_sequence_fields", 0)
 
 
 WRITERS: dict[type, Callable[[Any], str]] = {
     **dict.fromkeys((bool, float, complex, type(None), type(...)), repr),
-    **dict.fromkeys((Decimal, Fraction, UUID, date), _named),
+    **dict.fromkeys((Decimal, Fraction, UUID), _named),
     **dict.fromkeys((IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network), _named),
     **dict.fromkeys((PosixPath, PurePosixPath, PureWindowsPath, WindowsPath), _named),
     str: _text,
     int: _whole,
     bytes: _bytes,
+    date: _dated,
     float: float.__repr__,
     timedelta: lambda value: f"timedelta({value // timedelta(microseconds=1)})",
     range: lambda value: f"range({value.start},{value.stop},{value.step})",
 }
 """How an object of exactly this type is written."""
+
+MOMENTS: dict[type, str] = {datetime: "datetime", time: "time"}
+"""The types of moments, by their names.  A table, because freezegun replaces the names in this module, not their values."""
+
+FROZEN = {("freezegun.api", "FakeDatetime"): "datetime", ("freezegun.api", "FakeDate"): "date"}
+"""What stands for these types while freezegun has stopped the clock; the keys are those of the types themselves."""
 
 
 class Parameters:

@@ -141,7 +141,11 @@ class Cached(Generic[P, T]):
             return MethodType(self, instance)
         bound = object.__new__(type(self))
         vars(bound).update(
-            vars(self), _held=(instance,), _plain=False, __wrapped__=MethodType(self._function, instance)
+            vars(self),
+            _held=(instance,),
+            _plain=False,
+            __self__=instance,
+            __wrapped__=MethodType(self._function, instance),
         )
         return bound
 

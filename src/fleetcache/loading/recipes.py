@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import sys
 from asyncio import coroutines
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
+from types import FunctionType, ModuleType
 from typing import Any, TypeAlias, TypeVar
 
 from fleetcache.errors import InvalidKey
-from fleetcache.loading.arguments import Parameters, shortened
+from fleetcache.loading.arguments import WRITERS, Parameters, is_found, shortened
 from fleetcache.loading.many import Batches
 from fleetcache.loading.templates import Template
 from fleetcache.marks import Timeout
@@ -20,6 +21,8 @@ from fleetcache.policy import Policy, PolicyOptions
 C = TypeVar("C", bound=Callable[..., Any])
 OLD_MARK: Any = None if sys.version_info >= (3, 12) else vars(coroutines)["_is_coroutine"]
 """What marks an object as a coroutine function for asyncio and asgiref on Python 3.11."""
+
+LRU_CACHE = type(lru_cache(repr))
 
 Key: TypeAlias = str | Callable[..., str] | None
 Tags: TypeAlias = Iterable[str] | Callable[..., Iterable[str]]
@@ -76,7 +79,8 @@ def called(function: Any) -> str:
 
 def takes_class(function: Any) -> bool:
     """Whether the first parameter of *function* is called ``cls``."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
+    inner = unwrapped(function)[-1]
+    code = None if _belongs(inner) else getattr(inner, "__code__", None)
     return code is not None and code.co_argcount > 0 and code.co_varnames[0] == "cls"
 
 
@@ -102,20 +106,100 @@ def _computed(key: Callable[..., str], name: str, args: tuple[Any, ...], kwargs:
 
 def automatic(function: Callable[..., Any], parameters: Parameters) -> str:
     """Return the beginning of the keys of *function*, its module and name; refuse a function that needs a key."""
-    inner: Any = inspect.unwrap(function)
     name, module = called(function), getattr(function, "__module__", None)
-    if not hasattr(function, "__qualname__") or not module or "<lambda>" in name:
+    if not hasattr(function, "__qualname__") or not module or "<lambda>" in name or name.rpartition(".")[2] == "_":
         raise TypeError(f"{name} has no name of its own, so it needs a key: @cached(…, key=…)")
-    if getattr(inner, "__closure__", None):
-        captured = ", ".join(inner.__code__.co_freevars)
-        raise TypeError(
-            f"{name}() uses variables of the function around it ({captured}), which its name and arguments do not tell: "
-            f"give @cached a key="
-        )
+    layers = unwrapped(function)
+    for place, layer in enumerate(layers):
+        if hidden := _hidden(layer, layers[place + 1 :], parameters.defaults):
+            raise TypeError(f"{name}() {hidden}, which its name and arguments do not tell: give @cached a key=")
     if parameters.names[:1] in {("self",), ("cls",)}:
         first = parameters.names[0]
-        raise TypeError(f"{name}() is a method, so it needs a key, such as key='{inner.__name__}:{{{first}.pk}}'")
+        raise TypeError(f"{name}() is a method, so it needs a key, such as key='{layers[-1].__name__}:{{{first}.pk}}'")
+    wrapped = any(type(layer) is FunctionType for layer in layers[:-1])
+    if wrapped and any(map(is_found, layers[1:])):
+        # A function that is decorated where it is defined does not have its name yet.
+        raise TypeError(
+            f"{name}() is wrapped, and its name is that of the function inside, whose results may be others: "
+            f"give @cached a key="
+        )
     return f"{module}.{name}"
+
+
+def unwrapped(function: Any) -> list[Any]:
+    """Return *function* and the functions that it wraps, the innermost last."""
+    layers = [function]
+    while not _belongs(function) and (function := getattr(function, "__wrapped__", None)) is not None:
+        if any(function is each for each in layers):
+            break
+        layers.append(function)
+    return layers
+
+
+def _belongs(function: Any) -> bool:
+    """Whether *function* is a method that was reached through its object; a function of a module written in C has that module."""
+    owner = getattr(function, "__self__", None)
+    return owner is not None and not isinstance(owner, ModuleType)
+
+
+def _hidden(layer: Any, inner: Sequence[Any], defaults: Mapping[str, Any]) -> str:
+    """Return what decides about the results of *layer* besides its name and arguments; it wraps the functions *inner*.
+
+    A wrapper may refer to what it wraps, and have the *defaults* of that.
+    """
+    kind = type(layer)
+    if issubclass(kind, partial):
+        return "is a partial with arguments of its own"
+    if _belongs(layer):
+        return "is a method of an object"
+    if type(getattr(layer, "_recipe", None)) is Recipe or kind is LRU_CACHE:
+        return ""
+    if issubclass(kind, type):
+        return "" if is_found(layer) else "is a class that is not found under its name"
+    if isinstance(kind.__call__, FunctionType) or (inner and kind is not FunctionType):
+        return f"is an object of type {kind.__name__}, which may have a state"
+    known = inner if all(_full_name(each) == _full_name(layer) for each in inner) else ()
+    captured = [name for name, cell in _cells(layer) if not _holds_one_of(cell, known)]
+    if captured:
+        return f"uses variables of the function around it ({', '.join(captured)})"
+    changed = [name for name, value in _defaults(layer) if inner and not _is_default(value, name, defaults)]
+    return f"is wrapped by a function with defaults of its own ({', '.join(changed)})" if changed else ""
+
+
+def _full_name(function: Any) -> tuple[Any, Any]:
+    return getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+
+
+def _cells(function: Any) -> Iterable[tuple[str, Any]]:
+    """Return the variables of the function around *function* that it uses."""
+    closure = getattr(function, "__closure__", None)
+    return zip(function.__code__.co_freevars, closure, strict=True) if closure else ()
+
+
+def _holds_one_of(cell: Any, functions: Sequence[Any]) -> bool:
+    try:
+        return any(cell.cell_contents is each for each in functions)
+    except ValueError:  # it holds nothing yet
+        return False
+
+
+def _defaults(function: Any) -> Iterable[tuple[str, Any]]:
+    """Return the default values that *function* has itself; `inspect.signature` has those of what it wraps."""
+    if type(function) is not FunctionType:
+        return ()
+    positional = function.__code__.co_varnames[: function.__code__.co_argcount]
+    values = function.__defaults__ or ()
+    return (
+        *zip(positional[len(positional) - len(values) :], values, strict=True),
+        *(function.__kwdefaults__ or {}).items(),
+    )
+
+
+def _is_default(value: Any, name: str, defaults: Mapping[str, Any]) -> bool:
+    if name not in defaults:
+        return False
+    other = defaults[name]
+    return value is other or (type(value) is type(other) and type(value) in WRITERS and repr(value) == repr(other))
 
 
 def tagged_by(tags: Tags, function: Callable[..., Any]) -> Tagging | None:

@@ -2,7 +2,8 @@
 
 A template is text, so 5 and "5" make the same key.  Two calls never make the same key by where one value ends and the
 next begins: in a value, the character that separates it from the next field is written as in a URL, ``%3A``; so are
-``%``, braces, white space and control characters.
+``%``, braces, white space and control characters.  A field with a width, ``{year:04}{month:02}``, needs no separator: a
+value that is longer than its width stands in ``%(`` and ``%)``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from fleetcache.loading.arguments import Parameters, written
 FIELD = re.compile(r"(?P<name>\w+)(?P<path>(?:\.\w+|\[[^\[\]]+\])*)\Z")
 STEP = re.compile(r"\.(\w+)|\[([^\[\]]+)\]")
 SPECIAL = re.compile(r"[%{}]")
+WIDE = re.compile(r"(?:.?[<>=^])?[-+ ]?z?#?0?(\d+)[,_]?(?:\.\d+)?[a-zA-Z%]?\Z", re.DOTALL)
+"""A format with a width."""
+DIRECTIVE = re.compile(r"%(.)", re.DOTALL)
+WIDTHS = {"Y": 4, "j": 3, "f": 6, "%": 1, **dict.fromkeys("mdyHMSIUWV", 2), "G": 4, "u": 1, "w": 1}
+"""How many characters the parts of a date have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,9 @@ class Field:
     conversion: str = ""
     spec: str = ""
     separator: str = ""
-    """The character by which a reader finds where the field ends; empty for the last field."""
+    """The character by which a reader finds where the field ends; empty for the last field, and for one with a width."""
+    width: int | None = None
+    """How many characters the field has, if the next one follows without a separator."""
 
     def text(self, values: Mapping[str, Any]) -> str:
         """Return the text of the field."""
@@ -50,7 +58,8 @@ class Field:
                 converted = Formatter().convert_field(value, self.conversion or None)
                 text = format(converted, self.spec)
         plain = text.isprintable() and " " not in text and not SPECIAL.search(text)
-        return text if plain and (not self.separator or self.separator not in text) else self._quoted(text)
+        shown = text if plain and (not self.separator or self.separator not in text) else self._quoted(text)
+        return shown if self.width is None or self.width == len(text) else f"%({shown}%)"
 
     def _quoted(self, text: str) -> str:
         return "".join(
@@ -78,15 +87,25 @@ class Template:
             if literal:
                 self.parts.append(literal)
             if name is not None:
-                rest = pieces[place + 1 :]
-                separator = rest[0][0][:1] if any(following[1] is not None for following in rest) else ""
-                if rest and not rest[0][0] and not spec:
-                    raise ValueError(
-                        f"{self.what}: {{{name}}} has to be separated from the next field, by ':' for example"
-                    )
-                self.parts.append(self._field(name, spec or "", conversion or "", separator))
+                separator, width = self._end(name, spec or "", pieces[place + 1 :])
+                self.parts.append(self._field(name, spec or "", conversion or "", separator, width))
 
-    def _field(self, name: str, spec: str, conversion: str, separator: str) -> Field:
+    def _end(
+        self, name: str, spec: str, rest: list[tuple[str, str | None, str | None, str | None]]
+    ) -> tuple[str, int | None]:
+        """Return by what a reader finds the end of a field: the character that follows, or the width."""
+        if all(following[1] is None for following in rest):
+            return "", None
+        separator, width = rest[0][0][:1], None
+        if not separator:
+            width = _width(spec)
+            if width is None:
+                raise ValueError(f"{self.what}: {{{name}}} has to be separated from the next field, by ':' for example")
+        elif separator == "%":
+            raise ValueError(f"{self.what}: {{{name}}} has to be separated by another character than '%'")
+        return separator, width
+
+    def _field(self, name: str, spec: str, conversion: str, separator: str, width: int | None) -> Field:
         match = FIELD.match(name)
         if match is None:
             raise ValueError(f"{self.what}: {{{name}}} is not an argument's name, with or without attributes")
@@ -104,8 +123,18 @@ class Template:
         if conversion not in {"", "r", "s", "a"}:
             raise ValueError(f"{self.what}: there is no conversion {conversion!r}")
         shown = f"{parameters.called}(): {{{name}}}" if path else parameters.argument(argument)
-        return Field(argument, shown, tuple(path), conversion, spec, separator)
+        return Field(argument, shown, tuple(path), conversion, spec, separator, width)
 
     def text(self, values: Mapping[str, Any]) -> str:
         """Return the text for the arguments *values*."""
         return "".join([part if isinstance(part, str) else part.text(values) for part in self.parts])
+
+
+def _width(spec: str) -> int | None:
+    """Return how many characters a value has that is formatted by *spec*, unless it is longer; None if that is not known."""
+    if match := WIDE.match(spec):
+        return int(match[1])
+    parts = [WIDTHS.get(part) for part in DIRECTIVE.findall(spec)]
+    if not parts or None in parts:
+        return None
+    return sum(filter(None, parts)) + len(DIRECTIVE.sub("", spec))
