@@ -14,6 +14,7 @@ from tests.near.conftest import Copies, asked, copies, copy, raw  # noqa: F401 -
 from fleetcache import Cache, cached
 from fleetcache.errors import InvalidKey, SettingsError
 from fleetcache.keys import CacheKey
+from fleetcache.stats.operations import watch
 
 configure()
 
@@ -285,6 +286,22 @@ def test_a_class_further_down_that_overrides_name():
             return super().name(key, version, prefix) + "!"
 
     assert Further("memory://", {"KEY_PREFIX": "p"}).name("a") == "acme/p:1:a.v!"
+
+
+@ALL
+def test_a_watched_cache_keeps_its_names(kind):
+    """While there is a watcher, caches are of other classes, and their entries have the same names."""
+    params = {"KEY_PREFIX": own_prefix()}
+    end = watch(lambda operation: None)
+    try:
+        cache = kind("memory://watched", params)
+        assert type(cache) is not kind
+        assert cache.name("a") == cache.client.name("a") == cache.strict.name("a") == f"acme/{cache.key_prefix}:1:a.v"
+        cache.set_many({"a": 1})
+    finally:
+        end()
+
+    assert kind("memory://watched", params).get_many(["a"]) == {"a": 1}
 
 
 @pytest.mark.parametrize("method", ["encode", "decode"])
