@@ -16,7 +16,7 @@ from fleetcache.testing import valkey_server
 pytestmark = [pytest.mark.newest, pytest.mark.alone]
 
 NAMES = 1_000_000
-WORKERS = 200
+WORKERS = 300
 
 BOUNDED = {
     # Answered in the same time whatever the database holds,
@@ -31,7 +31,7 @@ BOUNDED = {
 
 @pytest.fixture(scope="module")
 def raw() -> Iterator[Any]:
-    """A raw client of the server of a site with a million names and two hundred workers."""
+    """A raw client of the server of a site with a million names and three hundred workers."""
     with valkey_server() as server, site({"default": of(server.url(0), NEAR=True)}):
         from django.core.cache import caches
 

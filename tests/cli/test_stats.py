@@ -243,7 +243,7 @@ def test_wrong_ages(text):
 
 def worker(name: str, at: float, started: float = 0.0, **parts) -> Worker:
     words = {"host": "h", "pid": int(name), "version": "1", "digest": "d", "interval": 10.0}
-    return Worker(name=name, started=started, at=at, snapshot=snapshot(**parts), **words)
+    return Worker(name=name, started=started, at=at, published=snapshot(**parts), **words)
 
 
 def fleet(*workers: Worker) -> Fleet:

@@ -105,7 +105,7 @@ def document(call: Call, fleet: Fleet) -> dict[str, Any]:
 
 
 def _worker_document(worker: Worker) -> dict[str, Any]:
-    near = worker.snapshot.get("near") or {}
+    near = worker.part("near") or {}
     return {
         "host": worker.host,
         "pid": worker.pid,
@@ -115,7 +115,7 @@ def _worker_document(worker: Worker) -> dict[str, Any]:
         "at": worker.at,
         "near_state": near.get("state"),
         "near_bytes": near.get("bytes"),
-        **summed((worker.snapshot.get("groups") or {}).values()),
+        **summed((worker.part("groups") or {}).values()),
     }
 
 

@@ -73,5 +73,10 @@ LONGEST = 300
 """The most characters of a text that another process has published."""
 
 
+def is_number(value: Any) -> bool:
+    """Whether *value* is a finite number, and no truth value."""
+    return type(value) is int or (type(value) is float and -math.inf < value < math.inf)
+
+
 def _is_count(value: Any) -> bool:
-    return (type(value) is int or (type(value) is float and math.isfinite(value))) and value >= 0
+    return is_number(value) and value >= 0

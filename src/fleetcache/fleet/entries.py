@@ -6,6 +6,7 @@ What does not fit is cut: first the keys of ``top``, then groups, the least read
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from fleetcache.fleet import figures
 from fleetcache.masking import with_article
 from fleetcache.stats.groups import OTHER
+from fleetcache.stats.latency import brief
 
 LARGEST = 16_000
 """The most bytes of an entry."""
@@ -57,7 +59,7 @@ def unpacked(data: Any) -> dict[str, Any]:
         text = unpacking.decompress(data, UNPACKED)
         if unpacking.unconsumed_tail:
             raise Unreadable(f"it has more than {UNPACKED} bytes")
-        found = json.loads(text, parse_int=_whole, parse_float=_number, parse_constant=_nothing)
+        found = (WATCHING if _may_be_large(text) else USUAL).decode(text.decode())
     except (zlib.error, ValueError, RecursionError) as error:
         raise Unreadable(str(error)) from None
     if not isinstance(found, dict) or not isinstance(found.get("snapshot"), dict):
@@ -68,6 +70,20 @@ def unpacked(data: Any) -> dict[str, Any]:
     if not found["snapshot"]:
         raise Unreadable("it has no figures")
     return found
+
+
+def _may_be_large(text: bytes) -> bool:
+    """Whether a number in *text* may have more than `DIGITS` digits.  Most texts show without a parser that none has."""
+    digits = text.translate(ALIKE)
+    if LONG not in digits and not any(mark in digits for mark in POWERS):
+        return False
+    return LARGE.search(text) is not None
+
+
+ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
+LONG, POWERS = b"0" * (DIGITS + 1), (b"0e0", b"0e+")
+LARGE = re.compile(rb"[:\[,\s]-?(?:[0-9]{%d}|[0-9.]+[eE][+0-9])" % (DIGITS + 1))
+"""A number, outside of any text, that is or may be too large."""
 
 
 def _whole(digits: str) -> int:
@@ -89,6 +105,11 @@ def _nothing(_: str) -> None:
     return
 
 
+USUAL = json.JSONDecoder(parse_constant=_nothing)
+WATCHING = json.JSONDecoder(parse_int=_whole, parse_float=_number, parse_constant=_nothing)
+"""Reads every number with care, which takes twice as long."""
+
+
 def _cut(snapshot: Mapping[str, Any], keys: int, groups: int, events: int) -> dict[str, Any]:
     """Return *snapshot* with at most so many *keys*, *groups* and *events*, and what was cut, in words."""
     cut = []
@@ -102,10 +123,10 @@ def _cut(snapshot: Mapping[str, Any], keys: int, groups: int, events: int) -> di
         cut.append(f"{len(found) - groups} of {len(found)} groups, which are counted as {OTHER!r}")
     kept["groups"] = {name: _without_zeros(group) for name, group in figures.fewer(found, groups).items()}
     kept["commands"] = {
-        name: {**each, "latency": _without_quantiles(each.get("latency") or {})}
+        name: {**each, "latency": _brief(each.get("latency"))}
         for name, each in (snapshot.get("commands") or {}).items()
     }
-    kept["loads"] = {"latency": _without_quantiles((snapshot.get("loads") or {}).get("latency") or {})}
+    kept["loads"] = {"latency": _brief((snapshot.get("loads") or {}).get("latency"))}
     audit = snapshot.get("audit")
     if audit and len(audit.get("events") or ()) > events:
         kept["audit"] = {**audit, "events": audit["events"][-events:] if events else []}
@@ -117,6 +138,6 @@ def _without_zeros(group: Mapping[str, Any]) -> dict[str, Any]:
     return {name: round(figure, 6) if isinstance(figure, float) else figure for name, figure in group.items() if figure}
 
 
-def _without_quantiles(latency: Mapping[str, Any]) -> dict[str, Any]:
-    """Return only the buckets and the sum: all else can be had from them."""
-    return {"sum": round(latency.get("sum", 0.0), 6), "buckets": latency.get("buckets") or []}
+def _brief(latency: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return only the counts and the sum: all else can be had from them."""
+    return brief(latency or {"buckets": []})

@@ -5,14 +5,14 @@ A snapshot is what ``cache.snapshot()`` returns.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from fleetcache.fleet import capacity
+from fleetcache.fleet.capacity import is_number
 from fleetcache.stats.groups import OTHER
-from fleetcache.stats.latency import parsed, written
+from fleetcache.stats.latency import BUCKETS, parsed, written
 
 STATES = ("live", "armed", "connecting", "asleep", "suspect", "aside", "dead", "off")
 """The states of near caches; of several the last one counts, but `off` only if there is no other."""
@@ -44,7 +44,7 @@ Group = Mapping[str, float]
 
 
 def total(snapshots: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the sum of *snapshots*, in their shape; `{}` if there are none.
+    """Return the sum of *snapshots*, in their shape; `{}` if there are none.  They may be as they were published.
 
     Buckets of latencies are added, and their quantiles taken from the sum.  ``saved`` is the number of reads that needed no
     loader, times the mean time of a load in the whole fleet.  ``advice`` is the mean, see `capacity.mean`.
@@ -54,8 +54,11 @@ def total(snapshots: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         return {}
     groups: dict[str, dict[str, float]] = {}
     for each in found:
-        for name, figures in _mapping(each.get("groups")).items():
-            sums = groups.setdefault(name, {})
+        given = _mapping(each.get("groups"))
+        for name, figures in (given if len(given) <= GROUPS else _groups(given)).items():
+            sums = groups.get(name)
+            if sums is None:
+                sums = groups[name] = dict(ZEROS)
             for figure, count in _mapping(figures).items():  # written out: most of the work for a large fleet
                 if type(count) in NUMBERS:
                     sums[figure] = sums.get(figure, 0) + count
@@ -63,7 +66,7 @@ def total(snapshots: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for figures in groups.values():
         figures["saved"] = saved(figures)
     return {
-        "since": min((each["since"] for each in found if _is_number(each.get("since"))), default=0.0),
+        "since": min((each["since"] for each in found if is_number(each.get("since"))), default=0.0),
         "groups": groups,
         "commands": _commands(_mapping(each.get("commands")) for each in found),
         "loads": {"latency": latency(_mapping(_mapping(each.get("loads")).get("latency")) for each in found)},
@@ -109,14 +112,14 @@ def added(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def latency(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the sum of latencies, bucket by bucket; those that are none are left out."""
-    seconds, counts = 0.0, dict[int, int]()
+    seconds, counts = 0.0, [0] * BUCKETS
     for each in several:
         with suppress(ValueError, OverflowError):
             more, buckets = parsed(each)
             seconds += more
             for place, count in buckets:
-                counts[place] = counts.get(place, 0) + count
-    return written(seconds, [(place, counts[place]) for place in sorted(counts) if counts[place]])
+                counts[place] += count
+    return written(seconds, [(place, count) for place, count in enumerate(counts) if count])
 
 
 def quantile(buckets: Iterable[Iterable[float]], share: float) -> float | None:
@@ -137,30 +140,34 @@ def restored(snapshot: Any) -> dict[str, Any]:
     It may have been written by another version, or by something else.
     """
     given = _mapping(snapshot)
-    if not given:
-        return {}
-    near = _near([_mapping(given.get("near"))])
-    del near["states"]
-    return {
-        "since": given["since"] if _is_number(given.get("since")) else 0.0,
-        "groups": fewer({name: _group(figures) for name, figures in _mapping(given.get("groups")).items()}, GROUPS),
-        "commands": _commands([_mapping(given.get("commands"))]),
-        "loads": {"latency": latency([_mapping(_mapping(given.get("loads")).get("latency"))])},
-        "errors": _numbers(_mapping(given.get("errors"))),
-        "top": _top([_mapping(given.get("top"))]),
-        "near": near,
-        "loading": _loading([_mapping(given.get("loading"))]),
-        "servers": [_without(server, "away_for") for server in _servers([given.get("servers")])],
-        "advice": capacity.clean(given.get("advice")),
-        "audit": _audit([audit] if (audit := _mapping(given.get("audit"))) else []),
-    }
+    return {name: restore(given.get(name)) for name, restore in PARTS.items()} if given else {}
+
+
+def _groups(given: Any) -> dict[str, Any]:
+    return fewer({name: _group(figures) for name, figures in _mapping(given).items()}, GROUPS)
 
 
 def _group(figures: Any) -> dict[str, Any]:
     """Return the *figures* of a group, as it was published, with all their names."""
-    found = ZEROS | {figure: count for figure, count in _mapping(figures).items() if _is_number(count)}
+    found = ZEROS | {figure: count for figure, count in _mapping(figures).items() if is_number(count)}
     found["saved"] = saved(found)
     return found
+
+
+PARTS: Mapping[str, Callable[[Any], Any]] = {
+    "since": lambda given: given if is_number(given) else 0.0,
+    "groups": _groups,
+    "commands": lambda given: _commands([_mapping(given)]),
+    "loads": lambda given: {"latency": latency([_mapping(_mapping(given).get("latency"))])},
+    "errors": lambda given: _numbers(_mapping(given)),
+    "top": lambda given: _top([_mapping(given)]),
+    "near": lambda given: _without(_near([_mapping(given)]), "states"),
+    "loading": lambda given: _loading([_mapping(given)]),
+    "servers": lambda given: [_without(server, "away_for") for server in _servers([given])],
+    "advice": capacity.clean,
+    "audit": lambda given: _audit([audit] if (audit := _mapping(given)) else []),
+}
+"""The parts of a snapshot, and what brings each, as it was published, into its whole shape."""
 
 
 def _without(figures: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -175,8 +182,8 @@ def gained(after: Any, before: Any) -> Any:
         if isinstance(figure, Mapping):
             if more := gained(figure, old):
                 found[name] = more
-        elif _is_number(figure):
-            more = figure - (old if _is_number(old) else 0)
+        elif is_number(figure):
+            more = figure - (old if is_number(old) else 0)
             if more:
                 found[name] = more
     return found
@@ -195,11 +202,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: figure for name, figure in found.items() if _is_number(figure)}
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is int or (type(value) is float and math.isfinite(value))
+    return {name: figure for name, figure in found.items() if is_number(figure)}
 
 
 def _add(found: dict[str, Any], more: Any) -> None:
@@ -238,7 +241,7 @@ def _top(several: list[Mapping[str, Any]]) -> dict[str, list[list[Any]]]:
         for name, keys in each.items():
             sums = found.setdefault(name, {})
             for key, count in _pairs(keys):
-                if _is_number(count):
+                if is_number(count):
                     sums[str(key)] = sums.get(str(key), 0) + count
     return {name: most(sums, TOP) for name, sums in found.items()}
 

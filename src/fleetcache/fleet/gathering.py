@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -49,12 +50,27 @@ class Worker:
     """When it wrote the entry, by its clock."""
     interval: float
     """How often it writes, in seconds."""
-    snapshot: dict[str, Any]
-    """What ``cache.snapshot()`` returned there."""
+    published: Mapping[str, Any] = field(repr=False)
+    """What it has published of ``cache.snapshot()``, as it wrote it: anything may be missing, or have another shape."""
     cut: str = ""
     """What of the snapshot was left out because the entry would have been too large, in words."""
     own: bool = False
     """Whether it is this process: then the figures are those of now."""
+
+    @cached_property
+    def snapshot(self) -> dict[str, Any]:
+        """What ``cache.snapshot()`` returned there."""
+        return dict(self.published) if self.own else figures.restored(self.published)
+
+    def part(self, name: str) -> Any:
+        """Return one part of `snapshot`, such as ``near``, for less work than all of it; None if it has no such part."""
+        known = vars(self)
+        if self.own or "snapshot" in known:
+            return self.snapshot.get(name)
+        parts = known.setdefault("_parts", {})
+        if name not in parts:
+            parts[name] = figures.PARTS[name](self.published.get(name)) if self.published else None
+        return parts[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +116,16 @@ async def _gather(cache: Any, live: bool) -> Fleet:
         missing.append(f"{listed - MOST} or more of {listed} processes: at most {MOST} are read")
     workers = _with_own(cache, found) if live else found
     workers.sort(key=lambda worker: (worker.host, worker.pid, worker.name))
-    totals = figures.total(worker.snapshot for worker in workers)
+    totals = _totals(workers)
     return Fleet(workers=workers, totals=totals, missing=missing, at=time.time())
+
+
+def _totals(workers: Sequence[Worker]) -> dict[str, Any]:
+    """Return the sum of what *workers* have published."""
+    try:
+        return figures.total(worker.published for worker in workers)
+    except SPOILT:  # an entry that fleetcache has not written: what is wrong in it is left out, for more work
+        return figures.total(worker.snapshot for worker in workers)
 
 
 async def _parts(cache: Any, prefix: str, missing: list[str]) -> dict[int, tuple[list[bytes], Server]]:
@@ -178,7 +202,7 @@ def _worker(name: str, entry: dict[str, Any]) -> Worker:
         started=float(entry["started"]),
         at=float(entry["at"]),
         interval=float(entry["interval"]),
-        snapshot=figures.restored(entry["snapshot"]),
+        published=entry["snapshot"],
         cut=_text(entry.get("cut", "")),
     )
 
@@ -206,7 +230,7 @@ def _with_own(cache: Any, found: list[Worker]) -> list[Worker]:
         started=snapshot.get("since", now),
         at=now,
         interval=publisher.interval if publisher is not None else 0.0,
-        snapshot=snapshot,
+        published=snapshot,
         own=True,
     )
     return [*(worker for worker in found if not name or worker.name != name), own]

@@ -230,26 +230,25 @@ class Publishing:
             self.publishers[source] = Publisher(source)
         # A server in this process is never connected to.
         inside = stats.publish and all(location.kind == "memory" for location in source.settings.location)
-        if inside or PROCESS.connects:
+        if inside or PROCESS.connects or self.thread is not None:
             self.begin()
-        if self.thread is not None:
-            self.wake.ring()
 
     def usually(self, seconds: float) -> None:
         """Publish every so many *seconds* where PUBLISH is left out."""
         USUAL.seconds = seconds
-        if PROCESS.connects:
+        if PROCESS.connects or self.thread is not None:
             self.begin()
-        if self.thread is not None:
-            self.wake.ring()
 
     def of(self, source: Any) -> Publisher | None:
         """Return the publisher of *source*; None if it never publishes."""
         return self.publishers.get(source)
 
     def begin(self) -> None:
-        """Start the thread if there is anything to publish; it never raises."""
-        if self.thread is not None or self.ending or not self.publishers:
+        """Start the thread if there is anything to publish, or wake it, because something may be due; it never raises."""
+        if self.thread is not None:
+            self.wake.ring()
+            return
+        if self.ending or not self.publishers:
             return
         own()
         with self.guard.lock:

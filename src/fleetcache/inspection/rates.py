@@ -102,12 +102,15 @@ class Rates:
 def _add(found: Pace, buckets: dict[str, dict[float, float]], name: str, each: _Seen) -> None:
     """Add the rates of one worker to those of the fleet."""
     now, before = each.worker, each.before
-    old: Mapping[str, Any] = before.snapshot if before is not None else {}
-    began = before.at if before is not None else now.snapshot.get("since") or now.started
+
+    def earlier_of(name: str) -> Mapping[str, Any]:
+        return (before.part(name) if before is not None else None) or {}
+
+    began = before.at if before is not None else now.part("since") or now.started
     seconds = max(now.at - began, 1e-3)
     mine: list[dict[str, float]] = []
-    for group, figures in (now.snapshot.get("groups") or {}).items():
-        gained = _gained(figures, (old.get("groups") or {}).get(group) or {})
+    for group, figures in (now.part("groups") or {}).items():
+        gained = _gained(figures, earlier_of("groups").get(group) or {})
         gained["reads"] = sum(gained.get(level, 0.0) for level in READS)
         # What a load took in all the time is a better guess than the few loads, or none, of the last seconds.
         mean = figures["load_seconds"] / figures["loads"] if figures.get("loads") else 0.0
@@ -116,8 +119,8 @@ def _add(found: Pace, buckets: dict[str, dict[float, float]], name: str, each: _
         mine.append(rates)
         found.groups[group] = added((found.groups.get(group, {}), rates))
     found.workers[name] = added(mine)
-    for command, figures in (now.snapshot.get("commands") or {}).items():
-        earlier = (old.get("commands") or {}).get(command) or {}
+    for command, figures in (now.part("commands") or {}).items():
+        earlier = earlier_of("commands").get(command) or {}
         gained = _gained(figures, earlier)
         rates = {figure: gained.get(figure, 0.0) / seconds for figure in ("calls", "errors")}
         found.commands[command] = added((found.commands.get(command, {}), rates))
@@ -125,7 +128,7 @@ def _add(found: Pace, buckets: dict[str, dict[float, float]], name: str, each: _
         had = dict((earlier.get("latency") or {}).get("buckets") or ())
         for upper, count in (figures.get("latency") or {}).get("buckets") or ():
             counts[upper] = counts.get(upper, 0) + max(count - had.get(upper, 0), 0)
-    for error, count in _gained(now.snapshot.get("errors") or {}, old.get("errors") or {}).items():
+    for error, count in _gained(now.part("errors") or {}, earlier_of("errors")).items():
         found.errors[error] = found.errors.get(error, 0.0) + count / seconds
 
 

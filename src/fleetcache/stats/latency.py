@@ -68,12 +68,27 @@ class Latency:
         return found
 
 
+def brief(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `Latency.figures` returned in fewer and shorter words, which `parsed` reads."""
+    seconds, buckets = parsed(figures)
+    counts = dict(buckets)
+    first = min(counts, default=0)
+    listed = [counts.get(place, 0) for place in range(first, max(counts, default=-1) + 1)]
+    return {"sum": round(seconds, 6), "first": first, "counts": listed}
+
+
 def parsed(figures: Mapping[str, Any]) -> tuple[float, list[tuple[int, int]]]:
-    """Return the seconds, and the counts with the numbers of their buckets, in what `Latency.figures` returned.
+    """Return the seconds, and the counts with the numbers of their buckets, in what `Latency.figures` or `brief` returned.
 
     Raise ValueError if it is no distribution.
     """
     try:
+        if "counts" in figures:
+            first, counts = max(int(figures["first"]), 0), figures["counts"]
+            found = [(place, int(count)) for place, count in enumerate(counts, first) if count]
+            if first + len(counts) > BUCKETS:  # of another version
+                found = [(min(place, BUCKETS - 1), count) for place, count in found]
+            return float(figures.get("sum", 0.0)), found
         buckets = [
             (PLACES[limit] if limit in PLACES else _place(limit), int(count)) for limit, count in figures["buckets"]
         ]

@@ -43,7 +43,7 @@ class Workers(Page):
             "mixed": mixed(fleet.workers),
             "advice": fleet.totals.get("advice"),
             "sizes": _advice(fleet.totals.get("advice")),
-            "audit": _audit(worker.snapshot.get("audit") for worker in fleet.workers),
+            "audit": _audit(worker.part("audit") for worker in fleet.workers),
         }
 
     def _columns(self, alias: str, workers: Sequence[Worker]) -> list[Column]:
@@ -81,16 +81,16 @@ class Workers(Page):
         return self.render(request, "admin/fleetcache/worker.html", {"alias": alias, "wrong": gone})
 
     def _one(self, request: Any, alias: str, worker: Worker) -> dict[str, Any]:
-        copies = worker.snapshot.get("near") or {}
-        audit = worker.snapshot.get("audit") or {}
+        copies = worker.part("near") or {}
+        audit = worker.part("audit") or {}
         return {
             "worker": worker,
             "back": self.url(cache=alias),
             "seen": showing.seconds(max(time.time() - worker.at, 0)),
             "running": showing.seconds(max(time.time() - worker.started, 0)),
             "near": [{"name": name, "text": _plain(name, figure)} for name, figure in copies.items()],
-            "advice": _advice(worker.snapshot.get("advice")),
-            "advised": (worker.snapshot.get("advice") or {}).get("text", ""),
+            "advice": _advice(worker.part("advice")),
+            "advised": (worker.part("advice") or {}).get("text", ""),
             "audit": _audit([audit]),
             "events": [self._event(request, event) for event in audit.get("events") or () if isinstance(event, dict)],
         }
@@ -115,7 +115,7 @@ class Workers(Page):
 
 def near(worker: Worker, figure: str) -> Any:
     """Return a *figure* of the near cache of *worker*, or None."""
-    return (worker.snapshot.get("near") or {}).get(figure)
+    return (worker.part("near") or {}).get(figure)
 
 
 def _figure(name: str, title: str, hint: str = "", text: Any = showing.number) -> Column:
@@ -158,20 +158,20 @@ def _state(worker: Worker) -> Any:
 
 
 def _nines(worker: Worker) -> str:
-    audit = worker.snapshot.get("audit") or {}
+    audit = worker.part("audit") or {}
     wrong = audit.get("violations", 0)
     text = showing.nines(audit.get("compared", 0), wrong)
     return f"{text}, {showing.number(wrong)} wrong" if wrong else text
 
 
 def _wrong(worker: Worker) -> int | None:
-    audit = worker.snapshot.get("audit") or {}
+    audit = worker.part("audit") or {}
     return audit.get("violations") if audit.get("compared") else None
 
 
 def _at_twice(worker: Worker) -> float | None:
     """Return the estimated hit ratio at twice the size."""
-    advice, size = worker.snapshot.get("advice") or {}, near(worker, "max_bytes")
+    advice, size = worker.part("advice") or {}, near(worker, "max_bytes")
     ratios = [each.get("hit_ratio") for each in advice.get("sizes") or () if size and each.get("max_bytes") == 2 * size]
     return ratios[0] if ratios else None
 
