@@ -166,6 +166,7 @@ DBSIZE = Verb("DBSIZE", harmless=True, key=0)
 MEMORY, OBJECT = (Verb(name, harmless=True, key=2, writes=0) for name in ("MEMORY", "OBJECT"))
 HSCAN, XLEN, XRANGE = (Verb(name, harmless=True, writes=0) for name in ("HSCAN", "XLEN", "XRANGE"))
 HSTRLEN, HRANDFIELD = (Verb(name, harmless=True, writes=0) for name in ("HSTRLEN", "HRANDFIELD"))
+BEGINNINGS = Verb("EVAL_RO", harmless=True, key=3, writes=0)  # with a script that returns the beginnings of members
 FLUSHDB = Verb("FLUSHDB", TEXT, harmless=True, key=0, writes=EVERYTHING)
 # As harmless as the commands between them.
 MULTI, EXEC = Verb("MULTI", harmless=True, key=0), Verb("EXEC", frozenset((list, NoneType)), harmless=True, key=0)

@@ -298,6 +298,52 @@ def test_the_first_of_many_megabytes_are_shown(valkey, kind):
     assert len(found.members) == 20
 
 
+@pytest.mark.parametrize("place", ["valkey", "redis_debian"])
+@pytest.mark.parametrize("kind", ["set", "zset"])
+def test_a_large_member_that_no_sample_shows_is_cut(request, place, kind):
+    """Among a thousand members that take as much together, a large one looks like none; its beginning is read."""
+    server = request.getfixturevalue(place)
+    cache = Cache(server.tcp_url(), {"KEY_PREFIX": own_prefix()})
+    raw, name, large = cache.get_client(), cache.make_key("hidden"), bytes(2_000_000)
+    usual = [b"%05d" % number + bytes(5000) for number in range(1100)]
+    if kind == "set":
+        raw.sadd(name, *usual)
+        for _ in range(400):  # until SSCAN finds it among the first
+            raw.sadd(name, large)
+            if large in raw.sscan(name, 0, count=20)[1]:
+                break
+            raw.srem(name, large)
+            large += b"."
+    else:
+        raw.zadd(name, {large: -1, **dict.fromkeys(usual, 1)})
+    before = raw.info("stats")["total_net_output_bytes"]
+
+    found = keys.describe(cache, "hidden")
+    sent = raw.info("stats")["total_net_output_bytes"] - before
+    raw.delete(name)
+
+    assert sent < 1_000_000
+    assert found.members or "not read" in found.problems[0]
+
+
+@pytest.mark.parametrize("kind", ["list", "set", "zset"])
+def test_a_user_who_may_run_no_scripts_sees_no_large_set(valkey, kind):
+    """What nothing bounds is not read; a list and a sorted set are judged by the sizes of their first members."""
+    prefix = own_prefix()
+    with Redis.from_url(valkey.tcp_url()) as raw:
+        raw.acl_setuser(
+            prefix, enabled=True, passwords=["+pw"], categories=["+@read"], commands=["-eval_ro"], keys=["*"]
+        )
+        cache = Cache(valkey.tcp_url().replace("://", f"://{prefix}:pw@"), {"KEY_PREFIX": prefix})
+        EVEN[kind](raw, cache.make_key("even"))
+        found = keys.describe(cache, "even")
+        raw.delete(cache.make_key("even"))
+        raw.acl_deluser(prefix)
+
+    assert len(found.members) == (0 if kind == "set" else 20)
+    assert [each.partition(":")[0] for each in found.problems] == ["Its members are not read"] * (kind == "set")
+
+
 def test_a_stream_is_shown(valkey):
     """Other clients may have stored one beside the cache's entries."""
     cache = Cache(valkey.tcp_url(), {"KEY_PREFIX": own_prefix()})

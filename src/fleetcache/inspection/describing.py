@@ -319,11 +319,61 @@ async def _members(cache: Cache, server: Server, found: Description) -> Descript
                 f"Its members are not read: the first {MEMBERS} may have more than {LARGEST_MEMBER // 1000} kB each."
             )
             return replace(found, problems=(problem,))
+        if found.kind in CUT:
+            return await _beginnings(cache, server, found)
+    return await _whole(cache, server, found)
+
+
+async def _whole(cache: Cache, server: Server, found: Description) -> Description:
+    """Return *found* with its first members, read whole."""
     (reply,) = await _asked(cache, server, (MEMBERS_OF[found.kind](found.name),))
     if isinstance(reply, RedisError):
         return replace(found, problems=(str(reply),))
     members = _shown_members(cache, found.kind, reply)
     return replace(found, members=tuple(members[:MEMBERS]), digest=digest_of(found.kind, found.length, reply))
+
+
+CUT = frozenset(("list", "set", "zset"))
+"""The kinds whose members a script cuts: the sample of their sizes may have missed a large one."""
+
+CUTTING = """
+local found = redis.call(ARGV[1], KEYS[1], unpack(ARGV, 4))
+if type(found[2]) == 'table' then found = found[2] end
+local cut = {}
+for at = 1, math.min(#found, tonumber(ARGV[3])) do
+  cut[2 * at - 1], cut[2 * at] = #found[at], string.sub(found[at], 1, tonumber(ARGV[2]))
+end
+return cut
+"""
+
+SAMPLED = 1000
+"""Of how many members the server knows the sizes when it tells their mean."""
+
+
+async def _beginnings(cache: Cache, server: Server, found: Description) -> Description:
+    """Return *found* with its first members, of each of which a bounded part is read, whatever its size."""
+    verb, name, *rest = MEMBERS_OF[found.kind](found.name)
+    parts = 2 * MEMBERS if found.kind == "zset" else MEMBERS
+    (cut,) = await _asked(cache, server, ((c.BEGINNINGS, CUTTING, 1, name, bytes(verb), LIMIT, parts, *rest),))
+    if isinstance(cut, RedisError):
+        if found.kind == "set" and (found.length or 0) > SAMPLED:
+            problem = f"Its members are not read: one of them may be large, and the script that would cut it is refused: {cut}"
+            return replace(found, problems=(problem,))
+        return await _whole(cache, server, found)
+    lengths, payloads = cut[::2], cut[1::2]
+    reply = [b"0", payloads] if found.kind == "set" else payloads
+    members = [
+        replace(
+            member,
+            value=replace(member.value, whole=False, problem=f"of {length:,} bytes, the first {LIMIT:,} were read"),
+        )
+        if length > LIMIT
+        else member
+        for member, length in zip(
+            _shown_members(cache, found.kind, reply), lengths[:: 2 if found.kind == "zset" else 1], strict=True
+        )
+    ]
+    return replace(found, members=tuple(members), digest=digest_of(found.kind, found.length, cut))
 
 
 async def _may_be_large(cache: Cache, server: Server, found: Description) -> bool:
