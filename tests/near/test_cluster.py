@@ -160,7 +160,7 @@ def reads(nodes: Any) -> int:
 
 async def test_a_replica_answers_for_a_primary_that_is_away(make, servers):
     """With READ_FROM, reads are answered although nobody can vouch for copies of them."""
-    cache = make(READ_FROM="replica", SOCKET_TIMEOUT=0.1 + next(_numbers) / 10_000, BREAKER_COOLDOWN=20)
+    cache = make(READ_FROM="replica", SOCKET_TIMEOUT=0.5 + next(_numbers) / 10_000, BREAKER_COOLDOWN=20)
     await known(cache)
     with away(cache, servers) as (mine, _):
         assert [await cache.get(key) for key in mine] == [KEYS.index(key) for key in mine]
@@ -169,7 +169,7 @@ async def test_a_replica_answers_for_a_primary_that_is_away(make, servers):
 
 async def test_only_for_a_primary_that_is_away(make, servers):
     """Replicas are asked for its names alone: of those that are well, own writes are seen."""
-    cache = make(READ_FROM="replica", SOCKET_TIMEOUT=0.1 + next(_numbers) / 10_000, BREAKER_COOLDOWN=20)
+    cache = make(READ_FROM="replica", SOCKET_TIMEOUT=0.5 + next(_numbers) / 10_000, BREAKER_COOLDOWN=20)
     await known(cache)
     others = [servers.replica(primary) for primary in servers.primaries[1:]]
     with away(cache, servers) as (mine, well):
