@@ -138,6 +138,8 @@ def away(cache: Face, servers: ServerCluster) -> Iterator[tuple[list[str], list[
     """Let a primary not answer within the block, which is given its keys and those of the others."""
     stopped = servers.primaries[0]
     mine = [key for key in KEYS if servers.owner(slot(cache, key)) is stopped]
+    # The others would hold an election, and refuse writes until it is over.
+    before = node_timeouts(servers, [60_000] * len(servers.nodes))
     stopped.pause()
     try:
         for _ in range(3):
@@ -147,7 +149,18 @@ def away(cache: Face, servers: ServerCluster) -> Iterator[tuple[list[str], list[
         yield mine, [key for key in KEYS if key not in mine]
     finally:
         stopped.resume()
+        node_timeouts(servers, before)
         servers.settle()
+
+
+def node_timeouts(servers: ServerCluster, wanted: list[int]) -> list[int]:
+    """Set after how many milliseconds each node takes others for failed; return what was set before."""
+    before = []
+    for node, milliseconds in zip(servers.nodes, wanted, strict=True):
+        with redis.Redis(port=node.port) as raw:
+            before.append(int(raw.config_get("cluster-node-timeout")["cluster-node-timeout"]))
+            raw.config_set("cluster-node-timeout", milliseconds)
+    return before
 
 
 def reads(nodes: Any) -> int:
