@@ -12,6 +12,8 @@ import pytest
 import redis
 from redis.exceptions import (
     ExecAbortError,
+    LockError,
+    LockNotOwnedError,
     MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
@@ -461,3 +463,66 @@ async def test_a_refused_password_may_hold_a_percent_sign(server, told, face):
         AccessDenied, match="refused the password of user 'few'.* In a URL a % of the password is written %25$"
     ):
         await cache.get("a")
+
+
+# --- locks ----------------------------------------------------------------------------------------
+
+NAME = "[^ ]+:1:rep…#[0-9a-f]{8}"
+"""How a message shows the name of the lock ``report``."""
+
+
+async def test_a_value_under_the_key_of_a_lock(memory, caplog):
+    """The log says that a token was overwritten, and the lock that a value stands in its place."""
+    lock = memory.lock("report", timeout=10)
+    await lock.acquire()
+    await memory.get_or_set("report", lambda: {"a": 1}, 60)
+
+    (line,) = [record.getMessage() for record in caplog.records if "unreadable" in record.getMessage()]
+    assert line.endswith("It looks like the token of a lock: give the lock a key that no value has")
+    wrong = (
+        f"no longer owned: {NAME}. Its entry holds a value, no token of a lock: give the lock a key that no value has$"
+    )
+    with pytest.raises(LockNotOwnedError, match=f"^Cannot extend a lock that's {wrong}"):
+        await lock.extend(5)
+    with pytest.raises(LockNotOwnedError, match=f"^Cannot release a lock that's {wrong}"):
+        await lock.release()
+
+
+async def test_a_list_under_the_key_of_a_lock(memory):
+    """An entry of another type is none of a lock either; a lock that waits for it says so."""
+    await memory.rpush("report", 1)
+
+    with pytest.raises(
+        LockError, match=f"^Unable to acquire lock within the time specified: {NAME}. Its entry holds a value"
+    ):
+        async with memory.lock("report", blocking_timeout=0):
+            pass
+
+
+async def test_why_a_lock_is_not_owned(memory):
+    """It is free, or another caller has it."""
+    lock, other = memory.lock("report", timeout=10), memory.lock("report", timeout=10)
+    await lock.acquire()
+    await memory.delete("report")
+    with pytest.raises(LockNotOwnedError, match=f"no longer owned: {NAME}. It has expired, or was deleted$"):
+        await lock.extend(5)
+    await other.acquire()
+    with pytest.raises(LockNotOwnedError, match=f"no longer owned: {NAME}. Another caller holds it$"):
+        await lock.release()
+
+    with pytest.raises(
+        LockError, match=f"^Unable to acquire lock within the time specified: {NAME}. Another caller holds it$"
+    ):
+        async with memory.lock("report", blocking_timeout=0):
+            pass
+
+
+async def test_errors_of_locks_name_the_key(memory):
+    """Also those that need no server."""
+    for operation in (
+        memory.lock("report").release,
+        memory.lock("report").reacquire,
+        partial(memory.lock("report").extend, 5),
+    ):
+        with pytest.raises(LockError, match=f": {NAME}$"):
+            await operation()

@@ -23,6 +23,7 @@ applies: decompress, and on ``CompressorError`` use the bytes as they are.
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, NoReturn
@@ -66,6 +67,9 @@ REFUSALS = (pickle.PickleError, TypeError, AttributeError, ValueError, OverflowE
 
 # Larger integers, with more digits than Python converts to text (4300), go to the serializer.
 MAX_BITS = 14_000
+
+TOKEN = re.compile(rb"[0-9a-f]{32}")
+"""The token of a lock, of fleetcache, redis-py or django-redis, unless its holder has chosen another one."""
 
 
 class Codec:
@@ -356,9 +360,10 @@ class Codec:
             return f"{with_article(type(payload).__name__)} is no payload; the server replied to something else"
         # The text of a foreign exception may quote the value, so only its class is named.
         reason = str(error) if isinstance(error, FleetcacheError) else type(error).__name__
-        return (
-            f"{type(self.serializer).__name__} cannot read {len(payload)} bytes that start {_start(payload)}: {reason}"
+        token = ". It looks like the token of a lock: give the lock a key that no value has" * bool(
+            TOKEN.fullmatch(payload)
         )
+        return f"{type(self.serializer).__name__} cannot read {len(payload)} bytes that start {_start(payload)}: {reason}{token}"
 
 
 def _part(setting: str, kind: Any, options: Options, base: type, **methods: str) -> Any:

@@ -24,6 +24,7 @@ from redis.exceptions import DataError, LockError, LockNotOwnedError, RedisError
 
 from fleetcache import commands as c
 from fleetcache import twin
+from fleetcache.codec.payloads import TOKEN
 from fleetcache.core import Core, Timeout
 from fleetcache.errors import (
     AccessDenied,
@@ -43,6 +44,9 @@ from fleetcache.times import seconds
 from fleetcache.twin import Twinned, complete
 
 T = TypeVar("T")
+
+OVERWRITTEN = ". Its entry holds a value, no token of a lock: give the lock a key that no value has"
+"""The cause where a lock and a value have the same key."""
 
 NEVER_RAN = (ResponseError, DataError, NeverSent, CircuitOpen, TooManyConnections, AccessDenied, UnsupportedServer)
 """Errors after which the server cannot have stored a token."""
@@ -329,7 +333,7 @@ class Lock(Twinned):
         """
         token = self.token
         if token is None:
-            raise LockError("Cannot release a lock that's not owned or is already unlocked.", self.name)
+            raise LockError(f"Cannot release a lock that's not owned or is already unlocked: {self._shown}", self.name)
         lost = self.renew and self.lost
         try:
             self._drop()
@@ -338,12 +342,14 @@ class Lock(Twinned):
             await self._give_back(token, error)
             if isinstance(error, TROUBLE):
                 if lost:
-                    raise LockNotOwnedError("Cannot release a lock that's no longer owned", self.name) from error
+                    raise LockNotOwnedError(
+                        f"Cannot release a lock that's no longer owned: {self._shown}", self.name
+                    ) from error
                 self._waiting()._instead(error, None, ((c.ACQUIRE, self.name),))
                 return
             raise
         if lost or not released:
-            raise LockNotOwnedError("Cannot release a lock that's no longer owned", self.name)
+            raise LockNotOwnedError(await self._with_cause("Cannot release a lock that's no longer owned"), self.name)
 
     def release(self) -> None:
         try:
@@ -409,19 +415,19 @@ class Lock(Twinned):
 
     async def _extend(self, what: str, milliseconds: int | None, replace: bool) -> bool:
         if self.token is None:
-            raise LockError(f"Cannot {what} an unlocked lock", self.name)
+            raise LockError(f"Cannot {what} an unlocked lock: {self._shown}", self.name)
         if self._lifetime is None:
-            raise LockError(f"Cannot {what} a lock with no timeout", self.name)
+            raise LockError(f"Cannot {what} a lock with no timeout: {self._shown}", self.name)
         arguments, since = (self.token, milliseconds, int(replace)), monotonic()
         if not await self._waiting()._run(c.EXTEND, self.name, *arguments, instead=0, client=self.client):
-            raise LockNotOwnedError(f"Cannot {what} a lock that's no longer owned", self.name)
+            raise LockNotOwnedError(await self._with_cause(f"Cannot {what} a lock that's no longer owned"), self.name)
         renewal = self._renewal()
         if renewal is not None and milliseconds is not None:
             renewal.extended(since, milliseconds / 1000, replace=replace)
         return True
 
-    async def _held_by(self) -> Reply:
-        return await self._waiting().ask((c.GET_NOW, self.name), None, self.client)
+    async def _held_by(self, cache: Core | None = None) -> Reply:
+        return await (cache or self._waiting()).ask((c.GET_NOW, self.name), None, self.client)
 
     async def alocked(self) -> bool:
         """Return whether the lock is held, by any caller."""
@@ -435,17 +441,34 @@ class Lock(Twinned):
 
     owned = twin.blocking(aowned)
 
-    def _not_acquired(self) -> LockError:
+    async def _not_acquired(self) -> LockError:
         """Return the error of a ``with`` whose lock is not held: another caller has it, or the server is away."""
         trouble: str = getattr(self.local, "trouble", "")
         if trouble:
-            return LockError(f"The lock is not held, because the server is away or refused: {trouble}", self.name)
-        return LockError("Unable to acquire lock within the time specified", self.name)
+            return LockError(
+                f"The lock {self._shown} is not held, because the server is away or refused: {trouble}", self.name
+            )
+        return LockError(await self._with_cause("Unable to acquire lock within the time specified"), self.name)
+
+    @property
+    def _shown(self) -> str:
+        """The name of the lock, for a message."""
+        return self.cache._masked(self.name)
+
+    async def _with_cause(self, text: str) -> str:
+        """Return *text* with the name of the lock, and with what its entry holds now, which is the cause."""
+        try:
+            found = await self._held_by(self._waiting().strict)
+        except RedisError as error:
+            return f"{text}: {self._shown}{OVERWRITTEN if str(error).startswith('WRONGTYPE') else ''}"
+        if not isinstance(found, bytes):
+            return f"{text}: {self._shown}. It has expired, or was deleted"
+        return f"{text}: {self._shown}{'. Another caller holds it' if TOKEN.fullmatch(found) else OVERWRITTEN}"
 
     def __enter__(self) -> Self:
         if self.acquire():
             return self
-        raise self._not_acquired()
+        raise complete((self._still or self)._not_acquired())
 
     @Leaving
     def __exit__(self, *_: object) -> None:
@@ -455,7 +478,7 @@ class Lock(Twinned):
     async def __aenter__(self) -> Self:
         if await self.aacquire():
             return self
-        raise self._not_acquired()
+        raise await self._not_acquired()
 
     @Leaving
     async def __aexit__(self, *_: object) -> None:
