@@ -86,6 +86,7 @@ Unknown names are refused, and the error suggests the nearest known name. Under 
 cache is first created; with `"fleetcache.django"` in `INSTALLED_APPS` the system checks report it before the site starts
 (`fleetcache.E001`, and `fleetcache.W001` for a misspelt `DJANGO_REDIS_…` setting). If a module uses the cache while it is imported,
 the import comes before the checks: it fails, with the same message. Reading settings, creating a cache and checking never connect.
+A misspelt `BACKEND` in one alias makes Django's own check raise first, which hides the errors of all other aliases: correct it, and run the checks again.
 
 An error names the alias and the setting. It never contains the password of a URL, or the values of options that hold secrets, such as
 `PASSWORD` and `SENTINEL_KWARGS`. Text in a wrong place is quoted: a password written as the name of an option, or as

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from shlex import quote
 
 import pytest
 import redis
@@ -11,6 +12,7 @@ from tests.caches import own_prefix
 
 from fleetcache import Cache
 from fleetcache.codec.metadata import Metadata
+from fleetcache.masking import masked_url
 
 
 @pytest.fixture
@@ -95,6 +97,81 @@ def test_a_whole_name_for_a_key_and_a_key_for_a_whole_name(say, site, key):
     assert as_key.code == as_name.code == 1
     assert f"what you gave is a whole name, not a key.\n    fleetcache get {name} --name" in as_key.out
     assert f"leave out --name.\n    fleetcache get {key} --url '{site.url}'\n" in as_name.out
+
+
+NAMES = """
+def piped(key, prefix, version):
+    return f"{prefix}|v{version:03d}|{key}"
+
+def swapped(key, prefix, version):
+    return f"{key}@{version}@{prefix}"
+
+def hidden(key, prefix, version):
+    return f"{prefix}:{version}:{hash(key)}"
+
+def strict(key, prefix, version):
+    return f"{prefix}|{ {1: 'a', 2: 'b'}[version] }|{key}"
+"""
+
+
+@pytest.mark.parametrize(("function", "in_two"), [("piped", "{0}|v002|{1}"), ("swapped", "{1}@2@{0}")])
+def test_names_of_a_function_of_the_site(say, valkey, module, key, function, in_two):
+    """Versions, prefixes, capitals and longer keys are found wherever a KEY_FUNCTION puts them."""
+    module("shop_names", NAMES)
+    prefix, other = own_prefix(), own_prefix()
+    made = {
+        name: f"{valkey.tcp_url(12)}?key_prefix={name}&key_function=shop_names.{function}" for name in (prefix, other)
+    }
+    cache = Cache.from_url(made[prefix])
+    cache.set(key, 1, 300, version=2)
+    cache.set(key.upper(), 1, 300)
+    cache.set(f"v2:{key}", 1, 300)
+    cache.set(f"super{key}", 1, 300)
+    Cache.from_url(made[other]).set(key, 1, 300)
+
+    said = say("get", key, "--url", made[prefix], "--json")
+
+    url = f" --url {quote(masked_url(made[prefix]))}"
+    assert {each["name"]: (each["how"], each["advice"]) for each in said.document["alike"]} == {
+        in_two.format(prefix, key): (
+            "in version 2",
+            f"read it with version=2, or change VERSION; fleetcache get {key} --version 2{url}",
+        ),
+        cache.make_key(key.upper()): ("with other capitals", f"fleetcache get {key.upper()}{url}"),
+        cache.make_key(f"v2:{key}"): ("a longer key", f"fleetcache get v2:{key}{url}"),
+        cache.make_key(key).replace(prefix, other): (
+            f"under the prefix {other!r}",
+            f"set KEY_PREFIX to {other!r} if this is the same site; fleetcache get {quote(cache.make_key(key).replace(prefix, other))} --name{url}",
+        ),
+    }
+
+
+def test_a_whole_name_of_a_function_of_the_site(say, valkey, module, key):
+    """A whole name in the place of a key is told as such."""
+    module("shop_names", NAMES)
+    url = f"{valkey.tcp_url(12)}?key_prefix={own_prefix()}&key_function=shop_names.piped"
+    cache = Cache.from_url(url)
+    cache.set(key, 1, 300)
+
+    said = say("get", str(cache.make_key(key)), "--url", url)
+
+    assert f"There is {cache.make_key(key)}: what you gave is a whole name, not a key." in said.out
+
+
+@pytest.mark.parametrize("function", ["hidden", "strict"])
+def test_a_function_of_the_site_that_hides_the_key(say, valkey, module, key, function):
+    """What was not looked for is not said to be missing, by ``get`` and by ``keys``."""
+    module("shop_names", NAMES)
+    url = f"{valkey.tcp_url(12)}?key_prefix={own_prefix()}&key_function=shop_names.{function}"
+
+    said, listed = say("get", key, "--url", url), say("keys", key, "--url", url)
+
+    assert "No similar name" not in said.out
+    assert "KEY_FUNCTION, or make_key(), is your own, and its names do not show the key: other versions" in said.out
+    assert listed.err == (
+        "fleetcache: no name of this version matches. KEY_FUNCTION, or make_key(), is your own: "
+        "other versions and prefixes were not looked for.\n"
+    )
 
 
 def test_in_another_database(say, site, key):

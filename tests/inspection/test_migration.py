@@ -374,6 +374,25 @@ def test_code_of_the_site(monkeypatch, tmp_path):
     assert "migrations" not in text
 
 
+def test_lines_of_code_are_told_by_what_they_do(monkeypatch, tmp_path):
+    """Each sign has its own lines, in order; a raw client that is fleetcache's already is none of them."""
+    app = tmp_path / "toldapp"
+    app.mkdir()
+    (app / "__init__.py").write_text("")
+    call = "client = get_redis_connection()\n"
+    (app / "old.py").write_text(
+        f"\nfrom django_redis import get_redis_connection\n{call}import django_redis.cache\n{call}"
+    )
+    (app / "new.py").write_text(f"from fleetcache.django import get_redis_connection\n{call}")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    (text,) = [text for text in packages_of("toldapp") if "toldapp" in text]
+
+    assert text.startswith(
+        "toldapp imports it (toldapp/old.py:2, toldapp/old.py:4), calls get_redis_connection (toldapp/old.py:3, toldapp/old.py:5): your own"
+    )
+
+
 def test_tools_that_are_installed():
     """Tools that watch caches are named if they are installed."""
     caches = {

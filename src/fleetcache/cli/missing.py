@@ -11,6 +11,7 @@ from fleetcache.cli.parsing import Parser, span
 from fleetcache.cli.showing import count, table, visible
 from fleetcache.errors import FleetcacheError
 from fleetcache.inspection.misses import BUDGET, Search, heads, search
+from fleetcache.keys import default_key_function
 
 
 def add_search(command: Parser) -> None:
@@ -79,6 +80,11 @@ def _document(found: Search) -> dict[str, Any]:
 
 def nothing(call: Call, pattern: str) -> dict[str, int]:
     """Say how names begin that match *pattern* in other versions and under other prefixes; return their numbers."""
+    if call.cache._namer is not default_key_function:
+        if not call.json:
+            own = "KEY_FUNCTION, or make_key(), is your own: other versions and prefixes were not looked for."
+            call.note(f"fleetcache: no name of this version matches. {own}")
+        return {}
     found = heads(call.cache, pattern)
     mine = f"{call.cache.key_prefix}:{call.arguments.version or call.cache.version}:"
     if not call.json:
@@ -96,7 +102,7 @@ def _text(call: Call, found: Search) -> str:
         lines += [f"There is {visible(each.name)}: {visible(each.how)}.", f"    {visible(each.advice)}"]
     if found.alike and call.commands.note:
         lines.append(call.commands.note)
-    if not found.alike:
+    if not found.alike and not found.hidden:
         lines.append("No similar name was found." if call.arguments.search else "No similar name was looked for.")
     if found.refused:
         lines.append(f"The names cannot be searched: {visible(found.refused)}.")

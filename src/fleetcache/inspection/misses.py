@@ -26,7 +26,9 @@ from fleetcache.inspection.describing import Description, server_of
 from fleetcache.inspection.doctor.asking import line_to
 from fleetcache.inspection.names import Wanted, as_text, is_library, meant, name_of, parts, shown
 from fleetcache.inspection.scanning import MOST, Walk
+from fleetcache.interrupts import let_pass
 from fleetcache.keys import default_key_function, escaped
+from fleetcache.patterns import KEY, VERSION
 from fleetcache.servers.arguments import glob
 from fleetcache.twin import complete
 
@@ -80,6 +82,8 @@ class Search:
     """What else may be the cause, each a sentence."""
     facts: list[str] = field(default_factory=list)
     """What is known and rules a cause out, each a sentence."""
+    hidden: bool = False
+    """Whether the names do not show the key, so that it could not be looked for under other versions and prefixes."""
 
 
 # --- an entry that is there -----------------------------------------------------------------------
@@ -200,8 +204,16 @@ def _scan(cache: Cache, found: Search, key: Any, name: bytes, budget: float, com
     text = as_text(tail)
     if text is None:  # no cache can have stored it
         return
-    exactly = re.compile(b"(.*:)?(?i:" + re.escape(tail) + b")", re.DOTALL)
-    walk = complete(Walk.begin(cache, Wanted(cache, f"*{_any_case(text)}", exactly, library=True), None, None, budget))
+    exactly, own = re.compile(b"(.*:)?(?i:" + re.escape(tail) + b")", re.DOTALL), None
+    pattern = f"*{_any_case(text)}"
+    if cache._namer is not default_key_function:
+        own = own_names(cache, tail, name) if isinstance(key, str) else None
+        if own is None:
+            found.hidden = True
+            found.facts.append(HIDDEN)
+        else:
+            exactly, pattern = re.compile(own.pattern + b"|(?i:" + re.escape(tail) + b")", re.DOTALL), f"{pattern}*"
+    walk = complete(Walk.begin(cache, Wanted(cache, pattern, exactly, library=True), None, None, budget))
     names: dict[bytes, None] = {}
     while not walk.complete and len(names) < ENOUGH:
         _, page = complete(walk.step(MOST))
@@ -211,8 +223,77 @@ def _scan(cache: Cache, found: Search, key: Any, name: bytes, budget: float, com
     found.total, found.away = walk.total, list(walk.away)
     found.scanned = walk.total if walk.complete and not walk.away else min(walk.scanned, walk.total)
     found.complete = walk.complete and not walk.away
-    inorder = sorted(names, key=lambda each: (len(each), each))
-    found.alike += [_compared(cache, found, each, tail, commands) for each in inorder]
+    ordered = sorted(names, key=lambda each: (len(each), each))
+    if own is not None:
+        found.alike += [_compared_own(own, each, tail, name, commands) for each in ordered]
+    else:
+        found.alike += [_compared(cache, found, each, tail, commands) for each in ordered]
+
+
+# --- names that a function of the site makes ------------------------------------------------------
+
+PREFIX = "p7r1x"
+"""A prefix that is easy to find in a name, as `KEY` and `VERSION` are."""
+
+HIDDEN = (
+    "KEY_FUNCTION, or make_key(), is your own, and its names do not show the key: "
+    "other versions and prefixes were not looked for."
+)
+
+
+def own_names(cache: Cache, tail: bytes, asked: bytes) -> re.Pattern[bytes] | None:
+    """Return what matches the names of the key *tail* in all versions and under all prefixes, and of longer keys.
+
+    None if the site's own function hides the key, so that the name *asked* does not match.
+    """
+    namer = cache._namer
+    try:
+        name = namer(KEY, PREFIX, VERSION)
+        prefix = PREFIX if PREFIX in name else cache.key_prefix  # it may be hashed, or left out
+        version = VERSION if str(VERSION) in name else cache.version
+        name = namer(KEY, prefix, version)
+    except Exception as error:  # noqa: BLE001 - a site's function, which may insist on its own prefixes and versions
+        let_pass(error)
+        return None
+    groups = {
+        KEY.encode(): rb"(?P<more>(?:.*\W)?)(?P<key>(?i:%s))" % re.escape(tail),
+        PREFIX.encode(): b"(?P<prefix>.*?)",
+        str(VERSION).encode(): b"(?P<version>.*?)",
+    }
+    pattern = b""
+    for part in re.split(f"({KEY}|{PREFIX}|{VERSION})".encode(), name.encode()):
+        pattern += groups.get(part, re.escape(part))
+        if part in groups:
+            groups[part] = b".*?"  # a group has one place
+    found = re.compile(pattern, re.DOTALL) if b"(?P<key>" in pattern else None
+    return found if found is not None and found.fullmatch(asked) else None
+
+
+def _compared_own(own: re.Pattern[bytes], name: bytes, tail: bytes, asked: bytes, commands: Commands) -> Alike:
+    """Return in what *name* differs from the name *asked*, of the key *tail*; both are of the site's function."""
+    text = shown(name)
+    by_name = commands("get", text, options=["--name"])
+    there, here = own.fullmatch(name), own.fullmatch(asked)
+    assert here is not None
+    if there is None:
+        begins = asked[: here.start("key")]
+        if begins and name.startswith(begins):
+            return Alike(text, "what you gave is a whole name, not a key", by_name)
+        return Alike(text, "without prefix and version: another program wrote it", by_name)
+    capitals = "" if there["key"] == tail else " and with other capitals"
+    others = {group: shown(part) for group, part in there.groupdict().items() if part != here[group]}
+    version, typed = others.get("version"), as_text(there["more"] + there["key"]) or text
+    if "prefix" in others:
+        differs = "" if version is None else f" and in version {version}"
+        how = f"under the prefix {others['prefix']!r}{differs}{capitals}"
+        return Alike(text, how, f"set KEY_PREFIX to {others['prefix']!r} if this is the same site; {by_name}")
+    if version is not None:
+        number = str(int(version)) if version.isdecimal() else version
+        command = commands("get", typed, options=["--version", number])
+        advice = f"read it with version={number}, or change VERSION; {command}"
+        return Alike(text, f"in version {number}{capitals}", advice)
+    how = f"a longer key{capitals}" if there["more"] else "with other capitals"
+    return Alike(text, how, commands("get", typed, options=[]))
 
 
 def _any_case(text: str) -> str:

@@ -67,7 +67,7 @@ def _lasting(examination: Examination, found: Sample) -> Iterator[Finding]:
             if examination.settings.timeout is None
             else "calls with timeout=None make them"
         )
-        advice = f"{by_default}: set a timeout, so that values which nobody reads disappear."
+        advice = f"Set a timeout, so that values which nobody reads disappear: {by_default}."
         yield finding("timeout-missing", examination.subject, what, advice)
 
 

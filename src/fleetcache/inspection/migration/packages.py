@@ -31,7 +31,7 @@ SKIPPED = frozenset((*OTHERS, "fleetcache", "django", "debug_toolbar", "redis", 
 
 SIGNS: Mapping[str, re.Pattern[str]] = {
     "imports it": re.compile(rf"^[ \t]*(?:from|import)[ \t]+(?:{'|'.join(OTHERS)})\b", re.MULTILINE),
-    "calls get_redis_connection": re.compile(r"\bget_redis_connection\b"),
+    "calls get_redis_connection": re.compile(r"\bget_redis_connection[ \t]*\("),
     "names the backend": re.compile(
         r"""["'](?:django_redis\.|django\.core\.cache\.backends\.redis\.|django_valkey\.)"""
     ),
@@ -55,11 +55,16 @@ KNOWN: Mapping[str, str] = {
 """What packages need that were tried with fleetcache, or whose source was read."""
 
 
+OURS = re.compile(r"^[ \t]*from[ \t]+fleetcache\.django[ \t]+import\b", re.MULTILINE)
+"""The import of a file that asks fleetcache for raw clients already."""
+
+
 class Hit(NamedTuple):
     """A line of a source file."""
 
     sign: str
-    place: str
+    path: str
+    line: int
 
 
 def is_installed(distribution: str) -> bool:
@@ -125,10 +130,11 @@ def _hits(top: str, most: int) -> tuple[list[Hit], int]:
             if path.stat().st_size > LARGEST:
                 continue
             text = path.read_text()
+            carried_over = OURS.search(text) and not SIGNS["imports it"].search(text)
             for sign, pattern in SIGNS.items():
-                found += [
-                    Hit(sign, f"{shown}:{text.count(chr(10), 0, each.start()) + 1}") for each in pattern.finditer(text)
-                ]
+                if sign == "calls get_redis_connection" and carried_over:
+                    continue
+                found += [Hit(sign, shown, text.count("\n", 0, each.start()) + 1) for each in pattern.finditer(text)]
     return found, read
 
 
@@ -164,8 +170,7 @@ def _of_package(top: str, owner: str, hits: Sequence[Hit]) -> Note:
     if not hits:
         return _of_metadata(owner)
     signs = [sign for sign in SIGNS if any(hit.sign == sign for hit in hits)]
-    places = _places([hit.place for hit in hits if hit.sign in signs])
-    what = f"{owner or top} {', '.join(signs)} ({places})"
+    what = f"{owner or top} {', '.join(f'{sign} ({_places(hits, sign)})' for sign in signs)}"
     advice = next((text for name, text in KNOWN.items() if owner and _spelled(owner) == _spelled(name)), "")
     if advice:
         return Note(text=f"{what}: {advice}.", docs=STAND_IN, todo="stand-in" in advice)
@@ -177,6 +182,7 @@ def _of_package(top: str, owner: str, hits: Sequence[Hit]) -> Note:
     return Note(text=f"{what}: {advice}.", docs=STAND_IN, todo=imports)
 
 
-def _places(places: Iterable[str]) -> str:
-    shown = list(dict.fromkeys(places))
+def _places(hits: Iterable[Hit], sign: str) -> str:
+    """Return where *sign* was found: the files, each with its lines."""
+    shown = [f"{path}:{line}" for path, line in sorted({(hit.path, hit.line) for hit in hits if hit.sign == sign})]
     return ", ".join(shown[:SHOWN]) + f" and {len(shown) - SHOWN} more" * (len(shown) > SHOWN)
