@@ -52,6 +52,14 @@ def test_doctor_of_a_server_that_is_away(say, closed_port=1):
 
     assert "correct the URL that was given" in said.out
     assert "LOCATION" not in said.out
+    assert said.out.casefold().count("start the server") == 1
+
+
+def test_another_command_at_a_server_that_is_away(say, closed_port=1):
+    """The URL is named here too, as what it is."""
+    said = say("get", "a", "--url", f"redis://127.0.0.1:{closed_port}")
+
+    assert said.err.endswith("Nothing listens there: start the server, or correct the URL\n")
 
 
 def test_doctor_of_a_url_has_no_alias(say):

@@ -154,6 +154,8 @@ class Call:
         """Say why the command could not be run; return the exit code for that.  *facts* are added to the JSON document."""
         raised = told(error, vars(self).get("cache")) if isinstance(error, Exception) else ""
         text = " ".join((raised or str(error)).split()) or type(error).__name__
+        if getattr(self.arguments, "url", None) or getattr(self.arguments, "place", None):
+            text = text.replace("correct LOCATION", "correct the URL")
         whole = text
         if advice := self.right_lacking(text):
             facts["advice"] = advice

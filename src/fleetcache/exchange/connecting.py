@@ -120,6 +120,11 @@ ADVICE = {
 """What to do about the operating system's reasons for no connection."""
 
 
+def without_advice(text: str) -> str:
+    """Return *text*, of an error that `explained` made, without what to do."""
+    return next((text.removesuffix(advice) for advice in ADVICE.values() if text.endswith(advice)), text)
+
+
 def explained(error: Exception, way: Way, connection: Any = None, place: Place | None = None) -> Exception:
     """Return *error*, which occurred while connecting, as one that names the address and what to do."""
     pool = way.pool

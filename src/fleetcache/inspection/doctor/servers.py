@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import date
 
 from fleetcache.errors import AccessDenied, NoSuchDatabase, UnsupportedServer
+from fleetcache.exchange.connecting import without_advice
 from fleetcache.inspection.doctor.asking import Asked, Examination
 from fleetcache.inspection.doctor.findings import Finding, Severity, finding
 from fleetcache.near.refusals import OLDEST
@@ -31,7 +32,7 @@ REFUSING = (AccessDenied, NoSuchDatabase, UnsupportedServer)
 def check_answers(examination: Examination) -> Iterator[Finding]:
     """Whether every server answers, and lets the user in."""
     for asked in examination.servers:
-        why = str(asked.trouble).removeprefix(f"{asked.address}: ")
+        why = without_advice(str(asked.trouble).removeprefix(f"{asked.address}: "))
         if isinstance(asked.trouble, REFUSING):
             advice = (
                 "Correct the user, the password or the number of the database, or give the user the right it names."
