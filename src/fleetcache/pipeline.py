@@ -27,7 +27,7 @@ from fleetcache.exchange.contract import EVERYTHING, Command, Reply, Server
 from fleetcache.exchange.runtime import AWAITING, BLOCKING, Plan
 from fleetcache.interrupts import let_pass
 from fleetcache.near.near import Copyless
-from fleetcache.twin import Twinned, blocking
+from fleetcache.twin import Twinned, blocking, carried, passable
 
 OPERATIONS = frozenset(
     (  # noqa: SIM905 - as a list literal they would fill a page
@@ -286,7 +286,8 @@ class Pipeline(Operations):
         self._collected = []
         await run.all()
         if raise_on_error and run.results.errors:
-            raise run.results.errors[min(run.results.errors)]
+            error = run.results.errors[min(run.results.errors)]
+            raise passable(error) if self._runtime.blocks else error
         return run.results
 
     execute = blocking(aexecute)
@@ -445,7 +446,7 @@ class Run:
             self.results[place] = finished.value
         except Exception as error:  # noqa: BLE001 - it is this operation's result
             let_pass(error)
-            self.results[place] = self.results.errors[place] = error
+            self.results[place] = self.results.errors[place] = carried(error)
         return None
 
     async def _ask(self, asked: dict[int, Plan], *, whole: bool = True) -> dict[int, list[list[Reply]] | Exception]:

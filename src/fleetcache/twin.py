@@ -123,6 +123,24 @@ _runners: list[Any] = []
 """Runners at rest.  A nested call, or one in another thread, takes another runner; a runner that raised is thrown away."""
 
 
+class Stopped(Exception):
+    """Carries a StopIteration that a user's function has raised through coroutines, where Python makes a RuntimeError of it."""
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def carried(error: Exception) -> Exception:
+    """Return the error that *error* carries, or *error* itself."""
+    return error.error if type(error) is Stopped else error
+
+
+def passable(error: Exception) -> Exception:
+    """Return *error* as a coroutine of the blocking face can raise it."""
+    return Stopped(error) if isinstance(error, StopIteration) else error
+
+
 def complete(operation: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that never suspends, and return its result.
 
@@ -133,12 +151,20 @@ def complete(operation: Coroutine[Any, Any, T]) -> T:
     except IndexError:
         runner = _running()
         next(runner)
-    result: T = runner.send(operation)
-    if runner.gi_yieldfrom is not None:
-        operation.close()
-        raise RuntimeError(f"{operation!r} suspended on a blocking runtime")
-    _runners.append(runner)
-    return result
+    try:
+        result: T = runner.send(operation)
+    except Stopped as stopped:
+        error = stopped.error
+    else:
+        if runner.gi_yieldfrom is not None:
+            operation.close()
+            raise RuntimeError(f"{operation!r} suspended on a blocking runtime")
+        _runners.append(runner)
+        return result
+    try:
+        raise error
+    finally:
+        del error  # it would keep this frame in a cycle
 
 
 class _Face(Generic[S, P, T]):

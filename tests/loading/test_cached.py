@@ -132,6 +132,55 @@ async def test_many_reads_together_and_calls_for_the_missing(there, of):
     assert len(made) == 3
 
 
+async def test_many_has_a_result_for_each_item(there, of):
+    """Items that share a key, as 1 and "1" in a template, share the result: each is found by itself."""
+    made = []
+    profile = cached(300, key="profile:{user_id}", cache=there)(of(counting(made)))
+
+    for _ in range(2):
+        found = await got(profile.many([1, "1", 2]))
+        assert found == {1: "1 in en, 1", "1": "1 in en, 1", 2: "2 in en, 2"}
+        assert list(found) == [1, "1", 2]
+    assert len(made) == 2
+
+    @profile.loads_many
+    @of
+    def profiles(user_ids):
+        return {user_id: f"{user_id} of many" for user_id in user_ids}
+
+    assert await got(profile.many(["3", 3])) == {"3": "3 of many", 3: "3 of many"}
+
+
+@pytest.mark.parametrize("items", [[True, 1], [5, 1, 1.0], [0.0, -0.0], [(1, 2), (True, 2)]])
+async def test_many_refuses_items_that_a_dict_cannot_tell_apart(there, of, items):
+    """True and 1 are equal, and have other results: neither stands for the other."""
+
+    def told(value):
+        return repr(value)
+
+    function = cached(300, cache=there)(told)
+    with pytest.raises(ValueError, match=r"many\(\): items \d \(\w+\) and \d \(\w+\) are equal.*their keys differ"):
+        function.many(items)
+    with pytest.raises(ValueError, match=r"get_or_set_many\(\): items 0 \(bool\) and 1 \(int\) are equal"):
+        await there.aget_or_set_many([True, 1], of(lambda keys: {key: repr(key) for key in keys}))
+    by_text = cached(300, key="{value!s:.1}", cache=there)(told)
+    assert by_text.many([1, 1.0]) == {1: "1"}
+
+
+async def test_keys_of_one_name_share_a_value(there, of):
+    """get_or_set_many returns a value for each key that was given."""
+    asked = []
+    load = of(lambda keys: asked.append(keys) or {key: f"value of {key}" for key in keys})
+
+    for _ in range(2):
+        assert await there.aget_or_set_many([1, "1", "b"], load) == {
+            1: "value of 1",
+            "1": "value of 1",
+            "b": "value of b",
+        }
+    assert asked == [[1, "b"]]
+
+
 async def test_many_with_a_loader_of_many(there, of):
     """The function that loads_many decorates gets all missing items at once; who it leaves out is missing."""
     made, asked = [], []

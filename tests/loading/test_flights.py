@@ -74,7 +74,7 @@ async def test_an_error_goes_to_all_who_joined(memory):
 
     found = [await settled(caller) for caller in callers]
 
-    assert found == [error] * TOGETHER
+    assert [(type(each), each.args) for each in found] == [(LookupError, error.args)] * TOGETHER
     assert load.calls == 1
     assert len(traceback.extract_tb(error.__traceback__)) < 25
     assert memory.whole.stats.load_errors == 1

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.exchange.wakers import TaskWaker, ThreadWaker, Waker
 from fleetcache.stats.operations import come_back, leave
+from fleetcache.twin import Stopped
 
 Plan: TypeAlias = Sequence[tuple[Server, Sequence[Command]]]
 
@@ -93,6 +94,8 @@ class Blocking(Runtime):
         away = leave()
         try:
             made = make()
+        except StopIteration as error:
+            raise Stopped(error) from None
         finally:
             come_back(away)
         if inspect.iscoroutine(made):

@@ -14,6 +14,7 @@ Its modules:
     joining       waiting for a load of this process
     leading       the leader's work: lease, load, store, publish
     flights       the loads that run in this process, which later callers join
+    errors        copies of a loader's exception, one for each caller who waited for it
     leases        the fleet's permission to load one entry
     guards        what gives up a value that is being loaded: tags, `clear`, `delete_pattern`
     load          what a loader may ask and say: `current_load`

@@ -23,7 +23,7 @@ from functools import partial, update_wrapper
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from fleetcache.loading.many import Batches, mapped
+from fleetcache.loading.many import Batches, mapped, told_apart
 from fleetcache.loading.recipes import (
     Key,
     Recipe,
@@ -117,15 +117,17 @@ class Cached(Generic[P, T]):
         cache, make = recipe.find(), partial(self._function, *args, **kwargs)
         return cache, (recipe.naming(args, kwargs), make, recipe.policy(cache), recipe.version), more
 
-    def _batch(self, items: Iterable[Any]) -> tuple[Batches, dict[str, Any], Any]:
-        """Return the cache, the items by their keys, and the options with which their results are made and kept."""
+    def _batch(self, items: Iterable[Any]) -> tuple[Batches, dict[Any, str], dict[str, Any], Any]:
+        """Return the cache, the keys of the items, an item of each key, and the options with which results are made and kept."""
         recipe, held = self._recipe, self._held
-        keyed = {recipe.naming(self._all((item,)), {}): item for item in dict.fromkeys(items)}
+        given = list(items)
+        keys = [recipe.naming(self._all((item,)), {}) for item in given]
+        placed, keyed = told_apart(f"{self.__qualname__}.many()", given, keys)
         cache, tagging = recipe.find(), recipe.tagging
         options = {"timeout": recipe.policy(cache), "version": recipe.version}
         if tagging is not None:
             options["tags"] = lambda key: tagging((*held, keyed[key]), {})
-        return cache, keyed, options
+        return cache, placed, keyed, options
 
     # --- as a method of a class, and as an object -------------------------------------------------
 
@@ -195,7 +197,7 @@ class CachedFunction(Cached[P, T]):
         Results that are kept are read together.  The others are made by one call of the function that `loads_many`
         decorated, or by one call of the function itself for each, and then stored together.
         """
-        cache, keyed, options = self._batch(items)
+        cache, placed, keyed, options = self._batch(items)
         load_many, held = self._load_many, self._held
 
         def load(keys: list[str]) -> dict[str, T]:
@@ -206,7 +208,7 @@ class CachedFunction(Cached[P, T]):
             return {key: made[keyed[key]] for key in keys if keyed[key] in made}
 
         found = cache.get_or_set_many(list(keyed), load, **options)
-        return {keyed[key]: value for key, value in found.items()}
+        return {item: found[key] for item, key in placed.items() if key in found}
 
     @overload
     def __get__(self, instance: None, owner: Any = None) -> CachedFunction[P, T]: ...
@@ -240,7 +242,7 @@ class CachedCoroutine(Cached[P, T]):
         Results that are kept are read together.  The others are made by one call of the coroutine function that
         `loads_many` decorated, or by the function itself, for one after another, and then stored together.
         """
-        cache, keyed, options = self._batch(items)
+        cache, placed, keyed, options = self._batch(items)
         load_many, held = self._load_many, self._held
 
         async def load(keys: list[str]) -> dict[str, T]:
@@ -251,7 +253,7 @@ class CachedCoroutine(Cached[P, T]):
             return {key: made[keyed[key]] for key in keys if keyed[key] in made}
 
         found = await cache.aget_or_set_many(list(keyed), load, **options)
-        return {keyed[key]: value for key, value in found.items()}
+        return {item: found[key] for item, key in placed.items() if key in found}
 
     amany = many
 

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from weakref import WeakValueDictionary
 
 from fleetcache.exchange.wakers import Waker, running_loop
 from fleetcache.forks import Guard, in_children
+from fleetcache.loading.errors import copied
 from fleetcache.policy import LEASE, PATIENCE, Policy
 from fleetcache.stats.figures import Figures
 
@@ -67,10 +68,21 @@ class Failed:
 
     error: Exception
     traceback: TracebackType | None
+    copy: Exception | None
+    """A copy as the error was then: whoever gets the error itself may add notes to it, for example."""
 
-    def again(self) -> Exception:
-        """Return the error with the traceback that it had, to be raised: each raise would add to it."""
-        return self.error.with_traceback(self.traceback)
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """Return the outcome of a load that has failed with *error*."""
+        return cls(error, error.__traceback__, copied(error))
+
+    def again(self, *, own: bool) -> Exception:
+        """Return the error for one caller: itself for the leader, a copy for anybody else if one can be made.
+
+        It has the traceback that it had, since each raise adds to it.
+        """
+        another = None if own or self.copy is None else copied(self.copy)
+        return (another or self.error).with_traceback(self.traceback)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

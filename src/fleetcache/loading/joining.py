@@ -21,6 +21,7 @@ from fleetcache.loading.leases import UNKNOWN
 from fleetcache.loading.wishes import Wish
 from fleetcache.marks import MISSING
 from fleetcache.near.reads import SCALARS
+from fleetcache.twin import passable
 
 
 class Joining(Leading):
@@ -136,7 +137,7 @@ class Joining(Leading):
             case Failed() if not own and self._is_older(flight, wish):
                 return MISSING
             case Failed():
-                return self._spared(wish, outcome.again())
+                return self._spared(wish, outcome.again(own=own))
             case Gone(error) if own and isinstance(error, TROUBLE):
                 return self._spared(wish, error)
             case Gone(error) if own and error is not None:
@@ -166,7 +167,7 @@ class Joining(Leading):
         """Return the old value if the caller takes it in place of *error*; else raise that."""
         value = wish.spare
         if value is MISSING:
-            raise error
+            raise passable(error) if self._runtime.blocks else error
         self.stats.stale_served += 1
         self._count(wish, "stale")
         return value

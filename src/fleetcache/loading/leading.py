@@ -33,7 +33,7 @@ from fleetcache.loading.renewing import quietly
 from fleetcache.loading.wishes import Wish
 from fleetcache.marks import MISSING, Timeout
 from fleetcache.policy import Decision, Policy
-from fleetcache.twin import complete
+from fleetcache.twin import carried, complete
 
 log = logging.getLogger("fleetcache.loading")
 
@@ -116,8 +116,8 @@ class Leading(Leases):
             self._count_load((wish,), monotonic() - began, failed=True)
             await self._let_go(flight, wish, wish.policy.retry_after)
             if flight.renews:
-                self._say_not_renewed(wish, error)
-            return Failed(error, error.__traceback__)
+                self._say_not_renewed(wish, carried(error))
+            return Failed.of(carried(error))
         finally:
             CURRENT.set(load.outer)
         if load.skipped or (life is not None and life <= 0):
@@ -210,7 +210,7 @@ class Leading(Leases):
         error = LoadFailed(
             f"{self._masked(wish.name)}: a load failed a moment ago, and is not tried again for {left:.1f} s", left
         )
-        return Failed(error, None)
+        return Failed.of(error)
 
     # --- storing ----------------------------------------------------------------------------------
 

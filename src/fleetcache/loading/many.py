@@ -32,7 +32,7 @@ from fleetcache.reading import Found
 from fleetcache.tagging import checked
 from fleetcache.twin import blocking, complete
 
-__all__ = ["Batches", "TagsOf", "mapped"]
+__all__ = ["Batches", "TagsOf", "mapped", "told_apart"]
 
 T = TypeVar("T")
 
@@ -88,7 +88,8 @@ class Batches(LeadingMany, Loading):
             return await self._simply_many(keys, load_many, lasting, version, tags, refresh=refresh)
         if not keys:
             return {}
-        began, named = monotonic(), dict(zip(self._names(keys, version), keys, strict=True))
+        began, names = monotonic(), self._names(keys, version)
+        placed, named = told_apart("get_or_set_many()", keys, names)
         copies = self.near.copies_of(list(named)) if tags and self.near is not None and not refresh else {}
         looked: dict[str, Found] = {}
         if refresh:
@@ -98,13 +99,13 @@ class Batches(LeadingMany, Loading):
             found = self._opened_all(await self._read_until(began + limit, named, looked))
         else:
             found = self._opened_all(await self._read_many(named, looked=looked))
-        if len(found) == len(named) and not looked and not tags:
+        if len(found) == len(named) == len(placed) and not looked and not tags:
             return found
         batch = Batch(load_many, self._policy_of(timeout, policy), version, began, found)
         self._wish_all(batch, named, looked, tags, copies, refresh=refresh)
         if batch.wishes or batch.renewals:
             await self._fulfil_all(batch)
-        return {key: batch.found[key] for key in named.values() if key in batch.found}
+        return {key: batch.found[named[name]] for key, name in placed.items() if named[name] in batch.found}
 
     get_or_set_many = blocking(aget_or_set_many)
 
@@ -377,6 +378,24 @@ class Batches(LeadingMany, Loading):
                 self._start_all(led, batch)
         finally:
             self._close_unled(led)
+
+
+def told_apart(where: str, items: Sequence[Any], names: Sequence[Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """Return the name of each item, and the first item of each name; raise ValueError if a dict cannot hold the results.
+
+    True and 1 are equal, so that a dict has one place for both, but they have names of their own.
+    """
+    placed: dict[Any, Any] = {}
+    named: dict[Any, Any] = {}
+    for place, (item, name) in enumerate(zip(items, names, strict=True)):
+        if placed.setdefault(item, name) != name:
+            other = next(at for at, each in enumerate(items) if each == item)
+            raise ValueError(
+                f"{where}: items {other} ({type(items[other]).__name__}) and {place} ({type(item).__name__}) are equal, so "
+                f"that a dict cannot hold the results of both, but their keys differ: ask for them one after another"
+            )
+        named.setdefault(name, item)
+    return placed, named
 
 
 def _says_so(body: Mapping[str, Any]) -> Any:

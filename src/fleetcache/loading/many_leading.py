@@ -26,7 +26,7 @@ from fleetcache.loading.many_leases import Claim, Filling, LeasesOfMany
 from fleetcache.loading.renewing import quietly
 from fleetcache.loading.wishes import Wish
 from fleetcache.policy import Policy
-from fleetcache.twin import complete
+from fleetcache.twin import carried, complete
 
 LoadMany: TypeAlias = Callable[[list[Any]], Any]
 
@@ -231,9 +231,10 @@ class LeadingMany(LeasesOfMany, Joining):
         self.stats.load_errors += 1
         await self._let_all_go(granted, batch.policy.retry_after)
         if all(trip.flight.renews for trip in granted):
-            self._say_not_renewed(granted[0].wish, error)
+            self._say_not_renewed(granted[0].wish, carried(error))
+        outcome = Failed.of(carried(error))
         for trip in granted:
-            self._flights.close(trip.flight, Failed(error, error.__traceback__))
+            self._flights.close(trip.flight, outcome)
 
     # --- storing ----------------------------------------------------------------------------------
 
