@@ -179,6 +179,10 @@ async def test_keys_of_one_name_share_a_value(there, of):
             "b": "value of b",
         }
     assert asked == [[1, "b"]]
+    pipe = there.pipeline().get_or_set_many([2, "2", 2], lambda keys: {key: key for key in keys})
+    assert pipe.execute() == [{2: 2, "2": 2}]
+    with pytest.raises(ValueError, match="items 0 [(]bool[)] and 1 [(]int[)] are equal"):
+        there.pipeline().get_or_set_many([True, 1], lambda keys: {key: key for key in keys}).execute()
 
 
 async def test_many_with_a_loader_of_many(there, of):

@@ -121,7 +121,8 @@ class Batches(LeadingMany, Loading):
     ) -> dict[Any, Any]:
         """Read, load and store, without flights and leases: in a pipeline, or for a client with operations of its own."""
         await self._runtime.alone()
-        keys = list(dict.fromkeys(keys))
+        placed, named = told_apart("get_or_set_many()", keys, self._names(keys, version))
+        keys = list(named.values())
         found = {} if refresh else await self.aget_many(keys, version)
         missing = [key for key in keys if key not in found]
         if missing:
@@ -137,7 +138,7 @@ class Batches(LeadingMany, Loading):
                 tagged: dict[str, Any] = {"tags": tags} if tags else {}
                 await self.aset_many(new, timeout, version, **tagged)
             found |= new
-        return {key: found[key] for key in keys if key in found}
+        return {key: found[named[name]] for key, name in placed.items() if named[name] in found}
 
     async def _read_until(self, until: float, named: Mapping[str, Any], looked: dict[str, Found]) -> dict[Any, Any]:
         """Return the values that are there; raise TimeoutError if they are not read until that moment."""
@@ -385,8 +386,10 @@ def told_apart(where: str, items: Sequence[Any], names: Sequence[Any]) -> tuple[
 
     True and 1 are equal, so that a dict has one place for both, but they have names of their own.
     """
-    placed: dict[Any, Any] = {}
-    named: dict[Any, Any] = {}
+    placed, named = dict(zip(items, names, strict=True)), dict(zip(names, items, strict=True))
+    if len(placed) == len(named) == len(items):
+        return placed, named
+    placed, named = {}, {}
     for place, (item, name) in enumerate(zip(items, names, strict=True)):
         if placed.setdefault(item, name) != name:
             other = next(at for at, each in enumerate(items) if each == item)
