@@ -56,6 +56,18 @@ def test_the_sum_everywhere(say, anywhere):
     assert found["missing"] == []
 
 
+def test_what_a_process_published_moves_no_cursor(say, site):
+    """Whoever may write to the server could publish anything."""
+    evil = "\x1b]0;evil\x07\nadded"
+    source = Source(site.cache, snapshot(groups={evil: group(near=1)}))
+    source.figures |= {"near": {**source.figures["near"], "state": evil, "why": evil}, "errors": {evil: 1}}
+    publisher(source).publish()
+
+    for by in ("group", "worker", "command"):
+        said = say(*site.run("stats", "--by", by))
+        assert "\x1b" not in said.out and "\nadded" not in said.out
+
+
 def test_the_shape(say, site):
     """The names in the document are a promise."""
     publish(site)

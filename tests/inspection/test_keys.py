@@ -10,6 +10,7 @@ from tests.caches import own_prefix
 from fleetcache import Cache
 from fleetcache.caches import CacheHandler
 from fleetcache.inspection import keys
+from fleetcache.inspection.names import belongs
 from fleetcache.keys import CacheKey
 
 
@@ -173,3 +174,21 @@ def test_masked_keys_are_told_apart():
     assert keys.masked_key("users:1:name").startswith("users:…")
     assert keys.masked_key("users:1:name") != keys.masked_key("users:2:name")
     assert "secret" not in keys.masked_key("secret")
+
+
+@pytest.mark.parametrize(
+    ("key", "ours"),
+    [
+        ("fleetcache:lease:{:1:a}", True),
+        ("fleetcache:lease:{tag}:1:{tag}a", True),
+        ("fleetcache:worker:{0}::host:1:a", True),
+        ("fleetcache:lease:{bank:1:customer}", False),
+        ("fleetcache:lease:{tag}bank:1:{tag}a", False),
+        ("fleetcache:worker:{0}:bank:host:1:a", False),
+        ("fleetcache:history:{5}:bank", False),
+        ("fleetcache:epoch:bank", False),
+    ],
+)
+def test_a_cache_without_a_prefix_has_its_own_names(key, ours):
+    """It shares a database with the caches of others, whose leases and workers are not its own."""
+    assert belongs(Cache("memory://prefixless"), key.encode()) is ours

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 import weakref
 from collections import defaultdict
 from types import SimpleNamespace
@@ -444,6 +445,16 @@ def test_a_client_with_tags_gets_tags(port):
 
     wanted = "cache.name:shop,cache.request.type:hit,cache.level:server,cache.group:users"
     assert f"fleetcache.requests:3|c|#{wanted}" in lines
+
+
+def test_a_tag_ends_where_its_group_does():
+    """A group is a part of a key, which may hold what separates tags, and metrics."""
+    sent = []
+    client = types.SimpleNamespace(increment=lambda name, value, tags: sent.append(tags), gauge=lambda *args, **more: None)
+
+    statsd.tagged(client)("requests", "c", 1, {"cache.group": "evil|c\ninjected:1|c,x"})
+
+    assert sent == [["cache.group:evil_c_injected:1_c_x"]]
 
 
 def test_a_client_that_raises_loses_nothing(used, caplog, monkeypatch):

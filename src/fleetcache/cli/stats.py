@@ -184,10 +184,10 @@ def _saved(sums: Mapping[str, Any]) -> str:
 def _state(call: Call, totals: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the rows about errors, near caches and servers."""
     errors: Mapping[str, float] = totals.get("errors") or {}
-    listed = ", ".join(f"{count(n)} {name}" for name, n in sorted(errors.items(), key=lambda pair: -pair[1]))
+    listed = ", ".join(f"{count(n)} {visible(name)}" for name, n in sorted(errors.items(), key=lambda pair: -pair[1]))
     rows = [("errors", call.painted(listed, good=False) if listed else "0")]
     near = totals.get("near") or {}
-    states = ", ".join(f"{count(n)} {state}" for state, n in (near.get("states") or {}).items())
+    states = ", ".join(f"{count(n)} {visible(state)}" for state, n in (near.get("states") or {}).items())
     rows += [("near caches", states)] if states else []
     if near.get("why") and near.get("state") != "off":
         rows.append(("", visible(str(near["why"]))))
@@ -198,7 +198,7 @@ def _state(call: Call, totals: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     rows += [("servers away", call.painted(", ".join(away), good=False))] if away else []
     if advice := totals.get("advice"):
-        rows.append(("near size", advice["text"]))
+        rows.append(("near size", visible(str(advice["text"]))))
     if audit := totals.get("audit"):
         rows.append(
             ("audit", f"{count(audit.get('compared', 0))} compared, {count(audit.get('violations', 0))} violations")

@@ -26,6 +26,12 @@ LIBRARY = re.compile(rb"fleetcache:(?:(?:lease|token|epoch|gone|workers?|history
 """How the library's own names begin, except those of tags and canaries, which begin like entries."""
 
 
+PREFIXLESS = re.compile(
+    rb"fleetcache:(?:lease:\{(?:|[^}]*\}):|epoch:\Z|gone:\{fleetcache:epoch:\}|(?:workers|history):\{\d+\}:\Z|worker:\{\d+\}::|token)"
+)
+"""How the library's own names for a cache without a prefix begin."""
+
+
 class Versions(Enum):
     """Stands for a version."""
 
@@ -161,6 +167,8 @@ def belongs(cache: Cache, name: bytes) -> bool:
     """Whether *name* may be one of the entries of *cache*, or one that the library keeps for them; others are not its own."""
     prefix = cache.key_prefix.encode()
     if LIBRARY.match(name) is not None:
+        if not prefix and cache._namer is default_key_function:
+            return PREFIXLESS.match(name) is not None
         return re.search(rb"(?<![\w-])%s(?![\w-])" % re.escape(prefix), name) is not None
     if cache._namer is default_key_function:
         return name.startswith(prefix + b":") and b":" in name[len(prefix) + 1 :]

@@ -6,6 +6,7 @@ the last push: a StatsD client would need each single time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeAlias
@@ -32,7 +33,7 @@ def tagged(client: Any) -> Send:
     """Return a function that sends by *client*, one with tags, such as DogStatsD: ``increment`` and ``gauge``."""
 
     def send(name: str, kind: str, value: float, tags: Tags) -> None:
-        listed = [f"{tag}:{text}" for tag, text in tags.items()]
+        listed = [f"{tag}:{_tag(text)}" for tag, text in tags.items()]
         (client.increment if kind == "c" else client.gauge)(name, value, tags=listed)
 
     return send
@@ -161,6 +162,11 @@ def _since(now: Latency, before: Latency | None) -> Latency | None:
     if before is not None:
         found.counts = [max(new - old, 0) for new, old in zip(now.counts, before.counts, strict=True)]
     return found if found.count else None
+
+
+def _tag(text: str) -> str:
+    """Return *text* without what ends a tag, or a whole metric: groups are parts of keys, which may hold anything."""
+    return re.sub(r"[|,\x00-\x20\x7f]+", "_", text)
 
 
 def _word(text: str) -> str:

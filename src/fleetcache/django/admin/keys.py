@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -176,8 +177,9 @@ class Keys(Erasing):
         seconds: float | None = None
         if not request.POST.get("ever"):
             text = request.POST.get("seconds", "").strip()
-            if not text.isascii() or not text.isdigit() or not 0 < int(text[:12]) <= LONGEST_LIFE:
-                self.tell(request, "A lifetime is a whole number of seconds, above 0.", level="error")
+            if not re.fullmatch("[0-9]{1,10}", text) or not 0 < int(text) <= LONGEST_LIFE:
+                most = f"A lifetime is a whole number of seconds, from 1 to {LONGEST_LIFE}, which is a hundred years."
+                self.tell(request, most, level="error")
                 return again
             seconds = int(text)
         if self._changed(request, cache, name, lambda digest: keys.set_ttl(cache, name, seconds, digest=digest)):
