@@ -68,6 +68,14 @@ def test_what_a_process_published_moves_no_cursor(say, site):
         assert "\x1b" not in said.out and "\nadded" not in said.out
 
 
+@pytest.mark.parametrize("command", [["stats"], ["stats", "--since", "1h"], ["top", "--once"]], ids=" ".join)
+def test_a_server_that_is_away(say, command):
+    """A script can tell an outage from a wrong use."""
+    found = say(*command, "--url", "redis://127.0.0.1:1/0", "--json")
+
+    assert (found.code, found.document["kind"], found.document["away"]) == (2, "NeverSent", True)
+
+
 def test_the_shape(say, site):
     """The names in the document are a promise."""
     publish(site)

@@ -14,7 +14,7 @@ from fleetcache.cache import Cache
 from fleetcache.cli.listing import Listing
 from fleetcache.cli.progress import Progress
 from fleetcache.cli.showing import as_json, visible
-from fleetcache.errors import is_outage
+from fleetcache.errors import UnreadableValue, is_outage
 from fleetcache.inspection.advice import Commands, right_lacking
 from fleetcache.inspection.blame import told
 from fleetcache.inspection.names import meant, shown
@@ -150,10 +150,12 @@ class Call:
         if servers and not self.json:
             self.note(f"fleetcache: not complete: no answer from {', '.join(map(visible, servers))}")
 
-    def complain(self, error: Exception | str, **facts: Any) -> int:
-        """Say why the command could not be run; return the exit code for that.  *facts* are added to the JSON document."""
-        raised = told(error, vars(self).get("cache")) if isinstance(error, Exception) else ""
-        text = " ".join((raised or str(error)).split()) or type(error).__name__
+    def complain(self, error: Exception, text: str = "", **facts: Any) -> int:
+        """Say why the command could not be run: *text*, or that of *error*; return the exit code for that.
+
+        *facts* are added to the JSON document.
+        """
+        text = " ".join((text or told(error, vars(self).get("cache")) or str(error)).split()) or type(error).__name__
         if getattr(self.arguments, "url", None) or getattr(self.arguments, "place", None):
             text = text.replace("correct LOCATION", "correct the URL")
         whole = text
@@ -161,9 +163,7 @@ class Call:
             facts["advice"] = advice
             whole = f"{text.rstrip('.')}. {advice}"
         if self.json:
-            kind = type(error).__name__ if isinstance(error, Exception) else "WrongUse"
-            away = isinstance(error, Exception) and is_outage(error)
-            document = {**facts, "error": text, "kind": kind, "away": away}
+            document = {**facts, "error": text, "kind": type(error).__name__, "away": is_outage(error)}
             if self.listing is not None and self.listing.number:
                 self.listing.end(document)
             else:
@@ -171,6 +171,10 @@ class Call:
         else:
             self.note(f"fleetcache: {visible(whole)}")
         return UNREACHABLE
+
+    def unread(self, missing: Iterable[str], error: Exception | None) -> int:
+        """Say that nothing could be read: *missing* has the reasons, of which the first is a server's *error*, if one is."""
+        return self.complain(error or UnreadableValue("nothing could be read"), "; ".join(dict.fromkeys(missing)))
 
     def right_lacking(self, refusals: str) -> str:
         """Return which right the servers' *refusals* ask for, "" if they ask for none."""

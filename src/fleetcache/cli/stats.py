@@ -55,16 +55,16 @@ def run(call: Call) -> int:
         return _since(call)
     fleet = gather(call.cache)
     if not fleet.workers:
-        return _nobody(call, fleet.missing)
+        return _nobody(call, fleet.missing, fleet.error)
     call.answer(document(call, fleet), shown(call, fleet))
     _say_missing(call, fleet.missing)
     return FINE
 
 
-def _nobody(call: Call, missing: Sequence[str]) -> int:
+def _nobody(call: Call, missing: Sequence[str], error: Exception | None) -> int:
     """Say that nothing was found, or that no server could be asked."""
     if missing:
-        return call.complain("; ".join(dict.fromkeys(missing)))
+        return call.unread(missing, error)
     if call.json:
         call.answer({"workers": [], "groups": {}, "commands": {}, "missing": []}, "")
     else:
@@ -304,7 +304,7 @@ def _since(call: Call) -> int:
     missing = list(dict.fromkeys(period.missing for period in periods if period.missing))
     known = [period for period in periods if period.groups or period.errors]
     if not known:
-        return _nobody(call, missing)
+        return _nobody(call, missing, next((period.error for period in periods if period.error), None))
     groups: dict[str, dict[str, float]] = {}
     for period in known:
         for name, figures in period.groups.items():

@@ -77,7 +77,7 @@ def _once(call: Call, rates: Rates) -> int:
     fleet = gather(call.cache)
     if not fleet.workers:
         if fleet.missing:
-            return call.complain("; ".join(dict.fromkeys(fleet.missing)))
+            return call.unread(fleet.missing, fleet.error)
         if not call.json:
             call.note(f"fleetcache: {NOBODY}")
     pace = rates.pace(fleet)

@@ -85,6 +85,22 @@ class Fleet:
     """What could not be read, in words; empty if nothing is missing."""
     at: float
     """When it was read: seconds since 1970."""
+    error: Exception | None = None
+    """The first error of a server that kept something from being read."""
+
+
+@dataclass
+class Lost:
+    """What could not be read."""
+
+    texts: list[str] = field(default_factory=list)
+    error: Exception | None = None
+
+    def note(self, text: str, reply: Any = None) -> None:
+        """Add *text*; *reply* is what a server replied instead."""
+        self.texts.append(text)
+        if self.error is None and isinstance(reply, Exception):
+            self.error = reply
 
 
 def gather(cache: Any, *, live: bool = True) -> Fleet:
@@ -102,22 +118,22 @@ async def agather(cache: Any, *, live: bool = True) -> Fleet:
 
 
 async def _gather(cache: Any, live: bool) -> Fleet:
-    missing: list[str] = []
+    lost = Lost()
     prefix = cache.settings.key_prefix
     found: list[Worker] = []
-    parts = await _parts(cache, prefix, missing)
+    parts = await _parts(cache, prefix, lost)
     listed = sum(len(names) for names, _ in parts.values())
     left = MOST
     for part, (names, server) in parts.items():
         quota = min(left, len(names) if listed <= MOST else MOST * len(names) // listed + 1)
-        found += await _workers(cache, part, server, names[:quota], missing)
+        found += await _workers(cache, part, server, names[:quota], lost)
         left -= quota
     if listed > MOST:
-        missing.append(f"{listed - MOST} or more of {listed} processes: at most {MOST} are read")
+        lost.note(f"{listed - MOST} or more of {listed} processes: at most {MOST} are read")
     workers = _with_own(cache, found) if live else found
     workers.sort(key=lambda worker: (worker.host, worker.pid, worker.name))
     totals = _totals(workers)
-    return Fleet(workers=workers, totals=totals, missing=missing, at=time.time())
+    return Fleet(workers=workers, totals=totals, missing=lost.texts, at=time.time(), error=lost.error)
 
 
 def _totals(workers: Sequence[Worker]) -> dict[str, Any]:
@@ -128,7 +144,7 @@ def _totals(workers: Sequence[Worker]) -> dict[str, Any]:
         return figures.total(worker.snapshot for worker in workers)
 
 
-async def _parts(cache: Any, prefix: str, missing: list[str]) -> dict[int, tuple[list[bytes], Server]]:
+async def _parts(cache: Any, prefix: str, lost: Lost) -> dict[int, tuple[list[bytes], Server]]:
     """Return the names of the entries in each part, those that expire last first, and the server that holds them."""
     homes: dict[Server, list[int]] = {}
     for part in range(places.PARTS):
@@ -136,16 +152,14 @@ async def _parts(cache: Any, prefix: str, missing: list[str]) -> dict[int, tuple
     found: dict[int, tuple[list[bytes], Server]] = {}
     for server, parts in homes.items():
         commands: list[Command] = [(places.MEMBERS, places.list_name(part, prefix), 0, MOST - 1) for part in parts]
-        failed: dict[str, list[int]] = {}
+        failed: dict[str, tuple[list[int], Any]] = {}
         for part, reply in zip(parts, await _replies(cache, server, commands), strict=True):
             if isinstance(reply, list):
                 found[part] = [name for name in reply if isinstance(name, bytes)], server
             else:
-                failed.setdefault(_why(reply), []).append(part + 1)
-        missing += [
-            f"the processes in {_named(numbers)}, on {places.named_once(server.address, why)}"
-            for why, numbers in failed.items()
-        ]
+                failed.setdefault(_why(reply), ([], reply))[0].append(part + 1)
+        for why, (numbers, reply) in failed.items():
+            lost.note(f"the processes in {_named(numbers)}, on {places.named_once(server.address, why)}", reply)
     return found
 
 
@@ -156,16 +170,15 @@ def _named(numbers: Sequence[int]) -> str:
     return f"part{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))} of {places.PARTS}"
 
 
-async def _workers(cache: Any, part: int, server: Server, names: Sequence[bytes], missing: list[str]) -> list[Worker]:
+async def _workers(cache: Any, part: int, server: Server, names: Sequence[bytes], lost: Lost) -> list[Worker]:
     found: list[Worker] = []
     for begin in range(0, len(names), PAGE):
         page = names[begin : begin + PAGE]
         (reply,) = await _replies(cache, server, [(places.READ, *page)])
         if not isinstance(reply, list) or len(reply) != len(page):
             where = f"part {part + 1} of {places.PARTS}"
-            missing.append(
-                f"{len(names) - begin} processes in {where}, on {places.named_once(server.address, _why(reply))}"
-            )
+            why = places.named_once(server.address, _why(reply))
+            lost.note(f"{len(names) - begin} processes in {where}, on {why}", reply)
             break
         for name, data in zip(page, reply, strict=True):
             if data is None:
@@ -174,8 +187,8 @@ async def _workers(cache: Any, part: int, server: Server, names: Sequence[bytes]
             try:
                 found.append(_worker(text, entries.unpacked(data)))
             except SPOILT as error:
-                why = f"it has no {error}" if isinstance(error, KeyError) else error
-                missing.append(f"the entry {text[:LONGEST]}, which cannot be read: {str(why)[:LONGEST]}")
+                spoilt = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+                lost.note(f"the entry {text[:LONGEST]}, which cannot be read: {spoilt[:LONGEST]}")
     return found
 
 

@@ -47,6 +47,8 @@ class Period:
     """Exchanges with servers that failed."""
     missing: str = ""
     """Why it could not be read; then it has no figures."""
+    error: Exception | None = None
+    """The server's error, if that is why."""
 
     def sum(self, figure: str) -> float:
         """Return *figure* of all groups."""
@@ -123,7 +125,7 @@ async def _page(cache: Any, server: Server, numbers: list[int]) -> dict[int, Per
 def _period(server: Server, number: int, reply: Any) -> Period:
     at = number * places.PERIOD
     if isinstance(reply, Exception):
-        return Period(at=at, missing=places.named_once(server.address, str(reply)))
+        return Period(at=at, missing=places.named_once(server.address, str(reply)), error=reply)
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=False)
     groups: dict[str, dict[str, float]] = {}
     errors = 0
