@@ -250,7 +250,7 @@ class Core(Naming):
             if type(shown) not in glimpse[0].answers:
                 self._check_reply(shown, glimpse)
         except TROUBLE as error:
-            return self._instead(error, instead, (command,)), None
+            return self._instead(error, instead, (command,), commands), None
         finally:
             if near is not None:
                 near.wrote((command[1],))  # as in `ask`
@@ -418,11 +418,16 @@ class Core(Naming):
             server = None
         return explained(reply, asked, server)
 
-    def _instead(self, error: Exception, instead: Any, commands: Iterable[Command]) -> Any:
-        """Return *instead*, the result of *commands*, if *error* may be ignored; else raise *error*."""
+    def _instead(
+        self, error: Exception, instead: Any, commands: Iterable[Command], sent: Sequence[Command] | None = None
+    ) -> Any:
+        """Return *instead*, the result of *commands*, if *error* may be ignored; else raise *error*.
+
+        *sent* are all that were sent with them, if others were.
+        """
         if self.tally is not None:
             commands = list(commands)
-            self.tally.failed(error, commands)
+            self.tally.failed(error, commands if sent is None else sent)
         return self._failsafe.instead(error, instead, partial(self._keys_in, commands))
 
     def _keys_in(self, commands: Iterable[Command]) -> Iterator[str | None]:
@@ -487,7 +492,7 @@ class Core(Naming):
             if type(replies[0]) is not int:
                 self._check_all(replies[:-1], commands)
         except TROUBLE as error:
-            return self._instead(error, instead, (command,))
+            return self._instead(error, instead, (command,), commands)
         finally:
             if near is not None:
                 near.wrote(names)

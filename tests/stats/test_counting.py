@@ -701,6 +701,17 @@ async def test_cancelled_reads(valkey: Any):
     assert figures(cache) == {"writes": 1}
 
 
+@pytest.mark.parametrize("operation", ["delete", "has_key", "touch", "ttl", "set"])
+def test_each_command_of_an_exchange_without_replies_is_an_error(operation):
+    """Also those that the library sends beside what the caller asked for."""
+    cache = Cache("redis://127.0.0.1:1/0", {"KEY_PREFIX": operation, "OPTIONS": {"IGNORE_EXCEPTIONS": True}})
+
+    getattr(cache, operation)("a", *([1, 5] if operation == "set" else []))
+
+    commands = cache.snapshot()["commands"].values()
+    assert sum(command["calls"] for command in commands) == sum(command["errors"] for command in commands) > 1
+
+
 def test_errors_name_their_class():
     """Errors of the network have the names of fleetcache's classes; a read that raises is not counted."""
     cache = Cache("redis://127.0.0.1:2", params({}))
