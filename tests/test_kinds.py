@@ -32,7 +32,7 @@ from fleetcache.client import HerdClient, SentinelClient
 from fleetcache.codec import compressors, serializers
 from fleetcache.django.checks import check_caches
 from fleetcache.errors import InvalidTimeout
-from fleetcache.kinds import COMPRESSORS, SERIALIZERS
+from fleetcache.kinds import COMPRESSORS, SERIALIZERS, imported
 from fleetcache.settings import NearOptions, Options, Settings, from_url, read_setting, spellings
 from fleetcache.sharing import frozen
 from fleetcache.signatures import defaults
@@ -660,3 +660,14 @@ def test_no_option_is_read_in_vain():
     code = "".join(path.read_text() for path in package.rglob("*.py") if path.name != "settings.py")
 
     assert [each.name for each in fields(Options) if not re.search(rf"\.{each.name}\b", code)] == []
+
+
+def test_a_right_path_whose_module_fails_is_not_suggested_again(monkeypatch):
+    """The reason is the module's, and stands in the message."""
+    monkeypatch.setitem(sys.modules, "fleetcache.client", None)
+
+    with pytest.raises(SettingsError) as raised:
+        imported("django_redis.client.DefaultClient")
+
+    assert "Did you mean" not in str(raised.value)
+    assert "import of fleetcache.client halted" in str(raised.value)

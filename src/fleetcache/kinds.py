@@ -72,9 +72,9 @@ PATHS = {
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the question "Did you mean …?" with the name among *known* that is most like *name*; "" if none is like it."""
+    """Return the question "Did you mean …?" with the name among *known* that is most like *name*; "" if none is like it, or one is it."""
     first = {other.lower(): other for other in reversed([*known])}
-    close = difflib.get_close_matches(name.lower(), first, 1)
+    close = [] if name in first.values() else difflib.get_close_matches(name.lower(), first, 1)
     return f" Did you mean {first[close[0]]!r}?" if close else ""
 
 

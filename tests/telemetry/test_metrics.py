@@ -450,7 +450,9 @@ def test_a_client_with_tags_gets_tags(port):
 def test_a_tag_ends_where_its_group_does():
     """A group is a part of a key, which may hold what separates tags, and metrics."""
     sent = []
-    client = types.SimpleNamespace(increment=lambda name, value, tags: sent.append(tags), gauge=lambda *args, **more: None)
+    client = types.SimpleNamespace(
+        increment=lambda name, value, tags: sent.append(tags), gauge=lambda *args, **more: None
+    )
 
     statsd.tagged(client)("requests", "c", 1, {"cache.group": "evil|c\ninjected:1|c,x"})
 
