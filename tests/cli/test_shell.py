@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from tests.cli.conftest import SECRET, environment, unused_port
@@ -517,3 +518,14 @@ def test_an_outage_of_code_of_the_site_is_logged(shell, tmp_path):
 
     assert ran.returncode == 0
     assert "lost: " in ran.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]], ids=str)
+def test_a_full_disk(more):
+    """It is said on the error stream, in one line, and by the exit code."""
+    command = [sys.executable, "-m", "fleetcache", "docs", *more]
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert ran.returncode == 2
+    assert ran.stderr == "fleetcache: the output cannot be written: [Errno 28] No space left on device\n"

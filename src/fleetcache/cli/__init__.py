@@ -52,7 +52,7 @@ from typing import TextIO
 
 from redis.exceptions import RedisError
 
-from fleetcache.cli.calls import FINDING, FINE, INTERRUPTED, UNREACHABLE, Call, Enough, WrongUse
+from fleetcache.cli.calls import FINDING, FINE, INTERRUPTED, UNREACHABLE, Call, Enough, Unwritable, WrongUse
 from fleetcache.cli.parsing import Parser, Table, own_version, refuse
 from fleetcache.errors import FleetcacheError
 from fleetcache.inspection.blame import told
@@ -118,6 +118,10 @@ def run(arguments: argparse.Namespace, out: TextIO | None = None, err: TextIO | 
     except Enough:  # the reader of a pipe has gone, as `head` does
         _forget(call.out)
         return FINE
+    except Unwritable as error:
+        _forget(call.out)
+        call.note(f"fleetcache: the output cannot be written: {error}")
+        return UNREACHABLE
     except (WrongUse, FleetcacheError, RedisError, OSError, UnicodeError) as error:  # a name may be no text
         return call.complain(error)
     except Exception as error:

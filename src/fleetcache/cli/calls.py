@@ -33,6 +33,10 @@ class Enough(Exception):
     """Nobody reads the output any more."""
 
 
+class Unwritable(Exception):
+    """What the command found cannot be written, as to a full disk."""
+
+
 class Nowhere(io.StringIO):
     """A stream that forgets what is written to it."""
 
@@ -120,6 +124,8 @@ class Call:
             self.out.write(text.encode(encoding, "backslashreplace").decode(encoding))
         except BrokenPipeError:
             raise Enough from None
+        except OSError as error:
+            raise Unwritable(str(error)) from error
 
     def write_bytes(self, data: bytes) -> None:
         """Write *data* as they are; raise `Enough` if nobody reads them."""
@@ -133,6 +139,8 @@ class Call:
             stream.flush()
         except BrokenPipeError:
             raise Enough from None
+        except OSError as error:
+            raise Unwritable(str(error)) from error
 
     def flush(self) -> None:
         """Send what was written; raise `Enough` if nobody reads it."""
@@ -140,6 +148,8 @@ class Call:
             self.out.flush()
         except BrokenPipeError:
             raise Enough from None
+        except OSError as error:
+            raise Unwritable(str(error)) from error
 
     def note(self, text: str) -> None:
         """Write a line for people, beside the output."""
