@@ -205,9 +205,9 @@ def page() -> str:
         "it holds. Write characters with a meaning in URLs as `%xx` in user names and passwords.\n",
         _table(("scheme", "meaning"), ((f"`{scheme}://`", SCHEME_NOTES[scheme]) for scheme in SCHEMES)),
         "## Options\n",
-        'If there are two names, the second is Django\'s. If the option is absent, the Django setting under "stands in" is used.\n',
+        "If there are two names, the second is Django's.\n",
         _table(
-            ("name", "default", "stands in", "meaning"),
+            ("name", "default", "meaning"),
             (_option(option) for option in fields(Options) if spellings(option)),
         ),
         "`MAX_ENTRIES` and `CULL_FREQUENCY`, Django's options for caches that must be culled, are accepted and have no effect:\n"
@@ -246,7 +246,8 @@ def _setting(setting: Field[Any]) -> tuple[str, ...]:
 
 def _option(option: Field[Any]) -> tuple[str, ...]:
     stands_in = option.metadata["setting"]
-    return _code(*spellings(option)), _default(option), stands_in and _code(stands_in), meaning(Options, option)
+    also = f" If it is absent, the Django setting {_code(stands_in)} counts." if stands_in else ""
+    return _code(*spellings(option)), _default(option), meaning(Options, option) + also
 
 
 def meaning(kind: type, described: Field[Any]) -> str:

@@ -16,6 +16,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from sphinx import addnodes
 from sphinx.domains.python import PyMethod
 from sphinx.util.inspect import stringify_signature
@@ -50,9 +51,10 @@ autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
-autodoc_type_aliases = {"Timeout": "Timeout", "Send": "Send", "Callback": "Callback"}
+autodoc_type_aliases = {name: name for name in ("Key", "Version", "Timeout", "Send", "Callback")}
 default_role = "py:obj"  # a name in backticks links to what it names
 python_use_unqualified_type_names = True
+maximum_signature_line_length = 130
 
 html_theme = "furo"
 html_title = "fleetcache"
@@ -134,6 +136,21 @@ def named(module: str, path: str) -> Any:
     return found
 
 
+BREAK = re.compile(r"(?<=[._/:=,|])(?=[\w{])")
+"""Where a name may be broken in a narrow column."""
+
+
+def breakable(app: Any, tree: nodes.document, page: str) -> None:
+    """Let the code in tables break after dots, underscores and the like, so that no column is wider than a word."""
+    for table in tree.findall(nodes.table):
+        for code in list(table.findall(nodes.literal)):
+            first, *others = BREAK.split(code.astext())
+            code.children = []
+            code.append(nodes.Text(first))
+            for part in others:
+                code.extend([nodes.raw("", "<wbr>", format="html"), nodes.Text(part)])
+
+
 def skip_still(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
     """Leave out a blocking face: its coroutine shows it."""
     path = member.__qualname__.rpartition(".")[0] if inspect.isfunction(member) else ""
@@ -157,6 +174,7 @@ def show_init(
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("source-read", add_contents)
+    app.connect("doctree-resolved", breakable)
     app.connect("autodoc-skip-member", skip_still)
     app.connect("autodoc-process-signature", show_init)
     app.add_directive_to_domain("py", "method", Faces, override=True)

@@ -163,6 +163,11 @@ class Cache(Batches, Invalidation, Keyspace, Hashes, Sets, SortedSets, Lists):
 
     A cache object is light: connections, codec and counters belong to the process, and all objects with
     the same settings share them.  Creating one sends nothing.
+
+    *location* is the URL of the server, or several URLs: what LOCATION may be.  *params* is a mapping of all other
+    settings of the cache, such as ``{"KEY_PREFIX": "shop", "OPTIONS": {"NEAR": True}}``; the page "Settings" lists
+    them.  *near* is short for ``OPTIONS["NEAR"]``.  *alias* is the name of the cache in errors and metrics.
+    *defaults* holds values of the ``DJANGO_REDIS_…`` settings, which stand in for options that *params* leaves out.
     """
 
     near: Near | None = None

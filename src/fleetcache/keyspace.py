@@ -40,7 +40,7 @@ class Keyspace(Reading):
     async def atouch(
         self, key: Key, timeout: Timeout = DEFAULT_TIMEOUT, version: Version = None, client: Any = None
     ) -> bool:
-        """Give *key* a new timeout, and return whether it exists (for None: and had a timeout).
+        """Give *key* a new timeout, and return whether it exists; for None, whether it had a timeout.
 
         An entry with a stale life is fresh for that time, stale for as long after it as before, and keeps its tags.  One
         whose fresh life has ended is missing, and stays as it is.

@@ -94,8 +94,11 @@ class Values(Reading):
         """Return the value of *key*, or *default* if there is none.  A stored None is a value.
 
         With *fresh* the primary is asked, even if there is a copy, or replicas answer reads.  With *stale* a value
-        whose fresh life has ended is returned too, as long as it is kept.  If the entry has *tags*, naming them saves
-        its first reader in the process a round trip; the entry's own tags decide.
+        whose fresh life has ended is returned too, as long as it is kept.
+
+        A process that reads an entry with tags for the first time needs two round trips: one for the entry, and one
+        for the versions of its tags.  If the caller names these *tags*, it is one.  The argument does not change which
+        tags the entry has.
         """
         name = self.name(key, version)
         hint = None if tags is None else self._hint(name, tags, version)
@@ -176,9 +179,9 @@ class Values(Reading):
     ) -> bool:
         """Store *value* for *timeout* seconds, None for ever; return whether it was stored.
 
-        With *nx* only if there is none, with *xx* only if there is one, be it stale.  A timeout of 0 or less
-        deletes the entry instead, and the result says whether there was one.  `invalidate_tags` with
-        one of its *tags*, at most 16 texts, gives the entry up.
+        With *nx* the value is stored only if the key has none, as with `add`; with *xx* only if there is an entry,
+        fresh or stale.  A timeout of 0 or less deletes the entry instead, and the result says whether there was one.
+        *tags* are up to 16 texts: `invalidate_tags` with any of them gives the entry up.
         """
         name = self.name(key, version)
         expiry = self.milliseconds(timeout)
@@ -282,9 +285,9 @@ class Values(Reading):
     async def aadd(
         self, key: Key, value: Any, timeout: Timeout = DEFAULT_TIMEOUT, version: Version = None, client: Any = None
     ) -> bool:
-        """Store *value* if there is none, or none that can be read and is not stale; return whether it was stored.
+        """Store *value* if the key has no value that is fresh and can be read; return whether it was stored.
 
-        In a transaction any entry counts.
+        In a transaction nothing is stored over any entry, even if it is stale or cannot be read.
         """
         return await self.aset(key, value, timeout, version, client, nx=True)
 
@@ -319,9 +322,9 @@ class Values(Reading):
         *,
         tags: Iterable[str] = (),
     ) -> list[K]:
-        """Store all of *data*, in one transaction for each server, not on a cluster; return the keys that failed.
+        """Store all of *data*, and return the keys that failed.
 
-        Each gets all of *tags*.
+        It is one transaction for each server; on a cluster it is none.  Each entry gets all of *tags*.
         """
         if not data:
             return []
@@ -468,9 +471,9 @@ class Values(Reading):
 
         If there is no number, *default* is stored first, for *timeout* seconds, in the same
         atomic step; without *default* this raises ValueError.  *ignore_key_check* means a default of 0.
-        Numbers that are no 64-bit integers are added in Python, and stored only if no other
-        caller has stored meanwhile.  So are those of entries with tags or a stale life, which they keep; a number whose
-        fresh life has ended counts as missing.
+        Numbers that are no 64-bit integers are added in Python, and the sum is stored only if no
+        other caller has stored meanwhile.  The same holds for entries with tags or a stale life, which the entry keeps.
+        A number whose fresh life has ended counts as missing.
         """
         name = self.name(key, version)
         if ignore_key_check and default is None:

@@ -57,7 +57,7 @@ def test_the_table_has_every_metric_with_its_sentence():
         name = name_of(metric) + ("_total" if metric.kind == "counter" else "")
         labels = " ".join(f"`{label}`" for label in metric.labels) or "-"
         expected.append(
-            f"| `{metric.name}` | `{name}` | {metric.kind}, `{metric.unit}` | {labels} | {metric.meaning} |"
+            f"| `{metric.name}` | `{name}` | {metric.meaning} | {labels} | {metric.kind}, `{metric.unit}` |"
         )
     assert rows == expected
 

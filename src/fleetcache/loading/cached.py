@@ -25,7 +25,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpa
 
 from fleetcache.loading.many import Batches, mapped, told_apart
 from fleetcache.loading.recipes import (
-    Key,
+    KeyOf,
     Recipe,
     Tags,
     is_coroutine_function,
@@ -332,7 +332,7 @@ class Caching:
         self,
         timeout: Timeout | Policy = DEFAULT_TIMEOUT,
         *,
-        key: Key = None,
+        key: KeyOf = None,
         tags: Tags = (),
         cache: str | Batches = "default",
         version: Any = None,

@@ -24,7 +24,7 @@ OLD_MARK: Any = None if sys.version_info >= (3, 12) else vars(coroutines)["_is_c
 
 LRU_CACHE = type(lru_cache(repr))
 
-Key: TypeAlias = str | Callable[..., str] | None
+KeyOf: TypeAlias = str | Callable[..., str] | None
 Tags: TypeAlias = Iterable[str] | Callable[..., Iterable[str]]
 Naming: TypeAlias = Callable[[tuple[Any, ...], Mapping[str, Any]], str]
 """Arguments to the key."""
@@ -84,7 +84,7 @@ def takes_class(function: Any) -> bool:
     return code is not None and code.co_argcount > 0 and code.co_varnames[0] == "cls"
 
 
-def named_by(key: Key, function: Callable[..., Any]) -> Naming:
+def named_by(key: KeyOf, function: Callable[..., Any]) -> Naming:
     """Return what makes the key of a call, by the argument *key* of ``@cached``."""
     check(function)
     if callable(key):
