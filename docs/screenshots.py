@@ -60,6 +60,7 @@ def demo() -> None:
         browser.dark(driver, False)
         driver.get(REPORT.as_uri())
         tall = driver.execute_script("return Math.ceil(document.querySelector('main').getBoundingClientRect().bottom)")
+        driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
         shape = {"width": 1120, "height": tall, "deviceScaleFactor": 1, "mobile": False}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
         browser.picture(driver, path)
