@@ -1,4 +1,4 @@
-"""A Celery task and a site that share their keys: the site reads the old ranking while a task makes the new one."""
+"""A Celery task and a site share their keys: the site reads the old ranking while a task makes a new one."""
 
 import os
 import sys
@@ -19,13 +19,14 @@ def compute(shop: int) -> list[str]:
 
 
 def ranking(shop: int, *, refresh: bool = False) -> list[str]:
-    """Return the ranking: fresh for five minutes, then for an hour an old one, while a task makes a new one."""
+    """Return the ranking, at most five minutes old; for an hour an older one, while a task makes a new one."""
     return cache.get_or_set(
         f"ranking:{shop}",
         lambda: compute(shop),
         300,
         stale_while_revalidate=3600,
-        renew=lambda renewal: renew_ranking.delay(shop),  # a function cannot travel to a worker, a task can
+        # A function cannot travel to a worker, a task can.
+        renew=lambda renewal: renew_ranking.delay(shop),
         refresh=refresh,
     )
 

@@ -17,6 +17,6 @@ for _ in range(600):  # until the site has started
     time.sleep(0.1)
 
 with ThreadPoolExecutor(50) as crowd:
-    answers = list(crowd.map(lambda _: urlopen(URL).read().decode(), range(50)))  # noqa: S310 - it is the reader's own
+    answers = list(crowd.map(lambda _: urlopen(URL).read().decode(), range(50)))  # noqa: S310 - our own
 
 print(f"{len(answers)} answers, {len(set(answers))} different")

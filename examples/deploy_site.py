@@ -1,4 +1,4 @@
-"""A Django site with the settings and the health checks that a rolling deployment needs; one file is the whole site."""
+"""A Django site with the settings and health checks that a rolling deployment needs, in one file."""
 
 import os
 
@@ -15,7 +15,8 @@ settings.configure(
             "BACKEND": "fleetcache.django.RedisCache",
             "LOCATION": os.environ["FLEETCACHE_URL"],
             "KEY_PREFIX": "shop",
-            "VERSION": 2,  # raise it in a release that changes the shape of kept values: old processes keep theirs apart
+            # Raise it in a release that changes the shape of kept values: old processes keep theirs apart.
+            "VERSION": 2,
             "OPTIONS": {
                 "IGNORE_EXCEPTIONS": True,  # without the cache the site is slower, not down
                 "SOCKET_TIMEOUT": 1,
@@ -37,7 +38,7 @@ def front(request):
 
 
 def alive(request):
-    """For liveness and readiness: this process answers.  It asks no cache, since a restart mends no server."""
+    """For liveness and readiness: this process answers.  It asks no cache: a restart mends no server."""
     return HttpResponse("alive")
 
 

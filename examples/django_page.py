@@ -15,7 +15,9 @@ settings.configure(
     ROOT_URLCONF=__name__,
     INSTALLED_APPS=["fleetcache.django"],
     TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
-    CACHES={"default": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": os.environ["FLEETCACHE_URL"]}},
+    CACHES={
+        "default": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": os.environ["FLEETCACHE_URL"]},
+    },
 )
 django.setup()
 

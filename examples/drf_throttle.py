@@ -35,7 +35,8 @@ class Uncounted(APIException):
 
 class StrictThrottle(AnonRateThrottle):
     rate = "5/min"
-    cache = property(lambda self: caches["default"].strict)  # raises in an outage, also with IGNORE_EXCEPTIONS
+    # This raises in an outage, also with IGNORE_EXCEPTIONS.
+    cache = property(lambda self: caches["default"].strict)
 
     def allow_request(self, request, view):
         try:

@@ -1,4 +1,4 @@
-"""A function whose result is kept: one call for the whole fleet, the old result while a new one is made, and a tag."""
+"""A function whose result is kept: one call for the whole fleet, stale results, and a tag."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

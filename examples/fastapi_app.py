@@ -1,4 +1,4 @@
-"""A FastAPI site whose product page a crowd cannot bring down: one query for all workers, however many ask."""
+"""A FastAPI site whose product page a crowd cannot bring down: one query for all workers."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -13,7 +13,10 @@ from fleetcache import Cache, cached, caches
 
 @asynccontextmanager
 async def lifespan(app: FastAPI):
-    """Load what the first visitors need; of several workers one loads.  Connections need no care: they end with the loop."""
+    """Load what the first visitors need; of several workers one loads.
+
+    Connections need no care: they end with the loop.
+    """
     await product(1)
     yield
 
@@ -43,7 +46,7 @@ async def changed(number: int, cache: TheCache) -> int:
 
 @app.get("/health")
 async def health(cache: TheCache) -> dict:
-    """Say whether the cache answers.  The status is 200 in any case: to restart this process would mend no server."""
+    """Say whether the cache answers.  The status is always 200: a restart of this process mends no server."""
     try:
         await cache.strict.aset("health", "ok", 10)
     except RedisError as error:

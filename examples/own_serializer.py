@@ -10,7 +10,7 @@ from fleetcache.codec.compressors import BaseCompressor
 from fleetcache.codec.serializers import BaseSerializer
 
 READS_OLD = True
-"""Whether pickles, written before the change, can still be read.  Set it to False when the last one has expired."""
+"""Whether pickles from before the change can be read.  Set it to False when the last one has expired."""
 
 
 class TypedJSONSerializer(BaseSerializer):

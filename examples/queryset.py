@@ -11,7 +11,9 @@ from django.test.utils import CaptureQueriesContext
 
 settings.configure(
     INSTALLED_APPS=[__name__],
-    CACHES={"default": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": os.environ["FLEETCACHE_URL"]}},
+    CACHES={
+        "default": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": os.environ["FLEETCACHE_URL"]},
+    },
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
 )
 django.setup()
@@ -31,7 +33,7 @@ def books() -> list[Book]:
 
 
 def changed(**_):
-    """Give up what was made of books, after the transaction: a reader in between would load and keep the old rows."""
+    """Give up what was made of books, after the transaction: a reader before that would keep the old rows."""
     transaction.on_commit(lambda: cache.invalidate_tags("books", later=True))
 
 

@@ -7,7 +7,8 @@ import pytest
 from fleetcache import Cache
 from fleetcache.testing import empty_memory
 
-cache = Cache("memory://tests")  # in Django: CACHES["default"]["LOCATION"] = "memory://tests", in the tests' settings
+# In Django: CACHES["default"]["LOCATION"] = "memory://tests", in the tests' settings.
+cache = Cache("memory://tests")
 
 
 @pytest.fixture(autouse=True)

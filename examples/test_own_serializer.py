@@ -33,7 +33,7 @@ def test_entries_from_before_the_change_are_read():
 
 
 def test_entries_with_tags_from_before_the_change_are_missing():
-    """Their metadata is within the pickle, where only a serializer that pickles finds it: they are made anew."""
+    """Only a serializer that pickles finds their metadata, within the pickle: they are made anew."""
     old.set("before", 1.5, tags=["group"])
 
     assert new.get_or_set("before", lambda: 2.5, 60) == 2.5

@@ -1,4 +1,4 @@
-"""Wagtail: pages, parts of pages and renditions of images in the cache, given up when an editor publishes; one file."""
+"""Wagtail: pages, parts of pages and renditions of images are cached until an editor publishes."""
 
 import os
 from functools import partial
@@ -13,17 +13,20 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path
 
 CACHE = {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": os.environ["FLEETCACHE_URL"]}
-PAGE = '{% load fleetcache %}{{ page.title }}{% cached 600 "footer" tags="pages" %}, made by Wagtail{% endcached %}'
+FOOTER = '{% cached 600 "footer" tags="pages" %}, made by Wagtail{% endcached %}'
+PAGE = "{% load fleetcache %}{{ page.title }}" + FOOTER
 LOADERS = [("django.template.loaders.locmem.Loader", {"wagtailcore/page.html": PAGE})]
 DJANGO = [f"django.contrib.{app}" for app in ("auth", "contenttypes", "messages", "sessions")]
+ENGINE = "django.template.backends.django.DjangoTemplates"
+MEMORY = {"BACKEND": "django.core.files.storage.InMemoryStorage"}
 WAGTAIL = ["wagtail", "wagtail.admin", "wagtail.documents", "wagtail.images", "wagtail.users", "taggit"]
 settings.configure(
     ALLOWED_HOSTS=["*"],
     ROOT_URLCONF=__name__,
     INSTALLED_APPS=["fleetcache.django", *WAGTAIL, *DJANGO],
     DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "OPTIONS": {"loaders": LOADERS}}],
-    STORAGES={name: {"BACKEND": "django.core.files.storage.InMemoryStorage"} for name in ("default", "staticfiles")},
+    TEMPLATES=[{"BACKEND": ENGINE, "OPTIONS": {"loaders": LOADERS}}],
+    STORAGES={"default": MEMORY, "staticfiles": MEMORY},
     CACHES={"default": CACHE, "renditions": {**CACHE, "KEY_PREFIX": "renditions", "TIMEOUT": 86_400}},
     WAGTAILADMIN_BASE_URL="http://site",
 )

@@ -14,7 +14,9 @@ logging.config.dictConfig(
     {
         "version": 1,
         "formatters": {"short": {"()": "logging.Formatter", "fmt": FORMAT, "defaults": {"event": "-"}}},
-        "handlers": {"page": {"class": "logging.StreamHandler", "formatter": "short", "stream": "ext://sys.stdout"}},
+        "handlers": {
+            "page": {"class": "logging.StreamHandler", "formatter": "short", "stream": "ext://sys.stdout"},
+        },
         "loggers": {"fleetcache": {"handlers": ["page"], "level": "INFO"}},
     }
 )
