@@ -201,7 +201,18 @@ def mirrored(function):
 def twice(page, *, size=10): ...
 
 
+@for_tenant("acme")
+def of_acme(page): ...
+
+
+@telling
+@with_default("acme")
+def by_default(page): ...
+
+
 TOLD = {
+    "a wrapper with a variable, where the function is defined": (of_acme, "of_acme(page=1)"),
+    "wrappers with a default, where the function is defined": (by_default, "by_default(page=1)"),
     "told": (told, "told(page=1,size=10)"),
     "twice": (twice, "twice(page=1,size=10)"),
     "plain": (plain, "plain(page=1)"),
@@ -214,7 +225,7 @@ TOLD = {
 
 @pytest.mark.parametrize("case", TOLD)
 def test_what_its_name_tells_needs_none(case):
-    """Decorators that refer only to their function change no key."""
+    """Decorators of a function where it is defined change no key, nor do those that refer only to their function."""
     function, key = TOLD[case]
 
     assert named_by(None, function)((1,), {}) == f"{__name__}.{key}"

@@ -110,8 +110,9 @@ def automatic(function: Callable[..., Any], parameters: Parameters) -> str:
     if not hasattr(function, "__qualname__") or not module or "<lambda>" in name or name.rpartition(".")[2] == "_":
         raise TypeError(f"{name} has no name of its own, so it needs a key: @cached(…, key=…)")
     layers = unwrapped(function)
+    here = "<locals>" not in name and not any(map(is_found, layers[1:]))
     for place, layer in enumerate(layers):
-        if hidden := _hidden(layer, layers[place + 1 :], parameters.defaults):
+        if hidden := _hidden(layer, layers[place + 1 :], parameters.defaults, here=here):
             raise TypeError(f"{name}() {hidden}, which its name and arguments do not tell: give @cached a key=")
     if parameters.names[:1] in {("self",), ("cls",)}:
         first = parameters.names[0]
@@ -142,10 +143,11 @@ def _belongs(function: Any) -> bool:
     return owner is not None and not isinstance(owner, ModuleType)
 
 
-def _hidden(layer: Any, inner: Sequence[Any], defaults: Mapping[str, Any]) -> str:
+def _hidden(layer: Any, inner: Sequence[Any], defaults: Mapping[str, Any], *, here: bool) -> str:
     """Return what decides about the results of *layer* besides its name and arguments; it wraps the functions *inner*.
 
-    A wrapper may refer to what it wraps, and have the *defaults* of that.
+    A wrapper may refer to what it wraps, and have the *defaults* of that.  If the function is decorated *here*, where its
+    module or class defines it, it is the only one of its name, so its wrappers may have arguments, as ``@retry(3)`` has.
     """
     kind = type(layer)
     if issubclass(kind, partial):
@@ -158,6 +160,8 @@ def _hidden(layer: Any, inner: Sequence[Any], defaults: Mapping[str, Any]) -> st
         return "" if is_found(layer) else "is a class that is not found under its name"
     if isinstance(kind.__call__, FunctionType) or (inner and kind is not FunctionType):
         return f"is an object of type {kind.__name__}, which may have a state"
+    if inner and here:
+        return ""
     known = inner if all(_full_name(each) == _full_name(layer) for each in inner) else ()
     captured = [name for name, cell in _cells(layer) if not _holds_one_of(cell, known)]
     if captured:
