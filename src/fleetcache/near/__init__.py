@@ -16,6 +16,7 @@ Its modules:
     gate        one change at a time
     pauses      pauses between attempts to connect
     advice      which hit ratio other values of MAX_BYTES would have
+    credit      how much CPU time it may take
     minisim     the simulation behind it, of stores of other sizes, on a sample of the names
     audit       compares some hits with the server, and keeps what happened before one that was wrong
     counts      counters, for ``info()``

@@ -6,8 +6,8 @@ chooses the sample, brings every read of it to the simulations, and turns their 
 *The sample* are the names whose hash is below a limit.  It is Python's own hash, whose secret differs between
 processes: each process has another sample, so the mean over a fleet is better than each part.  A hash that is the same
 in all processes would be needed only to join their streams.  The high bits decide, because the low bits select the cells of
-ghosts and doorkeepers.  When the simulations have `MOST` copies, or when they cost more than `SHARE` of the process's time,
-half of the sample is left out.
+ghosts and doorkeepers.  When the simulations have `MOST` copies, or when their `Credit` of CPU time is used up, half of the sample
+is left out.
 
 *Reads.*  A hit is counted by its copy, as ever.  The simulations read that counter when they inspect a copy, so the hits on a name
 that has a copy in every simulated store need no report.  If a store lacks the name, its real copy is watched: the next hit takes
@@ -42,6 +42,7 @@ from fleetcache.forks import Guard
 from fleetcache.interrupts import let_pass
 from fleetcache.near.clock import clock
 from fleetcache.near.counts import Counts
+from fleetcache.near.credit import SAVED, SHARE, Credit
 from fleetcache.near.minisim import SHIFTS, Mini, Sampled, limit_of, weight_of
 from fleetcache.near.store import Entry, Payload, Store, watch
 
@@ -49,7 +50,7 @@ FACTORS: Final = (1 / 4, 1 / 2, 1, 2, 4)
 """The simulated sizes, as multiples of MAX_BYTES."""
 
 COARSER: Final = (0, 0, 0, 1, 1)
-"""How often the rate is halved for each of these sizes: a large store is simulated with as many copies by fewer names.
+"""How often the rate is halved for each of these sizes, 0 or 1: a large store is simulated with as many copies by fewer names.
 
 The fewer copies a simulation has, the more it errs; below 50 by several points.
 """
@@ -63,29 +64,29 @@ MOST: Final = 4096
 LARGE: Final = 4000
 """The bytes of a copy, from which the first rate is guessed: more than usual, because a rate is sooner lowered than raised."""
 
-SHARE: Final = 0.01
-"""The part of the CPU time of the process that may be spent here; if it is more, the rate is halved."""
+TIMED: Final = 61
+"""One event in so many is timed.  It is a prime, because events come in turns: a miss, a new copy, a removal."""
 
-TIMED: Final = 16
-"""One event in so many is timed."""
+CHARGED: Final = 0.0005
+"""The most seconds that are charged for a timed event: a garbage collection may fall into it by chance."""
+
+ALL: Final = 1.25
+"""What an event costs the process, as a multiple of what is timed: also its caller, and the memory caches that it disturbs.
+
+Measured by two processes that do the same, one of them without advice.
+"""
 
 WINDOW: Final = 600.0
 """The figures are those of the last one to two windows, in seconds."""
 
-PAUSE: Final = 10.0
-"""The seconds between two looks at the cost."""
-
-RANKED: Final = 1000
-"""How many times as long as it took to rank the copies, it is not done again."""
+UPKEEP: Final = 1000
+"""Copies are ranked, and expired ones are removed, when the process has used this many times what it took the last time."""
 
 GROWS: Final = 8
 """At the end of a window the rate is doubled if this many times as many names would still be few and cheap enough."""
 
-LITTLE: Final = 0.01
-"""Seconds for each `PAUSE` that may be spent in any case."""
-
 TURN: Final = 2.0
-"""The seconds between two removals of expired copies."""
+"""The seconds between two looks at what is due."""
 
 GROUPS: Final = 8
 """The sample is counted in this number of groups, whose differences show the error of the sum."""
@@ -111,8 +112,8 @@ class Span:
     """The real misses until then."""
     missed: list[list[float]] = field(default_factory=lambda: [[0.0] * GROUPS for _ in FACTORS])
     """The misses of each size, estimated from each group of its sample."""
-    sampled: list[list[float]] = field(default_factory=lambda: [[0.0] * GROUPS for _ in FACTORS])
-    """The misses of the real store, estimated from the same groups."""
+    sampled: list[list[float]] = field(default_factory=lambda: [[0.0] * GROUPS for _ in range(2)])
+    """The misses of the real store, estimated from the groups of the sample of the small sizes, and of that of the large ones."""
 
 
 class Advisor:
@@ -131,7 +132,6 @@ class Advisor:
         self.fixed = shift is not None
         """Whether the rate stays as it is."""
         self.first = shift if shift is not None else first_shift(self.max_bytes)
-        self.least = 0
         self.guard = Guard()
         self.known: dict[str, Sampled] = {}
         """The sampled names that have a simulated copy.  Never replaced by another dict."""
@@ -143,11 +143,12 @@ class Advisor:
         """Whether a thread works off the queue."""
         self.events: deque[Event] = deque()
         self.number = 0
-        self.spent = 0.0
-        """The seconds that were spent here since the cost was last looked at."""
-        self.used = process_time()
-        """The seconds of the process when the cost was last looked at."""
-        self.turned = self.looked = self.rotated = self.ranked = clock()
+        self.credit = Credit()
+        self.due = 0.0
+        """The seconds that the process has used when the next upkeep is due."""
+        self.turned = self.rotated = clock()
+        self.before = (0.0, process_time())
+        """When the window began: the seconds that were taken here, and those that the process had used."""
         self.begin(self.first, (0, 0))
 
     def counted(self) -> tuple[int, int]:
@@ -156,15 +157,22 @@ class Advisor:
 
     def begin(self, shift: int, counted: tuple[int, int]) -> None:
         """Begin anew, with 2 ** -*shift* of the names; *counted* are the hits and misses until now."""
-        self.shift = shift
-        self.limit = limit_of(shift)
+        self._sample(shift)
         self.known.clear()
         self.minis = [
             Mini(self.max_bytes, factor, shift + coarser, at, self._gone, door=self.door)
             for at, (factor, coarser) in enumerate(zip(FACTORS, COARSER, strict=True))
         ]
+        self.finer = [mini for mini in self.minis if mini.shift == shift]
+        """Those that simulate all names of the sample; the others, the last ones, simulate half of it."""
         self._weigh_all()
         self.spans = [Span(*counted)]
+
+    def _sample(self, shift: int) -> None:
+        self.shift = shift
+        self.limit = limit_of(shift)
+        self.rare = limit_of(shift + COARSER[-1])
+        """The limit of the names that all sizes simulate."""
 
     # --- what happens to the real store; each may be called by any thread -------------------------
 
@@ -172,7 +180,7 @@ class Advisor:
         """Note a read from a server; *kept*: it may leave a copy.  *left* is the reply to PTTL or None."""
         now = clock()
         ends = now + left / 1000 if type(left) is int and left >= 0 else inf
-        self._tell(self._missed, name, weight_of(name, value, payload) if kept else None, ends, now)
+        self._tell(self._missed, name, value, payload, kept, ends, now)
 
     def hit(self, entry: Entry) -> None:
         """Note a hit on a watched copy, which is about to count it."""
@@ -198,90 +206,116 @@ class Advisor:
     # --- the queue --------------------------------------------------------------------------------
 
     def _tell(self, event: Callable[..., object], *arguments: Any) -> None:
+        self.number = number = self.number + 1
         self.events.append((event, arguments))
-        self._alone(self._work)
+        if number % TIMED:
+            self._alone(self._work)
+        else:
+            began = thread_time()
+            self._alone(self._work)
+            self.events.append((self._pay, (thread_time() - began,)))
+            self._alone(self._work)
 
     def _alone(self, change: Callable[..., object], *arguments: Any) -> None:
         """Make *change*, unless a thread is making one: that may be this one too, interrupted by a signal's handler."""
         lock = self.guard.lock
-        if lock.acquire(blocking=False):
-            try:
-                if not self.busy:
-                    self.busy = True
-                    try:
-                        change(*arguments)
-                    finally:
-                        self.busy = False
-            finally:
-                lock.release()
+        if not lock.acquire(False):
+            return
+        try:
+            if not self.busy:
+                self.busy = True
+                try:
+                    change(*arguments)
+                finally:
+                    self.busy = False
+        finally:
+            lock.release()
 
     def _work(self) -> None:
-        self.number += 1
-        began = thread_time() if self.number % TIMED == 0 else None
+        events = self.events
         try:
             for _ in range(AT_ONCE):
-                if not self.events:
+                if not events:
                     break
-                event, arguments = self.events.popleft()
+                event, arguments = events.popleft()
                 event(*arguments)
         except BaseException as error:
-            self.events.clear()
+            events.clear()
             self.begin(self.shift, self.counted())  # the simulations may be in the middle of a change
             let_pass(error)
             log.exception("the advice on MAX_BYTES failed, and starts anew")
-        if began is not None:
-            if not self.fixed and self.held > MOST and self.shift < LEAST:
-                self._lower()
-            self._suit()
-            self.spent += TIMED * (thread_time() - began)
+
+    def _pay(self, seconds: float) -> None:
+        """Take what a timed event took, and as much for those that are not timed; halve the rate if it is too high."""
+        began = thread_time()
+        self.credit.take(ALL * TIMED * min(seconds, CHARGED))
+        if not self.fixed and self.shift < LEAST and (self.held > MOST or self.credit.is_used_up()):
+            self._lower()
+        self._suit()
+        self.credit.take(thread_time() - began)
 
     @property
     def held(self) -> int:
         """The number of simulated copies."""
         return sum(len(mini.copies) for mini in self.minis)
 
-    def _missed(self, name: str, weight: int | None, ends: float, now: float) -> None:
-        hashed, here = hash(name), self.spans[-1].sampled
-        for mini in self.minis:
-            if hashed >= mini.limit:
-                break
-            here[mini.at][hashed % GROUPS] += 1 << mini.shift
-        sampled = self.known.get(name) or Sampled(name, len(FACTORS))
-        sampled.ends = ends
-        sampled.past += 1
-        self._read(sampled, weight, now)
+    def _missed(self, name: str, value: Any, payload: Payload, kept: bool, ends: float, now: float) -> None:
+        hashed, sampled, here = hash(name), self.known.get(name), self.spans[-1].sampled
+        here[0][hashed % GROUPS] += 1 << self.shift
+        if hashed < self.rare:
+            here[1][hashed % GROUPS] += 2 << self.shift
+        if sampled is not None:
+            sampled.ends = ends
+            sampled.past += 1
+        admitting = self._admitting(name, sampled, now)
+        if admitting and kept:
+            if sampled is None:
+                sampled = Sampled(name, ends, len(FACTORS))
+            self._keep(admitting, sampled, weight_of(name, value, payload), now)
+        if sampled is not None:
+            self._watch(sampled)
 
     def _hit(self, entry: Entry, now: float) -> None:
-        sampled = self.known.get(entry.name)
+        name = entry.name
+        sampled = self.known.get(name)
+        admitting = self._admitting(name, sampled, now)
         if sampled is None:
-            sampled = Sampled(entry.name, len(FACTORS))
-            sampled.ends = entry.deadline
+            sampled = Sampled(name, entry.deadline, len(FACTORS))
         if sampled.copy is not entry:
             sampled.join(entry)
-        # The copy counts this hit in a moment; what is simulated by it begins after it.
-        sampled.past += 1
-        self._read(sampled, entry.weight, now)
-        sampled.past -= 1
+        if admitting:
+            # The copy counts this hit in a moment; what is simulated by it begins after it.
+            sampled.past += 1
+            self._keep(admitting, sampled, entry.weight, now)
+            sampled.past -= 1
+        self._watch(sampled)
 
-    def _read(self, sampled: Sampled, weight: int | None, now: float) -> None:
-        missed, hashed = self.spans[-1].missed, hash(sampled.name)
+    def _admitting(self, name: str, sampled: Sampled | None, now: float) -> list[Mini]:
+        """Count a read of *name* as a miss of the sizes that have no copy; return those that would let it have one now."""
+        admitting, missed, hashed = [], self.spans[-1].missed, hash(name)
+        group = hashed % GROUPS
+        for mini in self.minis if hashed < self.rare else self.finer:
+            if sampled is not None:
+                copy = sampled.copies[mini.at]
+                if copy is not None and now < copy.deadline:
+                    continue
+            missed[mini.at][group] += mini.weight
+            if mini.door is None or mini.door.knows(name):
+                admitting.append(mini)
+        return admitting
+
+    def _keep(self, minis: Iterable[Mini], sampled: Sampled, weight: int, now: float) -> None:
         deadline = min(now + self.max_ttl, sampled.ends)
-        for mini in self.minis:
-            if hashed >= mini.limit:
-                break
-            if not mini.read(sampled, weight, deadline, now):
-                missed[mini.at][hashed % GROUPS] += 1 << mini.shift
+        for mini in minis:
+            mini.keep(sampled, weight, deadline)
         if sampled.count:
             self.known[sampled.name] = sampled
-        self._watch(sampled)
 
     def _watch(self, sampled: Sampled) -> None:
         """Have the next hit on the real copy reported if a size lacks a simulated one that it should have."""
         copy = sampled.copy
-        if copy is not None and sampled.count < len(FACTORS):
-            hashed = hash(sampled.name)
-            if sampled.count < sum(hashed < mini.limit for mini in self.minis):
-                watch(copy, self.hit)
+        if copy is not None and sampled.count < len(self.minis if hash(sampled.name) < self.rare else self.finer):
+            watch(copy, self.hit)
 
     def _gone(self, sampled: Sampled) -> None:
         if not sampled.count:
@@ -298,18 +332,16 @@ class Advisor:
             self._watch(sampled)
 
     def _weigh(self, entry: Entry, weight: int) -> None:
-        """Add to the bytes of the real copies of each sample."""
-        hashed = hash(entry.name)
-        for mini in self.minis:
-            if hashed >= mini.limit:
-                break
-            mini.real += weight
+        """Add to the bytes of the real copies of both samples."""
+        self.real[0] += weight
+        if hash(entry.name) < self.rare:
+            self.real[1] += weight
 
     def _suit(self) -> None:
         """Give each simulation the part of its size that its sample has of the real store."""
         held = self.store.held
         for mini in self.minis:
-            mini.suit(held)
+            mini.suit(held, self.real[COARSER[mini.at]])
 
     def _removed(self, entry: Entry) -> None:
         self._weigh(entry, -entry.weight)
@@ -327,15 +359,14 @@ class Advisor:
 
     def _lower(self) -> None:
         """Halve the rate."""
-        self.shift += 1
-        self.limit = limit_of(self.shift)
+        self._sample(self.shift + 1)
         for mini in self.minis:
             mini.lower()
         self._weigh_all()
 
     def _weigh_all(self) -> None:
-        for mini in self.minis:
-            mini.real = 0
+        self.real = [0, 0]
+        """The bytes of the real copies of the sample, and of the names that all sizes simulate."""
         for entry in list(self.store.copies.values()):
             if hash(entry.name) < self.limit:
                 self._weigh(entry, entry.weight)
@@ -343,19 +374,23 @@ class Advisor:
     # --- the listener's thread --------------------------------------------------------------------
 
     def turn(self, now: float) -> None:
-        """Do what is due: remove expired copies, rank those of the store, look at the cost, begin a new window."""
+        """Do what is due: look at the cost, rank the copies of the store, remove expired ones here, begin a new window."""
         if now < self.turned + TURN:
             return
         self.turned = now
-        # Both read every copy, so they are done before the lock is taken.
-        counted = self.counted() if now >= self.looked + PAUSE else None
-        if now >= self.ranked:
+        self._alone(self.credit.earn)
+        # It takes a part of the time that no rate would lower, so it is not taken from the credit.
+        if self.credit.used >= self.due:
+            began = thread_time()
             self.rank()
-        self._alone(self._turn, now, counted)
+            self._alone(self._sweep, now)
+            self.due = self.credit.used + UPKEEP * (thread_time() - began)
+        if now >= self.rotated + WINDOW:
+            self._alone(self._rotate, now, self.counted())  # this reads every copy, before the lock is taken
 
     def rank(self) -> None:
         """Find out which part of the hottest copies the sample has: of as many bytes as each of the smaller sizes."""
-        began, limit = thread_time(), self.limit
+        limit = self.limit
         every, ours = dict[int, int](), dict[int, int]()
         for entry in list(self.store.copies.values()):
             hits, weight = entry.hits, entry.weight
@@ -365,8 +400,6 @@ class Advisor:
         whole = sum(ours.values()) / max(sum(every.values()), 1)
         if whole:
             self._alone(self._skew, limit, [share_of(every, ours, factor) / whole for factor in FACTORS if factor < 1])
-        # It takes a part of the time that no rate would lower, so it is not added to what was spent.
-        self.ranked = self.turned + RANKED * (thread_time() - began)
 
     def _skew(self, limit: int, skews: Sequence[float]) -> None:
         if limit == self.limit:
@@ -374,28 +407,17 @@ class Advisor:
                 mini.skew = skew
             self._suit()
 
-    def _turn(self, now: float, counted: tuple[int, int] | None) -> None:
+    def _sweep(self, now: float) -> None:
         for mini in self.minis:
             mini.sweep(now, MOST)
-        if counted is not None:
-            self.looked = now
-            self._look(now, counted)
 
-    def _look(self, now: float, counted: tuple[int, int]) -> None:
-        spent, self.spent = self.spent, 0.0
-        used, self.used = self.used, process_time()
-        allowed = SHARE * (self.used - used)
-        ends = now >= self.rotated + WINDOW
-        if ends:
-            self.rotated = now
-            self.spans = [self.spans[-1], Span(*counted)]
-        if self.fixed:
-            return
-        if spent > max(allowed, LITTLE):
-            if self.shift < LEAST:
-                self._lower()
-                self.least = self.shift
-        elif ends and self.held * GROWS <= MOST and spent * GROWS < allowed and self.shift > self.least:
+    def _rotate(self, now: float, counted: tuple[int, int]) -> None:
+        """Begin a new window; double the rate if that costs little."""
+        self.rotated = now
+        self.spans = [self.spans[-1], Span(*counted)]
+        (taken, used), self.before = self.before, (self.credit.taken, self.credit.used)
+        cheap = (self.credit.taken - taken) * GROWS < SHARE * (self.credit.used - used)
+        if not self.fixed and self.shift and self.credit.seconds >= SAVED and cheap and self.held * GROWS <= MOST:
             self.begin(self.shift - 1, counted)
 
     # --- the answer -------------------------------------------------------------------------------
@@ -406,7 +428,7 @@ class Advisor:
         with self.guard.lock:
             spans, shift = list(self.spans), self.shift
             missed = [_sums(span.missed[at] for span in spans) for at in range(len(FACTORS))]
-            sampled = [_sums(span.sampled[at] for span in spans) for at in range(len(FACTORS))]
+            sampled = [_sums(span.sampled[coarser] for span in spans) for coarser in COARSER]
         hits, misses = max(all_hits - spans[0].hits, 0), max(all_misses - spans[0].misses, 0)
         reads = hits + misses
         found: dict[str, Any] = {"rate": 1 / (1 << shift), "reads": reads, "now": hits / reads if reads else None}

@@ -22,6 +22,7 @@ from fleetcache.near.store import (
     ENTRY,
     GHOSTS,
     LARGEST,
+    NOWHERE,
     NUMBER,
     OWN,
     PACKED,
@@ -60,9 +61,9 @@ def weight_of(name: str, value: Any, payload: Payload) -> int:
 class Sampled:
     """A sampled name that has a simulated copy in at least one size."""
 
-    __slots__ = ("base", "copies", "copy", "count", "ends", "name", "past")
+    __slots__ = ("copies", "copy", "count", "ends", "name", "past")
 
-    def __init__(self, name: str, sizes: int) -> None:
+    def __init__(self, name: str, ends: float, sizes: int) -> None:
         self.name = name
         self.copies: list[Simulated | None] = [None] * sizes
         """Its simulated copies, by the number of the size."""
@@ -70,23 +71,21 @@ class Sampled:
         """How many there are."""
         self.copy: Entry | None = None
         """Its real copy, which counts its own hits."""
-        self.base = 0
-        """The hits of the real copy when it was noted here."""
         self.past = 0
-        """The reads that are not counted by the real copy."""
-        self.ends = inf
+        """The reads that are not counted by the real copy, less the hits that the copy had when it was noted here."""
+        self.ends = ends
         """When the entry itself expires, as far as it is known."""
 
     @property
     def hits(self) -> int:
         """The number of its reads; only differences mean something."""
         copy = self.copy
-        return self.past if copy is None else self.past + copy.hits - self.base
+        return self.past if copy is None else self.past + copy.hits
 
     def join(self, copy: Entry) -> None:
         """Note its real copy."""
-        self.part()
-        self.copy, self.base = copy, copy.hits
+        self.past = self.hits - copy.hits
+        self.copy = copy
 
     def part(self) -> None:
         """Note that its real copy is gone."""
@@ -100,18 +99,18 @@ class Simulated(Entry):
 
     def __init__(self, sampled: Sampled, deadline: float, weight: int) -> None:
         self.name = sampled.name
-        self.value, self.payload = PACKED, None
         self.deadline = deadline
         self.epoch = ALWAYS
         self.weight = weight
-        self.group = None
         self.sampled = sampled
         self.seen = sampled.hits
 
     @property
     def hits(self) -> int:  # type: ignore[override]  # a slot is read alike
-        """The reads of the name."""
-        return self.sampled.hits
+        """The reads of the name: `Sampled.hits`, written out, because evictions ask often."""
+        sampled = self.sampled
+        copy = sampled.copy
+        return sampled.past if copy is None else sampled.past + copy.hits
 
 
 class Mini(Store):
@@ -126,17 +125,23 @@ class Mini(Store):
         self.size = size = int(max_bytes * factor)
         self.factor = factor
         self.at = at
-        self.shift = shift
-        self.limit = limit_of(shift)
-        """The names are those whose hash is less."""
         self.gone = gone
-        self.real = 0
-        """The bytes of the real store's copies of the sampled names."""
         self.skew = 1.0
         """How much larger the sample's part is of the hottest copies, of as many bytes as this size, than of all copies."""
         self.has_door = door
+        self._sample(shift)
         super().__init__(size >> shift, self._new_door())
         self._scale(self.max_bytes)
+
+    def _sample(self, shift: int) -> None:
+        """Take 2 ** -*shift* of the names."""
+        self.shift = shift
+        self.limit = limit_of(shift)
+        """The names are those whose hash is less."""
+        self.weight = 1 << shift
+        """The number of names that each of them stands for."""
+        self.tables = SCALED[shift]
+        """The bytes of the dict of the real store, for the names in it that are not sampled too, scaled."""
 
     def _new_door(self) -> Doorkeeper | None:
         return Doorkeeper(self.size >> self.shift, FIRST >> self.shift or 1) if self.has_door else None
@@ -147,21 +152,17 @@ class Mini(Store):
         self._ghosts = array("q", bytes(CELL * max(GHOSTS >> self.shift, 1)))
         self._table = self.tables[0]
 
-    @property
-    def tables(self) -> tuple[int, ...]:  # type: ignore[override]  # read alike
-        """The bytes of the dict of the real store, for the names in it that are not sampled too, scaled."""
-        return SCALED[self.shift]
+    def suit(self, held: int, real: int) -> None:
+        """Take the part of *size* that the sampled names would have in a store of this size.
 
-    def suit(self, held: int) -> None:
-        """Take the part of *size* that the sampled names would have in a store of this size; the real store has *held* bytes.
-
-        It differs by chance from the rate: the more of a large or often evicted entry's kind are in the sample, the more
-        room it needs.  So a simulation of the real size keeps as many bytes as the real store keeps of the sampled names,
-        and one of a smaller size as many as the hottest copies have of them.  What a larger store holds besides is not known.
+        The real store has *held* bytes, *real* of them for the sampled names.  Their part differs by chance from the rate: the
+        more of a large or often evicted entry's kind are in the sample, the more room it needs.  So a simulation of the real
+        size keeps as many bytes as the real store keeps of the sampled names, and one of a smaller size as many as the hottest
+        copies have of them.  What a larger store holds besides is not known.
         """
         rate = share = 2.0**-self.shift
         if held and len(self.copies) >= TRUSTED:
-            known = self.real / held
+            known = real / held
             share = known * self.skew if self.factor <= 1 else (known + rate * (self.factor - 1)) / self.factor
             share = min(max(share, rate / 2), rate * 2)
         self._scale(int(self.size * share))
@@ -177,8 +178,7 @@ class Mini(Store):
     def lower(self) -> None:
         """Simulate with half as many names."""
         self._held -= OWN >> self.shift
-        self.shift += 1
-        self.limit = limit_of(self.shift)
+        self._sample(self.shift + 1)
         self._held += OWN >> self.shift
         self.skew = 1.0
         if self.door is not None:
@@ -189,17 +189,7 @@ class Mini(Store):
                 self.drop(name)
         self._table = self.tables[(3 * len(self.copies)).bit_length()]
 
-    def read(self, sampled: Sampled, weight: int | None, deadline: float, now: float) -> bool:
-        """Note a read; return whether there was a copy.  None as *weight*: the read leaves no copy."""
-        copy = sampled.copies[self.at]
-        if copy is not None and now < copy.deadline:
-            return True
-        admitted = self.door is None or self.door.knows(sampled.name)
-        if admitted and weight is not None:
-            self._keep(sampled, weight, deadline)
-        return False
-
-    def _keep(self, sampled: Sampled, weight: int, deadline: float) -> None:
+    def keep(self, sampled: Sampled, weight: int, deadline: float) -> None:
         """Keep a copy, as `Store.put` does."""
         name, copies, queue = sampled.name, self.copies, self._small
         if name in copies:
@@ -226,7 +216,15 @@ class Mini(Store):
             self.door.knows(name)
 
     def _remove(self, entry: Entry) -> None:
-        super()._remove(entry)
+        # The lines of `Store._remove` that matter here: nobody watches this store, and its hits are not added up.
+        before, after, weight = entry.before, entry.after, entry.weight
+        before.after = after
+        after.before = before
+        if entry is self._hand:
+            self._hand = after
+        entry.before = entry.after = NOWHERE
+        entry.queue.weight -= weight
+        self._held -= weight
         sampled: Sampled = entry.sampled  # type: ignore[attr-defined]  # only copies of sampled names come here
         sampled.copies[self.at] = None
         sampled.count -= 1
