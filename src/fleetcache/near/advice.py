@@ -70,7 +70,7 @@ TIMED: Final = 61
 CHARGED: Final = 0.0005
 """The most seconds that are charged for a timed event: a garbage collection may fall into it by chance."""
 
-ALL: Final = 1.25
+ALL: Final = 1.7
 """What an event costs the process, as a multiple of what is timed: also its caller, and the memory caches that it disturbs.
 
 Measured by two processes that do the same, one of them without advice.
