@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
 import ctypes
 import os
-import select
-import signal
 import time
 import traceback
 import warnings
 from collections.abc import Callable
-
-TRIES = 20
-BEGINS = 1.0
-"""Within how many seconds a child forked by C code runs its first lines, unless it waits for the GIL for ever."""
 
 FORKS: dict[str, Callable[[], int]] = {
     "python": os.fork,
@@ -25,45 +18,14 @@ FORKS: dict[str, Callable[[], int]] = {
 
 
 def in_child(work: Callable[[], object], by: str = "python") -> int:
-    """Fork, run *work* in the child, and return the child's pid; what went wrong is its exit code.
-
-    A thread that holds the GIL as C code forks, or waits for it, is not in the child, which would wait for the GIL for
-    ever.  A thread of an earlier test may do so, however long the fork waits for a quiet moment; then *work* has not
-    begun, and another child is forked.
-    """
-    if by == "python":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
-        return pid or _end_with(work)
-    for _ in range(TRIES):
+    """Fork, run *work* in the child, and return the child's pid; what went wrong is its exit code."""
+    if by != "python":
         _let_threads_finish()
-        reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
         pid = FORKS[by]()
-        if not pid:
-            return _end_with(lambda: (_begin(writing), os.close(reading), work()))
-        os.close(writing)
-        begins, _, _ = select.select([reading], [], [], BEGINS)
-        os.close(reading)
-        if begins:
-            return pid
-        _kill(pid)
-    raise AssertionError(f"of {TRIES} children none began: the threads of this process always want the GIL")
-
-
-def _begin(writing: int) -> None:
-    """In a child, tell the parent that the GIL goes from thread to thread here."""
-    for _ in range(4):
-        done = _thread.allocate_lock()
-        done.acquire()
-        _thread.start_new_thread(done.release, ())
-        while not done.acquire(blocking=False):
-            pass  # until the other thread has waited for the GIL, asked for it, and got it
-    os.write(writing, b"begun")
-    os.close(writing)
-
-
-def _end_with(work: Callable[[], object]) -> int:
+    if pid:
+        return pid
     code = 1
     try:
         work()
@@ -77,7 +39,8 @@ def _end_with(work: Callable[[], object]) -> int:
 def _let_threads_finish(most: float = 1.0) -> None:
     """Wait until no other thread wants the GIL, for *most* seconds.
 
-    A thread that wants the GIL gets it while this one sleeps, and this one then wakes up late.
+    A thread that holds the GIL as C code forks, or waits for it, is not in the child, which would wait for the GIL for
+    ever.  A thread that wants the GIL gets it while this one sleeps, and this one then wakes up late.
     """
     began = time.monotonic()
     while (asleep := time.monotonic()) - began < most:
@@ -94,10 +57,6 @@ def ended_well(pid: int, seconds: float = 10.0) -> bool:
         if done:
             return status == 0
         time.sleep(0.002)
-    _kill(pid)
-    return False
-
-
-def _kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, 9)
     os.waitpid(pid, 0)
+    return False

@@ -25,9 +25,8 @@ from tests.faces import Face
 
 from fleetcache import Cache, CacheHandler
 from fleetcache.client import DefaultClient, HerdClient
-from fleetcache.codec.compressors import BaseCompressor
 from fleetcache.codec.payloads import Codec
-from fleetcache.codec.serializers import BaseSerializer, JSONSerializer
+from fleetcache.codec.serializers import JSONSerializer
 from fleetcache.errors import AccessDenied, NeverSent, SettingsError, UnstorableValue
 from fleetcache.failsafe import explained
 from fleetcache.keys import CacheKey
@@ -142,10 +141,6 @@ class WithoutLoads:
     __init__, dumps = Own.__init__, Own.dumps
 
 
-class AbstractLoads(BaseSerializer):
-    dumps = Own.dumps
-
-
 class Broken(Own):
     def __init__(self, options: Any) -> None:
         raise LookupError("LEVEL")
@@ -177,10 +172,6 @@ class OnlyPacking:
     __init__, compress = Packing.__init__, Packing.compress
 
 
-class AbstractUnpacking(BaseCompressor):
-    compress = Packing.compress
-
-
 class Refusing(Packing):
     def compress(self, value: Any) -> Any:
         raise LookupError("no dictionary")
@@ -188,10 +179,8 @@ class Refusing(Packing):
 
 WRONG_PARTS: dict[type, str] = {
     WithoutLoads: "SERIALIZER '{}' has no loads(payload). It needs dumps and loads",
-    AbstractLoads: "SERIALIZER '{}' has no loads(payload). It needs dumps and loads",
     WithoutInit: "SERIALIZER '{}': WithoutInit() takes no arguments. It is called with one argument, the OPTIONS: __init__(self, options)",
     OnlyPacking: "COMPRESSOR '{}' has no decompress(value). It needs compress and decompress",
-    AbstractUnpacking: "COMPRESSOR '{}' has no decompress(value). It needs compress and decompress",
     PackingWithoutInit: "COMPRESSOR '{}': PackingWithoutInit() takes no arguments. It is called with one argument, the OPTIONS: "
     "__init__(self, options)",
     PackingText: "COMPRESSOR '{}': compress() returned a str. It has to return bytes",

@@ -583,7 +583,7 @@ async def test_a_command_that_is_not_allowed(guarded, face):
 
 
 async def test_a_database_that_does_not_exist(url, face):
-    """The error has a class of its own, and names the server, the number and the setting."""
+    """The error has a class of its own, and names the server, the number and its place."""
     if url().startswith(("memory", "redis+cluster")):
         return
     cache = Face(Cache(url(99)), face)
@@ -592,7 +592,7 @@ async def test_a_database_that_does_not_exist(url, face):
         error = await settled(operation)
         assert type(error) is NoSuchDatabase
         assert "/99: the server has no such database" in str(error)
-        assert "LOCATION" in str(error)
+        assert "at the end of the URL" in str(error)
 
 
 @contextmanager

@@ -72,9 +72,9 @@ PATHS = {
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the question "Did you mean …?" with the name among *known* that is most like *name*; "" if none is like it, or one is it."""
+    """Return the question "Did you mean …?" with the name among *known* that is most like *name*; "" if none is like it."""
     first = {other.lower(): other for other in reversed([*known])}
-    close = [] if name in first.values() else difflib.get_close_matches(name.lower(), first, 1)
+    close = difflib.get_close_matches(name.lower(), first, 1)
     return f" Did you mean {first[close[0]]!r}?" if close else ""
 
 
@@ -112,7 +112,8 @@ def imported(path: Any) -> Any:
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        near = nearest(path, [*PATHS, *PATHS.values()])
+        known = [*PATHS, *PATHS.values()]
+        near = "" if path in known else nearest(path, known)
         raise SettingsError(f"{path!r} cannot be imported{'.' + near if near else f': {error}'}") from error
 
 
@@ -189,11 +190,10 @@ def made(setting: str, kind: Any, *arguments: Any) -> Any:
         raise
 
 
-def check_methods(setting: str, found: Any, abstract: type, **methods: str) -> None:
-    """Refuse *found*, of the option *setting*, if it has not all *methods* (given with their arguments), or only those of *abstract*."""
+def check_methods(setting: str, found: Any, **methods: str) -> None:
+    """Refuse *found*, of the option *setting*, if it has not all *methods*, given with their arguments."""
     for method, argument in methods.items():
-        own = getattr(found, method, None)
-        if not callable(own) or getattr(type(found), method, None) is getattr(abstract, method):
+        if not callable(getattr(found, method, None)):
             raise SettingsError(
                 f"cache settings['OPTIONS']: {setting} {short_name(found)!r} has no {method}({argument}). "
                 f"It needs {' and '.join(methods)}"

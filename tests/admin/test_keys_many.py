@@ -20,6 +20,7 @@ ASKED = {
         "hstrlen",
         "scan",
         "dbsize",
+        "eval_ro",
         "type",
         "pttl",
         "memory|usage",

@@ -169,8 +169,11 @@ def test_simulation_of_all_names_is_the_store(trace: str, monkeypatch: pytest.Mo
 @pytest.mark.newest
 @pytest.mark.timeout(120)
 def test_loop_is_judged_roughly() -> None:
-    """Names read in turn, more than fit, are the worst case: right at larger sizes, up to a tenth too low at smaller ones."""
-    found = advised("loop")
+    """Names read in turn, more than fit, are the worst case: right at larger sizes, up to a tenth too low at smaller ones.
+
+    With a quarter of the names, whatever that costs: each read is a miss, so that the credit would soon be used up.
+    """
+    found = advised("loop", 2)
 
     for at in OTHERS:
         wrong = abs(found["sizes"][at]["hit_ratio"] - measured("loop")[at])

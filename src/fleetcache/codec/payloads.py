@@ -31,7 +31,6 @@ from typing import Any, NoReturn
 from fleetcache.codec.compressors import (
     KNOWN,
     MAX_VALUE_BYTES,
-    BaseCompressor,
     Compressor,
     IdentityCompressor,
     LibraryCompressor,
@@ -47,7 +46,7 @@ from fleetcache.codec.metadata import (
     head,
     opened,
 )
-from fleetcache.codec.serializers import BaseSerializer, PickleSerializer, Serializer
+from fleetcache.codec.serializers import PickleSerializer, Serializer
 from fleetcache.errors import FleetcacheError, SettingsError, UnreadableValue, UnstorableValue
 from fleetcache.interrupts import is_stated, let_pass
 from fleetcache.kinds import check_methods, short_name
@@ -85,12 +84,8 @@ class Codec:
         options: Options | Mapping[str, Any] | None = None,
     ) -> None:
         options = Options.of(options or {})
-        self.serializer: Serializer = _part(
-            "SERIALIZER", serializer, options, BaseSerializer, dumps="value", loads="payload"
-        )
-        self.compressor: Compressor = _part(
-            "COMPRESSOR", compressor, options, BaseCompressor, compress="value", decompress="value"
-        )
+        self.serializer: Serializer = _part("SERIALIZER", serializer, options, dumps="value", loads="payload")
+        self.compressor: Compressor = _part("COMPRESSOR", compressor, options, compress="value", decompress="value")
         self._dumps: Callable[[Any], bytes] = self.serializer.dumps
         if type(self.serializer) is PickleSerializer and self.serializer.protocol == pickle.DEFAULT_PROTOCOL:
             self._dumps = pickle.dumps  # saves a call for each value; `partial` would take as long as pickle itself
@@ -366,11 +361,11 @@ class Codec:
         return f"{type(self.serializer).__name__} cannot read {len(payload)} bytes that start {_start(payload)}: {reason}{token}"
 
 
-def _part(setting: str, kind: Any, options: Options, base: type, **methods: str) -> Any:
+def _part(setting: str, kind: Any, options: Options, **methods: str) -> Any:
     """Return the object that *kind* is, or makes; refuse one without *methods*, each given with its argument."""
     found = options.make(setting, kind) if isinstance(kind, type) else kind
     if not type(found).__module__.startswith("fleetcache."):
-        check_methods(setting, found, base, **methods)
+        check_methods(setting, found, **methods)
     return found
 
 
