@@ -16,7 +16,7 @@ from fleetcache.testing import valkey_server
 pytestmark = [pytest.mark.newest, pytest.mark.alone]
 
 NAMES = 1_000_000
-WORKERS = 300
+WORKERS = 200
 
 BOUNDED = {
     # Answered in the same time whatever the database holds,
