@@ -147,17 +147,21 @@ class Environment:
 
         A machine that was too slow for a moment fails single tests; more than `FEW` have another cause.
         """
-        last = self.cache / "v" / "cache" / "lastfailed"
-        failed = json.loads(last.read_text()) if last.exists() else {}
+        failed = self.failed()
         if not 0 < len(failed) <= FEW:
             return False
         if not self.passes(*chosen, "--last-failed", "--last-failed-no-failures", "none", **variables):
             return False
         # A test that was not found was not run, and has failed still.
-        if json.loads(last.read_text()) if last.exists() else {}:
+        if self.failed():
             return False
         self.apart += failed
         return True
+
+    def failed(self) -> list[str]:
+        """Return the tests that failed when they ran last, as pytest notes them."""
+        last = self.cache / "v" / "cache" / "lastfailed"
+        return list(json.loads(last.read_text())) if last.exists() else []
 
 
 def files(mark: str) -> list[str]:

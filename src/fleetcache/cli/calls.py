@@ -6,7 +6,8 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TextIO
 
@@ -35,6 +36,17 @@ class Enough(Exception):
 
 class Unwritable(Exception):
     """What the command found cannot be written, as to a full disk."""
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Raise `Enough` if nobody reads what is written meanwhile, and `Unwritable` if it cannot be written."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise Enough from None
+    except OSError as error:
+        raise Unwritable(str(error)) from error
 
 
 class Nowhere(io.StringIO):
@@ -118,38 +130,26 @@ class Call:
         self.write(f"{text}\n")
 
     def write(self, text: str) -> None:
-        """Write *text*; raise `Enough` if nobody reads it."""
+        """Write *text*; see `_writing` for what it raises."""
         encoding = self.out.encoding or "utf-8"
-        try:
+        with _writing():
             self.out.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        except BrokenPipeError:
-            raise Enough from None
-        except OSError as error:
-            raise Unwritable(str(error)) from error
 
     def write_bytes(self, data: bytes) -> None:
-        """Write *data* as they are; raise `Enough` if nobody reads them."""
+        """Write *data* as they are; see `_writing` for what it raises."""
         self.flush()
         stream = getattr(self.out, "buffer", None)
         if stream is None:  # a stream of text only
             self.write(data.decode(errors="backslashreplace"))
             return
-        try:
+        with _writing():
             stream.write(data)
             stream.flush()
-        except BrokenPipeError:
-            raise Enough from None
-        except OSError as error:
-            raise Unwritable(str(error)) from error
 
     def flush(self) -> None:
-        """Send what was written; raise `Enough` if nobody reads it."""
-        try:
+        """Send what was written; see `_writing` for what it raises."""
+        with _writing():
             self.out.flush()
-        except BrokenPipeError:
-            raise Enough from None
-        except OSError as error:
-            raise Unwritable(str(error)) from error
 
     def note(self, text: str) -> None:
         """Write a line for people, beside the output."""

@@ -387,14 +387,16 @@ class Leading(Leases):
         self._flights.drop((wish.name,))
         return None
 
-    def _instead(self, error: Exception, instead: Any, commands: Iterable[Command], *sent: Any) -> Any:
+    def _instead(
+        self, error: Exception, instead: Any, commands: Iterable[Command], sent: Sequence[Command] | None = None
+    ) -> Any:
         """As in `Core`; a write that failed gives up what was kept of its entries, or is being loaded."""
         flights = self._flights
         if flights.kept or flights.running:
             commands = list(commands)
             writes = [command for command in commands if command[0] is not c.STORE]  # a load's own
             flights.give_up(None if any(map(_gives_up_many, commands)) else c.written(writes))
-        return super()._instead(error, instead, commands, *sent)
+        return super()._instead(error, instead, commands, sent)
 
     # --- afterwards -------------------------------------------------------------------------------
 
