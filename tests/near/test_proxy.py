@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -14,6 +16,7 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError, ResponseError
+from tests.waiting import until
 
 from fleetcache.testing import FaultProxy, tracked, untracked, valkey_server
 from fleetcache.testing.proxy import Link
@@ -254,3 +257,42 @@ def test_large_replies_and_commands_pass(proxy):
         client.set("large", b">1\r\n" * 1_000_000)
 
         assert client.get("large") == b">1\r\n" * 1_000_000
+
+
+@pytest.mark.parametrize("blackhole", [False, True])
+def test_it_ends_while_clients_connect(server, blackhole):
+    """It closes each connection that it has accepted, whenever that was; no garbage collection finds an open one."""
+    ports: list[int] = []
+    ended = threading.Event()
+
+    def connect() -> None:
+        while not ended.is_set():
+            for port in ports[-1:]:
+                with suppress(OSError):
+                    socket.create_connection(("127.0.0.1", port), timeout=5).close()
+
+    clients = [threading.Thread(target=connect) for _ in range(2)]
+    for client in clients:
+        client.start()
+    for _ in range(20):
+        with FaultProxy(server.socket) as proxy:
+            if blackhole:
+                proxy.blackhole()
+            ports.append(proxy.port)
+            until(lambda: proxy.accepted)  # noqa: B023 - it is called at once
+    ended.set()
+    for client in clients:
+        client.join()
+
+    gc.collect()  # pytest reports the warnings of finalizers
+
+
+def test_it_ends_while_a_client_does_not_read(server):
+    """It closes the connection to a client that takes no more bytes, after the reply was cut off and before that."""
+    with FaultProxy(server.socket) as proxy, closing(socket.create_connection(("127.0.0.1", proxy.port))) as client:
+        request = b"*2\r\n$4\r\nECHO\r\n$30000000\r\n%b\r\n" % bytes(30_000_000)
+        proxy.cut_after(20_000_000)
+        client.sendall(request)
+        client.recv(1)
+
+    gc.collect()

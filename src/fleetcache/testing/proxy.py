@@ -66,6 +66,7 @@ class FaultProxy:
         """The number of connections accepted so far."""
         self._do_no_harm()
         self._links: set[Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -165,44 +166,56 @@ class FaultProxy:
 
     def _run(self) -> None:
         # Python's development mode would switch on asyncio's debug mode, which is ten times slower.
-        with asyncio.Runner(debug=False) as runner:
+        with asyncio.Runner(debug=False, loop_factory=asyncio.SelectorEventLoop) as runner:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._closing, self._flowing = asyncio.Event(), asyncio.Event()
         self._flowing.set()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._listening.set()
-        async with server:
+        # This is no ``asyncio.start_server``, which never closes a connection that it accepted just before its own end.
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            self.port = listener.getsockname()[1]
+            self._loop.add_reader(listener, self._accept, listener)
+            self._listening.set()
             await self._closing.wait()
-            server.close()
-            for link in list(self._links):
-                link.client.transport.abort()
+            self._loop.remove_reader(listener)
+        await asyncio.sleep(0)  # a task that is cancelled before it began would leave its connection open
+        for link in self._links:
+            link.client.transport.abort()
 
-    async def _connected(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        self.accepted += 1
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):  # the client may have left again
+            client, _ = listener.accept()
+            self.accepted += 1
+            task = asyncio.create_task(self._connected(client))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _connected(self, accepted: socket.socket) -> None:
+        reader, client = await asyncio.open_connection(sock=accepted)
         link = Link(client, asyncio.current_task())
-        if self._closing.is_set():
-            client.transport.abort()
-            return
         self._links.add(link)
         with suppress(OSError, asyncio.CancelledError):
-            if self._blackhole:
-                await self._closing.wait()
-            replies, server = await self._dial()
-            line: Line = asyncio.Queue(QUEUE)
-            ways = [self._ask(link, reader, server), self._give(link, line), self._take(link, replies, line)]
-            tasks = [asyncio.create_task(way) for way in ways]
-            try:
-                await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                server.transport.abort()
-                for task in tasks:
-                    task.cancel()
-        self._links.discard(link)
+            await (self._closing.wait() if self._blackhole else self._forward(link, reader))
         client.close()
+        with suppress(OSError):
+            await client.wait_closed()
+        self._links.discard(link)
+
+    async def _forward(self, link: Link, reader: asyncio.StreamReader) -> None:
+        """Forward what the client and the server send, until one of them ends it."""
+        replies, server = await self._dial()
+        line: Line = asyncio.Queue(QUEUE)
+        ways = [self._ask(link, reader, server), self._give(link, line), self._take(link, replies, line)]
+        tasks = [asyncio.create_task(way) for way in ways]
+        try:
+            await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            server.transport.abort()
+            for task in tasks:
+                task.cancel()
 
     async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self.upstream, tuple):
