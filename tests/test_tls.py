@@ -82,6 +82,15 @@ def test_a_strictness_that_there_is_not(value):
             Cache("rediss://host", {"OPTIONS": options})
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"ssl_min_version": 12345}, {"ssl_ciphers": 5}, {"ssl_include_verify_flags": ["all"]}, {"ssl_ca_data": 5}],
+)
+async def test_options_of_a_wrong_kind(secured, options):
+    """The connection for which they were meant is closed at once: pytest reports a socket that a finalizer closes."""
+    assert isinstance(await settled(secured(**options).set("a", 1)), SettingsError)
+
+
 async def test_the_name_of_the_host(secured, tls):
     """It is checked where nothing is said, by raw clients as well, and not where that is said."""
     strict = secured(WRONG_NAME, ssl_ca_certs=str(tls.ca))

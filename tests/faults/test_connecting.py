@@ -15,6 +15,7 @@ import hiredis
 import pytest
 import redis
 from tests.faces import Face, settled
+from tests.waiting import until
 
 from fleetcache import Cache
 from fleetcache.errors import (
@@ -180,6 +181,20 @@ async def test_without_limits(face, mortal):
     cache = Face(Cache(mortal.tcp_url(), {"OPTIONS": {"SOCKET_TIMEOUT": None, "SOCKET_CONNECT_TIMEOUT": 0}}), face)
 
     assert await cache.set("a", 1) is True
+
+
+async def test_a_function_of_the_site_that_fails(face, proxy):
+    """Its error is raised, and the connection is closed, even while somebody keeps the error with its frames."""
+
+    def greet(connection: Any) -> None:
+        raise LookupError(connection)
+
+    cache = Face(Cache(proxy.url(), {"OPTIONS": {"redis_connect_func": greet}}), face)
+
+    error = await settled(cache.get("a"))
+
+    assert isinstance(error, LookupError)
+    until(lambda: proxy.accepted == 1 and proxy.count() == 0)
 
 
 # --- what is wrong --------------------------------------------------------------------------------

@@ -302,7 +302,11 @@ def connect(way: Way, place: Place | None = None, until: float = inf) -> Any:
                     raise wrong from without_frames(error)
                 connection.suspicious = False
             connect()
-    except CANNOT_CONNECT as error:
+    except BaseException as error:
+        if connection is not None:
+            connection.disconnect()  # redis-py does so only after errors of its own classes
+        if not isinstance(error, CANNOT_CONNECT):
+            raise
         let_pass(error)
         raise explained(error, way, connection, place) from without_frames(error)
     connection.calm_down()
@@ -380,7 +384,11 @@ class Hurried:
             self.suspected = self.suspicious
             left = min(self.until - monotonic(), SHORTLY if self.suspicious else inf)
             sock.settimeout(max(min(left, self.socket_timeout or inf), 0.001))
-        return super()._wrap_socket_with_ssl(sock)  # type: ignore[misc]  # of the connection class
+        try:
+            return super()._wrap_socket_with_ssl(sock)  # type: ignore[misc]  # of the connection class
+        except BaseException:
+            sock.close()  # redis-py does so only after some errors
+            raise
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
