@@ -75,7 +75,7 @@ class Reading(Judging):
             tally = self.tally
             if payload is None:
                 if tally is not None:
-                    tally.known[name].missed += 1
+                    (tally.seen.get(name) or tally.known[name]).missed += 1
                 return MISSING
             try:  # written out, as in `decoded`: it saves a tenth of a microsecond of each `get`
                 value = self.codec.decode(payload)
@@ -90,9 +90,7 @@ class Reading(Judging):
                 served = value.value if judged.serves(stale=stale) else MISSING
                 return self._counted(name, served, payload, judged.standing)
             if tally is not None:
-                group = tally.known[name]
-                group.server += 1
-                group.bytes_read += len(payload)
+                (tally.seen.get(name) or tally.known[name]).sizes.append(len(payload))
             return value
         if not fresh and (copy := near.copy(name)) is not None:
             return self._served(copy, MISSING)

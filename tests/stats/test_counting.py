@@ -58,6 +58,24 @@ async def test_reads_and_writes(cache: Face, where: str):
     assert figures(cache, "b") == {"writes": 1}
 
 
+async def test_reads_that_are_added_up_later():
+    """The lengths of payloads that wait to be added up are few, also of a group that the sample seldom meets."""
+    cache = Cache("memory://", params({}))
+    cache.set_many({"a:1": PLAIN, "b:1": PLAIN})
+    tally = cache.tally
+    assert tally is not None
+    waiting = 0
+    for at in range(20_000):
+        cache.get("a:1" if at % 50 else "b:1")
+        waiting = max(waiting, *(len(group.sizes) for group in tally.groups.values()))
+
+    length = size(cache, PLAIN)
+    assert 0 < waiting < 64 * 256
+    assert figures(cache, "a") == {"server": 19_600, "writes": 1}
+    assert figures(cache, "b") == {"server": 400, "writes": 1}
+    assert cache.snapshot()["groups"]["a"]["bytes_read"] == 19_600 * length
+
+
 async def test_many_at_once(cache: Face):
     """`get_many`, `set_many` and `delete_many` count each key in its group."""
     await cache.set_many({"a:1": PLAIN, "a:2": 5, "b:1": PLAIN})

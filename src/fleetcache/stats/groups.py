@@ -49,8 +49,14 @@ class Group:
 
     __slots__ = (
         "bytes_read", "bytes_written", "deletes", "joined", "load_errors", "load_seconds", "loads",
-        "missed", "name", "near", "server", "stale", "writes",
+        "missed", "name", "near", "server", "sizes", "stale", "writes",
     )  # fmt: skip
+
+    sizes: list[int]
+    """The lengths of the payloads that servers sent lately for reads of one key, which `settle` adds to the sums.
+
+    To append one takes 5 ns, to add to two sums 80.
+    """
 
     near: int
     """Reads that were served from copies which have been removed; `Tally.figures` adds the hits of the others."""
@@ -73,10 +79,17 @@ class Group:
 
     def clear(self) -> None:
         """Begin anew."""
+        self.sizes = []
         self.near = self.server = self.stale = self.missed = 0
         self.loads = self.joined = self.load_errors = 0
         self.load_seconds = 0.0
         self.writes = self.deletes = self.bytes_read = self.bytes_written = 0
+
+    def settle(self) -> None:
+        """Add the reads that `sizes` has."""
+        sizes, self.sizes = self.sizes, []
+        self.server += len(sizes)
+        self.bytes_read += sum(sizes)
 
     def read(self, level: str, payload: bytes | None = None) -> None:
         """Count a read that ended at *level*, ``"server"``, ``"stale"`` or ``"missed"``, and brought *payload*."""
@@ -128,11 +141,13 @@ class Grouping:
         return None if self.is_own(name, key) else (self.group_of(key) or OTHER)[:LONGEST]
 
 
-class Groups(dict[str, Group]):
-    """The group of each name: ``groups[name]``.  Those of names that were seen lately are remembered."""
+class Groups:
+    """The group of each name: ``groups[name]``."""
 
     def __init__(self, grouping: Grouping) -> None:
         self.grouping = grouping
+        self.seen: dict[str, Group] = {}
+        """The groups of names that were seen lately.  What reads often looks here first: a plain dict takes 7 ns, `Groups` 70."""
         self.named: dict[str, Group] = {}
         """The groups, by their names."""
         self.own = Group("")
@@ -140,12 +155,14 @@ class Groups(dict[str, Group]):
         self.hits = Top()
         """The keys that were read most: from a server, in a sample; and from copies that were removed."""
 
-    def __missing__(self, name: str) -> Group:
-        group = self._find(name)
-        if len(name) <= LONG:
-            if len(self) >= NAMES:
-                self.clear()
-            self[name] = group
+    def __getitem__(self, name: str) -> Group:
+        seen = self.seen
+        if (group := seen.get(name)) is None:
+            group = self._find(name)
+            if len(name) <= LONG:
+                if len(seen) >= NAMES:
+                    seen.clear()
+                seen[name] = group
         return group
 
     def _find(self, name: str) -> Group:
@@ -158,7 +175,10 @@ class Groups(dict[str, Group]):
 
     def of(self, names: Iterable[str]) -> list[Group]:
         """Return the group of each of *names*."""
-        return list(map(self.__getitem__, names))
+        try:
+            return list(map(self.seen.__getitem__, names))
+        except KeyError:
+            return list(map(self.__getitem__, names))
 
 
 def usual_group(key: str) -> str | None:

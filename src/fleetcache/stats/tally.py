@@ -2,7 +2,7 @@
 
 All caches of one configuration share a `Tally`; ``OPTIONS["STATS"] = False`` makes none.  A read from a copy in the
 process costs nothing: the copy counts its hits anyway, and knows its group.  Everything else adds to plain integers,
-without a lock.  One exchange in about 64 is timed, and tells which keys are read most; the distance from one to the next
+without a lock.  A sample of the exchanges is timed, and tells which keys are read most; the distance from one to the next
 is drawn, because a program may read its keys in turn.
 """
 
@@ -26,6 +26,10 @@ SHOWN: Final = 20
 """How many keys a snapshot has in each list of the largest."""
 GAP: Final = 127
 """The largest distance between two exchanges that are timed; the mean is half of it."""
+FIRST: Final = 4096
+"""So many calls of a command are sampled like this."""
+LATER: Final = 255
+"""The largest distance after them.  To time an exchange takes as long as to count 20; up to 256 an integer is no new object."""
 SAMPLES: Final = 64
 """How many samples are kept until they are added to the distributions."""
 FEW: Final = 8
@@ -72,7 +76,7 @@ class Calls:
 
         It is drawn now: until there is a reply, any number of other tasks may call.
         """
-        gap = 1 + int(chance.random() * GAP)
+        gap = 1 + int(chance.random() * (GAP if self.due < FIRST else LATER))
         self.due, self.left = self.count + gap, gap
         return perf_counter()
 
@@ -89,6 +93,8 @@ class Tally:
         """Returns a function, None if its object is gone, that returns the `PARTS`, and under ``copies`` the near store."""
         self.known = Groups(grouping)
         """The group of each name."""
+        self.seen = self.known.seen
+        """The groups of names that were seen lately."""
         self.calls: dict[bytes, Calls] = {}
         """By the name of the command; `called` makes those that are not there."""
         self.together = Calls()
@@ -130,7 +136,7 @@ class Tally:
 
     def wrote(self, name: str, payload: bytes | int | None) -> None:
         """Count an entry that was stored; a *payload* of None has a length that is not known."""
-        group = self.known[name]
+        group = self.seen.get(name) or self.known[name]
         group.writes += 1
         if payload is not None:
             group.bytes_written += len(payload) if type(payload) is bytes else len(str(payload))
@@ -196,7 +202,7 @@ class Tally:
 
     def called(self, verb: bytes) -> Calls:
         """Return the calls of the command *verb*."""
-        return self.calls.get(verb) or self.calls.setdefault(bytes(verb), Calls())
+        return self.calls.get(verb) or self.calls.setdefault(verb, Calls())
 
     def answered(self, began: float, command: tuple[Any, ...], reply: Any, *, timed: bool) -> None:
         """Note an exchange of the sample, for *command*, that began at *began*; its time counts if *timed*."""
@@ -209,12 +215,16 @@ class Tally:
             reply = reply[place]
         size = len(reply) if type(reply) is bytes and len(command) > 1 else None  # PING has no name
         name = None if size is None else command[1 + place]
+        if name is not None:
+            self.known[name].settle()  # a group is read as often as it is in the sample
         self.samples.append((calls, calls.count, took if timed else None, name, size, of))
         if len(self.samples) >= SAMPLES:
             self.settle()
 
     def settle(self) -> None:
         """Add the samples to the distributions: many at a time, since code that runs seldom runs slowly."""
+        for group in list(self.groups.values()):
+            group.settle()
         samples, self.samples = self.samples, []
         gets, key_of = (self.calls.get(b"GET"), self.calls.get(b"MGET")), self.known.grouping.key
         for calls, count, took, name, size, of in samples:
