@@ -169,7 +169,10 @@ class Tally:
             first.bytes_read += sum(map(len, filter(None, payloads)))
             return
         for group, key, payload in zip(groups, keys, payloads, strict=True):
-            group.read("server" if key in found else "missed", payload)
+            if key in found and payload is not None:
+                group.sizes.append(len(payload))
+            else:
+                group.read("missed", payload)
 
     # --- loads ------------------------------------------------------------------------------------
 
