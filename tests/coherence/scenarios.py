@@ -358,7 +358,7 @@ def on_its_way(run: Run) -> None:
         run.write(moved[6:])
         for key in moved[:6]:
             run.foreign.create(key)
-        run.sleep(1.0)
+        run.sleep(TOLD + 0.5)
         run.cluster.proxy(target).heal()
 
 

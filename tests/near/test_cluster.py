@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import redis
+from tests.coherence.mutants import AbsentCopies
 from tests.faces import Face, settled
 from tests.near.conftest import copied, copy, listeners, one_face
 from tests.slots import unheld
 from tests.waiting import until
 
+from fleetcache.near import audit
+from fleetcache.near.near import Near
 from fleetcache.near.store import ENDED
 from fleetcache.near.tracking import CANARY
 from fleetcache.testing import ServerCluster, cluster
@@ -232,6 +235,25 @@ async def test_a_slot_is_on_its_way(whole, servers):
             assert copy(whole, str(whole.make_key(key))) is None
     assert await whole.get(key) == 1
     assert whole.info()["redirects"]["ask"] >= 3
+
+
+@one_face
+async def test_the_audit_of_a_slot_on_its_way(make, servers, raw, monkeypatch):
+    """The node that has the entry by now is asked: a copy that outlives its value there is a violation."""
+    monkeypatch.setattr(Near, "reads_class", AbsentCopies)
+    monkeypatch.setattr(audit, "PAUSE", 0.01)
+    cache = make({**NEAR, "T_LIVE": 0.3, "T_TOPO": 0.3}, STATS={"AUDIT": 1})
+    key = "made elsewhere"
+    await copied(cache, key)
+    old = servers.owner(slot(cache, key))
+
+    with servers.moving(slot(cache, key), next(node for node in servers.primaries if node is not old)):
+        raw.set(cache.make_key(key), cache.codec.encode("new"))
+        until(lambda: cache.whole.get(key) == "new" and cache.near.audit()["violations"])
+
+    (event,) = cache.near.audit()["events"]
+    assert event["promise"] == "bound"
+    assert cache.near.audit()["unanswered"] == 0
 
 
 @one_face

@@ -9,8 +9,8 @@ announced before the value was read, so before the fence was passed.
 *Bound* (G4).  The other value was read, and ``T_LIVE`` later the same copy may be served still.
 
 An entry that ends before its copy counts as another value.  Violations are found with the copy itself: an entry that is changed meanwhile, or whose copy is dropped, expires or is not trusted any
-more, raises no false alarm.  If the server that answers is not the one that announces, the bound is longer by twice
-``T_TOPO``, within which a change of the primary is noticed.  What the audit cannot see: that a hit was too old whose copy
+more, raises no false alarm.  If the server that answers is not the one that announces, as while a slot of a cluster moves,
+the bound is longer by twice ``T_TOPO``, within which a change of the primary is noticed.  What the audit cannot see: that a hit was too old whose copy
 was dropped before the comparison, and the promises G2 and G3 about the order of reads and writes in this process.
 
 *Which hits.*  The listener's thread draws copies, each with the weight of its hits, and has them watched: the next hit is
@@ -212,7 +212,7 @@ class Auditor:
             self.unanswered += 1
             return
         read, bound = clock(), near.options.t_live
-        if not reads.tracking.is_same_server(facts.get("run_id", ""), facts.get("role", "")):
+        if facts is None or not reads.tracking.is_same_server(facts.get("run_id", ""), facts.get("role", "")):
             bound += 2 * near.options.t_topo
         elif found is not None and self._passes_fence(reads) and _is_served(near, entry):
             self._violated(near, entry, found, "fence")
@@ -223,14 +223,17 @@ class Auditor:
             suspects.append(Suspect(entry, read + GRACE * bound, found))
             suspects.sort(key=attrgetter("due"))
 
-    def _read(self, entry: Entry, reads: Reads, *more: Command) -> tuple[str | None, dict[str, str]]:
-        """Return a hash of the server's value, None if it is the copy's, "" if it is not known; and what *more* told."""
+    def _read(self, entry: Entry, reads: Reads, *more: Command) -> tuple[str | None, dict[str, str] | None]:
+        """Return a hash of the server's value, None if it is the copy's, "" if it is not known; and what *more* told.
+
+        The latter is None if another node of the cluster replied, because the slot of the name has moved, or is being moved.
+        """
         if reads.server is None:
             return "", {}
         try:
             commands = [(c.GET_NOW, entry.name), (c.PTTL_NOW, entry.name), *more]
             payload, left, *told = replies = reads.server.exchange(commands)
-            if isinstance(replies, Redirected) or not (payload is None or type(payload) is bytes):
+            if not (payload is None or type(payload) is bytes):
                 return "", {}
             outlives = type(left) is int and left >= 0 and entry.deadline > clock() + left / 1000 + ROUNDING
             same = holds(entry, payload, self.codec) and not outlives
@@ -242,7 +245,7 @@ class Auditor:
         found = _hash(PACKED, payload)
         what = "the same" if same else "a shorter life" if outlives else "another value"
         self.note(entry.name, f"on the server: {what}", found)
-        return None if same else found, facts
+        return None if same else found, None if isinstance(replies, Redirected) else facts
 
     def _passes_fence(self, reads: Reads) -> bool:
         """Whether a fence was passed; unlike `Near.fence`, it never gives up copies."""
