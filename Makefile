@@ -3,6 +3,8 @@
 PYTHON ?= python3
 SECONDS ?= 20
 BIN := .venv/bin
+# Containers often set it, and then each program that is started compiles anew what it imports.
+export PYTHONDONTWRITEBYTECODE =
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -51,13 +53,13 @@ clean: ## Remove everything that make has made.
 
 # One stamp for each set of requirements; each adds to the same environment.
 .venv/%: requirements/%.txt pyproject.toml .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[django,server]' -r $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[django,server]' -r $<
 	@touch $@
 
 .venv/check: requirements/test.txt
 
 .venv/soak: requirements/test.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[django,server]' -r $<
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[django,server]' -r $<
 	@touch $@
 
 .PHONY: help demo test test-all test-one check bench dist docs soak clean

@@ -71,6 +71,10 @@ APART = 2
 FEW = 5
 """So many tests of a part may fail beside others and pass by themselves."""
 
+ALWAYS = {"COLUMNS": "120", "PYTHONDONTWRITEBYTECODE": ""}
+"""Modules are compiled once, also where the environment asks for the opposite, and not by each worker and each program that a
+test starts."""
+
 USUAL = {"PYTHONMALLOC": "default"}
 """Without the checks of the allocator, which take a third of the time; the other checks of Python's development mode stay."""
 
@@ -102,7 +106,8 @@ class Environment:
         if not stamp.exists() or stamp.read_text() != wanted:
             print(f"-- making {made.place.relative_to(HOME)}", flush=True)
             subprocess.run([python, "-m", "venv", made.place], check=True)
-            pip = [made.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            # Of all that pip would compile, which takes longer than the rest, tests import a part.
+            pip = [made.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
             packages = ["--editable", f"{HOME}[all]", f"django=={DJANGO[version]}", "-r", requirements]
             subprocess.run([*pip, *packages], check=True)
             stamp.write_text(wanted)
@@ -122,7 +127,7 @@ class Environment:
         set_to = " ".join(f"{name}={value}" for name, value in variables.items())
         print(f"\n-- Python {self.version}: {set_to} pytest {shlex.join(arguments)}", flush=True)
         command = [self.python, "-X", "dev", "-m", "pytest", *arguments]
-        ran = subprocess.run(command, cwd=HOME, env={**os.environ, "COLUMNS": "120", **variables}, check=False)
+        ran = subprocess.run(command, cwd=HOME, env={**os.environ, **ALWAYS, **variables}, check=False)
         return ran.returncode in {0, NO_TEST}
 
     def part(self, marks: str, *arguments: str, workers: int = BESIDE, mark: str = "", **variables: str) -> bool:

@@ -77,7 +77,7 @@ class Shell:
         self.process = subprocess.Popen(
             ["bash", "--norc"],
             cwd=directory,
-            env={**variables, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120"},
+            env={**variables, "COLUMNS": "120"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
