@@ -62,13 +62,14 @@ def interpreters() -> dict[str, str]:
     return dict(sorted(pythons.items(), key=lambda item: [int(part) for part in re.findall(r"\d+", item[0])]))
 
 
-BESIDE = 3
-"""How many workers run tests side by side.  Most tests wait for servers, so that two processors have time for three."""
+BESIDE = 5
+"""How many workers run tests side by side.  Tests wait for three quarters of their time, so that two processors have time
+for five."""
 
-APART = 2
+APART = 3
 """How many workers run the tests that measure time, which run again if they fail."""
 
-FEW = 5
+FEW = 8
 """So many tests of a part may fail beside others and pass by themselves."""
 
 ALWAYS = {"COLUMNS": "120", "PYTHONDONTWRITEBYTECODE": ""}
