@@ -19,6 +19,7 @@ from fleetcache.exchange.contract import Command, Redirected, Reply, Script, Ser
 from fleetcache.exchange.repeating import elsewhere
 from fleetcache.exchange.runtime import Plan
 from fleetcache.failsafe import TROUBLE, Failsafe, explained
+from fleetcache.interrupts import let_pass
 from fleetcache.keys import (
     MARK,
     default_key_function,
@@ -437,9 +438,13 @@ class Core(Naming):
                 yield self._key_of(name if isinstance(name, str) else name.decode(errors="replace"))
 
     def _key_of(self, name: str) -> str | None:
-        """Return the key in *name*, of any version; None if the names do not show it."""
+        """Return the key in *name*, of any version; None if the names do not show it, or the site's function cannot tell."""
         if self.settings.reverse_key_function is not None:
-            return self.settings.reverse_key_function(name)
+            try:
+                return self.settings.reverse_key_function(name)
+            except Exception as error:  # noqa: BLE001 - whatever a function of the site raises
+                let_pass(error)
+                return None
         if self._namer is default_key_function:
             return key_within(name, self.key_prefix, self.version)
         head, tail = frame(self._namer, self.key_prefix, self.version) or (name, MARK)

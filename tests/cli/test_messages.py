@@ -11,7 +11,7 @@ import pytest
 import redis
 from tests.caches import own_prefix
 
-from fleetcache import Cache
+from fleetcache import Cache, CacheHandler
 from fleetcache.inspection.advice import Commands, right_lacking
 
 ADVISED = re.compile(r"fleetcache get .*$", re.MULTILINE)
@@ -221,6 +221,58 @@ def test_doctor_names_the_function(say, module):
     assert "Broken.__init__(), a function of the site, raised RuntimeError: no schema" in found[1][1]
     assert "This is an error of fleetcache" not in said.out
     assert any(each["alias"] == "fine" for each in said.document["findings"])
+
+
+def one_way(key, prefix, version):
+    """Name an entry."""
+    return f"{prefix}/{version}/{key}"
+
+
+def backwards(name):
+    """Raise, as a REVERSE_KEY_FUNCTION does that another one has replaced."""
+    raise LookupError("no way back")
+
+
+def unreachable(connection):
+    """Raise, as a ``redis_connect_func`` without its secrets does."""
+    raise LookupError("no vault")
+
+
+BACKWARDS = f"REVERSE_KEY_FUNCTION {__name__}.backwards(), a function of the site, raised LookupError: no way back"
+
+
+def test_keys_without_a_way_back(say, module):
+    """Where only REVERSE_KEY_FUNCTION raises, whole names are listed, and the message says why."""
+    entry = module["default"]
+    entry |= {"KEY_FUNCTION": one_way, "REVERSE_KEY_FUNCTION": backwards, "KEY_PREFIX": own_prefix()}
+    cache = CacheHandler(module)["default"]
+    cache.set("k", 1, tags=["t"])
+    name = f"{entry['KEY_PREFIX']}/1/k"
+
+    for long in [], ["--long"]:
+        said = say("keys", "--show-keys", *long, "--settings", "broken_site")
+        assert (said.code, said.out.split()[-1]) == (0, name)
+        assert said.err.startswith(f"fleetcache: whole names stand for keys: {BACKWARDS} (")
+    document = say("keys", "--settings", "broken_site", "--json").document
+    assert document["count"] == 1
+    assert BACKWARDS in document["problem"]
+    assert BACKWARDS in say("get", "k", "--settings", "broken_site").out
+    assert say("tags", "list", "--show-keys", "--settings", "broken_site").out.split()[-1] == "t"
+    assert BACKWARDS in say("doctor", "--no-probe", "--settings", "broken_site").out
+
+
+def test_doctor_goes_on_without_a_connection(say, module):
+    """A function of the site that raises when a server is greeted is a finding."""
+    module["broken"] = {**module["default"], "OPTIONS": {"redis_connect_func": unreachable}}
+    module["fine"] = {**module["default"], "KEY_PREFIX": own_prefix()}
+    for alias in "broken", "fine":
+        del module[alias]["KEY_FUNCTION"]
+
+    findings = say("doctor", "--settings", "broken_site", "--no-probe", "--json").document["findings"]
+
+    found = [each["found"] for each in findings if each["alias"] == "broken"]
+    assert any("unreachable(), a function of the site, raised LookupError: no vault" in each for each in found)
+    assert any(each["alias"] == "fine" for each in findings)
 
 
 def test_another_broken_cache_does_no_harm(say, module):

@@ -11,7 +11,7 @@ from fleetcache.cli.missing import nothing
 from fleetcache.cli.parsing import Table, add_naming, refusing, whole
 from fleetcache.cli.showing import count, duration, size
 from fleetcache.inspection.keys import ALL, KINDS, Row, masked_key, page
-from fleetcache.inspection.names import parts
+from fleetcache.inspection.names import named
 from fleetcache.inspection.tags import Course, walked
 from fleetcache.keys import CacheKey
 
@@ -51,13 +51,14 @@ def run(call: Call) -> int:
         raise WrongUse("--all-versions goes with neither --version nor --name")
     if arguments.count and (arguments.long or arguments.limit):
         raise WrongUse("--count goes with neither --long nor --limit")
-    course, listing, number = Course(), Listing(call, "keys"), 0
+    course, listing, number, unnamed = Course(), Listing(call, "keys"), 0, ""
     with call.progress("looking") as bar, refusing():
         for found in (_rows if arguments.long else _names)(call, course):
             if not arguments.count and found:
                 bar.clear()
             for row in found[: arguments.limit and arguments.limit - number]:
                 number += 1
+                unnamed = unnamed or row.unnamed
                 if not arguments.count:
                     listing.add(*_written(call, row))
             if found and not arguments.count:
@@ -73,10 +74,14 @@ def run(call: Call) -> int:
     }
     if not (number or course.away or arguments.name or arguments.all_versions or arguments.kind):
         facts["elsewhere"] = nothing(call, arguments.pattern)
+    if unnamed:
+        facts["problem"] = f"whole names stand for keys: {unnamed}"
     if arguments.json:
         listing.end({**facts, "away": list(course.away)})
     elif arguments.count:
         call.say(str(number))
+    if unnamed and not (arguments.json or arguments.count):
+        call.note(f"fleetcache: {facts['problem']}")
     call.away(course.away)
     return UNREACHABLE if course.away else FINE if number else FINDING
 
@@ -86,7 +91,12 @@ def _names(call: Call, course: Course) -> Iterator[list[Row]]:
     pattern, version, arguments = *_wanted(call), call.arguments
     cache = call.cache
     for server, names in walked(cache, pattern, course, version, tags=arguments.library, kind=arguments.kind):
-        yield [Row(name, *parts(cache, name), kind="", ttl=None, size=None, server=server.address) for name in names]
+        yield [_row(cache, name, server.address) for name in names]
+
+
+def _row(cache: Any, name: bytes, server: str) -> Row:
+    version, key, unnamed = named(cache, name)
+    return Row(name, version, key, kind="", ttl=None, size=None, server=server, unnamed=unnamed)
 
 
 def _rows(call: Call, course: Course) -> Iterator[list[Row]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from inspect import unwrap
 from pathlib import Path
@@ -12,15 +12,42 @@ from traceback import walk_tb
 from types import CodeType, FrameType
 from typing import Any
 
+from fleetcache.errors import SettingsError
+from fleetcache.interrupts import let_pass
+
 OWN = frozenset(("fleetcache", "redis"))
 OTHERS = frozenset(("asgiref", "django", "hiredis", "lz4", "msgpack", "msgspec", "opentelemetry", "zstandard"))
 """Packages that the library calls by itself; whatever else it calls, and Python has not, is the site's."""
 
 
-def told(error: BaseException, cache: Any = None) -> str:
+class SiteFailed(SettingsError):
+    """A function of the site raised an error; the message is that of `told`."""
+
+    def __init__(self, text: str, brief: str) -> None:
+        super().__init__(text)
+        self.brief = brief
+        """The message without the error's own text, which may hold a key."""
+
+
+@contextmanager
+def blamed(cache: Any = None) -> Iterator[None]:
+    """Raise `SiteFailed` in place of what a function of the site, called by *cache*, raises meanwhile."""
+    try:
+        yield
+    except SiteFailed:
+        raise
+    except Exception as error:
+        let_pass(error)
+        if text := told(error, cache):
+            raise SiteFailed(text, told(error, cache, brief=True)) from error
+        raise
+
+
+def told(error: BaseException, cache: Any = None, *, brief: bool = False) -> str:
     """Return which function of the site raised *error*, and where; "" if none did.
 
-    With the *cache* that called the function, the setting is told that names the function.
+    With the *cache* that called the function, the setting is told that names the function.  With *brief* the text of
+    *error* is left out, which may hold a key.
     """
     frames = [(frame, line) for frame, line in walk_tb(error.__traceback__)]
     called = next((at for at, (frame, _) in enumerate(frames) if _is_of_site(frame)), None)
@@ -30,7 +57,7 @@ def told(error: BaseException, cache: Any = None) -> str:
     name = f"{frames[called][0].f_globals.get('__name__', '')}.{code.co_qualname}"
     file, line = next((frame.f_code.co_filename, line) for frame, line in reversed(frames) if _is_of_site(frame))
     setting = next((f"{each} " for each in _settings_with(cache, code)), "")
-    what = f"{type(error).__name__}: {error}".removesuffix(": ")
+    what = type(error).__name__ if brief else f"{type(error).__name__}: {error}".removesuffix(": ")
     return f"{setting}{name}(), a function of the site, raised {what} ({_short(file)}, line {line})"
 
 

@@ -15,7 +15,7 @@ from fleetcache.cache import Cache
 from fleetcache.codec.metadata import Metadata
 from fleetcache.exchange.contract import Command, Reply, Server
 from fleetcache.failsafe import TROUBLE
-from fleetcache.inspection.names import as_text, is_library, name_of, parts, shown
+from fleetcache.inspection.names import as_text, is_library, name_of, named, parts, shown
 from fleetcache.inspection.previews import Preview, printable, taken_apart
 from fleetcache.keys import lease_name
 from fleetcache.near.near import Near
@@ -154,7 +154,8 @@ async def adescribe(
         found = await _string(cache, server, found, most, unpickle=unpickle)
     elif found.kind in MEMBERS_OF:
         found = await _members(cache, server, found)
-    return _with_copy(cache, found)
+    *_, unnamed = named(cache, name)
+    return _with_copy(cache, replace(found, problems=(unnamed, *found.problems)) if unnamed else found)
 
 
 async def server_of(cache: Cache, name: bytes) -> Server:

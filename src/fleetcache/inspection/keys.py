@@ -18,7 +18,7 @@ from fleetcache.exchange.contract import Server
 from fleetcache.failsafe import TROUBLE
 from fleetcache.inspection.describing import LIMIT, About, Description, Member, Tag, adescribe
 from fleetcache.inspection.erasing import EntryChanged, Progress, adelete, adelete_pattern, aset_ttl
-from fleetcache.inspection.names import ALL, masked_key, meant, parts, shown, wanted
+from fleetcache.inspection.names import ALL, masked_key, meant, named, shown, wanted
 from fleetcache.inspection.previews import Preview
 from fleetcache.inspection.scanning import BUDGET, Walk
 from fleetcache.twin import complete
@@ -74,6 +74,8 @@ class Row:
     """The address of the server that has it."""
     problem: str = ""
     """Why a part is not known."""
+    unnamed: str = ""
+    """Why the key is not known, so that the whole name stands for it; "" if it is known."""
 
     @property
     def shown(self) -> str:
@@ -219,15 +221,18 @@ async def _rows_of(cache: Cache, server: Server, names: list[bytes]) -> list[Row
         if kind == b"none" or left == -2:
             continue  # it has expired meanwhile
         wrong = next((str(reply) for reply in (kind, left) if isinstance(reply, Exception)), "")
+        version, key, unnamed = named(cache, name)
         rows.append(
             Row(
                 name,
-                *parts(cache, name),
+                version,
+                key,
                 kind=kind.decode() if isinstance(kind, bytes) else "",
                 ttl=left / 1000 if type(left) is int and left >= 0 else None,
                 size=size if type(size) is int else None,
                 server=server.address,
                 problem=wrong,
+                unnamed=unnamed,
             )
         )
     return rows

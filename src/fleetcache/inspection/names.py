@@ -7,13 +7,14 @@ characters, and `meant` reads it back, so that every name can stand in a link or
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from typing import Any, Final
 
 from fleetcache.cache import Cache
+from fleetcache.inspection.blame import told
+from fleetcache.interrupts import let_pass
 from fleetcache.keys import CacheKey, default_key_function, escaped
 from fleetcache.near.near import CANARY
 from fleetcache.patterns import pattern_of_all
@@ -97,15 +98,25 @@ def masked_key(key: str | bytes) -> str:
 
 def parts(cache: Cache, name: bytes) -> tuple[str, str]:
     """Return the version and the key in *name*, as text; "" and the whole name if it is none of the cache's entries."""
+    version, key, _ = named(cache, name)
+    return version, key
+
+
+def named(cache: Cache, name: bytes) -> tuple[str, str, str]:
+    """Return the same, and why a function of the site cannot tell the key; "" if it can, or need not."""
     begins = f"{cache.key_prefix}:".encode()
     if cache._namer is default_key_function and name.startswith(begins):
         version, colon, key = name[len(begins) :].partition(b":")
         if colon:
-            return shown(version), shown(key)
+            return shown(version), shown(key), ""
     elif cache._namer is not default_key_function and (text := as_text(name)) is not None:
-        with suppress(Exception):  # a function of the site, given a name that is not of its making
-            return "", shown(cache.reverse_key(text))
-    return "", shown(name)
+        try:
+            return "", shown(cache.reverse_key(text)), ""
+        except Exception as error:  # noqa: BLE001 - whatever a function of the site raises
+            let_pass(error)
+            # A name of the library's own is not of its making.
+            return "", shown(name), "" if is_library(cache, name) else told(error, cache)
+    return "", shown(name), ""
 
 
 def is_library(cache: Cache, name: bytes) -> bool:

@@ -87,7 +87,7 @@ def in_use(cache: Cache, pattern: str, course: Course, version: Any = None) -> I
         for name, left in zip(names, lefts, strict=True):
             scope, key = parts(still, name)
             if left != -2:
-                yield Tag(key.removeprefix(TAG), scope, None if left == -1 else left / 1000)
+                yield Tag(key.partition(TAG)[2], scope, None if left == -1 else left / 1000)
 
 
 def state(cache: Cache, tag: str, version: Any = None) -> Tag | None:

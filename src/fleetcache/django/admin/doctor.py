@@ -7,6 +7,7 @@ from typing import Any
 from fleetcache.django.admin.site import VIEW, Page, commands, opened
 from fleetcache.django.backend import entries
 from fleetcache.fleet import gather
+from fleetcache.inspection.blame import SiteFailed, blamed
 from fleetcache.inspection.doctor import examine
 
 
@@ -34,5 +35,9 @@ class Doctor(Page):
 
 def _findings(alias: str, cache: Any, *, probes: bool) -> list[Any]:
     others = {name: other for name, *_ in entries() if name != alias and (other := opened(name)[0]) is not None}
-    fleet = gather(cache)
+    try:
+        with blamed(cache):
+            fleet = gather(cache)
+    except SiteFailed:
+        fleet = None  # `examine` says so
     return examine(cache, alias=alias, others=others, fleet=fleet, probes=probes, commands=commands(alias))

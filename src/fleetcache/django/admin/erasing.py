@@ -17,6 +17,7 @@ from fleetcache.django.admin.site import CLEAR, KEYS, Page, hidden, require
 from fleetcache.django.backend import SESSIONS
 from fleetcache.errors import SettingsError
 from fleetcache.inspection import keys
+from fleetcache.inspection.blame import SiteFailed, blamed
 from fleetcache.inspection.names import parts
 from fleetcache.inspection.scanning import BUDGET
 from fleetcache.keys import special
@@ -122,17 +123,20 @@ class Erasing(Page):
             return self._at(state)  # it had ended
         version = keys.ALL if state["show"] == "all" else None
         try:
-            step = next(
-                keys.delete_pattern(
-                    cache,
-                    state["pattern"],
-                    dry_run=state["dry"],
-                    version=version,
-                    cursor=state["cursor"],
-                    budget=BUDGET,
-                    without=hidden(request),
+            with blamed(cache):
+                step = next(
+                    keys.delete_pattern(
+                        cache,
+                        state["pattern"],
+                        dry_run=state["dry"],
+                        version=version,
+                        cursor=state["cursor"],
+                        budget=BUDGET,
+                        without=hidden(request),
+                    )
                 )
-            )
+        except SiteFailed as error:
+            return self._at({**state, "trouble": self.failure(request, error)[:300]})
         except (ValueError, SettingsError) as error:
             self.tell(request, str(error), level="error")
             return HttpResponseRedirect(self.url("erase", cache=alias))

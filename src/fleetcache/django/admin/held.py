@@ -18,6 +18,7 @@ from fleetcache.django.admin.found import look
 from fleetcache.django.admin.site import Page
 from fleetcache.errors import SettingsError
 from fleetcache.exchange.contract import Command, Reply
+from fleetcache.inspection.blame import blamed
 from fleetcache.inspection.names import Wanted, parts, wanted
 from fleetcache.keys import CacheKey, default_key_function
 
@@ -76,9 +77,10 @@ class Leases(Page):
         if leases.cursor:
             answer["leases_onward"] = self.url(cache=alias, q=pattern, leases=leases.cursor)
         try:
-            names = wanted(cache, pattern)
+            with blamed(cache):
+                names = wanted(cache, pattern)
         except (ValueError, SettingsError) as error:
-            return {**answer, "unusable": str(error)}
+            return {**answer, "unusable": self.failure(request, error)}
         cursor = request.GET.get("locks") or None
         locks = look(cache, names, cursor, _of_lock, partial(_lock, cache, shown), kind="string", seconds=SECONDS)
         if locks.cursor:

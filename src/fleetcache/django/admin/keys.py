@@ -16,6 +16,7 @@ from fleetcache.django.admin.erasing import Erasing
 from fleetcache.django.admin.site import CHANGE, DELETE, KEYS, UNPICKLE, allowed, commands, hidden, hides, require
 from fleetcache.errors import SettingsError
 from fleetcache.inspection import keys
+from fleetcache.inspection.blame import blamed
 from fleetcache.inspection.names import belongs, is_library, library_pattern, parts
 from fleetcache.keys import TAG
 
@@ -70,22 +71,22 @@ class Keys(Erasing):
         asked["kind"] = asked["kind"] if asked["kind"] in keys.KINDS else ""
         found = {**asked, "shows": SHOWS, "kinds": keys.KINDS, "several": len(cache.topology.primaries) > 1}
         try:
-            page = self._page(cache, hidden(request), **asked)
+            with blamed(cache):
+                page = self._page(cache, hidden(request), **asked)
         except (ValueError, SettingsError) as error:
-            return {**found, "refused": str(error)}
+            return {**found, "refused": self.failure(request, error)}
         except TROUBLE as error:
             return {**found, "refused": f"No server answers: {error}"}
-        rows = [
-            self._row(request, alias, row)
-            for row in page.entries
-            if belongs(cache, row.name) and may_see(request, row.name, row.key)
-        ]
+        seen = [row for row in page.entries if belongs(cache, row.name) and may_see(request, row.name, row.key)]
+        rows = [self._row(request, alias, row) for row in seen]
+        unnamed = next((row.unnamed for row in seen if row.unnamed and not hides(request, row.unnamed)), "")
         onward = self.url(cache=alias, **{**asked, "cursor": page.cursor})
         return {
             **found,
             "rows": rows,
             "hides": bool(hidden(request)),
             "onward": onward if page.cursor else "",
+            "unnamed": unnamed,
             "away": page.away,
             "restarted": page.restarted,
             "scanned": showing.number(page.scanned),
@@ -131,11 +132,16 @@ class Keys(Erasing):
         if cache is None or not text:
             return HttpResponseRedirect(self.url(cache=alias))
         name = keys.meant(text)
+        with blamed(cache):
+            return self._entry_or_act(request, alias, cache, name)
+
+    def _entry_or_act(self, request: Any, alias: str, cache: Any, name: bytes) -> Any:
         if not (belongs(cache, name) and may_see(request, name, parts(cache, name)[1])):
             raise Http404("this cache has no such key")
         unpickle = False
         if request.method == "POST":
-            act = {"ttl": self._set_ttl, "delete": self._delete, "unpickle": self._unpickle}.get(asked.get("act", ""))
+            asked = request.POST.get("act", "")
+            act = {"ttl": self._set_ttl, "delete": self._delete, "unpickle": self._unpickle}.get(asked)
             if act is None:
                 raise Http404("there is no such act")
             answer = act(request, alias, cache, name)

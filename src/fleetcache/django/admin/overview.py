@@ -13,6 +13,7 @@ from fleetcache.django.admin.asking import TROUBLE, Budget
 from fleetcache.django.admin.site import UNCOUNTED, Page, opened
 from fleetcache.django.backend import entries
 from fleetcache.fleet import Fleet, Period, gather, history
+from fleetcache.inspection.blame import SiteFailed, blamed
 
 HOURS = {"1": 1, "6": 6, "24": 24}
 """The lengths of time that can be chosen."""
@@ -58,7 +59,10 @@ class Overview(Page):
         if cache is None:
             return {"alias": alias, "wrong": wrong}
         try:
-            fleet, periods = gather(cache), history(cache, hours)
+            with blamed(cache):
+                fleet, periods = gather(cache), history(cache, hours)
+        except SiteFailed as error:
+            return {"alias": alias, "wrong": self.failure(request, error)}
         except TROUBLE as error:
             return {"alias": alias, "wrong": f"{type(error).__name__}: {error}"}
         if not fleet.totals:

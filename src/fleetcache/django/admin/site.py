@@ -24,7 +24,9 @@ from django.utils.http import urlencode
 
 from fleetcache.django.backend import SESSIONS, RedisCache, entries
 from fleetcache.django.models import permitted
+from fleetcache.errors import SettingsError
 from fleetcache.inspection.advice import Commands
+from fleetcache.inspection.blame import SiteFailed, blamed
 from fleetcache.inspection.names import masked_key
 from fleetcache.inspection.previews import printable
 
@@ -134,7 +136,12 @@ class Page(ModelAdmin):
 
         def guarded(request: Any, *args: Any, **kwargs: Any) -> Any:
             require(request, VIEW)
-            return view(request, *args, **kwargs)
+            try:
+                with blamed():
+                    return view(request, *args, **kwargs)
+            except SettingsError as error:  # also what a function of the site has raised
+                alias = request.POST.get("cache") or request.GET.get("cache", "")
+                return self.render(request, self.template, {"alias": alias, "wrong": self.failure(request, error)})
 
         return self.admin_site.admin_view(update_wrapper(guarded, view))
 
@@ -145,7 +152,8 @@ class Page(ModelAdmin):
         if request.method not in {"GET", "HEAD"}:
             return HttpResponseNotAllowed(["GET", "HEAD", *(["POST"] if self.acts else [])])
         alias, cache, wrong = self._chosen(request.GET.get("cache")) if self.chooses else ("", None, "")
-        found = self.context(request, alias, cache) if cache is not None or not self.chooses else {}
+        with blamed(cache):
+            found = self.context(request, alias, cache) if cache is not None or not self.chooses else {}
         return self.render(request, self.template, {"alias": alias, "wrong": wrong, **found})
 
     def _act(self, request: Any) -> Any:
@@ -158,7 +166,8 @@ class Page(ModelAdmin):
         alias, cache, wrong = self._chosen(request.POST.get("cache"))
         if cache is None:
             raise Http404(wrong or "there is no cache")
-        return getattr(self, f"act_{name}")(request, alias, cache) or self.back(alias)
+        with blamed(cache):
+            return getattr(self, f"act_{name}")(request, alias, cache) or self.back(alias)
 
     def render(self, request: Any, template: str, context: Mapping[str, Any]) -> Any:
         """Return the response with *template*, which extends ``admin/fleetcache/page.html``."""
@@ -181,6 +190,13 @@ class Page(ModelAdmin):
     def key(self, request: Any, key: str) -> str:
         """Return *key* as this user may see it, in full or masked."""
         return key if self.sees_keys(request) and not hides(request, key) else masked_key(key)
+
+    def failure(self, request: Any, error: Exception) -> str:
+        """Return what *error* says, without its own text if that may hold a key which this user may not see."""
+        text = str(error)
+        if isinstance(error, SiteFailed) and (not self.sees_keys(request) or hides(request, text)):
+            return error.brief
+        return text
 
     def confirmed(self, request: Any) -> bool:
         """Whether the user has answered `confirm` with yes."""
@@ -254,9 +270,10 @@ class Page(ModelAdmin):
 def opened(alias: str) -> tuple[RedisCache | None, str]:
     """Return the cache *alias*, or None and why it cannot be used."""
     try:
-        cache = caches[alias]
-        _ = cache.settings  # of settings that are wrong, the first use raises
-    except ImproperlyConfigured as error:
+        with blamed():
+            cache = caches[alias]
+            _ = cache.settings  # of settings that are wrong, the first use raises
+    except (ImproperlyConfigured, SiteFailed) as error:
         return None, f"The settings of this cache are wrong: {error}"
     return cache, ""
 

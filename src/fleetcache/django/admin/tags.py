@@ -12,6 +12,7 @@ from fleetcache.django.admin.found import look
 from fleetcache.django.admin.site import DELETE, Page
 from fleetcache.errors import SettingsError
 from fleetcache.exchange.contract import Command, Reply
+from fleetcache.inspection.blame import blamed
 from fleetcache.inspection.names import Wanted, shown
 from fleetcache.keys import TAG, CacheKey, default_key_function, escaped
 
@@ -40,15 +41,17 @@ class Tags(Page):
         # Rows of masked tags would tell them letter by letter to whoever may search.
         q = request.GET.get("q", "")[:200] if self.sees_keys(request) else ""
         try:
+            with blamed(cache):
+                pattern = self._pattern(cache, q)
             found = look(
                 cache,
-                Wanted(cache, self._pattern(cache, q), None, library=True),
+                Wanted(cache, pattern, None, library=True),
                 request.GET.get("cursor") or None,
                 _commands,
                 lambda name, replies: _row(cache, name, replies),
             )
         except SettingsError as error:
-            return {"wrong": f"No pattern finds the tags of this cache: {error}"}
+            return {"wrong": f"No pattern finds the tags of this cache: {self.failure(request, error)}"}
         tags = sorted(found.rows)
         return {
             "found": found,
@@ -76,9 +79,10 @@ class Tags(Page):
         if not self.confirmed(request):
             return self.confirm(request, alias, sentence, text, button="Invalidate")
         try:
-            used = cache.strict.invalidate_tags(tag, version=version or None)
+            with blamed(cache):
+                used = cache.strict.invalidate_tags(tag, version=version or None)
         except (*TROUBLE, ValueError, TypeError) as error:
-            self.tell(request, f"The tag {tag} was not invalidated: {error}", level="error")
+            self.tell(request, f"The tag {tag} was not invalidated: {self.failure(request, error)}", level="error")
             return None
         self.note(request, alias, f"Invalidated the tag {tag}" + (f" of version {version}" if version else ""))
         self.tell(request, f"The tag {tag} was invalidated." if used else f"The tag {tag} was not in use.")

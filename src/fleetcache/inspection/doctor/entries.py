@@ -24,6 +24,8 @@ def check_entries(examination: Examination) -> Iterator[Finding]:
     if found.trouble is not None:
         advice = "Allow it: ACL SETUSER USER +scan +pttl +getrange +strlen; or run the command again."
         yield finding("not-checked", examination.subject, f"a sample of the entries: {found.trouble}", advice)
+    if found.unnamed:
+        yield finding("settings-refused", examination.subject, found.unnamed, "Correct this function.")
     yield from _shared(examination, found)
     yield from _lasting(examination, found)
     yield from _formats(examination, found)

@@ -7,7 +7,7 @@ from typing import Any
 
 from fleetcache.fleet import Fleet
 from fleetcache.inspection.advice import Commands
-from fleetcache.inspection.blame import told
+from fleetcache.inspection.blame import SiteFailed, blamed, told
 from fleetcache.inspection.doctor.access import check_rights, check_way
 from fleetcache.inspection.doctor.aliases import check_aliases
 from fleetcache.inspection.doctor.asking import Examination
@@ -93,7 +93,11 @@ def _stopped(examination: Examination, what: str, error: Exception) -> Finding:
 
 def answers(cache: Any) -> bool:
     """Whether every server of *cache* that is not in this process answers, within 5 seconds each."""
-    return all(asked.trouble is None for asked in Examination(cache, "", {}, None).servers)
+    try:
+        with blamed(cache):
+            return all(asked.trouble is None for asked in Examination(cache, "", {}, None).servers)
+    except SiteFailed:
+        return False  # `examine` says so
 
 
 def refused(alias: str, error: Exception, url: str = "") -> Finding:

@@ -10,8 +10,8 @@ from typing import Any
 from fleetcache.errors import SettingsError
 from fleetcache.inspection.doctor.asking import TROUBLE, Examination, Line, line_to
 from fleetcache.inspection.doctor.formats import SAMPLE, TOKEN, Format, format_of
+from fleetcache.inspection.names import is_library, named
 from fleetcache.interrupts import let_pass
-from fleetcache.near.near import CANARY as CANARY_TEXT
 from fleetcache.patterns import pattern_of_all
 from fleetcache.servers.arguments import glob
 
@@ -23,7 +23,6 @@ ENOUGH = 20
 LOOKED_AT = 200
 """How many entries of one server are looked at."""
 MOST_PRIMARIES = 5
-CANARY = CANARY_TEXT.encode()
 OWN = b"fleetcache:"
 """The beginning of the library's own names."""
 
@@ -45,6 +44,8 @@ class Sample:
     lasting: int = 0
     """How many of these have no timeout."""
     formats: Counter[Format] = field(default_factory=Counter)
+    unnamed: str = ""
+    """Why the key of one is not known: what a function of the site raised."""
     trouble: Exception | None = None
 
     def share(self, count: int) -> str:
@@ -63,11 +64,10 @@ def sample(examination: Examination) -> Sample:
         try:
             with line_to(asked.remote) as line:
                 names = _names(line, found, is_ours, others, pattern)
-                _look(
-                    line,
-                    found,
-                    [name for name in names if not (CANARY in name or examination.cache._is_tag(name))][:LOOKED_AT],
-                )
+                entries = [name for name in names if not is_library(examination.cache, name)][:LOOKED_AT]
+                unnamed = (why for name in entries if (why := named(examination.cache, name)[2]))
+                found.unnamed = found.unnamed or next(unnamed, "")
+                _look(line, found, entries)
         except TROUBLE as error:
             found.trouble = error
     return found
