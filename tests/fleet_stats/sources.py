@@ -38,6 +38,7 @@ class Source:
         self.settings, self.topology = cache.settings, cache.topology
         self.figures = snapshot() if figures is None else figures
         self.tally = self
+        self.alias = ""
 
     def snapshot(self) -> dict[str, Any]:
         return copy.deepcopy(self.figures)

@@ -183,7 +183,7 @@ def test_groups_are_bounded_and_stay_the_same(used):
 def test_a_large_fleet_makes_a_small_scrape(used, monkeypatch):
     """Beyond a number of processes groups are added up, zeros are left out, and buckets are fewer; sums stay the same."""
     workers = []
-    monkeypatch.setattr(metrics.Fleets, "gather", lambda cache, live: SimpleNamespace(workers=workers))
+    monkeypatch.setattr(metrics.Fleets, "gather", lambda cache, live: SimpleNamespace(workers=workers, error=None))
     registry = CollectorRegistry(auto_describe=True)
     prometheus.install(registry, fleet=used, crowd=3)
 
@@ -191,7 +191,7 @@ def test_a_large_fleet_makes_a_small_scrape(used, monkeypatch):
         groups = {f"g{place}": group(near=place + 1, writes=2) for place in range(20)}
         commands = {"GET": {"calls": 8, "errors": 0, "latency": latency((0.001, 100), (0.5, 1))}}
         figures = snapshot(groups=groups, commands=commands)
-        workers.append(SimpleNamespace(host="web", pid=number, name=str(number), snapshot=figures))
+        workers.append(SimpleNamespace(host="web", pid=number, name=str(number), alias="", snapshot=figures))
         return scraped(registry)
 
     def near(found):

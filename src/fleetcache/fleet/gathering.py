@@ -52,6 +52,8 @@ class Worker:
     """How often it writes, in seconds."""
     published: Mapping[str, Any] = field(repr=False)
     """What it has published of ``cache.snapshot()``, as it wrote it: anything may be missing, or have another shape."""
+    alias: str = ""
+    """The alias of the cache there; empty if it has none, or if a version before 0.3 has published it."""
     cut: str = ""
     """What of the snapshot was left out because the entry would have been too large, in words."""
     own: bool = False
@@ -216,6 +218,7 @@ def _worker(name: str, entry: dict[str, Any]) -> Worker:
         at=float(entry["at"]),
         interval=float(entry["interval"]),
         published=entry["snapshot"],
+        alias=_text(entry.get("alias", "")),
         cut=_text(entry.get("cut", "")),
     )
 
@@ -244,9 +247,15 @@ def _with_own(cache: Any, found: list[Worker]) -> list[Worker]:
         at=now,
         interval=publisher.interval if publisher is not None else 0.0,
         published=snapshot,
+        alias=source.tally.alias,
         own=True,
     )
     return [*(worker for worker in found if not name or worker.name != name), own]
 
 
-Fleets.gather = gather
+def here() -> str:
+    """Return how this process is named in tables and labels."""
+    return f"{host()}:{os.getpid()}"
+
+
+Fleets.gather, Fleets.here = gather, here

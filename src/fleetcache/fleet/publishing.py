@@ -112,9 +112,10 @@ class Publisher:
         """The name of the entry."""
         return places.worker_name(self.part, self.prefix, host(), os.getpid(), self.mark)
 
-    def facts(self, now: float) -> dict[str, Any]:
-        """Return what the entry says of the process at the time *now*."""
+    def facts(self, now: float, alias: str) -> dict[str, Any]:
+        """Return what the entry says of the process, and of its cache *alias*, at the time *now*."""
         return {
+            "alias": alias,
             "host": host(),
             "pid": os.getpid(),
             "version": installed(),
@@ -130,7 +131,7 @@ class Publisher:
         if source is None:
             return
         try:
-            self._write(source.topology, source.tally.snapshot())
+            self._write(source.topology, source.tally.alias, source.tally.snapshot())
             self._went_well()
         except Exception as error:  # noqa: BLE001 - what is counted must never end the thread that tells it
             let_pass(error)
@@ -138,12 +139,12 @@ class Publisher:
         pause = min(self.interval * 2**self.failures, max(PATIENCE, self.interval))
         self.due = monotonic() + pause * chance.uniform(0.9, 1.1)
 
-    def _write(self, topology: Topology, snapshot: dict[str, Any]) -> None:
+    def _write(self, topology: Topology, alias: str, snapshot: dict[str, Any]) -> None:
         now = time.time()
         life = self.interval * LIVES
         lists = places.list_name(self.part, self.prefix)
         expires, gone = int((now + life) * 1000), int((now - KEPT) * 1000)
-        entry = packed(self.facts(now), snapshot)
+        entry = packed(self.facts(now, alias), snapshot)
         self.written = len(entry)
         self._send(
             topology,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Literal, TypeAlias
@@ -191,6 +191,11 @@ METRICS: tuple[Metric, ...] = (
         "", lambda snapshot: [((), (snapshot.get("loading") or {}).get("owed_tags", 0))], largest=True,
     ),
     _metric(
+        "cache.fleet.readable", "gauge", "1",
+        "With `fleet`: 1 if its server returned what the processes have published, else 0. Without `fleet` it has no value.",
+        "", lambda snapshot: [((), snapshot["readable"])] if "readable" in snapshot else [],
+    ),
+    _metric(
         "cache.audit.compared", "counter", "{request}", "Hits that were compared with the entry on the server.", "",
         _audited("compared"),
     ),
@@ -211,6 +216,8 @@ class Reading:
     key: Any
     labels: Labels
     snapshot: Snapshot
+    only: Collection[str] | None = None
+    """The names of the metrics that are read; None: all.  The others have no series, which would begin with zeros."""
 
 
 def name_of(alias: str, snapshot: Snapshot) -> str:
@@ -235,17 +242,43 @@ class Fleets:
     """How an exporter reads the processes of a fleet; `fleetcache.fleet` sets it, since it is above this package."""
 
     gather: Callable[..., Any]
+    here: Callable[[], str]
+    """Returns the label ``worker`` of this process."""
 
 
-def of_fleet(cache: Any) -> Iterator[Reading]:
+UNPUBLISHED = ("cache.breaker.state", "cache.near.state", "cache.owed_tags")
+"""What a process says of itself while its entry cannot be read, because it tells of the outage: gauges only.  A counter as it
+is now would fall with the next scrape, as that shows what was published a moment ago."""
+
+
+def of_fleets(caches: Sequence[Any]) -> Iterator[Reading]:
     """Return the readings of all processes that have published theirs, each with a label ``worker``.
 
-    They are not added up.  A sum falls when a process ends, and rates over it would be wrong.
+    They are not added up.  A sum falls when a process ends, and rates over it would be wrong.  Caches that share a server and
+    a prefix share a fleet, whose entries are returned once.
     """
-    alias = getattr(getattr(cache, "tally", None), "alias", "")
-    for worker in Fleets.gather(cache, live=False).workers:
-        where = f"{worker.host}:{worker.pid}"
-        yield Reading(worker.name, (name_of(alias, worker.snapshot), where), worker.snapshot)
+    known: set[str] = set()
+    readable: dict[str, bool] = {}
+    for place, cache in enumerate(caches):
+        fleet = Fleets.gather(cache, live=False)
+        name = _name(cache)
+        readable[name] = readable.get(name, True) and fleet.error is None
+        workers = {worker.name: worker for worker in fleet.workers if worker.name not in known}
+        known |= workers.keys()
+        for worker in workers.values():
+            labels = worker.alias or name, f"{worker.host}:{worker.pid}"
+            yield Reading(worker.name, labels, worker.snapshot)
+        here = Fleets.here()
+        if fleet.error is not None and here not in {f"{worker.host}:{worker.pid}" for worker in fleet.workers}:
+            yield Reading(("own", place), (name, here), cache.snapshot(), only=UNPUBLISHED)
+    for name, is_readable in readable.items():
+        yield Reading(("fleet", name), (name, ""), {"readable": int(is_readable)}, only=("cache.fleet.readable",))
+
+
+def _name(cache: Any) -> str:
+    servers = cache.topology.servers
+    alias = getattr(cache.tally, "alias", "")
+    return name_of(alias, {"servers": [{"address": server.address} for server in servers[:1]]})
 
 
 Seen: TypeAlias = "tuple[Labels, dict[str, Points]]"
@@ -284,7 +317,7 @@ class Collector:
         with self.guard.lock:
             found: dict[str, Points] = {metric.name: {} for metric in METRICS}
             readings = list(self.read())
-            crowded, self.crowded = self.crowded, len(readings) > self.crowd
+            crowded, self.crowded = self.crowded, sum(each.only is None for each in readings) > self.crowd
             before, self.seen = self.seen if crowded == self.crowded else {}, {}
             for reading in readings:
                 values = self._values(reading, before.get(reading.key, ((), {}))[1])
@@ -299,9 +332,13 @@ class Collector:
 
     def _values(self, reading: Reading, before: Mapping[str, Points]) -> dict[str, Points]:
         values: dict[str, Points] = {}
-        snapshot = together(reading.snapshot) if self.crowded else bounded(reading.snapshot, self.groups)
+        snapshot = reading.snapshot
+        if reading.only is None:
+            snapshot = together(snapshot) if self.crowded else bounded(snapshot, self.groups)
         for metric in METRICS:
             points = values[metric.name] = {}
+            if reading.only is not None and metric.name not in reading.only:
+                continue
             try:
                 _merge(points, filter(_is_sound, metric.points(snapshot)), largest=metric.largest)
             except Exception as error:  # noqa: BLE001 - the other metrics are shown all the same

@@ -2,7 +2,7 @@
 
 A process serves its own figures.  Where several processes share one port, as under gunicorn, a scrape meets one of them by
 chance.  With ``fleet=cache`` whichever answers serves the figures of all, each under its own label ``worker``, as they
-were last published.
+were last published.  While they cannot be read, it serves what it knows itself of the outage.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
-from fleetcache.telemetry.metrics import CROWD, GROUPS, METRICS, Collector, Metric, Points, buckets, of_fleet, own
+from fleetcache.telemetry.metrics import CROWD, GROUPS, METRICS, Collector, Metric, Points, buckets, of_fleets, own
 
 LABELS = {
     "cache.name": "cache",
@@ -46,9 +46,12 @@ def install(
     """Register all caches of this process, also those made later; return the collector, for ``registry.unregister``.
 
     The first *groups* groups of keys that are used have series of their own; all others are added to the group ``other``.
-    *fleet* is a cache: then all processes that publish its figures are reported, each with a label ``worker``, and nothing
-    else.  If they are more than *crowd*, a scrape is made smaller: the groups of each process are added to one, ``all``, what a
-    process has not counted yet is left out, and histograms have a quarter of their buckets.  With *django_names* there are also the metrics of django-prometheus, for dashboards made for it.
+    *fleet* is a cache, or a list of caches: then all processes that publish their figures are reported, each with a label
+    ``worker``, and nothing else; while they cannot be read, this process reports its breakers, the states of its near caches
+    and the tags that it owes.  If their entries are more than *crowd*, one for each cache of each process, a scrape is made
+    smaller: the groups of each are added to one, ``all``, what was not counted yet is left out, and histograms have a quarter
+    of their buckets.  With *django_names* there are also the metrics of django-prometheus, for dashboards made for it.
+    Raises `TypeError` if *fleet* is no cache of fleetcache, and `ValueError` if *registry* has such a collector already.
     """
     collector = FleetcacheCollector(groups=groups, fleet=fleet, crowd=crowd, django_names=django_names)
     registry.register(collector)
@@ -61,7 +64,7 @@ class FleetcacheCollector:
     def __init__(
         self, *, groups: int = GROUPS, fleet: Any = None, crowd: int = CROWD, django_names: bool = False
     ) -> None:
-        read, most = (own, sys.maxsize) if fleet is None else (partial(of_fleet, fleet), crowd)
+        read, most = (own, sys.maxsize) if fleet is None else (partial(of_fleets, caches_in(fleet)), crowd)
         self.collector = Collector(read, groups, most)
         self.first = ("cache.name",) if fleet is None else ("cache.name", "worker")
         self.django_names = django_names
@@ -95,6 +98,15 @@ class FleetcacheCollector:
         }
         labels = [LABELS.get(label, label) for label in (*self.first, *metric.labels)]
         return kinds[metric.kind](name_of(metric), metric.meaning, labels=labels)
+
+
+def caches_in(fleet: Any) -> list[Any]:
+    """Return the caches that *fleet* is or holds."""
+    found = list(fleet) if isinstance(fleet, (list, tuple)) else [fleet]
+    for cache in found:
+        if not hasattr(cache, "topology"):
+            raise TypeError(f"fleet: a cache of fleetcache, or a list of some, is expected, not {type(cache).__name__}")
+    return found
 
 
 def name_of(metric: Metric) -> str:
