@@ -529,3 +529,53 @@ def test_a_full_disk(more):
 
     assert ran.returncode == 2
     assert ran.stderr == "fleetcache: the output cannot be written: [Errno 28] No space left on device\n"
+
+
+# --- a command is no worker -----------------------------------------------------------------------
+
+PUBLISHES = """
+import time
+from django.apps import AppConfig
+from django.core.cache import caches
+
+class Installs(AppConfig):  # as docs/metrics.md lets a site install an exporter
+    name = "publishing_app"
+    path = "."
+
+    def ready(self):
+        caches["default"]
+
+def work():
+    for turn in range(5):
+        caches["default"].get("a")
+        time.sleep(0.1)
+"""
+PUBLISHING = """
+SECRET_KEY = "not secret"
+INSTALLED_APPS = ["fleetcache.django", "publishing_app.Installs"]
+CACHES = {"default": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": "%(url)s", "KEY_PREFIX": "%(prefix)s",
+                      "OPTIONS": {"STATS": {"PUBLISH": 0.05}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [["warm", "publishing_app:work"], ["top", "--once", "--interval", "0.5"]], ids=lambda words: words[0]
+)
+def test_no_command_is_counted_as_a_process_of_the_fleet(words, shell, module, site, tmp_path):
+    """Neither in a shell nor by manage.py, although the site that it sets up has caches of its own, which publish."""
+    names = {"url": site.server.tcp_url(12), "prefix": site.cache.key_prefix, "name": "publishing_settings"}
+    module("publishing_app", PUBLISHES)
+    module("publishing_settings", PUBLISHING % names)
+    module("manage", MANAGE % names)
+    python = [sys.executable, "-c", "import django; django.setup(); from publishing_app import work; work()"]
+
+    def found():
+        """Return the lists of workers, which live for an hour."""
+        return list(site.cache.get_client().scan_iter(f"fleetcache:workers:*:{site.cache.key_prefix}"))
+
+    for ran in (shell(*words, "--settings", "publishing_settings"), managed(tmp_path, *words)):
+        assert ran.returncode in {0, 1}, ran.stderr
+        assert found() == []
+
+    subprocess.run(python, cwd=tmp_path, env=environment(DJANGO_SETTINGS_MODULE="publishing_settings"), check=True)
+    assert found()

@@ -55,6 +55,7 @@ from redis.exceptions import RedisError
 from fleetcache.cli.calls import FINDING, FINE, INTERRUPTED, UNREACHABLE, Call, Enough, Unwritable, WrongUse
 from fleetcache.cli.parsing import Parser, Table, own_version, refuse
 from fleetcache.errors import FleetcacheError
+from fleetcache.fleet.publishing import PUBLISHING
 from fleetcache.inspection.blame import told
 from fleetcache.interrupts import let_pass
 
@@ -87,6 +88,8 @@ def parser(into: argparse.ArgumentParser | None = None) -> argparse.ArgumentPars
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in *arguments*, by default those of the process; return its exit code."""
+    if arguments is None:
+        PUBLISHING.withhold()  # a site that the command sets up may use caches of its own, in AppConfig.ready
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         found = parser().parse_args(given)

@@ -211,7 +211,7 @@ class Publishing:
         self.guard = Guard()
         self.publishers: weakref.WeakKeyDictionary[Any, Publisher] = weakref.WeakKeyDictionary()
         self.thread: Any = None
-        self.ending = self.told = False
+        self.ending = self.told = self.withheld = False
         self._start_afresh()
         in_children(self._start_afresh)
 
@@ -240,6 +240,11 @@ class Publishing:
         if PROCESS.connects or self.thread is not None:
             self.begin()
 
+    def withhold(self) -> None:
+        """Publish nothing from now on, whatever settings say: this process is a command, and no worker of the site."""
+        self.withheld = True
+        self.wake.ring()
+
     def of(self, source: Any) -> Publisher | None:
         """Return the publisher of *source*; None if it never publishes."""
         return self.publishers.get(source)
@@ -249,7 +254,7 @@ class Publishing:
         if self.thread is not None:
             self.wake.ring()
             return
-        if self.ending or not self.publishers:
+        if self.ending or self.withheld or not self.publishers:
             return
         own()
         with self.guard.lock:
@@ -266,6 +271,8 @@ class Publishing:
         return min((each.due for each in self._active()), default=None)
 
     def _active(self) -> list[Publisher]:
+        if self.withheld:
+            return []
         found = [self.publishers.get(source) for source in living(self.publishers)]
         return [each for each in found if each is not None and each.interval and each.source() is not None]
 

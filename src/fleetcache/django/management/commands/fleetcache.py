@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from fleetcache import cli
+from fleetcache.fleet.publishing import PUBLISHING
 
 
 class Command(BaseCommand):
@@ -28,7 +29,8 @@ class Command(BaseCommand):
         cli.parser(parser)
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Run the command; exit with its code."""
+        """Run the command, as a process of its own, which publishes nothing; exit with its code."""
+        PUBLISHING.withhold()
         try:
             super().run_from_argv(argv)
         except cli.WrongUse as error:
