@@ -13,15 +13,19 @@ PATIENCE = 15.0
 LOOKS = 20
 """How often it looks at least: the process itself may have stood still for all this time."""
 
+PAUSES = (0.0005, 0.01)
+"""The shortest and the longest pause between two looks, in seconds: a look may cost as much as what it waits for."""
+
 
 def until(condition: Callable[[], Any], patience: float = PATIENCE, *, why: Callable[[], object] | None = None) -> Any:
     """Return what *condition* returns as soon as that is true; after *patience* seconds fail, and say *why*."""
-    deadline, looks = time.monotonic() + patience, 0
+    began, looks = time.monotonic(), 0
     while not (found := condition()):
         looks += 1
-        late = time.monotonic() > deadline and looks > LOOKS
+        waited = time.monotonic() - began
+        late = waited > patience and looks > LOOKS
         assert not late, inspect.getsource(condition) if why is None else why()
-        time.sleep(0.0005)
+        time.sleep(min(max(PAUSES[0], waited / 20), PAUSES[1]))
     return found
 
 

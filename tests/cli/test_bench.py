@@ -8,6 +8,7 @@ import redis
 from fleetcache.inspection.bench import spread_of
 
 
+@pytest.mark.alone
 def test_as_json(say, site):
     """Each operation has its time, that of a bare socket, and their ratio; nothing is left on the server."""
     said = say(*site.run("bench", "--seconds", "0.3", "--json"))
