@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from redis import Redis
 from tests.admin.site import client, site
+from tests.caches import own_prefix
 
 from fleetcache import commands as c
 from fleetcache.django.admin import erasing
@@ -176,6 +177,27 @@ def test_an_entry_that_the_site_cannot_read_is_called_so(valkey):
         assert "The configured serializer (PickleSerializer) cannot read this: the cache treats it as a miss" in shown
         assert "Found: JSON." in shown
         assert "&quot;c&quot;" in shown
+
+
+def test_long_names_are_cut(valkey):
+    """A page shows the beginning of long keys, and of long names of fields, and stays small."""
+    url = valkey.tcp_url(11)
+    with site({"default": {"BACKEND": "fleetcache.django.RedisCache", "LOCATION": url, "KEY_PREFIX": own_prefix()}}):
+        from django.core.cache import caches
+
+        cache, long = caches["default"], "n" * 1_000_000
+        raw = cache.get_client()
+        raw.set(name_of(cache, "") + long, "1")
+        raw.hset(name_of(cache, "hash"), mapping={f"{number}{long}": "v" for number in range(30)})
+        raw.xadd(name_of(cache, "stream"), {long[:100_000]: "v"})
+        user = client(*ALL)
+        pages = [text(user.get(HOME)), *(text(user.get(entry_url(cache, key))) for key in ("hash", "stream"))]
+        cache.clear()
+
+    assert max(map(len, pages)) < 50_000
+    assert "too long for a link" in pages[0]
+    assert pages[1].count(f"{'n' * 450}") == 20
+    assert "of 100,001 bytes, 501 were read" in pages[2]
 
 
 def test_values_are_escaped(cache):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -342,6 +343,97 @@ def test_a_user_who_may_run_no_scripts_sees_no_large_set(valkey, kind):
 
     assert len(found.members) == (0 if kind == "set" else 20)
     assert [each.partition(":")[0] for each in found.problems] == ["Its members are not read"] * (kind == "set")
+
+
+def many_fields(raw, name):
+    raw.hset(name, mapping={b"%03d" % number + LONG: b"v" for number in range(30)})
+    for _ in range(100):  # each lets the server go on with growing its table, after which the order is the same
+        raw.hget(name, "none")
+
+
+NAMES = {
+    "hash": many_fields,
+    "hash-few": lambda raw, name: raw.hset(name, mapping={b"%03d" % number + LONG: b"v" for number in range(3)}),
+    "stream": lambda raw, name: [raw.xadd(name, {b"%03d" % number + LONG: b"v"}) for number in range(30)],
+}
+LONG = b"\xc3\xa4\xff\x00" * 25_000
+"""A part of a name: two bytes that are a letter, one that is none, and a control character."""
+
+
+@pytest.mark.parametrize("place", ["valkey", "redis_debian"])
+@pytest.mark.parametrize("kind", NAMES)
+def test_long_names_are_cut(request, place, kind):
+    """Of the name of a field no more is read than is shown, by its bytes."""
+    server = request.getfixturevalue(place)
+    cache = Cache(server.tcp_url(), {"KEY_PREFIX": own_prefix()})
+    raw, name = cache.get_client(), cache.make_key("names")
+    NAMES[kind](raw, name)
+    cache.get("nothing")
+    before = raw.info("stats")["total_net_output_bytes"]
+
+    found = keys.describe(cache, "names")
+    again = keys.describe(cache, "names")
+    sent = raw.info("stats")["total_net_output_bytes"] - before
+    raw.delete(name)
+
+    assert sent < 100_000
+    assert found.digest == again.digest
+    assert len(found.members) == (3 if kind == "hash-few" else 20)
+    for member in found.members:
+        text = member.value.text if kind == "stream" else member.name
+        assert re.match(r"0\d\dä\\xff\\x00ä", text)
+        assert "… (100,003 bytes)" in text
+        assert len(text) < 2500
+        assert member.value.text.endswith("v")
+    if kind == "stream":
+        assert found.members[0].value.problem == "of 100,004 bytes, 501 were read"
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_long_names_are_cut_without_scripts(valkey, kind):
+    """A user who may run no scripts sees the same."""
+    prefix = own_prefix()
+    with Redis.from_url(valkey.tcp_url()) as raw:
+        denied = ["-eval_ro", "-object"]
+        raw.acl_setuser(prefix, enabled=True, passwords=["+pw"], categories=["+@read"], commands=denied, keys=["*"])
+        url = valkey.tcp_url().replace("://", f"://{prefix}:pw@")
+        NAMES[kind](raw, Cache(url, {"KEY_PREFIX": prefix}).make_key("names"))
+        caches = [Cache(each, {"KEY_PREFIX": prefix}) for each in (url, valkey.tcp_url())]
+        poor, rich = (keys.describe(cache, "names") for cache in caches)
+        raw.delete(caches[0].make_key("names"))
+        raw.acl_deluser(prefix)
+
+    assert poor.members == rich.members
+    assert all(len(member.name) < 2500 for member in poor.members)
+
+
+def test_names_in_few_bytes_are_cut(own):
+    """Also where the server keeps all fields in one piece, because its settings allow long ones."""
+    cache = Cache(own.tcp_url(), {"KEY_PREFIX": own_prefix()})
+    cache.get_client().config_set("hash-max-listpack-value", 1_000_000)
+    cache.get_client().hset(cache.make_key("names"), mapping={LONG: b"v"})
+
+    found = keys.describe(cache, "names")
+
+    assert found.encoding == "listpack"
+    assert found.members[0].name.endswith("… (100,000 bytes)")
+    assert len(found.members[0].name) < 2500
+
+
+def test_an_entry_of_a_stream_is_cut(valkey):
+    """Of an entry with long values, or with many, 64 kB are read."""
+    cache = Cache(valkey.tcp_url(), {"KEY_PREFIX": own_prefix()})
+    raw, name = cache.get_client(), cache.make_key("stream")
+    raw.xadd(name, {"a": bytes(100_000), "b": "never read"})
+    raw.xadd(name, {f"f{number}": "" for number in range(20_000)})
+
+    found = keys.describe(cache, "stream")
+
+    long, many = (member.value for member in found.members)
+    assert long.problem == f"of 100,012 bytes, {LIMIT - 16:,} were read"
+    assert long.text.startswith("a=\\x00") and long.text.endswith("…")
+    assert many.problem.startswith("of 108,890 bytes, ")
+    assert many.text.startswith("f0=, f1=, ") and many.text.endswith("…")
 
 
 def test_a_stream_is_shown(valkey):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from codecs import utf_8_decode
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Any
+from itertools import zip_longest
+from typing import Any, TypeAlias
 
 from redis.exceptions import RedisError
 
@@ -26,6 +28,9 @@ LIMIT = 64 * 1024
 
 LONGEST_UNPICKLED = 1024 * 1024
 """The longest value that is unpickled, in bytes."""
+
+LONGEST_NAME = 500
+"""How many bytes of the name of a field are read."""
 
 MEMBERS = 20
 """How many members of a hash, list, set, sorted set or stream are shown."""
@@ -307,12 +312,14 @@ MEMBERS_OF: dict[str, Any] = {
 """The command that returns the first members, at the same price however many there are."""
 
 
-COMPACT = frozenset(("listpack", "ziplist", "intset", "listpackex", ""))
-"""Encodings in which no member is large; "" is that of a server in this process."""
+COMPACT = frozenset(("listpack", "ziplist", "intset", "listpackex"))
+"""Encodings in which no member is large."""
 
 
 async def _members(cache: Cache, server: Server, found: Description) -> Description:
-    if found.encoding not in COMPACT:
+    # Without an encoding, the server is in this process, or this user may not ask for it.
+    compact = found.encoding in COMPACT if found.encoding else server.remote is None
+    if not compact:
         if found.kind == "hash":
             return await _fields(cache, server, found)
         if await _may_be_large(cache, server, found):
@@ -320,6 +327,8 @@ async def _members(cache: Cache, server: Server, found: Description) -> Descript
                 f"Its members are not read: the first {MEMBERS} may have more than {LARGEST_MEMBER // 1000} kB each."
             )
             return replace(found, problems=(problem,))
+        if found.kind == "stream":
+            return await _entries(cache, server, found)
         if found.kind in CUT:
             return await _beginnings(cache, server, found)
     return await _whole(cache, server, found)
@@ -395,24 +404,67 @@ async def _may_be_large(cache: Cache, server: Server, found: Description) -> boo
     return found.kind != "zset" and max(one, few) > max(LARGE, 2 * min(sizes))
 
 
+FIELDS = """
+local found, again = nil, 1
+if ARGV[1] == 'HKEYS' then
+  found = redis.call('HKEYS', KEYS[1])
+else
+  found = redis.pcall('HSCAN', KEYS[1], 0, 'COUNT', ARGV[2], 'NOVALUES')
+  if found.err then  -- before Redis 7.4 and Valkey 8
+    found, again = redis.call('HRANDFIELD', KEYS[1], ARGV[2]), 0
+  else
+    found = found[2]
+  end
+end
+local cut = {again}
+for at = 1, math.min(#found, tonumber(ARGV[2])) do
+  local length = redis.call('HSTRLEN', KEYS[1], found[at])
+  local value = length <= tonumber(ARGV[4]) and redis.call('HGET', KEYS[1], found[at])
+  cut[#cut + 1], cut[#cut + 2] = #found[at], string.sub(found[at], 1, tonumber(ARGV[3]))
+  cut[#cut + 1], cut[#cut + 2] = length, value or ''
+end
+return cut
+"""
+"""Returns whether it returns the same fields again, and of each field the length and the beginning of its name, and of its value
+the length, and the bytes unless they are too many."""
+
+Field: TypeAlias = tuple[int, bytes, int, bytes]
+"""A field of a hash as `FIELDS` returns it."""
+
+
 async def _fields(cache: Cache, server: Server, found: Description) -> Description:
     """Return *found* with fields of a hash whose values may be large: those that are too large are only named."""
+    verb = "HKEYS" if (found.length or 0) <= MEMBERS else "HSCAN"
+    (cut,) = await _asked(cache, server, ((c.BEGINNINGS, FIELDS, 1, found.name, verb, MEMBERS, LONGEST_NAME, LIMIT),))
+    if isinstance(cut, RedisError):  # this user may run no scripts
+        fields, again = await _uncut_fields(cache, server, found)
+        if isinstance(fields, RedisError):
+            return replace(found, problems=(str(fields),))
+    else:
+        again, fields = bool(cut[0]), [tuple(cut[at : at + 4]) for at in range(1, len(cut), 4)]
+    members = [Member(_name(name, most), _field_value(cache, length, value)) for most, name, length, value in fields]
+    digest = digest_of("hash", found.length, sorted(fields) if again else found.size)
+    return replace(found, members=tuple(members), digest=digest)
+
+
+def _field_value(cache: Cache, length: int, value: bytes) -> Preview:
+    return _value(cache, value) if length <= LIMIT else Preview("bytes", f"{length:,} bytes, not read", whole=False)
+
+
+async def _uncut_fields(cache: Cache, server: Server, found: Description) -> tuple[list[Field] | RedisError, bool]:
+    """Return what `FIELDS` returns, without a script: names are read whole; or the refusal."""
     names, again = await _names_of_fields(cache, server, found)
     if isinstance(names, RedisError):
-        return replace(found, problems=(str(names),))
+        return names, again
     lengths = await _asked(cache, server, [(c.HSTRLEN, found.name, name) for name in names])
     small = [name for name, length in zip(names, lengths, strict=True) if type(length) is int and length <= LIMIT]
     values = dict(zip(small, await _asked(cache, server, [(c.HGET, found.name, name) for name in small]), strict=True))
-    members = []
-    for name, length in zip(names, lengths, strict=True):
-        value = values.get(name)
-        if isinstance(value, bytes):
-            members.append(Member(shown(name), _value(cache, value)))
-        elif type(length) is int and length > LIMIT:
-            members.append(Member(shown(name), Preview("bytes", f"{length:,} bytes, not read", whole=False)))
-    shown_of = sorted(zip(names, lengths, map(values.get, names), strict=True), key=repr) if again else found.size
-    digest = digest_of("hash", found.length, shown_of)
-    return replace(found, members=tuple(members), digest=digest)
+    there = [
+        (len(name), name[:LONGEST_NAME], length, value if isinstance(value, bytes) else b"")
+        for name, length, value in zip(names, lengths, map(values.get, names), strict=True)
+        if isinstance(value, bytes) or (type(length) is int and length > LIMIT)
+    ]
+    return there, again
 
 
 async def _names_of_fields(cache: Cache, server: Server, found: Description) -> tuple[Any, bool]:
@@ -427,19 +479,88 @@ async def _names_of_fields(cache: Cache, server: Server, found: Description) -> 
     return names, False
 
 
+# --- streams --------------------------------------------------------------------------------------
+
+ENTRIES = """
+local cut = {}
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[1])) do
+  local left, bytes, parts = tonumber(ARGV[3]), 0, {}
+  for at, whole in ipairs(entry[2]) do
+    bytes = bytes + #whole
+    if left > 0 then
+      local most = at % 2 == 1 and math.min(tonumber(ARGV[2]), left) or left
+      local part = string.sub(whole, 1, most)
+      left = left - #part - tonumber(ARGV[4])
+      parts[#parts + 1], parts[#parts + 2] = #whole, part
+    end
+  end
+  cut[#cut + 1] = {entry[1], #entry[2], bytes, parts}
+end
+return cut
+"""
+"""Returns of each entry of a stream its id, how many names and values it has, and how many bytes they take; then of the first
+ones the length and the beginning."""
+
+PART = 16
+"""What each name and value counts besides its bytes, so that an entry of many empty ones is cut too."""
+
+
+async def _entries(cache: Cache, server: Server, found: Description) -> Description:
+    """Return *found* with the first entries of a stream, of each of which a bounded part is read."""
+    asked = (c.BEGINNINGS, ENTRIES, 1, found.name, MEMBERS, LONGEST_NAME, LIMIT, PART)
+    (cut,) = await _asked(cache, server, (asked,))
+    if isinstance(cut, RedisError):  # this user may run no scripts
+        return await _whole(cache, server, found)
+    return replace(found, members=tuple(map(_entry, cut)), digest=digest_of("stream", found.length, cut))
+
+
+def _cut(entry: tuple[bytes, list[bytes]]) -> tuple[bytes, int, int, list[Any]]:
+    """Return what `ENTRIES` returns of *entry*."""
+    name, fields = entry
+    left, parts = LIMIT, list[Any]()
+    for at, whole in enumerate(fields):
+        if left > 0:
+            part = whole[: left if at % 2 else min(LONGEST_NAME, left)]
+            left -= len(part) + PART
+            parts += [len(whole), part]
+    return name, len(fields), sum(map(len, fields)), parts
+
+
+def _entry(cut: Any) -> Member:
+    """Return an entry of a stream, as `ENTRIES` returns it."""
+    name, count, size, parts = cut
+    texts = [_name(part, length) for length, part in zip(parts[::2], parts[1::2], strict=True)]
+    text = ", ".join(f"{field}={value}" for field, value in zip_longest(texts[::2], texts[1::2], fillvalue="…"))
+    text = text if len(texts) == count else f"{text}, …"
+    read = sum(map(len, parts[1::2]))
+    problem = "" if read == size else f"of {size:,} bytes, {read:,} were read"
+    return Member(shown(name), Preview("text", printable(text), whole=not problem, problem=problem))
+
+
+# --- what is shown --------------------------------------------------------------------------------
+
+
+def _name(beginning: bytes, length: int) -> str:
+    """Return a name of *length* bytes as `shown`, as far as its *beginning* goes."""
+    if length <= len(beginning):
+        return shown(beginning)
+    text, _ = utf_8_decode(beginning, "surrogateescape", False)  # without the half of a last character
+    return f"{shown(text)}… ({length:,} bytes)"
+
+
 def _shown_members(cache: Cache, kind: str, reply: Any) -> list[Member]:
     if kind == "hash":
-        return [Member(shown(name), _value(cache, value)) for name, value in _pairs(reply[1])[:MEMBERS]]
+        return [
+            Member(_name(name[:LONGEST_NAME], len(name)), _value(cache, value))
+            for name, value in _pairs(reply[1])[:MEMBERS]
+        ]
     if kind == "set":
         return [Member("", _value(cache, value)) for value in reply[1][:MEMBERS]]
     if kind == "list":
         return [Member(str(place), _value(cache, value)) for place, value in enumerate(reply)]
     if kind == "zset":
         return [Member("", _value(cache, value), float(score)) for value, score in _scores(reply)]
-    return [
-        Member(shown(entry), Preview("text", printable(", ".join(f"{shown(a)}={shown(b)}" for a, b in _pairs(fields)))))
-        for entry, fields in reply
-    ]
+    return [_entry(_cut(entry)) for entry in reply]
 
 
 def _value(cache: Cache, payload: bytes) -> Preview:

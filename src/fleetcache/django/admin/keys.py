@@ -33,6 +33,9 @@ MOST_ROWS = 100
 WORKER = b"fleetcache:worker:"
 """How the names of the entries of workers begin."""
 
+LONGEST_LINK = 4000
+"""How many characters the address of an entry's page has at most; many servers refuse longer ones."""
+
 LONGEST_LIFE = 100 * 365 * 86400
 """The longest lifetime that is taken, in seconds."""
 
@@ -108,9 +111,10 @@ class Keys(Erasing):
         return keys.page(cache, pattern or "*", version=keys.ALL if show == "all" else None, **options)
 
     def _row(self, request: Any, alias: str, row: keys.Row) -> dict[str, Any]:
+        url = self.url("entry", cache=alias, name=row.shown)
         return {
             "key": row.key,
-            "url": self.url("entry", cache=alias, name=row.shown),
+            "url": url if len(url) <= LONGEST_LINK else "",
             "version": row.version,
             "kind": row.kind or "?",
             "ttl": "no end" if row.ttl is None and row.kind else showing.seconds(row.ttl),
