@@ -365,6 +365,7 @@ def test_settings_page_is_up_to_date() -> None:
     assert docs.settings.PAGE.read_text() == docs.settings.page()
 
 
+@pytest.mark.newest
 def test_scaling_page_is_up_to_date() -> None:
     """The tables of docs/scaling.md are what the model makes of the constants that are kept."""
     page = (HOME / "docs/scaling.md").read_text()

@@ -19,6 +19,8 @@ import pytest
 
 from fleetcache import Cache
 
+pytestmark = pytest.mark.newest
+
 HOME = Path(__file__).resolve().parent.parent
 PAGES = sorted((HOME / "docs/site").glob("*.md"))
 

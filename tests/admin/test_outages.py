@@ -104,6 +104,7 @@ def test_user_who_may_little(allowed: str) -> None:
                     assert "does not allow this user" in text
 
 
+@pytest.mark.newest
 def test_database_that_is_full_of_other_names(valkey: Any) -> None:
     """A page that looks for names stops in time, says how far it came, and goes on by a link."""
     with site({"default": of(valkey.url(5))}):

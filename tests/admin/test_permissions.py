@@ -194,7 +194,8 @@ def test_unknown_acts_and_caches(page: str) -> None:
     assert boss.post("/admin/fleetcache/groups/").status_code == 405
 
 
-@pytest.mark.parametrize("text", ["\x00", "<script>", "a" * 5000, "*" * 300, "ÿ", "\\", "[", "%", "-1", "9" * 30])
+@pytest.mark.few(4)
+@pytest.mark.parametrize("text", ["\x00", "<script>", "%", "9" * 30, "a" * 5000, "*" * 300, "ÿ", "\\", "[", "-1"])
 def test_any_parameter_is_answered(text: str) -> None:
     """Nothing that stands in an address breaks a page, or comes back unquoted."""
     boss = client(superuser=True)

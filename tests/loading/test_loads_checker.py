@@ -36,6 +36,8 @@ from tests.coherence.loads import (
     check,
 )
 
+pytestmark = pytest.mark.newest
+
 TERMS = Terms(timeout=10, lease=4, wait=6, longest=5)
 SWR = Terms(timeout=10, stale_while_revalidate=5, lease=4, wait=6, longest=5)
 SIE = Terms(timeout=10, stale_if_error=20, lease=4, wait=6, longest=5)

@@ -24,6 +24,8 @@ from tests.coherence.checker import (
     stalest,
 )
 
+pytestmark = pytest.mark.newest
+
 DELTA = 1.0
 
 

@@ -22,7 +22,7 @@ from fleetcache.near.journal import Journal
 from fleetcache.near.reads import Reads
 from fleetcache.near.tracking import Tracking
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.newest]
 
 SCOPES = {
     "reads": Scope(12, readers=3, reads=3, foreign=2),
