@@ -17,6 +17,10 @@ class Scripted:
         self.connections: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
+    def answer(self, data: bytes) -> bytes:
+        """Return the answer to *data*, which was read at once."""
+        return self.answers.pop(0) if self.answers else b""
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
@@ -33,5 +37,5 @@ class Scripted:
                 elif b"CLIENT" in data:
                     reply = b"+OK\r\n" * data.count(b"CLIENT")
                 else:
-                    reply = self.answers.pop(0) if self.answers else b""
+                    reply = self.answer(data)
                 connection.sendall(reply)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -72,6 +73,16 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
 }
 
 
+COMMAND = re.compile(rb"(?:^|\r\n)\*\d+(?=\r\n\$)")
+
+
+class ToEach(Scripted):
+    """Answers each command of what was read at once, and not only the first, for which a client would wait in vain."""
+
+    def answer(self, data: bytes) -> bytes:
+        return super().answer(data) * len(COMMAND.findall(data))
+
+
 @pytest.mark.few(8)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_reply_of_the_wrong_type_is_the_servers_fault(operation):
@@ -79,7 +90,7 @@ def test_a_reply_of_the_wrong_type_is_the_servers_fault(operation):
     found = {}
     for ignored in (False, True):
         for name, reply in NONSENSE.items():
-            fake = Scripted(*[reply] * 3)
+            fake = ToEach(*[reply] * 3)
             options = {"SOCKET_TIMEOUT": 0.3, "IGNORE_EXCEPTIONS": ignored}
             try:
                 getattr(Cache(fake.url, {"OPTIONS": options}), operation)(*OPERATIONS[operation])

@@ -216,9 +216,9 @@ class Tally:
             of = len(reply)
             place = int(chance.random() * of)
             reply = reply[place]
-        size = len(reply) if type(reply) is bytes and len(command) > 1 else None  # PING has no name
-        name = None if size is None else command[1 + place]
-        if name is not None:
+        name, size = command[1 + place] if len(command) > 1 else None, None  # PING has no name
+        if type(reply) is bytes and isinstance(name, str):  # nor is a cursor one
+            size = len(reply)
             self.known[name].settle()  # a group is read as often as it is in the sample
         self.samples.append((calls, calls.count, took if timed else None, name, size, of))
         if len(self.samples) >= SAMPLES:
