@@ -446,6 +446,42 @@ def test_command(module, capsys):
     assert "There is nothing to do." in capsys.readouterr().out
 
 
+def marked(out: str) -> list[str]:
+    """Return the lines of a report that are marked."""
+    return [line.strip() for line in out.splitlines() if line.startswith("  ! ")]
+
+
+def test_what_is_to_be_done_is_marked(module, capsys):
+    """A line to change is marked, too: the last line of the report says what the mark means."""
+    entry = f'"BACKEND": "{DJANGO_REDIS}", "LOCATION": "redis://127.0.0.1:1/0"'
+    name = module(f'CACHES = {{"default": {{{entry}}}}}')
+
+    assert cli.main(["migrate", "check", "--settings", name, "--offline"]) == 1
+
+    out = capsys.readouterr().out
+    assert "There is something to do (marked !)." in out
+    assert [line for line in marked(out) if "BACKEND" in line] == [f'! "BACKEND": "{NEW}",  # was "{DJANGO_REDIS}"']
+
+
+@pytest.mark.parametrize(
+    ("backend", "apps", "todo"),
+    [
+        (DJANGO_REDIS, ["shop"], True),
+        (DJANGO_REDIS, ["shop", "fleetcache.django"], None),
+        (DJANGO_REDIS, ["fleetcache.django.apps.FleetcacheConfig"], None),
+        (NEW, ["shop"], False),
+        ("django.core.cache.backends.locmem.LocMemCache", ["shop"], None),
+    ],
+)
+def test_the_app_is_among_the_lines_to_change(backend, apps, todo):
+    """Without it there are no checks and no pages, and nothing is published; a site that has moved may leave it out."""
+    caches = {"default": {"BACKEND": backend, "LOCATION": "redis://127.0.0.1:1/0"}}
+
+    notes = check({"CACHES": caches, "INSTALLED_APPS": apps}, servers=False).settings
+
+    assert [note.todo for note in notes if 'add "fleetcache.django"' in note.text] == ([] if todo is None else [todo])
+
+
 @pytest.mark.parametrize("arguments", [[], ["--settings", "no_such_module"], ["--settings", "json"]])
 def test_what_cannot_be_checked(arguments, module, capsys):
     """Without settings, or with a module that has no CACHES, the exit code is 2."""

@@ -90,7 +90,7 @@ def of_cache(report: AliasReport) -> list[str]:
     """Return the lines about one cache."""
     origin = f", {report.origin}" * bool(report.origin)
     lines = [f"CACHES[{report.alias!r}] ({report.backend}{origin}) {STATES[report.state]}"]
-    lines += [f"    {change}" for change in report.changes]
+    lines += [f"  ! {change}" for change in report.changes]
     for result in ("refused", "translated", "read", "passed on", "no effect"):
         found = [each for each in report.options if each.result == result]
         if result in {"refused", "translated"}:

@@ -13,6 +13,12 @@ from fleetcache.inspection.migration.tools import tools
 from fleetcache.settings import STAND_INS, stand_in_meant
 
 OPTIONS = "docs/migration.md#options"
+STEPS = "docs/migration.md#the-switch"
+APP = "fleetcache.django"
+INSTALL = (
+    f'INSTALLED_APPS: add "{APP}",  # without it there are no system checks, no pages in the admin, no manage.py fleetcache, '
+    f"and processes do not publish what they count"
+)
 
 
 def check(
@@ -32,7 +38,12 @@ def check(
     known, notes = _stand_ins(names)
     report = Report(module=module, settings=notes)
     report.caches = [read_entry(name, entry, known, servers=servers) for name, entry in wanted.items()]
-    report.packages = packages([str(app) for app in names.get("INSTALLED_APPS") or ()], module)
+    apps = [str(app) for app in names.get("INSTALLED_APPS") or ()]
+    if "INSTALLED_APPS" in names and not any(app.startswith(APP) for app in apps):
+        moves = any(each.state in {"moves", "refused"} for each in report.caches)
+        if moves or any(each.state == "done" for each in report.caches):
+            report.settings.append(Note(text=INSTALL, docs=STEPS, todo=moves))
+    report.packages = packages(apps, module)
     report.tools = tools(is_installed, wanted)
     return report
 
