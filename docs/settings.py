@@ -145,7 +145,9 @@ assert Cache.from_url("redis://127.0.0.1:6379/1").get("key") == 1
 
 If a URL replaces a whole entry, its query may hold every setting and option in lower case, and the
 [connection options](#connection-options-of-redis-py). The query of a `LOCATION` may hold only connection
-options. `BACKEND` may be left out; the `DJANGO_REDIS_…` settings belong to Django and are not read.
+options. An option that is a dict or a list is written `name:value,name:value`; what may be there several times is repeated, and a comma within a value is not
+possible: `?stats=publish:5,groups:user:*=users,groups:*.html=pages&near=max_bytes:64MB,prefixes:shop:1:&raise_for=login:*,lock:*`. Only `CONNECTION_POOL_KWARGS`,
+`REDIS_CLIENT_KWARGS` and `SENTINEL_KWARGS`, whose values may be of any kind, need a dict. `BACKEND` may be left out; the `DJANGO_REDIS_…` settings belong to Django and are not read.
 `CLIENT_CLASS` applies to `caches`; if you call a class directly, `Cache(…)` or `HerdClient(…)`, it has no effect.
 
 | variable | meaning |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import threading
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from fleetcache.errors import (
     UnstorableValue,
     UnsupportedServer,
 )
-from fleetcache.settings import NearOptions, Settings, from_url, masked_url
+from fleetcache.settings import DICTS, NearOptions, Options, Settings, from_url, masked_url
 from fleetcache.testing import valkey_server
 
 SECRET = "s3cr3t"
@@ -233,8 +234,14 @@ def test_an_option_of_the_near_cache_in_a_wrong_place():
     where = "It is an option of NEAR: {'OPTIONS': {'NEAR': {'MAX_BYTES': …}}}."
 
     assert refusal("memory://", MAX_BYTES="64MB") == f"CACHES['pages']: unknown setting 'MAX_BYTES'. {where}"
-    with pytest.raises(SettingsError, match=r"unknown parameter 'max_bytes'\. It is an option of NEAR"):
+    with pytest.raises(
+        SettingsError, match=r"unknown parameter 'max_bytes'\. It is an option of NEAR: near=max_bytes:…\.$"
+    ):
         Cache.from_url("memory://?max_bytes=64MB")
+    with pytest.raises(
+        SettingsError, match=r"unknown parameter 'publish'\. It is an option of STATS: stats=publish:…\.$"
+    ):
+        Cache.from_url("memory://?publish=5")
 
 
 @pytest.mark.parametrize(
@@ -460,11 +467,77 @@ def test_fields_of_the_near_cache():
     "query, size", [("near=1", 64_000_000), ("near=256MB", 256_000_000), ("near=2MiB", 2 * 1024**2)]
 )
 def test_the_near_cache_in_a_url(query, size):
-    """``?near=`` is a switch or a size."""
+    """``?near=`` is a switch, a size, or fields."""
     location, params = from_url(f"redis://host/1?{query}")
 
     assert location == "redis://host/1"
     assert Settings.read(location, params).options.near == NearOptions(max_bytes=size)
+
+
+@pytest.mark.parametrize(
+    "query, option, written",
+    [
+        ("near=max_bytes:2MB,t_live:2,absent:no,touch:None", "NEAR", {"MAX_BYTES": "2MB", "T_LIVE": 2, "ABSENT": False, "TOUCH": None}),
+        ("near=prefixes:shop:1:,max_ttl:9,prefixes:news:", "NEAR", {"PREFIXES": ["shop:1:", "news:"], "MAX_TTL": 9}),
+        ("near=max_bytes:2MB", "NEAR", "2MB"),
+        ("stats=publish:5,audit:1000,advise:off", "STATS", {"PUBLISH": 5, "AUDIT": 1000, "ADVISE": False}),
+        (
+            "stats=groups:user:*%3Dusers,publish:0,groups:*.html=pages",
+            "STATS",
+            {"PUBLISH": 0, "GROUPS": {"user:*": "users", "*.html": "pages"}},
+        ),
+        ("stats=no", "STATS", False),
+        ("loading=early:1,wait:None,renew:thread", "LOADING", {"EARLY": 1, "WAIT": None, "RENEW": "thread"}),
+        ("raise_for=login:*,lock:*", "RAISE_FOR", ["login:*", "lock:*"]),
+    ],
+)  # fmt: skip
+def test_a_dict_or_a_list_in_a_url(query, option, written):
+    """The same as the dict or the list in OPTIONS."""
+    location, params = from_url(f"redis://host/1?{query}")
+
+    read = Settings.read(location, params).options
+    expected = Settings.read(location, {"OPTIONS": {option: written}}).options
+    name = option.lower()
+    assert getattr(read, name) == getattr(expected, name)
+
+
+def test_every_option_can_stand_in_a_url():
+    """As settings.md says: each option that is a dict or a list has a form for URLs, but those that the page names."""
+    values = {
+        "STATS": "publish:5",
+        "NEAR": "t_live:2",
+        "LOADING": "early:1",
+        "RAISE_FOR": "a,b",
+        "SENTINELS": "a:1,b:2",
+    }
+    kept = {each.name.upper() for each in dataclasses.fields(Options) if each.metadata} - values.keys()
+    dicts = {name for name in kept if isinstance(getattr(Options(), name.lower()), (dict, tuple, list))}
+
+    for name, value in values.items():
+        location, params = from_url(f"redis://host/1?{name.lower()}={value}")
+        assert Options.read("", params["OPTIONS"], {}) != Options()
+    assert dicts | {"SENTINEL_KWARGS"} == DICTS
+    for name in DICTS:
+        with pytest.raises(SettingsError, match=f"{name} is a dict of any values, which a URL cannot hold"):
+            from_url(f"redis://host/1?{name.lower()}=a:1")
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        ("stats=publish", "STATS cannot be 'publish': a dict or a switch is expected, or a text such as 'publish:5,audit:1000'"),
+        ("stats=publsh:5", "STATS: unknown name 'publsh'. Did you mean 'PUBLISH'?"),
+        ("stats=publish:often", "STATS: publish cannot be 'often': a number of seconds is expected"),
+        ("stats=groups:user", "each group is written groups:GLOB=NAME, such as groups:user:*=users"),
+        ("near=t_live:2,5", "a dict or a size is expected, or a text such as 'max_bytes:64MB,t_live:2'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_of_a_dict_in_a_url(query, fault):
+    """The error says how it is written."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.read(*from_url(f"redis://host/1?{query}"))
+
+    assert fault in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -347,6 +347,14 @@ def group_names(value: Any) -> dict[str, str]:
     return dict(value)
 
 
+def named_globs(values: list[str]) -> dict[str, str]:
+    """Return the groups in texts such as ``user:*=users``, as a URL has them, for `group_names`."""
+    pairs = [text.rpartition("=") for text in values]
+    if not all(glob and name for glob, _, name in pairs):
+        raise ValueError("each group is written groups:GLOB=NAME, such as groups:user:*=users")
+    return {glob: name for glob, _, name in pairs}
+
+
 def one_of(*words: str | None) -> Callable[[Any], Any]:
     """Return a function that reads one of *words*."""
 
@@ -378,7 +386,9 @@ def prefix_list(value: Any) -> tuple[str, ...]:
 
 
 def globs(value: Any) -> tuple[str, ...]:
-    """Return globs of keys."""
+    """Return globs of keys; a URL has them as a text, with commas between them."""
+    if isinstance(value, str) and value:
+        value = value.split(",")
     if not isinstance(value, (list, tuple)) or not all(isinstance(glob, str) for glob in value):
         raise TypeError("a list of texts is expected, such as ['login:*']")
     return tuple(value)

@@ -138,7 +138,7 @@ class Policy:
         if isinstance(written, cls):
             return written
         if isinstance(written, str):
-            written = _in_words(written)
+            written = {name: _number_in(value) for name, value in words_in(written, "a Policy", "early:1,jitter:0.1")}
         if not isinstance(written, Mapping):
             raise TypeError(f"a dict or a Policy is expected, not {type(written).__name__}")
         known = {each.name for each in fields(cls)}
@@ -186,18 +186,22 @@ def _combined(given: Timeout | Policy, defaults: Policy, /, **options: Any) -> P
 _known = lru_cache(maxsize=256, typed=True)(_combined)
 
 
-def _in_words(text: str) -> dict[str, Any]:
-    """Return the fields of a policy in *text*."""
-    found: dict[str, Any] = {}
-    for part in text.split(","):
-        name, colon, value = (word.strip() for word in part.partition(":"))
-        if not colon:
-            raise ValueError("a dict or a Policy is expected, or a text such as 'early:1,jitter:0.1'")
-        try:
-            found[name] = None if value == "None" else float(value)
-        except ValueError:
-            found[name] = value
-    return found
+def words_in(text: str, kind: str, example: str) -> list[tuple[str, str]]:
+    """Return the names and values in *text*, as a URL writes a dict, such as *example*; *kind* is what it stands for."""
+    parts = [tuple(map(str.strip, part.partition(":"))) for part in text.split(",")]
+    if not all(colon for _, colon, _ in parts):
+        raise ValueError(f"a dict or {kind} is expected, or a text such as {example!r}")
+    return [(name, value) for name, _, value in parts]
+
+
+def _number_in(text: str) -> Any:
+    """Return the number in *text*, or *text* itself."""
+    if text == "None":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _unknown(name: str, known: AbstractSet[str], also: Iterable[str] = ()) -> str:

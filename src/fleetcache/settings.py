@@ -16,7 +16,7 @@ from fleetcache import kinds
 from fleetcache.errors import SettingsError
 from fleetcache.keys import KeyFunction, default_key_function
 from fleetcache.masking import masked_url, quoted, shown, with_article
-from fleetcache.policy import FIELDS, Policy
+from fleetcache.policy import FIELDS, Policy, words_in
 from fleetcache.sharing import Sharing, frozen
 from fleetcache.signatures import DEADLINE, connection_options, says_none
 from fleetcache.urls import ESCAPES, Location, locations
@@ -83,9 +83,14 @@ class NearOptions:
 
     @classmethod
     def read(cls, value: Any) -> NearOptions | None:
-        """Return the options that *value* stands for: a switch, a size, or a dict of fields; None if NEAR is off."""
+        """Return the options that *value* stands for: a switch, a size, or fields; None if NEAR is off.
+
+        Fields are a dict, or a text such as ``max_bytes:64MB,t_live:2``.
+        """
         if value is None or (isinstance(value, (bool, int, str)) and str(value).lower() in kinds.SWITCHES):
             return cls() if value is not None and kinds.flag(value) else None
+        if isinstance(value, str) and ":" in value:
+            value = in_text(value, "a size", "max_bytes:64MB,t_live:2", {"PREFIXES": list})
         if not isinstance(value, Mapping):
             try:
                 return cls(**read_setting("", "MAX_BYTES", by_name(cls)["MAX_BYTES"], value))
@@ -111,7 +116,12 @@ class StatsOptions:
 
     @classmethod
     def read(cls, value: Any) -> StatsOptions | None:
-        """Return the options that *value* stands for: a switch, or a dict of fields; None if STATS is off."""
+        """Return the options that *value* stands for: a switch, or fields; None if STATS is off.
+
+        Fields are a dict, or a text such as ``publish:5,groups:user:*=users``.
+        """
+        if isinstance(value, str) and value.lower() not in kinds.SWITCHES:
+            value = in_text(value, "a switch", "publish:5,audit:1000", {"GROUPS": kinds.named_globs})
         if isinstance(value, Mapping):
             return cls(**read_fields(cls, value))
         return cls() if kinds.flag(value) else None
@@ -160,7 +170,7 @@ class Options:
     whatever this setting says."""
     raise_for: tuple[str, ...] = option((), kinds.globs)
     """Globs of keys, such as `["login:*", "lock:*"]`. A failure that concerns a matching key is raised in spite of
-    IGNORE_EXCEPTIONS. See [Outages](outages.md#what-must-not-fail-open)."""
+    IGNORE_EXCEPTIONS. See [Outages](outages.md#what-must-not-fail-open). In the query of a URL: `?raise_for=login:*,lock:*`."""
     logger: str = option("fleetcache", kinds.text_of, setting="DJANGO_REDIS_LOGGER")
     """The logger for ignored failures."""
     read_from: str | None = option(None, kinds.one_of(None, "primary", "replica", "nearest"))
@@ -223,10 +233,10 @@ class Options:
     """Start an `embedded://` server even if Django's DEBUG is off."""
     stats: StatsOptions | None = option(StatsOptions(), StatsOptions.read)
     """Count hits, misses, loads, bytes and times, by group of keys. False: nothing is counted. A dict: see
-    [below](#statistics)."""
+    [below](#statistics). In the query of a URL: `?stats=publish:5,groups:user:*=users`."""
     near: NearOptions | None = option(None, NearOptions.read, "near")
     """Keep copies of values in the process; the server announces every change, which keeps them current. True, a size such
-    as `"64MB"`, or a dict: see [below](#the-near-cache)."""
+    as `"64MB"`, or a dict: see [below](#the-near-cache). In the query of a URL: `?near=64MB`, or `?near=max_bytes:64MB,t_live:2`."""
     loading: Policy | None = option(None, Policy.read)
     """How `get_or_set`, `get_or_set_many` and `@cached` load, unless a call says otherwise: a `Policy`, or a dict of its fields in
     upper case, such as `{"STALE_WHILE_REVALIDATE": 60, "JITTER": 0.1}`. In the query of a URL: `?loading=early:1,jitter:0.1`."""
@@ -296,6 +306,18 @@ class Options:
         return options
 
 
+def in_text(text: str, kind: str, example: str, several: Mapping[str, Callable[[list[str]], Any]]) -> dict[str, Any]:
+    """Return the fields in *text*, as `words_in` does; those in *several* may be there more than once, and are made of all values."""
+    found: dict[str, Any] = {}
+    lists: dict[str, list[str]] = {}
+    for name, value in words_in(text, kind, example):
+        if name.upper() in several:
+            lists.setdefault(name.upper(), []).append(value)
+        else:
+            found[name] = None if value == "None" else value
+    return found | {name: several[name](values) for name, values in lists.items()}
+
+
 def read_fields(kind: Any, written: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the dataclass *kind* that the dict *written* holds."""
     known, found = by_name(kind), dict[str, Any]()
@@ -308,18 +330,20 @@ def read_fields(kind: Any, written: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+LOADING_FIELDS = frozenset(name.upper() for name in FIELDS - {"timeout"})
 HINTS = {"ssl": " For TLS write rediss:// in LOCATION instead."}
 """Corrections for some names that are no options."""
 
 
-def hint(name: Any) -> str:
-    """Return a correction for *name*, which is no option; "" if none is known."""
-    if (of_near := str(name).upper()) in by_name(NearOptions):
-        return f" It is an option of NEAR: {{'OPTIONS': {{'NEAR': {{{of_near!r}: …}}}}}}."
-    if of_near in by_name(StatsOptions):
-        return f" It is an option of STATS: {{'OPTIONS': {{'STATS': {{{of_near!r}: …}}}}}}."
-    if of_near.lower() in FIELDS - {"timeout"}:
-        return f" It is a field of LOADING: {{'OPTIONS': {{'LOADING': {{{of_near!r}: …}}}}}}."
+def hint(name: Any, *, of_url: bool = False) -> str:
+    """Return a correction for *name*, which is no option; "" if none is known.  *of_url*: it was a parameter of a URL."""
+    meant = str(name).upper()
+    fields_of = {"NEAR": by_name(NearOptions), "STATS": by_name(StatsOptions), "LOADING": LOADING_FIELDS}
+    for option, known in fields_of.items():
+        if meant in known:
+            what = "a field" if option == "LOADING" else "an option"
+            place = f"{{'OPTIONS': {{{option!r}: {{{meant!r}: …}}}}}}"
+            return f" It is {what} of {option}: {f'{option}={meant}:…'.lower() if of_url else place}."
     return HINTS.get(str(name).lower(), "")
 
 
@@ -497,6 +521,10 @@ def located(error: SettingsError, where: str) -> SettingsError:
     return SettingsError(text)
 
 
+DICTS = frozenset(("CONNECTION_POOL_KWARGS", "REDIS_CLIENT_KWARGS", "SENTINEL_KWARGS"))
+"""The options that no URL can hold."""
+
+
 def from_url(url: Any) -> tuple[str, dict[str, Any]]:
     """Return the location and the params in *url*, whose query may hold any setting in lower case."""
     try:
@@ -514,6 +542,8 @@ def from_url(url: Any) -> tuple[str, dict[str, Any]]:
             params[name.upper()] = None if value == "None" else written
         elif value == "None" and name in options.keys() | connection_options():
             params["OPTIONS"][options.get(name, name)] = None
+        elif name.upper() in DICTS:
+            raise SettingsError(f"{masked_url(url)}: {name.upper()} is a dict of any values, which a URL cannot hold")
         elif name in options and name not in connection_options():
             params["OPTIONS"][options[name]] = value
         elif name in connection_options() or name == "db":
@@ -529,7 +559,7 @@ def unknown_parameter(query: str, name: str, known: Iterable[str]) -> str:
         return f"a password ends at a '?'; {ESCAPES}"
     if f"{name}=" not in query:
         return "a parameter without a value."
-    return f"unknown parameter {quoted(name)}.{in_url(name) or hint(name) or kinds.nearest(name, known)}"
+    return f"unknown parameter {quoted(name)}.{in_url(name) or hint(name, of_url=True) or kinds.nearest(name, known)}"
 
 
 def in_url(name: str) -> str:
