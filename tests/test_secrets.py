@@ -5,10 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
+import socket
 import traceback
 from collections.abc import Iterator
 
 import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+from redis.retry import Retry
 from tests.faces import Face, settled
 
 from fleetcache import Cache, CacheHandler, SettingsError, cli
@@ -18,7 +23,7 @@ from fleetcache.errors import AccessDenied
 from fleetcache.keys import masked
 from fleetcache.masking import masked_url
 from fleetcache.settings import Settings, from_url
-from fleetcache.testing import valkey_server
+from fleetcache.testing import cluster, valkey_server
 
 SECRET = "hunter2SECRET"
 
@@ -284,6 +289,96 @@ async def test_a_password_that_is_refused(guarded, face, user, options):
 
     assert type(error) is AccessDenied
     assert SECRET not in told(error)
+
+
+class Provider(CredentialProvider):
+    """A provider of the site."""
+
+    def get_credentials(self):
+        return "user", SECRET
+
+
+REFUSED = {
+    "in the URL": (f":{SECRET}@", {}),
+    "in the URL, with a user": (f"user:{SECRET}@", {}),
+    "in the user's place": (f"{SECRET}@", {}),
+    "PASSWORD": ("", {"PASSWORD": SECRET}),
+    "PASSWORD in bytes": ("", {"PASSWORD": SECRET.encode()}),
+    "pool": ("", {"CONNECTION_POOL_KWARGS": {"password": SECRET}}),
+    "provider": ("", {"credential_provider": Provider()}),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_password_of_a_raw_client_that_is_refused(guarded, case, protocol):
+    """Frames of redis-py's show no password, neither does a command that could not be sent."""
+    user, options = REFUSED[case]
+    url = guarded.tcp_url().replace("://", f"://{user}")
+    raw = Cache(url, {"OPTIONS": {"protocol": protocol, **options}}).get_client()
+
+    with pytest.raises(redis.AuthenticationError) as refused:
+        raw.get("a")
+    assert SECRET not in told(refused.value)
+
+
+def test_a_password_that_could_not_be_sent(guarded, monkeypatch):
+    """Nor does the command in which it was to be sent."""
+    raw = Cache(guarded.tcp_url().replace("://", f"://:{SECRET}@")).get_client()
+    connection = raw.connection_pool.make_connection()
+    connection.retry = Retry(NoBackoff(), 0)
+    ends = socket.socketpair()
+    ends[0].shutdown(socket.SHUT_WR)
+    monkeypatch.setattr(connection, "_connect", lambda: ends[0])
+
+    with ends[0], ends[1], pytest.raises(redis.ConnectionError) as failed:
+        connection.connect()
+
+    assert "writing to socket" in str(failed.value)
+    assert SECRET not in told(failed.value)
+
+
+def test_a_password_of_a_raw_client_of_a_cluster():
+    """It shows no password that the servers do not take any more."""
+    with cluster(primaries=3, replicas=0) as servers:
+        admins = [redis.Redis(port=node.port) for node in servers.primaries]
+        for admin in admins:
+            admin.config_set("requirepass", SECRET)
+        raw = Cache(servers.url().replace("://", f"://:{SECRET}@")).get_client()
+        assert raw.get("a") is None
+        for admin in admins:
+            admin.execute_command("AUTH", SECRET)
+            admin.config_set("requirepass", "another")
+            admin.client_kill_filter(_type="normal", skipme=True)
+
+        with pytest.raises(redis.RedisError) as refused:
+            raw.get("a")
+        assert SECRET not in told(refused.value)
+        for admin in admins:
+            admin.close()
+        raw.close()
+
+
+def test_a_password_of_sentinels():
+    """Nor do those of the clients that ask Sentinels, and of those that they lead to."""
+    options = {"SENTINELS": [("127.0.0.1", 1)], "PASSWORD": SECRET, "SENTINEL_KWARGS": {"password": SECRET}}
+    pool = SentinelClient("redis://service/0", {"OPTIONS": options}).get_client().connection_pool
+    manager = pool.sentinel_manager
+    pools = [pool, *(each.connection_pool for each in manager.sentinels)]
+
+    assert {each.connection_kwargs["password"] for each in pools} == {SECRET}
+    assert SECRET not in repr([*(each.connection_kwargs for each in pools), vars(manager)])
+
+
+def test_a_password_is_still_itself(guarded):
+    """Only its repr differs: servers get it, and sites that read it find it."""
+    right = guarded.tcp_url().replace("://", "://:right@")
+    raw = Cache(right).get_client()
+
+    assert raw.ping()
+    assert raw.connection_pool.connection_kwargs["password"] == "right"
+    assert f"{raw.connection_pool.connection_kwargs['password']}" == "right"
+    assert "right" not in repr(raw.connection_pool.connection_kwargs)
 
 
 async def test_a_password_in_the_users_place(guarded, face):

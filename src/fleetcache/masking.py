@@ -118,6 +118,38 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
+class Secret(str):
+    """A password as redis-py gets it: who shows the local variables of a traceback, as error pages and Sentry do, shows ``***``."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class SecretBytes(bytes):
+    """The same in bytes, or a command with one."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "b'***'"
+
+
+def secret(password: Any) -> Any:
+    """Return *password* as a `Secret`, if it is text or bytes."""
+    if isinstance(password, str):
+        return Secret(password)
+    return SecretBytes(password) if isinstance(password, bytes) else password
+
+
+def hide(arguments: dict[str, Any]) -> None:
+    """Let the *arguments* of a connection hold its password as a `Secret`; without one, the user's name is often the password."""
+    for name in ["password"] if arguments.get("password") else ["username"]:
+        if name in arguments:
+            arguments[name] = secret(arguments[name])
+
+
 def without_frames(error: BaseException) -> BaseException:
     """Return *error* without its traceback and those of its causes: the local variables in their frames hold passwords."""
     chain = [error]

@@ -20,7 +20,7 @@ from fleetcache.errors import SettingsError
 from fleetcache.exchange.connecting import arguments
 from fleetcache.exchange.wire import PACKER
 from fleetcache.kinds import flag, imported
-from fleetcache.masking import masked_url, quoted, shown, without_frames
+from fleetcache.masking import hide, masked_url, quoted, shown, without_frames
 from fleetcache.servers.credentials import Credentials
 from fleetcache.settings import Options, passed_on, unknown_in_location
 from fleetcache.sharing import frozen
@@ -176,6 +176,7 @@ class ConnectionFactory:
             kind = pool.connection_class
             check_class(kind)
             pool.connection_kwargs.update(passed_on("", pool.connection_kwargs))
+            hide(pool.connection_kwargs)
             check_secured(url, kind, pool.connection_kwargs)
             if "command_packer" in parameters(kind):
                 pool.connection_kwargs.setdefault("command_packer", PACKER)  # of raw clients, too
@@ -208,6 +209,8 @@ class SentinelConnectionFactory(ConnectionFactory):
         own = {**limits, **(self.settings.sentinel_kwargs or {})}
         if own.get("ssl") and not unchecked(own):
             own.setdefault("ssl_check_hostname", True)
+        hide(own)
+        hide(shared)
         self._sentinel = Sentinel(list(sentinels), sentinel_kwargs=own, **shared)  # type: ignore[no-untyped-call]  # redis-py's
 
     def get_connection_pool(self, params: dict[str, Any]) -> Any:

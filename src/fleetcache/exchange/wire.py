@@ -10,6 +10,7 @@ import hiredis
 from redis import exceptions
 
 from fleetcache.exchange.contract import Command, Reply, Script, Verb
+from fleetcache.masking import Secret, SecretBytes
 
 NEED_DATA: Any = hiredis.Reader  # any object that is no reply
 Push = hiredis.PushNotification
@@ -132,6 +133,9 @@ def in_bytes(part: Any) -> bytes:
     raise TypeError(f"a part of a command is text, bytes or a number, not {kind.__name__}")
 
 
+SECRETS = frozenset((Secret, SecretBytes))
+
+
 class Packer:
     """The packer of redis-py's connections, in place of redis-py's own, which passes numbers to hiredis."""
 
@@ -139,7 +143,8 @@ class Packer:
         """Return *command*, whose first part may consist of several words, in pieces."""
         name, *parts = command
         words = in_bytes(name).split()
-        return [pack((*words, *[bytes(part) if isinstance(part, bytearray) else part for part in parts]))]
+        packed = pack((*words, *[bytes(part) if isinstance(part, bytearray) else part for part in parts]))
+        return [SecretBytes(packed) if type(command[-1]) in SECRETS else packed]
 
 
 PACKER = Packer()

@@ -11,6 +11,7 @@ from typing import Any
 from redis.credentials import CredentialProvider
 
 from fleetcache.errors import AccessDenied
+from fleetcache.masking import secret
 from fleetcache.servers.remote import SERVERS
 from fleetcache.threads import living
 
@@ -61,7 +62,7 @@ class Credentials(CredentialProvider):
     def _checked(self, found: Any) -> Any:
         if not isinstance(found, (tuple, list)) or len(found) not in {1, 2}:
             raise TypeError(f"(user, password) or (password,) is expected, not {type(found).__name__}")
-        return found
+        return (*found[:-1], secret(found[-1]))
 
     def _announced(self, token: Any) -> Done:
         del token  # the next connections ask the provider

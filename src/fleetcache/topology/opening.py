@@ -16,7 +16,7 @@ from fleetcache.errors import SettingsError
 from fleetcache.exchange.breaker import Breaker
 from fleetcache.exchange.connecting import OF_CLUSTERS
 from fleetcache.exchange.contract import Command, Reply, Server
-from fleetcache.masking import without_frames
+from fleetcache.masking import hide, without_frames
 from fleetcache.pool import ConnectionFactory, SentinelConnectionFactory
 from fleetcache.servers.embedded import SharedServer
 from fleetcache.servers.memory import memory_server
@@ -138,9 +138,13 @@ def open_cluster(locations: Sequence[Location], options: Options) -> Cluster:
 
     def client() -> Any:
         try:
-            return redis.RedisCluster.from_url(**params_of_client())  # a local variable would show the password
+            raw: Any = redis.RedisCluster.from_url(**params_of_client())  # a local variable would show the password
         except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
             raise without_frames(error)  # noqa: B904 - the same error
+        hide(raw.nodes_manager.connection_kwargs)
+        for node in raw.get_nodes():
+            hide(node.redis_connection.connection_pool.connection_kwargs)
+        return raw
 
     # A process has one server for each configuration, and so one cluster.
     made = Cluster(starts, connect, client, options.read_from, options.address_remap)  # type: ignore[arg-type]  # remote ones
