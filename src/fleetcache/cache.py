@@ -91,7 +91,7 @@ class Shared:
         parts = {part: info[part] for part in ("near", "loading", "servers")}
         if (near := self.near) is None:
             return {**parts, "copies": None}
-        return {**parts, "copies": near.store, "advice": near.advice() or None, "audit": near.audit() or None}
+        return {**parts, "copies": near, "advice": near.advice() or None, "audit": near.audit() or None}
 
 
 _shared: Sharing[Shared] = Sharing()

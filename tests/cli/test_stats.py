@@ -313,14 +313,33 @@ def test_rates_on_one_basis():
     assert (start.totals["near"], start.since_start, start.left_out) == (7.5 + 100, 2, 0)
 
 
-def test_rates_of_counters_that_began_anew():
-    """A process that counts less than before has begun anew; no rate is negative."""
+def test_rates_of_a_process_that_began_anew():
+    """It counts with its average since it began."""
     rates = Rates()
-    rates.pace(fleet(worker("1", 10, groups={"g": group(near=100)})))
+    rates.pace(fleet(worker("1", 10, since=0.0, groups={"g": group(near=100)})))
 
-    pace = rates.pace(fleet(worker("1", 20, groups={"g": group(near=30)})))
+    pace = rates.pace(fleet(worker("1", 20, since=17.0, groups={"g": group(near=30)})))
 
-    assert pace.groups["g"]["near"] == 3
+    assert pace.groups["g"]["near"] == 10
+
+
+def test_rates_of_a_counter_that_falls():
+    """A miss that became a stale read is no miss any more; no rate is negative, nor that of all misses."""
+    rates = Rates()
+    rates.pace(fleet(worker("1", 10, groups={"g": group(missed=100_000, stale=0)})))
+
+    pace = rates.pace(fleet(worker("1", 20, groups={"g": group(missed=99_999, stale=10)})))
+
+    assert (pace.groups["g"]["missed"], pace.groups["g"]["stale"]) == (0, 1)
+
+
+def test_rates_of_processes_with_one_name():
+    """Containers may have the same host name and number of the process; their rates are added up."""
+    pace = Rates().pace(
+        fleet(*(worker(name, 10, since=0.0, groups={"g": group(near=100)}) for name in ("1", "01")))
+    )
+
+    assert pace.workers["h:1"]["near"] == pace.groups["g"]["near"] == 20
 
 
 def test_rates_of_saved_time():

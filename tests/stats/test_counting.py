@@ -21,6 +21,7 @@ from fleetcache import Cache
 from fleetcache.client import HerdClient, ShardClient
 from fleetcache.django import RedisCache
 from fleetcache.errors import ServerGone
+from fleetcache.near.store import Store
 from fleetcache.stats.tally import TALLIES
 from fleetcache.testing import empty_memory
 
@@ -194,6 +195,29 @@ async def test_pipelines(cache: Face):
 
 
 # --- copies near ----------------------------------------------------------------------------------
+
+
+async def test_hits_never_fall(copies: Copies, monkeypatch: pytest.MonkeyPatch):
+    """A copy that is removed while a snapshot is made is counted all the same."""
+    cache = copies()
+    await cache.set("a:1", 1)
+    await copied(cache, "a:1")
+    for _ in range(100):
+        await cache.get("a:1")
+    before = figures(cache)["near"]
+
+    def late(self: Store, *arguments: Any) -> Any:
+        with cache.near.lock:
+            self.drop(cache.make_key("a:1"))
+        return plain(self, *arguments)
+
+    plain = Store.hits_by_group
+    monkeypatch.setattr(Store, "hits_by_group", late)
+
+    assert figures(cache)["near"] == before
+    monkeypatch.undo()
+    assert copy(cache, cache.make_key("a:1")) is None
+    assert figures(cache)["near"] == cache.snapshot()["near"]["hits"] == before
 
 
 async def test_hits_of_copies(copies: Copies):

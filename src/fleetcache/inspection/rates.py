@@ -76,7 +76,7 @@ class Rates:
         for worker in fleet.workers:
             key = (worker.host, worker.pid, worker.name)
             known = self._seen.get(key)
-            if known is None or known.worker.at > worker.at:
+            if known is None or known.worker.at > worker.at or _began(known.worker) != _began(worker):
                 seen[key] = _Seen(worker)
             elif known.worker.at == worker.at:
                 seen[key] = known
@@ -106,7 +106,7 @@ def _add(found: Pace, buckets: dict[str, dict[float, float]], name: str, each: _
     def earlier_of(name: str) -> Mapping[str, Any]:
         return (before.part(name) if before is not None else None) or {}
 
-    began = before.at if before is not None else now.part("since") or now.started
+    began = before.at if before is not None else _began(now)
     seconds = max(now.at - began, 1e-3)
     mine: list[dict[str, float]] = []
     for group, figures in (now.part("groups") or {}).items():
@@ -118,7 +118,7 @@ def _add(found: Pace, buckets: dict[str, dict[float, float]], name: str, each: _
         rates = {figure: count / seconds for figure, count in gained.items()}
         mine.append(rates)
         found.groups[group] = added((found.groups.get(group, {}), rates))
-    found.workers[name] = added(mine)
+    found.workers[name] = added((found.workers.get(name, {}), *mine))  # two of one name, in containers, are one line
     for command, figures in (now.part("commands") or {}).items():
         earlier = earlier_of("commands").get(command) or {}
         gained = _gained(figures, earlier)
@@ -132,11 +132,15 @@ def _add(found: Pace, buckets: dict[str, dict[float, float]], name: str, each: _
         found.errors[error] = found.errors.get(error, 0.0) + count / seconds
 
 
+def _began(worker: Worker) -> float:
+    """Return when *worker* began to count."""
+    return float(worker.part("since") or worker.started)
+
+
 def _gained(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, float]:
-    """Return by how much each number has grown; a counter that began anew counts whole."""
+    """Return by how much each number has grown; one that has fallen, as a miss that became a stale read, not at all."""
     found = {}
     for name, figure in now.items():
         if isinstance(figure, (int, float)) and not isinstance(figure, bool):
-            earlier = before.get(name, 0)
-            found[name] = float(figure - earlier if figure >= earlier else figure)
+            found[name] = float(max(figure - before.get(name, 0), 0))
     return found

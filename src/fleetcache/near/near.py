@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from os.path import commonprefix
-from typing import Any
+from typing import Any, TypeVar
 
 from fleetcache.codec.payloads import Codec
 from fleetcache.errors import SettingsError
@@ -33,7 +33,7 @@ from fleetcache.near.store import COPIES, NOWHERE, PACKED, Bound, Entry, Epoch, 
 from fleetcache.near.tracking import CANARY
 from fleetcache.settings import NearOptions, Settings, StatsOptions
 from fleetcache.stats.figures import Figures
-from fleetcache.stats.groups import Groups
+from fleetcache.stats.groups import Group, Groups
 from fleetcache.threads import Bell, living
 from fleetcache.topology.contract import Topology
 
@@ -42,11 +42,14 @@ __all__ = ["CANARY", "PACKED", "Near", "announced", "clock", "open_near"]
 SAMPLES = ("a", "Z", "0", "user:1")
 """Sample keys: the common beginning of their names is the prefix that KEY_FUNCTION gives to every name."""
 
+T = TypeVar("T")
+
 NEAR = Figures(
     "near",
     state="How far copies can be trusted: `live`, or why not; `off` without a near cache.",
     why="In words, why the state is not `live`.",
 )
+HITS = Figures("near", hits="Reads that were served from a copy.")
 
 
 class Near:
@@ -339,9 +342,28 @@ class Near:
 
     def stats(self) -> dict[str, Any]:
         """Return the figures of ``cache.info()["near"]``, which docs/observing.md explains."""
-        copies = COPIES.of(self.store)  # without the lock: to add up the hits takes long
+        hits = HITS.of(self)  # without the lock: to add them up takes long
         with self.lock:
-            return {**NEAR.of(self), **copies, **READS.of(self.counts), **EVENTS.of(self.events)}
+            return {**NEAR.of(self), **hits, **COPIES.of(self.store), **READS.of(self.counts), **EVENTS.of(self.events)}
+
+    @property
+    def hits(self) -> int:
+        """The hits of all copies, present and removed; this reads every copy."""
+        store = self.store
+        present, removed = self._beside(lambda: store.retired_hits)
+        return removed + sum(entry.hits for entry in present)
+
+    def hits_by_group(
+        self, count: int, sums: Callable[[], T]
+    ) -> tuple[T, list[tuple[Group, int, int]], list[tuple[str, int]]]:
+        """Return *sums*, which have the hits of removed copies, and what `Store.hits_by_group` returns of the present ones."""
+        present, found = self._beside(sums)
+        return found, *self.store.hits_by_group(present, count)
+
+    def _beside(self, sums: Callable[[], T]) -> tuple[list[Entry], T]:
+        """Return the present copies and *sums* of the same moment: a copy that is being removed is in one of them."""
+        with self.lock:
+            return list(self.store.copies.values()), sums()
 
     def advice(self) -> dict[str, Any]:
         """Return the hit ratio that this process's traffic would have with other values of `MAX_BYTES`; {} if that is off.

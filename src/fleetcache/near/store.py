@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from heapq import nlargest
 from math import inf
@@ -291,7 +291,6 @@ NOWHERE: Final = Queue()
 
 COPIES = Figures(
     "near",
-    hits="Reads that were served from a copy.",
     entries="Copies that are held now.",
     bytes="The memory that the copies take now, with their names and tables.",
     max_bytes="The most that they may take, `MAX_BYTES`.",
@@ -470,14 +469,13 @@ class Store:
         """The hits of all copies, present and removed; this reads every copy."""
         return self.retired_hits + sum(entry.hits for entry in list(self.copies.values()))
 
-    def hits_by_group(self, count: int) -> tuple[list[tuple[Group, int, int]], list[tuple[str, int]]]:
-        """Return the hits of present copies: by group, of values and of "missing"; and the *count* names with the most.
-
-        This reads every copy.
-        """
+    def hits_by_group(
+        self, present: Iterable[Entry], count: int
+    ) -> tuple[list[tuple[Group, int, int]], list[tuple[str, int]]]:
+        """Return the hits of *present* copies: by group, of values and of "missing"; and the *count* names with the most."""
         near: Counter[Group] = Counter()
         missed: Counter[Group] = Counter()
-        used = [entry for entry in list(self.copies.values()) if entry.hits and entry.group is not None]
+        used = [entry for entry in present if entry.hits and entry.group is not None]
         for entry in used:
             sums = missed if entry.value is PACKED and entry.payload is None else near
             sums[entry.group] += entry.hits  # type: ignore[index]  # not None

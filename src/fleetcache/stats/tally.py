@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import itemgetter
 from time import perf_counter, time
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from redis.exceptions import ResponseError
 
@@ -38,13 +38,19 @@ PARTS: Final = ("near", "loading", "servers", "advice", "audit")
 """What a snapshot has from other objects."""
 
 verb_of = itemgetter(0)
+T = TypeVar("T")
 
 
 class Copies(Protocol):
-    """The near cache's store."""
+    """The near cache."""
 
-    def hits_by_group(self, count: int) -> tuple[list[tuple[Group, int, int]], list[tuple[str, int]]]:
-        """Return the hits of present copies: by group, of values and of "missing"; and the *count* names with the most."""
+    def hits_by_group(
+        self, count: int, sums: Callable[[], T]
+    ) -> tuple[T, list[tuple[Group, int, int]], list[tuple[str, int]]]:
+        """Return *sums*, which have the hits of removed copies, and of the same moment those of the present ones.
+
+        They are by group, of values and of "missing"; then come the *count* names with the most hits.
+        """
 
 
 class Calls:
@@ -258,10 +264,9 @@ class Tally:
     def figures(self, copies: Copies | None = None) -> dict[str, Any]:
         """Return what was counted, and the hits of the *copies* that the near cache has now."""
         self.settle()
-        groups = {name: {each: getattr(group, each) for each in SUMS} for name, group in self.groups.copy().items()}
-        hits = Counter(self.hits.sums.copy())
+        groups, hits = self._sums(), Counter(self.hits.sums.copy())
         if copies is not None:
-            by_group, largest = copies.hits_by_group(SHOWN)
+            groups, by_group, largest = copies.hits_by_group(SHOWN, self._sums)
             for group, near, missed in by_group:
                 if group.name in groups:
                     groups[group.name]["near"] += near
@@ -287,6 +292,9 @@ class Tally:
             "errors": dict(self.errors),
             "top": {name: [[*each] for each in keys] for name, keys in top.items()},
         }
+
+    def _sums(self) -> dict[str, dict[str, Any]]:
+        return {name: {each: getattr(group, each) for each in SUMS} for name, group in self.groups.copy().items()}
 
 
 def saved(sums: Mapping[str, Any]) -> float:
