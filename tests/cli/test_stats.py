@@ -335,9 +335,7 @@ def test_rates_of_a_counter_that_falls():
 
 def test_rates_of_processes_with_one_name():
     """Containers may have the same host name and number of the process; their rates are added up."""
-    pace = Rates().pace(
-        fleet(*(worker(name, 10, since=0.0, groups={"g": group(near=100)}) for name in ("1", "01")))
-    )
+    pace = Rates().pace(fleet(*(worker(name, 10, since=0.0, groups={"g": group(near=100)}) for name in ("1", "01"))))
 
     assert pace.workers["h:1"]["near"] == pace.groups["g"]["near"] == 20
 
