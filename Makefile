@@ -12,10 +12,10 @@ help: ## List the targets.
 demo: .venv/demo ## Run a Django site on django-redis and on fleetcache, in five scenes, and write a report (SECONDS=20 of load and a minute; at first it also installs).
 	@$(BIN)/python demo/run.py --seconds $(SECONDS)
 
-test: ## Run every test on the newest Python found, with few combinations of values: some twelve minutes.
+test: ## Run every test on the newest Python found, with few combinations of values: some ten minutes.
 	@$(PYTHON) tests/matrix.py
 
-test-all: ## Run everything, on the oldest and the newest Python found with their Django: some 40 minutes.
+test-all: ## Run everything, on the oldest and the newest Python found with their Django: some 25 minutes.
 	@$(PYTHON) tests/matrix.py --all $(if $(AFTER),--after-$(AFTER))
 
 test-one: ## Run pytest with ARGS, such as ARGS="tests/test_cache.py -k touch", on the newest Python found.

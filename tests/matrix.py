@@ -62,9 +62,8 @@ def interpreters() -> dict[str, str]:
     return dict(sorted(pythons.items(), key=lambda item: [int(part) for part in re.findall(r"\d+", item[0])]))
 
 
-BESIDE = 5
-"""How many workers run tests side by side.  Tests wait for three quarters of their time, so that two processors have time
-for five."""
+BESIDE = 4
+"""How many workers run tests side by side.  Tests wait for a good third of their time, which two processors use for others."""
 
 APART = 3
 """How many workers run the tests that measure time, which run again if they fail."""
