@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from html import unescape
 from importlib.metadata import version
@@ -14,6 +15,9 @@ from django.test import Client
 from tests.admin.fleet import publish, tell_history
 from tests.admin.site import client, site
 from tests.caches import own_prefix
+from tests.fleet_stats.sources import Source, cache_at, group, publisher, snapshot
+
+from fleetcache.fleet import gather
 
 TO_VIEWERS = ("overview", "workers", "groups", "tags", "held", "slowlog", "doctor")
 """The pages that the permission ``view_cache`` opens."""
@@ -286,3 +290,17 @@ def test_the_own_process_has_a_page(valkey: Any) -> None:
 
         assert f"Process {os.getpid()}" in text
         assert "max_bytes 64 MB" in text
+
+
+def test_the_rate_of_processes_that_began_at_different_times(valkey):
+    """Without a history it is the sum of what each did on average, not all figures divided by the age of the oldest."""
+    from fleetcache.django.admin.overview import _figures  # Django has to be set up first
+
+    cache = cache_at("valkey", {"valkey": valkey}.__getitem__)
+    now = time.time()
+    for age, reads in ((10_000, 20_000), (20, 2000)):
+        publisher(Source(cache, snapshot(since=now - age, groups={"users": group(near=reads)}))).publish()
+
+    rate = _figures(gather(cache, live=False), ())["rate"]
+
+    assert 95 <= float(rate.removesuffix("/s")) <= 102

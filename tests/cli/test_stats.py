@@ -84,7 +84,7 @@ def test_the_shape(say, site):
 
     assert found.keys() == {
         *("at", "since", "totals", "groups", "commands", "loads", "errors", "servers", "near", "top", "audit"),
-        *("advice", "workers", "missing"),
+        *("advice", "workers", "missing", "rates", "last_hour"),
     }
     assert {
         "host",
@@ -206,6 +206,45 @@ def test_the_last_hours(say, site):
     assert say(*site.run("stats", "--since", "1h", "--by", "worker")).code == 2
 
 
+def test_processes_that_began_at_different_times(say, site):
+    """A process of yesterday beside one of a minute ago: both ages are told, and rates are the sums of their own."""
+    now = time.time()
+    publish(site, since=now - 6000, groups={"users": group(near=6000)})
+    publish(site, since=now - 20, groups={"users": group(near=580, writes=40)})
+
+    said, found = say(*site.run("stats")), say(*site.run("stats", "--json")).document
+
+    assert re.match(
+        r"2 processes on 1 host, counted for 20(\.\d)? s to 100 min: each since it began, the first at \d", said.out
+    )
+    assert re.search(r"^ +rate +(29|30)/s read, 0/s loaded, (1\.9|2|2\.0)/s written$", said.out, re.MULTILINE), said.out
+    assert found["rates"]["reads"] == pytest.approx(1 + 29, rel=0.1)
+
+
+def test_the_last_hour_is_there_after_a_deploy(say, site):
+    """The first screen shows what the whole fleet did lately, although each process of now has hardly begun."""
+    gone = publisher(Source(site.cache, snapshot(groups={"users": group(near=900, missed=100, loads=90, saved=30.0)})))
+    gone.publish()
+    assert site.cache.get_client().delete(gone.name)
+    publish(site, groups={"users": group(near=5)}, errors={})
+
+    said, found = say(*site.run("stats")), say(*site.run("stats", "--json")).document
+
+    assert re.search(r"^ +reads +5: ", said.out, re.MULTILINE)
+    row = r"^ +last hour +1,005 reads, 90\.0 % found; 90 loads, 30 s saved; 1 error; also of processes that are gone$"
+    assert re.search(row, said.out, re.MULTILINE), said.out
+    assert (found["totals"]["reads"], found["last_hour"]["reads"], found["last_hour"]["errors"]) == (5, 1005, 1)
+
+
+def test_no_column_without_figures(say, site):
+    """The history keeps no bytes, so there are no columns of them."""
+    publish(site)
+
+    heads = [say(*site.run("stats", *words)).out for words in ([], ["--since", "1h"])]
+
+    assert [bool(re.search(r"^group .*written", out, re.MULTILINE)) for out in heads] == [True, False]
+
+
 def test_nobody_publishes(say, site):
     """Then it says how a process would, and the exit code is 1."""
     for words in (["stats"], ["stats", "--since", "1h"], ["top", "--once"]):
@@ -243,15 +282,13 @@ def test_a_cluster_with_a_node_away(say):
     assert f"127.0.0.1:{servers.nodes[0].port}" in found.document["missing"][0]
 
 
-@pytest.mark.parametrize(
-    "text, seconds", [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1d", 86400)], ids=str
-)
+@pytest.mark.parametrize("text, seconds", [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1d", 86400)], ids=str)
 def test_ages(text, seconds):
     """A number and a unit."""
     assert age(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "2d", "1w", "h", "1h30m", "nan", "9" * 30])
+@pytest.mark.parametrize("text", ["", "0", "-1", "5", "90", "2d", "1w", "h", "1h30m", "nan", "9" * 30])
 def test_wrong_ages(text):
     """Anything else is refused; a day is kept."""
     with pytest.raises(argparse.ArgumentTypeError, match="a time up to one day"):

@@ -75,6 +75,11 @@ def duration(seconds: float | None) -> str:
     )
 
 
+def rate(number: float) -> str:
+    """Return how often something happens in a second."""
+    return f"{number:,.0f}/s" if number >= 10 or not number else f"{number:.2g}/s"
+
+
 def moment(at: float) -> str:
     """Return seconds since 1970 as a date, a time and the zone: that of Django's TIME_ZONE, else of this machine."""
     return f"{datetime.fromtimestamp(at).astimezone():%Y-%m-%d} {time_of_day(at)}"

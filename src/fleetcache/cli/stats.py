@@ -10,14 +10,16 @@ from typing import Any
 
 from fleetcache.cli.calls import FINDING, FINE, UNREACHABLE, Call, WrongUse
 from fleetcache.cli.parsing import Table
-from fleetcache.cli.showing import count, duration, moment, share, size, table, visible
+from fleetcache.cli.showing import count, duration, moment, rate, share, size, table, visible
 from fleetcache.fleet import Fleet, Period, Worker, gather, history
 from fleetcache.inspection.keys import masked_key
-from fleetcache.inspection.rates import FOUND, READS, added
+from fleetcache.inspection.rates import FOUND, READS, Rates, added
 
 VIEWS = ("group", "command", "worker", "key")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DAY = 86400
+LATELY = 1.0
+"""Of how many hours the figures are that no restart of a process changes."""
 NOBODY = (
     "no process has published figures under this prefix. One does so every 10 seconds if fleetcache.django is among the "
     "INSTALLED_APPS, or OPTIONS['STATS'] = {'PUBLISH': 10}; none does with OPTIONS['STATS'] = False"
@@ -31,21 +33,26 @@ def add(commands: Table) -> None:
         run,
         help="what is the cache worth to the fleet, and what does it cost?",
         description="Add up what all processes that use the cache have published: reads by level, loads, the seconds of loading that were "
-        "saved, errors, latencies. Exits with 0, 1 if no process has published anything, 2 if no server answers.",
+        "saved, errors, latencies; and what they did in the last hour, whatever was restarted. Exits with 0, 1 if no process has published anything, 2 if no server answers.",
     )
     command.add_argument("--by", choices=VIEWS, default="group", help="what the table shows, by default groups of keys")
     command.add_argument(
-        "--since", type=age, metavar="TIME", help="only the last 30m, 6h or 1d, in steps of five minutes; by group only"
+        "--since",
+        type=age,
+        metavar="TIME",
+        help="only the last 30m, 6h or 1d, in steps of five minutes; by group only, and without bytes",
     )
     command.add_argument("--show-keys", action="store_true", help="with --by key: show keys as they are")
 
 
 def age(text: str) -> float:
-    """Return the seconds in *text*, such as 90, 30m, 6h or 1d, for ``type=`` of an argument; a day at most is kept."""
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smhd]?)", text)
-    seconds = float(found[1]) * UNITS[found[2] or "s"] if found else 0.0
+    """Return the seconds in *text*, such as 90s, 30m, 6h or 1d, for ``type=`` of an argument; a day at most is kept."""
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smhd])", text)
+    seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
     if not 0 < seconds <= DAY:
-        raise ArgumentTypeError(f"a time up to one day is expected, such as 30m, 6h or 1d, not {text!r}")
+        raise ArgumentTypeError(
+            f"a time up to one day, with its unit, is expected, such as 30m, 6h or 1d, not {text!r}"
+        )
     return seconds
 
 
@@ -56,9 +63,19 @@ def run(call: Call) -> int:
     fleet = gather(call.cache)
     if not fleet.workers:
         return _nobody(call, fleet.missing, fleet.error)
-    call.answer(document(call, fleet), shown(call, fleet))
+    recent = lately(call)
+    call.answer({**document(call, fleet), "last_hour": recent}, shown(call, fleet, recent))
     _say_missing(call, fleet.missing)
     return FINE
+
+
+def lately(call: Call) -> dict[str, Any] | None:
+    """Return what the whole fleet did in the last hour, also processes that are gone; None if that is not known."""
+    periods = [period for period in history(call.cache, LATELY) if period.groups or period.errors]
+    if not periods:
+        return None
+    groups = [group for period in periods for group in period.groups.values()]
+    return {**summed(groups), "errors": sum(period.errors for period in periods)}
 
 
 def _nobody(call: Call, missing: Sequence[str], error: Exception | None) -> int:
@@ -90,6 +107,7 @@ def document(call: Call, fleet: Fleet) -> dict[str, Any]:
         "at": fleet.at,
         "since": totals.get("since"),
         "totals": summed(groups.values()),
+        "rates": averages(fleet),
         "groups": {name: summed([figures]) for name, figures in groups.items()},
         "commands": totals.get("commands") or {},
         "loads": totals.get("loads"),
@@ -102,6 +120,15 @@ def document(call: Call, fleet: Fleet) -> dict[str, Any]:
         "workers": [_worker_document(worker) for worker in fleet.workers],
         "missing": fleet.missing,
     }
+
+
+def averages(fleet: Fleet) -> dict[str, float]:
+    """Return how often something happens in a second: the sum of what each process did on average since it began.
+
+    The sum of all figures, divided by the time since the first process began, would be too small after a deploy.
+    """
+    totals = Rates().pace(fleet, "start").totals
+    return {name: totals.get(name, 0.0) for name in ("reads", "loads", "writes")}
 
 
 def _worker_document(worker: Worker) -> dict[str, Any]:
@@ -134,22 +161,46 @@ def _key(call: Call, key: str) -> str:
 # --- for people -----------------------------------------------------------------------------------
 
 
-def shown(call: Call, fleet: Fleet) -> str:
-    """Return the figures of *fleet* for people."""
+def shown(call: Call, fleet: Fleet, recent: Mapping[str, Any] | None) -> str:
+    """Return the figures of *fleet* for people; *recent* are those of the last hour."""
     totals = fleet.totals
     groups: Mapping[str, Any] = totals.get("groups") or {}
-    hosts = len({worker.host for worker in fleet.workers})
-    since = totals.get("since") or fleet.at
-    head = f"{_several(len(fleet.workers), 'process', 'processes')} on {_several(hosts, 'host', 'hosts')}"
-    lines = [call.painted(f"{head}, counted since {moment(since)}, for {duration(fleet.at - since)}", strong=True), ""]
-    lines += [table(("", ""), [*_reads(groups.values()), *_state(call, totals)], left=2, indent="  "), ""]
+    rows = [*_reads(groups.values()), _rates(averages(fleet)), *_state(call, totals)]
+    rows += [("last hour", _hour(recent))] if recent else []
+    lines = [call.painted(_head(fleet), strong=True), "", table(("", ""), rows, left=2, indent="  "), ""]
     lines.append(
         {"group": _groups, "command": _commands, "worker": _workers, "key": _keys}[call.arguments.by](call, fleet)
     )
     return "\n".join(lines)
 
 
-def _several(number: int, one: str, many: str) -> str:
+def _head(fleet: Fleet) -> str:
+    """Return how many processes there are, and for how long each has counted."""
+    hosts = len({worker.host for worker in fleet.workers})
+    head = f"{_several(len(fleet.workers), 'process', 'processes')} on {_several(hosts, 'host', 'hosts')}"
+    since = fleet.totals.get("since") or fleet.at
+    ages = [max(fleet.at - (worker.part("since") or worker.started), 0.0) for worker in fleet.workers]
+    shortest, longest = duration(min(ages)), duration(max(ages))
+    if shortest == longest:
+        return f"{head}, counted since {moment(since)}, for {duration(fleet.at - since)}"
+    return f"{head}, counted for {shortest} to {longest}: each since it began, the first at {moment(since)}"
+
+
+def _rates(rates: Mapping[str, float]) -> tuple[str, str]:
+    """Return the row of rates."""
+    return "rate", f"{rate(rates['reads'])} read, {rate(rates['loads'])} loaded, {rate(rates['writes'])} written"
+
+
+def _hour(recent: Mapping[str, Any]) -> str:
+    """Return what the fleet did in the last hour."""
+    reads, loads = recent["reads"], recent.get("loads", 0)
+    found = sum(recent.get(level, 0) for level in FOUND)
+    parts = [_several(reads, "read", "reads") + (f", {share(found, reads)} found" if reads else "")]
+    parts.append(f"{_several(loads, 'load', 'loads')}, {duration(recent.get('saved', 0))} saved")
+    return "; ".join([*parts, _several(recent["errors"], "error", "errors"), "also of processes that are gone"])
+
+
+def _several(number: float, one: str, many: str) -> str:
     return f"{count(number)} {one if number == 1 else many}"
 
 
@@ -206,8 +257,8 @@ def _state(call: Call, totals: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def group_rows(groups: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the table of groups, those with the most reads first."""
+def group_rows(groups: Mapping[str, Mapping[str, float]], *, sizes: bool = True) -> str:
+    """Return the table of groups, those with the most reads first; with *sizes* their bytes, which the history does not keep."""
     heads = (
         "group",
         "reads",
@@ -220,8 +271,7 @@ def group_rows(groups: Mapping[str, Mapping[str, float]]) -> str:
         "each",
         "failed",
         "saved",
-        "read",
-        "written",
+        *(("read", "written") if sizes else ()),
     )
     rows = []
     for name, figures in sorted(groups.items(), key=lambda pair: -summed([pair[1]])["reads"]):
@@ -238,8 +288,7 @@ def group_rows(groups: Mapping[str, Mapping[str, float]]) -> str:
                 duration(sums.get("load_seconds", 0) / loads) if loads else "-",
                 count(sums.get("load_errors", 0)),
                 duration(sums.get("saved", 0)) if loads or sums.get("saved") else "-",
-                size(sums["bytes_read"]) if "bytes_read" in sums else "-",
-                size(sums["bytes_written"]) if "bytes_written" in sums else "-",
+                *((size(sums.get(name, 0)) for name in ("bytes_read", "bytes_written")) if sizes else ()),
             )
         )
     return table(heads, rows)
@@ -322,7 +371,9 @@ def _since(call: Call) -> int:
     rows = [row for row in _reads(groups.values()) if row[0] != "bytes"]
     rows.append(("errors", call.painted(count(errors), good=False) if errors else "0"))
     head = call.painted(f"Since {moment(periods[0].at)}", strong=True)
-    call.answer(facts, "\n".join([head, "", table(("", ""), rows, left=2, indent="  "), "", group_rows(groups)]))
+    call.answer(
+        facts, "\n".join([head, "", table(("", ""), rows, left=2, indent="  "), "", group_rows(groups, sizes=False)])
+    )
     _say_missing(call, missing)
     return UNREACHABLE if missing else FINE
 

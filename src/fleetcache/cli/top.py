@@ -9,7 +9,7 @@ from typing import Any
 
 from fleetcache.cli.calls import FINDING, FINE, Call
 from fleetcache.cli.parsing import Table, span
-from fleetcache.cli.showing import count, cut, duration, share, size, table, time_of_day, visible
+from fleetcache.cli.showing import count, cut, duration, rate, share, size, table, time_of_day, visible
 from fleetcache.cli.stats import NOBODY
 from fleetcache.cli.terminal import Screen
 from fleetcache.fleet import Fleet, gather
@@ -157,11 +157,6 @@ def place(call: Call) -> str:
     cache = call.cache
     prefix = f"{visible(cache.key_prefix)} at " if cache.key_prefix else ""
     return prefix + ", ".join(server.address for server in list(cache.topology.primaries)[:3])
-
-
-def rate(number: float) -> str:
-    """Return how often something happens in a second."""
-    return f"{number:,.0f}/s" if number >= 10 or not number else f"{number:.2g}/s"
 
 
 def _groups(pace: Pace) -> str:

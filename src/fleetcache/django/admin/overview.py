@@ -14,6 +14,7 @@ from fleetcache.django.admin.site import UNCOUNTED, Page, opened
 from fleetcache.django.backend import entries
 from fleetcache.fleet import Fleet, Period, gather, history
 from fleetcache.inspection.blame import SiteFailed, blamed
+from fleetcache.inspection.rates import Rates
 
 HOURS = {"1": 1, "6": 6, "24": 24}
 """The lengths of time that can be chosen."""
@@ -128,7 +129,8 @@ def _figures(fleet: Fleet, periods: Sequence[Period]) -> dict[str, Any]:
     if past:
         rate = sum(past[-1].sum(each) for each in done) / 300
     else:
-        rate = sum(group.get(each, 0) for group in groups for each in done) / max(time.time() - began, 1)
+        averages = Rates().pace(fleet, "start").totals  # of each process since it began: they began at different times
+        rate = sum(averages.get(each, 0) for each in done)
     prevented = sum(group.get("joined", 0) for group in groups) + loading.get("waited", 0)
     return {
         "rate": f"{showing.number(rate)}/s",
