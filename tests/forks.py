@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import time
 import traceback
@@ -20,6 +21,9 @@ FORKS: dict[str, Callable[[], int]] = {
 def in_child(work: Callable[[], object], by: str = "python") -> int:
     """Fork, run *work* in the child, and return the child's pid; what went wrong is its exit code."""
     if by != "python":
+        # Since Python 3.13 the finalizer of a thread object detaches its thread.  In a child of C, a thread of the child may
+        # have taken its place: then the child ends anywhere, with a segmentation fault.  So leave no garbage of other tests.
+        gc.collect()
         _let_threads_finish()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

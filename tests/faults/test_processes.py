@@ -201,6 +201,28 @@ def test_children_of_children(ways, valkey):
     generation(ways, uses=False)
 
 
+def test_garbage_of_other_tests():
+    """Threads that ended long ago, and that nobody joined, are no danger to the threads of a child."""
+    for _ in range(3):
+        thread = threading.Thread(target=int, daemon=True)
+        thread.start()
+        until(lambda: not thread.is_alive())  # noqa: B023 - it is called at once
+        thread.itself = thread  # type: ignore[attr-defined]  # a cycle
+
+    def work() -> None:
+        ended = threading.Event()
+        threads = [threading.Thread(target=ended.wait) for _ in range(3)]
+        for each in threads:
+            each.start()
+        gc.collect()
+        ended.set()
+        for each in threads:
+            each.join()
+
+    del thread
+    assert ended_well(in_child(work, "c"))
+
+
 # The near cache -----------------------------------------------------------------------------------
 
 
