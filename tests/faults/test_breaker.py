@@ -251,7 +251,9 @@ async def test_a_reply_in_drops(face, mortal, proxy):
     """Each drop of a reply does not have the whole limit anew."""
     cache = Face(Cache(proxy.url(), {"OPTIONS": HASTY}), face)
     Cache(mortal.url()).set("large", bytes(8_000_000))
-    proxy.delay(LIMIT / 3)
+    await cache.get("a")  # connected: the proxy delays no greeting
+    # The proxy holds 64 portions of at most 64 kB, so the reply has a second drop at least, after more than the limit.
+    proxy.delay(LIMIT * 0.75)
 
     started = time.monotonic()
     error = await settled(cache.get("large"))

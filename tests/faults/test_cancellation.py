@@ -49,11 +49,14 @@ async def test_random_cancellation(mortal, proxy, breaking):
     stop = time.monotonic() + 1.5
     wrong, read, cancelled = [], 0, 0
 
+    def goes_on() -> bool:
+        return time.monotonic() < stop or cancelled <= TASKS
+
     async def work(number: int) -> None:
         nonlocal read
         key = f"key{number}"
         other = f"key{random.randrange(TASKS)}"
-        while time.monotonic() < stop:
+        while goes_on():
             with suppress(ConnectionError, TimeoutError):
                 found = await cache.aget(key)
                 both = await cache.aget_many([other, key])
@@ -67,7 +70,7 @@ async def test_random_cancellation(mortal, proxy, breaking):
                 read += 3
 
     running = {asyncio.create_task(work(number)): number for number in range(TASKS)}
-    while time.monotonic() < stop:
+    while goes_on():
         await asyncio.sleep(0.002)
         for task in random.sample(list(running), 20):
             number = running.pop(task)
@@ -83,7 +86,6 @@ async def test_random_cancellation(mortal, proxy, breaking):
     print(f"{read} read, {cancelled} cancelled")
     assert wrong == []
     assert [outcome for outcome in outcomes if outcome is not None] == []
-    assert cancelled > 500
 
 
 async def test_giving_up_leaves_the_connection_in_use(mortal, proxy):
