@@ -7,6 +7,7 @@ of redis-py, django-redis or Django's backend already catch.
 from __future__ import annotations
 
 import pickle
+from typing import Any, Self
 
 from redis import exceptions as redis
 
@@ -17,6 +18,49 @@ class FleetcacheError(Exception):
     def __repr__(self) -> str:
         # redis-py's classes show only their names.
         return f"{type(self).__name__}({str(self)!r})"
+
+
+class Advised(str):
+    """The message of an error that ends with advice about the place where the servers are written.
+
+    That is LOCATION in settings, and in the message.  Other readers are told `fault_of` and `advice_of` the error, with the
+    name that the place has for them.
+    """
+
+    __slots__ = ("advice", "fault")
+    fault: str
+    """The message without the advice."""
+    advice: str
+    """What to do, with ``{}`` for the name of the place."""
+
+    def __new__(cls, fault: str, advice: str) -> Self:
+        made = super().__new__(cls, f"{fault} {advice.format('LOCATION')}")
+        made.fault, made.advice = fault, advice
+        return made
+
+    def __getnewargs__(self) -> Any:
+        return self.fault, self.advice
+
+
+def advised(fault: str, advice: str) -> str:
+    """Return the message *fault* with *advice*, which may be empty; see `Advised.advice`."""
+    return Advised(fault, advice) if advice else fault
+
+
+def _message(error: BaseException) -> Any:
+    return error.args[0] if error.args else ""
+
+
+def fault_of(error: BaseException) -> str:
+    """Return the message of *error* without advice about the place where the servers are written."""
+    message = _message(error)
+    return message.fault if isinstance(message, Advised) else str(error)
+
+
+def advice_of(error: BaseException, place: str = "LOCATION") -> str:
+    """Return that advice, with *place* as the name of the place; "" if *error* has none."""
+    message = _message(error)
+    return message.advice.format(place) if isinstance(message, Advised) else ""
 
 
 # --- the settings are wrong -----------------------------------------------------------------------

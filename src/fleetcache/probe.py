@@ -16,7 +16,7 @@ from typing import Any
 
 from redis.exceptions import AskError, MovedError, NoPermissionError, RedisError
 
-from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, SettingsError, UnsupportedServer
+from fleetcache.errors import FleetcacheError, ServerGone, ServerTimeout, SettingsError, UnsupportedServer, fault_of
 from fleetcache.exchange.blocking import Conversation
 from fleetcache.exchange.connecting import Way, address_of, connect
 from fleetcache.exchange.contract import Server
@@ -162,7 +162,7 @@ def _examine_several(settings: Settings, servers: Sequence[Server], prefix: str,
         try:
             nodes.append(_examine_server(settings, server, prefix, is_cluster=is_cluster))
         except (FleetcacheError, RedisError, OSError) as error:
-            nodes.append(Report(server.address, prefix, error=str(error)))
+            nodes.append(Report(server.address, prefix, error=fault_of(error)))
             errors.append(error)
     if len(errors) == len(nodes):
         raise errors[0]
@@ -194,7 +194,7 @@ def _sentinels(sentinels: Sentinels) -> Check:
             (said,) = sentinel.server.exchange([(ASK, "GET-MASTER-ADDR-BY-NAME", sentinels.service)])
             host, port = place_in(*said)
         except (FleetcacheError, RedisError, TypeError, ValueError) as error:
-            silent.append(f"{sentinel.server.address}: {error}")
+            silent.append(f"{sentinel.server.address}: {fault_of(error)}")
         else:
             place = f"{host}:{port}"
             named[place] = named.get(place, 0) + 1

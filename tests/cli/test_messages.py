@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import shlex
 import sys
@@ -12,7 +13,10 @@ import redis
 from tests.caches import own_prefix
 
 from fleetcache import Cache, CacheHandler
+from fleetcache import Cache
+from fleetcache.errors import NeverSent, advice_of, fault_of
 from fleetcache.inspection.advice import Commands, right_lacking
+from fleetcache.testing import valkey_server
 
 ADVISED = re.compile(r"fleetcache get .*$", re.MULTILINE)
 
@@ -60,6 +64,29 @@ def test_another_command_at_a_server_that_is_away(say, closed_port=1):
     said = say("get", "a", "--url", f"redis://127.0.0.1:{closed_port}")
 
     assert said.err.endswith("Nothing listens there: start the server, or correct the URL\n")
+
+
+def test_advice_names_the_url(say):
+    """So do other errors of connecting, and a list of what could not be read; what CACHES has is LOCATION."""
+    with valkey_server(arguments=["--rename-command", "SELECT", ""]) as server:
+        refused = say("get", "a", "--url", server.tcp_url(1))
+    away = [say(*words, "--url", "redis://127.0.0.1:1") for words in (["stats"], ["get", "a"])]
+
+    assert refused.err.endswith("so only database 0 can be used. Leave the number out of the URL\n")
+    for said in away:
+        assert "LOCATION" not in said.err
+        assert said.err.count("Nothing listens there: start the server, or correct the URL") == 1
+
+
+def test_advice_stays_with_an_error():
+    """It survives pickling, and the copies of an error for several callers."""
+    with pytest.raises(NeverSent) as raised:
+        Cache("redis://127.0.0.1:1/3").get("a")
+
+    for error in (raised.value, pickle.loads(pickle.dumps(raised.value)), type(raised.value)(*raised.value.args)):
+        assert str(error) == f"{fault_of(error)} {advice_of(error)}"
+        assert fault_of(error).endswith("Connection refused.")
+        assert advice_of(error, "the URL") == "Nothing listens there: start the server, or correct the URL"
 
 
 def test_doctor_of_a_url_has_no_alias(say):

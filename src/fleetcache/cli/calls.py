@@ -15,7 +15,7 @@ from fleetcache.cache import Cache
 from fleetcache.cli.listing import Listing
 from fleetcache.cli.progress import Progress
 from fleetcache.cli.showing import as_json, visible
-from fleetcache.errors import UnreadableValue, is_outage
+from fleetcache.errors import UnreadableValue, advice_of, fault_of, is_outage
 from fleetcache.inspection.advice import Commands, right_lacking
 from fleetcache.inspection.blame import told
 from fleetcache.inspection.names import meant, shown
@@ -165,9 +165,11 @@ class Call:
 
         *facts* are added to the JSON document.
         """
-        text = " ".join((text or told(error, vars(self).get("cache")) or str(error)).split()) or type(error).__name__
-        if getattr(self.arguments, "url", None) or getattr(self.arguments, "place", None):
-            text = text.replace("correct LOCATION", "correct the URL")
+        given = getattr(self.arguments, "url", None) or getattr(self.arguments, "place", None)
+        fault = text or told(error, vars(self).get("cache")) or fault_of(error)
+        text = (
+            " ".join(f"{fault} {advice_of(error, 'the URL' if given else 'LOCATION')}".split()) or type(error).__name__
+        )
         whole = text
         if advice := self.right_lacking(text):
             facts["advice"] = advice

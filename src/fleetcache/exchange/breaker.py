@@ -18,7 +18,7 @@ from time import monotonic
 
 from redis.exceptions import TimeoutError
 
-from fleetcache.errors import CircuitOpen, ConnectionLost, NotPrimary
+from fleetcache.errors import CircuitOpen, ConnectionLost, NotPrimary, advice_of, advised, fault_of
 from fleetcache.exchange.probing import Prober
 
 log = logging.getLogger("fleetcache.server")
@@ -37,6 +37,7 @@ class Breaker:
     next_try: float = 0.0
     away_since: float = 0.0
     last_error: str = ""
+    advice: str = ""
     prober: Prober | None = None
     """Probes the server while the breaker is open."""
 
@@ -51,10 +52,11 @@ class Breaker:
             return
         now = monotonic()
         if (self.prober is not None and self.prober.watches(self, now)) or now < self.next_try:
-            raise CircuitOpen(
+            fault = (
                 f"{self.address}: away for {now - self.away_since:.1f} s, "
                 f"tried again in {max(self.next_try - now, 0):.1f} s. Last error: {self.last_error}"
             )
+            raise CircuitOpen(advised(fault, self.advice))
         # This caller tries; the others are refused until it has an outcome, or for one more cooldown.
         self.next_try = now + self.cooldown
 
@@ -69,9 +71,9 @@ class Breaker:
             self.era += 1
             self.away_since = monotonic()
             log.warning("%s: lost: %s", self.address, text, extra={"event": "outage"})
-        self.last_error = (
-            f"{type(error).__name__}: {text}"  # only the text: the error's traceback would keep its frames
-        )
+        # Only the texts: the error's traceback would keep its frames.
+        self.last_error = f"{type(error).__name__}: {fault_of(error).removeprefix(f'{self.address}: ')}"
+        self.advice = advice_of(error, "{}")
         # A broken connection says nothing about the next one, and many tasks can be on it.  And a server
         # that has become a replica is well: the next call may find the primary.
         if isinstance(error, (ConnectionLost, NotPrimary)):

@@ -105,24 +105,19 @@ class TooLate(Exception):
 TIMED_OUT = (exceptions.TimeoutError, TimeoutError, TooLate)
 
 
-NOT_KNOWN = " No such host is known: correct LOCATION, or look to the name server"
+NOT_KNOWN = "No such host is known: correct {}, or look to the name server"
 ADVICE = {
-    "Connection refused": " Nothing listens there: start the server, or correct LOCATION",
-    "No such file": " There is no such socket: start the server, or correct LOCATION",
-    "Permission denied": " This user may not use the socket: change its group, or the server's unixsocketperm",
+    "Connection refused": "Nothing listens there: start the server, or correct {}",
+    "No such file": "There is no such socket: start the server, or correct {}",
+    "Permission denied": "This user may not use the socket: change its group, or the server's unixsocketperm",
     "Name or service not known": NOT_KNOWN,
     "nodename nor servname": NOT_KNOWN,
     "No address associated": NOT_KNOWN,
     "name resolution": NOT_KNOWN,
-    "unreachable": " Correct LOCATION, or look to the network",
-    "No route to host": " Correct LOCATION, or look to the network",
+    "unreachable": "Correct {}, or look to the network",
+    "No route to host": "Correct {}, or look to the network",
 }
-"""What to do about the operating system's reasons for no connection."""
-
-
-def without_advice(text: str) -> str:
-    """Return *text*, of an error that `explained` made, without what to do."""
-    return next((text.removesuffix(advice) for advice in ADVICE.values() if text.endswith(advice)), text)
+"""What to do about the operating system's reasons for no connection; see `errors.Advised`."""
 
 
 def explained(error: Exception, way: Way, connection: Any = None, place: Place | None = None) -> Exception:
@@ -159,7 +154,7 @@ def explained(error: Exception, way: Way, connection: Any = None, place: Place |
         text = text.replace(f"{host}:{port}", f"{bracketed(host)}:{port}")
         text = re.sub(rf" to (unix socket: )?{re.escape(address.rpartition('/')[0])}(?=\.)", "", text)
         advice = next((advice for part, advice in ADVICE.items() if part in text), "")
-        return errors.NeverSent(f"{address}: {text or type(error).__name__}{advice}")
+        return errors.NeverSent(errors.advised(f"{address}: {text or type(error).__name__}", advice))
     if isinstance(error, AttributeError):  # of redis-py, when the reply to HELLO is not a map
         return errors.UnsupportedServer(f"{address}: the server answers HELLO 3, but not in RESP3 ({text})")
     return error
@@ -200,12 +195,11 @@ def _refused(error: Exception, address: str, greeting: Any) -> Exception:
     if "DB index" in text or "SELECT is not allowed" in text:
         fix = "Choose another number at the end of the URL"
         if mode_in(greeting) == "cluster":
-            fix = "It is a node of a cluster: write redis+cluster:// in LOCATION, without a number"
-        return errors.NoSuchDatabase(f"{address}: the server has no such database ({text}). {fix}")
+            fix = "It is a node of a cluster: write redis+cluster:// in {}, without a number"
+        return errors.NoSuchDatabase(errors.advised(f"{address}: the server has no such database ({text}).", fix))
     if command == "SELECT":
-        return errors.NoSuchDatabase(
-            f"{address}: the server refuses SELECT ({text}), so only database 0 can be used. Leave the number out of LOCATION"
-        )
+        fault = f"{address}: the server refuses SELECT ({text}), so only database 0 can be used."
+        return errors.NoSuchDatabase(errors.advised(fault, "Leave the number out of {}"))
     # Without a reply to HELLO, it is HELLO that the server knows under another name.
     renamed = bool(command) and not greeting and command not in {"AUTH", "CLIENT", "READONLY"}
     if command == "HELLO" or renamed or "NOPROTO" in text:
@@ -225,10 +219,9 @@ def mode_in(greeting: Any) -> str:
 def a_sentinel(address: str) -> errors.UnsupportedServer:
     """Return the error for LOCATION that names a Sentinel in place of a server."""
     place = address.partition("/")[0]
-    return errors.UnsupportedServer(
-        f"{address}: the server is a Sentinel, which holds no data. Write redis+sentinel://{place}/service/0 in "
-        f"LOCATION, with the name of the service that it watches"
-    )
+    fault = f"{address}: the server is a Sentinel, which holds no data."
+    advice = f"Write redis+sentinel://{place}/service/0 in {{}}, with the name of the service that it watches"
+    return errors.UnsupportedServer(errors.advised(fault, advice))
 
 
 def _other_language(error: Exception, way: Way, place: Place | None) -> Exception | None:
@@ -243,13 +236,12 @@ def _other_language(error: Exception, way: Way, place: Place | None) -> Exceptio
         if not timed_out and isinstance(cause, (OSError, ValueError)) and (wrong := unusable_file(options)):
             return errors.UnusableFile(f"{address}: {wrong}")
         if (timed_out or isinstance(cause, ssl.SSLError)) and speaks_plainly(place or place_of(pool)):
-            fix = "Leave ssl out of OPTIONS['SENTINEL_KWARGS']" if own else "Write redis instead of rediss in LOCATION"
-            return (errors.ServerTimeout if timed_out else errors.NeverSent)(
-                f"{address}: the server does not speak TLS. {fix}"
-            )
+            fix = "Leave ssl out of OPTIONS['SENTINEL_KWARGS']" if own else "Write redis instead of rediss in {}"
+            kind = errors.ServerTimeout if timed_out else errors.NeverSent
+            return kind(errors.advised(f"{address}: the server does not speak TLS.", fix))
     elif _hung_up(error) and speaks_tls(place or place_of(pool)):
-        fix = "Set ssl in OPTIONS['SENTINEL_KWARGS']" if own else "Write rediss instead of redis in LOCATION"
-        return errors.NeverSent(f"{address}: the server speaks TLS only. {fix}")
+        fix = "Set ssl in OPTIONS['SENTINEL_KWARGS']" if own else "Write rediss instead of redis in {}"
+        return errors.NeverSent(errors.advised(f"{address}: the server speaks TLS only.", fix))
     return None
 
 

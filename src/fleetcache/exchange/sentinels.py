@@ -17,7 +17,17 @@ from typing import Any, TypeAlias, TypeVar
 
 from redis import exceptions as redis
 
-from fleetcache.errors import NeverSent, NotPrimary, ServerGone, ServerTimeout, UnsupportedServer, is_outage
+from fleetcache.errors import (
+    NeverSent,
+    NotPrimary,
+    ServerGone,
+    ServerTimeout,
+    UnsupportedServer,
+    advice_of,
+    advised,
+    fault_of,
+    is_outage,
+)
 from fleetcache.exchange.contract import Reply, Verb
 from fleetcache.exchange.wire import place_in
 from fleetcache.forks import chance
@@ -142,14 +152,13 @@ class Sentinels:
         errors = [each.said for each in self.known if isinstance(each.said, Exception)]
         if len(errors) < len(self.known):
             asked = ", ".join(sentinel.server.address.partition("/")[0] for sentinel in self.known)
-            return NeverSent(
-                f"{self.address}: no Sentinel knows a service {self.service!r}. Asked: {asked}. "
-                f"Compare the name in LOCATION with what SENTINEL MASTERS lists there"
-            )
+            fault = f"{self.address}: no Sentinel knows a service {self.service!r}. Asked: {asked}."
+            return NeverSent(advised(fault, "Compare the name in {} with what SENTINEL MASTERS lists there"))
         for error in errors:
             if not is_outage(error):
                 return type(error)(*error.args)  # a new exception each time: a shared one would collect tracebacks
-        return NeverSent(f"{self.address}: no Sentinel could be asked: {'; '.join(map(str, errors))}")
+        fault = f"{self.address}: no Sentinel could be asked: {'; '.join(map(fault_of, errors))}"
+        return NeverSent(advised(fault, next(filter(None, (advice_of(error, "{}") for error in errors)), "")))
 
 
 def replicas_in(reply: Reply) -> list[Place]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from fleetcache.errors import FleetcacheError
+from fleetcache.errors import FleetcacheError, fault_of
 from fleetcache.exchange.contract import Command, Server
 from fleetcache.fleet import entries, figures, places
 from fleetcache.fleet.publishing import PUBLISHING, Publisher, digest, host, installed
@@ -204,7 +204,11 @@ async def _replies(cache: Any, server: Server, commands: Sequence[Command]) -> l
 
 
 def _why(reply: Any) -> str:
-    return str(reply) or type(reply).__name__ if isinstance(reply, Exception) else f"a reply of {type(reply).__name__}"
+    return (
+        fault_of(reply) or type(reply).__name__
+        if isinstance(reply, Exception)
+        else f"a reply of {type(reply).__name__}"
+    )
 
 
 def _worker(name: str, entry: dict[str, Any]) -> Worker:

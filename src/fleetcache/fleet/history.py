@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from fleetcache.errors import FleetcacheError
+from fleetcache.errors import FleetcacheError, fault_of
 from fleetcache.exchange.contract import Command, Server
 from fleetcache.fleet import places
 from fleetcache.fleet.entries import DIGITS
@@ -125,7 +125,7 @@ async def _page(cache: Any, server: Server, numbers: list[int]) -> dict[int, Per
 def _period(server: Server, number: int, reply: Any) -> Period:
     at = number * places.PERIOD
     if isinstance(reply, Exception):
-        return Period(at=at, missing=places.named_once(server.address, str(reply)), error=reply)
+        return Period(at=at, missing=places.named_once(server.address, fault_of(reply)), error=reply)
     pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=False)
     groups: dict[str, dict[str, float]] = {}
     errors = 0

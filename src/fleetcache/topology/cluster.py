@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TypeAlias
 from redis import exceptions as redis
 from redis.crc import key_slot
 
-from fleetcache.errors import NeverSent, ServerGone, ServerTimeout, TooManyConnections, UnsupportedServer
+from fleetcache.errors import NeverSent, ServerGone, ServerTimeout, TooManyConnections, UnsupportedServer, advised
 from fleetcache.exchange.connecting import place_of
 from fleetcache.exchange.contract import Command, Redirected, Reply, Server, Verb
 from fleetcache.exchange.repeating import to_another_node
@@ -477,10 +477,12 @@ class Cluster(Topology):
         if not reply:
             return ServerGone(f"{node.address}: no slot of this cluster is assigned to a node")
         if "cluster support disabled" in str(reply) or "unknown command" in str(reply):
-            return UnsupportedServer(
-                f"{node.address}: the server is no node of a cluster ({reply}). Write redis:// instead of redis+cluster:// "
-                f"in LOCATION, or redis+sentinel://…/service/0 for a Sentinel, and no CLIENT_CLASS for clusters"
+            fault = f"{node.address}: the server is no node of a cluster ({reply})."
+            advice = (
+                "Write redis:// instead of redis+cluster:// in {}, or redis+sentinel://…/service/0 for a Sentinel, and no "
+                "CLIENT_CLASS for clusters"
             )
+            return UnsupportedServer(advised(fault, advice))
         return reply if isinstance(reply, Exception) else ServerGone(f"{node.address}: sent no map of the slots")
 
     def _adopt(self, held: Sequence[Held], witness: Node) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 
-from fleetcache.errors import AccessDenied, NoSuchDatabase, UnsupportedServer
-from fleetcache.exchange.connecting import without_advice
+from fleetcache.errors import AccessDenied, NoSuchDatabase, UnsupportedServer, advice_of, fault_of
 from fleetcache.inspection.doctor.asking import Asked, Examination
 from fleetcache.inspection.doctor.findings import Finding, Severity, finding
 from fleetcache.near.refusals import OLDEST
@@ -32,9 +31,9 @@ REFUSING = (AccessDenied, NoSuchDatabase, UnsupportedServer)
 def check_answers(examination: Examination) -> Iterator[Finding]:
     """Whether every server answers, and lets the user in."""
     for asked in examination.servers:
-        why = without_advice(str(asked.trouble).removeprefix(f"{asked.address}: "))
+        why = fault_of(asked.trouble).removeprefix(f"{asked.address}: ") if asked.trouble is not None else ""
         if isinstance(asked.trouble, REFUSING):
-            advice = (
+            advice = advice_of(asked.trouble, examination.location) or (
                 "Correct the user, the password or the number of the database, or give the user the right it names."
             )
             yield finding("server-refuses", asked.address, why, advice)
