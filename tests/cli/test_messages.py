@@ -13,7 +13,6 @@ import redis
 from tests.caches import own_prefix
 
 from fleetcache import Cache, CacheHandler
-from fleetcache import Cache
 from fleetcache.errors import NeverSent, advice_of, fault_of
 from fleetcache.inspection.advice import Commands, right_lacking
 from fleetcache.testing import valkey_server

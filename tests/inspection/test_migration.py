@@ -203,6 +203,51 @@ def test_backend_of_the_site(monkeypatch, tmp_path):
     assert "cannot be imported" in texts(checked("no.such.Backend"))
 
 
+NAMING = """
+from django_redis.cache import RedisCache
+from django_redis.client import DefaultClient
+from django.core.cache.backends.redis import RedisCache as DjangosCache
+
+class Names:
+    def make_key(self, key, version=None, prefix=None): return key
+
+class Backend(Names, RedisCache):
+    def make_and_validate_key(self, key, version=None): return key
+    def validate_key(self, key): pass
+
+class Client(DefaultClient):
+    def make_key(self, key, version=None, prefix=None): return key
+    def encode(self, value): return value
+
+class OfDjango(Names, DjangosCache): pass
+class Plain(RedisCache):
+    def get(self, *args, **kwargs): return super().get(*args, **kwargs)
+"""
+
+
+def test_names_by_classes_of_the_site(monkeypatch, tmp_path):
+    """A method of a backend that named no entry, and would from now on, is told with its class; so are a client's."""
+    (tmp_path / "ownnames.py").write_text(NAMING)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    report = checked("ownnames.Backend", OPTIONS={"CLIENT_CLASS": "ownnames.Client"})
+    told = {note.text: note.todo for note in report.problems}
+
+    def todo(method: str, what: str) -> bool:
+        (found,) = (todo for text, todo in told.items() if text.startswith(f"ownnames.{method} {what}"))
+        return found
+
+    assert todo("Names.make_key", "names every entry. In django-redis a backend's make_key names none: remove it")
+    assert todo("Backend.make_and_validate_key", "names every entry. In django-redis")
+    assert not todo("Backend.validate_key", "is called with every name.")
+    assert not todo("Client.make_key", "names every entry, as before. keys, iter_keys and delete_pattern")
+    assert todo("Client.encode", "changes no payload")
+    assert all(note.docs for note in report.problems if note.text.startswith("ownnames."))
+    assert "make_key" not in texts(checked("ownnames.OfDjango")) + texts(checked("ownnames.Plain"))
+    with_client = checked(DJANGO_REDIS, OPTIONS={"CLIENT_CLASS": "ownnames.Client"})
+    assert "ownnames.Client.make_key names every entry" in texts(with_client)
+
+
 @pytest.mark.parametrize(
     "name, advice",
     [

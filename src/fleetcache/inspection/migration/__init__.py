@@ -4,6 +4,7 @@
     origins      the backends that fleetcache replaces, and how their settings are written for it
     entries      one entry of ``CACHES``: what is read, ignored or refused; what its servers hold
     differences  what behaves differently after the move
+    overrides    methods of the site's classes that name or change entries
     packages     installed packages and the site's own code that depend on another backend
     tools        tools that watch caches: what they will see
 

@@ -17,6 +17,7 @@ from fleetcache.inspection.doctor.sampling import sample
 from fleetcache.inspection.doctor.servers import check_answers, check_version
 from fleetcache.inspection.migration.differences import Old, differences
 from fleetcache.inspection.migration.origins import BACKENDS, DJANGO, NEW, OURS, Translation, translated
+from fleetcache.inspection.migration.overrides import overrides
 from fleetcache.inspection.migration.report import AliasReport, Note, OptionReport
 from fleetcache.settings import IGNORED, Options, Settings, by_name, located
 from fleetcache.signatures import connection_options
@@ -46,6 +47,7 @@ def read_entry(alias: str, entry: Any, names: Mapping[str, Any], *, servers: boo
         report.state = "moves"
         own = not BACKENDS.get(backend)
         report.changes = [*([] if own else [f'"BACKEND": "{NEW}",  # was "{backend}"']), *wanted.changes]
+    report.problems += overrides(origin, backend, wanted.options.get("CLIENT_CLASS"))
     _read_options(report, wanted, origin)
     settings = _built(report, wanted, names)
     if settings is None:
