@@ -62,7 +62,7 @@ def _copies_are_used(request: pytest.FixtureRequest) -> Iterator[None]:
     """With ``FLEETCACHE_NEAR=1`` a session of many tests fails that read from the server all the same."""
     yield
     if nearby.EVERYWHERE and request.session.testscollected > 1000:
-        assert nearby.hits() > 500
+        assert nearby.hits() > 100  # of thousands; a worker that had long tests had few of them
 
 
 @pytest.fixture(scope="session")
