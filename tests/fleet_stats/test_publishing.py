@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import pytest
 from tests import nearby
+from tests.caches import own_prefix
 from tests.fleet_stats.sources import Source, cache_at, publisher
 from tests.forks import FORKS, ended_well, in_child
 from tests.waiting import until
@@ -29,6 +30,7 @@ from fleetcache.stats import listen
 from fleetcache.stats.beginnings import PROCESS
 from fleetcache.stats.tally import Tally
 from fleetcache.telemetry.metrics import own
+from fleetcache.testing import FaultProxy, valkey_server
 
 
 def cache_on(valkey, prefix, **stats):
@@ -381,3 +383,65 @@ def test_equal_settings_have_equal_digests():
     assert of("redis://a/0", PASSWORD="x") == of("redis://a/0", PASSWORD="y")
     assert of("redis://a/0", NEAR=True) != of("redis://a/0")
     assert of("redis://a/0", SERIALIZER="json") != of("redis://a/0")
+
+
+# --- a process that ends --------------------------------------------------------------------------
+
+ENDS = """
+import time
+from fleetcache import Cache
+cache = Cache({url!r}, {{"KEY_PREFIX": {prefix!r}, "OPTIONS": {{"SOCKET_TIMEOUT": 60, "STATS": {{"PUBLISH": {every}}}}}}})
+cache.get("users:1")
+print("used", flush=True)
+{then}
+"""
+
+
+def ends(url, prefix, every, then=""):
+    """Run a process that uses a cache and ends; it has no time to publish by itself if *every* is large."""
+    program = ENDS.format(url=url, prefix=prefix, every=every, then=then)
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", program]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def missed(cache):
+    return sum(period.sum("missed") for period in history(cache, 1))
+
+
+def test_a_process_that_ends_tells_the_history(valkey):
+    """A worker that lives a few seconds is counted, although its turn to publish never came; it leaves no entry."""
+    prefix = own_prefix()
+    cache = Cache(valkey.tcp_url(3), {"KEY_PREFIX": prefix, "OPTIONS": {"STATS": False}})
+
+    for number in (1, 2):
+        _, errors = ends(valkey.tcp_url(3), prefix, 600).communicate(timeout=60)
+        assert errors == ""
+        assert missed(cache) == number
+    assert gather(cache).workers == []
+
+
+def test_what_was_published_is_not_told_again(valkey):
+    """Only what the history does not have yet is added."""
+    prefix = own_prefix()
+    cache = Cache(valkey.tcp_url(3), {"KEY_PREFIX": prefix, "OPTIONS": {"STATS": False}})
+    running = ends(valkey.tcp_url(3), prefix, 0.05, "input(); cache.get('users:2')")
+    until(lambda: missed(cache) == 1)
+
+    _, errors = running.communicate("\n", timeout=60)
+
+    assert errors == ""
+    assert missed(cache) == 2
+
+
+@pytest.mark.parametrize("how", ["silent", "gone"])
+def test_no_process_waits_at_its_end_for_a_server_that_is_away(how):
+    """Its SOCKET_TIMEOUT of a minute is not waited for, and at most the log has a line that the server is lost."""
+    with valkey_server() as server, FaultProxy(server.socket) as proxy:
+        running = ends(proxy.url(), own_prefix(), 600, "input()")
+        assert running.stdout.readline() == "used\n"
+        proxy.hold() if how == "silent" else server.stop()
+
+        _, errors = running.communicate("\n", timeout=40)
+
+        assert running.returncode == 0
+        assert all(line.endswith("lost: Connection closed by server.") for line in errors.splitlines()), errors

@@ -160,13 +160,23 @@ class Publisher:
         if self.turns % EVERY == 1:
             self._tell_history(topology, snapshot, now)
 
+    def farewell(self) -> None:
+        """Tell the history what it does not have yet: the process ends.  Nothing is tried while the server is away."""
+        source = self.source()
+        if source is None or self.failures:
+            return
+        try:
+            self._tell_history(source.topology, source.tally.snapshot(), time.time())
+        except Exception as error:  # noqa: BLE001 - nobody is there any more who would read it
+            let_pass(error)
+
     def _tell_history(self, topology: Topology, snapshot: dict[str, Any], now: float) -> None:
         name = places.history_name(int(now) // places.PERIOD, self.prefix)
         more = figures.gained(snapshot, self.told)
+        if not increments(more):
+            return
         known: int = places.fits(self._send(topology, name, [(places.SIZE, name)])[0], int)
         fields = increments(more, known)
-        if not fields:
-            return
         adding: list[Command] = [(places.ADD, name, field, count) for field, count in fields.items()]
         try:
             self._send(topology, name, [*adding, (places.LIVE_ON, name, (places.DAY + places.PERIOD) * 1000)])
@@ -286,11 +296,13 @@ class Publishing:
                 due = self.next_due()
                 if due is None or self.ending:
                     self.thread = None
-                    return
+                    break
             self.wake.wait(min(due - monotonic(), LONGEST_REST))
+        for publisher in self._active() if self.ending else ():
+            publisher.farewell()
 
     def end(self) -> None:
-        """Let the thread end: the process ends."""
+        """Let the thread tell the history the last figures, and end: the process ends, and waits for it a moment only."""
         own()
         self.ending = True
         self.wake.ring()
