@@ -13,6 +13,7 @@ from tests.caches import own_prefix
 from fleetcache import commands as c
 from fleetcache.django.admin import erasing
 from fleetcache.errors import ServerGone
+from fleetcache.inspection import keys
 from fleetcache.keys import CacheKey
 from fleetcache.testing import cluster
 
@@ -220,13 +221,40 @@ def test_a_lifetime_is_changed(cache):
     log()
 
     answer = user.post(ENTRY, {**form, "act": "ttl", "seconds": "5000"}, follow=True)
-    assert told(answer) == ["It lives from now on: 1 h 23 min."]
+    assert told(answer) == ["From now on it is fresh for: 1 h 23 min."]
     assert 4900 < cache.ttl("users:1") <= 5000
     user.post(ENTRY, {**form, "act": "ttl", "ever": "1"})
     assert cache.ttl("users:1") is None
 
     (first, second) = log()
-    assert re.fullmatch(r"Set the lifetime of users:…[0-9a-f]{4}: 1 h 23 min\.", first) and "no end" in second
+    assert re.fullmatch(r"Set the lifetime of users:…[0-9a-f]{8}: 1 h 23 min\.", first) and "no end" in second
+
+
+def test_set_without_a_change_prolongs_nothing(cache):
+    """The field holds the fresh life, which is what it sets, and not the whole life with the stale one."""
+    cache.get_or_set("a", lambda: 1, 27, stale_while_revalidate=600)
+    user = client(*ALL)
+    page = text(user.get(entry_url(cache, "a")))
+    (shown,) = re.findall(r'name="seconds"[^>]* value="(\d+)"', page)
+    form = {"name": name_of(cache, "a"), "digest": digest(page), "act": "ttl"}
+
+    user.post(ENTRY, {**form, "seconds": shown})
+
+    assert 0 < int(shown) <= 27
+    assert "it is kept, stale, for another 10 min" in page
+    found = keys.describe(cache, "a")
+    assert 0 < found.fresh <= 27 < found.ttl <= 627
+
+
+def test_a_fresh_life_that_has_ended_has_no_form(cache):
+    """Nothing can be set there, and the page says so."""
+    cache.get_or_set("a", lambda: 1, 60, tags=["red"], stale_while_revalidate=600)
+    cache.invalidate_tags("red")
+
+    page = text(client(*ALL).get(entry_url(cache, "a")))
+
+    assert "cannot be changed: the entry is given up" in page
+    assert 'name="seconds"' not in page and "Delete this entry" in page
 
 
 @pytest.mark.parametrize("seconds", ["", "0", "-5", "1.5", "x", "9" * 30, "0" * 12 + "5", "3153600001", "٣"])

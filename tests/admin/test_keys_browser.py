@@ -68,7 +68,7 @@ def test_a_key_is_found_changed_and_deleted_by_keyboard(address, driver, cache):
     field.clear()
     field.send_keys("7200")
     press_enter(driver)
-    until(lambda: "It lives from now on: 2 h." in text(driver, ".messagelist"))
+    until(lambda: "From now on it is fresh for: 2 h." in text(driver, ".messagelist"))
     assert 7100 < cache.ttl("users:77") <= 7200
 
     tab_to(driver, "Delete it…")

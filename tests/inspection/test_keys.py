@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from time import monotonic
 
 import pytest
@@ -174,6 +175,18 @@ def test_masked_keys_are_told_apart():
     assert keys.masked_key("users:1:name").startswith("users:…")
     assert keys.masked_key("users:1:name") != keys.masked_key("users:2:name")
     assert "secret" not in keys.masked_key("secret")
+    assert len({keys.masked_key(f"users:{number}") for number in range(2000)}) == 2000
+
+
+@pytest.mark.parametrize("key, group", [
+    ("views.decorators.cache.cache_page..GET.0f1e.2d3c.en-us.UTC", "pages"),
+    ("fleetcache.page.GET..0f1e.2d3c.en-us.UTC", "pages"),
+    ("template.cache.menu.0f1e", "fragments"),
+    ("django.contrib.sessions.cache0f1e", "sessions"),
+])  # fmt: skip
+def test_masked_keys_of_django_show_their_group(key, group):
+    """Although they have no colon."""
+    assert re.fullmatch(f"{group}:…[0-9a-f]{{8}}", keys.masked_key(key))
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def add(commands: Table) -> None:
         place="option",
         help="list the keys that match a pattern, or count them",
         description="List the keys that match a glob, as they are found; a million keys take some seconds, and the server serves others "
-        "in between. Keys are masked (users:…3f2a) unless --show-keys is given. A key may come twice while the server rearranges its table. "
+        "in between. Keys are masked (users:…3f2a90c1) unless --show-keys is given. A key may come twice while the server rearranges its table. "
         "If nothing matches, it says which other prefixes and versions have such keys. Exits with 0, 1 if nothing matches, 2 if a server is away.",
     )
     command.add_argument(

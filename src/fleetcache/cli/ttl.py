@@ -21,7 +21,13 @@ def add(commands: Table) -> None:
         "now. If there is no entry, it is looked for as by `get`. Exits with 0, or 1 if there is no entry; a stale one, whose fresh life has ended, counts as none when it is to be changed.",
     )
     command.add_argument("key", metavar="KEY", help="the key of the entry")
-    command.add_argument("seconds", metavar="SECONDS", nargs="?", type=lifetime, help="its new life, or 'forever'")
+    command.add_argument(
+        "seconds",
+        metavar="SECONDS",
+        nargs="?",
+        type=lifetime,
+        help="how long it is fresh from now on, or 'forever'; its stale life after that stays as long as it is",
+    )
     add_naming(command)
     add_search(command)
 
@@ -41,21 +47,13 @@ def run(call: Call) -> int:
             "key": arguments.key,
             "there": there,
             "seconds": found.ttl,
-            "fresh_seconds": _fresh(found),
+            "fresh_seconds": found.fresh,
             "state": found.about.standing if found.about else "fresh",
             "changed": wanted is not None and changed,
         },
         _shown(call, found) if there else f"{visible(arguments.key)}: there is no fresh entry",
     )
     return FINE if there else FINDING
-
-
-def _fresh(found: Description) -> float | None:
-    """Return the seconds for which it is fresh, 0 if it is not; None for ever."""
-    about = found.about
-    if about is None or (about.standing == "fresh" and about.fresh is None):
-        return found.ttl
-    return about.fresh if about.standing == "fresh" else 0.0
 
 
 def _shown(call: Call, found: Description) -> str:

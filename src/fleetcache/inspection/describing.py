@@ -135,6 +135,14 @@ class Description:
         return self.kind != "none"
 
     @property
+    def fresh(self) -> float | None:
+        """For how many seconds it is fresh from now on, 0 if it is not; None for ever.  This is what `set_ttl` sets."""
+        about = self.about
+        if about is None or (about.standing == "fresh" and about.fresh is None):
+            return self.ttl
+        return about.fresh if about.standing == "fresh" else 0.0
+
+    @property
     def shown(self) -> str:
         """Its name as text, which `names.meant` reads back."""
         return shown(self.name)

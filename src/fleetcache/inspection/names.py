@@ -19,6 +19,7 @@ from fleetcache.keys import CacheKey, default_key_function, escaped
 from fleetcache.near.near import CANARY
 from fleetcache.patterns import pattern_of_all
 from fleetcache.servers.arguments import glob
+from fleetcache.stats.groups import usual_group
 
 LONGEST_PATTERN, MOST_STARS = 500, 10
 """Bounds of a pattern: the server tries each name against it."""
@@ -83,14 +84,15 @@ def name_of(cache: Cache, key: Any, version: Any = None) -> bytes:
 
 
 def masked_key(key: str | bytes) -> str:
-    """Return *key* for a display: its group, which is the part before the first colon, and a short digest of the whole.
+    """Return *key* for a display: its usual group, if it has one, and a short digest of the whole.
 
-    ``users:1:name`` becomes ``users:…3f2a``, so that keys can be told apart, but not whose data they hold.
+    ``users:1:name`` becomes ``users:…3f2a90c1``, so that keys can be told apart, but not whose data they hold.
     """
     raw = key if isinstance(key, bytes) else key.encode(errors="surrogatepass")
-    group, colon, _ = shown(raw).partition(":")
-    digest = blake2b(raw, digest_size=2).hexdigest()
-    return f"{group}:…{digest}" if colon else f"…{digest}"
+    group = usual_group(shown(raw))
+    # Of 10,000 keys two have the same eight digits with a chance of 1 %.
+    digest = blake2b(raw, digest_size=4).hexdigest()
+    return f"…{digest}" if group is None else f"{group}:…{digest}"
 
 
 # --- the parts of a name, and patterns ------------------------------------------------------------

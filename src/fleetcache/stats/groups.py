@@ -182,7 +182,7 @@ class Groups:
 
 
 def usual_group(key: str) -> str | None:
-    """Return the part of *key* before its first ``:``; of a key of Django's without one, what it is for; else None."""
+    """Return the part of *key* before its first ``:``; of a key that Django makes without one, what it is for; else None."""
     part, found, _ = key.partition(":")
     if found:
         return part
@@ -192,9 +192,10 @@ def usual_group(key: str) -> str | None:
 OF_DJANGO: Final = {
     "django.contrib.sessions": "sessions",
     "views.decorators.cache": "pages",
+    "fleetcache.page": "pages",
     "template.cache": "fragments",
 }
-"""The groups of keys that Django makes, by their beginnings."""
+"""The groups of keys that Django and ``fleetcache.django`` make, by their beginnings."""
 
 
 def _never(name: str, key: str) -> bool:

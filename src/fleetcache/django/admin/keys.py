@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
@@ -169,7 +168,7 @@ class Keys(Erasing):
             "facts": _facts(found) if found is not None and found.exists else [],
             "story": _story(found.about) if found is not None and found.about is not None else [],
             "offers_unpickling": _is_pickled(found) and unpickles() and allowed(request, UNPICKLE) and not unpickle,
-            "seconds": "" if found is None or found.ttl is None else f"{found.ttl:.0f}",
+            **_life(found),
             "list": self.url(cache=alias),
             "search": commands(alias)("get", keys.shown(name), options=["--name"]),
         }
@@ -195,7 +194,7 @@ class Keys(Erasing):
         if self._changed(request, cache, name, lambda digest: keys.set_ttl(cache, name, seconds, digest=digest)):
             life = "no end" if seconds is None else showing.seconds(seconds)
             self.note(request, alias, f"Set the lifetime of {keys.masked_key(parts(cache, name)[1])}: {life}.")
-            self.tell(request, f"It lives from now on: {life}.")
+            self.tell(request, f"From now on it is fresh for: {life}.")
         return again
 
     def _delete(self, request: Any, alias: str, cache: Any, name: bytes) -> Any:
@@ -233,6 +232,20 @@ def _is_pickled(found: Any) -> bool:
     return found is not None and found.preview is not None and found.preview.form == "pickle"
 
 
+def _life(found: keys.Description | None) -> dict[str, Any]:
+    """Return what the form of the lifetime shows: the fresh life, which is what it sets, and what becomes of it then."""
+    if found is None or not found.exists:
+        return {}
+    about, fresh = found.about, found.fresh
+    ended = about.standing if about is not None and about.standing in {"stale", "given up"} else ""
+    return {
+        "ended": ended,
+        # Not rounded up: whoever sets what is shown must not make it longer.
+        "seconds": "" if fresh is None else f"{max(int(fresh), 1)}",
+        "then_stale": showing.seconds(about.stale) if about is not None and about.stale else "",
+    }
+
+
 def _facts(found: keys.Description) -> list[tuple[str, str]]:
     """Return what is known of an entry from its server."""
     near = "yes" if found.near else "no"
@@ -240,7 +253,7 @@ def _facts(found: keys.Description) -> list[tuple[str, str]]:
     facts = [
         ("Version", found.version),
         ("Type", f"{found.kind} ({found.encoding})" if found.encoding else found.kind),
-        ("Lives for", "no end" if found.ttl is None else showing.seconds(found.ttl)),
+        ("Kept for", "no end" if found.ttl is None else showing.seconds(found.ttl)),
         ("Size", f"{showing.number(found.length)} {several}"),
         ("Memory", showing.size(found.size)),
         ("Not read for", showing.seconds(found.idle)),
@@ -254,7 +267,7 @@ def _facts(found: keys.Description) -> list[tuple[str, str]]:
 
 def _story(about: keys.About) -> list[tuple[str, str]]:
     """Return what an entry says of itself."""
-    made = "" if about.made is None else datetime.fromtimestamp(about.made, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    made = "" if about.made is None else showing.moment(about.made)
     fresh = "as long as it lives" if about.fresh is None else f"for {showing.seconds(max(about.fresh, 0))}"
     story = [
         ("State", about.standing),
