@@ -251,6 +251,13 @@ class Noting:
             seen.found = True
         return values
 
+    async def _fetch_many(self, *args: Any, **kwargs: Any) -> Any:
+        up: Any = super()
+        values = await up._fetch_many(*args, **kwargs)
+        if (seen := noted()) is not None and any(value is not MISSING for value in values.values()):
+            seen.near = False  # not all that were found are copies
+        return values
+
     async def _is_there(self, name: str, client: Any = None, *, fresh: bool = False, **more: Any) -> Any:
         near: Any = None if client is not None or fresh else vars(self)["near"]
         if near is not None and (seen := noted()) is not None:

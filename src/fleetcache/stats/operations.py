@@ -48,7 +48,7 @@ class Facts(NamedTuple):
     level: Level | None
     """Where the value is from: a copy in this process, a server, an old value in place of a new one, or a loader.
 
-    None if no value was asked for.
+    Of several keys it is "near" if all values that were found are copies.  None if no value was asked for.
     """
     hit: bool | None
     """Whether a read found a value, of several keys at least one, without a loader; a stored None is found.
@@ -72,7 +72,7 @@ class Noted:
 
     def __init__(self) -> None:
         self.near = False
-        """Whether a copy was served."""
+        """Whether a copy was served, and of several keys nothing but copies."""
         self.found = False
         """Whether a value was found."""
         self.value: Any = self
