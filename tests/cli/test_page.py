@@ -14,7 +14,9 @@ pytestmark = pytest.mark.newest
 PAGE = docs.cli.PAGE.read_text(encoding="utf-8")
 TRANSCRIPTS = docs.cli.CONSOLE.findall(PAGE)
 
-FIGURE = re.compile(r"(?<![\w…])-?\d[\d.,:-]*( ?(µs|ms|s|min|h|d|B|kB|MB|%)(/s)?(?!\w))?|(?<=\s)-(?=\s|$)|(?<=\d)/s")
+FIGURE = re.compile(
+    r"(?<![\w…])-?\d[\d.,:-]*( ?(µs|ms|s|min|h|d|B|kB|MB|%)(/s)?(?!\w))?( \d+ (h|min|s)(?!\w))?|(?<=\s)-(?=\s|$)|(?<=\d)/s"
+)
 
 
 def test_the_reference_is_up_to_date():

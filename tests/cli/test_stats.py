@@ -111,12 +111,12 @@ def test_for_people(say, site):
     assert said.out.startswith("1 process on 1 host, counted since ")
     for row in (
         r"reads +10: 60.0 % near, 30.0 % server, 0.0 % stale, 10.0 % missed",
-        r"loads +1, 500 ms each; 0 failed, 0 waited for another's",
+        r"loads +1, 500 ms each; 0 failed, 0 joined",
         r"saved +4.5 s of loading",
         r"errors +1 ServerGone",
         r"near caches +1 live",
         r"servers away +127.0.0.1:6379/0 \(for 1\)",
-        r"near size +At 128 MB the hit ratio would be 80 %, at 32 MB 60 %; now, at 64 MB, it is 70 %\.",
+        r"near size +At 128 MB the near hit ratio would be 80 %, at 32 MB 60 %; now, at 64 MB, it is 70 %\.",
         r"audit +10 compared, 0 violations",
     ):
         assert re.search(rf"^ +{row}$", said.out, re.MULTILINE), row
@@ -417,7 +417,7 @@ def test_top_once(say, site):
         f"fleetcache top   {site.cache.key_prefix} at 127.0.0.1:{site.server.port}/12   1 process   "
     )
     assert re.search(r"^users +\S+/s +90.0 %", said.out, re.MULTILINE)
-    assert re.search(r"^near size: At 128 MB the hit ratio would be 80 %", said.out, re.MULTILINE)
+    assert re.search(r"^near size: At 128 MB the near hit ratio would be 80 %", said.out, re.MULTILINE)
     assert "\x1b" not in said.out
     assert found.keys() == {
         *("at", "processes", "since_start", "totals", "groups", "commands", "errors", "advice", "workers", "missing"),
@@ -473,8 +473,8 @@ def test_a_screen_fits(site, by):
     call = Call(argparse.Namespace(url=site.url))
     seen = fleet(worker("1", 10, groups=groups))
 
-    assert len(lines(call, seen, Rates().pace(seen), by, 12)) <= 12
-    assert "g99" in "\n".join(lines(call, seen, Rates().pace(seen), "group", 12))
+    assert len(lines(call, seen, Rates().pace(seen), by, os.terminal_size((200, 12)))) <= 12
+    assert "g99" in "\n".join(lines(call, seen, Rates().pace(seen), "group", os.terminal_size((200, 12))))
 
 
 class Terminal:
@@ -577,6 +577,37 @@ def test_top_in_a_small_terminal(site):
     rows = [re.sub(r"\x1b\[[\d;]*[mK]", "", line) for line in screen.split("\r\n")]
     assert len(rows) <= 10
     assert max(map(len, rows)) <= 40
+
+
+def test_top_shows_whole_sentences_in_eighty_columns(site):
+    """The advice on the size of near caches is longer, and goes on in the next line."""
+    publish(site, advice=RISING)
+    with terminal(*site.run("top", "--interval", "0.3"), rows=24, columns=80) as shown:
+        written = shown.read_until("users")
+        shown.press("q")
+        assert shown.end() == 0
+
+    assert "it is 70 %." in " ".join(re.sub(r"\x1b\[[\d;]*[mK]", "", written).split())
+
+
+def test_keys_fit_the_terminal(site):
+    """A long key is cut; in a file it stands whole."""
+    key = f"pages:{'x' * 150}"
+    publish(site, top={"hits": [[key, 5]], "bytes": [], "seconds": []})
+
+    with terminal(*site.run("stats", "--by", "key", "--show-keys"), columns=80) as shown:
+        shown.end()
+    lines = re.sub(r"\x1b\[[\d;]*[mK]", "", shown.written.decode()).splitlines()
+    (cut,) = [line for line in lines if line.startswith("pages:")]
+
+    assert len(cut) <= 80 and cut.split()[0].endswith("…") and cut.split()[1] == "5"
+    assert key in say_whole(site)
+
+
+def say_whole(site):
+    """What the same command writes into a pipe."""
+    words = [sys.executable, "-m", "fleetcache", *site.run("stats", "--by", "key", "--show-keys")]
+    return subprocess.run(words, capture_output=True, text=True, check=True, env=environment()).stdout
 
 
 def test_top_on_a_dumb_terminal(site):

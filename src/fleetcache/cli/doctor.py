@@ -18,12 +18,12 @@ from fleetcache.errors import SettingsError
 from fleetcache.fleet import Fleet, gather
 from fleetcache.inspection.blame import told
 from fleetcache.inspection.doctor import KINDS, Finding, answers, examine, refused
+from fleetcache.inspection.doctor.findings import NOUNS
 from fleetcache.interrupts import let_pass
 from fleetcache.settings import from_url
 
 GONE = frozenset(("server-away", "server-refuses"))
 SILENT = {"STATS": False}
-NAMES = {"error": "error", "warning": "warning", "info": "note"}
 
 
 def add(commands: Table) -> None:
@@ -167,7 +167,7 @@ def fleet_of(cache: Cache) -> Fleet | None:
 
 def counts(found: Mapping[str, list[Finding]]) -> dict[str, int]:
     """Return how many findings there are of each severity."""
-    return {name: sum(each.severity == name for findings in found.values() for each in findings) for name in NAMES}
+    return {name: sum(each.severity == name for findings in found.values() for each in findings) for name in NOUNS}
 
 
 def document(found: Mapping[str, list[Finding]]) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def text(call: Call, site: Site, found: Mapping[str, list[Finding]]) -> str:
     for alias, findings in found.items():
         lines += [call.painted(site.subject(alias), strong=True), ""] if len(found) > 1 else []
         for each in findings:
-            mark = call.painted(NAMES[each.severity], good=False if each.severity == "error" else None, strong=True)
+            mark = call.painted(each.noun, good=False if each.severity == "error" else None, strong=True)
             lines += [f"{mark} {each.id}: {visible(each.subject)}", f"    {visible(each.found).rstrip('.')}."]
             lines += [
                 f"    {each.why}",
@@ -195,7 +195,7 @@ def text(call: Call, site: Site, found: Mapping[str, list[Finding]]) -> str:
     number = counts(found)
     if not any(number.values()):
         return "\n".join([*lines, "Nothing was found."])
-    return "\n".join([*lines, ", ".join(plural(count, NAMES[name]) for name, count in number.items() if count) + "."])
+    return "\n".join([*lines, ", ".join(plural(count, NOUNS[name]) for name, count in number.items() if count) + "."])
 
 
 def page_of(docs: str) -> str:

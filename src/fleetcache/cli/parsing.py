@@ -14,7 +14,7 @@ from fleetcache.errors import FleetcacheError
 
 Place: TypeAlias = Literal["url", "option", "settings", "none"]
 
-JSON = "print one JSON document, also for an error"
+JSON = "print one JSON document, also for an error, whose kind is a class that `fleetcache docs errors` explains"
 
 
 class Parser(argparse.ArgumentParser):

@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from math import isfinite
+from textwrap import wrap
 from typing import Any
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 ANSI = re.compile(r"\x1b\[[\d;]*m")
+LONG = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+"""Lengths of time in seconds, each with its name, and the unit that stands behind it."""
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -57,7 +60,7 @@ def size(number: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds in a unit that leaves up to three figures; "-" for None."""
+    """Return seconds in a unit that leaves up to three figures, from two minutes on in two units; "-" for None."""
     if seconds is None:
         return "-"
     for unit, name in ((1e-6, "µs"), (1e-3, "ms")):
@@ -65,14 +68,10 @@ def duration(seconds: float | None) -> str:
             return f"{seconds / unit:.3g} {name}" if seconds else "0"
     if seconds < 120:
         return f"{seconds:.3g} s"
-    minutes = seconds / 60
-    return (
-        f"{minutes:.0f} min"
-        if minutes < 120
-        else f"{minutes / 60:.0f} h"
-        if minutes < 2880
-        else f"{minutes / 1440:.0f} d"
-    )
+    whole = round(seconds)
+    length, name, part, smaller = next(unit for unit in LONG if whole >= unit[0])
+    count, rest = whole // length, whole % length // part
+    return f"{count:,} {name} {rest} {smaller}" if rest and count < 100 else f"{count:,} {name}"
 
 
 def rate(number: float) -> str:
@@ -118,6 +117,12 @@ def _fitted(cell: str, width: int, to_left: bool) -> str:
 def cut(text: str, most: int) -> str:
     """Return *text*, or its beginning and an ellipsis, *most* characters at most."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def folded(line: str, width: int) -> list[str]:
+    """Return a sentence in lines of *width* columns at most; one that is too long loses its colours."""
+    plain = ANSI.sub("", line)
+    return [line] if len(plain) <= width else wrap(plain, width, subsequent_indent="  ")
 
 
 def clipped(line: str, width: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from fleetcache.cli.calls import FINDING, FINE, UNREACHABLE, Call, WrongUse
 from fleetcache.cli.parsing import Table
-from fleetcache.cli.showing import count, duration, moment, rate, share, size, table, visible
+from fleetcache.cli.showing import count, cut, duration, moment, rate, share, size, table, visible
 from fleetcache.fleet import Fleet, Period, Worker, gather, history
 from fleetcache.inspection.keys import masked_key
 from fleetcache.inspection.rates import FOUND, READS, Rates, added
@@ -20,6 +21,10 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DAY = 86400
 LATELY = 1.0
 """Of how many hours the figures are that no restart of a process changes."""
+LONGEST = 1000
+"""The most characters of a key that are shown where no terminal is too narrow."""
+FIGURE = 12
+"""The columns that the figure of a key takes, with the space before it."""
 NOBODY = (
     "no process has published figures under this prefix. One does so every 10 seconds if fleetcache.django is among the "
     "INSTALLED_APPS, or OPTIONS['STATS'] = {'PUBLISH': 10}; none does with OPTIONS['STATS'] = False"
@@ -215,7 +220,7 @@ def _reads(groups: Any) -> list[tuple[str, str]]:
         ("reads", f"{count(reads)}: {levels}" if reads else "0"),
         (
             "loads",
-            f"{count(loads)}{mean}; {count(sums.get('load_errors', 0))} failed, {count(sums.get('joined', 0))} waited for another's",
+            f"{count(loads)}{mean}; {count(sums.get('load_errors', 0))} failed, {count(sums.get('joined', 0))} joined",
         ),
         ("saved", _saved(sums)),
         ("writes", f"{count(sums.get('writes', 0))}, {count(sums.get('deletes', 0))} deletes"),
@@ -332,10 +337,12 @@ def _workers(call: Call, fleet: Fleet) -> str:
 
 def _keys(call: Call, fleet: Fleet) -> str:
     top: Mapping[str, Any] = fleet.totals.get("top") or {}
+    # A table that is wider than the terminal cannot be read; a program, or a file, gets all there is.
+    longest = max(shutil.get_terminal_size().columns - FIGURE, 20) if call.on_terminal else LONGEST
     write = {"hits": count, "bytes": size, "seconds": duration}
     parts = []
     for what, title in (("hits", "most hits"), ("bytes", "most bytes"), ("seconds", "most seconds of loading")):
-        rows = [(visible(_key(call, key)), write[what](figure)) for key, figure in top.get(what) or ()]
+        rows = [(cut(visible(_key(call, key)), longest), write[what](figure)) for key, figure in top.get(what) or ()]
         parts.append(
             table((f"keys with the {title} (a sample)", ""), rows) if rows else f"keys with the {title}: none yet"
         )

@@ -61,9 +61,9 @@ class Screen:
             self.call.flush()
 
     @property
-    def rows(self) -> int | None:
-        """How many lines fit; None if all do."""
-        return shutil.get_terminal_size().lines if self.smart else None
+    def size(self) -> os.terminal_size | None:
+        """How many columns and lines fit; None if all do."""
+        return shutil.get_terminal_size() if self.smart else None
 
     def draw(self, lines: Sequence[str]) -> None:
         """Show *lines*, each cut to the width of the terminal."""

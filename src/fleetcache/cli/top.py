@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -9,7 +10,7 @@ from typing import Any
 
 from fleetcache.cli.calls import FINDING, FINE, Call
 from fleetcache.cli.parsing import Table, span
-from fleetcache.cli.showing import count, cut, duration, rate, share, size, table, time_of_day, visible
+from fleetcache.cli.showing import count, cut, duration, folded, rate, share, size, table, time_of_day, visible
 from fleetcache.cli.stats import NOBODY
 from fleetcache.cli.terminal import Screen
 from fleetcache.fleet import Fleet, gather
@@ -66,7 +67,7 @@ def _watch(call: Call, rates: Rates, screen: Screen) -> None:
         pace = rates.pace(fleet)
         until = time.monotonic() + (call.arguments.interval or INTERVAL)
         while (left := until - time.monotonic()) > 0:
-            screen.draw(lines(call, fleet, pace, view, screen.rows))
+            screen.draw(lines(call, fleet, pace, view, screen.size))
             key = screen.key(left)
             if key == "q":
                 return
@@ -114,8 +115,10 @@ def _patience(fleet: Fleet) -> float:
     return min(max((worker.interval for worker in fleet.workers), default=0.0) + 1.5, LONGEST) if fleet.workers else 0.0
 
 
-def lines(call: Call, fleet: Fleet, pace: Pace, view: str, rows: int | None, *, once: bool = False) -> list[str]:
-    """Return the lines of a screen, *rows* at most; *once* if no other screen follows."""
+def lines(
+    call: Call, fleet: Fleet, pace: Pace, view: str, screen: os.terminal_size | None, *, once: bool = False
+) -> list[str]:
+    """Return the lines of a screen of that size, *screen*; None for one without an end; *once* if no other screen follows."""
     totals = pace.totals
     when = time_of_day(fleet.at)
     processes = f"{count(len(fleet.workers))} process{'' if len(fleet.workers) == 1 else 'es'}"
@@ -125,7 +128,7 @@ def lines(call: Call, fleet: Fleet, pace: Pace, view: str, rows: int | None, *, 
     errors = sum(pace.errors.values())
     found += [
         f"reads {rate(reads)}: {levels}" if reads else "reads 0/s",
-        f"loads {rate(totals.get('loads', 0))}, waited {rate(totals.get('joined', 0))}, failed {rate(totals.get('load_errors', 0))}"
+        f"loads {rate(totals.get('loads', 0))}, joined {rate(totals.get('joined', 0))}, failed {rate(totals.get('load_errors', 0))}"
         f"   saved {duration(totals.get('saved', 0))} of loading each second",
         f"writes {rate(totals.get('writes', 0))}   bytes {size(totals.get('bytes_read', 0))}/s read, {size(totals.get('bytes_written', 0))}/s written   "
         + call.painted(f"errors {rate(errors)}", good=False if errors else None),
@@ -137,8 +140,11 @@ def lines(call: Call, fleet: Fleet, pace: Pace, view: str, rows: int | None, *, 
     found += [call.painted(f"not complete: {visible(each)}", good=False) for each in fleet.missing[:3]]
     found += [NOBODY] if not fleet.workers and not fleet.missing else []
     body = TABLES[view](pace).splitlines()
-    room = len(body) if rows is None else max(rows - len(found) - 1, 0)
-    return [*found, "", *body[:room]]
+    if screen is None:
+        return [*found, "", *body]
+    whole = [part for line in found for part in folded(line, screen.columns)]
+    found = whole if len(whole) <= screen.lines // 2 else found  # a small screen is for the table first
+    return [*found, "", *body[: max(screen.lines - len(found) - 1, 0)]]
 
 
 def _basis(pace: Pace, processes: str, *, once: bool) -> str:
