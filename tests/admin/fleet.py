@@ -85,7 +85,7 @@ def _advice(ratio: float) -> dict[str, Any]:
         {"max_bytes": int(64_000_000 * factor), "hit_ratio": 1 - (1 - ratio) * less, "error": 0.008}
         for factor, less in ((1 / 4, 1.6), (1 / 2, 1.25), (1, 1.0), (2, 0.82), (4, 0.71))
     ]
-    text = f"At 128 MB the hit ratio would be {100 * sizes[3]['hit_ratio']:.0f} %; now, at 64 MB, it is {100 * ratio:.0f} %."
+    text = f"At 128 MB the near hit ratio would be {100 * sizes[3]['hit_ratio']:.0f} %; now, at 64 MB, it is {100 * ratio:.0f} %."
     return {"rate": 1 / 64, "reads": 900_000, "now": ratio, "sizes": sizes, "enough": True, "text": text}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 from tests.admin.fleet import publish, tell_history
 from tests.admin.site import client, site
 from tests.caches import own_prefix
@@ -247,14 +248,48 @@ def test_a_wrong_hit_is_shown_with_what_had_happened(valkey: Any) -> None:
         viewer, seer = client("view_cache"), client("view_cache", "view_keys")
         whole = see(viewer, "workers")
         one = {"cache": "default", "host": "web-1", "pid": "1000"}
-        texts = [text_of(browser.get("/admin/fleetcache/workers/one/", one)) for browser in (viewer, seer)]
+        with timezone.override("Europe/Berlin"):
+            texts = [text_of(browser.get("/admin/fleetcache/workers/one/", one)) for browser in (viewer, seer)]
 
-        assert "1 were wrong" in whole
-        assert "3.0 nines, 1 wrong" in whole
+        assert re.search(r"Audit: [\d,]+ near hits were compared with the server, 1 was wrong", whole)
         for text in texts:
-            assert "1,000 hits were compared with the server, 1 were wrong: 3.0 nines." in text
+            assert "1,000 near hits were compared with the server, 1 was wrong: 3.0 nines." in text
+            assert "users:" in text and "2026-11-18 12:06:42 CET: fence" in text
             assert re.search(r"2 s before: push ab12 .*500 ms before: hit", text)
         assert ["users:4711" in text for text in texts] == [False, True]
+
+
+def test_the_figures_of_a_worker_are_explained(valkey: Any) -> None:
+    """What was evicted for want of room is told apart from what has expired; each figure of its page has a sentence."""
+    with site({"default": of(valkey.url(12))}):
+        from django.core.cache import caches
+
+        publish(caches["default"], 2, mixed=False)
+        browser = client("view_cache")
+        whole = browser.get("/admin/fleetcache/workers/").content.decode()
+        one = {"cache": "default", "host": "web-1", "pid": "1000"}
+        text = text_of(browser.get("/admin/fleetcache/workers/one/", one))
+
+    assert 0 < whole.index(">Evicted<") < whole.index(">Expired<")
+    assert "Values that were read and not kept, because a change came between." in text
+    assert re.search(r"lag [\d,]+ in less than 512 µs, [\d,]+ in less than 1.02 ms", text)
+    assert "`" not in text
+
+
+def test_what_was_never_loaded_saved_nothing_that_is_known(valkey: Any) -> None:
+    """A cache that only stores sessions is not said to have saved 0 seconds."""
+    with site({"default": of(valkey.url(13))}):
+        from django.core.cache import caches
+
+        cache = caches["default"]
+        cache.set("a", 1)
+        cache.get("a")
+        without = see(client("view_cache"), "overview")
+        cache.get_or_set("x:b", lambda: 1)
+        after = see(client("view_cache"), "overview")
+
+    assert "Saved not known: nothing was loaded by get_or_set or @cached" in without
+    assert "Saved not known in 6 h; 0 s since the processes began" in after
 
 
 def test_the_fleet_has_advice(valkey: Any) -> None:
@@ -266,7 +301,7 @@ def test_the_fleet_has_advice(valkey: Any) -> None:
 
         text = see(client("view_cache"), "workers")
 
-    assert re.search(r"At 128 MB the hit ratio would be \d\d %, .*The mean of 3 workers\.", text)
+    assert re.search(r"At 128 MB the near hit ratio would be \d\d %, .*The mean of 3 workers\.", text)
     assert re.search(r"16 MB \d\d\.\d % 0\.8 %", text)
 
 

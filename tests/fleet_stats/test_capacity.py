@@ -25,7 +25,9 @@ def test_advice_is_the_mean_by_reads():
     assert (mean["reads"], mean["workers"], mean["now"]) == (400, 2, pytest.approx(0.475))
     assert mean["sizes"][0]["error"] == pytest.approx(0.016)
     assert not mean["enough"]
-    assert mean["text"].startswith("At 128 MB the hit ratio would be 50 %, at 32 MB 45 %; now, at 64 MB, it is 48 %.")
+    assert mean["text"].startswith(
+        "At 128 MB the near hit ratio would be 50 %, at 32 MB 45 %; now, at 64 MB, it is 48 %."
+    )
 
 
 def test_processes_with_another_size_do_not_count():

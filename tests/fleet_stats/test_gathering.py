@@ -166,7 +166,7 @@ def test_a_list_of_another_kind_is_named(valkey):
     fleet = gather(cache)
 
     assert len(others(fleet)) == 1
-    assert "part 6 of 8" in fleet.missing[0]
+    assert f"1 in 8 of the processes, listed in {places.list_name(5, cache.key_prefix)}," in fleet.missing[0]
     assert "WRONGTYPE" in fleet.missing[0]
 
 
@@ -205,8 +205,8 @@ async def test_with_a_node_of_a_cluster_away_the_others_are_shown(awaits):
 
         assert 0 < len(others(fleet)) < places.PARTS
         (missing,) = fleet.missing
-        (parts,) = re.findall(r"the processes in parts? ([0-9, ]+) of 8", missing)
-        assert len(others(fleet)) + len(parts.split(", ")) == places.PARTS
+        (parts,) = re.findall(r"what about (\d) in 8 of the processes", missing)
+        assert len(others(fleet)) + int(parts) == places.PARTS
         assert len(periods) == 288
         assert 0 < len([period for period in periods if period.missing]) < 200
 
@@ -221,7 +221,7 @@ async def test_without_a_server_nothing_is_raised(awaits):
 
     assert [worker.own for worker in fleet.workers] == [True]
     (missing,) = fleet.missing
-    assert missing.startswith("the processes in all parts, on 127.0.0.1:1/0: ")
+    assert missing.startswith("what the processes have published cannot be read: 127.0.0.1:1/0: ")
     assert all(period.missing for period in periods)
 
 

@@ -68,7 +68,7 @@ def test_no_deadline(valkey, name, value):
 def fleet(count: int, **same: object) -> SimpleNamespace:
     """Return a fleet of *count* processes on this machine."""
     workers = [SimpleNamespace(**{"host": node(), "version": "1", "digest": "a", **same}) for _ in range(count)]
-    return SimpleNamespace(workers=workers, totals={}, missing=[])
+    return SimpleNamespace(workers=workers, totals={}, missing=[], error=None)
 
 
 def test_connections_that_are_closed(valkey):
@@ -191,7 +191,12 @@ def test_processes_that_cannot_be_read(valkey):
 
     one.missing = ["host:1"]
 
-    assert "host:1" in findings(cache, fleet=one)["workers-unreadable"].found
+    found = findings(cache, fleet=one)["workers-unreadable"]
+    assert "host:1" in found.found and "another release" in found.advice
+
+    one.error = ServerGone("host:1: gone")
+
+    assert findings(cache, fleet=one)["workers-unreadable"].advice == "Let the server answer again first."
 
 
 def test_connections_of_all_processes(valkey):

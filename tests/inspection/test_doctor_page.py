@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleetcache.inspection.doctor import KINDS
+from fleetcache.inspection.doctor.findings import NOUNS
 
 pytestmark = pytest.mark.newest
 
@@ -19,7 +20,7 @@ def test_page_describes_every_finding():
     """Each kind has a section, which begins with its severity."""
     found = {name: severity.lower() for name, severity in SECTION.findall(PAGE.read_text())}
 
-    assert found == {name: kind.severity for name, kind in KINDS.items()}
+    assert found == {name: NOUNS[kind.severity] for name, kind in KINDS.items()}
 
 
 def test_every_finding_is_provoked():

@@ -131,7 +131,7 @@ async def _gather(cache: Any, live: bool) -> Fleet:
         found += await _workers(cache, part, server, names[:quota], lost)
         left -= quota
     if listed > MOST:
-        lost.note(f"{listed - MOST} or more of {listed} processes: at most {MOST} are read")
+        lost.note(f"{listed - MOST} or more of {listed} processes are left out: at most {MOST} are read")
     workers = _with_own(cache, found) if live else found
     workers.sort(key=lambda worker: (worker.host, worker.pid, worker.name))
     totals = _totals(workers)
@@ -159,17 +159,19 @@ async def _parts(cache: Any, prefix: str, lost: Lost) -> dict[int, tuple[list[by
             if isinstance(reply, list):
                 found[part] = [name for name in reply if isinstance(name, bytes)], server
             else:
-                failed.setdefault(_why(reply), ([], reply))[0].append(part + 1)
+                failed.setdefault(_why(reply), ([], reply))[0].append(part)
         for why, (numbers, reply) in failed.items():
-            lost.note(f"the processes in {_named(numbers)}, on {places.named_once(server.address, why)}", reply)
+            whose = _whose([places.list_name(number, prefix) for number in numbers])
+            lost.note(f"{whose} cannot be read: {places.named_once(server.address, why)}", reply)
     return found
 
 
-def _named(numbers: Sequence[int]) -> str:
-    """Return the parts with these *numbers* in words."""
-    if len(numbers) == places.PARTS:
-        return "all parts"
-    return f"part{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))} of {places.PARTS}"
+def _whose(lists: Sequence[str]) -> str:
+    """Return in words what is missing if these *lists* of processes cannot be read."""
+    if len(lists) == places.PARTS:
+        return "what the processes have published"
+    where = f", listed in {lists[0]}," if len(lists) == 1 else ""
+    return f"what about {len(lists)} in {places.PARTS} of the processes{where} have published"
 
 
 async def _workers(cache: Any, part: int, server: Server, names: Sequence[bytes], lost: Lost) -> list[Worker]:
@@ -178,9 +180,8 @@ async def _workers(cache: Any, part: int, server: Server, names: Sequence[bytes]
         page = names[begin : begin + PAGE]
         (reply,) = await _replies(cache, server, [(places.READ, *page)])
         if not isinstance(reply, list) or len(reply) != len(page):
-            where = f"part {part + 1} of {places.PARTS}"
             why = places.named_once(server.address, _why(reply))
-            lost.note(f"{len(names) - begin} processes in {where}, on {why}", reply)
+            lost.note(f"what {len(names) - begin} processes have published cannot be read: {why}", reply)
             break
         for name, data in zip(page, reply, strict=True):
             if data is None:
@@ -190,7 +191,7 @@ async def _workers(cache: Any, part: int, server: Server, names: Sequence[bytes]
                 found.append(_worker(text, entries.unpacked(data)))
             except SPOILT as error:
                 spoilt = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-                lost.note(f"the entry {text[:LONGEST]}, which cannot be read: {spoilt[:LONGEST]}")
+                lost.note(f"the entry {text[:LONGEST]} cannot be read: {spoilt[:LONGEST]}")
     return found
 
 

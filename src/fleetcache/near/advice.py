@@ -456,7 +456,7 @@ def sentence(sizes: Sequence[Mapping[str, Any]], *, enough: bool) -> str:
     percents = [f"{100 * size['hit_ratio']:.0f} %" for size in (half, now, twice)]
     megabytes = [f"{size['max_bytes'] / 1e6:,.3g} MB" for size in (half, now, twice)]
     said = (
-        f"At {megabytes[2]} the hit ratio would be {percents[2]}, at {megabytes[0]} {percents[0]}; "
+        f"At {megabytes[2]} the near hit ratio would be {percents[2]}, at {megabytes[0]} {percents[0]}; "
         f"now, at {megabytes[1]}, it is {percents[1]}."
     )
     return said if enough else f"{said} This rests on few reads yet."

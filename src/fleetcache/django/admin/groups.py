@@ -84,12 +84,13 @@ COLUMNS = (
     _level("missed", "Missed", "Reads that found nothing"),
     Column("cost", "Miss cost", lambda group: showing.seconds(group.cost), lambda group: group.cost,
            "The mean time of a load", figure=True),
-    _sum("saved", "Saved", showing.seconds, "Reads that needed no loader, times the mean time of a load"),
-    _sum("load_seconds", "Lost", showing.seconds, "The time of all loads"),
-    _sum("joined", "Joined", lambda count: showing.number(int(count)), "Callers who got the value that another one loaded"),
+    Column("saved", "Saved", lambda group: showing.seconds(group.get("saved")) if group.cost is not None else showing.NONE, lambda group: group.get("saved"),
+           "Reads that needed no loader, times the mean time of a load; not known without one", figure=True),
+    _sum("load_seconds", "Time in loaders", showing.seconds, "How long all loaders ran: what misses cost"),
+    _sum("joined", "Joined", lambda count: showing.number(int(count)), "Reads that missed, waited, and got a value that another caller or another process has loaded"),
     _sum("load_errors", "Failed", lambda count: showing.number(int(count)), "Loaders that raised an exception"),
-    _sum("bytes_read", "Bytes read", showing.size),
-    _sum("bytes_written", "Bytes written", showing.size),
+    _sum("bytes_read", "Bytes read", showing.size, "Bytes of the payloads that servers sent"),
+    _sum("bytes_written", "Bytes written", showing.size, "Bytes of the payloads that were stored"),
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from fleetcache.django.admin import charts, showing
 from fleetcache.django.admin.asking import TROUBLE, Budget
 from fleetcache.django.admin.site import UNCOUNTED, Page, opened
 from fleetcache.django.backend import entries
-from fleetcache.fleet import Fleet, Period, gather, history
+from fleetcache.fleet import Fleet, Period, gather, history, places
 from fleetcache.inspection.blame import SiteFailed, blamed
 from fleetcache.inspection.rates import Rates
 
@@ -21,6 +21,12 @@ HOURS = {"1": 1, "6": 6, "24": 24}
 
 SECONDS = 2.0
 """After this long, the page asks no further servers: with several away, each could take its SOCKET_TIMEOUT."""
+
+UNKNOWN = "not known"
+BEGAN = "since the processes began"
+
+DONE = (*charts.LEVELS, "writes", "deletes")
+"""The figures whose rates are shown."""
 
 COMMANDS = 6
 """How many commands a row shows, those with the most calls."""
@@ -71,13 +77,34 @@ class Overview(Page):
         return {
             "alias": alias,
             "servers": fleet.totals.get("servers") or (),
-            "missing": [*fleet.missing, *{f"the history: {period.missing}" for period in periods if period.missing}],
+            "missing": _missing(fleet, periods),
             "workers": showing.number(len(fleet.workers)),
+            "whose": "of the workers that could be read, since they began" if fleet.missing else BEGAN,
             "links": [link for link in self.navigation(request, alias) if not link["current"]],
             **_reads(fleet, periods, hours),
-            **_figures(fleet, periods),
+            **_figures(fleet, periods, hours),
             "commands": _commands(fleet.totals.get("commands") or {}),
         }
+
+
+def _missing(fleet: Fleet, periods: Sequence[Period]) -> list[str]:
+    """Return a sentence for each server that keeps something from the page: why, and what is missing."""
+    texts = list(fleet.missing)
+    servers: dict[str, str] = {}
+    for period in periods:
+        if period.missing:
+            servers.setdefault(period.missing.partition(": ")[0], period.missing)
+    for address, why in servers.items():
+        place = next((place for place, text in enumerate(texts) if f"{address}: " in text), None)
+        if place is None:
+            texts.append(f"what the fleet did before cannot be read: {why}")
+        else:
+            texts[place] = f"{texts[place].rstrip('.')}. The charts are missing too."
+    for server in fleet.totals.get("servers") or ():
+        if server.get("away") and not any(f"{server['address']}: " in text for text in texts):
+            count, whole = server.get("away_for") or 0, len(fleet.workers)
+            texts.append(f"{server['address']} is away for {count} of {whole} workers: their circuit breakers are open")
+    return texts
 
 
 def _reads(fleet: Fleet, periods: Sequence[Period], hours: int) -> dict[str, Any]:
@@ -85,10 +112,11 @@ def _reads(fleet: Fleet, periods: Sequence[Period], hours: int) -> dict[str, Any
     past = [{level: period.sum(level) for level in charts.LEVELS} for period in periods]
     reads = {level: sum(each[level] for each in past) for level in charts.LEVELS}
     span = f"in the last {hours} h"
+    unread = all(period.missing for period in periods)
     if not any(reads.values()):
         groups = fleet.totals["groups"].values()
         reads = {level: sum(group.get(level, 0) for group in groups) for level in charts.LEVELS}
-        span = "since the processes began"
+        span = BEGAN if not fleet.missing else "of the workers that could be read"
     whole = sum(reads.values())
     ratio = showing.percent(whole - reads["missed"], whole)
     parts = [{"level": level, "text": f"{showing.percent(reads[level], whole)} {level}"} for level in charts.LEVELS]
@@ -102,7 +130,8 @@ def _reads(fleet: Fleet, periods: Sequence[Period], hours: int) -> dict[str, Any
         "columns": charts.columns(
             past, f"Reads in each five minutes of the last {hours} h, by where they found a value"
         ),
-        "soon": _soon(fleet, periods),
+        "soon": "" if unread else _soon(fleet, periods),
+        "unread": unread,
         "line": charts.line([period.hit_ratio for period in periods], f"Hit ratio over the last {hours} h", most=1.0),
     }
 
@@ -117,31 +146,49 @@ def _soon(fleet: Fleet, periods: Sequence[Period]) -> str:
     return "The first point comes after five minutes of reads."
 
 
-def _figures(fleet: Fleet, periods: Sequence[Period]) -> dict[str, Any]:
+def _saved(loads: float, saved: float, unread: bool = False) -> str:
+    """Return how many seconds were saved; without a load it is not known how long one takes."""
+    return showing.seconds(saved) if (saved or loads) and not unread else UNKNOWN
+
+
+def _figures(fleet: Fleet, periods: Sequence[Period], hours: int) -> dict[str, Any]:
     """Return the single figures of a row."""
     totals = fleet.totals
     groups = totals["groups"].values()
-    loading = totals.get("loading") or {}
     errors: Mapping[str, int] = totals.get("errors") or {}
-    past = [period for period in periods[:-1] if period.groups]  # the last one is not over
+    unread = [period for period in periods if period.missing]
     began = totals.get("since") or time.time()
-    done = ("near", "server", "stale", "missed", "writes", "deletes")
-    if past:
-        rate = sum(past[-1].sum(each) for each in done) / 300
-    else:
-        averages = Rates().pace(fleet, "start").totals  # of each process since it began: they began at different times
-        rate = sum(averages.get(each, 0) for each in done)
-    prevented = sum(group.get("joined", 0) for group in groups) + loading.get("waited", 0)
+
+    def ever(figure: str) -> float:
+        return float(sum(group.get(figure, 0) for group in groups))
+
+    saved = _saved(
+        sum(period.sum("loads") for period in periods), sum(period.sum("saved") for period in periods), bool(unread)
+    )
+    saved_ever = _saved(ever("loads"), ever("saved"))
+    failed = showing.number(sum(period.errors for period in periods))
     return {
-        "rate": f"{showing.number(rate)}/s",
-        "saved": showing.seconds(sum(period.sum("saved") for period in periods)),
-        "saved_ever": showing.seconds(sum(group.get("saved", 0.0) for group in groups)),
-        "prevented": showing.number(int(prevented)),
-        "loads": showing.number(int(sum(group.get("loads", 0) for group in groups))),
-        "failed": showing.number(sum(period.errors for period in periods)),
+        "rates": _rates(fleet, periods),
+        "saved": f"{saved} in {hours} h; {saved_ever}" if {saved, saved_ever} != {UNKNOWN} or unread else "",
+        "joined": showing.number(int(ever("joined"))),
+        "loads": showing.number(int(ever("loads"))),
+        "load_errors": showing.number(int(ever("load_errors"))),
+        "failed": failed if not unread else UNKNOWN if len(unread) == len(periods) else f"at least {failed}",
         "errors": [{"name": name, "count": showing.number(count)} for name, count in sorted(errors.items())],
         "since": showing.seconds(time.time() - began),
     }
+
+
+def _rates(fleet: Fleet, periods: Sequence[Period]) -> dict[str, str]:
+    """Return how often something is done in a second: in the last five minutes that are over, else on average."""
+    if any(period.groups for period in periods[:-1]) and not periods[-2].missing:
+        rates = {name: periods[-2].sum(name) / places.PERIOD for name in DONE}
+        span = "in the last five minutes that are over"
+    else:
+        rates, span = Rates().pace(fleet, "start").totals, BEGAN  # each process has begun at a time of its own
+    reads = sum(rates.get(level, 0) for level in charts.LEVELS)
+    counts = {"reads": reads, "writes": rates.get("writes", 0), "deletes": rates.get("deletes", 0)}
+    return {"span": span, "text": ", ".join(f"{showing.number(each)}/s {what}" for what, each in counts.items())}
 
 
 def _commands(commands: Mapping[str, Any]) -> list[dict[str, Any]]:

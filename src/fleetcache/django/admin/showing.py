@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from math import isfinite, log10
 from typing import Any
+
+from django.utils import timezone
 
 NONE = "–"  # noqa: RUF001 - a dash
 """Stands for a figure that is not known."""
@@ -16,6 +19,16 @@ def number(count: Any) -> str:
     if isinstance(count, int) or abs(count) >= 100:
         return f"{count:,.0f}"
     return f"{count:.3g}"
+
+
+def short(count: Any) -> str:
+    """Return *count* with three digits that count, for a narrow column: 13.4 M."""
+    if not isinstance(count, (int, float)) or not isfinite(count):
+        return NONE
+    if abs(count) < 10_000:
+        return number(count)
+    power = min(int(log10(abs(count) * 1.0005)) // 3, 3)
+    return f"{count / 1000**power:.3g} {' kMG'[power]}"
 
 
 def percent(part: float, whole: float) -> str:
@@ -55,6 +68,12 @@ def seconds(time: Any) -> str:
                 f"{whole:,} {unit} {rest // smaller} {part}" if rest // smaller and whole < 100 else f"{whole:,} {unit}"
             )
     return NONE
+
+
+def moment(at: float) -> str:
+    """Return seconds since 1970 as a date and a time in Django's current time zone, which is named."""
+    then = timezone.localtime(datetime.fromtimestamp(at, UTC))
+    return f"{then:%Y-%m-%d %H:%M:%S} {then.tzname()}"
 
 
 def nines(compared: int, wrong: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from fleetcache.django.admin import showing
@@ -88,7 +87,7 @@ def _entry(entry: Sequence[Any], text: Any, shows: Callable[[str], bool]) -> dic
     command, *arguments = words if isinstance(words, list) and words else [b""]
     shown = " ".join(map(_shown, arguments[:ARGUMENTS]))
     return {
-        "at": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+        "at": showing.moment(at),
         "figure": text(figure),
         "command": _shown(command).upper(),
         "arguments": shown if shows(shown) else "",

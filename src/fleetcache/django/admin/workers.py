@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from django.http import Http404
@@ -15,6 +14,7 @@ from fleetcache.django.admin import showing
 from fleetcache.django.admin.site import UNCOUNTED, Page
 from fleetcache.django.admin.tables import Column, table
 from fleetcache.fleet import Worker, gather
+from fleetcache.stats.figures import MEANINGS
 
 
 class Workers(Page):
@@ -47,22 +47,25 @@ class Workers(Page):
         }
 
     def _columns(self, alias: str, workers: Sequence[Worker]) -> list[Column]:
-        usual = _usual(worker.digest for worker in workers)
+        version, usual = _usual(worker.version for worker in workers), _usual(worker.digest for worker in workers)
         now = time.time()
+
+        def differs(worker: Worker) -> str:
+            others = [worker.version] * (worker.version != version) + [worker.digest[:6]] * (worker.digest != usual)
+            return ", ".join(others)
 
         def link(worker: Worker) -> Any:
             url = self.url("one", cache=alias, host=worker.host, pid=worker.pid, name=worker.name)
-            return format_html('<a href="{}">{}</a>{}', url, worker.pid, " (this one)" if worker.own else "")
+            return format_html('<a href="{}">{}</a>{}', url, worker.pid, " (own)" if worker.own else "")
 
         return [
             Column("host", "Host", lambda w: w.host, lambda w: (w.host, w.pid)),
             Column("pid", "Process", link, lambda w: w.pid),
-            Column("version", "Version", lambda w: w.version, lambda w: w.version),
-            Column("settings", "Settings", lambda w: w.digest[:6] + (" ≠" if w.digest != usual else ""), lambda w: w.digest,
-                   "Equal for equal settings; ≠ marks those that differ from most"),
-            Column("age", "Seen", lambda w: showing.seconds(max(now - w.at, 0)) + " ago", lambda w: now - w.at,
-                   "When the process has published its figures", figure=True),
-            Column("up", "Running", lambda w: showing.seconds(now - w.started), lambda w: now - w.started, figure=True),
+            Column("differs", "Differs", differs, differs,
+                   "The version, and the digest of the settings, where they are not those of most workers"),
+            Column("age", "Seen", lambda w: f"{max(now - w.at, 0):.0f} s", lambda w: now - w.at,
+                   "How long ago the process has published its figures", figure=True),
+            Column("up", "Running", lambda w: _short(now - w.started), lambda w: now - w.started, figure=True),
             Column("state", "Near cache", _state, lambda w: near(w, "state") or ""),
             *FIGURES,
         ]  # fmt: skip
@@ -88,7 +91,11 @@ class Workers(Page):
             "back": self.url(cache=alias),
             "seen": showing.seconds(max(time.time() - worker.at, 0)),
             "running": showing.seconds(max(time.time() - worker.started, 0)),
-            "near": [{"name": name, "text": _plain(name, figure)} for name, figure in copies.items()],
+            "near": [
+                {"name": name, "text": _plain(name, figure), "meaning": _meaning(name)}
+                for name, figure in copies.items()
+                if figure != ""
+            ],
             "advice": _advice(worker.part("advice")),
             "advised": (worker.part("advice") or {}).get("text", ""),
             "audit": _audit([audit]),
@@ -99,7 +106,7 @@ class Workers(Page):
         """Return what is shown of a hit that was wrong, and of what had happened to its name."""
         at = event.get("at") or 0.0
         return {
-            "at": datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            "at": showing.moment(at),
             "key": self.key(request, str(event.get("key", ""))),
             "promise": event.get("promise", ""),
             "history": [
@@ -122,12 +129,14 @@ def _figure(name: str, title: str, hint: str = "", text: Any = showing.number) -
     return Column(name, title, lambda w: text(near(w, name)), lambda w: near(w, name), hint, figure=True)
 
 
-def _sum(name: str, title: str, hint: str) -> Column:
+def _sum(name: str, title: str, hint: str, *, of: str = "") -> Column:
+    """Return a column with the sum of a figure that is counted by reasons, or what one reason, *of*, has of it."""
+
     def count(worker: Worker) -> int | None:
         found = near(worker, name)
-        return sum(found.values()) if isinstance(found, dict) else None
+        return (found.get(of, 0) if of else sum(found.values())) if isinstance(found, dict) else None
 
-    return Column(name, title, lambda w: showing.number(count(w)), count, hint, figure=True)
+    return Column(of or name, title, lambda w: showing.short(count(w)), count, hint, figure=True)
 
 
 def _ratio(worker: Worker) -> float | None:
@@ -157,13 +166,6 @@ def _state(worker: Worker) -> Any:
     return format_html('{} <span class="fc-why">{}</span>', state, why) if why else state
 
 
-def _nines(worker: Worker) -> str:
-    audit = worker.part("audit") or {}
-    wrong = audit.get("violations", 0)
-    text = showing.nines(audit.get("compared", 0), wrong)
-    return f"{text}, {showing.number(wrong)} wrong" if wrong else text
-
-
 def _wrong(worker: Worker) -> int | None:
     audit = worker.part("audit") or {}
     return audit.get("violations") if audit.get("compared") else None
@@ -177,15 +179,17 @@ def _at_twice(worker: Worker) -> float | None:
 
 
 FIGURES = (
-    _figure("entries", "Copies", "Copies that are held now"),
+    _figure("entries", "Copies", "Copies that are held now", showing.short),
     _figure("bytes", "Memory", "What the copies take", showing.size),
-    _figure("hits", "Near hits", "Reads that a copy answered"),
-    Column("ratio", "Near hit ratio", lambda w: showing.percent(_ratio(w) or 0, 1) if _ratio(w) is not None else showing.NONE, _ratio, figure=True),
-    _sum("evictions", "Evicted", "Copies removed without a change"),
+    _figure("hits", "Near hits", "Reads that a copy answered", showing.short),
+    Column("ratio", "Near hit ratio", lambda w: showing.percent(_ratio(w) or 0, 1) if _ratio(w) is not None else showing.NONE, _ratio, "Of the reads that looked for a copy, those that a copy answered", figure=True),
+    _sum("evictions", "Evicted", "Copies removed because others needed the room: a larger MAX_BYTES would help", of="size"),
+    _sum("evictions", "Expired", "Copies removed because their time was over", of="expired"),
     _sum("invalidations", "Invalidated", "Copies removed by a change"),
-    Column("lag", "Lag", lambda w: showing.seconds(lag(near(w, "lag"))), lambda w: lag(near(w, "lag")), "99 of 100 announcements came within this time", figure=True),
+    Column("lag", "Lag", lambda w: f"≤ {showing.seconds(found)}" if (found := lag(near(w, "lag"))) else showing.NONE, lambda w: lag(near(w, "lag")),
+           "99 of 100 announcements came within this time, the limit of a class; each is twice the one before", figure=True),
     Column("twice", "At twice the size", lambda w: showing.percent(_at_twice(w) or 0, 1) if _at_twice(w) is not None else showing.NONE, _at_twice, "The near hit ratio that twice the MAX_BYTES would have, estimated", figure=True),
-    Column("wrong", "Coherence", _nines, _wrong, "Hits compared with the server that were right, in nines", figure=True),
+    Column("wrong", "Audit: wrong", lambda w: showing.number(_wrong(w)), _wrong, "Near hits that the audit compared with the server, and that were wrong", figure=True),
 )  # fmt: skip
 
 
@@ -233,11 +237,13 @@ def _audit(audits: Iterable[Any]) -> dict[str, Any] | None:
     if not known:
         return None
     compared, wrong = (sum(audit.get(word, 0) for audit in known) for word in ("compared", "violations"))
+    if not compared:
+        return {"wrong": False, "text": "No near hit has been compared with the server yet."}
+    were = "was" if wrong == 1 else "were"
     return {
-        "compared": showing.number(compared),
-        "violations": showing.number(wrong),
         "wrong": bool(wrong),
-        "nines": showing.nines(compared, wrong),
+        "text": f"{showing.number(compared)} near hits were compared with the server, {showing.number(wrong)} {were} wrong: "
+        f"{showing.nines(compared, wrong)}.",
     }
 
 
@@ -254,7 +260,26 @@ def _advice(advice: Any) -> list[dict[str, Any]]:
     ]
 
 
+def _meaning(name: str) -> str:
+    """Return what a figure of the near cache means, as docs/observing.md says it; here lags have their own units."""
+    return MEANINGS.get(f"near.{name}", "").replace("`", "").replace(", in microseconds", "")
+
+
+def _short(seconds: float) -> str:
+    """Return a length of time in its largest unit, for a narrow column."""
+    return " ".join(showing.seconds(seconds).split()[:2])
+
+
+def _limit(name: str) -> str:
+    """Return the limit of a class of lags, such as ``< 4096 us``, as a length of time."""
+    words = name.split()
+    return showing.seconds(int(words[1]) / 1e6) if len(words) > 1 and words[1].isdigit() else name
+
+
 def _plain(name: str, figure: Any) -> str:
+    if name == "lag" and isinstance(figure, dict):
+        within = ((_limit(word), count) for word, count in figure.items())
+        return ", ".join(f"{showing.number(count)} in less than {limit}" for limit, count in within) or "none"
     if isinstance(figure, dict):
         return ", ".join(f"{word} {showing.number(count)}" for word, count in figure.items()) or "none"
     if name in {"bytes", "max_bytes"}:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 Severity: TypeAlias = Literal["error", "warning", "info"]
 
 ORDER: Mapping[str, int] = {"error": 0, "warning": 1, "info": 2}
+NOUNS: Mapping[str, str] = {"error": "error", "warning": "warning", "info": "note"}
 PAGE = "docs/doctor.md"
 
 
@@ -39,6 +40,11 @@ class Finding:
     """What to do."""
     docs: str
     """The page and the section that say more."""
+
+    @property
+    def noun(self) -> str:
+        """The severity as people read it: an ``info`` is a note."""
+        return NOUNS[self.severity]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as ``--json`` prints it."""

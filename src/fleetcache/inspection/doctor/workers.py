@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fleetcache.errors import is_outage
 from fleetcache.inspection.doctor.asking import Examination
 from fleetcache.inspection.doctor.findings import Finding, finding
 
@@ -26,7 +27,11 @@ def check_workers(examination: Examination) -> Iterator[Finding]:
             yield finding(kind, examination.subject, found, "Nothing during a deployment; else restart the older ones.")
     if fleet.missing:
         found = "; ".join(fleet.missing[:3]) + f" and {len(fleet.missing) - 3} more" * (len(fleet.missing) > 3)
-        yield finding("workers-unreadable", examination.subject, found, "See whether they run another release.")
+        if fleet.error is not None and is_outage(fleet.error):
+            advice = "Let the server answer again first."
+        else:
+            advice = "See whether these processes run another release."
+        yield finding("workers-unreadable", examination.subject, found, advice)
 
 
 def check_counters(examination: Examination) -> Iterator[Finding]:
