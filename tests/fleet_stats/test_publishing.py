@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import types
 import weakref
 from contextlib import contextmanager
@@ -234,6 +235,42 @@ def test_a_user_without_the_right_is_told_once(valkey, caplog):
     lines = [record.getMessage() for record in caplog.records if record.name == "fleetcache.fleet"]
     assert len(lines) == 1
     assert "NoPermission" in lines[0]
+
+
+def test_a_history_that_is_refused_is_told_once(valkey, caplog):
+    """The entry is published all the same, and the log says what is missing."""
+    caplog.set_level(logging.INFO, "fleetcache.fleet")
+    cache = cache_at("valkey", {"valkey": valkey}.__getitem__, KEY_PREFIX="mute")
+    cache.get_client().execute_command(
+        "ACL", "SETUSER", "mute", "reset", "on", ">right", "~*", "&*", "+@all", "-hincrby"
+    )
+    url = valkey.tcp_url(3).replace("://", "://mute:right@")
+    source = Source(Cache(url, {"KEY_PREFIX": "mute", "OPTIONS": {"STATS": {"PUBLISH": 0}}}))
+    published = publisher(source)
+    for _ in range(13):
+        published.publish()
+
+    assert published.failures == 0
+    assert [worker.name for worker in gather(cache, live=False).workers] == [published.name]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "fleetcache.fleet"]
+    assert "the history" in line
+    assert "NoPermission" in line
+
+
+@pytest.mark.parametrize("ahead", [-600, 600])
+def test_the_clocks_of_workers_need_not_agree(ahead, valkey, monkeypatch):
+    """A process whose clock is wrong is listed, and takes no other one from the list."""
+    cache = cache_at("valkey", {"valkey": valkey}.__getitem__, KEY_PREFIX=f"clocks{ahead}")
+    right, wrong = publisher(Source(cache)), publisher(Source(cache))
+    right.part = wrong.part = 1
+    right.publish()
+    now = time.time
+    monkeypatch.setattr("fleetcache.fleet.publishing.time.time", lambda: now() + ahead)
+    wrong.publish()
+    monkeypatch.undo()
+    right.publish()
+
+    assert {worker.name for worker in gather(cache, live=False).workers} == {right.name, wrong.name}
 
 
 def test_a_snapshot_that_raises_ends_no_thread(valkey, caplog):

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from tests.caches import own_prefix, params
-from tests.fleet_stats.sources import group, latency, snapshot
+from tests.fleet_stats.sources import Source, cache_at, group, latency, publisher, snapshot
 from tests.forks import ended_well, in_child
 from tests.waiting import until
 
@@ -156,6 +156,21 @@ def test_django_prometheus_names_are_there_if_wanted(used):
     assert found["django_cache_get_fail_total"] == 4
     assert found["django_cache_get_total"] == 9
     assert not [name for name in scraped(without) if name.startswith("django")]
+
+
+def test_django_prometheus_names_of_a_fleet(valkey):
+    """They are there for each process, so that no counter falls when a process ends; two of one name are two."""
+    cache = cache_at("valkey", {"valkey": valkey}.__getitem__, KEY_PREFIX="both")
+    for near in (1000, 3000):
+        publisher(Source(cache, snapshot(groups={"a": group(near=near)}))).publish()
+    registry = CollectorRegistry(auto_describe=True)
+    prometheus.install(registry, fleet=cache, django_names=True)
+
+    samples = scraped(registry)["django_cache_get_hits_total"]
+
+    assert sorted(value for _, value in samples) == [1000, 3000]
+    assert len({labels["worker"] for labels, _ in samples}) == 2
+    assert {labels["backend"] for labels, _ in samples} == {"redis"}
 
 
 def _by_backend(found):

@@ -23,6 +23,9 @@ from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import Any, Protocol
 
+from redis.exceptions import ResponseError
+
+from fleetcache import commands as c
 from fleetcache.errors import CircuitOpen, NeverSent, is_outage
 from fleetcache.exchange.contract import Command
 from fleetcache.fleet import figures, places
@@ -50,11 +53,16 @@ PATIENCE = 300.0
 """The longest pause, in seconds, after failures; each is twice as long as the one before."""
 
 KEPT = 60.0
-"""How many seconds after its expiry a process is removed from the list: clocks may differ by that."""
+"""How many seconds after its expiry a process is removed from the list: its clock may count, if the server's may not be read."""
 
 LONGEST_REST = 60.0
 
 THREADLESS = "the figures of this process are not published: uWSGI runs no threads between requests without its option enable-threads"
+
+UNTOLD = (
+    "the history of the fleet does not get the figures of this process, whose own entry is published. It is tried again, "
+    "and nothing more is logged until it succeeds. %s: %s"
+)
 
 
 class Source(Protocol):
@@ -98,6 +106,8 @@ class Publisher:
         """The figures that the history has."""
         self.failures = 0
         self.trouble = ""
+        self.is_refused = False
+        """Whether the server has refused to write the history, and nothing else."""
         self.written = 0
 
     @property
@@ -140,10 +150,10 @@ class Publisher:
         self.due = monotonic() + pause * chance.uniform(0.9, 1.1)
 
     def _write(self, topology: Topology, alias: str, snapshot: dict[str, Any]) -> None:
-        now = time.time()
-        life = self.interval * LIVES
+        now, life = time.time(), self.interval * LIVES
         lists = places.list_name(self.part, self.prefix)
-        expires, gone = int((now + life) * 1000), int((now - KEPT) * 1000)
+        there = self._time_there(topology, lists)
+        expires, gone = int((there + life) * 1000), int((there - KEPT) * 1000)
         entry = packed(self.facts(now, alias), snapshot)
         self.written = len(entry)
         self._send(
@@ -158,7 +168,19 @@ class Publisher:
         )
         self.turns += 1
         if self.turns % EVERY == 1:
-            self._tell_history(topology, snapshot, now)
+            try:
+                self._tell_history(topology, snapshot, now)
+                self.is_refused = False
+            except ResponseError as error:  # the entry was written, with other rights
+                if not self.is_refused:
+                    log.warning(UNTOLD, type(error).__name__, error, extra={"event": "unpublished"})
+                self.is_refused = True
+
+    def _time_there(self, topology: Topology, lists: str) -> float:
+        """Return the time by the clock of the server with *lists*, so that the clocks of workers need not agree; ours if it keeps silent."""
+        with unheard():
+            (reply,) = topology.home(lists).exchange([(c.TIME,)])
+        return time.time() if isinstance(reply, Exception) else int(reply[0]) + int(reply[1]) / 1e6
 
     def farewell(self) -> None:
         """Tell the history what it does not have yet: the process ends.  Nothing is tried while the server is away."""

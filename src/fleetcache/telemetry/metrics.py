@@ -265,9 +265,11 @@ def of_fleets(caches: Sequence[Any]) -> Iterator[Reading]:
         readable[name] = readable.get(name, True) and fleet.error is None
         workers = {worker.name: worker for worker in fleet.workers if worker.name not in known}
         known |= workers.keys()
-        for worker in workers.values():
-            labels = worker.alias or name, f"{worker.host}:{worker.pid}"
-            yield Reading(worker.name, labels, worker.snapshot)
+        shown = [(worker.alias or name, f"{worker.host}:{worker.pid}") for worker in workers.values()]
+        for worker, (alias, label) in zip(workers.values(), shown, strict=True):
+            # Containers may have one host name, and 1 as the process id.
+            mark = worker.name[worker.name.rfind(":") :] if shown.count((alias, label)) > 1 else ""
+            yield Reading(worker.name, (alias, label + mark), worker.snapshot)
         here = Fleets.here()
         if fleet.error is not None and here not in {f"{worker.host}:{worker.pid}" for worker in fleet.workers}:
             yield Reading(("own", place), (name, here), cache.snapshot(), only=UNPUBLISHED)

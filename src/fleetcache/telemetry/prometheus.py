@@ -8,7 +8,8 @@ were last published.  While they cannot be read, it serves what it knows itself 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -71,7 +72,10 @@ class FleetcacheCollector:
 
     def describe(self) -> list[Family]:
         """Return the families without values."""
-        return [*(self._family(metric) for metric in METRICS), *(_of_django({}) if self.django_names else ())]
+        return [
+            *(self._family(metric) for metric in METRICS),
+            *(_of_django({}, self.first) if self.django_names else ()),
+        ]
 
     def collect(self) -> Iterator[Family]:
         """Return the families with their values of now."""
@@ -88,7 +92,7 @@ class FleetcacheCollector:
                     family.add_metric(labels, value)
             yield family
         if self.django_names:
-            yield from _of_django(found)
+            yield from _of_django(found, self.first)
 
     def _family(self, metric: Metric) -> Any:
         kinds: dict[str, Any] = {
@@ -114,23 +118,31 @@ def name_of(metric: Metric) -> str:
     return f"fleetcache_{metric.name.removeprefix('cache.').replace('.', '_')}{UNITS.get(metric.unit, '')}"
 
 
-def _of_django(found: dict[str, Points]) -> list[Family]:
-    """Return the metrics of django-prometheus, whose label ``backend`` is ``redis``: reads of all caches together."""
-    reads = found.get("cache.requests", {}).items()
-    hits = sum(count for labels, count in reads if "miss" not in labels)
-    misses = sum(count for labels, count in reads if "miss" in labels)
-    errors = found.get("cache.operation.errors", {}).items()
-    failed = sum(count for labels, count in errors if labels[-1] in {"GET", "MGET"})
-    values = {
-        "get": ("Total get requests on cache", hits + misses + failed),
-        "get_hits": ("Total hits on cache", hits),
-        "get_misses": ("Total misses on cache", misses),
-        "get_fail": ("Total get request failures by cache", failed),
+def _of_django(found: dict[str, Points], first: Sequence[str]) -> list[Family]:
+    """Return the metrics of django-prometheus, whose label ``backend`` is ``redis``: reads of all caches together.
+
+    *first* are the labels that all points begin with.  The processes of a fleet are not added up: see `of_fleets`.
+    """
+    sums: dict[tuple[str, ...], Counter[str]] = {(): Counter()} if found and len(first) == 1 else {}
+    for labels, count in found.get("cache.requests", {}).items():
+        sums.setdefault(labels[1 : len(first)], Counter())["misses" if "miss" in labels[len(first) :] else "hits"] += (
+            count
+        )
+    for labels, count in found.get("cache.operation.errors", {}).items():
+        if labels[-1] in {"GET", "MGET"}:
+            sums.setdefault(labels[1 : len(first)], Counter())["fail"] += count
+    meanings = {
+        "get": "Total get requests on cache",
+        "get_hits": "Total hits on cache",
+        "get_misses": "Total misses on cache",
+        "get_fail": "Total get request failures by cache",
     }
     families: list[Family] = []
-    for name, (meaning, value) in values.items():
-        family = CounterMetricFamily(f"django_cache_{name}", meaning, labels=["backend"])
-        if found:
-            family.add_metric(["redis"], value)
+    for name, meaning in meanings.items():
+        family = CounterMetricFamily(f"django_cache_{name}", meaning, labels=["backend", *first[1:]])
+        for worker, counts in sums.items():
+            family.add_metric(
+                ["redis", *worker], counts[name.removeprefix("get_")] if name != "get" else counts.total()
+            )
         families.append(family)
     return families
