@@ -41,7 +41,7 @@ async def test_hits_are_seen_by_every_size(advised: Face) -> None:
     entry = copy(advised, str(advised.make_key("a")))
     assert type(entry.epoch) is Epoch
     sampled = advised.near.advisor.known[entry.name]
-    assert [each.hits - each.seen for each in sampled.copies] == [entry.hits] * len(FACTORS)
+    assert [sampled.hits - seen for _, _, seen, *_ in sampled.copies] == [entry.hits] * len(FACTORS)
 
 
 async def test_copy_that_a_size_lacks_is_watched(advised: Face) -> None:
@@ -52,7 +52,7 @@ async def test_copy_that_a_size_lacks_is_watched(advised: Face) -> None:
     smallest = advised.near.advisor.minis[0]
     before = missed(advised)
 
-    smallest.drop(name)
+    smallest.drop(advised.near.advisor.known[name])
     assert type(copy(advised, name).epoch) is Watched
     assert await advised.get("a") == 1
 
@@ -87,7 +87,7 @@ async def test_flush_ends_all_simulated_copies(advised: Face, raw: Any) -> None:
     await advised.fence()
 
     assert not advised.near.advisor.known
-    assert not any(mini.copies for mini in advised.near.advisor.minis)
+    assert not any(mini.entries for mini in advised.near.advisor.minis)
 
 
 async def test_get_many_is_seen(advised: Face) -> None:

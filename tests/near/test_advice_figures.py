@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from benchmarks.eviction import NAMES, PAYLOAD, TRACES, size_of, weigh
 
+from fleetcache.interrupts import let_pass
 from fleetcache.near import advice, credit, door
 from fleetcache.near.advice import FACTORS, Advisor, estimate, share_of
 from fleetcache.near.counts import Counts
@@ -70,6 +71,17 @@ class Bench:
         return self.store.hits / len(reads)
 
 
+def fail(error: BaseException) -> None:
+    """Raise what the advice would log."""
+    raise error
+
+
+@pytest.fixture(autouse=True)
+def loud(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a bug of the simulation fail the test."""
+    monkeypatch.setattr(advice, "let_pass", fail)
+
+
 @cache
 def reads_of(trace: str) -> list[str]:
     return list(islice(TRACES[trace](random.Random(trace), int(NAMES * SHARE)), READS))
@@ -91,7 +103,7 @@ def advised(trace: str, shift: int | None = None) -> dict[str, Any]:
 SEEDS = range(1, 7)
 """Each process samples other names, by the salt of its hashes: `PYTHONHASHSEED`."""
 
-SLOW = 30e-6
+SLOW = 25e-6 / advice.ALL
 """The seconds that the advice is told that an event takes, so that the speed of the machine does not matter: more than on most."""
 
 
@@ -131,10 +143,11 @@ def measured_by(seed: int, trace: str) -> list[float]:
 def errors_of(seed: int, trace: str, real: Sequence[float]) -> list[float]:
     """Return by how much each figure is wrong in this process."""
     door.chance = random.Random(seed).random
+    advice.let_pass = fail
     advice.thread_time = Ticking(SLOW)  # type: ignore[attr-defined]
     credit.process_time = float  # type: ignore[attr-defined]  # nothing is earned
     found = advised(trace)
-    assert found["rate"] <= 1 / 2
+    assert found["rate"] <= 1 / 4
     assert found["now"] == pytest.approx(real[FACTORS.index(1)], abs=0.01)
     return [found["sizes"][at]["hit_ratio"] - real[at] for at in OTHERS]
 
@@ -226,11 +239,16 @@ def test_number_of_simulated_copies_is_bounded(monkeypatch: pytest.MonkeyPatch) 
     advisor = bench.advisor
     assert advisor.shift > 1
     assert advisor.held <= 100 + advice.TIMED * len(FACTORS)
-    assert all(hash(name) < mini.limit for mini in advisor.minis for name in mini.copies)
-    assert advisor.known.keys() == {name for mini in advisor.minis for name in mini.copies}
+    for name, sampled in advisor.known.items():
+        assert len(sampled.copies) == sum(hash(name) < mini.limit for mini in advisor.minis)
+        assert sampled.count == sum(copy is not None for copy in sampled.copies) > 0
     for mini in advisor.minis:
-        real = advisor.real[advice.COARSER[mini.at]]
-        assert real == sum(entry.weight for entry in bench.store.copies.values() if hash(entry.name) < mini.limit)
+        copies = [
+            copies[mini.at]
+            for copies in (sampled.copies for sampled in advisor.known.values())
+            if mini.at < len(copies)
+        ]
+        assert mini.entries == sum(copy is not None for copy in copies)
 
 
 @pytest.mark.parametrize(
@@ -360,10 +378,9 @@ def test_hottest_copies_show_the_room_of_a_smaller_store(full: Bench) -> None:
     advisor.rank()
 
     quarter, half, same, *_ = advisor.minis
-    whole = advisor.real[0] / full.store.held
+    whole = sum(entry.weight for entry in full.store.copies.values() if hash(entry.name) < same.limit) / full.store.held
     assert quarter.max_bytes == pytest.approx(quarter.size * 1.0, rel=0.05)
-    assert half.max_bytes == pytest.approx(half.size * whole * half.skew, rel=0.05)
-    assert half.skew > 1
+    assert half.max_bytes > half.size * whole * 1.1
     assert same.max_bytes == pytest.approx(same.size * whole, rel=0.05)
 
 
@@ -488,8 +505,11 @@ def test_expired_copies_are_removed() -> None:
     assert not advisor.known
 
 
-def test_failure_within_is_no_failure_of_a_read(caplog: pytest.LogCaptureFixture) -> None:
+def test_failure_within_is_no_failure_of_a_read(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A bug of the simulation is logged, and it starts anew."""
+    monkeypatch.setattr(advice, "let_pass", let_pass)
     bench = Bench(1_000_000, 0, advised=True)
     advisor = bench.advisor
     assert advisor is not None

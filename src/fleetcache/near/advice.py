@@ -24,12 +24,14 @@ store that would fill this size, see `Advisor.rank`: as in stratified sampling, 
 (SHARDS-adj corrects the number of reads in the same way: Waldspurger, Park, Garthwaite, Ahmad: "Efficient MRC Construction with
 SHARDS", FAST 2015.)
 
-Events wait in a queue, and the thread that gets the lock works them off; nobody waits for it.
+Events wait in a queue, and the thread that gets the lock works them off; nobody waits for it.  Each is worked off at once: with 16 at a time
+the simulations would learn of hits too late, and a quarter of the size would seem better by two points.
 """
 
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,14 +45,14 @@ from fleetcache.interrupts import let_pass
 from fleetcache.near.clock import clock
 from fleetcache.near.counts import Counts
 from fleetcache.near.credit import SAVED, SHARE, Credit
-from fleetcache.near.minisim import SHIFTS, Mini, Sampled, limit_of, weight_of
-from fleetcache.near.store import Entry, Payload, Store, watch
+from fleetcache.near.minisim import SHIFTS, Mini, Sampled, Simulated, limit_of, weight_of
+from fleetcache.near.store import NOWHERE, Entry, Payload, Store, watch
 
 FACTORS: Final = (1 / 4, 1 / 2, 1, 2, 4)
 """The simulated sizes, as multiples of MAX_BYTES."""
 
-COARSER: Final = (0, 0, 0, 1, 1)
-"""How often the rate is halved for each of these sizes, 0 or 1: a large store is simulated with as many copies by fewer names.
+COARSER: Final = (0, 1, 1, 1, 1)
+"""How often the rate is halved for each of these sizes, in rising order: a large store has enough copies with fewer names.
 
 The fewer copies a simulation has, the more it errs; below 50 by several points.
 """
@@ -58,22 +60,22 @@ The fewer copies a simulation has, the more it errs; below 50 by several points.
 LEAST: Final = SHIFTS - COARSER[-1]
 """The smallest rate is 2 to the power of minus this number."""
 
-MOST: Final = 4096
+MOST: Final = 2500
 """How many simulated copies there are at most, in all sizes together; about 300 bytes each."""
 
 LARGE: Final = 4000
 """The bytes of a copy, from which the first rate is guessed: more than usual, because a rate is sooner lowered than raised."""
 
-TIMED: Final = 61
-"""One event in so many is timed.  It is a prime, because events come in turns: a miss, a new copy, a removal."""
+TIMED: Final = 31
+"""One event in so many is timed.  It is a prime, because events may come in turns."""
 
-CHARGED: Final = 0.0005
+CHARGED: Final = 0.0003
 """The most seconds that are charged for a timed event: a garbage collection may fall into it by chance."""
 
-ALL: Final = 1.7
-"""What an event costs the process, as a multiple of what is timed: also its caller, and the memory caches that it disturbs.
+ALL: Final = 2.1
+"""What an event costs the process, as a multiple of what is timed: also its caller, the removal of copies, and the memory caches that it disturbs.
 
-Measured by two processes that do the same, one of them without advice.
+Measured by two caches that read the same names in turns, one of them without advice.
 """
 
 WINDOW: Final = 600.0
@@ -97,6 +99,9 @@ AT_ONCE: Final = 64
 ENOUGH: Final = 0.01
 """The greatest standard error, about, of hit ratios that are good enough."""
 
+NO_COPIES: Final = [(None,) * sizes for sizes in range(len(FACTORS) + 1)]
+"""The simulated copies of a name that has none, by the number of sizes that simulate it."""
+
 log = logging.getLogger("fleetcache.near")
 
 Event = tuple[Callable[..., object], tuple[Any, ...]]
@@ -110,10 +115,10 @@ class Span:
     """The real hits until then."""
     misses: int
     """The real misses until then."""
-    missed: list[list[float]] = field(default_factory=lambda: [[0.0] * GROUPS for _ in FACTORS])
-    """The misses of each size, estimated from each group of its sample."""
-    sampled: list[list[float]] = field(default_factory=lambda: [[0.0] * GROUPS for _ in range(2)])
-    """The misses of the real store, estimated from the groups of the sample of the small sizes, and of that of the large ones."""
+    missed: list[list[int]] = field(default_factory=lambda: [[0] * GROUPS for _ in FACTORS])
+    """The misses of each size in each group of its sample, each as often as there are names for which one of the sample stands."""
+    sampled: list[list[int]] = field(default_factory=lambda: [[0] * GROUPS for _ in range(len(FACTORS) + 1)])
+    """The same of the real store, by the number of sizes that simulate a name."""
 
 
 class Advisor:
@@ -143,6 +148,7 @@ class Advisor:
         """Whether a thread works off the queue."""
         self.events: deque[Event] = deque()
         self.number = 0
+        """How many events were worked off."""
         self.credit = Credit()
         self.due = 0.0
         """The seconds that the process has used when the next upkeep is due."""
@@ -163,16 +169,20 @@ class Advisor:
             Mini(self.max_bytes, factor, shift + coarser, at, self._gone, door=self.door)
             for at, (factor, coarser) in enumerate(zip(FACTORS, COARSER, strict=True))
         ]
-        self.finer = [mini for mini in self.minis if mini.shift == shift]
-        """Those that simulate all names of the sample; the others, the last ones, simulate half of it."""
-        self._weigh_all()
-        self.spans = [Span(*counted)]
+        self.span = Span(*counted)
+        self.spans = [self.span]
 
     def _sample(self, shift: int) -> None:
         self.shift = shift
+        self.weight = 1 << shift
+        """The number of names for which each name of the sample stands."""
         self.limit = limit_of(shift)
-        self.rare = limit_of(shift + COARSER[-1])
-        """The limit of the names that all sizes simulate."""
+        self.limits = [-limit_of(shift + coarser) for coarser in COARSER]
+        """The limits of all sizes; negative, so that they rise."""
+
+    def _sizes(self, hashed: int) -> int:
+        """Return how many sizes, the first ones, simulate a name with this hash."""
+        return bisect_left(self.limits, -hashed)
 
     # --- what happens to the real store; each may be called by any thread -------------------------
 
@@ -187,13 +197,23 @@ class Advisor:
         if hash(entry.name) < self.limit:
             self._tell(self._hit, entry, clock())
 
+    # The next two wait for no lock either.  Another thread may be in the middle of a simulation; then a hit may be counted twice or
+    # not at all, which changes no figure.
+
     def filled(self, entry: Entry) -> None:
         """Note a new copy."""
-        self._tell(self._filled, entry)
+        sampled = self.known.get(entry.name)
+        if sampled is None:
+            watch(entry, self.hit)
+        else:
+            sampled.join(entry)
+            self._watch(sampled)
 
     def removed(self, entry: Entry) -> None:
         """Note that a copy was removed."""
-        self._tell(self._removed, entry)
+        sampled = self.known.get(entry.name)
+        if sampled is not None and sampled.copy is entry:
+            sampled.part()
 
     def changed(self, name: str) -> None:
         """Note that the entry called *name* was changed."""
@@ -206,15 +226,8 @@ class Advisor:
     # --- the queue --------------------------------------------------------------------------------
 
     def _tell(self, event: Callable[..., object], *arguments: Any) -> None:
-        self.number = number = self.number + 1
         self.events.append((event, arguments))
-        if number % TIMED:
-            self._alone(self._work)
-        else:
-            began = thread_time()
-            self._alone(self._work)
-            self.events.append((self._pay, (thread_time() - began,)))
-            self._alone(self._work)
+        self._alone(self._work)
 
     def _alone(self, change: Callable[..., object], *arguments: Any) -> None:
         """Make *change*, unless a thread is making one: that may be this one too, interrupted by a signal's handler."""
@@ -234,11 +247,15 @@ class Advisor:
     def _work(self) -> None:
         events = self.events
         try:
-            for _ in range(AT_ONCE):
-                if not events:
-                    break
+            for _ in range(min(len(events), AT_ONCE)):
                 event, arguments = events.popleft()
-                event(*arguments)
+                self.number += 1
+                if self.number % TIMED:
+                    event(*arguments)
+                else:
+                    began = thread_time()
+                    event(*arguments)
+                    self._pay(thread_time() - began)
         except BaseException as error:
             events.clear()
             self.begin(self.shift, self.counted())  # the simulations may be in the middle of a change
@@ -251,26 +268,26 @@ class Advisor:
         self.credit.take(ALL * TIMED * min(seconds, CHARGED))
         if not self.fixed and self.shift < LEAST and (self.held > MOST or self.credit.is_used_up()):
             self._lower()
-        self._suit()
         self.credit.take(thread_time() - began)
 
     @property
     def held(self) -> int:
         """The number of simulated copies."""
-        return sum(len(mini.copies) for mini in self.minis)
+        return sum(mini.entries for mini in self.minis)
 
     def _missed(self, name: str, value: Any, payload: Payload, kept: bool, ends: float, now: float) -> None:
-        hashed, sampled, here = hash(name), self.known.get(name), self.spans[-1].sampled
-        here[0][hashed % GROUPS] += 1 << self.shift
-        if hashed < self.rare:
-            here[1][hashed % GROUPS] += 2 << self.shift
-        if sampled is not None:
+        hashed, sampled = hash(name), self.known.get(name)
+        if sampled is None:
+            copies: Sequence[Simulated | None] = NO_COPIES[self._sizes(hashed)]
+        else:
+            copies = sampled.copies
             sampled.ends = ends
             sampled.past += 1
-        admitting = self._admitting(name, sampled, now)
+        self.span.sampled[len(copies)][hashed % GROUPS] += self.weight
+        admitting = self._admitting(name, hashed, copies, now)
         if admitting and kept:
             if sampled is None:
-                sampled = Sampled(name, ends, len(FACTORS))
+                sampled = Sampled(name, ends, len(copies))
             self._keep(admitting, sampled, weight_of(name, value, payload), now)
         if sampled is not None:
             self._watch(sampled)
@@ -278,11 +295,11 @@ class Advisor:
     def _hit(self, entry: Entry, now: float) -> None:
         name = entry.name
         sampled = self.known.get(name)
-        admitting = self._admitting(name, sampled, now)
         if sampled is None:
-            sampled = Sampled(name, entry.deadline, len(FACTORS))
-        if sampled.copy is not entry:
+            sampled = Sampled(name, entry.deadline, self._sizes(hash(name)))
+        if sampled.copy is not entry and entry.before is not NOWHERE:
             sampled.join(entry)
+        admitting = self._admitting(name, sampled.hashed, sampled.copies, now)
         if admitting:
             # The copy counts this hit in a moment; what is simulated by it begins after it.
             sampled.past += 1
@@ -290,18 +307,15 @@ class Advisor:
             sampled.past -= 1
         self._watch(sampled)
 
-    def _admitting(self, name: str, sampled: Sampled | None, now: float) -> list[Mini]:
+    def _admitting(self, name: str, hashed: int, copies: Sequence[Simulated | None], now: float) -> list[Mini]:
         """Count a read of *name* as a miss of the sizes that have no copy; return those that would let it have one now."""
-        admitting, missed, hashed = [], self.spans[-1].missed, hash(name)
-        group = hashed % GROUPS
-        for mini in self.minis if hashed < self.rare else self.finer:
-            if sampled is not None:
-                copy = sampled.copies[mini.at]
-                if copy is not None and now < copy.deadline:
-                    continue
-            missed[mini.at][group] += mini.weight
-            if mini.door is None or mini.door.knows(name):
-                admitting.append(mini)
+        admitting, group, weight = [], hashed % GROUPS, self.weight
+        for mini, copy, missed in zip(self.minis, copies, self.span.missed, strict=False):
+            if copy is None or now >= copy[3]:
+                missed[group] += weight
+                door = mini.door
+                if door is None or door.knows(name):
+                    admitting.append(mini)
         return admitting
 
     def _keep(self, minis: Iterable[Mini], sampled: Sampled, weight: int, now: float) -> None:
@@ -314,62 +328,33 @@ class Advisor:
     def _watch(self, sampled: Sampled) -> None:
         """Have the next hit on the real copy reported if a size lacks a simulated one that it should have."""
         copy = sampled.copy
-        if copy is not None and sampled.count < len(self.minis if hash(sampled.name) < self.rare else self.finer):
+        if copy is not None and sampled.count < len(sampled.copies):
             watch(copy, self.hit)
 
     def _gone(self, sampled: Sampled) -> None:
         if not sampled.count:
             self.known.pop(sampled.name, None)
-        self._watch(sampled)
-
-    def _filled(self, entry: Entry) -> None:
-        sampled = self.known.get(entry.name)
-        self._weigh(entry, entry.weight)
-        if sampled is None:
-            watch(entry, self.hit)
-        else:
-            sampled.join(entry)
-            self._watch(sampled)
-
-    def _weigh(self, entry: Entry, weight: int) -> None:
-        """Add to the bytes of the real copies of both samples."""
-        self.real[0] += weight
-        if hash(entry.name) < self.rare:
-            self.real[1] += weight
-
-    def _suit(self) -> None:
-        """Give each simulation the part of its size that its sample has of the real store."""
-        held = self.store.held
-        for mini in self.minis:
-            mini.suit(held, self.real[COARSER[mini.at]])
-
-    def _removed(self, entry: Entry) -> None:
-        self._weigh(entry, -entry.weight)
-        sampled = self.known.get(entry.name)
-        if sampled is not None and sampled.copy is entry:
-            sampled.part()
+        if sampled.copy is not None:
+            watch(sampled.copy, self.hit)
 
     def _changed(self, name: str) -> None:
-        for mini in self.minis:
-            mini.change(name)
+        sampled = self.known.get(name)
+        if sampled is not None:
+            for mini, _ in zip(self.minis, sampled.copies, strict=False):
+                mini.change(sampled)
 
     def _forgotten(self) -> None:
         for mini in self.minis:
-            mini.clear()
+            mini.drop_all(lambda _: True)
 
     def _lower(self) -> None:
         """Halve the rate."""
         self._sample(self.shift + 1)
+        self.due = 0.0  # the next turn finds out which part of the real store the new sample has
         for mini in self.minis:
             mini.lower()
-        self._weigh_all()
-
-    def _weigh_all(self) -> None:
-        self.real = [0, 0]
-        """The bytes of the real copies of the sample, and of the names that all sizes simulate."""
-        for entry in list(self.store.copies.values()):
-            if hash(entry.name) < self.limit:
-                self._weigh(entry, entry.weight)
+        for sampled in self.known.values():
+            del sampled.copies[self._sizes(sampled.hashed) :]
 
     # --- the listener's thread --------------------------------------------------------------------
 
@@ -389,32 +374,31 @@ class Advisor:
             self._alone(self._rotate, now, self.counted())  # this reads every copy, before the lock is taken
 
     def rank(self) -> None:
-        """Find out which part of the hottest copies the sample has: of as many bytes as each of the smaller sizes."""
-        limit = self.limit
-        every, ours = dict[int, int](), dict[int, int]()
+        """Find out which part of the hottest real copies each sample has, of as many bytes as its size, and suit the simulations to it."""
+        limits = self.limits
+        every, ours = dict[int, int](), [dict[int, int]() for _ in FACTORS]
         for entry in list(self.store.copies.values()):
             hits, weight = entry.hits, entry.weight
             every[hits] = every.get(hits, 0) + weight
-            if hash(entry.name) < limit:
-                ours[hits] = ours.get(hits, 0) + weight
-        whole = sum(ours.values()) / max(sum(every.values()), 1)
-        if whole:
-            self._alone(self._skew, limit, [share_of(every, ours, factor) / whole for factor in FACTORS if factor < 1])
+            for mine in ours[: self._sizes(hash(entry.name))]:
+                mine[hits] = mine.get(hits, 0) + weight
+        parts = [share_of(every, mine, min(factor, 1)) for mine, factor in zip(ours, FACTORS, strict=True)]
+        self._alone(self._suit, limits, parts)
 
-    def _skew(self, limit: int, skews: Sequence[float]) -> None:
-        if limit == self.limit:
-            for mini, skew in zip(self.minis, skews, strict=False):
-                mini.skew = skew
-            self._suit()
+    def _suit(self, limits: Sequence[int], parts: Sequence[float]) -> None:
+        if limits is self.limits:
+            for mini, part in zip(self.minis, parts, strict=True):
+                mini.suit(part)
 
     def _sweep(self, now: float) -> None:
         for mini in self.minis:
-            mini.sweep(now, MOST)
+            mini.sweep(now)
 
     def _rotate(self, now: float, counted: tuple[int, int]) -> None:
         """Begin a new window; double the rate if that costs little."""
         self.rotated = now
-        self.spans = [self.spans[-1], Span(*counted)]
+        self.spans = [self.span, Span(*counted)]
+        self.span = self.spans[-1]
         (taken, used), self.before = self.before, (self.credit.taken, self.credit.used)
         cheap = (self.credit.taken - taken) * GROWS < SHARE * (self.credit.used - used)
         if not self.fixed and self.shift and self.credit.seconds >= SAVED and cheap and self.held * GROWS <= MOST:
@@ -427,8 +411,11 @@ class Advisor:
         all_hits, all_misses = self.counted()
         with self.guard.lock:
             spans, shift = list(self.spans), self.shift
-            missed = [_sums(span.missed[at] for span in spans) for at in range(len(FACTORS))]
-            sampled = [_sums(span.sampled[coarser] for span in spans) for coarser in COARSER]
+            missed = [_sums((span.missed[at] for span in spans), 2**coarser) for at, coarser in enumerate(COARSER)]
+            sampled = [
+                _sums((row for span in spans for row in span.sampled[at + 1 :]), 2**coarser)
+                for at, coarser in enumerate(COARSER)
+            ]
         hits, misses = max(all_hits - spans[0].hits, 0), max(all_misses - spans[0].misses, 0)
         reads = hits + misses
         found: dict[str, Any] = {"rate": 1 / (1 << shift), "reads": reads, "now": hits / reads if reads else None}
@@ -462,8 +449,8 @@ def sentence(sizes: Sequence[Mapping[str, Any]], *, enough: bool) -> str:
     return said if enough else f"{said} This rests on few reads yet."
 
 
-def _sums(rows: Iterable[Sequence[float]]) -> list[float]:
-    return [sum(column) for column in zip(*rows, strict=True)]
+def _sums(rows: Iterable[Sequence[int]], times: int) -> list[int]:
+    return [times * sum(column) for column in zip(*rows, strict=True)]
 
 
 def estimate(misses: int, there: Sequence[float], here: Sequence[float]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ itself, so it gets a loan of `LOAN` seconds, and when that is used up, the rate 
 back, others may be taken.
 
 So after *t* seconds of CPU time the advice has taken at most SHARE * *t* + GRANTED + LOAN * *n* seconds, where *n* is how often
-the rate can be halved, at most 19 times: three and a half seconds more than its share, in the whole life of the process.
+the rate can be halved, at most 19 times: 1.3 seconds more than its share, in the whole life of the process.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Final
 SHARE: Final = 0.01
 """The part of the CPU time of the process that may be taken in the long run."""
 
-GRANTED: Final = 2.5
-"""The seconds that are granted to a process: what 150,000 reads of a small store take where an event takes 27 µs."""
+GRANTED: Final = 0.8
+"""The seconds that are granted to a process: what 150,000 reads of a small store take where an event takes 25 µs."""
 
 FIRST: Final = 15.0
 """The seconds of CPU time during which the grant lapses."""
@@ -27,8 +27,8 @@ FIRST: Final = 15.0
 SAVED: Final = 0.2
 """The seconds that can be saved for later."""
 
-LOAN: Final = 0.05
-"""The seconds by which a new rate is judged: some 2,000 events."""
+LOAN: Final = 0.025
+"""The seconds by which a new rate is judged: some 1,000 events."""
 
 
 class Credit:
