@@ -29,6 +29,9 @@ CONSOLE = re.compile(r"^```console\n\$ ([^\n]*)\n(.*?)^```$", re.MULTILINE | re.
 SHARED = ("help", "place", "url", "alias", "settings", "json")
 """The arguments that are explained once for all commands."""
 
+WIDTH = 110
+"""How many characters a line of a transcript may have; the site shows as many (docs/site/static/site.css)."""
+
 SHOP = """
 import time
 from fleetcache import cached
@@ -110,7 +113,7 @@ def shop() -> Iterator[dict[str, Any]]:
         lines = "".join(f"{user}\n" for user in range(1, 21))
         (Path(home) / "users.jsonl").write_text(lines, encoding="utf-8")
         source = str(Path(cli.__file__).parents[2])
-        env = {**os.environ, "FLEETCACHE_URL": url, "PYTHONPATH": source, "COLUMNS": "120"}
+        env = {**os.environ, "FLEETCACHE_URL": url, "PYTHONPATH": source, "COLUMNS": str(WIDTH)}
         env.pop("DJANGO_SETTINGS_MODULE", None)
         yield {"cwd": home, "env": env, "port": server.port}
 

@@ -92,6 +92,11 @@ def time_of_day(at: float) -> str:
     return f"{then:%H:%M:%S} {name if name and ' ' not in name else f'{then:%z}'}"
 
 
+def sentences(text: str) -> list[str]:
+    """Return *text*, for people, as lines of a sentence each, so that none is wider than a window."""
+    return re.split(r"(?<=[.]) (?=[A-Z])", visible(text))
+
+
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, indent: str = "") -> str:
     """Return lines of columns; the first *left* columns are aligned to the left, the others, of figures, to the right."""
     lines = [tuple(heads), *map(tuple, rows)]

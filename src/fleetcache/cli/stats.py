@@ -11,7 +11,7 @@ from typing import Any
 
 from fleetcache.cli.calls import FINDING, FINE, UNREACHABLE, Call, WrongUse
 from fleetcache.cli.parsing import Table
-from fleetcache.cli.showing import count, cut, duration, moment, rate, share, size, table, visible
+from fleetcache.cli.showing import count, cut, duration, moment, rate, sentences, share, size, table, visible
 from fleetcache.fleet import Fleet, Period, Worker, gather, history
 from fleetcache.inspection.keys import masked_key
 from fleetcache.inspection.rates import FOUND, READS, Rates, added
@@ -254,7 +254,8 @@ def _state(call: Call, totals: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     rows += [("servers away", call.painted(", ".join(away), good=False))] if away else []
     if advice := totals.get("advice"):
-        rows.append(("near size", visible(str(advice["text"]))))
+        first, *others = sentences(str(advice["text"]))
+        rows += [("near size", first), *(("", each) for each in others)]
     if audit := totals.get("audit"):
         rows.append(
             ("audit", f"{count(audit.get('compared', 0))} compared, {count(audit.get('violations', 0))} violations")

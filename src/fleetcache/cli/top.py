@@ -10,7 +10,19 @@ from typing import Any
 
 from fleetcache.cli.calls import FINDING, FINE, Call
 from fleetcache.cli.parsing import Table, span
-from fleetcache.cli.showing import count, cut, duration, folded, rate, share, size, table, time_of_day, visible
+from fleetcache.cli.showing import (
+    count,
+    cut,
+    duration,
+    folded,
+    rate,
+    sentences,
+    share,
+    size,
+    table,
+    time_of_day,
+    visible,
+)
 from fleetcache.cli.stats import NOBODY
 from fleetcache.cli.terminal import Screen
 from fleetcache.fleet import Fleet, gather
@@ -134,7 +146,7 @@ def lines(
         + call.painted(f"errors {rate(errors)}", good=False if errors else None),
     ]
     if advice := fleet.totals.get("advice"):
-        found.append(f"near size: {advice['text']}")
+        found += sentences(f"near size: {advice['text']}")
     if notice := _basis(pace, processes, once=once):
         found.append(call.painted(notice, faint=True))
     found += [call.painted(f"not complete: {visible(each)}", good=False) for each in fleet.missing[:3]]
