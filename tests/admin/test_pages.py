@@ -327,7 +327,7 @@ def test_the_own_process_has_a_page(valkey: Any) -> None:
         assert "max_bytes 64 MB" in text
 
 
-def test_the_rate_of_processes_that_began_at_different_times(valkey):
+def test_the_rate_of_processes_that_began_at_different_times(valkey: Any) -> None:
     """Without a history it is the sum of what each did on average, not all figures divided by the age of the oldest."""
     from fleetcache.django.admin.overview import _figures  # Django has to be set up first
 
@@ -339,3 +339,12 @@ def test_the_rate_of_processes_that_began_at_different_times(valkey):
     rate = _figures(gather(cache, live=False), ())["rate"]
 
     assert 95 <= float(rate.removesuffix("/s")) <= 102
+
+
+def test_a_finding_names_the_command_that_explains_it(valkey: Any) -> None:
+    """The pages of the documentation are in the package, at no address to which a page of the admin could link."""
+    with site({"default": of(valkey.tcp_url(9))}):
+        said = see(client("view_cache"), "doctor")
+
+    assert "maxmemory is not set" in said
+    assert "Explained by python manage.py fleetcache docs doctor#memory-unlimited" in said

@@ -161,3 +161,18 @@ def test_server_that_hangs(own, told, monkeypatch):
     assert "server-away" in text
     assert "timeout-absent" in text
     assert monotonic() - began < 5
+
+
+def test_a_server_of_several_caches_is_judged_once(valkey, told, monkeypatch):
+    """Its memory is no finding of each of its databases; what is about a database stays with its cache."""
+    monkeypatch.setenv("FLEETCACHE_URL", f"{valkey.tcp_url(1)}?outage_ttl=5")
+    monkeypatch.setenv("FLEETCACHE_URL_OTHER", f"{valkey.tcp_url(2)}?outage_ttl=5")
+
+    found = json.loads(told("--no-probe", "--json")[1])
+
+    by_id = {}
+    for each in found["findings"]:
+        by_id.setdefault(each["id"], []).append(each["alias"])
+    assert len(by_id["memory-unlimited"]) == 1
+    assert sorted(by_id["option-without-effect"]) == ["default", "other"]
+    assert found["counts"]["warning"] == sum(each["severity"] == "warning" for each in found["findings"])

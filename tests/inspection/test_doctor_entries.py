@@ -58,6 +58,7 @@ def test_tags_are_no_entries(empty):
     cache.set("a", [1], tags=["t"])
 
     assert about_entries(cache) == {"unreadable-for-others": "info"}
+    assert "none of them in an envelope" in findings(cache)["unreadable-for-others"].found
 
 
 def test_entries_of_others(empty):

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 from tests.caches import own_prefix
+from tests.fleet_stats.sources import Source, group, publisher
 from tests.inspection.doctors import cache_at, findings
 
 from fleetcache import Cache
 from fleetcache.errors import ServerGone
+from fleetcache.fleet import gather
 from fleetcache.inspection.doctor import examine, options, refused
 
 
@@ -67,7 +69,10 @@ def test_no_deadline(valkey, name, value):
 
 def fleet(count: int, **same: object) -> SimpleNamespace:
     """Return a fleet of *count* processes on this machine."""
-    workers = [SimpleNamespace(**{"host": node(), "version": "1", "digest": "a", **same}) for _ in range(count)]
+    workers = [
+        SimpleNamespace(**{"host": node(), "version": "1", "digest": "a", "alias": "", "settings": {}, **same})
+        for _ in range(count)
+    ]
     return SimpleNamespace(workers=workers, totals={}, missing=[], error=None)
 
 
@@ -183,6 +188,57 @@ def test_processes_that_differ(valkey):
     assert "settings-mixed" in findings(cache, fleet=mixed)
 
 
+def test_the_settings_that_differ_are_named(valkey):
+    """Real processes publish a digest of each setting, so that the finding says which one differs."""
+    prefix = own_prefix()
+    caches = [cache_at(valkey.tcp_url(), prefix, **options) for options in ({}, {"NEAR": True, "SERIALIZER": "json"})]
+    for cache in caches:
+        publisher(Source(cache)).publish()
+
+    found = findings(caches[0], fleet=gather(caches[0], live=False))["settings-mixed"].found
+
+    assert found.endswith(". They differ in NEAR, SERIALIZER")
+
+
+def test_aliases_in_one_place_do_not_differ(valkey):
+    """Two caches of each process, with one server and one prefix, are compared with their own kind."""
+    prefix = own_prefix()
+    caches = [
+        Cache(valkey.tcp_url(), {"KEY_PREFIX": prefix, "OPTIONS": options}, alias=alias)
+        for alias, options in (("one", {}), ("two", {"SERIALIZER": "json"}))
+    ]
+    for cache in caches:
+        source = Source(cache)
+        source.alias = cache.tally.alias
+        publisher(source).publish()
+    several = gather(caches[0], live=False)
+
+    assert "settings-mixed" not in findings(caches[0], alias="one", fleet=several)
+    assert "settings-mixed" in findings(caches[0], alias="another", fleet=several)
+
+
+def test_a_loader_that_always_fails(valkey):
+    """A group most of whose loads fail is a finding; single failures are none."""
+    one = fleet(2)
+    one.totals = {"groups": {"broken": group(loads=12, load_errors=12), "users": group(loads=900, load_errors=5)}}
+
+    found = [each for each in examine(cache_at(valkey.tcp_url()), fleet=one, probes=False) if each.id == "loads-fail"]
+
+    assert [each.found for each in found] == [
+        "2 processes have counted 12 loads in the group 'broken', of which 12 failed"
+    ]
+
+
+def test_no_near_cache_for_a_cache_that_nobody_reads(valkey):
+    """Processes that have read nothing gain nothing by copies."""
+    cache = cache_at(valkey.tcp_url())
+    one = fleet(2)
+    for reads, expected in ((0, False), (1, True)):
+        one.totals = {"groups": {"users": group(server=reads, writes=9)}}
+
+        assert ("near-possible" in findings(cache, fleet=one, probes=True)) is expected
+
+
 def test_processes_that_cannot_be_read(valkey):
     """Figures that cannot be read are told."""
     one = fleet(1)
@@ -215,6 +271,9 @@ def test_counted_errors_of_the_fleet(valkey):
     found = findings(cache_at(valkey.tcp_url()), fleet=one)["errors-counted"].found
 
     assert found == "2 processes have counted ServerGone (3)"
+    one.totals["since"] = 1_700_000_000.0
+    found = findings(cache_at(valkey.tcp_url()), fleet=one)["errors-counted"].found
+    assert found == "2 processes have counted ServerGone (3), since 2023-11-14 22:13:20 UTC at the earliest"
 
 
 def test_counted_errors_of_this_process(own):

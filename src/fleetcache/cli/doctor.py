@@ -17,7 +17,7 @@ from fleetcache.cli.showing import visible
 from fleetcache.errors import SettingsError
 from fleetcache.fleet import Fleet, gather
 from fleetcache.inspection.blame import told
-from fleetcache.inspection.doctor import KINDS, Finding, answers, examine, refused
+from fleetcache.inspection.doctor import KINDS, Finding, answers, examine, refused, told_once
 from fleetcache.inspection.doctor.findings import NOUNS
 from fleetcache.interrupts import let_pass
 from fleetcache.settings import from_url
@@ -73,6 +73,7 @@ def run(call: Call) -> int:
             gone = {each.subject for each in findings if each.id in GONE}
             unreachable |= gone.issuperset({server.address for server in cache.topology.servers})
         found[alias] = [each for each in findings if each.id not in ignored]
+    found = told_once(found)
     call.answer(document(found), text(call, site, found))
     if unreachable:
         return UNREACHABLE

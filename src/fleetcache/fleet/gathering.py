@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from fleetcache.errors import FleetcacheError, fault_of
 from fleetcache.exchange.contract import Command, Server
 from fleetcache.fleet import entries, figures, places
-from fleetcache.fleet.publishing import PUBLISHING, Publisher, digest, host, installed
+from fleetcache.fleet.publishing import PUBLISHING, Publisher, digest, digests, host, installed
 from fleetcache.telemetry.metrics import Fleets
 from fleetcache.twin import complete
 
@@ -26,6 +26,9 @@ PAGE = 50
 
 LONGEST = 300
 """Names of entries, and reasons why they cannot be read, are cut to this number of characters."""
+
+SETTINGS = 100
+"""The most settings of a process that are read."""
 
 TROUBLE = (RedisError, FleetcacheError)
 SPOILT = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError)
@@ -52,6 +55,8 @@ class Worker:
     """How often it writes, in seconds."""
     published: Mapping[str, Any] = field(repr=False)
     """What it has published of ``cache.snapshot()``, as it wrote it: anything may be missing, or have another shape."""
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """By name a digest of each setting and option that is not its default; empty if it did not say."""
     alias: str = ""
     """The alias of the cache there; empty if it has none, or if a version before 0.3 has published it."""
     cut: str = ""
@@ -223,6 +228,7 @@ def _worker(name: str, entry: dict[str, Any]) -> Worker:
         at=float(entry["at"]),
         interval=float(entry["interval"]),
         published=entry["snapshot"],
+        settings=_settings(entry.get("settings")),
         alias=_text(entry.get("alias", "")),
         cut=_text(entry.get("cut", "")),
     )
@@ -231,6 +237,12 @@ def _worker(name: str, entry: dict[str, Any]) -> Worker:
 def _text(value: Any) -> str:
     """Return *value* as a text of bounded length that can be written in UTF-8."""
     return str(value)[:LONGEST].encode(errors="replace").decode()
+
+
+def _settings(given: Any) -> dict[str, str]:
+    """Return the digests of settings in an entry; at most `SETTINGS`."""
+    listed = list(given.items())[:SETTINGS] if isinstance(given, dict) else ()
+    return {_text(name): _text(value) for name, value in listed}
 
 
 def _with_own(cache: Any, found: list[Worker]) -> list[Worker]:
@@ -252,6 +264,7 @@ def _with_own(cache: Any, found: list[Worker]) -> list[Worker]:
         at=now,
         interval=publisher.interval if publisher is not None else 0.0,
         published=snapshot,
+        settings=digests(source.settings),
         alias=source.tally.alias,
         own=True,
     )

@@ -16,7 +16,7 @@ import sys
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
@@ -93,6 +93,7 @@ class Publisher:
         self.counts = source.tally is not None
         self.prefix = source.settings.key_prefix
         self.digest = digest(source.settings)
+        self.digests = digests(source.settings)
         self._start_afresh()
         in_children(self._start_afresh)
 
@@ -130,6 +131,7 @@ class Publisher:
             "pid": os.getpid(),
             "version": installed(),
             "digest": self.digest,
+            "settings": self.digests,
             "started": self.started,
             "at": now,
             "interval": self.interval,
@@ -333,6 +335,19 @@ class Publishing:
 def digest(settings: Settings) -> str:
     """Return a short text that is the same in processes with equal settings; it tells nothing about passwords."""
     return blake2b(repr(_plain(settings)).encode(errors="replace"), digest_size=6).hexdigest()
+
+
+def digests(settings: Settings) -> dict[str, str]:
+    """Return a short text for each setting and option that is not its default, so that others can tell which ones differ."""
+    found = {}
+    for part in (settings, settings.options):
+        for each in fields(part):
+            value = getattr(part, each.name)
+            usual = each.default_factory() if each.default_factory is not MISSING else each.default
+            if each.repr and each.name != "options" and value != usual:
+                text = repr(_plain(value)).encode(errors="replace")
+                found[each.name.upper()] = blake2b(text, digest_size=3).hexdigest()
+    return found
 
 
 def _plain(value: Any) -> Any:

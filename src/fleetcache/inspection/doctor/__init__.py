@@ -16,6 +16,6 @@ Nothing is written, except by the probe for the near cache (`fleetcache.probe`):
 """
 
 from fleetcache.inspection.doctor.examining import answers, examine, refused
-from fleetcache.inspection.doctor.findings import KINDS, Finding, Kind
+from fleetcache.inspection.doctor.findings import KINDS, Finding, Kind, told_once
 
-__all__ = ["KINDS", "Finding", "Kind", "answers", "examine", "refused"]
+__all__ = ["KINDS", "Finding", "Kind", "answers", "examine", "refused", "told_once"]

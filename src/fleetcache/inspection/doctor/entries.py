@@ -93,7 +93,7 @@ def _formats(examination: Examination, found: Sample) -> Iterator[Finding]:
             yield finding("library-missing", subject, what, f"Install it: pip install {PACKAGES.get(name, library)}")
     if described := sum(count for form, count in formats.items() if form.metadata):
         envelopes = sum(count for form, count in formats.items() if form.metadata == "envelope")
-        what = f"{found.share(described)} have metadata (tags, a stale life, a cost), of which {envelopes} are in an envelope"
+        what = f"{found.share(described)} have metadata (tags, a stale life, a cost), {f'of which {envelopes} are' if envelopes else 'none of them'} in an envelope"
         advice = "Nothing, unless other libraries read them: envelopes are unreadable there; of the others they see the value alone."
         yield finding("unreadable-for-others", subject, what, advice)
 

@@ -65,6 +65,28 @@ def finding(id: str, subject: str, found: str, advice: str, severity: Severity |
     )
 
 
+OF_SERVER = frozenset(
+    (
+        *("version-unsupported", "version-ended", "memory-unlimited", "memory-full", "eviction-off", "evictions"),
+        *("writes-stopped", "tracking-table-full"),
+    )
+)
+"""The kinds that are about a whole server, whichever of its databases a cache uses."""
+
+
+def told_once(found: Mapping[str, list[Finding]]) -> dict[str, list[Finding]]:
+    """Return the findings of each alias without those of `OF_SERVER` that an alias before has for the same server."""
+    known: set[tuple[str, str]] = set()
+    left: dict[str, list[Finding]] = {}
+    for alias, findings in found.items():
+        places = [(each.id, each.subject.rpartition("/")[0] or each.subject) for each in findings]
+        left[alias] = [
+            each for each, place in zip(findings, places, strict=True) if each.id not in OF_SERVER or place not in known
+        ]
+        known.update(places)
+    return left
+
+
 def by_severity(findings: list[Finding]) -> list[Finding]:
     """Return *findings*, the worst first; those that are equally bad stay in their order."""
     return sorted(findings, key=lambda each: ORDER[each.severity])
@@ -136,9 +158,12 @@ KINDS: Mapping[str, Kind] = {
     "format-foreign": Kind("warning", "The configured serializer cannot read these entries: reads of them miss."),
     "library-missing": Kind("error", "Compressed entries cannot be read without the library."),
     "unreadable-for-others": Kind(
-        "info", "django-redis and Django's own backend cannot read these entries, or ignore their tags and ages."
+        "info",
+        "django-redis and Django's own backend cannot read entries in an envelope; of the others they read the value, and ignore "
+        "tags and ages.",
     ),
     "unreadable-counted": Kind("warning", "Each such read is a miss, and the value is made anew."),
+    "loads-fail": Kind("warning", "These values are never in the cache, so that each caller runs the loader again."),
     "errors-counted": Kind("info", "Each was a failed call, or with IGNORE_EXCEPTIONS a miss."),
     # options
     "option-without-effect": Kind("warning", "The option does nothing."),

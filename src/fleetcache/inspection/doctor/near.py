@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fleetcache.inspection.doctor.asking import TROUBLE, Examination
 from fleetcache.inspection.doctor.findings import Finding, finding
+from fleetcache.inspection.rates import READS
 from fleetcache.near.stages import State
 from fleetcache.probe import examine as probe
 
@@ -34,7 +35,7 @@ def check_near(examination: Examination) -> Iterator[Finding]:
             "not-checked", examination.subject, found, f"This command may tell more: {examination.commands('probe')}"
         )
         return
-    if report.works and not wanted:
+    if report.works and not wanted and not _unread(examination):
         found = f"{report.server} at {report.address} offers what the near cache needs"
         how = "Add near=true to the URL" if examination.url else "Set OPTIONS['NEAR'] = True"
         yield finding("near-possible", examination.subject, found, f"{how} if values are read often.")
@@ -44,3 +45,12 @@ def check_near(examination: Examination) -> Iterator[Finding]:
         yield finding(
             "near-refused", report.address, found, missing.remedy if missing else f"See {examination.commands('probe')}"
         )
+
+
+def _unread(examination: Examination) -> bool:
+    """Whether there are processes that publish what they count, and none of them has read anything."""
+    fleet = examination.fleet
+    if fleet is None or not fleet.workers or not fleet.totals:
+        return False
+    groups = (fleet.totals.get("groups") or {}).values()
+    return not any(group.get(level) for group in groups for level in READS)
