@@ -187,7 +187,7 @@ class Publisher:
     def farewell(self) -> None:
         """Tell the history what it does not have yet: the process ends.  Nothing is tried while the server is away."""
         source = self.source()
-        if source is None or self.failures:
+        if source is None or self.failures or self.is_refused:
             return
         try:
             self._tell_history(source.topology, source.tally.snapshot(), time.time())
