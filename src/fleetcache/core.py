@@ -222,7 +222,7 @@ class Core(Naming):
             if near is not None:
                 near.wrote(names)  # once more: a read that was sent meanwhile may bring the old value
         if began and tally is not None:
-            tally.answered(began, command, reply, timed=not self._runtime.records)
+            tally.answered(calls, began, command, ((command, reply),), timed=not self._runtime.records)
         return reply
 
     async def _ask_beside(self, command: Command, glimpse: Command, instead: Any) -> tuple[Reply, Reply]:
@@ -256,7 +256,7 @@ class Core(Naming):
             if near is not None:
                 near.wrote((command[1],))  # as in `ask`
         if began and tally is not None:
-            tally.answered(began, command, reply, timed=not self._runtime.records)
+            tally.answered(tally.together, began, command, (), timed=not self._runtime.records)
         return reply, shown
 
     def _another(self, tried: Server, commands: Sequence[Command], error: Exception) -> Server:
@@ -320,7 +320,7 @@ class Core(Naming):
                 ((server, commands),) = plan
                 answers = [await self._runtime.exchange(self._another(server, commands, error), commands)]
             if began and tally is not None:
-                self._note_answered(tally, plan[0][1], answers[0], began)
+                self._note_answered(tally, plan, answers, began)
             if scripts:
                 await self._tell_scripts(plan, answers)
         except TROUBLE as error:
@@ -328,14 +328,21 @@ class Core(Naming):
         return [self._settled(answer, commands, instead) for answer, (_, commands) in zip(answers, plan, strict=True)]
 
     def _note_answered(
-        self, tally: Tally, commands: Sequence[Command], answer: list[Reply] | Exception, began: float
+        self, tally: Tally, plan: Plan, answers: Sequence[list[Reply] | Exception], began: float
     ) -> None:
-        """Note how long an exchange took that *began* then, and that one server has answered with *answer*."""
-        if isinstance(answer, Exception):
-            return
-        for command, reply in zip(commands, answer, strict=False):
+        """Note an exchange with all servers of *plan* that began at *began*, and has brought *answers*."""
+        replied = [
+            pair
+            for (_, commands), answer in zip(plan, answers, strict=True)
+            if commands
+            and not isinstance(answer, Exception)
+            and commands[-1][0] is not c.EXEC  # its reply has the others
+            for pair in zip(commands, answer, strict=False)
+        ]
+        for command in () if isinstance(answers[0], Exception) else plan[0][1]:
             if command[0] is not c.MULTI and command[0] is not c.VOID:  # what the caller has asked for comes after them
-                tally.answered(began, command, reply, timed=not self._runtime.records)
+                timed = not self._runtime.records
+                tally.answered(tally.together, began, command, replied, timed=timed)
                 return
 
     async def _tell_scripts(self, plan: Plan, answers: list[list[Reply] | Exception]) -> None:
@@ -502,7 +509,7 @@ class Core(Naming):
             if near is not None:
                 near.wrote(names)
         if began and tally is not None:
-            tally.answered(began, command, reply, timed=not self._runtime.records)
+            tally.answered(tally.together, began, command, (), timed=not self._runtime.records)
         if command[0] is c.DEL and isinstance(replies, Redirected):
             # While a slot moves, the entry may have been deleted before its lease, and stored in between.
             reply += await self.ask(command, 0)

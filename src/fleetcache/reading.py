@@ -309,7 +309,8 @@ class Reading(Judging):
             if read.number and not isinstance(replies, Redirected) and type(replies[1]) is int:
                 left = replies[1]
             if began and tally is not None:
-                tally.answered(began, commands[0], payload, timed=not self._runtime.records)
+                read_now, timed = commands[0], not self._runtime.records
+                tally.answered(tally.together, began, read_now, ((read_now, payload),), timed=timed)
         except TROUBLE as error:
             if not is_outage(error) or self.topology.route((c.GET, name)) is server:
                 nothing = self._instead(error, Found(MISSING) if look else MISSING, ((c.GET, name),))

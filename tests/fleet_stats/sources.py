@@ -76,7 +76,7 @@ def snapshot(**parts: Any) -> dict[str, Any]:
         "commands": {"GET": {"calls": 4, "errors": 1, "latency": latency((0.001, 3), (0.01, 1))}},
         "loads": {"latency": latency((0.5, 1))},
         "errors": {"ServerGone": 1},
-        "top": {"hits": [["user:1", 5], ["user:2", 1]], "bytes": [], "seconds": []},
+        "top": {"hits": [["user:1", 5, 3.0], ["user:2", 1, 0]], "bytes": [], "seconds": []},
         "near": {"state": "live", "why": "", "hits": 6, "entries": 2, "invalidations": {"push": 1, "own write": 0}},
         "loading": {"loads": 1, "joined": 0, "protection": "full"},
         "servers": [{"address": "127.0.0.1:6379/0", "away": False}],

@@ -62,13 +62,15 @@ def test_the_worst_state_counts():
 def test_all_other_parts_are_added():
     """Errors by class, keys by use, servers that are away for one process, comparisons of the audit."""
     away = [{"address": "127.0.0.1:6379/0", "away": True}]
-    other = snapshot(servers=away, since=900.0, top={"hits": [["user:2", 9]]}, errors={"ServerTimeout": 3})
+    other = snapshot(
+        servers=away, since=900.0, top={"hits": [["user:2", 9], ["user:1", 4, 4.0]]}, errors={"ServerTimeout": 3}
+    )
 
     total = figures.total([snapshot(), other])
 
     assert total["since"] == 900.0
     assert total["errors"] == {"ServerGone": 1, "ServerTimeout": 3}
-    assert total["top"]["hits"] == [["user:2", 10], ["user:1", 5]]
+    assert total["top"]["hits"] == [["user:2", 10, 0], ["user:1", 9, 5.0]]
     assert total["servers"] == [{"address": "127.0.0.1:6379/0", "away": True, "away_for": 1}]
     assert (total["audit"]["compared"], total["loading"]["loads"]) == (20, 2)
     assert figures.total([]) == figures.total([{}]) == {}
@@ -203,7 +205,7 @@ def test_nonsense_in_an_entry_is_left_out():
 
     assert read["groups"] == {"users": group(server=3), "home": group()}
     assert (read["commands"]["SET"]["calls"], read["commands"]["SET"]["latency"]["buckets"]) == (0, [])
-    assert read["top"] == {"hits": [["['c']", 3]], "bytes": []}
+    assert read["top"] == {"hits": [["['c']", 3, 0]], "bytes": []}
     assert (read["since"], read["servers"], read["audit"]) == (0.0, [], None)
 
 

@@ -418,7 +418,7 @@ async def test_delete_pattern_gives_up_what_it_is_about(make):
 
 async def test_a_batch_of_which_nothing_is_left_to_store(make, monkeypatch):
     """Where the tags of all values were invalidated meanwhile nothing is sent, also if that exchange was to be timed."""
-    monkeypatch.setattr(tally, "GAP", 0)  # every exchange is
+    monkeypatch.setattr(tally, "STEPS", ((2**31, 1),))  # every exchange is
     here, there = two_processes(make)
     load = Batches(opened=False)
     caller = calling(here, "get_or_set_many", ["a", "b"], load.of(here), tags=["common"])

@@ -416,6 +416,8 @@ def test_the_statsd_package_sends_differences(used, port):
     """Over UDP: counters what has come since the last push, gauges as they are, labels as parts of the name."""
     client = statsd_package.StatsClient(*port.getsockname())
     pushes = statsd.StatsD(statsd.plain(client))
+    for at in range(20):
+        used.get_or_set(f"loads:{at}", dict)
 
     pushes.push()
     first = received(port)
@@ -429,6 +431,7 @@ def test_the_statsd_package_sends_differences(used, port):
     assert "fleetcache.requests.shop.hit.server.users:1|c" in second
     assert not [line for line in second if line.startswith("fleetcache.requests.shop.miss")]
     assert [line for line in first if line.startswith("fleetcache.load.duration.p95.shop:") and line.endswith("|g")]
+    assert not [line for line in first if line.startswith("fleetcache.load.duration.p99")]  # of 20 loads there is none
     assert not [line for line in second if line.startswith("fleetcache.load.duration")]
     assert "fleetcache.near.state.shop.off:1|g" in second
 

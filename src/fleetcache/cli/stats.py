@@ -15,6 +15,7 @@ from fleetcache.cli.showing import count, cut, duration, moment, rate, sentences
 from fleetcache.fleet import Fleet, Period, Worker, gather, history
 from fleetcache.inspection.keys import masked_key
 from fleetcache.inspection.rates import FOUND, READS, Rates, added
+from fleetcache.stats.top import sure
 
 VIEWS = ("group", "command", "worker", "key")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -119,7 +120,10 @@ def document(call: Call, fleet: Fleet) -> dict[str, Any]:
         "errors": totals.get("errors") or {},
         "servers": totals.get("servers") or [],
         "near": totals.get("near"),
-        "top": {what: [[_key(call, key), n] for key, n in keys] for what, keys in (totals.get("top") or {}).items()},
+        "top": {
+            what: [[_key(call, key), n, error] for key, n, error in keys]
+            for what, keys in (totals.get("top") or {}).items()
+        },
         "advice": totals.get("advice"),
         "audit": totals.get("audit"),
         "workers": [_worker_document(worker) for worker in fleet.workers],
@@ -309,9 +313,10 @@ def _commands(call: Call, fleet: Fleet) -> str:
     rows = []
     for name, each in sorted(commands.items(), key=lambda pair: -pair[1].get("calls", 0)):
         latency = each.get("latency") or {}
-        times = (duration(latency.get(word) or None) for word in ("p50", "p95", "p99"))
-        rows.append((visible(name), count(each.get("calls", 0)), count(each.get("errors", 0)), *times))
-    return table(("command", "calls", "errors", "p50", "p95", "p99"), rows)
+        times = (duration(latency.get(word)) for word in ("p50", "p95", "p99"))
+        counts = (each.get("calls", 0), each.get("errors", 0), latency.get("count", 0))
+        rows.append((visible(name), *map(count, counts), *times))
+    return table(("command", "calls", "errors", "timed", "p50", "p95", "p99"), rows)
 
 
 def _workers(call: Call, fleet: Fleet) -> str:
@@ -343,10 +348,11 @@ def _keys(call: Call, fleet: Fleet) -> str:
     write = {"hits": count, "bytes": size, "seconds": duration}
     parts = []
     for what, title in (("hits", "most hits"), ("bytes", "most bytes"), ("seconds", "most seconds of loading")):
-        rows = [(cut(visible(_key(call, key)), longest), write[what](figure)) for key, figure in top.get(what) or ()]
-        parts.append(
-            table((f"keys with the {title} (a sample)", ""), rows) if rows else f"keys with the {title}: none yet"
-        )
+        rows = [
+            (cut(visible(_key(call, key)), longest), write[what](figure), f"± {write[what](error)}" if error else "")
+            for key, figure, error in sure(top.get(what) or ())
+        ]
+        parts.append(table((f"keys with the {title}", "", ""), rows) if rows else f"keys with the {title}: none yet")
     return "\n\n".join(parts)
 
 

@@ -210,11 +210,12 @@ def _commands(pace: Pace) -> str:
             visible(name),
             rate(each["calls"]),
             rate(each["errors"]),
+            count(each.get("timed", 0)),
             *(duration(each.get(word)) for word in ("p50", "p95", "p99")),
         )
         for name, each in sorted(pace.commands.items(), key=lambda pair: -pair[1]["calls"])
     ]
-    return table(("command", "calls", "errors", "p50", "p95", "p99"), rows)
+    return table(("command", "calls", "errors", "timed", "p50", "p95", "p99"), rows)
 
 
 TABLES: dict[str, Callable[[Pace], Any]] = {"group": _groups, "command": _commands, "worker": _workers}

@@ -5,7 +5,7 @@ A snapshot is what ``cache.snapshot()`` returns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ from fleetcache.fleet import capacity
 from fleetcache.fleet.capacity import is_number
 from fleetcache.stats.groups import OTHER
 from fleetcache.stats.latency import BUCKETS, parsed, written
+from fleetcache.stats.top import largest
 
 STATES = ("live", "armed", "connecting", "asleep", "suspect", "aside", "dead", "off")
 """The states of near caches; of several the last one counts, but `off` only if there is no other."""
@@ -189,12 +190,13 @@ def gained(after: Any, before: Any) -> Any:
     return found
 
 
-def _pairs(value: Any) -> list[Any]:
-    return (
-        [pair for pair in value if isinstance(pair, (list, tuple)) and len(pair) == 2]
-        if isinstance(value, list)
-        else []
-    )
+def _keys(value: Any) -> Iterator[tuple[str, float, float]]:
+    """Yield the keys in a list of ``top``, each with its sum and the standard error of that."""
+    for each in value if isinstance(value, list) else ():
+        if isinstance(each, (list, tuple)) and len(each) in {2, 3}:  # versions before this one wrote no error
+            key, count, error = (*each, 0)[:3]
+            if is_number(count) and is_number(error):
+                yield str(key), count, error
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -236,14 +238,14 @@ def _commands(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _top(several: list[Mapping[str, Any]]) -> dict[str, list[list[Any]]]:
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, tuple[float, float]]] = {}
     for each in several:
         for name, keys in each.items():
             sums = found.setdefault(name, {})
-            for key, count in _pairs(keys):
-                if is_number(count):
-                    sums[str(key)] = sums.get(str(key), 0) + count
-    return {name: most(sums, TOP) for name, sums in found.items()}
+            for key, count, error in _keys(keys):
+                total, variance = sums.get(key, (0, 0.0))
+                sums[key] = total + count, variance + error**2
+    return {name: largest(sums, TOP) for name, sums in found.items()}
 
 
 def most(sums: Mapping[str, float], size: int) -> list[list[Any]]:

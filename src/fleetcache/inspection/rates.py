@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from fleetcache.fleet import Fleet, Worker
 from fleetcache.fleet.figures import SEEN, quantile
+from fleetcache.stats.latency import ENOUGH
 
 READS = ("near", "server", "stale", "missed")
 FOUND = ("near", "server", "stale")
@@ -30,7 +31,8 @@ class Pace:
     groups: dict[str, dict[str, float]] = field(default_factory=dict)
     """By group the figures of a snapshot's group, each a second, and ``reads``."""
     commands: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By command ``calls`` and ``errors`` a second, and ``p50``, ``p95``, ``p99`` in seconds, None if none was timed."""
+    """By command ``calls`` and ``errors`` a second; ``timed``, how many calls were timed; and ``p50``, ``p95``, ``p99`` in
+    seconds, None if these are too few, see `ENOUGH`."""
     errors: dict[str, float] = field(default_factory=dict)
     """Failed exchanges a second, by class."""
     workers: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -94,8 +96,10 @@ class Rates:
             _add(found, buckets, f"{host}:{pid}", each)
         for name, counts in buckets.items():
             listed = [[upper, counts[upper]] for upper in sorted(counts)]
-            quantiles = {word: quantile(listed, part) for word, part in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
-            found.commands[name] |= quantiles
+            timed = sum(counts.values())
+            found.commands[name]["timed"] = timed
+            for percent, enough in ENOUGH.items():
+                found.commands[name][f"p{percent}"] = quantile(listed, percent / 100) if timed >= enough else None
         return found
 
 

@@ -36,7 +36,7 @@ from fleetcache.exchange.sentinels import Place, Remap, Sentinel, Sentinels
 from fleetcache.exchange.wire import ABOUT, PING, facts_in, pack, packed, place_in
 from fleetcache.forks import OURS, in_children, keep, own
 from fleetcache.signatures import DEADLINE
-from fleetcache.stats.beginnings import connecting
+from fleetcache.stats.beginnings import connected, connecting
 from fleetcache.threads import begun
 from fleetcache.twin import complete
 
@@ -507,9 +507,12 @@ class RemoteServer(Server):
         connecting()
         limit = time_to_connect(self.pool) or patience
         until = inf if limit is None else monotonic() + limit
-        if self.sentinels is None:
-            return self._reach(until)
-        return self.sentinels.lead(partial(self._reach, until), until)
+        try:
+            if self.sentinels is None:
+                return self._reach(until)
+            return self.sentinels.lead(partial(self._reach, until), until)
+        finally:
+            connected()
 
     def _reach(self, until: float, place: Place | None = None) -> Conversation:
         made = Conversation(connect(self.way, place, until), self.timeout, self.address)

@@ -6,6 +6,7 @@ Not when a cache is created: a site may create caches while it loads, before its
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 
 from fleetcache.forks import in_children
 
@@ -14,10 +15,13 @@ BEGINNINGS: list[Callable[[], object]] = []
 
 
 class Process:
-    """Whether this process has connected to a server."""
+    """Whether this process has connected to a server, and when."""
 
     def __init__(self) -> None:
         self.connects = False
+        self.connected = float("-inf")
+        """When a connection was made last, or could not be made, by `perf_counter`: an exchange that began before may have
+        waited for it."""
         in_children(self.after_fork)
 
     def after_fork(self) -> None:
@@ -33,3 +37,8 @@ def connecting() -> None:
     PROCESS.connects = True
     for begin in BEGINNINGS:
         begin()
+
+
+def connected() -> None:
+    """Note that a connection was made, or could not be made."""
+    PROCESS.connected = perf_counter()

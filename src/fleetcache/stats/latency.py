@@ -19,6 +19,8 @@ BUCKETS: Final = 27 * PARTS
 LIMITS: Final = tuple(SHORTEST * 2 ** ((place + 1) / PARTS) for place in range(BUCKETS))
 """The upper limit of each bucket, in seconds."""
 PERCENTILES: Final = (50, 95, 99)
+ENOUGH: Final = {50: 10, 95: 20, 99: 100}
+"""How many times must have been measured to say this percentile of them."""
 
 
 class Latency:
@@ -48,11 +50,17 @@ class Latency:
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
 
     def percentile(self, percent: float) -> float:
-        """Return the seconds that *percent* of the measured times did not exceed; 0 if none was measured."""
+        """Return the seconds that *percent* of the measured times did not exceed; 0 if none was measured.
+
+        `figures` says this only of `ENOUGH` times.
+        """
         return _percentile(self._known(), percent)
 
     def figures(self) -> dict[str, Any]:
-        """Return the distribution in a form for JSON: `count`, `sum`, percentiles in seconds, and the buckets that are not empty."""
+        """Return the distribution in a form for JSON: `count`, `sum`, percentiles in seconds, and the buckets that are not empty.
+
+        A percentile of too few times is None, see `ENOUGH`.
+        """
         return written(self.sum, self._known())
 
     def _known(self) -> list[tuple[int, int]]:
@@ -99,10 +107,11 @@ def parsed(figures: Mapping[str, Any]) -> tuple[float, list[tuple[int, int]]]:
 
 def written(seconds: float, buckets: list[tuple[int, int]]) -> dict[str, Any]:
     """Return what `Latency.figures` returns for times of so many *seconds* together; *buckets* are in order, and none is empty."""
+    measured = sum(count for _, count in buckets)
     return {
-        "count": sum(count for _, count in buckets),
+        "count": measured,
         "sum": seconds,
-        **{f"p{percent}": _percentile(buckets, percent) for percent in PERCENTILES},
+        **{f"p{each}": _percentile(buckets, each) if measured >= ENOUGH[each] else None for each in PERCENTILES},
         "buckets": [[LIMITS[place], count] for place, count in buckets],
     }
 

@@ -2,8 +2,10 @@
 
 All caches of one configuration share a `Tally`; ``OPTIONS["STATS"] = False`` makes none.  A read from a copy in the
 process costs nothing: the copy counts its hits anyway, and knows its group.  Everything else adds to plain integers,
-without a lock.  A sample of the exchanges is timed, and tells which keys are read most; the distance from one to the next
-is drawn, because a program may read its keys in turn.
+without a lock.  A sample of the exchanges is timed, and tells which keys are read most.  Whether an exchange is in the
+sample depends on nothing but chance and on how many of its kind there were before: the distance from one to the next has
+the geometric distribution, as if a coin was tossed for each.  So a program that reads its keys in turn does not deceive it,
+and each exchange of the sample stands for the reciprocal of its probability.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from math import log
 from operator import itemgetter
 from time import perf_counter, time
 from typing import Any, Final, Protocol, TypeVar
@@ -18,18 +21,19 @@ from typing import Any, Final, Protocol, TypeVar
 from redis.exceptions import ResponseError
 
 from fleetcache.forks import chance, in_children
+from fleetcache.stats.beginnings import PROCESS
 from fleetcache.stats.groups import SUMS, Group, Grouping, Groups
 from fleetcache.stats.latency import Latency
-from fleetcache.stats.top import Top
+from fleetcache.stats.top import Top, largest
 
 SHOWN: Final = 20
 """How many keys a snapshot has in each list of the largest."""
-GAP: Final = 127
-"""The largest distance between two exchanges that are timed; the mean is half of it."""
-FIRST: Final = 4096
-"""So many calls of a command are sampled like this."""
-LATER: Final = 255
-"""The largest distance after them.  To time an exchange takes as long as to count 20; up to 256 an integer is no new object."""
+STEPS: Final = ((32, 1), (1024, 4), (8192, 16), (65536, 64))
+"""Up to this many exchanges of a kind, one in so many is in the sample: a process that has read little can say something, too."""
+LATER: Final = 128
+"""One in this many of those after them.  To sample an exchange takes as long as to count 20."""
+NAMES: Final = 32
+"""Of how many names of one MGET the reads are noted at most."""
 SAMPLES: Final = 64
 """How many samples are kept until they are added to the distributions."""
 FEW: Final = 8
@@ -56,35 +60,58 @@ class Copies(Protocol):
 class Calls:
     """The calls of one command.
 
-    To count one, subtract 1 from `left`; at 0 the exchange is timed.
+    To count one that is asked alone, subtract 1 from `left`; at 0 it is in the sample.
     """
 
-    __slots__ = ("due", "errors", "latency", "left", "seen")
+    __slots__ = ("due", "errors", "latency", "left", "others", "weight")
 
     def __init__(self) -> None:
         self.left = 1
-        """How many calls are left until an exchange is timed again."""
+        """How many calls are left until one is in the sample again."""
         self.due = 1
         """What the count will be then."""
+        self.others = 0
+        """Calls in exchanges of several commands, of which there is another sample."""
+        self.weight = 1
+        """For how many calls the latest one of the sample stands."""
         self.errors = 0
         """Refusals, and calls that got no reply."""
         self.latency = Latency()
-        self.seen = 0
-        """The count when one was timed that has been added to the distributions."""
 
     @property
     def count(self) -> int:
         """How many calls there were."""
-        return self.due - self.left
+        return self.due - self.left + self.others
 
     def start(self) -> float:
-        """Return the time, at which an exchange begins that is timed; draw how many calls are left until the next one.
+        """Return the time, at which an exchange begins that is in the sample; draw how many calls are left until the next one.
 
         It is drawn now: until there is a reply, any number of other tasks may call.
         """
-        gap = 1 + int(chance.random() * (GAP if self.due < FIRST else LATER))
-        self.due, self.left = self.count + gap, gap
+        count = self.due - self.left
+        if count > STEPS[-1][0]:
+            self.weight, gap = LATER, _drawn(LATER)
+        else:
+            self.weight, gap = next(every for last, every in STEPS if count <= last), _gap(count)
+        self.due, self.left = count + gap, gap
         return perf_counter()
+
+
+def _gap(count: int) -> int:
+    """Return how far the next call of the sample is from that with the number *count*."""
+    past = count
+    for last, every in STEPS:
+        if past < last:
+            reached = past + _drawn(every)
+            if reached <= last:
+                return reached - count
+            past = last  # a coin does not remember, so from here on another one is tossed
+    return past + _drawn(LATER) - count
+
+
+def _drawn(every: int) -> int:
+    """Return how often a coin is tossed until it shows what it shows once in *every* times."""
+    return 1 + int(log(1 - chance.random()) / log(1 - 1 / every)) if every > 1 else 1
 
 
 class Tally:
@@ -196,15 +223,15 @@ class Tally:
     # --- exchanges --------------------------------------------------------------------------------
 
     def asks(self, plan: Iterable[tuple[Any, Sequence[tuple[Any, ...]]]]) -> float:
-        """Count the commands of *plan*; return the time if this exchange is timed, else 0."""
+        """Count the commands of *plan*, which are asked together; return the time if this exchange is in the sample, else 0."""
         known, called = self.calls.get, self.called
         for _, commands in plan:
             if len(commands) < FEW:
                 for command in commands:
-                    (known(command[0]) or called(command[0])).left -= 1
+                    (known(command[0]) or called(command[0])).others += 1
             else:
                 for verb, count in Counter(map(verb_of, commands)).items():
-                    called(verb).left -= count
+                    called(verb).others += count
         together = self.together
         together.left -= 1
         return together.start() if together.left <= 0 else 0.0
@@ -213,20 +240,35 @@ class Tally:
         """Return the calls of the command *verb*."""
         return self.calls.get(verb) or self.calls.setdefault(verb, Calls())
 
-    def answered(self, began: float, command: tuple[Any, ...], reply: Any, *, timed: bool) -> None:
-        """Note an exchange of the sample, for *command*, that began at *began*; its time counts if *timed*."""
-        took = perf_counter() - began
-        calls = self.called(command[0])
-        place, of = 0, 1
-        if type(reply) is list and command[0] == b"MGET" and len(reply) == len(command) - 1:
-            of = len(reply)
-            place = int(chance.random() * of)
-            reply = reply[place]
-        name, size = command[1 + place] if len(command) > 1 else None, None  # PING has no name
-        if type(reply) is bytes and isinstance(name, str):  # nor is a cursor one
-            size = len(reply)
-            self.known[name].settle()  # a group is read as often as it is in the sample
-        self.samples.append((calls, calls.count, took if timed else None, name, size, of))
+    def answered(
+        self,
+        sampled: Calls,
+        began: float,
+        command: tuple[Any, ...],
+        answers: Iterable[tuple[tuple[Any, ...], Any]],
+        *,
+        timed: bool,
+    ) -> None:
+        """Note an exchange of the sample of *sampled* that began at *began*: *answers* are its commands with their replies.
+
+        Its time counts for *command*, if *timed*, and if no connection was made meanwhile: the exchange may have waited for it.
+        """
+        took = perf_counter() - began if timed and PROCESS.connected < began else None
+        reads: list[tuple[float, Sequence[str], list[int | None]]] = []
+        for asked, reply in answers:
+            weight: float = sampled.weight
+            if asked[0] == b"GET" and type(reply) is bytes and isinstance(asked[1], str):
+                self.known[asked[1]].settle()  # a group is read as often as it is in the sample
+                reads.append((weight, asked[1:], [len(reply)]))
+            elif asked[0] == b"MGET" and type(reply) is list and len(reply) == len(asked) - 1:
+                names, values = asked[1:], reply
+                if (of := len(names)) > NAMES:  # those from any place on, in a ring
+                    begin, weight = int(chance.random() * of), weight * of / NAMES
+                    names, values = _part(names, begin), _part(values, begin)
+                for group in {*self.known.of(names)}:
+                    group.settle()
+                reads.append((weight, names, [len(each) if type(each) is bytes else None for each in values]))
+        self.samples.append((self.called(command[0]), took, reads))
         if len(self.samples) >= SAMPLES:
             self.settle()
 
@@ -235,15 +277,18 @@ class Tally:
         for group in list(self.groups.values()):
             group.settle()
         samples, self.samples = self.samples, []
-        gets, key_of = (self.calls.get(b"GET"), self.calls.get(b"MGET")), self.known.grouping.key
-        for calls, count, took, name, size, of in samples:
-            weight, calls.seen = count - calls.seen, count
+        known, key_of, own = self.known, self.known.grouping.key, self.known.own
+        add_hits, add_bytes = self.hits.add, self.bytes.add
+        for calls, took, reads in samples:
             if took is not None:
                 calls.latency.note(took)
-            if calls in gets and size is not None and self.known[name] is not self.known.own:
-                key = key_of(name)
-                self.hits.add(key, weight * of)
-                self.bytes.add(key, weight * of * size)
+            for weight, names, sizes in reads:
+                variance = weight * (weight - 1)
+                for name, size in zip(names, sizes, strict=True):
+                    if size is not None and known[name] is not own:
+                        key = key_of(name)
+                        add_hits(key, weight, variance)
+                        add_bytes(key, weight * size, variance * size * size)
 
     def failed(self, error: BaseException, commands: Iterable[tuple[Any, ...]]) -> None:
         """Count *error*, which ended an exchange of *commands*; a refusal has been counted of its own command."""
@@ -264,37 +309,40 @@ class Tally:
     def figures(self, copies: Copies | None = None) -> dict[str, Any]:
         """Return what was counted, and the hits of the *copies* that the near cache has now."""
         self.settle()
-        groups, hits = self._sums(), Counter(self.hits.sums.copy())
+        groups, hits = self._sums(), self.hits.known()
         if copies is not None:
-            groups, by_group, largest = copies.hits_by_group(SHOWN, self._sums)
+            groups, by_group, hottest = copies.hits_by_group(SHOWN, self._sums)
             for group, near, missed in by_group:
                 if group.name in groups:
                     groups[group.name]["near"] += near
                     groups[group.name]["missed"] += missed
-            for name, count in largest:
-                hits[self.known.grouping.key(name)] += count
+            for name, count in hottest:
+                key = self.known.grouping.key(name)
+                total, variance = hits.get(key, (0, 0))
+                hits[key] = (total + count, variance)
         for sums in groups.values():
             sums["saved"] = saved(sums)
         commands = {
             verb.decode(): {"calls": each.count, "errors": each.errors, "latency": each.latency.figures()}
             for verb, each in self.calls.copy().items()
         }
-        top: dict[str, Sequence[tuple[str, float]]] = {
-            "hits": hits.most_common(SHOWN),
-            "bytes": self.bytes.largest(SHOWN),
-            "seconds": self.seconds.largest(SHOWN),
-        }
+        top = {"hits": hits, "bytes": self.bytes.known(), "seconds": self.seconds.known()}
         return {
             "since": self.since,
             "groups": groups,
             "commands": commands,
             "loads": {"latency": self.loads.figures()},
             "errors": dict(self.errors),
-            "top": {name: [[*each] for each in keys] for name, keys in top.items()},
+            "top": {name: largest(sums, SHOWN) for name, sums in top.items()},
         }
 
     def _sums(self) -> dict[str, dict[str, Any]]:
         return {name: {each: getattr(group, each) for each in SUMS} for name, group in self.groups.copy().items()}
+
+
+def _part(ring: Sequence[Any], begin: int) -> Any:
+    """Return `NAMES` of *ring*, from the place *begin* on; after the last comes the first."""
+    return (*ring[begin : begin + NAMES], *ring[: max(begin + NAMES - len(ring), 0)])
 
 
 def saved(sums: Mapping[str, Any]) -> float:

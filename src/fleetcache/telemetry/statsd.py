@@ -1,7 +1,7 @@
 """Metrics by any StatsD client: ``start(send)`` calls a function of yours with what has changed, every ten seconds.
 
-StatsD's counters are told differences, and so are sent here.  Of distributions only quantiles are sent, of the times since
-the last push: a StatsD client would need each single time.
+StatsD's counters are told differences, and so are sent here.  Of distributions only percentiles are sent, each as soon as
+enough times were measured since it was sent last: a StatsD client would need each single time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from fleetcache.forks import Guard, in_children, keep, own
 from fleetcache.interrupts import let_pass
 from fleetcache.stats.beginnings import BEGINNINGS, PROCESS
-from fleetcache.stats.latency import Latency
+from fleetcache.stats.latency import ENOUGH, Latency
 from fleetcache.telemetry import metrics
 from fleetcache.telemetry.metrics import GROUPS, METRICS, Collector, Labels, Metric, Points, complain
 from fleetcache.threads import Bell, begun
@@ -22,8 +22,6 @@ from fleetcache.threads import Bell, begun
 Tags: TypeAlias = dict[str, str]
 Send: TypeAlias = Callable[[str, str, float, Tags], object]
 """A function of (name, kind, value, tags); kind is ``"c"``, a difference to add to a counter, or ``"g"``, a gauge."""
-
-QUANTILES = (50, 95, 99)
 
 FAREWELL = 0.3
 """How long, in seconds, the end of the pushes waits for one that has begun."""
@@ -89,10 +87,13 @@ class StatsD:
             if more := value - told.get(labels, 0):
                 self.send(name, "c", more, tags)
             told[labels] = value
-        elif recent := _since(value, told.get(labels)):
-            for percent in QUANTILES:
-                self.send(f"{name}.p{percent}", "g", recent.percentile(percent), tags)
-            told[labels] = value
+        else:
+            for percent, enough in ENOUGH.items():
+                which = (*labels, str(percent))
+                recent = _since(value, told.get(which))
+                if recent.count >= enough:
+                    self.send(f"{name}.p{percent}", "g", recent.percentile(percent), tags)
+                    told[which] = value
 
 
 def start(send: Send, seconds: float = 10.0, *, prefix: str = "fleetcache", groups: int = GROUPS) -> Callable[[], None]:
@@ -155,13 +156,13 @@ class Pushing:
             lock.release()
 
 
-def _since(now: Latency, before: Latency | None) -> Latency | None:
-    """Return the times that came after *before*; None if there are none."""
+def _since(now: Latency, before: Latency | None) -> Latency:
+    """Return the times that came after *before*."""
     found = Latency()
     found.add(now)
     if before is not None:
         found.counts = [max(new - old, 0) for new, old in zip(now.counts, before.counts, strict=True)]
-    return found if found.count else None
+    return found
 
 
 def _tag(text: str) -> str:

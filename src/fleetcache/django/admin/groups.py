@@ -10,6 +10,7 @@ from fleetcache.django.admin import charts, showing
 from fleetcache.django.admin.site import UNCOUNTED, Page
 from fleetcache.django.admin.tables import Column, table
 from fleetcache.fleet import gather
+from fleetcache.stats.top import sure
 
 TOP: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "hits": ("Most hits", showing.number),
@@ -120,7 +121,10 @@ def _top(top: Mapping[str, Any], shown: Callable[[str], str]) -> list[dict[str, 
     return [
         {
             "title": title,
-            "keys": [{"key": shown(str(key)), "figure": text(figure)} for key, figure in (top.get(name) or ())[:10]],
+            "keys": [
+                {"key": shown(str(key)), "figure": text(figure), "error": text(error) if error else ""}
+                for key, figure, error in sure(top.get(name) or ())[:10]
+            ],
         }
         for name, (title, text) in TOP.items()
     ]

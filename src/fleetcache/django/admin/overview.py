@@ -198,8 +198,9 @@ def _commands(commands: Mapping[str, Any]) -> list[dict[str, Any]]:
             "name": name,
             "calls": showing.number(each.get("calls")),
             "errors": showing.number(each.get("errors")),
-            "p50": showing.seconds(each["latency"].get("p50")) if each["latency"].get("count") else showing.NONE,
-            "p99": showing.seconds(each["latency"].get("p99")) if each["latency"].get("count") else showing.NONE,
+            "timed": showing.number(each["latency"].get("count")),
+            "p50": showing.seconds(each["latency"].get("p50")),
+            "p99": showing.seconds(each["latency"].get("p99")),
         }
         for name, each in most
     ]
