@@ -414,6 +414,25 @@ async def test_stale_values(make: Make):
         assert value == 1  # it is renewed beside him
         assert figures(cache)["stale"] == 2
         assert figures(cache)["missed"] == 2
+    # `get` is no loading call
+    assert cache.info()["loading"]["stale_served"] == (0 if cache.face == BLOCKING else 1)
+
+
+@pytest.mark.parametrize("where", ["memory"])
+@pytest.mark.parametrize("renew", ["caller", "thread"])
+async def test_stale_values_of_many_renewed(make: Make, renew: str):
+    """As with one value: whoever gets an old one is counted as stale in both figures, whoever waits for the new one in neither."""
+    cache = make(LOADING={"STALE_WHILE_REVALIDATE": 60, "RENEW": renew})
+    await cache.get_or_set_many(["a:1", "a:2"], lambda keys: dict.fromkeys(keys, 1), 10)
+    await cache.invalidate("a:1", soft=True)
+    await cache.invalidate("a:2", soft=True)
+
+    found = await cache.get_or_set_many(["a:1", "a:2"], lambda keys: dict.fromkeys(keys, 2), 10)
+    await until(lambda: figures(cache)["loads"] == 4 and not cache.whole._flights.running)
+
+    old = list(found.values()).count(1)
+    assert old == (0 if cache.face == BLOCKING and renew == "caller" else 2)
+    assert (figures(cache).get("stale", 0), cache.info()["loading"]["stale_served"]) == (old, old)
 
 
 @pytest.mark.parametrize("where", ["memory"])

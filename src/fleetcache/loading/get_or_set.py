@@ -365,19 +365,19 @@ class Loading(Joining):
 
     async def _renewed(self, wish: Wish, found: Seen) -> Any:
         """Return the old value at once, and have it renewed; or the new one, if this caller has renewed it himself."""
-        self.stats.stale_served += found.left is not None and found.left <= 0
         flights = self._flights
         if wish.name in flights.running or flights.is_postponed(wish.name) or flights.is_own(loads_here(), wish.name):
-            return found.value
-        if self._runtime.blocks and wish.policy.renew != "caller":
+            pass  # it is being renewed, or was tried to be a moment ago
+        elif self._runtime.blocks and wish.policy.renew != "caller":
             self._submit(wish)
-            return found.value
-        match (await self._renew(wish)).outcome:
-            case Made(value) | Found(value):
-                self._count(wish, "missed")  # he has waited for the new one
-                return value
-            case Gone(error) if error is not None and not isinstance(error, TROUBLE):
-                raise error  # it interrupted this caller
+        else:
+            match (await self._renew(wish)).outcome:
+                case Made(value) | Found(value):
+                    self._count(wish, "missed")  # he has waited for the new one
+                    return value
+                case Gone(error) if error is not None and not isinstance(error, TROUBLE):
+                    raise error  # it interrupted this caller
+        self.stats.stale_served += found.left is not None and found.left <= 0
         return found.value
 
     async def _renew(self, wish: Wish) -> Flight:

@@ -105,6 +105,7 @@ class Batches(LeadingMany, Loading):
         self._wish_all(batch, named, looked, tags, copies, refresh=refresh)
         if batch.wishes or batch.renewals:
             await self._fulfil_all(batch)
+        self.stats.stale_served += len(batch.stale)
         return {key: batch.found[named[name]] for key, name in placed.items() if named[name] in batch.found}
 
     get_or_set_many = blocking(aget_or_set_many)
@@ -184,8 +185,9 @@ class Batches(LeadingMany, Loading):
                 continue
             if seen is not None and decision is Decision.RENEW:
                 is_stale = seen.left is not None and seen.left <= 0
-                self.stats.stale_served += is_stale
-                self._count(wish, "stale" if is_stale else wish.counted)
+                if is_stale:
+                    batch.stale.add(wish.name)
+                    self._count(wish, "stale")
                 batch.found[key] = self._opened(seen.value)
                 self._renew_later(batch, wish)
                 continue
@@ -322,9 +324,10 @@ class Batches(LeadingMany, Loading):
         for trip in led:
             flight, wish = trip.flight, trip.wish
             if flight.renews:
-                if isinstance(flight.outcome, Made):
+                if isinstance(flight.outcome, Made) and wish.key in batch.found:
                     self._count(wish, "missed")  # his caller has waited for the new one
                     batch.found[wish.key] = flight.outcome.value
+                    batch.stale.discard(wish.name)
             elif wish.name in batch.wishes:
                 try:
                     value = self._result(flight, wish, own=True)

@@ -45,6 +45,8 @@ class Batch:
     """The values that are still wanted, by their names."""
     renewals: dict[str, Wish] = field(default_factory=dict)
     """The values that are there, and are to be renewed."""
+    stale: set[str] = field(default_factory=set)
+    """The names of those values in `found` that are stale."""
 
     def answer(self, wish: Wish, value: Any) -> None:
         """Note the value that *wish* is about; MISSING if the loader said that there is none."""
