@@ -112,7 +112,7 @@ class StatsOptions:
     advise: bool = option(True, kinds.flag)
     """Whether to estimate, with NEAR, which hit ratio other values of MAX_BYTES would have."""
     audit: int = option(1_000_000, kinds.whole(0))
-    """With NEAR, one of this many hits is compared with the entry on the server. 0: none."""
+    """With NEAR, one of this many hits is compared with the entry on the server, at most 64 in a second. 0: none."""
 
     @classmethod
     def read(cls, value: Any) -> StatsOptions | None:

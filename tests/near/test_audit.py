@@ -56,7 +56,7 @@ async def test_right_hits_are_no_violations(audited: Callable[..., Face], value:
 
     assert report["violations"] == report["changed"] == 0
     assert report["compared"] >= 3
-    assert report["text"].startswith(f"0 of {report['compared']} compared: better than ")
+    assert report["text"].startswith(f"0 of {report['compared']} compared: ")
     assert cache.snapshot()["audit"]["compared"] >= 3
 
 
@@ -235,7 +235,8 @@ def test_only_one_in_so_many_is_watched(copies: Copies) -> None:
         (0, 0, "No hit has been compared yet."),
         (3_214, 0, "0 of 3,214 compared: better than 99.9 % with 95 % confidence."),
         (30_000, 0, "0 of 30,000 compared: better than 99.99 % with 95 % confidence."),
-        (2, 0, "0 of 2 compared: better than 0 % with 95 % confidence."),
+        (29, 0, "0 of 29 compared: too few to say more."),
+        (30, 0, "0 of 30 compared: better than 90 % with 95 % confidence."),
         (50, 2, "2 of 50 compared hits were older than promised."),
     ],
 )

@@ -14,7 +14,9 @@ the bound is longer by twice ``T_TOPO``, within which a change of the primary is
 was dropped before the comparison, and the promises G2 and G3 about the order of reads and writes in this process.
 
 *Which hits.*  The listener's thread draws copies, each with the weight of its hits, and has them watched: the next hit is
-noted, which takes microseconds, and a thread of the library compares it.  Other hits cost what they always cost.
+noted, which takes microseconds, and a thread of the library compares it.  Other hits cost what they always cost.  There is one
+draw in a second, or fewer where there are many copies, and each has `WAITING` copies at most, so that however many hits are
+to be compared, they are no more than that, and one of each copy.
 """
 
 from __future__ import annotations
@@ -62,6 +64,9 @@ PAUSE: Final = 1.0
 
 PATIENCE: Final = 1000
 """A draw reads every copy, so the next comes after this many times as long as it took."""
+
+FEW: Final = 30
+"""Of fewer comparisons without a violation nothing is concluded."""
 
 MOST_NINES: Final = 7
 """How many digits behind the point a percentage has at most."""
@@ -112,7 +117,7 @@ class Auditor:
         """Return the figures of `Near.audit`."""
         compared, violations = self.compared, self.violations
         # The rule of three: what did not happen in n cases has a probability of less than 3 / n, with 95 % confidence.
-        sure = max(1 - 3 / compared, 0.0) if compared and not violations else None
+        sure = 1 - 3 / compared if compared >= FEW and not violations else None
         return {
             "every": self.every,
             "compared": compared,
@@ -321,8 +326,10 @@ def _sentence(compared: int, violations: int, sure: float | None) -> str:
     """Return the figures in words, for people."""
     if violations:
         return f"{violations:,} of {compared:,} compared hits were older than promised."
-    if sure is None:
+    if not compared:
         return "No hit has been compared yet."
+    if sure is None:
+        return f"0 of {compared:,} compared: too few to say more."
     return f"0 of {compared:,} compared: better than {_percent(sure)} with 95 % confidence."
 
 

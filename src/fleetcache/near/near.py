@@ -379,8 +379,8 @@ class Near:
         """Return how many hits were compared with the server, and how many were older than promised; {} if none is.
 
         ``changed`` of the ``compared`` entries had been changed, and their copies were given up in time; ``unanswered``
-        could not be compared.  Without ``violations``, ``better_than`` is a lower bound of the part of right hits, with a confidence of
-        95 %; ``text`` is a sentence for people.  ``events`` has the last violations, each with what happened to its name before.
+        could not be compared.  Of 30 comparisons or more without ``violations``, ``better_than`` is a lower bound of the part of right hits,
+        with a confidence of 95 %; else it is None.  ``text`` is a sentence for people.  ``events`` has the last violations, each with what happened to its name before.
         """
         return {} if self.auditor is None else self.auditor.report()
 

@@ -148,13 +148,18 @@ METRICS: tuple[Metric, ...] = (
     ),
     _metric(
         "cache.stampede", "counter", "{request}",
-        "Loads that were not run a second time: `coalesced`, a call waited for one of this process; `waited`, for another "
-        "process; `stale`, an old value was returned meanwhile; `early`, the value was renewed before its end.",
+        "Loads that a caller did not run, or did not wait for: `coalesced`, a call waited for one of this process; `waited`, for "
+        "another process; `stale`, an old value was returned while another caller loads, or because the load failed or took too "
+        "long; `early`, the value was renewed before its end.",
         "outcome", _stampede,
     ),
-    _metric("cache.operations", "counter", "{command}", "Commands that were sent to servers.", COMMAND, _of_commands("calls")),
     _metric(
-        "cache.operation.errors", "counter", "{command}", "Commands that were refused, or got no reply.", COMMAND,
+        "cache.operations", "counter", "{command}",
+        "Commands that callers asked for; also those that were not sent, because the server is away or cannot be reached.",
+        COMMAND, _of_commands("calls"),
+    ),
+    _metric(
+        "cache.operation.errors", "counter", "{command}", "Commands that were refused, or got no reply, or were not sent.", COMMAND,
         _of_commands("errors"),
     ),
     _metric(
@@ -163,8 +168,9 @@ METRICS: tuple[Metric, ...] = (
         lambda snapshot: [((name,), Latency.read(each["latency"])) for name, each in snapshot["commands"].items()],
     ),
     _metric(
-        "cache.errors", "counter", "{exchange}", "Exchanges with servers that failed, by the class of the error.", "error.type",
-        lambda snapshot: (((error,), count) for error, count in snapshot["errors"].items()),
+        "cache.errors", "counter", "{exchange}",
+        "Exchanges with servers that failed, by the class of the error; with `CircuitOpen` and `NeverSent` nothing was sent.",
+        "error.type", lambda snapshot: (((error,), count) for error, count in snapshot["errors"].items()),
     ),
     _metric(
         "cache.breaker.state", "gauge", "1", "1 while the server is taken as away, so that calls fail at once; else 0.",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from math import isfinite, log10
+from math import floor, isfinite, log10
 from typing import Any
 
 from django.utils import timezone
+
+from fleetcache.near.audit import FEW
 
 NONE = "–"  # noqa: RUF001 - a dash
 """Stands for a figure that is not known."""
@@ -77,8 +79,9 @@ def moment(at: float) -> str:
 
 
 def nines(compared: int, wrong: int) -> str:
-    """Return how many of *compared* were right, in nines; without a wrong one, how many nines so many can prove."""
+    """Return how many of *compared* were right, in nines; without a wrong one, how many nines so many can prove, as `Near.audit`."""
     if not compared:
         return NONE
-    count = log10(compared / max(wrong, 1))
-    return f"{'≥ ' if not wrong else ''}{count:.1f} nines"
+    if wrong:
+        return f"{log10(compared / wrong):.1f} nines"
+    return f"≥ {floor(log10(compared / 3) * 10) / 10:.1f} nines" if compared >= FEW else "too few to say more"
