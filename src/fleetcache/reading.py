@@ -309,8 +309,7 @@ class Reading(Judging):
             if read.number and not isinstance(replies, Redirected) and type(replies[1]) is int:
                 left = replies[1]
             if began and tally is not None:
-                read_now, timed = commands[0], not self._runtime.records
-                tally.answered(tally.together, began, read_now, ((read_now, payload),), timed=timed)
+                self._note_answered(tally, ((server, commands),), (replies,), began)
         except TROUBLE as error:
             if not is_outage(error) or self.topology.route((c.GET, name)) is server:
                 nothing = self._instead(error, Found(MISSING) if look else MISSING, ((c.GET, name),))

@@ -99,7 +99,7 @@ def _group(
         "near": int(reads * near), "server": int(reads * server), "stale": int(reads * stale), "missed": missed,
         "loads": loads, "joined": missed - loads if load else 0, "load_errors": 0, "load_seconds": loads * load,
         "writes": loads, "deletes": int(missed * 0.1), "bytes_read": int(reads * server * size),
-        "bytes_written": loads * size,
+        "bytes_written": loads * size, "saved": reads * (near + server + stale) * load,
     }  # fmt: skip
 
 

@@ -39,12 +39,13 @@ class Source:
         self.figures = snapshot() if figures is None else figures
         self.tally = self
         self.alias = ""
+        self.groups: dict[str, Any] = {}
 
     def snapshot(self) -> dict[str, Any]:
         return copy.deepcopy(self.figures)
 
 
-def publisher(source: Source, interval: float = 10.0) -> Publisher:
+def publisher(source: Any, interval: float = 10.0) -> Publisher:
     """Return what publishes the figures of *source*, as soon as a test calls it."""
     made = Publisher(source)
     made.kept = source  # type: ignore[attr-defined]  # a publisher alone lets its source go
@@ -76,7 +77,7 @@ def snapshot(**parts: Any) -> dict[str, Any]:
         "commands": {"GET": {"calls": 4, "errors": 1, "latency": latency((0.001, 3), (0.01, 1))}},
         "loads": {"latency": latency((0.5, 1))},
         "errors": {"ServerGone": 1},
-        "top": {"hits": [["user:1", 5, 3.0], ["user:2", 1, 0]], "bytes": [], "seconds": []},
+        "top": {"hits": [["user:1", 5, 2.0], ["user:2", 1, 0]], "bytes": [], "seconds": []},
         "near": {"state": "live", "why": "", "hits": 6, "entries": 2, "invalidations": {"push": 1, "own write": 0}},
         "loading": {"loads": 1, "joined": 0, "protection": "full"},
         "servers": [{"address": "127.0.0.1:6379/0", "away": False}],

@@ -17,16 +17,26 @@ from fleetcache.fleet import entries, figures
 from fleetcache.fleet.history import GROUPS, increments
 
 
-def test_groups_are_added_and_time_saved_is_counted_with_the_load_time_of_all():
-    """A process that never loaded saves as much with each hit as a load costs the others."""
+def test_groups_are_added():
+    """What the fleet has saved is what its processes say that they have, so that no two pages differ."""
     loaded = snapshot(groups={"users": group(missed=2, loads=2, load_seconds=3.0), "home": group(near=1)})
-    reading = snapshot(groups={"users": group(near=8, server=1, joined=1)})
+    reading = snapshot(groups={"users": group(near=8, server=1, joined=1, saved=15.0)})
 
     total = figures.total([loaded, reading])
 
     assert total["groups"]["users"]["saved"] == pytest.approx(10 * 1.5)
     assert total["groups"]["users"]["near"] == 8
     assert total["groups"]["home"] == {**group(near=1), "saved": 0}
+
+
+def test_what_was_saved_since_then():
+    """By the mean load of today, also if it was another one before; and all of it, if it was not known before."""
+    now = group(near=300, loads=1, load_seconds=2.0, saved=600.0)
+
+    assert figures.saved(now, {}) == 600.0
+    assert figures.saved(now, group(near=200)) == 600.0
+    assert figures.saved(now, group(near=200, saved=1000.0)) == 200.0
+    assert figures.saved(group(), group()) == 0.0
 
 
 def test_latencies_are_added_by_bucket_and_quantiles_taken_from_the_sum():
@@ -70,7 +80,7 @@ def test_all_other_parts_are_added():
 
     assert total["since"] == 900.0
     assert total["errors"] == {"ServerGone": 1, "ServerTimeout": 3}
-    assert total["top"]["hits"] == [["user:2", 10, 0], ["user:1", 9, 5.0]]
+    assert total["top"]["hits"] == [["user:2", 10, 0], ["user:1", 9, 4.5]]
     assert total["servers"] == [{"address": "127.0.0.1:6379/0", "away": True, "away_for": 1}]
     assert (total["audit"]["compared"], total["loading"]["loads"]) == (20, 2)
     assert figures.total([]) == figures.total([{}]) == {}

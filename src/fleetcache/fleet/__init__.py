@@ -7,6 +7,7 @@ Its modules:
     publishing  the thread that writes the figures of this process, and the history
     gathering   `gather` reads the entries of all processes, and adds their figures
     history     `history` returns what the fleet did in each five minutes of the last day
+    means       what a load takes, by group, in all processes
     figures     sums of snapshots, and differences between two of them
     capacity    the advice on MAX_BYTES of several processes, as one
     entries     the entry of a process: written small enough, and read without trust

@@ -11,7 +11,7 @@ from typing import Any
 
 from fleetcache.fleet import capacity
 from fleetcache.fleet.capacity import is_number
-from fleetcache.stats.groups import OTHER
+from fleetcache.stats.groups import OTHER, SPARED
 from fleetcache.stats.latency import BUCKETS, parsed, written
 from fleetcache.stats.top import largest
 
@@ -38,17 +38,13 @@ GROUPS = 1000
 
 NUMBERS = frozenset((int, float))
 
-SEEN = ("near", "server", "stale", "joined")
-"""Reads that no loader had to answer: what a cache saves."""
-
 Group = Mapping[str, float]
 
 
 def total(snapshots: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the sum of *snapshots*, in their shape; `{}` if there are none.  They may be as they were published.
 
-    Buckets of latencies are added, and their quantiles taken from the sum.  ``saved`` is the number of reads that needed no
-    loader, times the mean time of a load in the whole fleet.  ``advice`` is the mean, see `capacity.mean`.
+    Buckets of latencies are added, and their quantiles taken from the sum.  ``advice`` is the mean, see `capacity.mean`.
     """
     found = [each for each in snapshots if each]
     if not found:
@@ -63,12 +59,9 @@ def total(snapshots: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             for figure, count in _mapping(figures).items():  # written out: most of the work for a large fleet
                 if type(count) in NUMBERS:
                     sums[figure] = sums.get(figure, 0) + count
-    groups = fewer(groups, GROUPS)
-    for figures in groups.values():
-        figures["saved"] = saved(figures)
     return {
         "since": min((each["since"] for each in found if is_number(each.get("since"))), default=0.0),
-        "groups": groups,
+        "groups": fewer(groups, GROUPS),
         "commands": _commands(_mapping(each.get("commands")) for each in found),
         "loads": {"latency": latency(_mapping(_mapping(each.get("loads")).get("latency")) for each in found)},
         "errors": _numbers(added(_mapping(each.get("errors")) for each in found)),
@@ -96,11 +89,16 @@ def fewer(groups: Mapping[str, Any], size: int) -> dict[str, Any]:
     return found
 
 
-def saved(group: Group) -> float:
-    """Return how many seconds of loading the reads of *group* have saved: none if nothing was loaded yet."""
-    loads = group.get("loads", 0)
-    mean = group.get("load_seconds", 0.0) / loads if loads else 0.0
-    return sum(group.get(level, 0) for level in SEEN) * mean
+def saved(now: Group, before: Group) -> float:
+    """Return how many seconds of loading a group has saved since *before*.
+
+    These are its reads since then by the mean load of *now*: ``saved`` itself changes with the mean as well.  If that was not
+    known before, what was read until then has not been counted.
+    """
+    reads, earlier = (sum(figures.get(level, 0) for level in SPARED) for figures in (now, before))
+    if not reads or not before.get("saved"):
+        return now.get("saved", 0.0)
+    return now.get("saved", 0.0) * (reads - earlier) / reads
 
 
 def added(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -150,9 +148,7 @@ def _groups(given: Any) -> dict[str, Any]:
 
 def _group(figures: Any) -> dict[str, Any]:
     """Return the *figures* of a group, as it was published, with all their names."""
-    found = ZEROS | {figure: count for figure, count in _mapping(figures).items() if is_number(count)}
-    found["saved"] = saved(found)
-    return found
+    return ZEROS | {figure: count for figure, count in _mapping(figures).items() if is_number(count)}
 
 
 PARTS: Mapping[str, Callable[[Any], Any]] = {

@@ -32,6 +32,7 @@ ADD, SIZE = c.HINCRBY, Verb("HLEN", c.COUNT, harmless=True)
 MEMBERS, COUNTED = Verb("ZREVRANGE", harmless=True), Verb("ZCARD", c.COUNT, harmless=True)
 READ = Verb("MGET", harmless=True, names=2**31)
 SUMS = Verb("HGETALL", harmless=True)
+MEANS, TELL = Verb("HMGET", harmless=True), Verb("HSET", c.COUNT, harmless=True)
 
 
 def list_name(part: int, prefix: str) -> str:
@@ -47,6 +48,11 @@ def worker_name(part: int, prefix: str, host: str, pid: int, mark: str) -> str:
 def history_name(period: int, prefix: str) -> str:
     """Return the name of the hash of the *period*-th five minutes since 1970."""
     return f"fleetcache:history:{{{period}}}:{prefix}"
+
+
+def loads_name(prefix: str) -> str:
+    """Return the name of the hash of what loads take."""
+    return f"fleetcache:loads:{prefix}"
 
 
 def fits(reply: Any, kinds: type | tuple[type, ...]) -> Any:

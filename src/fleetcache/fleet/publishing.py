@@ -16,8 +16,9 @@ import sys
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
@@ -31,6 +32,7 @@ from fleetcache.exchange.contract import Command
 from fleetcache.fleet import figures, places
 from fleetcache.fleet.entries import packed
 from fleetcache.fleet.history import increments
+from fleetcache.fleet.means import Means
 from fleetcache.forks import Guard, chance, in_children, keep, own
 from fleetcache.interrupts import let_pass
 from fleetcache.settings import Settings
@@ -105,6 +107,7 @@ class Publisher:
         self.turns = 0
         self.told: dict[str, Any] = {}
         """The figures that the history has."""
+        self.means = Means()
         self.failures = 0
         self.trouble = ""
         self.is_refused = False
@@ -143,6 +146,8 @@ class Publisher:
         if source is None:
             return
         try:
+            if self.turns % EVERY == 0 or not self.means.asked.issuperset(source.tally.groups):
+                self._learn(source.topology, source.tally)
             self._write(source.topology, source.tally.alias, source.tally.snapshot())
             self._went_well()
         except Exception as error:  # noqa: BLE001 - what is counted must never end the thread that tells it
@@ -150,6 +155,12 @@ class Publisher:
             self._failed(error)
         pause = min(self.interval * 2**self.failures, max(PATIENCE, self.interval))
         self.due = monotonic() + pause * chance.uniform(0.9, 1.1)
+
+    def _learn(self, topology: Topology, tally: Any) -> None:
+        """Let *tally* know what a load takes in the fleet, and the fleet what it took here."""
+        name = places.loads_name(self.prefix)
+        with suppress(ResponseError):  # the entry may be written, with other rights
+            tally.means = self.means.exchanged(tally.groups.copy(), name, partial(self._send, topology, name))
 
     def _write(self, topology: Topology, alias: str, snapshot: dict[str, Any]) -> None:
         now, life = time.time(), self.interval * LIVES
@@ -190,6 +201,7 @@ class Publisher:
         if source is None or self.failures or self.is_refused:
             return
         try:
+            self._learn(source.topology, source.tally)
             self._tell_history(source.topology, source.tally.snapshot(), time.time())
         except Exception as error:  # noqa: BLE001 - nobody is there any more who would read it
             let_pass(error)
@@ -197,6 +209,9 @@ class Publisher:
     def _tell_history(self, topology: Topology, snapshot: dict[str, Any], now: float) -> None:
         name = places.history_name(int(now) // places.PERIOD, self.prefix)
         more = figures.gained(snapshot, self.told)
+        for group, gained in more.get("groups", {}).items():
+            before = self.told.get("groups", {}).get(group, {})
+            gained["saved"] = figures.saved(snapshot["groups"][group], before)
         if not increments(more):
             return
         known: int = places.fits(self._send(topology, name, [(places.SIZE, name)])[0], int)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from fleetcache.fleet import Fleet, Worker
-from fleetcache.fleet.figures import SEEN, quantile
+from fleetcache.fleet.figures import quantile
+from fleetcache.stats.groups import SPARED
 from fleetcache.stats.latency import ENOUGH
 
 READS = ("near", "server", "stale", "missed")
@@ -116,9 +117,10 @@ def _add(found: Pace, buckets: dict[str, dict[float, float]], name: str, each: _
     for group, figures in (now.part("groups") or {}).items():
         gained = _gained(figures, earlier_of("groups").get(group) or {})
         gained["reads"] = sum(gained.get(level, 0.0) for level in READS)
-        # What a load took in all the time is a better guess than the few loads, or none, of the last seconds.
-        mean = figures["load_seconds"] / figures["loads"] if figures.get("loads") else 0.0
-        gained["saved"] = mean * sum(gained.get(level, 0.0) for level in SEEN)
+        # By the mean load as the process knows it, which changes with each load of the fleet.
+        spared = sum(figures.get(level, 0.0) for level in SPARED)
+        mean = figures.get("saved", 0.0) / spared if spared else 0.0
+        gained["saved"] = mean * sum(gained.get(level, 0.0) for level in SPARED)
         rates = {figure: count / seconds for figure, count in gained.items()}
         mine.append(rates)
         found.groups[group] = added((found.groups.get(group, {}), rates))

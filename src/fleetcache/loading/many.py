@@ -88,8 +88,7 @@ class Batches(LeadingMany, Loading):
             return await self._simply_many(keys, load_many, lasting, version, tags, refresh=refresh)
         if not keys:
             return {}
-        began, names = monotonic(), self._names(keys, version)
-        placed, named = told_apart("get_or_set_many()", keys, names)
+        began, (placed, named) = monotonic(), told_apart("get_or_set_many()", keys, self._names(keys, version))
         copies = self.near.copies_of(list(named)) if tags and self.near is not None and not refresh else {}
         looked: dict[str, Found] = {}
         if refresh:

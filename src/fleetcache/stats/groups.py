@@ -38,7 +38,12 @@ SUMS: Final[Mapping[str, str]] = {
     "bytes_written": "Bytes of the payloads that were stored; those of numbers that the server changed are not known.",
 }
 """What is counted of each group; telemetry and docs/observing.md have the same sentences."""
-SAVED: Final = "Seconds of loads that were not necessary: `near` + `server` + `stale` + `joined`, multiplied by the mean time of a load."
+SAVED: Final = (
+    "Seconds of loads that were not necessary: `near` + `server` + `stale` + `joined`, multiplied by "
+    "[the mean time of a load](#what-a-load-takes)."
+)
+SPARED: Final = ("near", "server", "stale", "joined")
+"""Reads that no loader had to answer."""
 
 
 class Group:

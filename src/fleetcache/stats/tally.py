@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 
 from fleetcache.forks import chance, in_children
 from fleetcache.stats.beginnings import PROCESS
-from fleetcache.stats.groups import SUMS, Group, Grouping, Groups
+from fleetcache.stats.groups import SPARED, SUMS, Group, Grouping, Groups
 from fleetcache.stats.latency import Latency
 from fleetcache.stats.top import Top, largest
 
@@ -136,6 +136,8 @@ class Tally:
         """Exchanges that failed, by the class of the error."""
         self.samples: list[Any] = []
         """The exchanges that were timed lately: see `settle`."""
+        self.means: Mapping[str, float] = {}
+        """The mean time of a load in the fleet, in seconds, by group, as far as it is known: see `fleetcache.fleet.means`."""
         self.hits, self.bytes, self.seconds = self.known.hits, Top(), Top()
         self._begin()
         TALLIES.add(self)
@@ -320,8 +322,8 @@ class Tally:
                 key = self.known.grouping.key(name)
                 total, variance = hits.get(key, (0, 0))
                 hits[key] = (total + count, variance)
-        for sums in groups.values():
-            sums["saved"] = saved(sums)
+        for name, sums in groups.items():
+            sums["saved"] = saved(sums, self.means.get(name))
         commands = {
             verb.decode(): {"calls": each.count, "errors": each.errors, "latency": each.latency.figures()}
             for verb, each in self.calls.copy().items()
@@ -345,12 +347,14 @@ def _part(ring: Sequence[Any], begin: int) -> Any:
     return (*ring[begin : begin + NAMES], *ring[: max(begin + NAMES - len(ring), 0)])
 
 
-def saved(sums: Mapping[str, Any]) -> float:
-    """Return the seconds of loads that the cache has saved in a group: each read that needed none, by the mean load."""
-    if not sums["loads"]:
-        return 0.0
-    spared = sums["near"] + sums["server"] + sums["stale"] + sums["joined"]
-    return float(spared * sums["load_seconds"] / sums["loads"])
+def saved(sums: Mapping[str, Any], mean: float | None) -> float:
+    """Return the seconds of loads that the cache has saved in a group: each read that needed none, by the *mean* load.
+
+    That is the fleet's; if it is not known, the process's own.
+    """
+    if mean is None:
+        mean = sums["load_seconds"] / sums["loads"] if sums["loads"] else 0.0
+    return float(mean * sum(sums[level] for level in SPARED))
 
 
 def _nothing() -> None:

@@ -143,7 +143,7 @@ METRICS: tuple[Metric, ...] = (
     _metric("cache.joined", "counter", "{request}", SUMS["joined"], GROUP, _of_groups("joined")),
     _metric(
         "cache.time_saved", "gauge", "s",
-        "Loading time that reads have saved: reads that needed no loader, by the mean time of a load in their group.",
+        "Loading time that reads have saved: reads that needed no loader, by the mean time of a load of their group in the fleet.",
         GROUP, _of_groups("saved"),
     ),
     _metric(

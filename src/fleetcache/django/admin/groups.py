@@ -66,6 +66,10 @@ def _sum(figure: str, title: str, text: Callable[[Any], str], hint: str = "") ->
     )
 
 
+def _saved(group: Group) -> str:
+    return showing.seconds(group.get("saved")) if group.get("saved") or group.cost is not None else showing.NONE
+
+
 def _bar(group: Group) -> Any:
     if not group.reads:
         return ""
@@ -85,8 +89,8 @@ COLUMNS = (
     _level("missed", "Missed", "Reads that found nothing"),
     Column("cost", "Miss cost", lambda group: showing.seconds(group.cost), lambda group: group.cost,
            "The mean time of a load", figure=True),
-    Column("saved", "Saved", lambda group: showing.seconds(group.get("saved")) if group.cost is not None else showing.NONE, lambda group: group.get("saved"),
-           "Reads that needed no loader, times the mean time of a load; not known without one", figure=True),
+    Column("saved", "Saved", _saved, lambda group: group.get("saved"),
+           "Reads that needed no loader, times the mean time of a load of their group; not known without one", figure=True),
     _sum("load_seconds", "Time in loaders", showing.seconds, "How long all loaders ran: what misses cost"),
     _sum("joined", "Joined", lambda count: showing.number(int(count)), "Reads that missed, waited, and got a value that another caller or another process has loaded"),
     _sum("load_errors", "Failed", lambda count: showing.number(int(count)), "Loaders that raised an exception"),
