@@ -27,11 +27,11 @@ LARGEST = 120_000
 
 SHOTS: dict[str, tuple[str, bool, int]] = {
     # The picture: the page, whether it is dark, and the height of the window.  "{prefix}" is that of the cache.
-    "admin-caches": ("overview/", False, 860),
-    "admin-caches-dark": ("overview/", True, 860),
+    "admin-caches": ("overview/", False, 960),
+    "admin-caches-dark": ("overview/", True, 960),
     "admin-workers": ("workers/?host=web-1", False, 760),
     "admin-groups": ("groups/", False, 900),
-    "admin-worker": ("workers/one/?cache=default&host=web-1&pid=1000", False, 1000),
+    "admin-worker": ("workers/one/?cache=default&host=web-1&pid=1000", False, 1100),
     "admin-keys": ("keys/?pattern=products:*", False, 700),
     "admin-key": ("keys/entry/?name={prefix}:1:products:7", True, 1040),
     "admin-keys-erase": ("keys/erase/?pattern=basket:*", False, 860),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.admin.site import site, user
+from tests.waiting import until
 
 from fleetcache.errors import ServerNotFound
 
@@ -99,13 +100,14 @@ def served(caches: dict[str, Any]) -> Iterator[str]:
 
 
 def log_in(driver: Any, address: str) -> None:
-    """Log in by the form, with the keyboard."""
+    """Log in by the form, with the keyboard, and wait for the page after it: it would come in place of a later one."""
     from selenium.webdriver.common.keys import Keys
 
     driver.get(f"{address}/admin/")
     name = driver.switch_to.active_element
     name.send_keys("admin", Keys.TAB)
     driver.switch_to.active_element.send_keys("admin", Keys.ENTER)
+    until(lambda: driver.title.startswith("Site administration"))
 
 
 def dark(driver: Any, on: bool = True) -> None:

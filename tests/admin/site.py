@@ -49,6 +49,7 @@ SETTINGS: dict[str, Any] = {
     ],
     "ROOT_URLCONF": "tests.admin.urls",
     "STATIC_URL": "/static/",
+    "TIME_ZONE": "UTC",
     "ALLOWED_HOSTS": ["*"],
     "PASSWORD_HASHERS": ["django.contrib.auth.hashers.MD5PasswordHasher"],
 }

@@ -76,6 +76,25 @@ return {wide: box.scrollWidth, room: box.clientWidth, moved: box.scrollLeft};
 """
 
 
+@pytest.mark.parametrize(("width", "page"), [(1300, "workers"), (400, "overview")])
+def test_tables_fit_where_they_should(address: str, width: int, page: str) -> None:
+    """A window of 1300 pixels has room for each column of workers, and one of 400 for the commands of a cache's card."""
+    with browser.chromium() as driver:
+        shape = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
+        browser.log_in(driver, address)
+        driver.get(f"{address}/admin/fleetcache/{page}/")
+        boxes = until(lambda: driver.execute_script(BOXES))
+
+        assert [box for box in boxes if box["wide"] > box["room"]] == []
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+BOXES = """
+return [...document.querySelectorAll(".fc-scroll")].map((box) => ({wide: box.scrollWidth, room: box.clientWidth}));
+"""
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_page_is_dark(address: str, driver: Any, page: str) -> None:
     """Where the browser prefers dark pages, all text stands out from what is behind it, and so it does in light ones."""

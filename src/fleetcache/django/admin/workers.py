@@ -163,7 +163,7 @@ def lag(counts: Any) -> float | None:
 
 def _state(worker: Worker) -> Any:
     state, why = near(worker, "state") or showing.NONE, near(worker, "why") or ""
-    return format_html('{} <span class="fc-why">{}</span>', state, why) if why else state
+    return format_html('{} <span class="fc-why">{}</span>', state, why) if why and state != "off" else state
 
 
 def _wrong(worker: Worker) -> int | None:
