@@ -329,16 +329,16 @@ def test_the_own_process_has_a_page(valkey: Any) -> None:
 
 def test_the_rate_of_processes_that_began_at_different_times(valkey: Any) -> None:
     """Without a history it is the sum of what each did on average, not all figures divided by the age of the oldest."""
-    from fleetcache.django.admin.overview import _figures  # Django has to be set up first
+    from fleetcache.django.admin.overview import _rates  # Django has to be set up first
 
     cache = cache_at("valkey", {"valkey": valkey}.__getitem__)
     now = time.time()
     for age, reads in ((10_000, 20_000), (20, 2000)):
         publisher(Source(cache, snapshot(since=now - age, groups={"users": group(near=reads)}))).publish()
 
-    rate = _figures(gather(cache, live=False), ())["rate"]
+    rates = _rates(gather(cache, live=False), ())["text"]
 
-    assert 95 <= float(rate.removesuffix("/s")) <= 102
+    assert 95 <= float(rates.removesuffix("/s reads, 0/s writes, 0/s deletes")) <= 102
 
 
 def test_a_finding_names_the_command_that_explains_it(valkey: Any) -> None:
