@@ -11,6 +11,7 @@ Its modules:
     figures     sums of snapshots, and differences between two of them
     capacity    the advice on MAX_BYTES of several processes, as one
     entries     the entry of a process: written small enough, and read without trust
+    checking    what is trusted of an entry
     places      the names of what is stored, and the parts of a cluster where it lies
 """
 

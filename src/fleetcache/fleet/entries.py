@@ -60,6 +60,8 @@ def unpacked(data: Any) -> dict[str, Any]:
         if unpacking.unconsumed_tail:
             raise Unreadable(f"it has more than {UNPACKED} bytes")
         found = (WATCHING if _may_be_large(text) else USUAL).decode(text.decode())
+        if SURROGATE in text:  # half of a pair cannot be written in UTF-8
+            found = json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
     except (zlib.error, ValueError, RecursionError) as error:
         raise Unreadable(str(error)) from None
     if not isinstance(found, dict) or not isinstance(found.get("snapshot"), dict):
@@ -80,6 +82,8 @@ def _may_be_large(text: bytes) -> bool:
     return LARGE.search(text) is not None
 
 
+SURROGATE = b"\\ud"
+"""Begins each half of a pair of surrogates in JSON, as fleetcache writes it."""
 ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
 LONG, POWERS = b"0" * (DIGITS + 1), (b"0e0", b"0e+")
 LARGE = re.compile(rb"[:\[,\s]-?(?:[0-9]{%d}|[0-9.]+[eE][+0-9])" % (DIGITS + 1))

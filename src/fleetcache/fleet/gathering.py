@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from fleetcache.errors import FleetcacheError, fault_of
 from fleetcache.exchange.contract import Command, Server
 from fleetcache.fleet import entries, figures, places
+from fleetcache.fleet.checking import checked
 from fleetcache.fleet.publishing import PUBLISHING, Publisher, digest, digests, host, installed
 from fleetcache.telemetry.metrics import Fleets
 from fleetcache.twin import complete
@@ -54,7 +55,7 @@ class Worker:
     interval: float
     """How often it writes, in seconds."""
     published: Mapping[str, Any] = field(repr=False)
-    """What it has published of ``cache.snapshot()``, as it wrote it: anything may be missing, or have another shape."""
+    """What it has published of ``cache.snapshot()``, as far as it may be trusted: anything may be missing."""
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     """By name a digest of each setting and option that is not its default; empty if it did not say."""
     alias: str = ""
@@ -139,16 +140,8 @@ async def _gather(cache: Any, live: bool) -> Fleet:
         lost.note(f"{listed - MOST} or more of {listed} processes are left out: at most {MOST} are read")
     workers = _with_own(cache, found) if live else found
     workers.sort(key=lambda worker: (worker.host, worker.pid, worker.name))
-    totals = _totals(workers)
+    totals = figures.total(worker.published for worker in workers)
     return Fleet(workers=workers, totals=totals, missing=lost.texts, at=time.time(), error=lost.error)
-
-
-def _totals(workers: Sequence[Worker]) -> dict[str, Any]:
-    """Return the sum of what *workers* have published."""
-    try:
-        return figures.total(worker.published for worker in workers)
-    except SPOILT:  # an entry that fleetcache has not written: what is wrong in it is left out, for more work
-        return figures.total(worker.snapshot for worker in workers)
 
 
 async def _parts(cache: Any, prefix: str, lost: Lost) -> dict[int, tuple[list[bytes], Server]]:
@@ -193,10 +186,15 @@ async def _workers(cache: Any, part: int, server: Server, names: Sequence[bytes]
                 continue  # it has expired
             text = name.decode(errors="replace")
             try:
-                found.append(_worker(text, entries.unpacked(data)))
+                worker, wrong = _worker(text, entries.unpacked(data))
             except SPOILT as error:
                 spoilt = f"it has no {error}" if isinstance(error, KeyError) else str(error)
                 lost.note(f"the entry {text[:LONGEST]} cannot be read: {spoilt[:LONGEST]}")
+                continue
+            found.append(worker)
+            if wrong:
+                parts = ", ".join(dict.fromkeys(wrong))
+                lost.note(f"the entry {text[:LONGEST]} has parts that fleetcache does not write so: {parts[:LONGEST]}")
     return found
 
 
@@ -217,8 +215,12 @@ def _why(reply: Any) -> str:
     )
 
 
-def _worker(name: str, entry: dict[str, Any]) -> Worker:
-    return Worker(
+def _worker(name: str, entry: dict[str, Any]) -> tuple[Worker, list[str]]:
+    """Return the process that wrote *entry*, and the names of what it cannot have written."""
+    published, spoilt = checked(entry["snapshot"])
+    if not published:
+        raise entries.Unreadable("it has no figures")
+    worker = Worker(
         name=name,
         host=_text(entry["host"]),
         pid=int(entry["pid"]),
@@ -227,11 +229,12 @@ def _worker(name: str, entry: dict[str, Any]) -> Worker:
         started=float(entry["started"]),
         at=float(entry["at"]),
         interval=float(entry["interval"]),
-        published=entry["snapshot"],
+        published=published,
         settings=_settings(entry.get("settings")),
         alias=_text(entry.get("alias", "")),
         cut=_text(entry.get("cut", "")),
     )
+    return worker, spoilt
 
 
 def _text(value: Any) -> str:

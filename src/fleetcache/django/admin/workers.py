@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -144,15 +145,15 @@ def _ratio(worker: Worker) -> float | None:
     return hits / (hits + misses) if hits + misses else None
 
 
+LAG = re.compile(r"< ([0-9]{1,12}) us")
+"""Which announcements a count in ``info()["near"]["lag"]`` is of."""
+
+
 def lag(counts: Any) -> float | None:
     """Return the time in which 99 of 100 canaries were announced, in seconds; *counts* as in ``info()["near"]["lag"]``."""
     if not isinstance(counts, dict):
         return None
-    known = sorted(
-        (int(name.split()[1]), count)
-        for name, count in counts.items()
-        if name.split()[1:2] and name.split()[1].isdigit()
-    )
+    known = sorted((int(found[1]), count) for name, count in counts.items() if (found := LAG.fullmatch(name)))
     whole, seen = sum(count for _, count in known), 0
     for limit, count in known:
         seen += count
@@ -272,8 +273,8 @@ def _short(seconds: float) -> str:
 
 def _limit(name: str) -> str:
     """Return the limit of a class of lags, such as ``< 4096 us``, as a length of time."""
-    words = name.split()
-    return showing.seconds(int(words[1]) / 1e6) if len(words) > 1 and words[1].isdigit() else name
+    found = LAG.fullmatch(name)
+    return showing.seconds(int(found[1]) / 1e6) if found else name
 
 
 def _plain(name: str, figure: Any) -> str:
