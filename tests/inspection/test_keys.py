@@ -205,3 +205,27 @@ def test_masked_keys_of_django_show_their_group(key, group):
 def test_a_cache_without_a_prefix_has_its_own_names(key, ours):
     """It shares a database with the caches of others, whose leases and workers are not its own."""
     assert belongs(Cache("memory://prefixless"), key.encode()) is ours
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("fleetcache:lease:{shop:1:a}", True),
+        ("fleetcache:lease:{tag}shop:1:{tag}a", True),
+        ("fleetcache:gone:{fleetcache:epoch:shop}", True),
+        ("fleetcache:epoch:shop", True),
+        ("fleetcache:workers:{3}:shop", True),
+        ("fleetcache:history:{5}:shop", True),
+        ("fleetcache:worker:{0}:shop:host:7:ab", True),
+        ("fleetcache:lease:{blog:1:posts:shop:ann}", False),
+        ("fleetcache:lease:{shop}blog:1:{shop}a", False),
+        ("fleetcache:gone:{fleetcache:epoch:blog:shop}", False),
+        ("fleetcache:worker:{0}:blog:shop:7:ab", False),
+        ("fleetcache:worker:{0}:shop:eu:host:7:ab", False),
+        ("fleetcache:history:{5}:blog:shop", False),
+        ("fleetcache:epoch:shop:eu", False),
+    ],
+)
+def test_a_cache_has_the_names_of_its_prefix_only(name, ours):
+    """The prefix may be a word of another site's key, or the name of its host."""
+    assert belongs(Cache("memory://prefixed", {"KEY_PREFIX": "shop"}), name.encode()) is ours

@@ -15,7 +15,7 @@ from typing import Any, Final
 from fleetcache.cache import Cache
 from fleetcache.inspection.blame import told
 from fleetcache.interrupts import let_pass
-from fleetcache.keys import CacheKey, default_key_function, escaped
+from fleetcache.keys import LAST_NUMBER, CacheKey, default_key_function, escaped
 from fleetcache.near.near import CANARY
 from fleetcache.patterns import pattern_of_all
 from fleetcache.servers.arguments import glob
@@ -27,11 +27,11 @@ LONGEST_PATTERN, MOST_STARS = 500, 10
 LIBRARY = re.compile(rb"fleetcache:(?:(?:lease|token|epoch|gone|workers?|history):|token\Z)")
 """How the library's own names begin, except those of tags and canaries, which begin like entries."""
 
+LEASE = re.compile(rb"fleetcache:(?:lease|gone):\{([^}]*)\}(.*)", re.DOTALL)
+"""The name of a lease: that of its entry stands in the braces, or behind them; see `fleetcache.keys.lease_name`."""
 
-PREFIXLESS = re.compile(
-    rb"fleetcache:(?:lease:\{(?:|[^}]*\}):|epoch:\Z|gone:\{fleetcache:epoch:\}|(?:workers|history):\{\d+\}:\Z|worker:\{\d+\}::|token)"
-)
-"""How the library's own names for a cache without a prefix begin."""
+OF_PREFIX = rb"fleetcache:(?:epoch:%(p)s|(?:workers|history):\{\d+\}:%(p)s|worker:\{\d+\}:%(p)s:[^:]*:\d+:[^:]*)"
+"""The library's other names for the caches with a prefix."""
 
 
 class Versions(Enum):
@@ -179,10 +179,12 @@ def library_pattern(cache: Cache) -> CacheKey:
 def belongs(cache: Cache, name: bytes) -> bool:
     """Whether *name* may be one of the entries of *cache*, or one that the library keeps for them; others are not its own."""
     prefix = cache.key_prefix.encode()
+    if (lease := LEASE.fullmatch(name)) is not None:
+        return belongs(cache, lease[2] or lease[1])
     if LIBRARY.match(name) is not None:
-        if not prefix and cache._namer is default_key_function:
-            return PREFIXLESS.match(name) is not None
-        return re.search(rb"(?<![\w-])%s(?![\w-])" % re.escape(prefix), name) is not None
+        if not prefix and name.startswith(LAST_NUMBER.encode()):
+            return True
+        return re.fullmatch(OF_PREFIX % {b"p": re.escape(prefix)}, name, re.DOTALL) is not None
     if cache._namer is default_key_function:
         return name.startswith(prefix + b":") and b":" in name[len(prefix) + 1 :]
     return glob(pattern_of_all(cache._namer, cache.key_prefix).encode()).fullmatch(name) is not None
