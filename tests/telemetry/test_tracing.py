@@ -16,12 +16,24 @@ from tests.caches import own_prefix
 
 from fleetcache import Cache
 from fleetcache import commands as c
+from fleetcache.errors import ServerGone
 from fleetcache.stats import Exchange, exchanges, listen, operations
 from fleetcache.stats.exchanges import is_heard
 from fleetcache.stats.operations import is_watched
 from fleetcache.stats.payloads import Said
 from fleetcache.telemetry import otel_spans, tracing
-from fleetcache.telemetry.tracing import NOTICES, Notice, Place, allowed, masked, notice, outcomes, place_of, sent
+from fleetcache.telemetry.tracing import (
+    NOTICES,
+    Notice,
+    Place,
+    allowed,
+    masked,
+    notice,
+    outcomes,
+    place_of,
+    quote,
+    sent,
+)
 
 HOME = Path(__file__).resolve().parent.parent.parent
 
@@ -430,3 +442,56 @@ def test_a_server_that_sentinels_know_is_named_by_its_service(watched_servers):
 
     service = watched_servers.url(3).split("?")[0].rstrip("/").split("/")[-2]
     assert found == [f"GET {service} {service} None", f"cache.get {service} None None"]
+
+
+SECRETS = """
+import sys
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from fleetcache import Cache
+from fleetcache.telemetry import otel_spans
+exporter, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+otel_spans.install(tracer_provider=provider, operations=True, keys=KEYS)
+cache = Cache(URL, {"KEY_PREFIX": PREFIX})
+NAME = "a" + "nn"  # the source of what is called stands in tracebacks
+def load(): raise LookupError("no user:" + NAME)
+for work in (lambda: cache.incr("user:" + NAME), lambda: cache.get_or_set("user:" + NAME, load), lambda: cache.set("user:" + NAME, lambda: 1)):
+    try: work()
+    except Exception: pass
+for span in exporter.get_finished_spans():
+    if span.status.description:
+        print(span.name, span.status.description)
+print(NAME in "".join(span.to_json() for span in exporter.get_finished_spans()))
+"""
+
+
+@pytest.mark.parametrize("keys", [False, True])
+def test_errors_show_keys_only_if_they_may_be_shown(valkey, keys):
+    """Neither in the status of a span, nor in its event: an error of the cache quotes the key, one of the program anything."""
+    *failed, shows = run(f"KEYS = {keys}; PREFIX = {own_prefix()!r}\n{SECRETS}", valkey.tcp_url(3)).splitlines()
+
+    assert shows == str(keys)
+    assert {line.partition(":")[0] for line in failed} >= {"cache.incr ValueError", "cache.get_or_set LookupError"}
+
+
+@pytest.mark.parametrize(
+    ("error", "keys", "text"),
+    [
+        (
+            ResponseError("unknown command 'SET', with args beginning with: 'user:5' 'secret' "),
+            True,
+            "unknown command 'SET'",
+        ),
+        (ResponseError("No permissions to access the key 'user:5'"), False, ""),
+        (
+            ServerGone("127.0.0.1:1/0: it has closed the connection"),
+            False,
+            "127.0.0.1:1/0: it has closed the connection",
+        ),
+    ],
+)
+def test_what_spans_quote_of_an_error(error, keys, text):
+    """Never the values that a server quotes, and keys only where they may be shown."""
+    assert quote(error, keys=keys) == text

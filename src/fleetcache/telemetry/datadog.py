@@ -15,7 +15,7 @@ from typing import Any
 
 from fleetcache.stats.exchanges import Exchange
 from fleetcache.stats.operations import Facts, Finish, Operation
-from fleetcache.telemetry.tracing import End, Sent, Tool, masked, outcomes, place_of, sent, text
+from fleetcache.telemetry.tracing import End, Sent, Tool, masked, outcomes, place_of, quote, sent, text
 
 TRACED = frozenset(("get", "set", "add", "delete", "incr", "decr", "get_many", "set_many", "delete_many"))
 """The methods of Django's caches that ddtrace wraps."""
@@ -127,7 +127,7 @@ def hear(exchange: Exchange) -> None:
 def _fail(span: Any, error: BaseException) -> None:
     span.error = 1  # `set_exc_info` would ask for a traceback, which a refusal of the server has not
     kind = type(error)
-    _tag(span, {"error.type": f"{kind.__module__}.{kind.__qualname__}", "error.message": str(error)})
+    _tag(span, {"error.type": f"{kind.__module__}.{kind.__qualname__}", "error.message": quote(error, keys=True)})
 
 
 def _tag(span: Any, tags: Mapping[str, str]) -> None:

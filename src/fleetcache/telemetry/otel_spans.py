@@ -15,6 +15,7 @@ from functools import lru_cache
 from importlib import import_module
 from inspect import getclosurevars
 from time import time_ns
+from traceback import format_tb
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -22,7 +23,7 @@ from fleetcache.interrupts import let_pass
 from fleetcache.stats.exchanges import Exchange
 from fleetcache.stats.operations import Facts, Finish, Operation
 from fleetcache.stats.payloads import Said
-from fleetcache.telemetry.tracing import End, Sent, Tool, masked, outcomes, place_of, place_of_cache, sent, text
+from fleetcache.telemetry.tracing import End, Sent, Tool, masked, outcomes, place_of, place_of_cache, quote, sent, text
 
 REDIS = "opentelemetry.instrumentation.redis"
 OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
@@ -205,9 +206,16 @@ def _call_hook(hook: Hook, span: Any, *what: Any) -> None:
 
 
 def _fail(span: Any, error: BaseException, trace: Any) -> None:
-    span.set_attribute("error.type", type(error).__qualname__)
-    span.record_exception(error)
-    span.set_status(trace.Status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+    """Say what has failed; the text of *error* may quote a key, or be one of the program's."""
+    kind, quoted = type(error), quote(error, keys=chosen.keys)
+    text = f"{kind.__name__}: {quoted}" if quoted else kind.__name__
+    frames = "".join(format_tb(error.__traceback__))
+    told = {"exception.type": f"{kind.__module__}.{kind.__qualname__}", "exception.message": quoted}
+    span.set_attribute("error.type", kind.__qualname__)
+    span.add_event(
+        "exception", {**told, "exception.stacktrace": f"Traceback (most recent call last):\n{frames}{text}\n"}
+    )
+    span.set_status(trace.Status(trace.StatusCode.ERROR, text))
 
 
 PREFIXES: Mapping[str, str] = {

@@ -16,6 +16,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, NamedTuple, TypeAlias
 
+from fleetcache.errors import is_outage
 from fleetcache.interrupts import let_pass
 from fleetcache.stats.exchanges import Exchange, Hearing, listen
 from fleetcache.stats.operations import Watcher, watch
@@ -183,6 +184,15 @@ def outcomes(exchange: Exchange) -> Iterator[BaseException]:
             yield reply
         elif type(reply) is list:
             yield from (part for part in reply if isinstance(part, Exception))
+
+
+ARGUMENTS = re.compile(r",? with args beginning with:.*", re.DOTALL)
+"""What the server quotes of a command that it does not know: keys and values."""
+
+
+def quote(error: BaseException, *, keys: bool) -> str:
+    """Return the text of *error* for a span: without values and, unless *keys* may be shown, only that of an outage."""
+    return ARGUMENTS.sub("", str(error)) if keys or is_outage(error) else ""
 
 
 def text(part: Any) -> str:
