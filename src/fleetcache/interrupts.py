@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dis
 import signal
+from _queue import Empty  # which the module queue, in Python, only passes on
 from _signal import getsignal  # type: ignore[import-not-found]  # ten times faster than its wrapper signal.getsignal
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -26,7 +27,8 @@ RAISE = dis.opmap["RAISE_VARARGS"]
 
 PLAIN = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError, LookupError, MemoryError),
-    *(NameError, NotImplementedError, PickleError, RecursionError, StopIteration, SyntaxError, TypeError, ValueError),
+    *(NameError, NotImplementedError, PickleError, RecursionError, StopAsyncIteration, StopIteration, SyntaxError),
+    *(TypeError, ValueError, Empty),
 )
 """Exceptions that code written in C may raise without arguments."""
 

@@ -343,3 +343,13 @@ def test_on_every_topology(say, anywhere, key):
     anywhere.cache.set(key, 1, 300, version=7)
 
     assert [how for _, how, _ in alike(say, anywhere, key)] == ["in version 7"]
+
+
+def test_no_escape_sequence_reaches_the_terminal(say, valkey):
+    """Neither from the prefix, nor from the version."""
+    prefixed = f"{valkey.tcp_url(3)}?key_prefix=a%1b[2J"
+
+    said = say("get", "nothing", "--search", "0", "--url", prefixed)
+
+    assert said.code == 1
+    assert "\x1b" not in said.out + said.err

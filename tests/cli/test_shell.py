@@ -582,3 +582,51 @@ def test_no_command_is_counted_as_a_process_of_the_fleet(words, shell, module, s
 
     subprocess.run(python, cwd=tmp_path, env=environment(DJANGO_SETTINGS_MODULE="publishing_settings"), check=True)
     assert found()
+
+
+# --- errors that cannot be written ----------------------------------------------------------------
+
+ERRORS = (["keys", "--json", "--url", "redis://127.0.0.1:1/0"], ["nonsense", "--json"], ["migrate", "check", "--json"])
+
+
+@pytest.mark.parametrize("words", ERRORS, ids=str)
+@pytest.mark.parametrize("out", ["full", "closed"])
+def test_an_error_that_cannot_be_written(words, out):
+    """The exit code tells of it, and no traceback."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with Path("/dev/full").open("w") as full, os.fdopen(writer, "w") as closed:
+        stdout = full if out == "full" else closed
+        unbuffered = {**environment(), "PYTHONUNBUFFERED": "1"}
+        ran = subprocess.run(
+            [*FLEETCACHE, *words], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False, env=unbuffered
+        )
+
+    assert ran.returncode == 2
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_note_that_cannot_be_written():
+    """A full error stream changes no exit code."""
+    with Path("/dev/full").open("w") as full:
+        command = [*FLEETCACHE, "keys", "--url", "redis://127.0.0.1:1/0"]
+        ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False, env=environment())
+
+    assert (ran.returncode, ran.stdout) == (2, b"")
+
+
+def test_interrupted_while_it_is_imported():
+    """Ctrl-C shows no traceback of modules."""
+    code = """
+import sys
+class Interrupts:
+    def find_spec(name, path=None, target=None):
+        if name == "fleetcache.cli":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupts)
+from fleetcache.__main__ import main
+sys.exit(main())
+"""
+    ran = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False)
+
+    assert (ran.returncode, ran.stderr) == (130, "")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 from tests.cli.conftest import SECRET, Site, environment, unused_port
@@ -21,7 +22,7 @@ from tests.fleet_stats.sources import RISING, Source, group, latency, publisher,
 from fleetcache import Cache
 from fleetcache.cli import top
 from fleetcache.cli.calls import Call
-from fleetcache.cli.stats import age
+from fleetcache.cli.stats import age, document
 from fleetcache.cli.top import lines
 from fleetcache.fleet import Fleet, Worker
 from fleetcache.fleet.figures import total
@@ -667,3 +668,15 @@ def test_json_of_what_is_not_finite(site):
     )
 
     json.loads(ran.stdout, parse_constant=lambda name: pytest.fail(name))
+
+
+@pytest.mark.parametrize("shows", [False, True])
+def test_keys_of_the_audit_are_masked(shows):
+    """In JSON, too, keys are shown only with --show-keys."""
+    events = [{"key": "user:ann", "promise": "bound"}]
+    fleet = Fleet(workers=[], totals={"audit": {"compared": 1, "events": events}}, missing=[], at=0.0)
+
+    written = json.dumps(document(SimpleNamespace(arguments=SimpleNamespace(show_keys=shows)), fleet))
+
+    assert ("user:ann" in written) is shows
+    assert "bound" in written

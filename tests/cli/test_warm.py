@@ -248,3 +248,24 @@ def test_interrupted(site, module, tmp_path):
     assert (process.returncode, err) == (130, "")
     assert json.loads(out)["stopped"] is True
     assert json.loads(out)["called"] > 0
+
+
+def test_interrupted_it_begins_no_further_call():
+    """Calls that wait for a thread when Ctrl-C comes are not made, and not counted."""
+    import threading
+
+    gate, calls = threading.Event(), []
+
+    def function(number):
+        calls.append(number)
+        if number:
+            gate.wait(30)
+
+    def step(_):
+        threading.Timer(1, gate.set).start()
+        raise KeyboardInterrupt
+
+    warmed = warm(function, arguments_in(map(str, range(99))), concurrency=10, step=step)
+
+    assert warmed.stopped
+    assert warmed.called == len(calls) <= 11  # of 20 that were given to the threads

@@ -12,6 +12,7 @@ import threading
 import types
 import weakref
 from collections import defaultdict
+from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
@@ -562,3 +563,44 @@ assert reads() == 1
         statsd.start(print, 0)
     with pytest.raises(TypeError, match="a function is expected, not str"):
         statsd.StatsD("localhost")
+
+
+def test_a_figure_that_cannot_be_sent_starves_no_other(used, monkeypatch):
+    """An agent may refuse one figure for ever: the others arrive."""
+    monkeypatch.setattr(metrics, "_said", metrics.Said())
+    sent = set()
+
+    def send(name, kind, value, tags):
+        if name == "fleetcache.requests":
+            raise ValueError("no such tag")
+        sent.add(name)
+
+    statsd.StatsD(send).push()
+
+    assert "fleetcache.writes" in sent
+
+
+def test_a_push_never_raises(used, monkeypatch):
+    """Not what code in C raises without arguments, either, which looks like an interruption."""
+    monkeypatch.setattr(metrics, "_said", metrics.Said())
+
+    statsd.StatsD(lambda *what: SimpleQueue().get_nowait()).push()
+
+
+def test_a_send_that_ends_the_process_does_not_end_the_pushes(monkeypatch):
+    """SystemExit in a thread ends that thread only, and nothing would be sent any more."""
+    monkeypatch.setattr(metrics, "_said", metrics.Said())
+    pushed, again = [], threading.Event()
+
+    class Ends:
+        def push(self):
+            pushed.append(1)
+            if len(pushed) > 1:
+                again.set()
+            raise SystemExit
+
+    pushing = statsd.Pushing(Ends(), 0.01)
+    pushing.begin()
+
+    assert again.wait(15)
+    pushing.end()

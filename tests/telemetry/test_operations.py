@@ -8,6 +8,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from inspect import Parameter
 from typing import Any
 
@@ -313,6 +314,21 @@ async def test_iterators_end_at_their_end(watched, eye):
     eye.seen.clear()
     await watched.get("a")
     assert eye.names() == ["get"]
+
+
+async def test_an_iteration_that_is_left_has_no_error(watched, eye):
+    """Not if the task that closes it is cancelled, either, as when the loop ends after a `break`."""
+    await watched.set_many({"a": 1, "b": 2})
+    eye.names()
+    items = watched.whole.aiter_keys("*")
+    await anext(items)
+
+    with suppress(asyncio.CancelledError):
+        items.aclose().throw(asyncio.CancelledError())
+
+    ((operation, _, error, _),) = eye.seen
+    assert (operation.name, error) == ("iter_keys", None)
+    eye.seen.clear()
 
 
 async def test_errors(watched, eye):

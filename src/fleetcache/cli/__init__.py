@@ -42,7 +42,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +51,7 @@ from typing import TextIO
 
 from redis.exceptions import RedisError
 
-from fleetcache.cli.calls import FINDING, FINE, INTERRUPTED, UNREACHABLE, Call, Enough, Unwritable, WrongUse
+from fleetcache.cli.calls import FINDING, FINE, INTERRUPTED, UNREACHABLE, Call, Enough, Unwritable, WrongUse, forget
 from fleetcache.cli.parsing import Parser, Table, own_version, refuse
 from fleetcache.errors import FleetcacheError
 from fleetcache.fleet.publishing import PUBLISHING
@@ -103,7 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def refused(error: WrongUse, arguments: Sequence[str]) -> int:
     """Say why the parser refuses *arguments*, in JSON if they ask for it; return the exit code for that."""
-    return Call(argparse.Namespace(json="--json" in arguments)).complain(error)
+
+    def refuse_it(_: Call) -> int:
+        raise error
+
+    return run(argparse.Namespace(json="--json" in arguments, run=refuse_it))
 
 
 def run(arguments: argparse.Namespace, out: TextIO | None = None, err: TextIO | None = None) -> int:
@@ -112,26 +115,32 @@ def run(arguments: argparse.Namespace, out: TextIO | None = None, err: TextIO | 
     It writes to *out* and *err*, by default the standard streams.
     """
     call = Call(arguments, out, err)
+    code = FINE
     try:
-        with quiet(getattr(arguments, "command", "")):
-            code: int = arguments.run(call)
+        try:
+            with quiet(getattr(arguments, "command", "")):
+                code = arguments.run(call)
+        except (WrongUse, FleetcacheError, RedisError, OSError, UnicodeError) as error:  # a name may be no text
+            code = UNREACHABLE
+            call.complain(error)
+        except (Enough, Unwritable):
+            raise
+        except Exception as error:
+            let_pass(error)
+            if not told(error):
+                raise  # an error of fleetcache, whose traceback is needed
+            code = UNREACHABLE
+            call.complain(error)
         call.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except Enough:  # the reader of a pipe has gone, as `head` does
-        _forget(call.out)
-        return FINE
+        forget(call.out)
+        return UNREACHABLE if code == UNREACHABLE else FINE
     except Unwritable as error:
-        _forget(call.out)
+        forget(call.out)
         call.note(f"fleetcache: the output cannot be written: {error}")
         return UNREACHABLE
-    except (WrongUse, FleetcacheError, RedisError, OSError, UnicodeError) as error:  # a name may be no text
-        return call.complain(error)
-    except Exception as error:
-        let_pass(error)
-        if not told(error):
-            raise  # an error of fleetcache, whose traceback is needed
-        return call.complain(error)
     return code
 
 
@@ -156,12 +165,6 @@ def quiet(command: str) -> Iterator[None]:
         yield
     finally:
         log.removeFilter(is_news)
-
-
-def _forget(out: TextIO) -> None:
-    """Let the interpreter flush *out* at its end without an error."""
-    if out is sys.stdout:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 __all__ = [

@@ -49,6 +49,12 @@ def _writing() -> Iterator[None]:
         raise Unwritable(str(error)) from error
 
 
+def forget(stream: TextIO) -> None:
+    """Let the interpreter flush *stream*, one of the standard ones, at its end without an error."""
+    if stream is sys.stdout or stream is sys.stderr:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class Nowhere(io.StringIO):
     """A stream that forgets what is written to it."""
 
@@ -152,8 +158,11 @@ class Call:
             self.out.flush()
 
     def note(self, text: str) -> None:
-        """Write a line for people, beside the output."""
-        self.err.write(f"{text}\n")
+        """Write a line for people, beside the output; if it cannot be written, nobody can be told."""
+        try:
+            self.err.write(f"{text}\n")
+        except OSError:
+            forget(self.err)
 
     def away(self, servers: Collection[str]) -> None:
         """Say that *servers* do not answer, if there are any."""

@@ -94,9 +94,16 @@ def nothing(call: Call, pattern: str) -> dict[str, int]:
 
 
 def _text(call: Call, found: Search) -> str:
-    lines = [f"{visible(call.arguments.key)}: there is no entry {visible(found.name)} on {found.server}", ""]
+    lines = [
+        f"{visible(call.arguments.key)}: there is no entry {visible(found.name)} on {visible(str(found.server))}",
+        "",
+    ]
     if found.version is not None:
-        rows = [("prefix", found.prefix or "none"), ("version", found.version), ("key", visible(found.key))]
+        rows = [
+            ("prefix", visible(found.prefix or "none")),
+            ("version", visible(str(found.version))),
+            ("key", visible(found.key)),
+        ]
         lines += [table(("", ""), rows, left=2), ""]
     for each in found.alike:
         lines += [f"There is {visible(each.name)}: {visible(each.how)}.", f"    {visible(each.advice)}"]

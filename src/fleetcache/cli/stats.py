@@ -125,7 +125,7 @@ def document(call: Call, fleet: Fleet) -> dict[str, Any]:
             for what, keys in (totals.get("top") or {}).items()
         },
         "advice": totals.get("advice"),
-        "audit": totals.get("audit"),
+        "audit": _audit(call, totals.get("audit")),
         "workers": [_worker_document(worker) for worker in fleet.workers],
         "missing": fleet.missing,
     }
@@ -161,6 +161,13 @@ def summed(groups: Any) -> dict[str, Any]:
     reads = sum(sums.get(level, 0) for level in READS)
     found = sum(sums.get(level, 0) for level in FOUND)
     return {**sums, "reads": reads, "hit_ratio": found / reads if reads else None}
+
+
+def _audit(call: Call, audit: Any) -> Any:
+    """Return *audit* with the keys of its events masked, unless they are to be shown."""
+    if not audit:
+        return audit
+    return {**audit, "events": [{**event, "key": _key(call, str(event.get("key", "")))} for event in audit["events"]]}
 
 
 def _key(call: Call, key: str) -> str:

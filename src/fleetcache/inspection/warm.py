@@ -185,15 +185,21 @@ class _Work:
 
     def in_threads(self, batches: Iterator[list[Given]], concurrency: int) -> None:
         """Make the calls in threads."""
-        with ThreadPoolExecutor(concurrency, "fleetcache-warm") as threads:
-            running: set[Future[list[tuple[Given, BaseException]]]] = set()
+        threads = ThreadPoolExecutor(concurrency, "fleetcache-warm")
+        sizes: dict[Future[list[tuple[Given, BaseException]]], int] = {}
+        running: set[Future[list[tuple[Given, BaseException]]]] = set()
+        try:
             for given in batches:
-                running.add(threads.submit(self._done, given))
+                running.add(call := threads.submit(self._done, given))
+                sizes[call] = len(given)
                 self.warmed.called += len(given)
                 if len(running) >= 2 * concurrency:
                     running = self._settle(*wait(running, return_when=FIRST_COMPLETED))
             while running:
                 running = self._settle(*wait(running, return_when=FIRST_COMPLETED))
+        finally:  # after Ctrl-C no further call begins
+            threads.shutdown(cancel_futures=True)
+            self.warmed.called -= sum(size for call, size in sizes.items() if call.cancelled())
 
     def _settle(self, done: set[Future[Any]], running: set[Future[Any]]) -> set[Future[Any]]:
         for each in done:

@@ -274,16 +274,21 @@ def _yielding_awaited(plain: Any, begin: Begin) -> Any:
             return
         span, args, kwargs = begin(self, args, kwargs)
         error: BaseException | None = None
+        left = False
         try:
             async with aclosing(plain(self, *args, **kwargs)) as items:
                 async for item in items:
                     span.pause()
-                    yield item
+                    try:
+                        yield item
+                    except BaseException:  # it is closed: at the end of a loop by a task that is cancelled
+                        left = True
+                        raise
                     span.go_on()
         except BaseException as failure:
             error = failure
             raise
         finally:
-            span.end(None, None if isinstance(error, GeneratorExit) else error)
+            span.end(None, None if left else error)
 
     return operation

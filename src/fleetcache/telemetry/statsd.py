@@ -23,6 +23,11 @@ Tags: TypeAlias = dict[str, str]
 Send: TypeAlias = Callable[[str, str, float, Tags], object]
 """A function of (name, kind, value, tags); kind is ``"c"``, a difference to add to a counter, or ``"g"``, a gauge."""
 
+FAILED = "what caches have counted could not be sent"
+
+LONGEST = 10.0
+"""After so many seconds a push ends with the next figure that cannot be sent: the agent may be away."""
+
 FAREWELL = 0.3
 """How long, in seconds, the end of the pushes waits for one that has begun."""
 
@@ -69,13 +74,25 @@ class StatsD:
 
     def push(self) -> None:
         """Send what has changed; it never raises."""
+        until = monotonic() + LONGEST
         try:
             for metric, points in zip(METRICS, self.collector.collect().values(), strict=True):
                 for labels, value in points.items():
-                    self._push(metric, labels, value)
+                    if not self._sends(metric, labels, value) and monotonic() > until:
+                        return
         except Exception as error:  # noqa: BLE001 - a tool that fails must not end the program's own work
             let_pass(error)
-            complain("statsd", "what caches have counted could not be sent")
+            complain("statsd", FAILED)
+
+    def _sends(self, metric: Metric, labels: Labels, value: Any) -> bool:
+        """Send a figure, and return whether that succeeded; a failure keeps no other figure from being sent."""
+        try:
+            self._push(metric, labels, value)
+        except Exception as error:  # noqa: BLE001 - as above
+            let_pass(error)
+            complain("statsd", FAILED)
+            return False
+        return True
 
     def _push(self, metric: Metric, labels: Labels, value: Any) -> None:
         name = f"{self.prefix}.{metric.name.removeprefix('cache.')}"
@@ -142,7 +159,10 @@ class Pushing:
             self.wake.wait(due - monotonic())
             with self.guard.lock:  # for `end`
                 if monotonic() >= due and not self.ended:
-                    self.statsd.push()
+                    try:
+                        self.statsd.push()
+                    except BaseException:  # noqa: BLE001 - such as SystemExit: nobody else hears of it in this thread
+                        complain("statsd", FAILED)
                     due = monotonic() + self.seconds
 
     def end(self) -> None:
