@@ -202,6 +202,37 @@ def test_switched_off(valkey):
     assert run(SENTRY, valkey.tcp_url(3), FLEETCACHE_TRACING="off") == "False False []"
 
 
+TOGETHER = """
+import asyncio
+import sentry_sdk
+from fleetcache import Cache
+from fleetcache.telemetry import sentry
+spans = {}
+def keep(event, hint): spans.update({span["span_id"]: span for span in event["spans"]}, request=event["contexts"]["trace"])
+sentry_sdk.init(traces_sample_rate=1.0, before_send_transaction=keep, default_integrations=False)
+sentry.install()
+cache = Cache(URL)
+async def work():
+    await cache.aget("warm")
+    with sentry_sdk.start_transaction(name="request"):
+        await asyncio.gather(*map(cache.aget, "abc"), *(asyncio.to_thread(cache.get, key) for key in "de"))
+        with sentry_sdk.start_span(op="after"): pass
+asyncio.run(work())
+request = spans.pop("request")["span_id"]
+parents = {span["op"]: set() for span in spans.values()}
+for span in spans.values():
+    parents[span["op"]].add("request" if span["parent_span_id"] == request else spans[span["parent_span_id"]]["op"])
+print(len(spans), parents)
+"""
+
+
+def test_operations_at_the_same_time_have_the_right_parents(valkey):
+    """Tasks and threads of a request share its scope, where Sentry watches neither: no span is taken for the current one there."""
+    found = run(TOGETHER, valkey.tcp_url(4))
+
+    assert found == "11 {'cache.get': {'request'}, 'db.redis': {'cache.get'}, 'after': {'request'}}"
+
+
 INSTALLED_EARLY = """
 import sentry_sdk
 from fleetcache import Cache

@@ -315,8 +315,15 @@ def watch(operation: Operation) -> Finish | None:
     if spans.current() is None:
         return None
     keys = [text(key) for key in operation.keys]
-    span = spans.start(op, ", ".join(keys) or operation.name, CACHE_ORIGIN)
-    spans.enter(span)
+    # In a scope of its own: tasks, and threads with a copied context, share that of their request.
+    scope = sdk.new_scope()
+    scope.__enter__()
+    try:
+        span = spans.start(op, ", ".join(keys) or operation.name, CACHE_ORIGIN)
+        spans.enter(span)
+    except BaseException:
+        scope.__exit__(None, None, None)
+        raise
     place = place_of_cache(operation.cache)
     spans.describe(
         span,
@@ -330,10 +337,12 @@ def watch(operation: Operation) -> Finish | None:
             }
         ),
     )
-    return _finishing(spans, span, op, operation.name)
+    return _finishing(spans, span, scope, op, operation.name)
 
 
-def _finishing(spans: Spans, span: Any, op: str, name: str) -> Callable[[Any, BaseException | None, Facts], None]:
+def _finishing(
+    spans: Spans, span: Any, scope: Any, op: str, name: str
+) -> Callable[[Any, BaseException | None, Facts], None]:
     def finish(result: Any, error: BaseException | None, facts: Facts) -> None:
         data: dict[str, Any] = {"cache.item_size": facts.bytes if op in {"cache.get", "cache.put"} else None}
         if op == "cache.get":
@@ -344,6 +353,7 @@ def _finishing(spans: Spans, span: Any, op: str, name: str) -> Callable[[Any, Ba
             spans.describe(span, _known(data))
         finally:
             spans.leave(span, error)
+            scope.__exit__(None, None, None)
 
     return finish
 
