@@ -118,6 +118,28 @@ async def test_advice_has_what_it_says(advised: Face) -> None:
     assert advised.snapshot()["advice"].keys() == found.keys()
 
 
+@pytest.mark.parametrize("fits", [True, False])
+async def test_misses_that_no_simulation_sees(advised: Face, monkeypatch: pytest.MonkeyPatch, fits: bool) -> None:
+    """An invalidation by tag makes reads miss in every size, so no other size has a better ratio; least of all if all fits."""
+    if not fits:
+        monkeypatch.setattr(advice, "FULL", 1e-6)
+    keys = [f"a:{at}" for at in range(20)]
+    for _ in range(10):
+        for key in keys:
+            await advised.set(key, "x" * 100, tags=["all"])
+        await advised.fence()
+        for _ in range(5):
+            await advised.get_many(keys)
+        await advised.invalidate_tags("all")
+        await advised.get_many(keys)
+
+    found = advised.near.advice()
+
+    assert 0.3 < found["now"] < 0.9
+    assert [size["hit_ratio"] for size in found["sizes"]] == pytest.approx([found["now"]] * len(FACTORS), abs=0.02)
+    assert any(size["error"] for size in found["sizes"]) is not fits
+
+
 @pytest.mark.parametrize("stats", [False, {"ADVISE": False}])
 def test_advice_can_be_off(copies: Copies, stats: Any) -> None:
     """Without it nothing is simulated, and the advice is empty."""

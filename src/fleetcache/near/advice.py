@@ -96,6 +96,9 @@ GROUPS: Final = 8
 AT_ONCE: Final = 64
 """How many events one caller works off, at most."""
 
+FULL: Final = 0.8
+"""A store is said to hold without evictions what takes this part of its bytes: the tables of another size differ a little."""
+
 ENOUGH: Final = 0.01
 """The greatest standard error, about, of hit ratios that are good enough."""
 
@@ -115,6 +118,10 @@ class Span:
     """The real hits until then."""
     misses: int
     """The real misses until then."""
+    evicted: int
+    """The copies that were removed for want of room until then."""
+    held: int = 0
+    """The most bytes that the real store was seen to take."""
     missed: list[list[int]] = field(default_factory=lambda: [[0] * GROUPS for _ in FACTORS])
     """The misses of each size in each group of its sample, each as often as there are names for which one of the sample stands."""
     sampled: list[list[int]] = field(default_factory=lambda: [[0] * GROUPS for _ in range(len(FACTORS) + 1)])
@@ -155,14 +162,14 @@ class Advisor:
         self.turned = self.rotated = clock()
         self.before = (0.0, process_time())
         """When the window began: the seconds that were taken here, and those that the process had used."""
-        self.begin(self.first, (0, 0))
+        self.begin(self.first, (0, 0, 0))
 
-    def counted(self) -> tuple[int, int]:
-        """Return the hits and the misses of the store until now; this reads every copy."""
-        return self.store.hits, self.counts.misses
+    def counted(self) -> tuple[int, int, int]:
+        """Return the hits, the misses and the evictions of the store until now; this reads every copy."""
+        return self.store.hits, self.counts.misses, self.store.evictions["size"] + self.store.evictions["too large"]
 
-    def begin(self, shift: int, counted: tuple[int, int]) -> None:
-        """Begin anew, with 2 ** -*shift* of the names; *counted* are the hits and misses until now."""
+    def begin(self, shift: int, counted: tuple[int, int, int]) -> None:
+        """Begin anew, with 2 ** -*shift* of the names; *counted* is what `counted` returns."""
         self._sample(shift)
         self.known.clear()
         self.minis = [
@@ -363,6 +370,7 @@ class Advisor:
         if now < self.turned + TURN:
             return
         self.turned = now
+        self.span.held = max(self.span.held, self.store.bytes)
         self._alone(self.credit.earn)
         # It takes a part of the time that no rate would lower, so it is not taken from the credit.
         if self.credit.used >= self.due:
@@ -394,7 +402,7 @@ class Advisor:
         for mini in self.minis:
             mini.sweep(now)
 
-    def _rotate(self, now: float, counted: tuple[int, int]) -> None:
+    def _rotate(self, now: float, counted: tuple[int, int, int]) -> None:
         """Begin a new window; double the rate if that costs little."""
         self.rotated = now
         self.spans = [self.span, Span(*counted)]
@@ -408,7 +416,7 @@ class Advisor:
 
     def advice(self) -> dict[str, Any]:
         """Return the figures of `Near.advice`."""
-        all_hits, all_misses = self.counted()
+        all_hits, all_misses, evicted = self.counted()
         with self.guard.lock:
             spans, shift = list(self.spans), self.shift
             missed = [_sums((span.missed[at] for span in spans), 2**coarser) for at, coarser in enumerate(COARSER)]
@@ -422,8 +430,13 @@ class Advisor:
         if not reads:
             return {**found, "sizes": [], "enough": False, "text": "Nothing has been read yet."}
         estimates = [estimate(misses, there, here) for there, here in zip(missed, sampled, strict=True)]
-        # What is simulated of the real size should be what is measured.
-        wrong = abs(estimates[FACTORS.index(1)][0] - misses)
+        # What is simulated of the real size should be what is measured.  If the simulations do not see why some reads miss, as
+        # after an invalidation by tag, then they do not see it in any size.
+        simulated = estimates[FACTORS.index(1)][0]
+        wrong = simulated - misses
+        estimates = [
+            (each - wrong * min(1, each / simulated) if simulated else misses, error) for each, error in estimates
+        ]
         estimates[FACTORS.index(1)] = misses, 0.0
         sizes = [
             {
@@ -433,6 +446,11 @@ class Advisor:
             }
             for factor, (each, error) in zip(FACTORS, estimates, strict=True)
         ]
+        if evicted == spans[0].evicted:  # whatever the real store holds now and held lately would fit
+            room = max(self.store.bytes, *(span.held for span in spans)) / FULL
+            for size in sizes:
+                if size["max_bytes"] >= room:
+                    size |= {"hit_ratio": found["now"], "error": 0.0}
         enough = all(size["error"] <= ENOUGH for size in sizes)
         return {**found, "sizes": sizes, "enough": enough, "text": sentence(sizes, enough=enough)}
 
@@ -442,6 +460,8 @@ def sentence(sizes: Sequence[Mapping[str, Any]], *, enough: bool) -> str:
     half, now, twice = (sizes[FACTORS.index(factor)] for factor in (1 / 2, 1, 2))
     percents = [f"{100 * size['hit_ratio']:.0f} %" for size in (half, now, twice)]
     megabytes = [f"{size['max_bytes'] / 1e6:,.3g} MB" for size in (half, now, twice)]
+    if len(set(percents)) == 1 and enough and not half["error"]:
+        return f"At half and at twice of MAX_BYTES the near hit ratio would be what it is now, at {megabytes[1]}: {percents[1]}."
     said = (
         f"At {megabytes[2]} the near hit ratio would be {percents[2]}, at {megabytes[0]} {percents[0]}; "
         f"now, at {megabytes[1]}, it is {percents[1]}."
