@@ -430,13 +430,13 @@ class Advisor:
         if not reads:
             return {**found, "sizes": [], "enough": False, "text": "Nothing has been read yet."}
         estimates = [estimate(misses, there, here) for there, here in zip(missed, sampled, strict=True)]
-        # What is simulated of the real size should be what is measured.  If the simulations do not see why some reads miss, as
-        # after an invalidation by tag, then they do not see it in any size.
+        # What is simulated of the real size should be what is measured.  If it is not, by more than chance, then the simulations do
+        # not see why some reads miss, as after an invalidation by tag, and they do not see it in any size.
         simulated = estimates[FACTORS.index(1)][0]
         wrong = simulated - misses
-        estimates = [
-            (each - wrong * min(1, each / simulated) if simulated else misses, error) for each, error in estimates
-        ]
+        if abs(wrong) > ENOUGH * reads and simulated:
+            estimates = [(each - wrong * min(1, each / simulated), error) for each, error in estimates]
+            wrong = 0.0
         estimates[FACTORS.index(1)] = misses, 0.0
         sizes = [
             {
