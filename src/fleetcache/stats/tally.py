@@ -28,7 +28,7 @@ from fleetcache.stats.top import Top, largest
 
 SHOWN: Final = 20
 """How many keys a snapshot has in each list of the largest."""
-STEPS: Final = ((32, 1), (1024, 4), (8192, 16), (65536, 64))
+STEPS: Final = ((32, 1), (512, 4), (2048, 16), (8192, 64))
 """Up to this many exchanges of a kind, one in so many is in the sample: a process that has read little can say something, too."""
 LATER: Final = 128
 """One in this many of those after them.  To sample an exchange takes as long as to count 20."""
