@@ -55,7 +55,9 @@ def test_transcripts_are_true():
         for command, shown in TRANSCRIPTS:
             found = docs.cli.ran(command, where)
             if command.endswith("--by command"):
-                assert {"GET # # # # #", "SET # # # # #"} <= {*lines_of(found)} & {*lines_of(shown)}
+                # Of a command that was timed seldom, "-" stands for a percentile.
+                both = [{line.replace(" -", " #") for line in lines_of(text)} for text in (found, shown)]
+                assert {"GET # # # # # #", "SET # # # # # #"} <= both[0] & both[1]
             elif command == "fleetcache probe":
                 assert len(lines_of(found)) == len(lines_of(shown))
                 assert found.endswith("\nThe near cache works here.\n")

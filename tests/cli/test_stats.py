@@ -216,7 +216,7 @@ def test_processes_that_began_at_different_times(say, site):
     said, found = say(*site.run("stats")), say(*site.run("stats", "--json")).document
 
     assert re.match(
-        r"2 processes on 1 host, counted for 20(\.\d)? s to 100 min: each since it began, the first at \d", said.out
+        r"2 processes on 1 host, counted for 20(\.\d)? s to 1 h 40 min: each since it began, the first at \d", said.out
     )
     assert re.search(r"^ +rate +(29|30)/s read, 0/s loaded, (1\.9|2|2\.0)/s written$", said.out, re.MULTILINE), said.out
     assert found["rates"]["reads"] == pytest.approx(1 + 29, rel=0.1)
