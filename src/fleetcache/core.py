@@ -214,7 +214,7 @@ class Core(Naming):
             if type(reply) not in command[0].answers:
                 if isinstance(reply, NoScriptError) and command[0] == b"EVALSHA":
                     # A script is sent whole only to a server that does not know it yet.
-                    (reply,) = await self._runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
+                    (reply,) = await self._runtime.exchange(server, (self._whole(command),))
                 self._check_reply(reply, command)
         except TROUBLE as error:
             return self._instead(error, instead, (command,))
@@ -345,6 +345,12 @@ class Core(Naming):
                 tally.answered(tally.together, began, command, replied, timed=timed)
                 return
 
+    def _whole(self, command: Command) -> Command:
+        """Return *command* with the whole script, which a server does not know; it is counted."""
+        if self.tally is not None:
+            self.tally.called(c.EVAL).others += 1
+        return (c.EVAL, command[1].lua, *command[2:])
+
     async def _tell_scripts(self, plan: Plan, answers: list[list[Reply] | Exception]) -> None:
         """Send the scripts whole that a server did not know, and put the replies into *answers*."""
         for place, (server, commands) in enumerate(plan):
@@ -353,7 +359,7 @@ class Core(Naming):
                 continue
             unknown = [at for at, reply in enumerate(answer) if isinstance(reply, NoScriptError)]
             if unknown:
-                whole = [(c.EVAL, commands[at][1].lua, *commands[at][2:]) for at in unknown]
+                whole = [self._whole(commands[at]) for at in unknown]
                 for at, reply in zip(unknown, await self._runtime.exchange(server, whole), strict=True):
                     answer[at] = reply
 
@@ -499,7 +505,7 @@ class Core(Naming):
             reply = replies[-1]
             if type(reply) not in command[0].answers:
                 if isinstance(reply, NoScriptError) and command[0] == b"EVALSHA":
-                    (reply,) = await self._runtime.exchange(server, ((c.EVAL, command[1].lua, *command[2:]),))
+                    (reply,) = await self._runtime.exchange(server, (self._whole(command),))
                 self._check_reply(reply, command)
             if type(replies[0]) is not int:
                 self._check_all(replies[:-1], commands)

@@ -829,3 +829,16 @@ def test_errors_name_their_class():
 
     assert cache.snapshot()["errors"] == {"NeverSent": 1}
     assert figures(cache) == {}
+
+
+def test_a_script_that_is_sent_whole_is_counted(valkey):
+    """After a restart the server knows no script: EVAL follows EVALSHA, and both are commands."""
+    cache = Cache(valkey.tcp_url(3), params({"STATS": {"PUBLISH": 0}}))
+    cache.set("a", 1)
+    cache.get_client().script_flush()
+
+    for _ in range(2):
+        cache.incr("a")
+
+    commands = cache.snapshot()["commands"]
+    assert (commands["EVALSHA"]["calls"], commands["EVAL"]["calls"], commands["EVALSHA"]["errors"]) == (2, 1, 0)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 from tests.caches import own_prefix
 
 from fleetcache import Cache
@@ -108,6 +108,9 @@ def test_outcomes():
     assert list(outcomes(exchange((c.GET, "a"), replies=[refused]))) == [refused]
     assert list(outcomes(exchange((c.MULTI,), (c.EXEC,), replies=[b"OK", [b"1", refused]]))) == [refused]
     assert list(outcomes(exchange((c.GET, "a"), error=gone))) == [gone]
+    unknown = NoScriptError("No matching script.")
+    assert list(outcomes(exchange((c.EVALSHA, c.INCR, 1, "a"), replies=[unknown]))) == []  # EVAL comes next
+    assert list(outcomes(exchange((c.EVALSHA, "a digest of the program", 0), replies=[unknown]))) == [unknown]
 
 
 async def test_nodes_of_clusters(valkey, valkey_cluster):

@@ -16,6 +16,8 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, NamedTuple, TypeAlias
 
+from redis.exceptions import NoScriptError
+
 from fleetcache.errors import is_outage
 from fleetcache.interrupts import let_pass
 from fleetcache.stats.exchanges import Exchange, Hearing, listen
@@ -176,12 +178,16 @@ def sent(exchange: Exchange) -> Sent:
 
 
 def outcomes(exchange: Exchange) -> Iterator[BaseException]:
-    """Yield the errors that came of *exchange*: that for which there are no replies, or those that are replies."""
+    """Yield the errors that came of *exchange*: that for which there are no replies, or those that are replies.
+
+    A script of fleetcache that the server does not know yet, as after a restart, is none: it is sent whole next.
+    """
     if exchange.error is not None:
         yield exchange.error
-    for reply in exchange.replies or ():
+    for place, reply in enumerate(exchange.replies or ()):
         if isinstance(reply, Exception):
-            yield reply
+            if not (isinstance(reply, NoScriptError) and hasattr(exchange.commands[place][1], "lua")):
+                yield reply
         elif type(reply) is list:
             yield from (part for part in reply if isinstance(part, Exception))
 
