@@ -842,3 +842,35 @@ def test_a_script_that_is_sent_whole_is_counted(valkey):
 
     commands = cache.snapshot()["commands"]
     assert (commands["EVALSHA"]["calls"], commands["EVAL"]["calls"], commands["EVALSHA"]["errors"]) == (2, 1, 0)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_load_that_is_interrupted_is_a_load(valkey, many):
+    """Of its group as of the process, and it has not failed by itself."""
+    cache = Cache(valkey.tcp_url(3), params({"STATS": {"PUBLISH": 0}}))
+
+    def load(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.get_or_set_many(["u:1"], load, 300) if many else cache.get_or_set("u:1", load, 300)
+
+    assert cache.info()["loading"]["loads"] == cache.snapshot()["groups"]["u"]["loads"] == 1
+    assert cache.snapshot()["groups"]["u"]["load_errors"] == 0
+
+
+async def test_a_load_that_is_cancelled_is_a_load(valkey):
+    """As when the request that waits for it has ended."""
+    cache = Cache(valkey.tcp_url(3), params({"STATS": {"PUBLISH": 0}}))
+    begun = asyncio.Event()
+
+    async def load():
+        begun.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(cache.aget_or_set("u:1", load, 300))
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert cache.info()["loading"]["loads"] == cache.snapshot()["groups"]["u"]["loads"] == 1

@@ -109,8 +109,9 @@ class Leading(Leases):
             took = made.moment - began
             payload, life = await self._packed(wish, flight, load, value, took)
             self._count_load((wish,), took)
-        except Exception as error:
-            if interruption(error) is not None:
+        except BaseException as error:
+            if not isinstance(error, Exception) or interruption(error) is not None:
+                self._count_load((wish,), monotonic() - began)
                 raise  # it is this caller's own
             self.stats.load_errors += 1
             self._count_load((wish,), monotonic() - began, failed=True)

@@ -203,8 +203,9 @@ class LeadingMany(LeasesOfMany, Joining):
             took = monotonic() - began
             packed = await self._packed_all(granted, load, took)
             self._count_load([trip.wish for trip in granted], took)
-        except Exception as error:
-            if interruption(error) is not None:
+        except BaseException as error:
+            if not isinstance(error, Exception) or interruption(error) is not None:
+                self._count_load([trip.wish for trip in granted], monotonic() - began)
                 raise  # it is this caller's own
             self._count_load([trip.wish for trip in granted], monotonic() - began, failed=True)
             await self._failed(granted, batch, error)
