@@ -113,7 +113,7 @@ def shop() -> Iterator[dict[str, Any]]:
         lines = "".join(f"{user}\n" for user in range(1, 21))
         (Path(home) / "users.jsonl").write_text(lines, encoding="utf-8")
         source = str(Path(cli.__file__).parents[2])
-        env = {**os.environ, "FLEETCACHE_URL": url, "PYTHONPATH": source, "COLUMNS": str(WIDTH)}
+        env = {**os.environ, "FLEETCACHE_URL": url, "PYTHONPATH": source, "COLUMNS": str(WIDTH), "TZ": "UTC"}
         env.pop("DJANGO_SETTINGS_MODULE", None)
         yield {"cwd": home, "env": env, "port": server.port}
 

@@ -64,6 +64,7 @@ INTERNAL = {
     "fleetcache.inspection.doctor.KINDS",
     "fleetcache.inspection.doctor.answers",
     "fleetcache.inspection.doctor.refused",
+    "fleetcache.inspection.doctor.told_once",
 }
 """What modules of ours share, and a table."""
 

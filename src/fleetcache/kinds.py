@@ -386,9 +386,7 @@ def prefix_list(value: Any) -> tuple[str, ...]:
 
 
 def globs(value: Any) -> tuple[str, ...]:
-    """Return globs of keys; a URL has them as a text, with commas between them."""
-    if isinstance(value, str) and value:
-        value = value.split(",")
+    """Return globs of keys."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(glob, str) for glob in value):
         raise TypeError("a list of texts is expected, such as ['login:*']")
     return tuple(value)

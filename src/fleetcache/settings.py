@@ -545,7 +545,7 @@ def from_url(url: Any) -> tuple[str, dict[str, Any]]:
         elif name.upper() in DICTS:
             raise SettingsError(f"{masked_url(url)}: {name.upper()} is a dict of any values, which a URL cannot hold")
         elif name in options and name not in connection_options():
-            params["OPTIONS"][options[name]] = value
+            params["OPTIONS"][options[name]] = value.split(",") if name == "raise_for" else value
         elif name in connection_options() or name == "db":
             passed.append((name, value))
         else:

@@ -246,7 +246,7 @@ def test_doctor_names_the_function(say, module):
     assert "raising(), a function of the site, raised LookupError" in found[0][1]
     assert "Broken.__init__(), a function of the site, raised RuntimeError: no schema" in found[1][1]
     assert "This is an error of fleetcache" not in said.out
-    assert any(each["alias"] == "fine" for each in said.document["findings"])
+    assert "CACHES['fine']" in say("doctor", "--settings", "broken_site", "--no-probe").out
 
 
 def one_way(key, prefix, version):
@@ -298,7 +298,7 @@ def test_doctor_goes_on_without_a_connection(say, module):
 
     found = [each["found"] for each in findings if each["alias"] == "broken"]
     assert any("unreachable(), a function of the site, raised LookupError: no vault" in each for each in found)
-    assert any(each["alias"] == "fine" for each in findings)
+    assert "CACHES['fine']" in say("doctor", "--settings", "broken_site", "--no-probe").out
 
 
 def test_another_broken_cache_does_no_harm(say, module):

@@ -49,9 +49,8 @@ def _fields(
         check = checks.get(name, other)
         if check is None:
             continue
-        if (
-            check is _count and type(value) in NUMBERS and value >= 0
-        ):  # most are: a call for each costs as much as all else
+        # Most are counts, and a call for each would cost as much as all the rest.
+        if check is _count and type(value) in NUMBERS and value >= 0:
             kept[name] = value
             continue
         try:
