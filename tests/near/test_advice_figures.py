@@ -371,9 +371,11 @@ def test_hottest_copies_show_the_room_of_a_smaller_store(full: Bench) -> None:
     assert advisor is not None
     while not advisor.shift:
         advisor._lower()
-    hot = [entry for entry in full.store.copies.values() if hash(entry.name) < advisor.limit]
-    for entry in hot[: len(hot) // 2]:
-        entry.hits += 1000
+    filled = 0
+    for entry in full.store.copies.values():
+        if hash(entry.name) < advisor.limit and filled < full.store.held / 4:
+            entry.hits += 1000
+            filled += entry.weight
 
     advisor.rank()
 
