@@ -256,24 +256,30 @@ EVEN = {
 }
 
 
+def described_twice(cache, store):
+    """Let *store* make an entry; return its description, which is the same twice, and the bytes that the server sends for both."""
+    raw, name = cache.get_client(), cache.make_key("twice")
+    store(raw, name)
+    cache.get("nothing")
+    before = raw.info("stats")["total_net_output_bytes"]
+
+    found, again = keys.describe(cache, "twice"), keys.describe(cache, "twice")
+    sent = raw.info("stats")["total_net_output_bytes"] - before
+    raw.delete(name)
+
+    assert found.digest == again.digest
+    return found, sent
+
+
 @pytest.mark.parametrize("place", ["valkey", "redis_debian"])
 @pytest.mark.parametrize("kind", UNEVEN)
 def test_one_large_member_among_small_ones_is_not_read(request, place, kind):
     """The server sends little, and the page says what is not shown; of a hash the other fields are shown."""
     server = request.getfixturevalue(place)
     cache = Cache(server.tcp_url(), {"KEY_PREFIX": own_prefix()})
-    raw, name = cache.get_client(), cache.make_key("uneven")
-    UNEVEN[kind](raw, name)
-    cache.get("nothing")
-    before = raw.info("stats")["total_net_output_bytes"]
-
-    found = keys.describe(cache, "uneven")
-    again = keys.describe(cache, "uneven")
-    sent = raw.info("stats")["total_net_output_bytes"] - before
-    raw.delete(name)
+    found, sent = described_twice(cache, UNEVEN[kind])
 
     assert sent < 1_000_000
-    assert found.digest == again.digest
     if kind == "hash-few":
         shown = {member.name: member.value.text for member in found.members}
         assert shown["large"] == "8,000,000 bytes, not read"
@@ -366,18 +372,9 @@ def test_long_names_are_cut(request, place, kind):
     """Of the name of a field no more is read than is shown, by its bytes."""
     server = request.getfixturevalue(place)
     cache = Cache(server.tcp_url(), {"KEY_PREFIX": own_prefix()})
-    raw, name = cache.get_client(), cache.make_key("names")
-    NAMES[kind](raw, name)
-    cache.get("nothing")
-    before = raw.info("stats")["total_net_output_bytes"]
-
-    found = keys.describe(cache, "names")
-    again = keys.describe(cache, "names")
-    sent = raw.info("stats")["total_net_output_bytes"] - before
-    raw.delete(name)
+    found, sent = described_twice(cache, NAMES[kind])
 
     assert sent < 100_000
-    assert found.digest == again.digest
     assert len(found.members) == (3 if kind == "hash-few" else 20)
     for member in found.members:
         text = member.value.text if kind == "stream" else member.name
